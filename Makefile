@@ -1,0 +1,53 @@
+# Everything from a fresh clone, given python3 (3.10 or newer) and make.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO_IMAGE ?= samples/desk.png
+DEMO_TEXT ?= "red apple"
+
+.PHONY: demo test lint bench mini venv clean
+
+demo: $(VENV)/installed  ## segment a sample by text
+	$(BIN)/segclip segment $(DEMO_IMAGE) $(DEMO_TEXT)
+
+test: lint  ## lint, type-check, run every test
+	$(BIN)/python -m pytest -n auto --dist loadscope
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/dev  ## each claim of the README against a peer, on this machine
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+mini: $(VENV)/train  ## train the shipped weights again; hours on 2 cores, needs fonts-noto-color-emoji
+	$(BIN)/python -m train.proposer
+	$(BIN)/python -m train.region_text
+
+venv: $(VENV)/dev  ## only install
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "segclip needs Python 3.10 or newer; name one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "python3 -m venv failed; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/installed: requirements.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(BIN)/python -c 'import cv2' 2>/dev/null \
+	  || { $(BIN)/python -c 'import cv2'; echo "OpenCV lacks system libraries; on Debian and Ubuntu:" \
+	       "apt-get install libxcb1 libgl1 libglib2.0-0"; exit 1; }
+	@touch $@
+
+$(VENV)/dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(VENV)/train: $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train]'
+	@touch $@

@@ -1,0 +1,73 @@
+"""Find what a text names in a picture, and cut it out.
+
+Every public name, loaded when first used: importing segclip imports neither torch nor NumPy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .crops import POLICIES as POLICIES
+    from .crops import CropPolicy as CropPolicy
+    from .crops import View as View
+    from .drawing import contact_sheet as contact_sheet
+    from .drawing import overlay as overlay
+    from .errors import BadImage as BadImage
+    from .errors import BadPrompt as BadPrompt
+    from .errors import SegclipError as SegclipError
+    from .errors import UnknownName as UnknownName
+    from .errors import Unsupported as Unsupported
+    from .errors import WeightsCorrupt as WeightsCorrupt
+    from .errors import WeightsMissing as WeightsMissing
+    from .exporters import save as save
+    from .exporters import to_record as to_record
+    from .pipeline import PRESETS as PRESETS
+    from .pipeline import LoadOptions as LoadOptions
+    from .pipeline import Segmenter as Segmenter
+    from .pipeline import load as load
+    from .selection import Selection as Selection
+    from .types import Boxes as Boxes
+    from .types import Everything as Everything
+    from .types import Image as Image
+    from .types import Masks as Masks
+    from .types import Points as Points
+    from .types import Proposals as Proposals
+    from .types import Regions as Regions
+    from .types import Result as Result
+    from .types import Scores as Scores
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "crops": ("CropPolicy", "POLICIES", "View"),
+    "drawing": ("contact_sheet", "overlay"),
+    "errors": (
+        "BadImage",
+        "BadPrompt",
+        "SegclipError",
+        "UnknownName",
+        "Unsupported",
+        "WeightsCorrupt",
+        "WeightsMissing",
+    ),
+    "exporters": ("save", "to_record"),
+    "pipeline": ("LoadOptions", "PRESETS", "Segmenter", "load"),
+    "selection": ("Selection",),
+    "types": ("Boxes", "Everything", "Image", "Masks", "Points", "Proposals", "Regions", "Result", "Scores"),
+}
+_MODULES = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'segclip' has no attribute {name!r}")
+    value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,141 @@
+"""Cut each region's pixels for an encoder: the one place that decides context, background and squareness.
+
+Training cuts its crops here too, so a checkpoint is served with what it was trained on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from .errors import UnknownName
+from .types import Array, Image, Masks
+
+FILLS = ("keep", "blur", "mean", "black", "white")
+_BLUR_CELLS = 8  # a blurred background keeps about this many cells a side: colour and layout, no texture
+
+
+@dataclass(frozen=True)
+class View:
+    """Say how one crop of a region is cut.
+
+    context: side of the window over the longer side of the region's box, 1.0 is tight. fill: what becomes of pixels
+    outside the mask. weight: share of this view's embedding in the blend.
+    """
+
+    context: float = 1.5
+    fill: str = "blur"
+    weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.fill not in FILLS:
+            raise UnknownName(f"unknown fill {self.fill!r}; choose one of {', '.join(FILLS)}")
+        if self.context < 1 or self.weight <= 0:
+            raise ValueError(f"want context >= 1 and weight > 0, got {self.context} and {self.weight}")
+
+
+@dataclass(frozen=True)
+class CropPolicy:
+    """Say how regions are shown to an encoder: one or more views whose unit embeddings are blended by weight.
+
+    square: pad the window to a square (never a centre crop that loses the ends); False hands over the plain box at its
+    own shape, as ultralytics does. min_area: regions of this many pixels or fewer are never scored (0 keeps all).
+    """
+
+    views: tuple[View, ...] = (View(1.5, "blur", 0.5), View(1.0, "blur", 0.5))
+    square: bool = True
+    min_area: int = 0
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> CropPolicy:
+        """Read what ``dataclasses.asdict`` wrote."""
+        return cls(**{**data, "views": tuple(View(**view) for view in data["views"])})
+
+
+POLICIES: dict[str, CropPolicy] = {
+    "default": CropPolicy(),
+    "context": CropPolicy((View(1.5, "blur", 1.0),)),
+    "keep": CropPolicy((View(1.5, "keep", 1.0),)),
+    "tight": CropPolicy((View(1.0, "mean", 1.0),)),
+    "ultralytics": CropPolicy((View(1.0, "black", 1.0),), square=False, min_area=100),
+}
+
+
+def cut(image: Image, masks: Masks, view: View, size: int) -> Array:
+    """Cut every mask's square window and bring it to ``size``: uint8 (N, size, size, 3) RGB.
+
+    The window is centred on the box and may reach past the image, where it is padded with the image's edge, then the
+    fill is applied outside the mask. Shrinks by area, enlarges bicubically.
+    """
+    crops = np.empty((len(masks), size, size, 3), np.uint8)
+    mean = image.pixels.mean(axis=(0, 1)) if view.fill == "mean" else None
+    for row in range(len(masks)):
+        window = _window(masks.boxes[row], view.context)
+        pixels = _resize(_read(image.pixels, window, cv2.BORDER_REPLICATE), size)
+        if view.fill != "keep":
+            inside = _resize(_paint(masks, row, window), size).astype(np.float32) / 255
+            pixels = fill_outside(pixels, inside, view.fill, mean)
+        crops[row] = pixels
+    return crops
+
+
+def fill_outside(pixels: Array, inside: Array, fill: str, mean: Array | None = None) -> Array:
+    """Replace what lies outside a mask: uint8 (S, S, 3) RGB.
+
+    pixels: uint8 (S, S, 3). inside: float32 (S, S) in [0, 1], the mask's coverage of each pixel. mean: RGB (3,) for
+    fill "mean"; the crop's own mean when left out.
+    """
+    if fill == "keep":
+        return pixels
+    coverage = inside[..., None]
+    return np.rint(pixels * coverage + _background(pixels, fill, mean) * (1 - coverage)).astype(np.uint8)
+
+
+def cut_boxes(image: Image, masks: Masks, fill: str) -> list[Array]:
+    """Cut every mask's plain box at its own shape: N uint8 (h, w, 3) RGB, black outside the mask unless ``fill`` keeps it."""
+    crops = []
+    for (x1, y1, x2, y2), bitmap in zip(masks.boxes, masks.bitmaps, strict=True):
+        pixels = image.pixels[y1:y2, x1:x2]
+        crops.append(pixels if fill == "keep" else pixels * bitmap[..., None])
+    return crops
+
+
+def _window(box: Array, context: float) -> tuple[int, int, int]:
+    x1, y1, x2, y2 = (int(v) for v in box)
+    side = max(2, round(max(x2 - x1, y2 - y1) * context))
+    return (x1 + x2 - side) // 2, (y1 + y2 - side) // 2, side
+
+
+def _read(frame: Array, window: tuple[int, int, int], border: int) -> Array:
+    left, top, side = window
+    height, width = frame.shape[:2]
+    x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
+    inner = frame[y1:y2, x1:x2]
+    if inner.shape[:2] == (side, side):
+        return inner
+    return cv2.copyMakeBorder(inner, y1 - top, top + side - y2, x1 - left, left + side - x2, border)
+
+
+def _paint(masks: Masks, row: int, window: tuple[int, int, int]) -> Array:
+    left, top, side = window
+    x1, y1, x2, y2 = masks.boxes[row]
+    frame = np.zeros((side, side), np.uint8)
+    frame[y1 - top : y2 - top, x1 - left : x2 - left][masks.bitmaps[row]] = 255
+    return frame
+
+
+def _resize(pixels: Array, size: int) -> Array:
+    shrinks = pixels.shape[0] > size
+    return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+
+def _background(pixels: Array, fill: str, mean: Array | None) -> Array:
+    if fill == "blur":
+        small = cv2.resize(pixels, (_BLUR_CELLS, _BLUR_CELLS), interpolation=cv2.INTER_AREA)
+        return cv2.resize(small, pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    if fill == "mean":
+        return (pixels.mean(axis=(0, 1)) if mean is None else mean).astype(np.float32)
+    return np.full(3, 255.0 if fill == "white" else 0.0, np.float32)

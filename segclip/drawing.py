@@ -1,0 +1,116 @@
+"""Draw results for people to look at; what programs read comes from `exporters`."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+import PIL.Image
+from PIL import ImageDraw, ImageFont, ImageOps
+
+from .errors import BadPrompt, Unsupported
+from .types import Array, Result
+
+_Pen: TypeAlias = ImageDraw.ImageDraw
+_Font: TypeAlias = ImageFont.FreeTypeFont
+_Colour: TypeAlias = tuple[int, int, int]
+_GOLDEN = 0.618034  # hues a golden section apart stay distinct however many there are
+_FIRST_HUE = 0.92
+_LONGEST_LABEL = 48
+
+
+def overlay(result: Result, *, opacity: float = 0.5, labels: bool = True) -> PIL.Image.Image:
+    """Tint, outline and label each row's mask on a copy of the image, best on top.
+
+    opacity: of the tint, 0 to 1; raises BadPrompt. With labels, a banner at the top names the texts without an answer.
+    """
+    if not 0 <= opacity <= 1:
+        raise BadPrompt(f"opacity must lie in 0 to 1, got {opacity}")
+    pixels = result.image.pixels.copy()
+    unit = max(1.0, min(result.image.size) / 480)
+    backwards = range(len(result) - 1, -1, -1)
+    for row in backwards:
+        _tint(pixels, result, row, opacity)
+        _outline(pixels, result, row, round(2 * unit))
+    picture = PIL.Image.fromarray(pixels)
+    if labels:
+        pen, font = ImageDraw.Draw(picture), _load_font(15 * unit)
+        for row in backwards:
+            x, y = (int(v) for v in result.masks.boxes[row, :2])
+            words = f"{_shorten(result.texts[row])} {result.probability[row]:.2f}"
+            _write(pen, (x, y), words, font, _colour(row))
+        if result.unanswered or not len(result):
+            words = "nothing matches: " + ", ".join(_shorten(text) for text in result.unanswered)
+            _write(pen, (0, 0), words.removesuffix(": "), font, (32, 32, 32))
+    return picture
+
+
+def contact_sheet(
+    pictures: Sequence[PIL.Image.Image], captions: Sequence[str], *, columns: int = 4, tile: int = 320
+) -> PIL.Image.Image:
+    """Lay pictures out in a grid, each shrunk into a square ``tile`` of pixels with its caption beneath."""
+    if len(pictures) != len(captions):
+        raise ValueError(f"want one caption a picture, got {len(captions)} for {len(pictures)}")
+    strip = tile // 10
+    columns = max(1, min(columns, len(pictures)))
+    rows = max(1, -(-len(pictures) // columns))
+    sheet = PIL.Image.new("RGB", (columns * tile, rows * (tile + strip)), "white")
+    pen, font = ImageDraw.Draw(sheet), _load_font(strip * 0.55)
+    for index, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        left, top = index % columns * tile, index // columns * (tile + strip)
+        small = ImageOps.contain(picture.convert("RGB"), (tile - 8, tile - 8))
+        sheet.paste(small, (left + (tile - small.width) // 2, top + tile - 4 - small.height))
+        pen.text((left + tile / 2, top + tile + strip / 2), _shorten(caption), "black", font, anchor="mm")
+    return sheet
+
+
+def _shorten(text: str, longest: int = _LONGEST_LABEL) -> str:
+    """Make any string drawable: one line, no lone surrogates, at most ``longest`` characters."""
+    line = " ".join(text.encode("utf-8", "replace").decode().split())
+    return line if len(line) <= longest else line[: longest - 3] + "..."
+
+
+def _load_font(size: float) -> _Font:
+    font = ImageFont.load_default(size)  # travels with Pillow: no font of this machine or network is looked up
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise Unsupported("labels need a Pillow built with FreeType; install its own wheel, or draw without labels")
+    return font
+
+
+def _colour(row: int) -> _Colour:
+    red, green, blue = colorsys.hsv_to_rgb((_FIRST_HUE + row * _GOLDEN) % 1, 0.85, 1.0)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _tint(pixels: Array, result: Result, row: int, opacity: float) -> None:
+    x1, y1, x2, y2 = result.masks.boxes[row]
+    inside = pixels[y1:y2, x1:x2]
+    if not inside.size:
+        return
+    steps = np.arange(256)[:, None] * (1 - opacity) + np.array(_colour(row)) * opacity
+    tinted = cv2.LUT(inside, np.rint(steps).astype(np.uint8)[None])
+    cv2.copyTo(tinted, result.masks.bitmaps[row].view(np.uint8), inside)
+
+
+def _outline(pixels: Array, result: Result, row: int, width: int) -> None:
+    corner = tuple(int(v) for v in result.masks.boxes[row, :2])
+    bitmap = result.masks.bitmaps[row].astype(np.uint8)
+    if not bitmap.size:
+        return
+    contours, _ = cv2.findContours(bitmap, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    cv2.drawContours(pixels, contours, -1, (255, 255, 255), width + 2, offset=corner)
+    cv2.drawContours(pixels, contours, -1, _colour(row), width, offset=corner)
+
+
+def _write(pen: _Pen, at: tuple[int, int], words: str, font: _Font, ground: _Colour) -> None:
+    """Write words on a coloured plate above the point ``at``, moved as little as keeps it inside the picture."""
+    pad = font.size // 4
+    height, width = round(font.size * 1.3), round(pen.textlength(words, font) + 2 * pad)
+    x = max(0, min(at[0], pen.im.size[0] - width))
+    y = max(0, at[1] - height)
+    luminance = np.dot(ground, (0.299, 0.587, 0.114))
+    pen.rectangle((x, y, x + width, y + height), ground)
+    pen.text((x + pad, y + height / 2), words, "black" if luminance > 140 else "white", font, anchor="lm")

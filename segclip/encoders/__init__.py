@@ -1,0 +1,71 @@
+"""Turn crops and texts into unit embeddings of one joint space: the Encoder seam and its table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..crops import POLICIES, CropPolicy
+from ..templates import TEMPLATES
+from ..types import Array, Image
+
+BACKGROUNDS = ("background", "texture", "plain surface", "blurry area", "part of something else")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Say how a checkpoint wants to be used; stored beside its weights.
+
+    policy: how regions are shown to it. templates: sentences with ``{}`` a text is put in. backgrounds: texts every
+    text competes with. threshold: the probability a region must reach. calibrated: whether that threshold was measured
+    on this checkpoint; the defaults, meant for CLIPs trained on photographs, were not.
+    """
+
+    policy: CropPolicy = POLICIES["default"]
+    templates: tuple[str, ...] = TEMPLATES["clip-7"]
+    backgrounds: tuple[str, ...] = BACKGROUNDS
+    threshold: float = 0.5
+    calibrated: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give what JSON can hold and ``from_dict`` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Serving:
+        """Read what ``to_dict`` wrote; fields left out take their defaults."""
+        values = dict(data)
+        if "policy" in values:
+            values["policy"] = CropPolicy.from_dict(values["policy"])
+        for name in ("templates", "backgrounds"):
+            if name in values:
+                values[name] = tuple(values[name])
+        return cls(**values)
+
+
+class Encoder(Protocol):
+    """Embed crops and texts in one space.
+
+    image_size: side of the square crops it looks at. logit_scale: what multiplies a cosine before a softmax, already
+    exponentiated.
+    """
+
+    name: str
+    image_size: int
+    logit_scale: float
+    serving: Serving
+
+    def encode_images(self, crops: Sequence[np.ndarray] | np.ndarray) -> Array:
+        """Embed B crops, uint8 RGB: float32 (B, D), unit rows. Zero crops give (0, D)."""
+
+    def encode_texts(self, texts: Sequence[str]) -> Array:
+        """Embed T texts: float32 (T, D), unit rows. Zero texts give (0, D)."""
+
+    def encode_dense(self, image: Image) -> Array:
+        """Embed an image's patches in one pass: float32 (h, w, D), unit; raise Unsupported where the encoder cannot."""
+
+
+ENCODERS: dict[str, str] = {"openclip": "segclip.encoders.openclip:OpenClip"}

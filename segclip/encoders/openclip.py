@@ -1,0 +1,146 @@
+"""Embed crops and texts with any model open_clip can build, at the settings measured fastest for the device."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import open_clip
+import PIL.Image
+import torch
+from open_clip.transform import image_transform_v2
+
+from ..errors import UnknownName, Unsupported
+from ..types import Array, Image
+from . import checkpoints, sources, text_tower
+from .checkpoints import save
+
+__all__ = ["OpenClip", "OpenClipOptions", "imagenet_templates", "save"]
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class OpenClipOptions:
+    """Say how an open_clip model is run.
+
+    precision: "auto" (the fastest sound one for the device), "float32", "bfloat16" or "float16". batch: crops or texts
+    at a time. cached_texts: how many text embeddings are kept. trust: load a pickled file that no manifest vouches for.
+    """
+
+    precision: str = "auto"
+    batch: int = 32
+    cached_texts: int = 4096
+    trust: bool = False
+
+
+class OpenClip:
+    """Embed with an open_clip model named by a spec: MODEL/TAG, MODEL/file:PATH, file:FOLDER, hf-hub:OWNER/REPO."""
+
+    def __init__(self, source: str, *, device: str = "cpu", options: OpenClipOptions = OpenClipOptions()) -> None:
+        checkpoint = sources.find(source, trust=options.trust)
+        model = checkpoints.build(checkpoint, trust=options.trust)
+        self.name = checkpoint.name
+        self.serving = checkpoint.serving
+        self.logit_scale = float(model.logit_scale.detach().exp())
+        self.image_size = _side(model.visual.image_size)
+        self._checkpoint = checkpoint
+        self._options = options
+        self._device = torch.device(device)
+        self._dtype = choose_precision(options.precision, self._device)
+        self._model = model.to(self._device, self._dtype, memory_format=torch.channels_last).requires_grad_(False)
+        self._preprocess = checkpoints.preprocess_config(checkpoint, self.image_size)
+        self._texts: OrderedDict[str, Array] = OrderedDict()
+
+    def encode_images(self, crops: Sequence[np.ndarray] | np.ndarray) -> Array:
+        """Embed B crops, uint8 RGB: float32 (B, D), unit rows.
+
+        An array (B, image_size, image_size, 3) is only normalised; crops of any other shape go through the checkpoint's
+        own resizing, exactly as open_clip does it with Pillow.
+        """
+        batches = [self._embed(self._model.encode_image, self._pixels(chunk)) for chunk in self._chunks(crops)]
+        return np.concatenate([self._none, *batches])
+
+    def encode_texts(self, texts: Sequence[str]) -> Array:
+        """Embed T texts: float32 (T, D), unit rows; one seen before costs nothing, one too long is cut and told."""
+        missing = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        known = {text: self._texts[text] for text in texts if text in self._texts}
+        for chunk in self._chunks(missing):
+            tokens = text_tower.tokenize(self._tokenizer, chunk).to(self._device)
+            embeddings = self._embed(lambda tokens: text_tower.encode(self._model, tokens), tokens)
+            known.update(zip(chunk, embeddings, strict=True))
+        self._remember(known)
+        return np.stack([known[text] for text in texts]) if len(texts) else self._none
+
+    def encode_dense(self, image: Image) -> Array:
+        """Raise Unsupported: this encoder embeds crops only."""
+        raise Unsupported(
+            f"{self.name} gives no dense features for {image.source}; score its regions by crops (CropScorer)"
+        )
+
+    @property
+    def _none(self) -> Array:
+        return np.zeros((0, self._checkpoint.model_cfg["embed_dim"]), np.float32)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return checkpoints.tokenizer(self._checkpoint)
+
+    @cached_property
+    def _transform(self) -> Any:
+        return image_transform_v2(self._preprocess, is_train=False)
+
+    def _chunks(self, rows: Any) -> Iterator[Any]:
+        return (rows[start : start + self._options.batch] for start in range(0, len(rows), self._options.batch))
+
+    def _pixels(self, crops: Sequence[np.ndarray] | np.ndarray) -> torch.Tensor:
+        """Preprocess a batch: float32 (B, 3, S, S), channels last in memory."""
+        if isinstance(crops, np.ndarray) and crops.shape[1:] == (self.image_size, self.image_size, 3):
+            mean, std = (
+                torch.tensor(values, device=self._device) for values in (self._preprocess.mean, self._preprocess.std)
+            )
+            pixels = torch.from_numpy(crops).to(self._device, torch.float32)
+            return ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)
+        pictures = [self._transform(PIL.Image.fromarray(crop)) for crop in crops]
+        return torch.stack(pictures).to(self._device, memory_format=torch.channels_last)
+
+    def _embed(self, tower: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor) -> Array:
+        with torch.inference_mode():
+            embeddings = tower(rows.to(self._dtype) if rows.is_floating_point() else rows)
+            return torch.nn.functional.normalize(embeddings.float(), dim=-1).cpu().numpy()
+
+    def _remember(self, known: dict[str, Array]) -> None:
+        for text, embedding in known.items():
+            self._texts[text] = embedding
+            self._texts.move_to_end(text)
+        while len(self._texts) > self._options.cached_texts:
+            self._texts.popitem(last=False)
+
+
+def choose_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Choose what the weights are kept and computed in; "auto" never picks what the device only emulates."""
+    if precision in PRECISIONS:
+        return PRECISIONS[precision]
+    if precision != "auto":
+        raise UnknownName(f"unknown precision {precision!r}; choose one of auto, {', '.join(PRECISIONS)}")
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return torch.bfloat16
+    return torch.float32
+
+
+def imagenet_templates() -> tuple[str, ...]:
+    """Give the 80 templates OpenAI's CLIP was evaluated with."""
+    return tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
+
+
+def _side(image_size: int | tuple[int, int]) -> int:
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if height != width:
+        raise Unsupported(f"this encoder looks at {height} x {width} crops; only square ones are supported")
+    return height

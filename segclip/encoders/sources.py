@@ -1,0 +1,147 @@
+"""Find a checkpoint by its spec: in the manifest, a file, a folder, open_clip's tags or the Hugging Face hub."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from huggingface_hub import snapshot_download
+
+from .. import weights
+from ..errors import UnknownName, WeightsCorrupt, WeightsMissing
+from . import Serving
+from .checkpoints import CONFIGS, PICKLED_FILES, SAFE_FILES, TOKENIZER_FILES, Checkpoint, first
+
+SPECS = "MODEL/TAG, MODEL/file:PATH, file:FOLDER or hf-hub:OWNER/REPO"
+
+_PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
+
+logger = logging.getLogger(__name__)
+
+
+def find(spec: str, *, trust: bool = False) -> Checkpoint:
+    """Find a checkpoint by its spec, downloading only what may be; raise WeightsMissing, UnknownName or BadPrompt."""
+    entry = weights.manifest().get(spec)
+    if entry is not None and entry.kind == "encoder":
+        path = weights.get(spec, trust=trust)
+        return from_folder(path, spec) if path.is_dir() else from_file(entry.options["model"], path, spec)
+    if spec.startswith("hf-hub:"):
+        return from_folder(_hub_folder(spec.removeprefix("hf-hub:")), spec)
+    if spec.startswith("file:"):
+        return from_folder(weights.locate(spec, trust=trust), spec)
+    model, slash, source = spec.partition("/")
+    if not slash:
+        raise UnknownName(f"unknown encoder {spec!r}; give {SPECS}, or one of {', '.join(_manifest_names())}")
+    if source.startswith("file:"):
+        return from_file(model, weights.locate(source, trust=trust), spec)
+    return from_tag(model, source)
+
+
+def from_folder(folder: Path, name: str) -> Checkpoint:
+    """Read a folder of config.json and model.safetensors (or open_clip's names for them)."""
+    config_file = first(folder, CONFIGS)
+    file = first(folder, (*SAFE_FILES, *PICKLED_FILES))
+    if config_file is None or file is None:
+        raise WeightsMissing(f"{folder} needs {' or '.join(CONFIGS)} and {', '.join(SAFE_FILES)} or {PICKLED_FILES[0]}")
+    config = _read_json(config_file)
+    if "model_cfg" not in config:
+        raise WeightsCorrupt(f"{config_file} has no 'model_cfg'; it is not an open_clip configuration")
+    serving = Serving.from_dict(config.get("serving", {}))
+    return Checkpoint(name, config["model_cfg"], config.get("preprocess_cfg", {}), file, serving, folder)
+
+
+def from_file(model: str, file: Path, name: str) -> Checkpoint:
+    """Take a bare weight file for a named model, with the config beside it, else that model's own preprocessing."""
+    model_cfg = _model_cfg(model)
+    beside = file.parent / "open_clip_config.json"
+    if not beside.is_file():
+        return Checkpoint(name, model_cfg, _preprocess_of(model), file)
+    config = _read_json(beside)
+    model_cfg["quick_gelu"] = config.get("model_cfg", model_cfg).get("quick_gelu", False)
+    return Checkpoint(name, model_cfg, config.get("preprocess_cfg", {}), file)
+
+
+def from_tag(model: str, tag: str) -> Checkpoint:
+    """Take one of open_clip's own pretrained tags, from the local cache or, when allowed, its home."""
+    model_cfg = _model_cfg(model)
+    pretrained = open_clip.get_pretrained_cfg(model, tag)
+    if not pretrained:
+        tags = open_clip.list_pretrained_tags_by_model(model)
+        raise UnknownName(
+            f"{model} has no weights {tag!r}; choose one of {', '.join(tags) or 'none'}, or {model}/file:PATH"
+        )
+    model_cfg["quick_gelu"] = pretrained.get("quick_gelu", False)  # the activation belongs to the weights, not the name
+    return Checkpoint(f"{model}/{tag}", model_cfg, pretrained, _tag_file(f"{model}/{tag}", pretrained))
+
+
+def _model_cfg(model: str) -> dict[str, Any]:
+    config = open_clip.get_model_config(model)
+    if config is None:
+        nearest = difflib.get_close_matches(model, open_clip.list_models(), n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"give {SPECS}"
+        raise UnknownName(f"open_clip knows no model {model!r}; {hint}")
+    return config
+
+
+def _preprocess_of(model: str) -> dict[str, Any]:
+    """Give the preprocessing of a named model: that of its published weights, the commonest where they differ."""
+    configs = [open_clip.get_pretrained_cfg(model, tag) for tag in open_clip.list_pretrained_tags_by_model(model)]
+    kinds = [json.dumps({name: config[name] for name in _PREPROCESSING}) for config in configs]
+    if not kinds:
+        return {}
+    if len(set(kinds)) > 1:
+        logger.warning("the published weights of %s do not share one preprocessing; taking the commonest", model)
+    return dict(json.loads(Counter(kinds).most_common(1)[0][0]))
+
+
+def _tag_file(name: str, pretrained: dict[str, Any]) -> Path:
+    if pretrained.get("hf_hub"):
+        repo, _, file = pretrained["hf_hub"].rpartition("/")
+        return _hub_file(repo, (file,) if file else (*SAFE_FILES, *PICKLED_FILES))
+    if weights.is_offline():
+        raise WeightsMissing(
+            f"{name} lies at {pretrained['url']} and segclip is offline; fetch it and use MODEL/file:PATH"
+        )
+    return Path(open_clip.download_pretrained(pretrained))
+
+
+def _hub_file(repo: str, names: Iterable[str]) -> Path:
+    folder = _snapshot(repo, tuple(names))
+    file = first(folder, names)
+    if file is None:
+        raise WeightsMissing(f"hf-hub:{repo} has none of {', '.join(names)} on this machine")
+    return file
+
+
+def _hub_folder(repo: str) -> Path:
+    folder = _snapshot(repo, (*CONFIGS, *SAFE_FILES, *TOKENIZER_FILES))
+    if first(folder, SAFE_FILES) is None:
+        folder = _snapshot(repo, (*CONFIGS, *PICKLED_FILES, *TOKENIZER_FILES))
+    return folder
+
+
+def _snapshot(repo: str, patterns: tuple[str, ...]) -> Path:
+    try:
+        return Path(snapshot_download(repo, allow_patterns=list(patterns), local_files_only=weights.is_offline()))
+    except (OSError, ValueError) as error:
+        raise WeightsMissing(
+            f"hf-hub:{repo} is not on this machine and could not be fetched; copy its files to a folder and use "
+            f"file:FOLDER ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def _manifest_names() -> list[str]:
+    return [name for name, entry in weights.manifest().items() if entry.kind == "encoder"]
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise WeightsCorrupt(f"{file} is not readable JSON: {error}") from error

@@ -1,0 +1,38 @@
+"""Every error segclip raises on purpose; a message says what was given, what is allowed, and what to do.
+
+SegclipError
+├── BadImage          not readable as an image, truncated, empty, or over the pixel limit
+├── BadPrompt         a point, box, text or option that cannot be answered
+├── UnknownName       a preset, proposer, encoder, policy or format that is not in its table
+├── WeightsMissing    a weight file that is not on this machine
+├── WeightsCorrupt    a weight file whose bytes are not the expected ones
+└── Unsupported       a request that this model or platform cannot serve
+"""
+
+
+class SegclipError(Exception):
+    """Base of every error segclip raises on purpose."""
+
+
+class BadImage(SegclipError):
+    """Raise for input that is not a readable image within the limits."""
+
+
+class BadPrompt(SegclipError):
+    """Raise for a point, box, text or option that cannot be answered."""
+
+
+class UnknownName(SegclipError):
+    """Raise for a name that is not in its table; the message lists the table."""
+
+
+class WeightsMissing(SegclipError):
+    """Raise for a weight file that is not on this machine and may not be fetched."""
+
+
+class WeightsCorrupt(SegclipError):
+    """Raise for a weight file whose bytes are not the expected ones."""
+
+
+class Unsupported(SegclipError):
+    """Raise for a request that this model or platform cannot serve."""

@@ -1,0 +1,129 @@
+"""Measure the whole line on labelled pictures: are the candidates there, is the right one named, is absence noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from .datasets import Sample
+from .pipeline import Segmenter
+from .selection import Selection
+from .types import Array, Regions, Result
+
+RIGHT = 0.5  # IoU from which an answer is the named object
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Hold one question and its best answer, whatever the threshold.
+
+    iou: of that answer with the nearest object of the name; 0 for an absent name or without candidates.
+    """
+
+    path: Path
+    text: str
+    present: bool
+    probability: float
+    iou: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """Hold what was measured.
+
+    best_iou: for each askable object the highest IoU of any candidate. asked: every question put.
+    candidates: regions an image, on average.
+    """
+
+    threshold: float
+    best_iou: Array
+    asked: tuple[Asked, ...] = field(repr=False)
+    candidates: float
+
+    @property
+    def recall(self) -> float:
+        """Give the share of askable objects that have a candidate of IoU 0.5 or more."""
+        return _mean(self.best_iou >= RIGHT)
+
+    @property
+    def right(self) -> float:
+        """Give the share of present names whose best answer is the object, whatever its probability."""
+        return _mean([row.iou >= RIGHT for row in self._present])
+
+    @property
+    def mean_iou(self) -> float:
+        """Give the mean IoU of the right answers."""
+        return _mean([row.iou for row in self._present if row.iou >= RIGHT])
+
+    def found(self, threshold: float | None = None) -> float:
+        """Give the share of present names whose best answer is the object and reaches the threshold."""
+        reached = self.threshold if threshold is None else threshold
+        return _mean([row.iou >= RIGHT and row.probability >= reached for row in self._present])
+
+    def silent(self, threshold: float | None = None) -> float:
+        """Give the share of absent names that return nothing."""
+        reached = self.threshold if threshold is None else threshold
+        return _mean([row.probability < reached for row in self.asked if not row.present])
+
+    def calibrated(self) -> float:
+        """Give the threshold at which found and silent add up to most: the one to store with the encoder."""
+        levels = np.unique([row.probability for row in self.asked])
+        return float(max(levels, key=lambda level: self.found(level) + self.silent(level), default=self.threshold))
+
+    @property
+    def _present(self) -> list[Asked]:
+        return [row for row in self.asked if row.present]
+
+    def table(self) -> list[tuple[str, str]]:
+        """Give the figures as rows of name and value, for people."""
+        present = len(self._present)
+        return [
+            ("askable objects", str(len(self.best_iou))),
+            ("candidates an image", f"{self.candidates:.1f}"),
+            ("candidate recall at IoU 0.5", f"{self.recall:.3f}"),
+            (f"right object by name, of {present}", f"{self.right:.3f}"),
+            (f"found at threshold {self.threshold:.3f}", f"{self.found():.3f}"),
+            (f"absent names that return nothing, of {len(self.asked) - present}", f"{self.silent():.3f}"),
+            ("mean IoU of right answers", f"{self.mean_iou:.3f}"),
+            ("threshold that fits best here", f"{self.calibrated():.3f}"),
+        ]
+
+
+def evaluate_text(
+    segmenter: Segmenter, samples: Sequence[Sample], tell: Callable[[int, int], None] = lambda done, total: None
+) -> Report:
+    """Ask each picture for every name in it and for its absent names; ``tell`` hears how many pictures are done."""
+    best_iou, asked, candidates = [], [], []
+    for done, sample in enumerate(samples, 1):
+        regions = segmenter.regions(sample.path)
+        overlap = regions.masks.iou(sample.masks)  # (N, objects)
+        best_iou.extend(overlap.max(axis=0, initial=0)[sample.askable])
+        candidates.append(len(regions))
+        present = tuple(dict.fromkeys(np.array(sample.names, object)[sample.askable]))
+        asked.extend(_ask(segmenter, regions, sample, present))
+        tell(done, len(samples))
+    return Report(segmenter.encoder.serving.threshold, np.array(best_iou), tuple(asked), float(np.mean(candidates or 0)))
+
+
+def _ask(segmenter: Segmenter, regions: Regions, sample: Sample, present: Sequence[str]) -> list[Asked]:
+    texts = [*present, *sample.absent]
+    if not texts:
+        return []
+    result = segmenter.rank(regions, texts, selection=Selection(best=True))
+    return [_answer(result, text, sample, text in present) for text in texts]
+
+
+def _answer(result: Result, text: str, sample: Sample, present: bool) -> Asked:
+    row = result.texts.index(text) if text in result.texts else None
+    if row is None:
+        return Asked(sample.path, text, present, 0.0, 0.0)
+    named = [index for index, name in enumerate(sample.names) if name == text]
+    iou = float(result.masks[[row]].iou(sample.masks[named]).max(initial=0))
+    return Asked(sample.path, text, present, float(result.probability[row]), iou)
+
+
+def _mean(values: Sequence[float] | Sequence[bool] | Array) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")

@@ -1,0 +1,126 @@
+"""Masks as tables: N boxes and the bitmaps inside them. Boxes are xyxy in pixels, half-open; a size is (H, W)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+Rows: TypeAlias = "slice | Sequence[int] | Array"
+
+
+def row_indices(rows: Rows, count: int) -> Array:
+    """Turn a slice, boolean mask or sequence of indices into int64 indices (M,)."""
+    if isinstance(rows, slice):
+        return np.arange(count)[rows]
+    array = np.asarray(rows)
+    if array.dtype == bool:
+        if array.shape != (count,):
+            raise IndexError(f"boolean rows must have shape ({count},), got {array.shape}")
+        return np.flatnonzero(array)
+    return array.astype(np.int64).reshape(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Masks:
+    """Hold N masks as a box and the bitmap inside it: a dense stack of 100 masks at 12 megapixels is 1.2 GB.
+
+    boxes: int32 (N, 4) xyxy half-open. bitmaps: N bool arrays (y2 - y1, x2 - x1). size: (H, W) of the image.
+    A mask without pixels has a box and a bitmap of area 0.
+    """
+
+    boxes: Array
+    bitmaps: tuple[Array, ...]
+    size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        height, width = self.size
+        boxes = np.asarray(self.boxes, dtype=np.int32).reshape(-1, 4)
+        if len(boxes) != len(self.bitmaps):
+            raise ValueError(f"want one bitmap a box, got {len(self.bitmaps)} bitmaps for {len(boxes)} boxes")
+        if len(boxes) and (boxes.min() < 0 or boxes[:, 2].max() > width or boxes[:, 3].max() > height):
+            raise ValueError(f"boxes must lie inside (H, W) = {self.size}")
+        for (x1, y1, x2, y2), bitmap in zip(boxes.tolist(), self.bitmaps, strict=True):
+            if bitmap.dtype != bool or bitmap.shape != (y2 - y1, x2 - x1):
+                raise ValueError(f"want a bool bitmap {(y2 - y1, x2 - x1)}, got {bitmap.dtype} {bitmap.shape}")
+        object.__setattr__(self, "boxes", boxes)
+        object.__setattr__(self, "bitmaps", tuple(self.bitmaps))
+
+    @classmethod
+    def empty(cls, size: tuple[int, int]) -> Masks:
+        """Make a table of no masks for an image of ``size`` (H, W)."""
+        return cls(np.zeros((0, 4), np.int32), (), size)
+
+    @classmethod
+    def from_dense(cls, dense: Array, size: tuple[int, int] | None = None) -> Masks:
+        """Cut a dense stack (N, H, W), any dtype read as truth, to tight boxes; ``size`` is needed when N is 0 and untold."""
+        stack = np.asarray(dense).astype(bool)
+        if stack.ndim != 3:
+            raise ValueError(f"want (N, H, W), got {stack.shape}")
+        return cls.from_windows([(0, 0, mask) for mask in stack], size or (stack.shape[1], stack.shape[2]))
+
+    @classmethod
+    def from_windows(cls, windows: Sequence[tuple[int, int, Array]], size: tuple[int, int]) -> Masks:
+        """Trim N (x, y, bool bitmap (h, w) whose corner lies at x, y) to tight boxes."""
+        boxes, bitmaps = np.zeros((len(windows), 4), np.int32), []
+        for row, (left, top, bitmap) in enumerate(windows):
+            ys, xs = np.flatnonzero(bitmap.any(axis=1)), np.flatnonzero(bitmap.any(axis=0))
+            if not len(ys):
+                bitmaps.append(np.zeros((0, 0), bool))
+                continue
+            x1, x2, y1, y2 = xs[0], xs[-1] + 1, ys[0], ys[-1] + 1
+            boxes[row] = left + x1, top + y1, left + x2, top + y2
+            bitmaps.append(np.ascontiguousarray(bitmap[y1:y2, x1:x2], dtype=bool))
+        return cls(boxes, tuple(bitmaps), size)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, rows: Rows) -> Masks:
+        chosen = row_indices(rows, len(self))
+        return Masks(self.boxes[chosen], tuple(self.bitmaps[i] for i in chosen), self.size)
+
+    @cached_property
+    def areas(self) -> Array:
+        """Count each mask's pixels: int64 (N,)."""
+        return np.array([np.count_nonzero(bitmap) for bitmap in self.bitmaps], np.int64)
+
+    def full(self, row: int) -> Array:
+        """Paint mask ``row`` into its image's frame: bool (H, W)."""
+        frame = np.zeros(self.size, bool)
+        x1, y1, x2, y2 = self.boxes[row]
+        frame[y1:y2, x1:x2] = self.bitmaps[row]
+        return frame
+
+    def to_dense(self) -> Array:
+        """Paint every mask into its image's frame: bool (N, H, W); costs N x H x W bytes."""
+        dense = np.zeros((len(self), *self.size), bool)
+        for row, ((x1, y1, x2, y2), bitmap) in enumerate(zip(self.boxes, self.bitmaps, strict=True)):
+            dense[row, y1:y2, x1:x2] = bitmap
+        return dense
+
+    def intersections(self, other: Masks) -> Array:
+        """Count the pixels each pair shares: int64 (N, M). Pairs whose boxes don't touch cost nothing."""
+        if self.size != other.size:
+            raise ValueError(f"masks of different images: {self.size} and {other.size}")
+        shared = np.zeros((len(self), len(other)), np.int64)
+        corner = np.maximum(self.boxes[:, None, :2], other.boxes[None, :, :2])  # (N, M, 2)
+        end = np.minimum(self.boxes[:, None, 2:], other.boxes[None, :, 2:])  # (N, M, 2)
+        for i, j in zip(*np.nonzero((end > corner).all(axis=2)), strict=True):
+            (x1, y1), (x2, y2) = corner[i, j], end[i, j]
+            (ax, ay), (bx, by) = self.boxes[i, :2], other.boxes[j, :2]
+            a = self.bitmaps[i][y1 - ay : y2 - ay, x1 - ax : x2 - ax]
+            b = other.bitmaps[j][y1 - by : y2 - by, x1 - bx : x2 - bx]
+            shared[i, j] = np.count_nonzero(a & b)
+        return shared
+
+    def iou(self, other: Masks) -> Array:
+        """Give intersection over union of each pair: float64 (N, M) in [0, 1]; two empty masks give 0."""
+        shared = self.intersections(other)
+        union = self.areas[:, None] + other.areas[None, :] - shared
+        return shared / np.maximum(union, 1)

@@ -1,0 +1,65 @@
+"""Embed regions and texts with an encoder and compare them: text-free on the left, pixel-free on the right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from . import crops, templates
+from .crops import CropPolicy, View
+from .encoders import Encoder
+from .types import Array, Image, Masks
+
+CHUNK = 64  # regions cut at a time: bounds the memory of their crops
+UNSCORED = -1.0  # similarity of a region that was not looked at: the least a cosine can be
+
+
+class CropScorer:
+    """Embed each region by its crops: cut as the policy says, encoded, blended by weight."""
+
+    def __init__(self, encoder: Encoder, policy: CropPolicy | None = None) -> None:
+        self.encoder = encoder
+        self.policy = encoder.serving.policy if policy is None else policy
+
+    def scores(self, masks: Masks) -> Array:
+        """Tell which masks are large enough to be looked at: bool (N,). One without pixels never is."""
+        return masks.areas > self.policy.min_area
+
+    def embed_regions(self, image: Image, masks: Masks) -> Array:
+        """Embed N masks: float32 (N, D), unit rows; a mask too small to be looked at gets a zero row."""
+        looked_at = np.flatnonzero(self.scores(masks))
+        starts = range(0, max(len(looked_at), 1), CHUNK)  # no masks: one empty chunk, which knows D
+        blended = [self._embed(image, masks[looked_at[start : start + CHUNK]]) for start in starts]
+        embeddings = np.zeros((len(masks), blended[0].shape[1]), np.float32)
+        embeddings[looked_at] = np.concatenate(blended)
+        return embeddings
+
+    def _embed(self, image: Image, masks: Masks) -> Array:
+        views = self.policy.views
+        rows = [view.weight * self.encoder.encode_images(self._cut(image, masks, view)) for view in views]
+        return unit(np.sum(rows, axis=0))
+
+    def _cut(self, image: Image, masks: Masks, view: View) -> Sequence[Array] | Array:
+        if self.policy.square:
+            return crops.cut(image, masks, view, self.encoder.image_size)
+        return crops.cut_boxes(image, masks, view.fill)
+
+
+def embed_texts(encoder: Encoder, texts: Sequence[str], sentences: Sequence[str]) -> Array:
+    """Embed T texts, each as the mean over templates of its unit embeddings: float32 (T, D), unit rows."""
+    expanded = [sentence for text in texts for sentence in templates.expand(text, sentences)]
+    embeddings = encoder.encode_texts(expanded)
+    return unit(embeddings.reshape(len(texts), len(sentences), embeddings.shape[1]).mean(axis=1))
+
+
+def similarity(embeddings: Array, text_embeddings: Array) -> Array:
+    """Give the cosine of N regions with T texts: float32 (N, T); a zero row, never looked at, gets -1."""
+    cosine = np.clip(embeddings @ text_embeddings.T, -1, 1).astype(np.float32)
+    cosine[~embeddings.any(axis=1)] = UNSCORED
+    return cosine
+
+
+def unit(rows: Array) -> Array:
+    """Scale rows to length one; a zero row stays zero."""
+    return (rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)).astype(np.float32)

@@ -1,0 +1,100 @@
+"""Decide which regions answer a text: probabilities, threshold, duplicates, parts inside wholes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import BadPrompt
+from .types import Array, Masks
+
+_ABOUT_EQUAL = 1.0  # log-odds; at CLIP's logit scale of 100 this is a cosine difference of 0.01
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Say which rows of a text's answer are kept.
+
+    threshold: probability a region must reach; None takes the one stored with the encoder. top_k: at most this many a
+    text. best: exactly one a text, the nearest even when it misses the threshold. nms: of two masks with more than this
+    IoU the less probable goes. containment: a mask with this share of its pixels inside another that answers about as
+    well is a part of it and goes, as does a whole that such parts make up; None keeps both.
+    """
+
+    threshold: float | None = None
+    top_k: int | None = None
+    best: bool = False
+    nms: float = 0.6
+    containment: float | None = 0.8
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "nms", "containment"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise BadPrompt(f"{name} must be between 0 and 1, got {value}")
+        if self.top_k is not None and self.top_k < 1:
+            raise BadPrompt(f"top_k must be 1 or more, got {self.top_k}")
+
+
+def probabilities(similarity: Array, others: Array, logit_scale: float) -> Array:
+    """Give each text's share of the softmax over {text, others}, for each region alone: float64 (N, T).
+
+    similarity: cosines with the texts (N, T). others: with the negatives and backgrounds (N, K); without any the
+    probability is 1. A value depends neither on how many regions there are nor on the other texts.
+    """
+    gap = others.astype(np.float64)[:, None, :] - similarity.astype(np.float64)[:, :, None]  # (N, T, K)
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(logit_scale * gap).sum(axis=2))
+
+
+def select(probability: Array, similarity: Array, masks: Masks, *, selection: Selection, threshold: float) -> Array:
+    """Choose the rows that answer one text, best first: int64 (R,).
+
+    probability, similarity: (N,), the second breaks ties. threshold: used where ``selection`` names none. A row of
+    probability 0 is never chosen, not even as the best.
+    """
+    order = np.lexsort((-similarity, -probability))
+    order = order[probability[order] > 0]
+    reached = threshold if selection.threshold is None else selection.threshold
+    rows = order[probability[order] >= reached]
+    rows = rows[_distinct(masks[rows], selection.nms)]
+    if selection.containment is not None:
+        rows = rows[_wholes(masks[rows], probability[rows], selection.containment)]
+    if selection.best:
+        return (rows if len(rows) else order)[:1]
+    return rows[: selection.top_k]
+
+
+def _distinct(masks: Masks, nms: float) -> list[int]:
+    iou = masks.iou(masks)
+    kept: list[int] = []
+    for row in range(len(masks)):
+        if not (iou[row, kept] > nms).any():
+            kept.append(row)
+    return kept
+
+
+def _wholes(masks: Masks, probability: Array, containment: float) -> Array:
+    """Mark the rows that are neither a part of another nor a group of others: bool (N,).
+
+    A leaf goes: the apple around it answers "apple" about as well or better. An apple in a basket stays: the basket
+    answers worse. Two apples taken for one go when each apple is there and answers about as well.
+    """
+    areas, shared = masks.areas, masks.intersections(masks)
+    inside = (shared >= containment * areas[:, None]) & (areas[None, :] > areas[:, None])  # (N, N) row i is inside j
+    likely = np.clip(probability, 1e-15, 1 - 1e-15)
+    odds = np.log(likely / (1 - likely))
+    as_good = odds[None, :] >= odds[:, None] - _ABOUT_EQUAL  # (N, N) j answers about as well as i, or better
+    members = inside & as_good & as_good.T
+    group = np.array([_covers(masks, members[:, j], j) >= containment for j in range(len(masks))], bool)
+    part = (inside & as_good & ~group[None, :]).any(axis=1)
+    return ~group & ~part
+
+
+def _covers(masks: Masks, members: Array, whole: int) -> float:
+    """Give the share of ``whole`` that two or more members cover together; 0 for fewer."""
+    if np.count_nonzero(members) < 2:
+        return 0.0
+    covered = masks[members].to_dense().any(axis=0) & masks.full(whole)
+    return float(np.count_nonzero(covered) / masks.areas[whole])

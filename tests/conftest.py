@@ -1,0 +1,40 @@
+"""Fixtures every test may ask for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from segclip.types import Image
+
+from .fakes import FakeEncoder, FakeProposer, paint
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def picture() -> Image:
+    """Paint a red, a green and a blue box on white."""
+    return paint(("red", (10, 10, 50, 50)), ("green", (60, 20, 100, 80)), ("blue", (110, 60, 150, 110)))
+
+
+@pytest.fixture
+def proposer() -> FakeProposer:
+    """Give a proposer that sees flat colours."""
+    return FakeProposer()
+
+
+@pytest.fixture
+def encoder() -> FakeEncoder:
+    """Give an encoder that sees flat colours."""
+    return FakeEncoder()
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Give the folder of data sets beside the repository, or skip."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"no data sets at {folder}")
+    return folder

@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+from typer.testing import CliRunner
+
+import segclip
+from segclip import cli, exporters, images, pipeline, weights
+from segclip.pipeline import Segmenter
+from segclip.scoring import CropScorer
+from segclip.selection import Selection
+from segclip.types import Image
+from tests.fakes import FakeEncoder, FakeProposer, paint
+
+
+@pytest.fixture
+def folder(tmp_path: Path, picture: Image, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in an empty folder that holds desk.png; what --offline sets is taken back."""
+    for name in ("SEGCLIP_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    Pillow.fromarray(picture.pixels).save(tmp_path / "desk.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+    """Load fakes in place of models, and tell what was asked for."""
+    asked: list[tuple[object, ...]] = []
+
+    def load(proposer: str, encoder: str, **options: object) -> Segmenter:
+        asked.append((proposer, encoder, *options.values()))
+        reader = FakeEncoder()
+        return Segmenter(FakeProposer(), reader, CropScorer(reader))
+
+    monkeypatch.setattr(pipeline, "load", load)
+    return asked
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(cli.app, arguments)
+
+
+def written(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "segclip-out").glob("*"))
+
+
+@pytest.mark.usefixtures("loads")
+def test_segment_prints_a_table_and_writes_the_files(folder: Path) -> None:
+    outcome = run("segment", "desk.png", "a red box", "blue")
+    assert outcome.exit_code == 0, outcome.output
+    header, red, blue, *files = outcome.stdout.splitlines()
+    assert header.split() == ["text", "probability", "similarity", "quality", "box", "x1,y1,x2,y2"]
+    assert red.startswith("a red box  ")
+    assert red.endswith("10,10,50,50")
+    assert blue.endswith("110,60,150,110")
+    names = ["cutout.00.png", "cutout.01.png", "json", "mask.00.png", "mask.01.png", "overlay.png"]
+    assert written(folder) == [f"desk.{name}" for name in names]
+    assert len(files) == len(names)
+    assert all(Path(line.removeprefix("wrote ")).is_file() for line in files)
+    mask = np.array(Pillow.open(folder / "segclip-out" / "desk.mask.00.png"))
+    assert (mask[10:50, 10:50] == 255).all()
+    assert mask.sum() == 255 * 1600
+
+
+@pytest.mark.usefixtures("loads")
+def test_nothing_found_is_said_plainly_and_is_no_error(folder: Path) -> None:
+    outcome = run("segment", "desk.png", "a yellow banana", "--threshold", "0.6")
+    assert outcome.exit_code == 0
+    assert outcome.stdout.startswith("nothing here matches 'a yellow banana' (best 0.")
+    assert "threshold 0.60)" in outcome.stdout
+    assert written(folder) == ["desk.json", "desk.overlay.png"]
+
+
+@pytest.mark.usefixtures("loads", "folder")
+def test_require_makes_a_missing_text_exit_with_one() -> None:
+    assert run("segment", "desk.png", "red", "yellow", "--require").exit_code == 1
+    assert run("segment", "desk.png", "red", "--require").exit_code == 0
+
+
+@pytest.mark.usefixtures("loads")
+def test_json_prints_the_record_alone_and_writes_nothing(folder: Path) -> None:
+    outcome = run("segment", "desk.png", "red", "--json")
+    record = json.loads(outcome.stdout)
+    assert record["asked"] == ["red"]
+    assert record["rows"][0]["box"] == [10, 10, 50, 50]
+    assert sorted(path.name for path in folder.iterdir()) == ["desk.png"]
+    run("segment", "desk.png", "red", "--json", "--out", "mine", "--format", "overlay")
+    assert [path.name for path in (folder / "mine").iterdir()] == ["desk.overlay.png"]
+
+
+@pytest.mark.usefixtures("loads")
+def test_every_option_of_choice_reaches_the_selection(folder: Path) -> None:
+    picture = paint(("red", (10, 10, 70, 70)), ("green", (20, 20, 40, 40)), ("blue", (80, 20, 120, 60)))
+    Pillow.fromarray(picture.pixels).save(folder / "desk.png")
+
+    def boxes(*options: str) -> list[list[int]]:
+        text = "red, green and blue"
+        outcome = run("segment", "desk.png", text, "--json", "--background", "nothing", *options)
+        return sorted(row["box"] for row in json.loads(outcome.stdout)["rows"])
+
+    red, green, blue = [10, 10, 70, 70], [20, 20, 40, 40], [80, 20, 120, 60]
+    assert boxes("--keep-parts") == [red, green, blue]
+    assert boxes("--not", "green") == [red, blue]
+    assert boxes("--nms", "0.1") == [red, green, blue]
+    assert len(boxes("--keep-parts", "--top-k", "2")) == 2
+    assert len(boxes("--best")) == 1
+    assert boxes("--threshold", "1") == []
+    assert len(boxes("--threshold", "1", "--best")) == 1
+    assert boxes("--templates", "plain", "--not", "green") == [red, blue]
+
+
+@pytest.mark.usefixtures("folder")
+def test_models_are_named_by_preset_and_by_part(loads: list[tuple[object, ...]]) -> None:
+    run(
+        "segment",
+        "desk.png",
+        "red",
+        "--preset",
+        "photo",
+        "--device",
+        "cpu",
+        "--policy",
+        "tight",
+        "--offline",
+        "--trust",
+    )
+    run("segment", "desk.png", "red", "--proposer", "file:own.pt", "--encoder", "ViT-B-16/file:own.safetensors")
+    run("segment", "desk.png", "red", "--preset", "photo", "--proposer", "fastsam-x")
+    plain = pipeline.LoadOptions()
+    assert loads == [
+        (*pipeline.PRESETS["photo"], "cpu", "tight", pipeline.LoadOptions(offline=True, trust=True)),
+        ("file:own.pt", "ViT-B-16/file:own.safetensors", "auto", None, plain),
+        ("fastsam-x", pipeline.PRESETS["photo"][1], "auto", None, plain),
+    ]
+
+
+@pytest.mark.usefixtures("loads", "folder")
+def test_a_text_given_twice_is_told_and_answered_once() -> None:
+    outcome = run("segment", "desk.png", "red", "red", "--json")
+    assert len(json.loads(outcome.stdout)["rows"]) == 1
+    assert "'red' was given 2 times" in outcome.stderr
+
+
+BAD = {
+    "no such file": ["absent.png", "red"],
+    "a folder": [".", "red"],
+    "not a picture": ["notes.png", "red"],
+    "an empty file": ["empty.png", "red"],
+    "too large": ["desk.png", "red", "--max-pixels", "100"],
+    "an empty text": ["desk.png", " "],
+    "asked for and ruled out": ["desk.png", "red", "--not", "red"],
+    "an unknown format": ["desk.png", "red", "--format", "overlay,svg"],
+    "an unknown preset": ["desk.png", "red", "--preset", "maxi"],
+    "an unknown template set": ["desk.png", "red", "--templates", "none"],
+    "a threshold out of range": ["desk.png", "red", "--threshold", "7"],
+    "top-k of nothing": ["desk.png", "red", "--top-k", "0"],
+    "a file for a folder": ["desk.png", "red", "--out", "notes.png"],
+    "a file above the folder": ["desk.png", "red", "--out", "notes.png/deeper"],
+    "no text": ["desk.png"],
+    "an unknown option": ["desk.png", "red", "--treshold", "0.2"],
+    "a number that is none": ["desk.png", "red", "--threshold", "high"],
+}
+
+
+@pytest.mark.usefixtures("loads")
+@pytest.mark.parametrize("arguments", BAD.values(), ids=BAD.keys())
+def test_a_bad_input_is_one_line_exit_two_and_nothing_written(folder: Path, arguments: list[str]) -> None:
+    (folder / "notes.png").write_text("these are notes")
+    (folder / "empty.png").touch()
+    before = sorted(folder.rglob("*"))
+    outcome = run("segment", *arguments)
+    assert outcome.exit_code == 2, outcome.output
+    assert outcome.stdout == ""
+    assert "Traceback" not in outcome.stderr
+    lines = outcome.stderr.splitlines()
+    assert len(lines) == 1 or lines[0].startswith("Usage:")
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_model_that_is_not_here_says_where_it_is_from(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGCLIP_HOME", str(folder / "home"))
+    monkeypatch.setenv("SEGCLIP_OFFLINE", "1")
+    outcome = run("segment", "desk.png", "red", "--preset", "photo")
+    assert outcome.exit_code == 2
+    assert len(outcome.stderr.splitlines()) == 1
+    entry = weights.manifest()["fastsam-s"]
+    for part in (entry.file, entry.url, entry.sha256, str(entry.path)):
+        assert str(part) in outcome.stderr
+
+
+@pytest.mark.usefixtures("folder")
+def test_ctrl_c_gives_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "load", interrupt)
+    outcome = run("segment", "desk.png", "red")
+    assert outcome.exit_code == 130
+    assert "Traceback" not in outcome.output
+
+
+def test_the_formats_and_defaults_of_the_command_are_the_librarys() -> None:
+    assert set(cli.FORMATS) == set(exporters.WRITERS)
+    assert cli.Asked.max_pixels == images.MAX_PIXELS
+    assert cli.Choice().selection() == Selection()
+    assert cli.Choice(nms=0.1, keep_parts=True).selection() == Selection(nms=0.1, containment=None)
+    for preset in pipeline.PRESETS:
+        assert preset in run("segment", "--help").stdout
+
+
+def test_weights_list_shows_every_row() -> None:
+    outcome = run("weights", "list")
+    assert outcome.exit_code == 0
+    for name in weights.manifest():
+        assert name in outcome.stdout
+
+
+def test_weights_get_and_path_of_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGCLIP_HOME", str(tmp_path))
+    monkeypatch.setenv("SEGCLIP_OFFLINE", "1")
+    for arguments in (
+        ["get", "fastsam-s", "--offline"],
+        ["path", "fastsam-s"],
+        ["verify", "fastsam-s"],
+        ["get", "photo"],
+    ):
+        outcome = run("weights", *arguments)
+        assert outcome.exit_code == 2, outcome.output
+        assert "fastsam-s" in outcome.stderr
+        assert len(outcome.stderr.splitlines()) == 1
+    assert run("weights", "path", "fastsam-q").exit_code == 2
+
+
+def test_weights_verify_calls_wrong_bytes_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGCLIP_HOME", str(tmp_path))
+    path = weights.manifest()["fastsam-s"].path
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"not these")
+    outcome = run("weights", "verify", "fastsam-s")
+    assert outcome.exit_code == 2
+    assert outcome.stdout.startswith("WRONG")
+    assert str(path) in outcome.stderr
+
+
+def test_help_needs_nothing_heavy() -> None:
+    code = "import sys; from segclip.cli import app; app(['segment', '--help'], standalone_mode=False); "
+    code += "print(*sys.modules)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"torch", "numpy", "cv2", "ultralytics", "open_clip"} & set(output.split())
+
+
+def test_the_module_runs_and_tells_its_version() -> None:
+    process = subprocess.run([sys.executable, "-m", "segclip", "--version"], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == segclip.__version__
+
+
+@pytest.mark.slow
+def test_real_models_of_ones_own_answer_end_to_end_and_offline(folder: Path) -> None:
+    from segclip.proposers.yolo import save
+    from tests.networks import picture, random_network, save_checkpoint
+    from tests.small_clip import save_small_clip
+
+    save_small_clip(folder / "clip")
+    network = random_network("yolov8n-seg.yaml", candidates=40)
+    save(network, folder / "finder", {"image_size": 320, "confidence": 0.4, "iou": 0.7})
+    save_checkpoint(network, folder / "own.pt")
+    Pillow.fromarray(picture(240, 320).pixels).save(folder / "photo.jpg")
+    ask = ["segment", "photo.jpg", "a red thing", "--best", "--offline", "--encoder", "file:clip", "--proposer"]
+
+    refused = run(*ask, "file:own.pt")
+    assert refused.exit_code == 2
+    assert "--trust" in refused.stderr
+    for options in (["file:finder"], ["file:own.pt", "--trust"]):
+        outcome = run(*ask, *options)
+        assert outcome.exit_code == 0, outcome.output
+        assert "a red thing" in outcome.stdout
+        assert "photo.cutout.00.png" in written(folder)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_real_interrupt_leaves_no_traceback(folder: Path) -> None:
+    code = "import time, segclip.pipeline as p; p.load = lambda *a, **k: (print('ready', flush=True), time.sleep(60)); "
+    code += "from segclip.cli import app; app(['segment', 'desk.png', 'red'])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in errors

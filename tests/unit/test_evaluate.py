@@ -1,0 +1,70 @@
+"""The figures of the model card count what they say they count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from segclip.datasets import Sample
+from segclip.evaluate import Asked, Report, evaluate_text
+from segclip.pipeline import Segmenter
+from segclip.scoring import CropScorer
+from segclip.types import Image, Masks
+
+from ..fakes import FakeEncoder, FakeProposer
+
+
+@pytest.fixture
+def segmenter(proposer: FakeProposer, encoder: FakeEncoder) -> Segmenter:
+    return Segmenter(proposer, encoder, CropScorer(encoder))
+
+
+def sample_of(folder: Path, picture: Image, boxes: dict[str, tuple[int, int, int, int]], *absent: str) -> Sample:
+    path = folder / "picture.png"
+    PIL.Image.fromarray(picture.pixels).save(path)
+    windows = [(x1, y1, np.ones((y2 - y1, x2 - x1), bool)) for x1, y1, x2, y2 in boxes.values()]
+    masks = Masks.from_windows(windows, picture.size)
+    return Sample(path, masks, tuple(boxes), np.ones(len(boxes), bool), absent)
+
+
+def test_right_answers_and_silence_are_counted(segmenter: Segmenter, picture: Image, tmp_path: Path) -> None:
+    boxes = {"red": (10, 10, 50, 50), "green": (60, 20, 100, 80)}
+    report = evaluate_text(segmenter, [sample_of(tmp_path, picture, boxes, "zebra", "yellow")])
+    assert report.recall == report.right == report.found() == report.silent() == 1
+    assert report.mean_iou == 1
+    assert report.candidates == 3
+
+
+def test_a_wrong_object_is_not_right_and_an_unseen_one_not_recalled(
+    segmenter: Segmenter, picture: Image, tmp_path: Path
+) -> None:
+    boxes = {"red": (60, 20, 100, 80), "blue": (0, 0, 8, 8)}  # labels that disagree with the picture
+    report = evaluate_text(segmenter, [sample_of(tmp_path, picture, boxes)])
+    assert report.right == report.found() == 0
+    assert report.recall == 0.5  # the green box is a candidate, the corner is none
+
+
+def test_a_present_name_taken_for_absent_breaks_the_silence(
+    segmenter: Segmenter, picture: Image, tmp_path: Path
+) -> None:
+    report = evaluate_text(segmenter, [sample_of(tmp_path, picture, {"red": (10, 10, 50, 50)}, "green", "zebra")])
+    assert report.silent() == 0.5
+
+
+def test_the_threshold_that_fits_separates_what_can_be_separated() -> None:
+    path = Path("a.png")
+    present = [Asked(path, "x", True, probability, 0.9) for probability in (0.5, 0.6, 0.7)]
+    absent = [Asked(path, "y", False, probability, 0.0) for probability in (0.1, 0.2, 0.3)]
+    report = Report(0.9, np.ones(3), (*present, *absent), 1.0)
+    assert report.found() == 0
+    fitted = report.calibrated()
+    assert report.found(fitted) == report.silent(fitted) == 1
+
+
+def test_nothing_to_measure_is_no_error(segmenter: Segmenter) -> None:
+    report = evaluate_text(segmenter, [])
+    assert np.isnan(report.recall)
+    assert len(report.table()) == 8

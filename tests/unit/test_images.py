@@ -1,0 +1,392 @@
+from __future__ import annotations
+
+import io
+import logging
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from segclip import images
+from segclip.errors import BadImage
+from segclip.types import Array, Image
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+ENCODINGS = ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"]
+
+
+def quarters() -> Array:
+    """Paint four flat quarters, so that each turn and each swap of channels shows: (40, 60, 3)."""
+    pixels = np.empty((40, 60, 3), np.uint8)
+    pixels[:20, :30], pixels[:20, 30:], pixels[20:, :30], pixels[20:, 30:] = RED, GREEN, BLUE, WHITE
+    return pixels
+
+
+def encode(picture: PIL.Image.Image, format: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, format, **options)
+    return file.getvalue()
+
+
+def png_chunks(*chunks: tuple[bytes, bytes]) -> bytes:
+    parts = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """Make a PNG that says a size and holds next to nothing: a decompression bomb's front door."""
+    ihdr = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return png_chunks((b"IHDR", ihdr), (b"IDAT", zlib.compress(b"\0" * 64)), (b"IEND", b""))
+
+
+def assert_quarters(pixels: Array, tolerance: int = 0) -> None:
+    assert pixels.shape == (40, 60, 3)
+    assert pixels.dtype == np.uint8
+    assert np.abs(pixels.astype(int) - quarters()).max() <= tolerance
+
+
+class TestFormats:
+    @pytest.mark.parametrize("format", ENCODINGS)
+    def test_every_format_reads_from_a_path_and_from_bytes(self, format: str, tmp_path: Path) -> None:
+        options = (
+            {"lossless": True} if format == "WEBP" else {"quality": 95, "subsampling": 0} if format == "JPEG" else {}
+        )
+        data = encode(PIL.Image.fromarray(quarters()), format, **options)
+        path = tmp_path / "picture.wrong-suffix"
+        path.write_bytes(data)
+        tolerance = 90 if format == "JPEG" else 0  # ringing at the edges between flat colours
+        assert_quarters(images.load(path).pixels, tolerance)
+        assert_quarters(images.load(str(path)).pixels, tolerance)
+        assert_quarters(images.load(data).pixels, tolerance)
+
+    @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
+    def test_compressed_tiff(self, compression: str) -> None:
+        data = encode(PIL.Image.fromarray(quarters()), "TIFF", compression=compression)
+        assert_quarters(images.load(data).pixels)
+
+    def test_source_is_the_path_or_the_label(self, tmp_path: Path) -> None:
+        path = tmp_path / "desk.png"
+        PIL.Image.fromarray(quarters()).save(path)
+        assert images.load(path).source == str(path)
+        assert images.load(path, label="a desk").source == "a desk"
+        assert images.load(path.read_bytes()).source == "image"
+        with PIL.Image.open(path) as picture:
+            assert images.load(picture).source == str(path)
+        assert images.load(quarters(), label="upload").source == "upload"
+
+    def test_an_image_is_given_back(self) -> None:
+        image = Image(quarters(), "here")
+        assert images.load(image) is image
+        assert images.load(image, label="there").source == "there"
+
+
+def test_w3_red_stays_red_from_every_kind_of_source(tmp_path: Path) -> None:
+    """FastSAM swapped red and blue for paths and PIL images."""
+    pixels = np.full((8, 8, 3), RED, np.uint8)
+    path = tmp_path / "red.png"
+    PIL.Image.fromarray(pixels).save(path)
+    for source in (path, str(path), path.read_bytes(), PIL.Image.open(path), PIL.Image.fromarray(pixels), pixels):
+        assert np.array_equal(images.load(source).pixels, pixels)
+
+
+STORED: dict[int, Callable[[Array], Array]] = {  # how a camera stores an upright picture for each EXIF orientation
+    1: lambda p: p,
+    2: lambda p: p[:, ::-1],
+    3: lambda p: p[::-1, ::-1],
+    4: lambda p: p[::-1],
+    5: lambda p: p.transpose(1, 0, 2),
+    6: lambda p: p.transpose(1, 0, 2)[::-1],
+    7: lambda p: p.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda p: p.transpose(1, 0, 2)[:, ::-1],
+}
+
+
+class TestOrientation:
+    @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF"])
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_every_exif_orientation_comes_upright(self, orientation: int, format: str) -> None:
+        stored = PIL.Image.fromarray(np.ascontiguousarray(STORED[orientation](quarters())))
+        exif = PIL.Image.Exif()
+        exif[0x0112] = orientation
+        options = (
+            {"lossless": True} if format == "WEBP" else {"quality": 95, "subsampling": 0} if format == "JPEG" else {}
+        )
+        data = encode(stored, format, exif=exif, **options)
+        tolerance = 90 if format == "JPEG" else 0
+        assert_quarters(images.load(data).pixels, tolerance)
+        assert_quarters(images.load(PIL.Image.open(io.BytesIO(data))).pixels, tolerance)
+
+    def test_unreadable_exif_does_not_lose_the_picture(self, caplog: pytest.LogCaptureFixture) -> None:
+        data = encode(PIL.Image.fromarray(quarters()), "PNG", exif=b"Exif\x00\x00nonsense")
+        with caplog.at_level(logging.WARNING):
+            assert_quarters(images.load(data).pixels)
+        assert "EXIF" in caplog.text
+
+
+class TestModes:
+    def test_grey(self) -> None:
+        grey = quarters()[:, :, 1]
+        pixels = images.load(encode(PIL.Image.fromarray(grey), "PNG")).pixels
+        assert np.array_equal(pixels, np.dstack([grey] * 3))
+
+    def test_alpha_is_composited_on_white(self) -> None:
+        alpha = np.zeros((40, 60), np.uint8)
+        alpha[:20], alpha[20:30] = 255, 128
+        pixels = images.load(encode(PIL.Image.fromarray(np.dstack((np.zeros_like(quarters()), alpha))), "PNG")).pixels
+        assert (pixels[:20] == 0).all()
+        assert (np.abs(pixels[20:30].astype(int) - 127) <= 1).all()
+        assert (pixels[30:] == 255).all()
+
+    def test_grey_with_alpha(self) -> None:
+        pair = np.zeros((4, 4, 2), np.uint8)
+        pair[:2, :, 1] = 255
+        pixels = images.load(encode(PIL.Image.fromarray(pair, "LA"), "PNG")).pixels
+        assert (pixels[:2] == 0).all()
+        assert (pixels[2:] == 255).all()
+
+    def test_palette(self) -> None:
+        palette = PIL.Image.fromarray(quarters()).convert("P", palette=PIL.Image.Palette.ADAPTIVE, colors=8)
+        assert_quarters(images.load(encode(palette, "PNG")).pixels)
+
+    @pytest.mark.parametrize("format", ["PNG", "GIF"])
+    def test_palette_with_a_transparent_colour(self, format: str) -> None:
+        palette = PIL.Image.fromarray(quarters()).convert("P", palette=PIL.Image.Palette.ADAPTIVE, colors=8)
+        red = np.asarray(palette)[0, 0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            pixels = images.load(encode(palette, format, transparency=int(red))).pixels
+        assert (pixels[:20, :30] == 255).all()
+        assert (pixels[:20, 30:] == GREEN).all()
+
+    def test_rgb_with_a_transparent_colour(self) -> None:
+        pixels = images.load(encode(PIL.Image.fromarray(quarters()), "PNG", transparency=RED)).pixels
+        assert (pixels[:20, :30] == 255).all()
+        assert (pixels[20:, :30] == BLUE).all()
+
+    def test_black_and_white(self) -> None:
+        bits = quarters()[:, :, 0] > 0
+        pixels = images.load(encode(PIL.Image.fromarray(bits), "PNG")).pixels
+        assert np.array_equal(pixels[:, :, 2], bits * 255)
+
+    @pytest.mark.parametrize("format", ["JPEG", "TIFF"])
+    def test_cmyk(self, format: str) -> None:
+        pixels = images.load(encode(PIL.Image.fromarray(quarters()).convert("CMYK"), format)).pixels
+        assert (np.abs(pixels[5, 5].astype(int) - RED) <= 12).all()
+        assert (np.abs(pixels[35, 5].astype(int) - BLUE) <= 12).all()
+
+    @pytest.mark.parametrize("format", ["PNG", "TIFF"])
+    def test_16_bit_grey_keeps_its_high_byte(self, format: str) -> None:
+        ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+        data = encode(PIL.Image.fromarray(ramp.astype(np.uint16) * 257), format)
+        assert np.array_equal(images.load(data).pixels[:, :, 0], ramp)
+
+    def test_16_bit_rgb_png(self) -> None:
+        rows = (quarters().astype(">u2") * 257).reshape(40, -1)
+        data = b"".join(b"\0" + row.tobytes() for row in rows)
+        header = struct.pack(">IIBBBBB", 60, 40, 16, 2, 0, 0, 0)
+        chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(data)), (b"IEND", b"")]
+        assert_quarters(images.load(png_chunks(*chunks)).pixels)
+
+    def test_16_bit_rgb_tiff(self) -> None:
+        pixels = quarters().astype("<u2") * 257
+        tags = [(256, 4, 1, 60), (257, 4, 1, 40), (258, 3, 3, 122), (259, 3, 1, 1), (262, 3, 1, 2)]
+        tags += [(273, 4, 1, 128), (277, 3, 1, 3), (278, 4, 1, 40), (279, 4, 1, pixels.nbytes)]
+        directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + b"\0" * 4
+        head = (struct.pack("<2sHI", b"II", 42, 8) + directory).ljust(122, b"\0") + struct.pack("<3H", 16, 16, 16)
+        assert_quarters(images.load(head + pixels.tobytes()).pixels)
+
+    def test_float_tiff(self) -> None:
+        unit = PIL.Image.fromarray(np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16))
+        assert np.array_equal(images.load(encode(unit, "TIFF")).pixels[:, :, 0].ravel(), np.arange(256))
+        with pytest.raises(BadImage, match=r"float in \[0, 1\], got float32 from 0.0 to 300.0"):
+            images.load(encode(unit.point(lambda v: v * 300), "TIFF"))
+
+    def test_32_bit_integers_beyond_16_bits_are_refused(self) -> None:
+        with pytest.raises(BadImage, match="32-bit"):
+            images.load(PIL.Image.fromarray(np.full((4, 4), 70_000, np.int32)))
+
+
+class TestSeveralFrames:
+    @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
+    def test_the_first_frame_is_read_and_told(self, format: str, caplog: pytest.LogCaptureFixture) -> None:
+        first, second = (PIL.Image.new("RGB", (16, 8), colour) for colour in ("red", "blue"))
+        options = {"lossless": True} if format == "WEBP" else {}
+        data = encode(first, format, save_all=True, append_images=[second, first], **options)
+        with caplog.at_level(logging.WARNING):
+            pixels = images.load(data, label="dance").pixels
+        assert (pixels == RED).all()
+        assert "dance holds 3 frames; only frame 1 is used" in caplog.text
+
+    def test_one_frame_tells_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
+        images.load(encode(PIL.Image.fromarray(quarters()), "GIF"))
+        assert not caplog.records
+
+    def test_a_pil_image_keeps_the_frame_it_stands_on(self) -> None:
+        frames = [PIL.Image.new("RGB", (8, 8), colour) for colour in ("red", "lime")]
+        picture = PIL.Image.open(io.BytesIO(encode(frames[0], "GIF", save_all=True, append_images=frames[1:])))
+        picture.seek(1)
+        assert (images.load(picture).pixels == GREEN).all()
+
+
+class TestBadFiles:
+    @pytest.mark.parametrize("format", ENCODINGS)
+    def test_truncated(self, format: str, tmp_path: Path) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        data = encode(PIL.Image.fromarray(noise), format)
+        path = tmp_path / "half.bin"
+        path.write_bytes(data[: len(data) // 2])
+        with pytest.raises(BadImage, match=r"half\.bin: .*(truncated|damaged)"):
+            images.load(path)
+
+    @pytest.mark.filterwarnings("ignore:Truncated File Read")
+    @pytest.mark.parametrize("format", ENCODINGS)
+    def test_cut_anywhere_is_an_image_or_a_bad_image(self, format: str) -> None:
+        data = encode(PIL.Image.fromarray(quarters()), format)
+        for end in range(0, len(data), max(1, len(data) // 60)):
+            try:
+                assert images.load(data[:end]).size == (40, 60)
+            except BadImage:
+                continue
+
+    def test_empty(self, tmp_path: Path) -> None:
+        (tmp_path / "nothing.png").touch()
+        with pytest.raises(BadImage, match=r"nothing\.png: the file is empty"):
+            images.load(tmp_path / "nothing.png")
+        with pytest.raises(BadImage, match="empty"):
+            images.load(b"")
+
+    @pytest.mark.parametrize("data", [b"hello, this is no picture", b"%PDF-1.7\n", b"\0" * 100, b"x"])
+    def test_not_an_image(self, data: bytes, tmp_path: Path) -> None:
+        (tmp_path / "notes.jpg").write_bytes(data)
+        with pytest.raises(BadImage, match=r"notes\.jpg: not a JPEG, PNG, WebP, BMP, TIFF or GIF image"):
+            images.load(tmp_path / "notes.jpg")
+
+    @pytest.mark.parametrize(("width", "height"), [(0, 10), (10, 0), (0, 0)])
+    def test_zero_size(self, width: int, height: int) -> None:
+        with pytest.raises(BadImage, match=r"flat: .*zero size"):
+            images.load(png_header(width, height), label="flat")
+
+    def test_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(BadImage, match="it is a folder"):
+            images.load(tmp_path)
+
+    def test_missing(self) -> None:
+        with pytest.raises(BadImage, match=r"gone\.jpg: no such file"):
+            images.load("gone.jpg")
+
+    @pytest.mark.parametrize("name", ["a\0b.png", "long" * 2000])
+    def test_impossible_names(self, name: str) -> None:
+        with pytest.raises(BadImage, match="cannot be opened"):
+            images.load(name)
+
+    def test_closed_picture(self, tmp_path: Path) -> None:
+        PIL.Image.fromarray(quarters()).save(tmp_path / "shut.png")
+        picture = PIL.Image.open(tmp_path / "shut.png")
+        picture.close()
+        with pytest.raises(BadImage, match=r"shut\.png"):
+            images.load(picture)
+
+    def test_other_types_are_refused_with_what_is_allowed(self) -> None:
+        with pytest.raises(BadImage, match="cannot read a list as an image; give a path"):
+            images.load([1, 2, 3])  # type: ignore[arg-type]
+
+
+class TestPixelLimit:
+    def test_the_header_alone_decides(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(
+                BadImage, match=r"bomb: 60000 x 60000 = 3,600,000,000 .* limit of 100,000,000; .*max_pixels"
+            ):
+                images.load(png_header(60_000, 60_000), label="bomb")
+
+    @pytest.mark.parametrize("width", [9_500, 40_000])  # Pillow warns from 89 and fails from 179 megapixels
+    def test_pillows_own_limit_neither_warns_nor_fails(self, width: int) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(BadImage, match="truncated or damaged"):  # past every limit, to the missing pixels
+                images.load(png_header(width, 9_500), max_pixels=10**9)
+
+    def test_pillows_global_is_left_alone(self) -> None:
+        before = PIL.Image.MAX_IMAGE_PIXELS
+        images.load(quarters())
+        images.load(encode(PIL.Image.fromarray(quarters()), "PNG"))
+        assert before == PIL.Image.MAX_IMAGE_PIXELS
+
+    @pytest.mark.parametrize("source", [quarters(), PIL.Image.fromarray(quarters())])
+    def test_the_limit_is_an_option_for_every_source(self, source: Any) -> None:
+        assert images.load(source, max_pixels=2400).size == (40, 60)
+        with pytest.raises(BadImage, match="2,400 pixels is over the limit of 2,399"):
+            images.load(source, max_pixels=2399)
+
+
+class TestArrays:
+    GREY = np.array([[0, 100], [200, 255]], np.uint8)
+
+    @pytest.mark.parametrize(
+        "array",
+        [
+            GREY,
+            GREY[:, :, None],
+            np.dstack([GREY] * 3),
+            np.dstack([GREY, GREY, GREY, np.full_like(GREY, 255)]),
+            GREY.astype(np.uint16) * 257,
+            (GREY.astype(np.uint16) * 257).astype(">u2"),
+            GREY / 255,
+            (GREY / 255).astype(np.float32)[:, :, None],
+            GREY.T.copy().T,
+        ],
+    )
+    def test_every_shape_and_depth(self, array: Array) -> None:
+        pixels = images.load(array).pixels
+        assert np.array_equal(pixels, np.dstack([self.GREY] * 3))
+        assert pixels.dtype == np.uint8
+
+    def test_bool(self) -> None:
+        assert images.load(np.array([[True, False]])).pixels[0].tolist() == [[255] * 3, [0] * 3]
+
+    def test_the_image_does_not_share_the_callers_memory(self) -> None:
+        array = quarters()
+        image = images.load(array)
+        array[:] = 0
+        assert_quarters(image.pixels)
+        assert image.pixels.flags.writeable
+
+    @pytest.mark.parametrize("shape", [(3,), (4, 4, 2), (4, 4, 5), (3, 4, 4, 3), (0, 4, 3), (4, 0), ()])
+    def test_bad_shapes(self, shape: tuple[int, ...]) -> None:
+        with pytest.raises(BadImage, match=r"want an array \(H, W\)"):
+            images.load(np.zeros(shape, np.uint8))
+
+    @pytest.mark.parametrize(
+        "array", [GREY.astype(np.float32), np.full((2, 2), np.nan), GREY - 300.5, GREY.astype(np.int64)]
+    )
+    def test_values_whose_range_is_unknown_are_refused(self, array: Array) -> None:
+        with pytest.raises(BadImage, match=r"want uint8, uint16, bool, or float in \[0, 1\], got \w+ from"):
+            images.load(array)
+
+    @pytest.mark.parametrize("array", [np.array([["a", "b"]]), np.array([[None]]), np.ones((2, 2), complex)])
+    def test_other_dtypes_are_refused(self, array: Array) -> None:
+        with pytest.raises(BadImage, match="want uint8"):
+            images.load(array)
+
+
+class TestWalk:
+    def test_images_by_suffix_in_a_stable_order(self, tmp_path: Path) -> None:
+        for name in ("b.PNG", "a/z.jpeg", "a.webp", "a/b/c.tif", "notes.txt", "a/.DS_Store", "c.gif"):
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        (tmp_path / "folder.jpg").mkdir()
+        found = [path.relative_to(tmp_path).as_posix() for path in images.walk(tmp_path)]
+        assert found == ["a/b/c.tif", "a/z.jpeg", "a.webp", "b.PNG", "c.gif"]
+
+    def test_an_empty_folder_is_normal_and_a_missing_one_is_told(self, tmp_path: Path) -> None:
+        assert images.walk(tmp_path) == []
+        with pytest.raises(BadImage, match="no such folder"):
+            images.walk(tmp_path / "nowhere")

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import segclip
+from segclip import pipeline, weights
+from segclip.crops import POLICIES
+from segclip.errors import BadImage, BadPrompt, UnknownName, Unsupported
+from segclip.pipeline import PRESETS, Segmenter, load, pair, unique
+from segclip.scoring import CropScorer
+from segclip.selection import Selection
+from segclip.types import Boxes, Image, Masks, Points, Proposals, Regions
+from tests.fakes import COLOURS, FakeEncoder, FakeProposer, paint
+
+
+@pytest.fixture
+def segmenter(proposer: FakeProposer, encoder: FakeEncoder) -> Segmenter:
+    return Segmenter(proposer, encoder, CropScorer(encoder))
+
+
+def test_a_text_finds_what_it_names(segmenter: Segmenter, picture: Image) -> None:
+    result = segmenter(picture, "a red box")
+    assert result.texts == ("a red box",)
+    assert result.masks.boxes.tolist() == [[10, 10, 50, 50]]
+    assert result.probability[0] > 0.9
+    assert result.threshold == 0.5
+
+
+def test_an_array_a_path_and_bytes_give_the_same_answer(segmenter: Segmenter, picture: Image, tmp_path: Path) -> None:
+    from PIL import Image as Pillow
+
+    path = tmp_path / "picture.png"
+    Pillow.fromarray(picture.pixels).save(path)
+    for source in (picture.pixels, path, str(path), path.read_bytes()):
+        assert segmenter(source, "blue").masks.boxes.tolist() == [[110, 60, 150, 110]]
+
+
+def test_each_text_has_its_own_rows_in_the_order_asked(segmenter: Segmenter, picture: Image) -> None:
+    result = segmenter(picture, ["blue", "a yellow thing", "green"])
+    assert result.texts == ("blue", "green")
+    assert result.unanswered == ("a yellow thing",)
+    assert result.asked == ("blue", "a yellow thing", "green")
+    assert [round(nearest) for nearest in result.nearest] == [1, 0, 1]
+
+
+def test_one_region_may_answer_two_texts(segmenter: Segmenter, picture: Image) -> None:
+    result = segmenter(picture, ["red", "a red box"])
+    assert result.masks.boxes.tolist() == [[10, 10, 50, 50]] * 2
+
+
+def test_what_is_absent_gives_an_empty_result(segmenter: Segmenter, picture: Image) -> None:
+    result = segmenter(picture, "yellow")
+    assert len(result) == 0
+    assert result.unanswered == ("yellow",)
+
+
+def test_a_picture_without_regions_flows_through(segmenter: Segmenter) -> None:
+    regions = segmenter.regions(paint())
+    assert len(regions) == 0
+    result = segmenter.rank(regions, ["red", "blue"], negatives="green", selection=Selection(best=True))
+    assert len(result) == 0
+    assert result.nearest == (0, 0)
+
+
+def test_no_texts_flow_through(segmenter: Segmenter, picture: Image) -> None:
+    result = segmenter(picture, [])
+    assert len(result) == 0
+    assert result.asked == result.nearest == ()
+
+
+def test_a_second_text_looks_at_no_pixels(
+    segmenter: Segmenter, picture: Image, proposer: FakeProposer, encoder: FakeEncoder
+) -> None:
+    regions = segmenter.regions(picture)
+    seen = (proposer.encoded, list(encoder.crops_seen))
+    for text in ("red", "green"):
+        assert len(segmenter.rank(regions, text)) == 1
+    assert (proposer.encoded, encoder.crops_seen) == seen
+
+
+def test_a_probability_depends_neither_on_other_regions_nor_on_other_texts(
+    segmenter: Segmenter, picture: Image
+) -> None:
+    regions = segmenter.regions(picture)
+    every = segmenter.rank(regions, ["red", "green", "blue"], selection=Selection(best=True))
+    for row, text in enumerate(("red", "green", "blue")):
+        alone = segmenter.rank(regions[[row]], text, selection=Selection(best=True))
+        assert alone.probability[0] == every.probability[row]
+
+
+def test_a_negative_takes_its_share(segmenter: Segmenter, picture: Image) -> None:
+    regions = segmenter.regions(picture)
+    assert len(segmenter.rank(regions, "a box")) == 0
+    plain = segmenter.rank(regions, "a red or green box", selection=Selection(threshold=0.3))
+    ruled = segmenter.rank(regions, "a red or green box", negatives=["green"], selection=Selection(threshold=0.3))
+    assert plain.masks.boxes.tolist() == [[10, 10, 50, 50], [60, 20, 100, 80]]
+    assert ruled.masks.boxes.tolist() == [[10, 10, 50, 50]]
+
+
+def test_a_text_cannot_be_asked_for_and_ruled_out(segmenter: Segmenter, picture: Image) -> None:
+    with pytest.raises(BadPrompt, match="'red'"):
+        segmenter(picture, "red", negatives=" red ")
+
+
+def test_backgrounds_replace_the_encoders(segmenter: Segmenter, picture: Image, encoder: FakeEncoder) -> None:
+    regions = segmenter.regions(picture)
+    result = segmenter.rank(regions, "red", backgrounds=["a red wall"], selection=Selection(best=True))
+    assert result.probability[0] == pytest.approx(0.5)
+    assert "a photo of a red wall." in encoder.texts_seen
+    assert "a photo of a background." not in encoder.texts_seen
+
+
+def test_a_text_that_is_a_background_does_not_compete_with_itself(segmenter: Segmenter, picture: Image) -> None:
+    regions = segmenter.regions(picture)
+    both = segmenter.rank(regions, ["red", "green"], backgrounds=["red", "background"])
+    assert set(both.texts) == {"red"} | ({"green"} if len(both) > 1 else set())
+    assert both.probability[0] > 0.9
+
+
+def test_templates_by_sentence_and_by_name(segmenter: Segmenter, picture: Image, encoder: FakeEncoder) -> None:
+    regions = segmenter.regions(picture)
+    segmenter.rank(regions, "red", templates=["one {}", "two {}"])
+    assert {"one red", "two red"} <= set(encoder.texts_seen)
+    segmenter.rank(regions, "blue", templates="plain")
+    assert "blue" in encoder.texts_seen
+    with pytest.raises(UnknownName, match="plain"):
+        segmenter.rank(regions, "blue", templates="plane")
+
+
+def test_boxes_keep_their_rows_and_an_empty_one_is_never_chosen(segmenter: Segmenter, picture: Image) -> None:
+    regions = segmenter.regions(picture, Boxes([(105, 50, 160, 120), (0, 100, 20, 120), (5, 5, 55, 55)]))
+    assert regions.masks.areas.tolist() == [2000, 0, 1600]
+    for selection in (Selection(threshold=0.0), Selection(best=True)):
+        result = segmenter.rank(regions, "red", backgrounds="blue", selection=selection)
+        assert 0 not in result.masks.areas
+    assert segmenter.rank(regions, "blue").masks.boxes.tolist() == [[110, 60, 150, 110]]
+
+
+def test_points_reach_the_proposer(segmenter: Segmenter, picture: Image) -> None:
+    assert segmenter.regions(picture, Points([(70, 40)])).masks.boxes.tolist() == [[60, 20, 100, 80]]
+
+
+def test_regions_the_policy_calls_too_small_are_never_chosen(proposer: FakeProposer, encoder: FakeEncoder) -> None:
+    picture = paint(("red", (10, 10, 15, 15)), ("blue", (40, 40, 80, 80)))
+    policy = replace(POLICIES["tight"], min_area=100)
+    segmenter = Segmenter(proposer, encoder, CropScorer(encoder, policy))
+    result = segmenter(picture, "red", backgrounds="nothing", selection=Selection(best=True))
+    assert result.masks.boxes.tolist() == [[40, 40, 80, 80]]
+
+
+def test_without_backgrounds_the_best_is_the_most_similar(segmenter: Segmenter, picture: Image) -> None:
+    result = segmenter(picture, "green", backgrounds=(), selection=Selection(best=True))
+    assert result.masks.boxes.tolist() == [[60, 20, 100, 80]]
+
+
+def test_a_picture_over_the_limit_is_refused(segmenter: Segmenter) -> None:
+    with pytest.raises(BadImage):
+        segmenter.regions(np.zeros((20, 20, 3), np.uint8), max_pixels=100)
+
+
+def test_unique_cleans_and_tells(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert unique(["a  red apple ", "mug", "a red apple"]) == ("a red apple", "mug")
+    assert "'a red apple' was given 2 times" in caplog.text
+    assert unique("apple") == ("apple",)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "  ", "\udcff", "very " * 1000 + "red"], ids=["none", "blank", "no characters", "endless"]
+)
+def test_a_text_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises(BadPrompt):
+        unique(["apple", text])
+
+
+def test_every_preset_names_weights_of_the_manifest() -> None:
+    entries = weights.manifest()
+    for proposer, encoder in PRESETS.values():
+        assert entries[proposer].kind == "proposer"
+        assert entries[encoder].kind == "encoder"
+
+
+def test_presets_lend_their_parts() -> None:
+    assert pair("mini", None) == PRESETS["mini"]
+    assert pair("photo", "mini") == (PRESETS["photo"][0], PRESETS["mini"][1])
+    assert pair("fastsam-x", "file:own") == ("fastsam-x", "file:own")
+
+
+@pytest.mark.parametrize(
+    ("proposer", "encoder", "hint"),
+    [
+        ("fastsam-s", None, "needs an encoder"),
+        ("file:FastSAM-s.pt", None, "needs an encoder"),
+        ("foto", None, "photo"),
+        ("fastsam-z", "mini", "fastsam-s"),
+        ("weights/FastSAM-s.pt", "mini", "file:weights/FastSAM-s.pt"),
+    ],
+)
+def test_a_name_unknown_is_answered_with_the_choices(proposer: str, encoder: str | None, hint: str) -> None:
+    with pytest.raises(UnknownName, match=hint):
+        load(proposer, encoder, device="cpu")
+
+
+def test_an_unknown_policy_or_device_says_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="default"):
+        load(policy="defualt")
+    with pytest.raises(Unsupported, match="cpu"):
+        load(f"file:{tmp_path}", "mini", device="tpu")
+
+
+def test_public_names_are_complete_sorted_and_typed() -> None:
+    assert segclip.__all__ == sorted(segclip.__all__)
+    for name in segclip.__all__:
+        assert getattr(segclip, name) is not None
+    source = Path(segclip.__file__).read_text(encoding="utf-8")
+    typed = [line.split()[-1] for line in source.splitlines() if line.startswith("    from .")]
+    assert sorted(typed) == segclip.__all__
+    assert not hasattr(segclip, "lod")
+
+
+def test_importing_segclip_is_light_and_without_effects() -> None:
+    code = (
+        "import json, os, sys; before = dict(os.environ); import segclip; light = sorted(sys.modules); "
+        "unchanged = before == dict(os.environ); segclip.load; "
+        "print(json.dumps([light, sorted(sys.modules), unchanged]))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    light, loaded, unchanged = json.loads(output.stdout)
+    assert unchanged
+    assert not {"torch", "numpy", "cv2"} & set(light)
+    assert not {"torch", "ultralytics", "open_clip", "segclip.cli"} & set(loaded)
+
+
+def test_the_fakes_see_every_colour() -> None:
+    for index, colour in enumerate(COLOURS):
+        assert (FakeProposer().encode(paint((colour, (0, 0, 160, 120)))) == index).all()
+
+
+def test_ranking_stays_quick_with_many_regions(segmenter: Segmenter, encoder: FakeEncoder) -> None:
+    from time import perf_counter
+
+    rng = np.random.default_rng(0)
+    windows = [(int(x), int(y), np.ones((40, 40), bool)) for x, y in rng.integers(0, 400, (300, 2))]
+    masks = Masks.from_windows(windows, (480, 640))
+    embeddings = encoder.encode_images(rng.integers(0, 256, (300, 16, 16, 3), np.uint8))
+    regions = Regions(Image(np.zeros((480, 640, 3), np.uint8)), Proposals(masks, np.ones(300)), embeddings)
+    segmenter.rank(regions, "red")
+    start = perf_counter()
+    segmenter.rank(regions, "blue")
+    assert perf_counter() - start < 0.5  # a ceiling for any machine; benchmarks measure
+
+
+def test_pipeline_is_what_the_package_shows() -> None:
+    assert segclip.load is pipeline.load

@@ -1,0 +1,95 @@
+"""Scoring: regions and texts become unit rows, whatever their number."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from segclip import scoring
+from segclip.crops import POLICIES, CropPolicy, View
+from segclip.scoring import CropScorer, embed_texts, similarity
+from segclip.types import Everything, Image, Masks
+
+from ..fakes import FakeEncoder, FakeProposer
+
+
+@pytest.fixture
+def masks(picture: Image, proposer: FakeProposer) -> Masks:
+    return proposer.decode(proposer.encode(picture), Everything()).masks
+
+
+def test_a_text_finds_its_region(picture: Image, masks: Masks, encoder: FakeEncoder) -> None:
+    regions = CropScorer(encoder).embed_regions(picture, masks)
+    texts = embed_texts(encoder, ["blue thing", "a red box"], ["a photo of a {}."])
+    colours = [picture.pixels[masks.full(row)][0].argmax() for row in similarity(regions, texts).argmax(axis=0)]
+    assert colours == [2, 0]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_embeddings_are_unit_rows(policy: str, picture: Image, masks: Masks, encoder: FakeEncoder) -> None:
+    regions = CropScorer(encoder, POLICIES[policy]).embed_regions(picture, masks)
+    assert regions.dtype == np.float32
+    assert np.linalg.norm(regions, axis=1) == pytest.approx(np.ones(len(masks)))
+
+
+def test_the_policy_is_the_encoders_unless_given(encoder: FakeEncoder) -> None:
+    assert CropScorer(encoder).policy is encoder.serving.policy
+    assert CropScorer(encoder, POLICIES["keep"]).policy is POLICIES["keep"]
+
+
+def test_views_are_blended_by_weight(picture: Image, masks: Masks, encoder: FakeEncoder) -> None:
+    wide, tight = View(3.0, "keep", 0.25), View(1.0, "keep", 0.75)
+    parts = [CropScorer(encoder, CropPolicy((view,))).embed_regions(picture, masks) for view in (wide, tight)]
+    blended = CropScorer(encoder, CropPolicy((wide, tight))).embed_regions(picture, masks)
+    assert blended == pytest.approx(scoring.unit(0.25 * parts[0] + 0.75 * parts[1]), abs=1e-6)
+
+
+def test_no_masks_give_no_rows(picture: Image, encoder: FakeEncoder) -> None:
+    regions = CropScorer(encoder).embed_regions(picture, Masks.empty(picture.size))
+    texts = embed_texts(encoder, ["red"], ["{}"])
+    assert similarity(regions, texts).shape == (0, 1)
+
+
+def test_no_texts_give_no_columns(picture: Image, masks: Masks, encoder: FakeEncoder) -> None:
+    texts = embed_texts(encoder, [], ["a {}", "the {}"])
+    assert similarity(CropScorer(encoder).embed_regions(picture, masks), texts).shape == (len(masks), 0)
+
+
+def test_a_mask_too_small_to_look_at_is_a_zero_row_and_never_wins(picture: Image, encoder: FakeEncoder) -> None:
+    dense = np.zeros((3, *picture.size), bool)
+    dense[0, 10:20, 10:20] = True  # 100 pixels: not more than min_area
+    dense[1, 60:71, 110:121] = True
+    scorer = CropScorer(encoder, POLICIES["ultralytics"])
+    masks = Masks.from_dense(dense)
+    regions = scorer.embed_regions(picture, masks)
+    values = similarity(regions, embed_texts(encoder, ["red", "blue", "nothing here"], ["{}"]))
+    assert scorer.scores(masks).tolist() == [False, True, False]
+    assert not regions[[0, 2]].any()
+    assert (values[[0, 2]] == -1).all()
+    assert (values.argmax(axis=0) == 1).all()
+    assert encoder.crops_seen == [1]
+
+
+def test_only_masks_too_small_give_zero_rows(picture: Image, encoder: FakeEncoder) -> None:
+    masks = Masks.from_dense(np.zeros((2, *picture.size), bool))
+    assert not CropScorer(encoder).embed_regions(picture, masks).any()
+
+
+def test_crops_are_encoded_in_bounded_chunks(picture: Image, encoder: FakeEncoder) -> None:
+    dense = np.zeros((scoring.CHUNK + 5, *picture.size), bool)
+    dense[:, 10:50, 10:50] = True
+    rows = CropScorer(encoder).embed_regions(picture, Masks.from_dense(dense))
+    assert encoder.crops_seen == [scoring.CHUNK, 5]
+    assert rows == pytest.approx(np.repeat(rows[:1], len(rows), axis=0))
+
+
+def test_a_text_is_the_mean_over_templates(encoder: FakeEncoder) -> None:
+    both = embed_texts(encoder, ["red"], ["{}", "{} on black"])
+    single = [embed_texts(encoder, ["red"], [template]) for template in ("{}", "{} on black")]
+    assert both == pytest.approx(scoring.unit(single[0] + single[1]), abs=1e-6)
+
+
+def test_similarity_is_the_cosine() -> None:
+    rows = scoring.unit(np.array([[3.0, 4.0], [-1.0, 0.0]]))
+    assert similarity(rows, rows) == pytest.approx(np.array([[1, -0.6], [-0.6, 1]]))
+    assert similarity(rows, rows).dtype == np.float32

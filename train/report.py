@@ -1,0 +1,114 @@
+"""Measure the shipped weights and print the figures of the model card.
+
+    python -m train.report --photos ../shared/coco-dev --caltech ../shared/caltech-101
+    python -m train.report --calibrate        # also stores the threshold that fits the calibration scenes best
+
+Scenes: seeds from VALIDATION_SEED up, never trained on; the threshold is fitted on other seeds than the figures.
+Photos: the fifth of coco-dev and of caltech-101 that was held out.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import numpy as np
+import typer
+
+from segclip.crops import View, cut
+from segclip.datasets import Sample, read_folder
+from segclip.encoders import Serving
+from segclip.evaluate import Report, evaluate_text
+from segclip.pipeline import Segmenter, load
+from segclip.scoring import embed_texts, unit
+from segclip.types import Image, Masks
+
+from .region_text import caltech_files
+from .scenes import HELD_OUT_EVERY, VALIDATION_SEED, load_photos, write_folder
+
+CALIBRATION_SEED = 1_500_000
+
+
+def scenes(count: int, first: int, photos: Path | None, folder: Path) -> list[Sample]:
+    """Compose validation scenes and read them back."""
+    write_folder(folder, range(first, first + count), load_photos(photos, held_out=True))
+    return read_folder(folder)
+
+
+def held_out_photos(folder: Path) -> list[Sample]:
+    """Read the photos of a COCO-format folder that were never trained on."""
+    return read_folder(folder)[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
+
+
+def caltech_accuracy(segmenter: Segmenter, folder: Path) -> tuple[float, float, int]:
+    """Classify the held-out photos among all class names: top-1, top-5, how many photos."""
+    files = caltech_files(folder, held_out=True)
+    names = [path.name.replace("_", " ").lower() for path in sorted(folder.iterdir()) if path.is_dir()]
+    encoder = segmenter.encoder
+    texts = embed_texts(encoder, names, encoder.serving.templates)
+    crops = np.concatenate([_whole(path, encoder.image_size) for path, _ in files])
+    order = np.argsort(-(unit(encoder.encode_images(crops)) @ texts.T), axis=1)
+    hits = order == np.array([label for _, label in files])[:, None]
+    return float(hits[:, 0].mean()), float(hits[:, :5].any(axis=1).mean()), len(files)
+
+
+def _whole(path: Path, size: int) -> np.ndarray:
+    pixels = np.ascontiguousarray(cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1])
+    whole = Masks.from_windows([(0, 0, np.ones(pixels.shape[:2], bool))], pixels.shape[:2])
+    return cut(Image(pixels), whole, View(1.1, "keep", 1.0), size)
+
+
+def store_threshold(folder: Path, threshold: float) -> None:
+    """Write a measured threshold into an encoder's config.json."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text("utf-8"))
+    serving = Serving.from_dict(config["serving"])
+    config["serving"] = replace(serving, threshold=round(threshold, 4), calibrated=True).to_dict()
+    path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+
+
+def show(title: str, report: Report) -> None:
+    """Print a report."""
+    typer.echo(f"\n{title}")
+    for name, value in report.table():
+        typer.echo(f"  {name:48} {value}")
+
+
+def measure(segmenter: Segmenter, samples: Sequence[Sample], title: str) -> Report:
+    """Measure and print."""
+    report = evaluate_text(segmenter, samples)
+    show(title, report)
+    return report
+
+
+def main(
+    proposer: str = "mini-fastsam",
+    encoder: str = "mini-clip",
+    photos: Annotated[Path | None, typer.Option(help="COCO-format folder of photos.")] = None,
+    caltech: Annotated[Path | None, typer.Option(help="Folder tree of class folders.")] = None,
+    count: Annotated[int, typer.Option(help="Validation scenes.")] = 300,
+    calibrate: Annotated[Path | None, typer.Option(help="Encoder folder to store the fitted threshold in.")] = None,
+) -> None:
+    """Print the figures of the model card."""
+    with tempfile.TemporaryDirectory() as folder:
+        if calibrate:
+            fitted = scenes(200, CALIBRATION_SEED, photos, Path(folder, "calibration"))
+            report = measure(load(proposer, encoder), fitted, "200 calibration scenes")
+            store_threshold(calibrate, report.calibrated())
+        segmenter = load(proposer, encoder)
+        asked = scenes(count, VALIDATION_SEED, photos, Path(folder, "scenes"))
+        measure(segmenter, asked, f"{count} validation scenes")
+    if photos:
+        measure(segmenter, held_out_photos(photos), "coco-dev, the held-out fifth")
+    if caltech:
+        first, five, total = caltech_accuracy(segmenter, caltech)
+        typer.echo(f"\ncaltech-101, {total} held-out photos, 100 names: top-1 {first:.3f}, top-5 {five:.3f}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
