@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PHOTOS ?= ../shared/coco-dev
+CALTECH ?= ../shared/caltech-101
 DEMO_IMAGE ?= samples/desk.png
 DEMO_TEXT ?= "red apple"
 
@@ -23,8 +25,10 @@ bench: $(VENV)/dev  ## each claim of the README against a peer, on this machine
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
 mini: $(VENV)/train  ## train the shipped weights again; hours on 2 cores, needs fonts-noto-color-emoji
-	$(BIN)/python -m train.proposer
-	$(BIN)/python -m train.region_text
+	$(BIN)/python -m train.proposer --out weights/mini/proposer --photos $(PHOTOS)
+	$(BIN)/python -m train.region_crops runs/crops --photos $(PHOTOS) --caltech $(CALTECH)
+	$(BIN)/python -m train.region_text runs/crops --out weights/mini/clip
+	$(BIN)/python -m train.report --calibrate weights/mini/clip --photos $(PHOTOS) --caltech $(CALTECH)
 
 venv: $(VENV)/dev  ## only install
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from . import __version__, cli_weights
+from . import __version__, cli_evaluate, cli_weights
 from .errors import BadPrompt, SegclipError
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ app = typer.Typer(
     cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 app.add_typer(cli_weights.app, name="weights")
+app.add_typer(cli_evaluate.app, name="evaluate")
 
 
 @dataclass(frozen=True)

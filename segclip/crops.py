@@ -95,7 +95,7 @@ def fill_outside(pixels: Array, inside: Array, fill: str, mean: Array | None = N
 
 
 def cut_boxes(image: Image, masks: Masks, fill: str) -> list[Array]:
-    """Cut every mask's plain box at its own shape: N uint8 (h, w, 3) RGB, black outside the mask unless ``fill`` keeps it."""
+    """Cut every mask's plain box at its own shape: N uint8 (h, w, 3) RGB, black outside unless ``fill`` is "keep"."""
     crops = []
     for (x1, y1, x2, y2), bitmap in zip(masks.boxes, masks.bitmaps, strict=True):
         pixels = image.pixels[y1:y2, x1:x2]

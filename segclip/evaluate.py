@@ -105,7 +105,9 @@ def evaluate_text(
         present = tuple(dict.fromkeys(np.array(sample.names, object)[sample.askable]))
         asked.extend(_ask(segmenter, regions, sample, present))
         tell(done, len(samples))
-    return Report(segmenter.encoder.serving.threshold, np.array(best_iou), tuple(asked), float(np.mean(candidates or 0)))
+    return Report(
+        segmenter.encoder.serving.threshold, np.array(best_iou), tuple(asked), float(np.mean(candidates or 0))
+    )
 
 
 def _ask(segmenter: Segmenter, regions: Regions, sample: Sample, present: Sequence[str]) -> list[Asked]:

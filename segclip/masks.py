@@ -58,7 +58,7 @@ class Masks:
 
     @classmethod
     def from_dense(cls, dense: Array, size: tuple[int, int] | None = None) -> Masks:
-        """Cut a dense stack (N, H, W), any dtype read as truth, to tight boxes; ``size`` is needed when N is 0 and untold."""
+        """Cut a dense stack (N, H, W), any dtype read as truth, to tight boxes; size: (H, W), for when N is 0."""
         stack = np.asarray(dense).astype(bool)
         if stack.ndim != 3:
             raise ValueError(f"want (N, H, W), got {stack.shape}")

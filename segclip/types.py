@@ -109,7 +109,7 @@ def _floats(value: Any, width: int, noun: str, example: str) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Proposals:
-    """Hold N class-agnostic candidate masks and the proposer's own confidence in each: quality float32 (N,) in [0, 1]."""
+    """Hold N class-agnostic candidate masks. quality: float32 (N,) in [0, 1], the proposer's own confidence."""
 
     masks: Masks
     quality: Array
@@ -190,7 +190,7 @@ class Result:
 
     regions: R rows, a region may stand under several texts. texts: R, the text each row answers.
     similarity: float32 (R,) cosine. probability: float32 (R,), softmax over {text, negatives, backgrounds} of that
-    region alone. asked: every text asked, so that an unanswered one is known. threshold: the probability a row had to reach.
+    region alone. asked: every text asked, so that an unanswered one is known. threshold: what a row had to reach.
     nearest: for each asked text its highest probability over all regions before selection (0 when there were none).
     """
 

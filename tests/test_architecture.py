@@ -26,13 +26,17 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("scoring",), 3),
     **dict.fromkeys(("pipeline", "zeroshot", "search", "exporters", "datasets"), 4),
     **dict.fromkeys(("batch", "evaluate"), 5),
-    **dict.fromkeys(("cli", "cli_weights", "__main__", "__init__"), 6),
+    **dict.fromkeys(("cli", "cli_evaluate", "cli_weights", "__main__", "__init__"), 6),
 }
 TRAIN_MAY_IMPORT = {"types", "images", "crops", "errors", "proposers", "encoders", "scoring", "templates"}
-TRAIN_MAY_IMPORT |= {"datasets", "metrics", "weights", "drawing"}
+TRAIN_MAY_IMPORT |= {"datasets", "metrics", "weights", "drawing", "pipeline", "evaluate"}
 
 # Packages of others: where the everyday ones may not be imported, and where alone the rest may.
-NOT_WELCOME: dict[str, set[str]] = {"numpy": {"errors"}, "PIL": {"errors", "masks", "types"}, "cv2": {"errors", "masks", "types", "app"}}
+NOT_WELCOME: dict[str, set[str]] = {
+    "numpy": {"errors"},
+    "PIL": {"errors", "masks", "types"},
+    "cv2": {"errors", "masks", "types", "app"},
+}
 HOMES: dict[str, set[str]] = {
     "torch": {"proposers", "encoders", "train", "pipeline"},  # pipeline picks the device
     "torchvision": {"proposers", "encoders", "train"},
@@ -46,7 +50,7 @@ HOMES: dict[str, set[str]] = {
     "filelock": {"downloads"},
     "pycocotools": {"exporters", "datasets", "train"},
     "rich": {"cli", "cli_weights", "downloads"},
-    "typer": {"cli", "cli_weights", "evaluate", "train"},
+    "typer": {"cli", "cli_evaluate", "cli_weights", "train"},
     "emoji": {"train"},
     "lancedb": {"search"},
     "ray": {"batch"},

@@ -28,13 +28,39 @@ with yolo.quiet():
     from ultralytics.nn.tasks import SegmentationModel
 
 from .glyphs import Glyph, load_glyphs
-from .scenes import Photo, SceneConfig, compose, load_photos
+from .photos import Photo, load_photos
+from .scenes import SceneConfig, compose
 
 ARCHITECTURE = "yolov8n-seg.yaml"  # plain convolutions: a step on a CPU takes a third of YOLO11n's
 TILE = 320  # px; training tiles show objects at the size that scenes of 640 x 480 do
 BATCH = 8
 MIN_PIXELS = 60  # visible pixels an object needs to be a target
 SCENES = SceneConfig(size=(TILE, TILE), objects=(1, 7), photo_share=0.6, across=(20, 240))
+SETTINGS: dict[str, Any] = {
+    "name": "proposer",
+    "exist_ok": True,
+    "data": "scenes",
+    "imgsz": TILE,
+    "batch": BATCH,
+    "nbs": BATCH,
+    "epochs": 100,  # until the time is up
+    "workers": 0,
+    "device": "cpu",
+    "optimizer": "AdamW",
+    "lrf": 0.02,
+    "cos_lr": True,
+    "warmup_epochs": 0.6,
+    "weight_decay": 1e-3,
+    "momentum": 0.9,
+    "mask_ratio": 4,
+    "overlap_mask": True,
+    "close_mosaic": 0,
+    "amp": False,
+    "val": False,
+    "plots": False,
+    "seed": 0,
+    "deterministic": False,
+}
 
 
 class SceneTiles(Dataset[dict[str, Any]]):
@@ -42,15 +68,15 @@ class SceneTiles(Dataset[dict[str, Any]]):
 
     collate_fn = staticmethod(YOLODataset.collate_fn)
 
-    def __init__(self, glyphs: list[Glyph], photos: list[Photo], length: int) -> None:
-        self.glyphs, self.photos, self.length = glyphs, photos, length
+    def __init__(self, glyphs: list[Glyph], photos: list[Photo], length: int, first: int = 0) -> None:
+        self.glyphs, self.photos, self.length, self.first = glyphs, photos, length, first
         self.epoch = multiprocessing.Value("i", 0)  # shared with the loader's workers
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        seed = self.epoch.value * self.length + index
+        seed = self.first + self.epoch.value * self.length + index
         scene = compose(seed, self.glyphs, self.photos, SCENES)
         codes, counts = np.unique(scene.layers, return_counts=True)
         codes = codes[(codes != -1) & (counts >= MIN_PIXELS)]
@@ -75,7 +101,7 @@ def _box(mask: Array) -> tuple[float, float, float, float]:
 
 
 def _targets(layers: Array, codes: Array, seed: int) -> Array:
-    """Number the targets on the prototypes' grid, a quarter of the tile's side: 1 for the first of ``codes``, 0 for none.
+    """Number the targets on the prototypes' grid, a quarter of the tile's side, from 1 on; 0 is none.
 
     Each cell takes one of its sixteen pixels, which one by the seed, so that no edge is shifted on average.
     """
@@ -131,7 +157,9 @@ class Progress:
             minutes = (time.monotonic() - self.started) / 60
             losses = "  ".join(f"{name} {float(value):.3f}" for name, value in trainer.tloss.items())
             rate = self.done * BATCH / minutes / 60
-            typer.echo(f"step {self.done}  {rate:.1f} images/s  {self.hours * 60 - minutes:.0f} min left  {losses}", err=True)
+            typer.echo(
+                f"step {self.done}  {rate:.1f} images/s  {self.hours * 60 - minutes:.0f} min left  {losses}", err=True
+            )
 
 
 def main(
@@ -140,21 +168,20 @@ def main(
     runs: Annotated[Path, typer.Option(help="Folder for checkpoints and logs.")] = Path("runs"),
     hours: Annotated[float, typer.Option(help="Time to train; the learning rate falls to its end by then.")] = 1.35,
     scenes: Annotated[int, typer.Option(help="Scenes an epoch, each composed once.")] = 800,
+    start: Annotated[Path | None, typer.Option(help="Start from the weights of this checkpoint.")] = None,
+    first: Annotated[int, typer.Option(help="The first scene's seed.")] = 0,
+    rate: Annotated[float, typer.Option(help="The highest learning rate.")] = 1.5e-3,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
 ) -> None:
     """Train the mini proposer and write it."""
     cv2.setNumThreads(1)
     threads = torch.get_num_threads()
-    tiles = SceneTiles(load_glyphs(), load_photos(photos, held_out=False), scenes)
+    tiles = SceneTiles(load_glyphs(), load_photos(photos, held_out=False), scenes, first)
     last = runs / "proposer" / "weights" / "last.pt"
-    settings = dict(
-        model=str(last) if resume else ARCHITECTURE, data="scenes", epochs=100, time=hours, imgsz=TILE, batch=BATCH, nbs=BATCH,
-        workers=0, device="cpu", project=str(runs.resolve()), name="proposer", exist_ok=True, resume=resume,
-        optimizer="AdamW", lr0=1.5e-3, lrf=0.02, cos_lr=True, warmup_epochs=0.6, weight_decay=1e-3, momentum=0.9,
-        mask_ratio=4, overlap_mask=True, amp=False, val=False, plots=False, seed=0, deterministic=False, close_mosaic=0,
-    )  # fmt: skip
+    model = str(last if resume else start or ARCHITECTURE)
+    settings = SETTINGS | {"model": model, "time": hours, "lr0": rate, "resume": resume}
     ProposerTrainer.tiles = tiles
-    trainer = ProposerTrainer(overrides=settings)
+    trainer = ProposerTrainer(overrides=settings | {"project": str(runs.resolve())})
     trainer.add_callback("on_train_epoch_start", lambda t: setattr(tiles.epoch, "value", t.epoch))
     trainer.add_callback("on_train_start", lambda t: torch.set_num_threads(threads))
     started = time.monotonic()
@@ -162,7 +189,9 @@ def main(
     trainer.train()
     config = {"architecture": ARCHITECTURE, "nc": 1, "image_size": 640, "confidence": 0.15, "iou": 0.7, "stride": 32}
     yolo.save(trainer.ema.ema, out, config)
-    typer.echo(f"{out}: {trainer.epoch + 1} epochs of {scenes} scenes in {(time.monotonic() - started) / 60:.0f} minutes")
+    typer.echo(
+        f"{out}: {trainer.epoch + 1} epochs of {scenes} scenes in {(time.monotonic() - started) / 60:.0f} minutes"
+    )
 
 
 if __name__ == "__main__":

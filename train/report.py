@@ -28,8 +28,9 @@ from segclip.pipeline import Segmenter, load
 from segclip.scoring import embed_texts, unit
 from segclip.types import Image, Masks
 
-from .region_text import caltech_files
-from .scenes import HELD_OUT_EVERY, VALIDATION_SEED, load_photos, write_folder
+from .photos import HELD_OUT_EVERY, load_photos
+from .region_crops import caltech_files
+from .scenes import VALIDATION_SEED, write_folder
 
 CALIBRATION_SEED = 1_500_000
 

@@ -1,6 +1,6 @@
 """Make the pictures of samples/ and the texts to try on them.
 
-    python -m train.samples samples --photos ../shared/coco-dev
+python -m train.samples samples --photos ../shared/coco-dev
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import cv2
 import typer
 
 from .glyphs import load_glyphs
-from .scenes import Scene, SceneConfig, compose, load_photos, phrases
+from .photos import load_photos
+from .scenes import Scene, SceneConfig, compose, phrases
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,20 @@ class Sample:
 
 
 SAMPLES = (
-    Sample("desk", 1_900_003, ("red apple", "hot beverage", "alarm clock", "pencil", "open book", "potted plant", "green apple"),
-           ("red apple", "coffee", "alarm clock", "apple", "banana")),
+    Sample("desk", 1_900_003,
+           ("red apple", "hot beverage", "pencil", "open book", "potted plant", "green apple"),
+           ("red apple", "coffee", "pencil", "apple", "banana")),
     Sample("pond", 1_900_004, ("duck", "frog face", "lotus", "turtle", "dragonfly", "fish", "crocodile"),
            ("duck", "turtle", "fish", "elephant")),
     Sample("street", 1_900_006, ("automobile", "bicycle", "police car", "fire engine", "dog", "traffic cone", "bus"),
            ("bicycle", "car", "fire engine", "dog", "airplane")),
-    Sample("picnic", 1_900_011, ("watermelon", "hamburger", "slice of pizza", "strawberry", "cup with straw", "basket", "cheese wedge"),
+    Sample("picnic", 1_900_011,
+           ("watermelon", "hamburger", "slice of pizza", "strawberry", "cup with straw", "basket", "cheese wedge"),
            ("hamburger", "pizza", "strawberry", "umbrella"), 1.0),
     Sample("zoo", 1_900_017, ("elephant", "giraffe face", "penguin", "gorilla", "parrot", "zebra face", "flamingo"),
            ("elephant", "penguin", "parrot", "bicycle"), 1.0),
-    Sample("toys", 1_900_021, ("teddy bear", "balloon", "kite", "rocket", "robot face", "guitar", "soccer ball", "balloon"),
+    Sample("toys", 1_900_021,
+           ("teddy bear", "balloon", "kite", "rocket", "robot face", "guitar", "soccer ball", "balloon"),
            ("teddy bear", "balloon", "rocket", "violin"), 1.0),
 )  # fmt: skip
 
@@ -55,14 +59,16 @@ def main(
     rows = ["| picture | texts to try (the last is not there) | what stands where |", "|---|---|---|"]
     for sample in SAMPLES:
         wanted = [places[name] for name in sample.objects if name in places]
-        config = SceneConfig(objects=(len(wanted), len(wanted)), across=(70, 170), photo_share=sample.photo_share, crowding=0.02)
+        config = SceneConfig(
+            objects=(len(wanted), len(wanted)), across=(70, 170), photo_share=sample.photo_share, crowding=0.02
+        )
         scene = compose(sample.seed, glyphs, free, config, wanted=wanted)
         path = folder / f"{sample.name}.png"
         cv2.imwrite(str(path), scene.pixels[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
         rows.append(_row(path, sample, [phrases(scene, row, glyphs) for row in range(len(scene.glyphs))], scene))
     credit = "\n".join(f"- {photo.credit}" for photo in free)
     (folder / "README.md").write_text(
-        "# Pictures to try\n\nMade by `python -m train.samples`: drawn objects of Noto Color Emoji (SIL Open Font License 1.1).\n\n"
+        "# Pictures to try\n\nMade by `python -m train.samples` of drawings of Noto Color Emoji (OFL 1.1).\n\n"
         + "\n".join(rows) + f"\n\nPhotos behind some of them come from these, cropped:\n\n{credit}\n", "utf-8"
     )  # fmt: skip
     typer.echo(f"{len(SAMPLES)} pictures in {folder}")

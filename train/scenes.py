@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import cv2
 import numpy as np
@@ -23,12 +23,11 @@ from segclip.errors import BadPrompt
 from segclip.types import Array, Masks
 
 from .glyphs import Glyph, load_glyphs, meanings
+from .photos import Photo, load_photos
 
 VALIDATION_SEED = 1_000_000
 MIN_ACROSS = 32  # px; smaller objects are drawn but not asked for
 MIN_VISIBLE = 1 / 3
-HELD_OUT_EVERY = 5  # every fifth photo, by name, is kept for validation
-FREE_LICENCES = ("Attribution License", "No known copyright restrictions", "United States Government Work")
 
 
 @dataclass(frozen=True)
@@ -44,22 +43,10 @@ class SceneConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Photo:
-    """Hold a background photo. pixels: uint8 (H, W, 3) RGB. labels: int16 (H, W), 0 for nothing, k for its object k.
-
-    credit: where it was published, and its licence.
-    """
-
-    pixels: Array
-    labels: Array
-    credit: str = ""
-
-
-@dataclass(frozen=True, eq=False)
 class Scene:
     """Hold one scene. pixels: uint8 (H, W, 3) RGB. masks: the visible part of each of N drawn objects.
 
-    layers: int16 (H, W), the drawn object on top at each pixel; -1 for background, -1 - k for object k of the photo behind.
+    layers: int16 (H, W), the drawn object on top at each pixel; -1 background, -1 - k object k of the photo behind.
     glyphs: N indices. visible: (N,) share of the object that shows. across: (N,) longer side of the whole object, px.
     """
 
@@ -136,13 +123,17 @@ def _texture(rng: np.random.Generator, height: int, width: int) -> Array:
         wave = np.sin((xs * np.cos(angle) + ys * np.sin(angle)) * (2 * np.pi / period))
         return np.sign(wave) if rng.random() < 0.5 else wave
     octaves = [rng.normal(size=(max(2, height // step), max(2, width // step))) for step in (4, 16, 64)]
-    return sum(cv2.resize(octave.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC) for octave in octaves)
+    return sum(
+        cv2.resize(octave.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC) for octave in octaves
+    )
 
 
 def _render(rng: np.random.Generator, pixels: Array, across: float) -> Array:
     """Draw a glyph at a size, rotation and light: float32 (h, w, 4), premultiplied."""
     while max(pixels.shape[:2]) > 2 * across:
-        pixels = cv2.resize(pixels, (max(1, pixels.shape[1] // 2), max(1, pixels.shape[0] // 2)), interpolation=cv2.INTER_AREA)
+        pixels = cv2.resize(
+            pixels, (max(1, pixels.shape[1] // 2), max(1, pixels.shape[0] // 2)), interpolation=cv2.INTER_AREA
+        )
     height, width = pixels.shape[:2]
     scale = across / max(height, width)
     angle = rng.uniform(-25, 25) if rng.random() < 0.8 else rng.uniform(-180, 180)
@@ -183,13 +174,17 @@ def _count(layers: Array, objects: int) -> Array:
     return np.bincount(np.maximum(layers.ravel(), -1) + 1, minlength=objects + 1)[1:]
 
 
-def _overlap(size: tuple[int, ...], patch: tuple[int, ...], corner: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+def _overlap(
+    size: tuple[int, ...], patch: tuple[int, ...], corner: tuple[int, int]
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     x, y = corner
     x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + patch[1], size[1]), min(y + patch[0], size[0])
     return (slice(y1, y2), slice(x1, x2)), (slice(y1 - y, y2 - y), slice(x1 - x, x2 - x))
 
 
-def _paste(rng: np.random.Generator, canvas: Array, layers: Array, patch: Array, corner: tuple[int, int], row: int) -> None:
+def _paste(
+    rng: np.random.Generator, canvas: Array, layers: Array, patch: Array, corner: tuple[int, int], row: int
+) -> None:
     if rng.random() < 0.4:
         shift, radius = int(rng.integers(1, 7)), 2 * int(rng.integers(1, 6)) + 1
         shadow = cv2.GaussianBlur(patch[..., 3], (radius, radius), 0) * rng.uniform(0.15, 0.5)
@@ -217,31 +212,6 @@ def _camera(rng: np.random.Generator, canvas: Array) -> Array:
     return pixels
 
 
-def load_photos(folder: Path | None, *, held_out: bool, free: bool = False) -> list[Photo]:
-    """Read the photos of a COCO-format folder (images/ and instances.json).
-
-    held_out: every fifth by name, else the rest. free: only those whose licence lets anyone pass on changed copies.
-    """
-    if folder is None:
-        return []
-    table = json.loads((folder / "instances.json").read_text())
-    licences = {row["id"]: row["name"] for row in table["licenses"]}
-    images = sorted(table["images"], key=lambda row: row["file_name"])
-    kept = [image for row, image in enumerate(images) if (row % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == held_out]
-    kept = [image for image in kept if not free or licences[image["license"]] in FREE_LICENCES]
-    return [_photo(folder, image, table["annotations"], licences[image["license"]]) for image in kept]
-
-
-def _photo(folder: Path, image: dict[str, Any], annotations: Sequence[dict[str, Any]], licence: str) -> Photo:
-    labels = np.zeros((image["height"], image["width"]), np.int16)
-    things = [thing for thing in annotations if thing["image_id"] == image["id"] and not thing["iscrowd"]]
-    for number, thing in enumerate(sorted(things, key=lambda thing: -thing["area"]), 1):
-        outlines = [np.rint(np.reshape(outline, (-1, 2))).astype(np.int32) for outline in thing["segmentation"]]
-        cv2.fillPoly(labels, outlines, number)
-    pixels = cv2.imread(str(folder / "images" / image["file_name"]), cv2.IMREAD_COLOR)[..., ::-1]
-    return Photo(pixels, labels, f"{image['flickr_url']} ({licence})")
-
-
 def phrases(scene: Scene, row: int, glyphs: Sequence[Glyph]) -> list[str]:
     """Say what only object ``row`` of the scene is: by attribute, position or relation to another."""
     glyph = glyphs[scene.glyphs[row]]
@@ -252,10 +222,14 @@ def phrases(scene: Scene, row: int, glyphs: Sequence[Glyph]) -> list[str]:
         other = centres[same[0] if same[1] == row else same[1]]
         dx, dy = centres[row] - other
         words = (("right", "left") if dx > 0 else ("left", "right"), ("bottom", "top") if dy > 0 else ("top", "bottom"))
-        said.append(f"the {glyph.name} on the {words[0][0]}" if abs(dx) > abs(dy) else f"the {glyph.name} at the {words[1][0]}")
+        said.append(
+            f"the {glyph.name} on the {words[0][0]}" if abs(dx) > abs(dy) else f"the {glyph.name} at the {words[1][0]}"
+        )
         area = scene.masks.areas
         said.append(f"the {'bigger' if area[row] > area[same].min() else 'smaller'} {glyph.name}")
-    neighbours = [other for other in range(len(scene.glyphs)) if scene.glyphs.count(scene.glyphs[other]) == 1 and other != row]
+    neighbours = [
+        other for other in range(len(scene.glyphs)) if scene.glyphs.count(scene.glyphs[other]) == 1 and other != row
+    ]
     if neighbours and len(same) == 1:
         near = min(neighbours, key=lambda other: float(np.linalg.norm(centres[other] - centres[row])))
         dx, dy = centres[row] - centres[near]
@@ -264,7 +238,9 @@ def phrases(scene: Scene, row: int, glyphs: Sequence[Glyph]) -> list[str]:
     return said
 
 
-def write_folder(folder: Path, seeds: Sequence[int], photos: Sequence[Photo], *, absent: int = 3, jpeg: bool = False) -> Path:
+def write_folder(
+    folder: Path, seeds: Sequence[int], photos: Sequence[Photo], *, absent: int = 3, jpeg: bool = False
+) -> Path:
     """Write scenes as a COCO-format folder: images/ and scenes.json with names, texts, phrases and absent names."""
     glyphs = load_glyphs()
     categories = [{"id": row + 1, "name": glyph.name, "texts": glyph.texts} for row, glyph in enumerate(glyphs)]
@@ -274,14 +250,18 @@ def write_folder(folder: Path, seeds: Sequence[int], photos: Sequence[Photo], *,
     for seed in seeds:
         scene = compose(seed, glyphs, photos)
         file = f"{seed}.{'jpg' if jpeg else 'png'}"
-        cv2.imwrite(str(folder / "images" / file), scene.pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+        settings = [cv2.IMWRITE_JPEG_QUALITY, 85] if jpeg else [cv2.IMWRITE_PNG_COMPRESSION, 9]
+        cv2.imwrite(str(folder / "images" / file), scene.pixels[..., ::-1], settings)
         height, width = scene.pixels.shape[:2]
         gone = _absent(seed, scene, glyphs, absent)
         images.append({"id": seed, "file_name": file, "height": height, "width": width, "absent": gone})
         for row in range(len(scene.glyphs)):
             number = len(annotations) + 1
             annotations.append({"id": number, "image_id": seed, **_annotation(scene, row, glyphs)})
-    info = {"drawn objects": "Noto Color Emoji, SIL Open Font License 1.1", "photos": [photo.credit for photo in photos]}
+    info = {
+        "drawn objects": "Noto Color Emoji, SIL Open Font License 1.1",
+        "photos": [photo.credit for photo in photos],
+    }
     table = {"info": info, "images": images, "annotations": annotations, "categories": categories}
     path = folder / "scenes.json"
     path.write_text(json.dumps(table, separators=(",", ":")))
@@ -295,7 +275,9 @@ def _absent(seed: int, scene: Scene, glyphs: Sequence[Glyph], count: int) -> lis
     means = meanings(list(glyphs))
     names = [glyph.name for glyph in glyphs if not present & set(glyph.texts)]
     names = [name for name in names if not set(means[name]) & set(scene.glyphs)]
-    return [str(name) for name in rng.choice(names, count, replace=False)]
+    if not names:
+        return []
+    return [str(name) for name in rng.choice(names, min(count, len(names)), replace=False)]
 
 
 def _annotation(scene: Scene, row: int, glyphs: Sequence[Glyph]) -> dict[str, object]:

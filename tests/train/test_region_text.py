@@ -12,8 +12,9 @@ import torch
 from segclip.crops import View, cut
 from segclip.encoders.openclip import OpenClip
 from segclip.types import Image, Masks
-from train import region_text
-from train.region_text import Bank, Class, CropStore, Recipe, Run, augment, region_loss, write_shards
+from train import region_crops, region_text
+from train.region_crops import Class, CropStore, write_shards
+from train.region_text import Bank, Recipe, Run, augment, region_loss
 
 CLASSES = [Class(("red apple", "apple"), "red"), Class(("green apple", "apple")), Class(("box",))]
 
@@ -58,7 +59,7 @@ def test_a_piece_of_background_should_say_background() -> None:
 
 
 def test_the_sigmoid_is_the_softmax_of_serving() -> None:
-    """One text against two backgrounds: -log sigmoid(logit - logsumexp(backgrounds)) is -log of serving's probability."""
+    """-log sigmoid(logit - logsumexp(backgrounds)) is -log of the probability that serving gives."""
     logit, others = 1.3, np.array([0.2, -0.7])
     serving = np.exp(logit) / (np.exp(logit) + np.exp(others).sum())
     margin = logit - np.log(np.exp(others).sum())
@@ -69,14 +70,14 @@ def test_stored_crops_are_the_serving_crops() -> None:
     rng = np.random.default_rng(0)
     image = Image(rng.integers(0, 256, (120, 160, 3), np.uint8))
     masks = Masks.from_windows([(40, 30, np.ones((40, 60), bool))], image.size)
-    ((pixels, inside, label),) = list(region_text._with_masks(image, masks, [4]))
+    ((pixels, inside, label),) = list(region_crops._with_masks(image, masks, [4]))
     assert label == 4
-    assert np.array_equal(pixels, cut(image, masks, View(region_text.CONTEXT, "keep"), region_text.STORED)[0])
-    assert 0.3 < (inside > 128).mean() < 0.4  # 60 x 40 in a window of 90 x 90
+    assert np.array_equal(pixels, cut(image, masks, View(region_crops.CONTEXT, "keep"), region_crops.STORED)[0])
+    assert (inside > 128).mean() == pytest.approx(60 * 40 / 90**2, abs=0.02)
 
 
 def test_augmented_crops_keep_the_object_in_sight() -> None:
-    rgba = np.zeros((region_text.STORED, region_text.STORED, 4), np.uint8)
+    rgba = np.zeros((region_crops.STORED, region_crops.STORED, 4), np.uint8)
     rgba[32:64, 32:64] = 255
     rng = np.random.default_rng(1)
     for _ in range(20):
@@ -89,7 +90,7 @@ def crops_of(folder: Path, count: int) -> None:
     """Store flat crops of two colours, and grey background."""
     rng = np.random.default_rng(0)
     colours = {0: (220, 30, 30), 1: (30, 220, 30), -1: (128, 128, 128)}
-    size = region_text.STORED
+    size = region_crops.STORED
     rows = []
     for row in range(count):
         label = (0, 1, -1)[row % 3]

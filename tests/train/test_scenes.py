@@ -15,7 +15,8 @@ from segclip.types import Array
 from train import glyphs as glyph_module
 from train import scenes
 from train.glyphs import Glyph, load_glyphs, meanings
-from train.scenes import Photo, SceneConfig, compose
+from train.photos import Photo
+from train.scenes import SceneConfig, compose
 
 CONFIG = SceneConfig(size=(200, 300), objects=(4, 8), across=(30, 90))
 
@@ -101,7 +102,7 @@ def test_a_written_folder_reads_back_exactly(
 ) -> None:
     monkeypatch.setattr(scenes, "load_glyphs", lambda: glyphs)
     seeds = range(scenes.VALIDATION_SEED, scenes.VALIDATION_SEED + 2)
-    scenes.write_folder(tmp_path, seeds, [], absent=1)
+    scenes.write_folder(tmp_path, seeds, [])
     for sample, seed in zip(read_folder(tmp_path), seeds, strict=True):
         scene = compose(seed, glyphs, [])
         assert np.array_equal(sample.masks.to_dense(), scene.masks.to_dense())

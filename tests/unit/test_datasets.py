@@ -18,7 +18,9 @@ SQUARE = [10.0, 10.0, 60.0, 10.0, 60.0, 40.0, 10.0, 40.0]
 
 def folder_of(path: Path, *things: dict[str, Any], **image: Any) -> Path:
     images = [{"id": 7, "file_name": "a.png", "height": 80, "width": 100, **image}]
-    rows = [{"id": row, "image_id": 7, "iscrowd": 0, "bbox": [10, 10, 50, 30], **thing} for row, thing in enumerate(things)]
+    rows = [
+        {"id": row, "image_id": 7, "iscrowd": 0, "bbox": [10, 10, 50, 30], **thing} for row, thing in enumerate(things)
+    ]
     categories = [{"id": number, "name": name} for number, name in enumerate(("cup", "dog", "kite", "bus", "cat"), 1)]
     (path / "instances.json").write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
     return path

@@ -1,0 +1,72 @@
+"""The shipped weights do what the model card says, on 60 scenes they were never trained on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import segclip
+from segclip import images
+from segclip.datasets import read_folder
+from segclip.evaluate import Report, evaluate_text
+from segclip.pipeline import Segmenter
+
+ROOT = Path(__file__).parent.parent.parent
+GOLDEN = json.loads((Path(__file__).parent / "mini.json").read_text("utf-8"))
+pytestmark = pytest.mark.golden
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return segclip.load("mini", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def report(segmenter: Segmenter) -> Report:
+    return evaluate_text(segmenter, read_folder(ROOT / "tests" / "data" / "scenes"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("figure", sorted(GOLDEN["at least"]))
+def test_a_figure_of_the_model_card_holds(report: Report, figure: str) -> None:
+    value = getattr(report, figure)
+    assert (value() if callable(value) else value) >= GOLDEN["at least"][figure]
+
+
+@pytest.mark.parametrize("sample", GOLDEN["samples"], ids=lambda sample: sample["image"])
+def test_a_sample_is_answered_as_it_was_when_the_weights_were_shipped(
+    segmenter: Segmenter, sample: dict[str, object]
+) -> None:
+    regions = segmenter.regions(ROOT / "samples" / str(sample["image"]))
+    result = segmenter.rank(regions, list(sample["texts"]))  # type: ignore[call-overload]
+    told = [(text, box.tolist()) for text, box in zip(result.texts, result.masks.boxes, strict=True)]
+    expected = [(row["text"], row["box"]) for row in sample["rows"]]  # type: ignore[attr-defined]
+    assert [text for text, _ in told] == [text for text, _ in expected]
+    boxes = np.array([box for _, box in told]).reshape(-1, 4)
+    assert np.abs(boxes - np.array([box for _, box in expected]).reshape(-1, 4)).max(initial=0) <= 2
+    probabilities = np.array([row["probability"] for row in sample["rows"]])  # type: ignore[attr-defined]
+    np.testing.assert_allclose(result.probability, probabilities, atol=0.03)
+
+
+def test_what_is_not_there_is_not_found(segmenter: Segmenter) -> None:
+    for sample in GOLDEN["samples"]:
+        result = segmenter(ROOT / "samples" / sample["image"], sample["texts"][-1])
+        assert len(result) == 0, sample["image"]
+
+
+def test_a_blank_picture_is_answered_with_nothing(segmenter: Segmenter) -> None:
+    blank = images.load(PIL.Image.new("RGB", (320, 240), "white"))
+    assert len(segmenter(blank, "red apple")) == 0
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_twenty_photographs_run_end_to_end(segmenter: Segmenter, shared_data: Path) -> None:
+    for path in sorted((shared_data / "coco-dev" / "images").glob("*.jpg"))[4::14][:20]:
+        result = segmenter(path, ["person", "umbrella", "dog"])
+        assert result.masks.size == images.load(path).size
+        assert set(result.texts) <= set(result.asked)
