@@ -22,7 +22,7 @@ lint: $(VENV)/dev
 	$(BIN)/mypy
 
 bench: $(VENV)/dev  ## each claim of the README against a peer, on this machine
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python -m benchmarks.$$(basename $$script .py); done
 
 mini: $(VENV)/train  ## train the shipped weights again; hours on 2 cores, needs fonts-noto-color-emoji
 	$(BIN)/python -m train.proposer --out weights/mini/proposer --photos $(PHOTOS)

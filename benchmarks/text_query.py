@@ -50,14 +50,14 @@ class Side:
     firsts: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
-    def play(self, number: int) -> None:
-        """Answer two texts never seen before on a picture never seen before; round 0 warms up."""
+    def play(self, number: int, place: int) -> None:
+        """Answer two texts this run has not seen on a picture the side has not seen; round 0 warms up."""
         torch.set_num_threads(self.threads)
         image = picture(*SIZE, seed=number)
         start = time.perf_counter()
-        state = self.first(image, f"a red thing {number}")
+        state = self.first(image, f"a red thing {number}{place}")
         middle = time.perf_counter()
-        self.second(state, f"a blue thing {number}")
+        self.second(state, f"a blue thing {number}{place}")
         if number:
             self.firsts.append(middle - start)
             self.seconds.append(time.perf_counter() - middle)
@@ -73,8 +73,8 @@ def main() -> int:
         sides = [ours(name, finder, encoder) for name in ("ultralytics", "context", "default")]
         sides.insert(0, theirs(proposer, options.peer_threads))
         for number in range(options.rounds + 1):
-            for side in sides:
-                side.play(number)
+            for place, side in enumerate(sides):
+                side.play(number, place)
         found = len(finder.decode(finder.encode(picture(*SIZE, seed=1)), Everything()))
     print(f"{found} candidates, {options.rounds} rounds, precision {options.precision}, torch {torch.__version__}")
     return report(sides)

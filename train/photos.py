@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from segclip import images
 from segclip.types import Array
 
 HELD_OUT_EVERY = 5  # every fifth photo, by name, is kept for validation
@@ -38,8 +39,8 @@ def load_photos(folder: Path | None, *, held_out: bool, free: bool = False) -> l
         return []
     table = json.loads((folder / "instances.json").read_text())
     licences = {row["id"]: row["name"] for row in table["licenses"]}
-    images = sorted(table["images"], key=lambda row: row["file_name"])
-    kept = [image for row, image in enumerate(images) if (row % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == held_out]
+    rows = sorted(table["images"], key=lambda row: row["file_name"])
+    kept = [image for row, image in enumerate(rows) if (row % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == held_out]
     kept = [image for image in kept if not free or licences[image["license"]] in FREE_LICENCES]
     return [_photo(folder, image, table["annotations"], licences[image["license"]]) for image in kept]
 
@@ -50,5 +51,5 @@ def _photo(folder: Path, image: dict[str, Any], annotations: Sequence[dict[str, 
     for number, thing in enumerate(sorted(things, key=lambda thing: -thing["area"]), 1):
         outlines = [np.rint(np.reshape(outline, (-1, 2))).astype(np.int32) for outline in thing["segmentation"]]
         cv2.fillPoly(labels, outlines, number)
-    pixels = cv2.imread(str(folder / "images" / image["file_name"]), cv2.IMREAD_COLOR)[..., ::-1]
+    pixels = images.load(folder / "images" / image["file_name"]).pixels
     return Photo(pixels, labels, f"{image['flickr_url']} ({licence})")

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import typer
 
+from segclip import images
 from segclip.crops import View, cut
 from segclip.types import Array, Image, Masks
 
@@ -85,7 +86,7 @@ def photo_crops(photos: Sequence[Photo], categories: Sequence[Sequence[int]]) ->
             [(0, 0, photo.labels == number) for number in range(1, len(kinds) + 1)], photo.labels.shape
         )
         kept = np.flatnonzero(masks.areas >= 400)
-        yield from _with_masks(Image(np.ascontiguousarray(photo.pixels)), masks[kept], [kinds[row] for row in kept])
+        yield from _with_masks(Image(photo.pixels), masks[kept], [kinds[int(row)] for row in kept])
 
 
 def caltech_files(folder: Path, *, held_out: bool) -> list[tuple[Path, int]]:
@@ -101,9 +102,9 @@ def caltech_files(folder: Path, *, held_out: bool) -> list[tuple[Path, int]]:
 def caltech_crops(files: Sequence[tuple[Path, int]]) -> Iterator[tuple[Array, Array, int]]:
     """Show whole photos as regions."""
     for file, label in files:
-        pixels = np.ascontiguousarray(cv2.imread(str(file), cv2.IMREAD_COLOR)[..., ::-1])
-        whole = Masks.from_windows([(0, 0, np.ones(pixels.shape[:2], bool))], pixels.shape[:2])
-        yield from _with_masks(Image(pixels), whole, [label])
+        image = images.load(file)
+        whole = Masks.from_windows([(0, 0, np.ones(image.size, bool))], image.size)
+        yield from _with_masks(image, whole, [label])
 
 
 def write_shards(folder: Path, name: str, crops: Iterator[tuple[Array, Array, int]]) -> int:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
@@ -36,7 +36,7 @@ SIZE = 64  # px the image tower sees
 EARLY_SIZE, EARLY_SHARE = 48, 0.45  # it sees less in the first part of a run: half the cost
 OTHER_TEXTS = 400  # classes spoken of in a step besides those shown
 WRONG_WEIGHT = 40.0  # what all wrong texts of a crop weigh together, against 1 for the right ones
-MODEL = {
+MODEL: dict[str, Any] = {
     "embed_dim": 256,
     "vision_cfg": {"timm_model_name": "resnet10t", "timm_pool": "avg", "timm_proj": "linear", "image_size": SIZE},
     "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 96, "heads": 4, "layers": 2},

@@ -16,17 +16,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import cv2
 import numpy as np
 import typer
 
+from segclip import images
 from segclip.crops import View, cut
 from segclip.datasets import Sample, read_folder
 from segclip.encoders import Serving
 from segclip.evaluate import Report, evaluate_text
 from segclip.pipeline import Segmenter, load
 from segclip.scoring import embed_texts, unit
-from segclip.types import Image, Masks
+from segclip.types import Masks
 
 from .photos import HELD_OUT_EVERY, load_photos
 from .region_crops import caltech_files
@@ -59,9 +59,9 @@ def caltech_accuracy(segmenter: Segmenter, folder: Path) -> tuple[float, float, 
 
 
 def _whole(path: Path, size: int) -> np.ndarray:
-    pixels = np.ascontiguousarray(cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1])
-    whole = Masks.from_windows([(0, 0, np.ones(pixels.shape[:2], bool))], pixels.shape[:2])
-    return cut(Image(pixels), whole, View(1.1, "keep", 1.0), size)
+    image = images.load(path)
+    whole = Masks.from_windows([(0, 0, np.ones(image.size, bool))], image.size)
+    return cut(image, whole, View(1.1, "keep", 1.0), size)
 
 
 def store_threshold(folder: Path, threshold: float) -> None:

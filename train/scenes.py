@@ -19,6 +19,7 @@ import numpy as np
 import typer
 from pycocotools import mask as coco_mask
 
+from segclip import images
 from segclip.errors import BadPrompt
 from segclip.types import Array, Masks
 
@@ -208,7 +209,7 @@ def _camera(rng: np.random.Generator, canvas: Array) -> Array:
     if rng.random() < 0.6:
         quality = int(rng.integers(45, 95))
         coded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        pixels = np.ascontiguousarray(cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1])
+        pixels = images.load(coded.tobytes()).pixels
     return pixels
 
 
@@ -244,7 +245,7 @@ def write_folder(
     """Write scenes as a COCO-format folder: images/ and scenes.json with names, texts, phrases and absent names."""
     glyphs = load_glyphs()
     categories = [{"id": row + 1, "name": glyph.name, "texts": glyph.texts} for row, glyph in enumerate(glyphs)]
-    images: list[dict[str, object]] = []
+    pictures: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
     (folder / "images").mkdir(parents=True, exist_ok=True)
     for seed in seeds:
@@ -254,7 +255,7 @@ def write_folder(
         cv2.imwrite(str(folder / "images" / file), scene.pixels[..., ::-1], settings)
         height, width = scene.pixels.shape[:2]
         gone = _absent(seed, scene, glyphs, absent)
-        images.append({"id": seed, "file_name": file, "height": height, "width": width, "absent": gone})
+        pictures.append({"id": seed, "file_name": file, "height": height, "width": width, "absent": gone})
         for row in range(len(scene.glyphs)):
             number = len(annotations) + 1
             annotations.append({"id": number, "image_id": seed, **_annotation(scene, row, glyphs)})
@@ -262,7 +263,7 @@ def write_folder(
         "drawn objects": "Noto Color Emoji, SIL Open Font License 1.1",
         "photos": [photo.credit for photo in photos],
     }
-    table = {"info": info, "images": images, "annotations": annotations, "categories": categories}
+    table = {"info": info, "images": pictures, "annotations": annotations, "categories": categories}
     path = folder / "scenes.json"
     path.write_text(json.dumps(table, separators=(",", ":")))
     return path

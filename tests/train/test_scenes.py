@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from segclip import images
 from segclip.datasets import read_folder
 from segclip.errors import BadPrompt, WeightsMissing
 from segclip.types import Array
@@ -106,7 +107,7 @@ def test_a_written_folder_reads_back_exactly(
     for sample, seed in zip(read_folder(tmp_path), seeds, strict=True):
         scene = compose(seed, glyphs, [])
         assert np.array_equal(sample.masks.to_dense(), scene.masks.to_dense())
-        assert np.array_equal(cv2.imread(str(sample.path))[..., ::-1], scene.pixels)
+        assert np.array_equal(images.load(sample.path).pixels, scene.pixels)
         assert np.array_equal(sample.askable, scene.askable)
         present = {text for index in scene.glyphs for text in glyphs[index].texts}
         assert not present & set(sample.absent)
