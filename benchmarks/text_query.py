@@ -30,6 +30,7 @@ from segclip.pipeline import Segmenter
 from segclip.proposers.fastsam import FastSAM, FastSAMOptions
 from segclip.proposers.yolo import quiet
 from segclip.scoring import CropScorer
+from segclip.selection import Selection
 from segclip.types import Everything, Image
 from tests.networks import picture, random_network, save_checkpoint
 from tests.upstream import install_clip
@@ -107,7 +108,7 @@ def ours(policy: str, finder: FastSAM, encoder: OpenClip) -> Side:
 
     def second(regions: Any, text: str) -> Any:
         if alike:
-            return segmenter.rank(regions, text, templates="plain", backgrounds=())
+            return segmenter.rank(regions, text, templates="plain", backgrounds=(), selection=Selection(best=True))
         return segmenter.rank(regions, text)
 
     def first(image: Image, text: str) -> Any:

@@ -56,13 +56,13 @@ def select(probability: Array, similarity: Array, masks: Masks, *, selection: Se
     """
     order = np.lexsort((-similarity, -probability))
     order = order[probability[order] > 0]
+    if selection.best:
+        return order[:1]
     reached = threshold if selection.threshold is None else selection.threshold
     rows = order[probability[order] >= reached]
     rows = rows[_distinct(masks[rows], selection.nms)]
     if selection.containment is not None:
         rows = rows[_wholes(masks[rows], probability[rows], selection.containment)]
-    if selection.best:
-        return (rows if len(rows) else order)[:1]
     return rows[: selection.top_k]
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import cv2
 import numpy as np
+import safetensors.torch
 import torch
 import typer
 from torch.utils.data import Dataset
@@ -117,6 +118,7 @@ class ProposerTrainer(SegmentationTrainer):
     """Hand ultralytics' trainer our tiles and skip its own validation: `segclip evaluate` measures the whole line."""
 
     tiles: SceneTiles
+    folder: Path | None = None  # written by an earlier run, to start from
 
     def get_dataset(self) -> dict[str, Any]:
         """Describe the one class."""
@@ -127,6 +129,8 @@ class ProposerTrainer(SegmentationTrainer):
         model = SegmentationModel(cfg, nc=1, ch=3, verbose=verbose)
         if weights:
             model.load(weights)
+        elif self.folder:
+            model.load_state_dict(safetensors.torch.load_file(self.folder / "model.safetensors"))
         return model.to(memory_format=torch.channels_last)
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
@@ -168,7 +172,7 @@ def main(
     runs: Annotated[Path, typer.Option(help="Folder for checkpoints and logs.")] = Path("runs"),
     hours: Annotated[float, typer.Option(help="Time to train; the learning rate falls to its end by then.")] = 1.35,
     scenes: Annotated[int, typer.Option(help="Scenes an epoch, each composed once.")] = 800,
-    start: Annotated[Path | None, typer.Option(help="Start from the weights of this checkpoint.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Start from the weights of this folder, or checkpoint.")] = None,
     first: Annotated[int, typer.Option(help="The first scene's seed.")] = 0,
     rate: Annotated[float, typer.Option(help="The highest learning rate.")] = 1.5e-3,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
@@ -178,7 +182,8 @@ def main(
     threads = torch.get_num_threads()
     tiles = SceneTiles(load_glyphs(), load_photos(photos, held_out=False), scenes, first)
     last = runs / "proposer" / "weights" / "last.pt"
-    model = str(last if resume else start or ARCHITECTURE)
+    ProposerTrainer.folder = start if start and start.is_dir() else None
+    model = str(last if resume else start if start and start.is_file() else ARCHITECTURE)
     settings = SETTINGS | {"model": model, "time": hours, "lr0": rate, "resume": resume}
     ProposerTrainer.tiles = tiles
     trainer = ProposerTrainer(overrides=settings | {"project": str(runs.resolve())})

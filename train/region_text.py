@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import cv2
 import numpy as np
 import open_clip
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 import typer
@@ -135,7 +136,7 @@ def region_loss(
 class Recipe:
     """Every setting of a run."""
 
-    minutes: float = 90
+    minutes: float = 75
     batch: int = 192
     lr: float = 2e-3
     text_lr: float = 1e-3
@@ -281,6 +282,11 @@ class Run:
         self.average, self.step, self.spent = state["average"], state["step"], state["spent"]
         self.rng = np.random.default_rng([self.recipe.seed, self.step])
 
+    def start_from(self, folder: Path) -> None:
+        """Take the weights an earlier run exported; the optimiser starts anew."""
+        self.model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
+        self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
+
     def export(self, out: Path) -> None:
         """Write the averaged weights for serving."""
         model = checkpoints.make_model(MODEL)
@@ -294,7 +300,8 @@ def main(
     store: Path,
     out: Annotated[Path, typer.Option(help="Folder for model.safetensors and config.json.")],
     runs: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("runs/region_text"),
-    minutes: float = 90,
+    minutes: float = 75,
+    start: Annotated[Path | None, typer.Option(help="Start from the weights of this folder.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
 ) -> None:
     """Train the mini CLIP and write it."""
@@ -302,6 +309,8 @@ def main(
         raise BadPrompt(f"{store} holds no crops; make them with: python -m train.region_text crops {store}")
     cv2.setNumThreads(1)
     run = Run(store, runs, Recipe(minutes=minutes))
+    if start:
+        run.start_from(start)
     if resume:
         run.resume()
     run.train()
