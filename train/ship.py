@@ -1,0 +1,98 @@
+"""Store what the shipped weights answer on the samples, for tests/golden: run once after new weights.
+
+python -m train.golden
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import PIL.Image
+import typer
+
+from segclip.datasets import read_folder
+from segclip.drawing import contact_sheet, overlay
+from segclip.evaluate import evaluate_text
+from segclip.pipeline import Segmenter, load
+from segclip.selection import Selection
+from segclip.weights import describe
+
+from .photos import FREE_LICENCES, HELD_OUT_EVERY
+from .samples import SAMPLES, Sample
+
+MARGIN = 0.02  # other processors round differently
+SHIPPED = {"mini-fastsam": "mini/proposer", "mini-clip": "mini/clip"}
+FIGURES = ("recall", "right", "found", "silent", "mean_iou")
+
+
+def stamp(folder: Path) -> None:
+    """Write size and hash of the shipped weights into FOLDER/manifest.json."""
+    path = folder / "manifest.json"
+    table = json.loads(path.read_text("utf-8"))
+    for entry in table["entries"]:
+        if entry["name"] in SHIPPED:
+            told = describe(folder / SHIPPED[entry["name"]])
+            entry.update(bytes=told.bytes, sha256=told.sha256)
+    path.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def answer(segmenter: Segmenter, sample: Sample, folder: Path) -> dict[str, object]:
+    """Answer a sample's texts."""
+    result = segmenter(folder / f"{sample.name}.png", sample.texts)
+    columns = zip(result.texts, result.probability.tolist(), result.masks.boxes.tolist(), strict=True)
+    rows = [{"text": text, "probability": round(p, 4), "box": box} for text, p, box in columns]
+    return {"image": f"{sample.name}.png", "texts": sample.texts, "rows": rows}
+
+
+def demo(segmenter: Segmenter, samples: Path) -> PIL.Image.Image:
+    """Draw the README's picture: the first sample, and what two texts find in it."""
+    sample = samples / f"{SAMPLES[0].name}.png"
+    regions = segmenter.regions(sample)
+    pictures = [PIL.Image.fromarray(regions.image.pixels)]
+    pictures += [overlay(segmenter.rank(regions, text)) for text in SAMPLES[0].texts[:2]]
+    return contact_sheet(pictures, ["the picture", *(f'"{text}"' for text in SAMPLES[0].texts[:2])], columns=3)
+
+
+def answers_on_photos(segmenter: Segmenter, folder: Path) -> PIL.Image.Image:
+    """Draw the model card's picture: the best answer to the largest thing's name on four photos, good or bad."""
+    table = json.loads((folder / "instances.json").read_text("utf-8"))
+    licences = {row["id"]: row["name"] for row in table["licenses"]}
+    free = {row["file_name"] for row in table["images"] if licences[row["license"]] in FREE_LICENCES}
+    held_out = read_folder(folder)[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
+    chosen = [sample for sample in held_out if sample.path.name in free and len(sample.masks)][:4]
+    pictures, captions = [], []
+    for sample in chosen:
+        name = sample.names[int(sample.masks.areas.argmax())]
+        result = segmenter(sample.path, name, selection=Selection(best=True))
+        iou = float(result.masks.iou(sample.masks).max(initial=0))
+        pictures.append(overlay(result))
+        captions.append(f'"{name}": IoU {iou:.2f} with a labelled thing')
+    return contact_sheet(pictures, captions, columns=4)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("tests/golden/mini.json"),
+    samples: Annotated[Path, typer.Option(help="Folder of the samples.")] = Path("samples"),
+    scenes: Annotated[Path, typer.Option(help="Folder of labelled scenes.")] = Path("tests/data/scenes"),
+    weights: Annotated[Path, typer.Option(help="Folder of manifest.json.")] = Path("weights"),
+    photos: Annotated[Path | None, typer.Option(help="COCO-format folder of photos.")] = None,
+) -> None:
+    """Write hashes, answers, and the figures less a margin."""
+    stamp(weights)
+    segmenter = load("mini", device="cpu")
+    report = evaluate_text(segmenter, read_folder(scenes))
+    values = {name: getattr(report, name) for name in FIGURES}
+    least = {name: round(float(v() if callable(v) else v) - MARGIN, 3) for name, v in values.items()}
+    answers = [answer(segmenter, sample, samples) for sample in SAMPLES]
+    out.write_text(json.dumps({"at least": least, "samples": answers}, indent=1) + "\n", "utf-8")
+    Path("docs").mkdir(exist_ok=True)
+    demo(segmenter, samples).save("docs/demo.png")
+    if photos:
+        answers_on_photos(segmenter, photos).save("docs/mini-on-photos.png")
+    typer.echo(f"{out}: {least}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
