@@ -251,7 +251,7 @@ def write_folder(
     for seed in seeds:
         scene = compose(seed, glyphs, photos)
         file = f"{seed}.{'jpg' if jpeg else 'png'}"
-        settings = [cv2.IMWRITE_JPEG_QUALITY, 85] if jpeg else [cv2.IMWRITE_PNG_COMPRESSION, 9]
+        settings = [cv2.IMWRITE_JPEG_QUALITY, 85] if jpeg else [cv2.IMWRITE_PNG_COMPRESSION, 3]
         cv2.imwrite(str(folder / "images" / file), scene.pixels[..., ::-1], settings)
         height, width = scene.pixels.shape[:2]
         gone = _absent(seed, scene, glyphs, absent)
