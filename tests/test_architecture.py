@@ -29,7 +29,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("cli", "cli_evaluate", "cli_weights", "__main__", "__init__"), 6),
 }
 TRAIN_MAY_IMPORT = {"types", "images", "crops", "errors", "proposers", "encoders", "scoring", "templates"}
-TRAIN_MAY_IMPORT |= {"datasets", "metrics", "weights", "drawing", "pipeline", "evaluate"}
+TRAIN_MAY_IMPORT |= {"datasets", "metrics", "weights", "drawing", "pipeline", "evaluate", "selection"}
 
 # Packages of others: where the everyday ones may not be imported, and where alone the rest may.
 NOT_WELCOME: dict[str, set[str]] = {

@@ -53,7 +53,7 @@ def test_same_candidates_same_masks(fastsam: FastSAM, upstream: Any, size: tuple
     ours = fastsam.decode(fastsam.encode(image), Everything())
     masks = Masks.from_dense(theirs.masks.data.numpy(), image.size)
     assert len(ours) == len(theirs) > 50
-    np.testing.assert_allclose(ours.quality, theirs.boxes.conf.numpy(), atol=1e-5)
+    np.testing.assert_allclose(ours.quality, theirs.boxes.conf.numpy(), atol=1e-4)
     np.testing.assert_allclose(ours.masks.boxes, masks.boxes, atol=1)
     overlap = [ours.masks[[row]].iou(masks[[row]]).item() for row in range(len(ours))]
     assert np.mean(overlap) >= 0.99
