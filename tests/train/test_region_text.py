@@ -13,8 +13,9 @@ from segclip.crops import View, cut
 from segclip.encoders.openclip import OpenClip
 from segclip.types import Image, Masks
 from train import region_crops, region_text
+from train.bank import Bank
 from train.region_crops import Class, CropStore, write_shards
-from train.region_text import Bank, Recipe, Run, augment, region_loss
+from train.region_text import Recipe, Run, augment, region_loss
 
 CLASSES = [Class(("red apple", "apple"), "red"), Class(("green apple", "apple")), Class(("box",))]
 
