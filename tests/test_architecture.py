@@ -19,7 +19,7 @@ PARTS = ("segclip", "train", "app")
 
 # A module may import its own layer and those below. A new module is added here on purpose.
 LAYERS: dict[str, int] = {
-    **dict.fromkeys(("errors", "masks", "types"), 0),
+    **dict.fromkeys(("errors", "imports", "masks", "types"), 0),
     **dict.fromkeys(("images", "crops", "selection", "templates", "metrics", "drawing", "registry"), 1),
     **dict.fromkeys(("cache", "downloads", "weights"), 1),
     **dict.fromkeys(("proposers", "encoders"), 2),

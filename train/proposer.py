@@ -53,6 +53,7 @@ SETTINGS: dict[str, Any] = {
     "warmup_epochs": 0.6,
     "weight_decay": 1e-3,
     "momentum": 0.9,
+    "box": 12.0,  # boxes and masks against confidence; ultralytics' 7.5 leaves the masks of short trainings vague
     "mask_ratio": 4,
     "overlap_mask": True,
     "close_mosaic": 0,

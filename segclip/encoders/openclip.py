@@ -9,15 +9,19 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import open_clip
 import PIL.Image
 import torch
-from open_clip.transform import image_transform_v2
 
 from ..errors import UnknownName, Unsupported
+from ..imports import without_compiler
 from ..types import Array, Image
-from . import checkpoints, sources, text_tower
-from .checkpoints import save
+
+with without_compiler():
+    import open_clip
+    from open_clip.transform import image_transform_v2
+
+    from . import checkpoints, sources, text_tower
+    from .checkpoints import save
 
 __all__ = ["OpenClip", "OpenClipOptions", "imagenet_templates", "save"]
 

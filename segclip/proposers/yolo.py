@@ -23,6 +23,7 @@ import torch
 
 from .. import weights
 from ..errors import Unsupported, WeightsCorrupt, WeightsMissing
+from ..imports import without_compiler
 from ..types import Array
 
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
@@ -44,7 +45,7 @@ def quiet() -> Iterator[None]:
     os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
     environment, threads, cv2_threads = dict(os.environ), torch.get_num_threads(), cv2.getNumThreads()
     try:
-        with np.printoptions(), warnings.catch_warnings():
+        with np.printoptions(), warnings.catch_warnings(), without_compiler():
             yield
     finally:
         for name in os.environ.keys() - environment.keys():
