@@ -20,7 +20,7 @@ with without_compiler():
     import open_clip
     from open_clip.transform import image_transform_v2
 
-    from . import checkpoints, sources, text_tower
+    from . import checkpoints, image_tower, sources, text_tower
     from .checkpoints import save
 
 __all__ = ["OpenClip", "OpenClipOptions", "imagenet_templates", "save"]
@@ -48,6 +48,7 @@ class OpenClip:
     def __init__(self, source: str, *, device: str = "cpu", options: OpenClipOptions = OpenClipOptions()) -> None:
         checkpoint = sources.find(source, trust=options.trust)
         model = checkpoints.build(checkpoint, trust=options.trust)
+        image_tower.trim(model.visual)
         self.name = checkpoint.name
         self.serving = checkpoint.serving
         self.logit_scale = float(model.logit_scale.detach().exp())
