@@ -16,7 +16,7 @@ from .encoders import ENCODERS, Encoder
 from .errors import BadPrompt, UnknownName, Unsupported
 from .proposers import PROPOSERS, Proposer
 from .scoring import CropScorer, embed_texts, similarity
-from .selection import Selection, probabilities, select
+from .selection import Selection, probabilities, select, weigh
 from .types import Array, Everything, Prompt, Regions, Result
 
 PRESETS: dict[str, tuple[str, str]] = {
@@ -101,6 +101,7 @@ class Segmenter:
         embedded = embed_texts(self.encoder, [*asked, *others], _sentences(templates, serving.templates))
         cosine = similarity(regions.embeddings, embedded)  # (N, T + K)
         probability = _compete(cosine, asked, others, self.encoder.logit_scale)  # (N, T)
+        probability = weigh(probability, regions.proposals.quality, serving.quality_weight)
         probability[~regions.embeddings.any(axis=1)] = 0  # too small to be looked at
         return _answer(regions, asked, cosine, probability, selection=selection, threshold=serving.threshold)
 

@@ -48,6 +48,16 @@ def probabilities(similarity: Array, others: Array, logit_scale: float) -> Array
         return 1 / (1 + np.exp(logit_scale * gap).sum(axis=2))
 
 
+def weigh(probability: Array, quality: Array, weight: float) -> Array:
+    """Multiply each region's odds by quality ** weight: float64 (N, T).
+
+    The proposer's belief that a mask is an object, as a prior, like objectness in ViLD (Gu et al., 2022) and F-VLM (Kuo
+    et al., 2023). probability: (N, T). quality: (N,) in [0, 1].
+    """
+    weighted = probability * quality.astype(np.float64)[:, None] ** weight
+    return weighted / np.maximum(weighted + 1 - probability, np.finfo(np.float64).tiny)
+
+
 def select(probability: Array, similarity: Array, masks: Masks, *, selection: Selection, threshold: float) -> Array:
     """Choose the rows that answer one text, best first: int64 (R,).
 

@@ -190,8 +190,9 @@ class Result:
 
     regions: R rows, a region may stand under several texts. texts: R, the text each row answers.
     similarity: float32 (R,) cosine. probability: float32 (R,), softmax over {text, negatives, backgrounds} of that
-    region alone. asked: every text asked, so that an unanswered one is known. threshold: what a row had to reach.
-    nearest: for each asked text its highest probability over all regions before selection (0 when there were none).
+    region alone, its odds weighted by quality where the encoder's ``serving`` says so. asked: every text asked, so that
+    an unanswered one is known. threshold: what a row had to reach. nearest: for each asked text its highest probability
+    over all regions before selection (0 when there were none).
     """
 
     regions: Regions

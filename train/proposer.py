@@ -193,7 +193,7 @@ def main(
     started = time.monotonic()
     trainer.add_callback("on_train_batch_end", Progress(started, hours))
     trainer.train()
-    config = {"architecture": ARCHITECTURE, "nc": 1, "image_size": 640, "confidence": 0.05, "iou": 0.8, "stride": 32}
+    config = {"architecture": ARCHITECTURE, "nc": 1, "image_size": 640, "confidence": 0.02, "iou": 0.8, "stride": 32}
     yolo.save(trainer.ema.ema, out, config)
     typer.echo(
         f"{out}: {trainer.epoch + 1} epochs of {scenes} scenes in {(time.monotonic() - started) / 60:.0f} minutes"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from segclip.errors import BadPrompt
-from segclip.selection import Selection, probabilities, select
+from segclip.selection import Selection, probabilities, select, weigh
 from segclip.types import Array, Masks
 
 SIZE = (100, 100)
@@ -65,6 +65,15 @@ def test_without_others_the_order_falls_back_on_similarity() -> None:
     assert certain.tolist() == [1, 1, 1]
     rows = select(certain, similarity, row_of_boxes(3), selection=Selection(best=True), threshold=0.5)
     assert rows.tolist() == [1]
+
+
+def test_quality_weighs_the_odds() -> None:
+    probability, quality = np.array([[0.5, 0.9], [0.5, 0.9], [0.0, 1.0]]), np.array([1.0, 0.25, 0.25], np.float32)
+    half = 0.5  # the square root of a quarter
+    expected = [[0.5, 0.9], [half / (half + 1), half * 9 / (half * 9 + 1)], [0.0, 1.0]]
+    np.testing.assert_allclose(weigh(probability, quality, 0.5), expected)
+    np.testing.assert_allclose(weigh(probability, quality, 0.0), probability)
+    assert weigh(probability, np.zeros(3, np.float32), 1.0).tolist() == [[0, 0], [0, 0], [0, 0]]
 
 
 def test_every_region_above_the_threshold_comes_back_best_first() -> None:
