@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from segclip.proposers.assembly import assemble
 from segclip.proposers.fastsam import FastSAM, FastSAMOptions
+from segclip.proposers.logits import assemble
 from segclip.proposers.yolo import quiet
 from segclip.types import Masks
 from tests.networks import picture, random_network, save_checkpoint

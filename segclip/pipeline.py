@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from . import images, registry, templates, weights
 from .crops import POLICIES, CropPolicy
 from .encoders import ENCODERS, Encoder
 from .errors import BadPrompt, UnknownName, Unsupported
-from .proposers import PROPOSERS, Proposer
+from .proposers import PROPOSERS, Proposer, loader_of
 from .scoring import CropScorer, embed_texts, similarity
 from .selection import Selection, probabilities, select, weigh
 from .types import Array, Everything, Prompt, Regions, Result
@@ -116,18 +117,18 @@ def load(
 ) -> Segmenter:
     """Load a preset, or a proposer and an encoder by name; either may be a preset, for its part, or ``file:PATH``.
 
-    device: "auto" (CUDA, then Apple's MPS, then the CPU) or a name of torch's. policy: how regions are shown to the
-    encoder; None takes the one stored with it. Raises UnknownName, WeightsMissing, WeightsCorrupt or Unsupported.
+    proposer: also NAME/file:PATH, where the file's own name doesn't tell what it is. device: "auto" (CUDA, then Apple's
+    MPS, then the CPU) or a name of torch's. policy: how regions are shown to the encoder; None takes the one stored
+    with it. Raises UnknownName, WeightsMissing, WeightsCorrupt or Unsupported.
     """
     names = pair(proposer, encoder)
     chosen = registry.choose(POLICIES, policy, "crop policy") if isinstance(policy, str) else policy
     if options.offline:
         weights.set_offline()
-    loader = _loader(names[0])
-    path = weights.locate(names[0], trust=options.trust)  # before torch is imported: what is missing is told soon
+    source = _source(names[0], trust=options.trust)  # before torch is imported: what is missing is told soon
     place = _device(device)
     log.info("loading %s and %s on %s", *names, place)
-    finder = _open_proposer(loader, path, place, options.trust)
+    finder = _open_proposer(source, place)
     reader = _open_encoder(names[1], place, options.trust)
     return Segmenter(finder, reader, CropScorer(reader, chosen))
 
@@ -135,7 +136,7 @@ def load(
 def pair(proposer: str, encoder: str | None) -> tuple[str, str]:
     """Spell a preset, or a proposer and an encoder, out as the names of a proposer and an encoder."""
     if encoder is None:
-        if proposer in _names("proposer") or proposer.startswith("file:"):
+        if proposer.partition("/")[0] in _names("proposer") or proposer.startswith("file:"):
             raise UnknownName(f"{proposer!r} needs an encoder beside it; or take a preset: {', '.join(PRESETS)}")
         return registry.choose(PRESETS, proposer, "preset")
     own = (proposer, encoder)
@@ -213,20 +214,36 @@ def _device(name: str) -> str:
     return name
 
 
-def _loader(name: str) -> str:
-    return "fastsam" if name.startswith("file:") else registry.choose(_names("proposer"), name, "proposer")
+@dataclass(frozen=True)
+class _Source:
+    """Say what makes a proposer: its loader, its weights, and the loader's own settings."""
+
+    loader: str
+    path: Path
+    settings: dict[str, Any]
 
 
-def _open_proposer(loader: str, path: Path, device: str, trust: bool) -> Proposer:
-    from .proposers.fastsam import FastSAMOptions  # here and below: these import torch
+def _source(name: str, *, trust: bool) -> _Source:
+    """Find a proposer by the manifest's name, by ``file:PATH``, or by NAME/file:PATH, weights of that name's kind."""
+    known, slash, own = name.partition("/file:")
+    if name.startswith("file:"):
+        path = weights.locate(name, trust=trust)
+        loader, options = loader_of(path), dict[str, Any]()
+    else:
+        loader = registry.choose(_names("proposer"), known, "proposer")
+        path = weights.locate(f"file:{own}" if slash else known, trust=trust)
+        options = dict(weights.entry_of(known).options)
+    return _Source(loader, path, options | ({"trust": trust} if loader == "fastsam" else {}))
 
-    make = registry.resolve(PROPOSERS, loader, "proposer loader")
-    opened: Proposer = make(path, device=device, options=FastSAMOptions(trust=trust))
+
+def _open_proposer(source: _Source, device: str) -> Proposer:
+    make = registry.resolve(PROPOSERS, source.loader, "proposer loader")
+    opened: Proposer = make(source.path, device=device, **source.settings)
     return opened
 
 
 def _open_encoder(name: str, device: str, trust: bool) -> Encoder:
-    from .encoders.openclip import OpenClipOptions
+    from .encoders.openclip import OpenClipOptions  # here, because it imports torch
 
     make = registry.resolve(ENCODERS, _names("encoder").get(name, "openclip"), "encoder loader")
     opened: Encoder = make(name, device=device, options=OpenClipOptions(trust=trust))

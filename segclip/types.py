@@ -53,28 +53,63 @@ class Image:
         return self.pixels.shape[0], self.pixels.shape[1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Everything:
-    """Ask for every object; the prompt when none is given."""
+    """Ask for every object; the prompt when none is given.
+
+    inside: only objects that lie in one of these boxes, float32 (B, 4) xyxy pixels. without: only objects that cover
+    none of these points, float32 (K, 2) pixels.
+    """
+
+    inside: Any = None
+    without: Any = None
+
+    def __post_init__(self) -> None:
+        if self.inside is not None:
+            object.__setattr__(self, "inside", Boxes(self.inside).xyxy)
+        if self.without is not None:
+            object.__setattr__(self, "without", Points(self.without).xy)
+
+    def check(self, size: tuple[int, int]) -> None:
+        """Raise BadPrompt where it leaves an image of ``size`` (H, W)."""
+        if self.inside is not None:
+            _boxes_inside(self.inside, size)
+        if self.without is not None:
+            _points_inside(self.without, size)
 
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Ask for ONE object by clicks.
+    """Ask for ONE object by clicks, and by what else is known of it.
 
-    xy: float32 (K, 2) pixels. labels: int32 (K,), 1 foreground, 0 background; all 1 when left out.
+    xy: float32 (K, 2) pixels. labels: int32 (K,), 1 foreground, 0 background; all 1 when left out. box: float32 (4,)
+    xyxy around the object. mask: float32 (h, w), a row of ``Proposals.logits``, an earlier answer to refine. With a box
+    or a mask there may be no point.
     """
 
     xy: Any
     labels: Any = None
+    box: Any = None
+    mask: Any = None
 
     def __post_init__(self) -> None:
-        xy = _floats(self.xy, 2, "points", "(x, y) pairs such as [(620, 360)]")
+        alone = self.box is None and self.mask is None
+        xy = _floats(self.xy, 2, "points", "(x, y) pairs such as [(620, 360)]", at_least=int(alone))
         labels = np.ones(len(xy)) if self.labels is None else np.asarray(self.labels)
         if labels.shape != (len(xy),) or not np.isin(labels, (0, 1)).all():
             raise BadPrompt(f"point labels must be one 0 or 1 for each of the {len(xy)} points, got {self.labels!r}")
         object.__setattr__(self, "xy", xy)
         object.__setattr__(self, "labels", labels.astype(np.int32))
+        if self.box is not None:
+            object.__setattr__(self, "box", _one_box(self.box))
+        if self.mask is not None:
+            object.__setattr__(self, "mask", _logits(self.mask))
+
+    def check(self, size: tuple[int, int]) -> None:
+        """Raise BadPrompt where it leaves an image of ``size`` (H, W)."""
+        _points_inside(self.xy, size)
+        if self.box is not None:
+            _boxes_inside(self.box[None], size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,38 +128,85 @@ class Boxes:
             raise BadPrompt(f"a box needs x1 < x2 and y1 < y2, got {xyxy[bad][0].tolist()}")
         object.__setattr__(self, "xyxy", xyxy)
 
+    def check(self, size: tuple[int, int]) -> None:
+        """Raise BadPrompt where it leaves an image of ``size`` (H, W)."""
+        _boxes_inside(self.xyxy, size)
+
 
 Prompt: TypeAlias = Everything | Points | Boxes
 
 
-def _floats(value: Any, width: int, noun: str, example: str) -> Array:
+def _floats(value: Any, width: int, noun: str, example: str, at_least: int = 1) -> Array:
     try:
         array = np.asarray(value, dtype=np.float32).reshape(-1, width)
     except (TypeError, ValueError):
         raise BadPrompt(f"{noun} must be {example}, got {value!r}") from None
-    if not len(array) or not np.isfinite(array).all():
+    if len(array) < at_least or not np.isfinite(array).all():
         raise BadPrompt(f"{noun} must be finite and at least one: {example}; got {value!r}")
     return array
 
 
+def _one_box(value: Any) -> Array:
+    xyxy = Boxes(value).xyxy
+    if len(xyxy) != 1:
+        raise BadPrompt(f"points are about one object and take one box, got {len(xyxy)}")
+    box: Array = xyxy[0]
+    return box
+
+
+def _logits(value: Any) -> Array:
+    mask = np.asarray(value)
+    if mask.ndim != 2 or 0 in mask.shape or mask.dtype.kind != "f" or not np.isfinite(mask).all():
+        raise BadPrompt(f"mask must be finite logits (h, w), a row of Proposals.logits; got {mask.dtype} {mask.shape}")
+    return mask.astype(np.float32)
+
+
+def _points_inside(xy: Array, size: tuple[int, int]) -> None:
+    height, width = size
+    outside = (xy < 0).any(axis=1) | (xy >= (width, height)).any(axis=1)
+    if outside.any():
+        x, y = xy[outside][0].tolist()
+        raise BadPrompt(
+            f"point ({x:g}, {y:g}) lies outside the image; x must lie in [0, {width}) and y in [0, {height})"
+        )
+
+
+def _boxes_inside(xyxy: Array, size: tuple[int, int]) -> None:
+    height, width = size
+    outside = (xyxy < 0).any(axis=1) | (xyxy > (width, height, width, height)).any(axis=1)
+    if outside.any():
+        raise BadPrompt(
+            f"box {xyxy[outside][0].tolist()} leaves the image; x must lie in [0, {width}] and y in [0, {height}]"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Proposals:
-    """Hold N class-agnostic candidate masks. quality: float32 (N,) in [0, 1], the proposer's own confidence."""
+    """Hold N class-agnostic candidate masks.
+
+    quality: float32 (N,), the proposer's own confidence, in [0, 1]; SAM's predicted IoU may leave it a little. logits:
+    float32 (N, h, w), a promptable proposer's coarse answer in its own frame, for ``Points.mask``; None from others.
+    """
 
     masks: Masks
     quality: Array
+    logits: Array | None = None
 
     def __post_init__(self) -> None:
         quality = np.asarray(self.quality, np.float32).reshape(-1)
         if len(quality) != len(self.masks):
             raise ValueError(f"want one quality a mask, got {len(quality)} for {len(self.masks)}")
+        if self.logits is not None and len(self.logits) != len(self.masks):
+            raise ValueError(f"want logits for each mask, got {len(self.logits)} for {len(self.masks)}")
         object.__setattr__(self, "quality", quality)
 
     def __len__(self) -> int:
         return len(self.masks)
 
     def __getitem__(self, rows: Rows) -> Proposals:
-        return Proposals(self.masks[rows], self.quality[row_indices(rows, len(self))])
+        chosen = row_indices(rows, len(self))
+        logits = None if self.logits is None else self.logits[chosen]
+        return Proposals(self.masks[chosen], self.quality[chosen], logits)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,12 +11,13 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import numpy as np
 import torch
 
-from ..errors import BadPrompt
-from ..types import Array, Boxes, Image, Masks, Points, Prompt, Proposals
-from .assembly import assemble
+from ..errors import BadPrompt, Unsupported
+from ..types import Boxes, Everything, Image, Prompt, Proposals
+from . import space
+from .logits import assemble
+from .suppress import suppress
 from .yolo import letterbox, load, save
 
 __all__ = ["FastSAM", "FastSAMOptions", "Features", "save"]
@@ -30,8 +31,7 @@ class FastSAMOptions:
 
     image_size: longer side the network sees, rounded up to its stride. confidence: least quality of a proposal. iou: of
     two boxes overlapping more than this, the better is kept. max_det: most proposals. precision: of the network;
-    "bfloat16" halves its time on CPUs with AVX512-BF16 and moves edges a little, "auto" is float32. trust: allow a
-    pickled checkpoint that holds more than ultralytics' own types.
+    "bfloat16" halves its time on CPUs with AVX512-BF16 and moves edges a little, "auto" is float32.
     """
 
     image_size: int | None = None
@@ -39,7 +39,6 @@ class FastSAMOptions:
     iou: float | None = None
     max_det: int = 300
     precision: str = "auto"
-    trust: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in _PRECISIONS:
@@ -76,13 +75,15 @@ class Features:
 class FastSAM:
     """Propose masks with a FastSAM checkpoint.
 
-    path: ultralytics' ``.pt`` or a folder written by ``save``. device: as torch names it. Raises WeightsMissing,
-    WeightsCorrupt, Unsupported.
+    path: ultralytics' ``.pt`` or a folder written by ``save``. device: as torch names it. trust: allow a pickled
+    checkpoint that holds more than ultralytics' own types. Raises WeightsMissing, WeightsCorrupt, Unsupported.
     """
 
-    def __init__(self, path: Path, *, device: str = "cpu", options: FastSAMOptions | None = None) -> None:
-        self.options = options or FastSAMOptions()
-        network, config = load(Path(path), trust=self.options.trust)
+    def __init__(
+        self, path: Path, *, device: str = "cpu", trust: bool = False, options: FastSAMOptions = FastSAMOptions()
+    ) -> None:
+        self.options = options
+        network, config = load(Path(path), trust=trust)
         self.device = torch.device(device)
         self.network: Any = network.to(self.device, memory_format=torch.channels_last)
         self.image_size = int(self._choose(self.options.image_size, config, "image_size", 1024))
@@ -115,81 +116,22 @@ class FastSAM:
         Everything: all, best first. Boxes: row i is the candidate of highest IoU with box i, or an empty mask of
         quality 0 when none touches it. Points: one object, as a ranking of whole candidates, best first, never a union:
         those that contain the most foreground points (all where any does) and no background point; maybe none.
+        Raises BadPrompt for a prompt outside the image, Unsupported for a mask to refine.
         """
+        prompt.check(features.size)
         proposals = features.proposals
         if isinstance(prompt, Boxes):
-            return _choose_by_boxes(proposals, prompt.xyxy)
-        if isinstance(prompt, Points):
-            return _choose_by_points(proposals, prompt)
-        return proposals
+            return space.nearest_to_boxes(proposals, prompt.xyxy)
+        if isinstance(prompt, Everything):
+            return space.keep_within(proposals, prompt)
+        if prompt.mask is not None:
+            raise Unsupported("FastSAM cannot refine a mask; take a SAM proposer")
+        return space.at_points(proposals, prompt)
 
     def _suppress(self, prediction: torch.Tensor) -> torch.Tensor:
-        """Keep confident candidates (5 + M, A) that overlap no better one: (N, 5 + M) xyxy, confidence, coefficients.
-
-        The greedy suppression of torchvision, best first, stopped at ``max_det``; torchvision takes longer to import.
-        """
+        """Keep confident candidates (5 + M, A) that overlap no better one: (N, 5 + M), xyxy instead of xywh."""
         confident = prediction[:, prediction[4] > self.confidence].T
-        confident = confident[confident[:, 4].argsort(descending=True, stable=True)]
         half = confident[:, 2:4] / 2
-        confident[:, :4] = torch.cat([confident[:, :2] - half, confident[:, :2] + half], dim=1)
-        boxes = confident[:, :4].numpy()
-        left, kept = np.arange(len(boxes)), list[int]()
-        while len(left) and len(kept) < self.options.max_det:
-            kept.append(left[0])
-            left = left[1:][_iou(boxes[left[0]], boxes[left[1:]]) <= self.iou]
-        return confident[kept]
-
-
-def _iou(box: Array, boxes: Array) -> Array:
-    """Give intersection over union of one xyxy box with N: (N,)."""
-    sides = (np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])).clip(0)
-    shared = sides[:, 0] * sides[:, 1]
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    union = (box[2] - box[0]) * (box[3] - box[1]) + areas - shared
-    return shared / np.maximum(union, np.finfo(np.float32).tiny)
-
-
-def _choose_by_boxes(proposals: Proposals, xyxy: Array) -> Proposals:
-    height, width = proposals.masks.size
-    outside = (xyxy < 0).any(axis=1) | (xyxy > (width, height, width, height)).any(axis=1)
-    if outside.any():
-        raise BadPrompt(
-            f"box {xyxy[outside][0].tolist()} leaves the image; x must lie in [0, {width}] and y in [0, {height}]"
-        )
-    corners = np.hstack([np.floor(xyxy[:, :2]), np.ceil(xyxy[:, 2:])]).astype(np.int32)  # every pixel it touches
-    solid = tuple(np.ones((y2 - y1, x2 - x1), bool) for x1, y1, x2, y2 in corners)
-    overlap = Masks(corners, solid, proposals.masks.size).iou(proposals.masks)  # (B, N)
-    rows = [int(row.argmax()) if row.any() else None for row in overlap]
-    nothing = Proposals(Masks(np.zeros((1, 4)), (np.zeros((0, 0), bool),), proposals.masks.size), np.zeros(1))
-    return _join([nothing if row is None else proposals[[row]] for row in rows])
-
-
-def _join(parts: list[Proposals]) -> Proposals:
-    boxes = np.concatenate([part.masks.boxes for part in parts])
-    bitmaps = tuple(bitmap for part in parts for bitmap in part.masks.bitmaps)
-    return Proposals(Masks(boxes, bitmaps, parts[0].masks.size), np.concatenate([part.quality for part in parts]))
-
-
-def _choose_by_points(proposals: Proposals, points: Points) -> Proposals:
-    height, width = proposals.masks.size
-    outside = (points.xy < 0).any(axis=1) | (points.xy >= (width, height)).any(axis=1)
-    if outside.any():
-        x, y = points.xy[outside][0].tolist()
-        raise BadPrompt(
-            f"point ({x:g}, {y:g}) lies outside the image; x must lie in [0, {width}) and y in [0, {height})"
-        )
-    hits = _contains(proposals.masks, points.xy.astype(np.int64))  # (N, K)
-    foreground = hits[:, points.labels == 1].sum(axis=1)
-    allowed = ~hits[:, points.labels == 0].any(axis=1)
-    most = foreground[allowed].max(initial=0)
-    return proposals[allowed & (foreground == most) & ((most > 0) | ~points.labels.any())]
-
-
-def _contains(masks: Masks, xy: Array) -> Array:
-    """Tell which masks hold which pixels (x, y): bool (N, K)."""
-    inside = (masks.boxes[:, None, :2] <= xy) & (xy < masks.boxes[:, None, 2:])  # (N, K, 2)
-    hits = np.logical_and(inside[..., 0], inside[..., 1])
-    for row, k in zip(*np.nonzero(hits), strict=True):
-        x, y = xy[k] - masks.boxes[row, :2]
-        hits[row, k] = masks.bitmaps[row][y, x]
-    return hits
+        boxes = torch.cat([confident[:, :2] - half, confident[:, :2] + half], dim=1)
+        kept = suppress(boxes.numpy(), confident[:, 4].numpy(), self.iou, self.options.max_det)
+        return torch.cat([boxes, confident[:, 4:]], dim=1)[kept]

@@ -41,7 +41,7 @@ def vit_b_32(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.shared
 def test_twenty_photographs_are_answered(fastsam_s: str, vit_b_32: str, shared_data: Path) -> None:
     loaded = segclip.load(fastsam_s, vit_b_32, device="cpu", options=LoadOptions(trust=True))
-    few = FastSAM(Path(fastsam_s.removeprefix("file:")), options=FastSAMOptions(image_size=320, max_det=8, trust=True))
+    few = FastSAM(Path(fastsam_s.removeprefix("file:")), trust=True, options=FastSAMOptions(image_size=320, max_det=8))
     segmenter = replace(loaded, proposer=few)
     photos = sorted((shared_data / "coco-dev" / "images").glob("*.jpg"))[4::14][:20]
     assert len(photos) == 20

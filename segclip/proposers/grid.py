@@ -1,0 +1,237 @@
+"""Ask a promptable network for everything: a grid of clicks, filtered as Segment Anything's appendix B describes.
+
+Masks become box and bitmap as soon as they exist: what is held at a time is one batch of coarse logits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from ..errors import BadPrompt
+from ..types import Array, Everything, Image, Masks, Proposals
+from .network import Clicks, Features, Network
+from .space import keep_within
+from .suppress import suppress
+
+_EDGE = 20  # px: a mask that ends this near to its crop's edge, but not to the image's, is cut off
+
+
+@dataclass(frozen=True)
+class GridOptions:
+    """Say how densely and how strictly everything is asked for; the defaults are those published for SAM.
+
+    points_per_side: clicks along each side. points_per_batch: clicks decoded at a time. min_quality: least predicted
+    IoU. min_stability: least IoU of the masks cut at plus and minus ``stability_offset``. nms: of two boxes overlapping
+    more than this the better stays. crop_layers: how often the image is looked at again in parts, layer i in 4 ** i
+    crops; their overlap is ``crop_overlap`` of the shorter side, halved with every layer, and layer i has
+    points_per_side / crop_downscale ** i clicks along each side. crop_nms: ``nms`` between crops, where the smaller
+    crop's box stays. min_area: holes and islands of fewer pixels go.
+    """
+
+    points_per_side: int = 32
+    points_per_batch: int = 64
+    min_quality: float = 0.88
+    min_stability: float = 0.95
+    stability_offset: float = 1.0
+    nms: float = 0.7
+    crop_layers: int = 0
+    crop_overlap: float = 512 / 1500
+    crop_downscale: int = 1
+    crop_nms: float = 0.7
+    min_area: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("points_per_side", "points_per_batch", "crop_downscale"):
+            if getattr(self, name) < 1:
+                raise BadPrompt(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("nms", "crop_nms", "crop_overlap"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BadPrompt(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """Hold a mask's bitmap, whose corner lies at x, y, as bits: before duplicates go there may be thousands."""
+
+    x: int
+    y: int
+    bits: Array
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, x: int, y: int, bitmap: Array) -> _Window:
+        return cls(x, y, np.packbits(bitmap), (bitmap.shape[0], bitmap.shape[1]))
+
+    @property
+    def bitmap(self) -> Array:
+        height, width = self.shape
+        return np.unpackbits(self.bits, count=height * width).astype(bool).reshape(height, width)
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Hold N masks: their windows in the image, boxes float (N, 4) with inclusive ends, quality (N,)."""
+
+    windows: list[_Window]
+    boxes: Array
+    quality: Array
+
+    def __getitem__(self, rows: Array) -> _Found:
+        return _Found([self.windows[row] for row in rows], self.boxes[rows], self.quality[rows])
+
+    @classmethod
+    def join(cls, parts: list[_Found]) -> _Found:
+        windows = [window for part in parts for window in part.windows]
+        boxes = np.concatenate([np.zeros((0, 4)), *(part.boxes for part in parts)])
+        return cls(windows, boxes, np.concatenate([np.zeros(0, np.float32), *(part.quality for part in parts)]))
+
+
+def propose_everything(network: Network, features: Features, prompt: Everything, options: GridOptions) -> Proposals:
+    """Give the masks a grid of clicks finds, best first; with ``prompt.inside`` the grid lies over those boxes only."""
+    size = features.image.size
+    crops = list(crop_boxes(size, options.crop_layers, options.crop_overlap))
+    parts = []
+    for layer, crop in crops:
+        seen = features if layer == 0 else network.encode(_cut(features.image, crop))
+        found = _of_crop(network, seen, _clicks(prompt, crop, options, layer), crop, options)
+        found = found[np.flatnonzero(~_cut_off(found.boxes, crop, size))]
+        parts.append(found[suppress(found.boxes, found.quality, options.nms)])
+    found = _Found.join(parts)
+    if len(crops) > 1:
+        areas = [(x2 - x1) * (y2 - y1) for _, (x1, y1, x2, y2) in crops]
+        smallness = np.repeat([1 / area for area in areas], [len(part.windows) for part in parts])
+        found = found[suppress(found.boxes, smallness, options.crop_nms)]
+    if options.min_area:
+        found = _tidied(found, options)
+    found = found[np.argsort(-found.quality, kind="stable")]
+    windows = [(window.x, window.y, window.bitmap) for window in found.windows]
+    return keep_within(Proposals(Masks.from_windows(windows, size), found.quality), prompt)
+
+
+def crop_boxes(size: tuple[int, int], layers: int, overlap: float) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
+    """Give the layer and the box xyxy of each crop: the image itself, then 2 x 2 crops, then 4 x 4, by columns."""
+    height, width = size
+    yield 0, (0, 0, width, height)
+    for layer in range(1, layers + 1):
+        count = 2**layer
+        shared = int(overlap * min(size) * 2 / count)
+        w, h = (math.ceil((shared * (count - 1) + side) / count) for side in (width, height))
+        for x in range(0, count * (w - shared), w - shared):
+            for y in range(0, count * (h - shared), h - shared):
+                yield layer, (x, y, min(x + w, width), min(y + h, height))
+
+
+def point_grid(count: int) -> Array:
+    """Spread count x count points over the unit square, row by row: float64 (count ** 2, 2)."""
+    places = (np.arange(count) + 0.5) / count
+    return np.stack(np.meshgrid(places, places), axis=-1).reshape(-1, 2)
+
+
+def _clicks(prompt: Everything, crop: tuple[int, int, int, int], options: GridOptions, layer: int) -> Array:
+    """Lay the grid over a crop, or over the part of it that is asked about: float64 (K, 2) in the crop's frame."""
+    x1, y1, x2, y2 = crop
+    left, top, right, bottom = float(x1), float(y1), float(x2), float(y2)
+    if prompt.inside is not None:
+        left, top = np.maximum(prompt.inside[:, :2].min(axis=0), (x1, y1)).tolist()
+        right, bottom = np.minimum(prompt.inside[:, 2:].max(axis=0), (x2, y2)).tolist()
+        if left >= right or top >= bottom:
+            return np.zeros((0, 2))
+    grid = point_grid(max(int(options.points_per_side / options.crop_downscale**layer), 1))
+    return grid * (right - left, bottom - top) + (left - x1, top - y1)
+
+
+def _of_crop(
+    network: Network, features: Features, clicks: Array, crop: tuple[int, int, int, int], options: GridOptions
+) -> _Found:
+    parts = []
+    for start in range(0, len(clicks), options.points_per_batch):
+        chunk = clicks[start : start + options.points_per_batch]
+        points = network.framed(chunk, features.image.size)[:, None]
+        labels = torch.ones(points.shape[:2], dtype=torch.int32, device=network.device)
+        logits, quality = network.predict(features.maps, Clicks(points, labels), multimask=True)
+        flat = quality.flatten().float().cpu().numpy()
+        good = np.flatnonzero(flat > options.min_quality) if options.min_quality > 0 else np.arange(len(flat))
+        cells = logits.flatten(0, 1)[torch.from_numpy(good)].float().cpu().numpy()
+        parts.append(_stable(features, cells, flat[good], crop, options))
+    return _Found.join(parts)
+
+
+def _stable(
+    features: Features, cells: Array, quality: Array, crop: tuple[int, int, int, int], options: GridOptions
+) -> _Found:
+    """Cut logits (N, h, w) at the image's resolution, and keep what hardly changes with where they are cut."""
+    windows, boxes, kept = [], [], []
+    for row, grid in enumerate(cells):
+        box = features.sampler.reach(grid > -options.stability_offset)
+        bitmap = np.empty((box[3] - box[1], box[2] - box[0]), bool)
+        surely = maybe = 0
+        for start, band in features.sampler.bands(grid, box):
+            np.greater(band, 0, out=bitmap[start - box[1] : start - box[1] + len(band)])
+            surely += np.count_nonzero(band > options.stability_offset)
+            maybe += np.count_nonzero(band > -options.stability_offset)
+        if options.min_stability > 0 and (not maybe or surely / maybe < options.min_stability):
+            continue
+        ys, xs = np.flatnonzero(bitmap.any(axis=1)), np.flatnonzero(bitmap.any(axis=0))
+        if len(ys):
+            x, y = box[0] + crop[0], box[1] + crop[1]
+            tight = bitmap[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
+            windows.append(_Window.of(x + int(xs[0]), y + int(ys[0]), tight))
+            boxes.append((x + xs[0], y + ys[0], x + xs[-1], y + ys[-1]))
+            kept.append(row)
+    return _Found(windows, np.array(boxes, np.float64).reshape(-1, 4), quality[kept])
+
+
+def _cut_off(boxes: Array, crop: tuple[int, int, int, int], size: tuple[int, int]) -> Array:
+    """Tell which boxes end at the crop's edge but not at the image's: bool (N,)."""
+    whole = (0, 0, size[1], size[0])
+    at_crop, at_image = (np.abs(boxes - np.array(edge)) <= _EDGE for edge in (crop, whole))
+    cut: Array = (at_crop & ~at_image).any(axis=1)
+    return cut
+
+
+def _cut(image: Image, crop: tuple[int, int, int, int]) -> Image:
+    x1, y1, x2, y2 = crop
+    return Image(np.ascontiguousarray(image.pixels[y1:y2, x1:x2]), image.source)
+
+
+def _tidied(found: _Found, options: GridOptions) -> _Found:
+    """Fill small holes and drop small islands; of masks that have become alike those that were clean already stay."""
+    windows, boxes, clean = [], [], []
+    for window in found.windows:
+        bitmap = window.bitmap
+        tidy = _without_islands(_without_holes(bitmap, options.min_area), options.min_area)
+        ys, xs = np.flatnonzero(tidy.any(axis=1)), np.flatnonzero(tidy.any(axis=0))
+        windows.append(_Window.of(window.x, window.y, tidy))
+        boxes.append((window.x + xs[0], window.y + ys[0], window.x + xs[-1], window.y + ys[-1]))
+        clean.append(np.array_equal(tidy, bitmap))
+    tight = np.array(boxes, np.float64).reshape(-1, 4)
+    kept = suppress(tight, np.array(clean, np.float64), max(options.nms, options.crop_nms))
+    return _Found(windows, tight, found.quality)[kept]
+
+
+def _without_holes(bitmap: Array, least: int) -> Array:
+    """Fill what the mask encloses with fewer than ``least`` pixels; the window is padded, so outside is no hole."""
+    padded = np.pad(~bitmap, 1, constant_values=True).astype(np.uint8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(padded, connectivity=8)
+    small = stats[:, cv2.CC_STAT_AREA] < least
+    small[[0, labels[0, 0]]] = False  # 0 is the mask itself, the other the outside
+    filled: Array = bitmap | small[labels][1:-1, 1:-1]
+    return filled
+
+
+def _without_islands(bitmap: Array, least: int) -> Array:
+    """Drop pieces of fewer than ``least`` pixels, but never the largest."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(bitmap.astype(np.uint8), connectivity=8)
+    if len(stats) <= 1:
+        return bitmap
+    large = stats[:, cv2.CC_STAT_AREA] >= least
+    large[1 + stats[1:, cv2.CC_STAT_AREA].argmax()] = True
+    large[0] = False
+    pieces: Array = large[labels]
+    return pieces

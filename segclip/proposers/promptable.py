@@ -1,0 +1,92 @@
+"""Answer points, boxes and "everything" with a promptable network: what SAM, MobileSAM and SAM 2.1 have in common.
+
+Segment Anything, Kirillov et al. 2023, https://arxiv.org/abs/2304.02643.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from ..errors import BadPrompt
+from ..types import Boxes, Masks, Points, Prompt, Proposals
+from .grid import GridOptions, propose_everything
+from .network import Clicks, Features, Network
+
+
+@dataclass(frozen=True)
+class SAMOptions:
+    """Say how a promptable network answers.
+
+    multimask: three masks for each ``Points`` (whole, part, subpart) or one; None gives three for a single click, which
+    may mean any of them, and one where more is known. boxes_per_batch: boxes decoded at a time. grid: how "everything"
+    is asked for.
+    """
+
+    multimask: bool | None = None
+    boxes_per_batch: int = 64
+    grid: GridOptions = field(default_factory=GridOptions)
+
+
+class Promptable(Network):
+    """Answer prompts; a subclass brings the network."""
+
+    options: SAMOptions
+
+    def decode(self, features: Features, prompt: Prompt) -> Proposals:
+        """Run the prompt encoder and the mask decoder.
+
+        Points: every mask the network gives for the object, best first. Boxes: row i is box i's, decoded in batches.
+        Everything: a grid of clicks, filtered. Raises BadPrompt for a prompt outside the image.
+        """
+        size = features.image.size
+        prompt.check(size)
+        if isinstance(prompt, Boxes):
+            return self._boxes(features, prompt)
+        if isinstance(prompt, Points):
+            return self._points(features, prompt)
+        return propose_everything(self, features, prompt, self.options.grid)
+
+    def _points(self, features: Features, prompt: Points) -> Proposals:
+        size = features.image.size
+        clicks = Clicks(
+            self.framed(prompt.xy, size)[None] if len(prompt.xy) else None,
+            torch.from_numpy(prompt.labels).to(self.device)[None] if len(prompt.xy) else None,
+            None if prompt.box is None else self.framed(prompt.box.reshape(1, 2, 2), size).flatten(1),
+            None if prompt.mask is None else torch.from_numpy(prompt.mask).to(self.device)[None, None],
+        )
+        single = len(prompt.xy) == 1 and prompt.box is None and prompt.mask is None
+        multimask = single if self.options.multimask is None else self.options.multimask
+        found = self._decoded(features, clicks, multimask)
+        order = np.argsort(-found.quality, kind="stable")
+        return found[order[found.masks.areas[order] > 0]]
+
+    def _boxes(self, features: Features, prompt: Boxes) -> Proposals:
+        corners = self.framed(prompt.xyxy.reshape(-1, 2, 2), features.image.size).flatten(1)
+        chunks = corners.split(self.options.boxes_per_batch)
+        parts = [self._decoded(features, Clicks(boxes=chunk), multimask=False) for chunk in chunks]
+        masks = Masks(
+            np.concatenate([part.masks.boxes for part in parts]),
+            tuple(bitmap for part in parts for bitmap in part.masks.bitmaps),
+            features.image.size,
+        )
+        logits = np.concatenate([part.logits for part in parts if part.logits is not None])
+        return Proposals(masks, np.concatenate([part.quality for part in parts]), logits)
+
+    def _decoded(self, features: Features, clicks: Clicks, multimask: bool) -> Proposals:
+        try:
+            logits, quality = self.predict(features.maps, clicks, multimask=multimask)
+        except RuntimeError as error:
+            if clicks.masks is None:
+                raise
+            given = tuple(clicks.masks.shape[-2:])
+            raise BadPrompt(f"the mask to refine is {given}; give a row of this proposer's own logits") from error
+        cells = logits.flatten(0, 1).float().cpu().numpy()
+        windows = []
+        for grid in cells:
+            box = features.sampler.reach(grid > 0)
+            windows.append((box[0], box[1], features.sampler.mask(grid, box)))
+        masks = Masks.from_windows(windows, features.image.size)
+        return Proposals(masks, quality.flatten().float().cpu().numpy(), cells)

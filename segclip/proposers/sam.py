@@ -1,0 +1,207 @@
+"""SAM v1 on the package segment-anything, with any checkpoint of its architecture, from mini to huge.
+
+Segment Anything, Kirillov et al. 2023, https://arxiv.org/abs/2304.02643.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import safetensors
+import safetensors.torch
+import torch
+
+from ..errors import WeightsCorrupt, WeightsMissing
+from ..imports import without_compiler
+from ..types import Array
+from .logits import Axis
+from .network import Clicks, read_state
+from .promptable import Promptable, SAMOptions
+
+with without_compiler():
+    from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+
+_MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of RGB in 0 to 255
+_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+_DAMAGED = (safetensors.SafetensorError, pickle.UnpicklingError)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Size a SAM.
+
+    image_size: side of the square it looks at. patch: pixels of one token of the image encoder, which is ``width`` wide
+    and ``depth`` blocks deep; blocks look at windows of ``window`` tokens, those of ``global_blocks`` at all. channels:
+    of its map. mask_channels: of a mask given as prompt. decoder_*: of the two-way transformer.
+    quality_width: of the head that predicts IoU.
+    """
+
+    image_size: int
+    patch: int
+    width: int
+    depth: int
+    heads: int
+    window: int
+    global_blocks: tuple[int, ...]
+    channels: int
+    mask_channels: int
+    decoder_depth: int
+    decoder_mlp: int
+    quality_width: int
+    decoder_heads: int = 8
+
+    @classmethod
+    def of(cls, state: Mapping[str, torch.Tensor]) -> Architecture:
+        """Read the sizes off a state dict; only the decoder's heads, 8 in all published ones, cannot be seen there."""
+        depth = _count(state, r"image_encoder\.blocks\.(\d+)\.")
+        width, _, patch, _ = state["image_encoder.patch_embed.proj.weight"].shape
+        side = state["image_encoder.pos_embed"].shape[1]
+        reach = [(len(state[f"image_encoder.blocks.{block}.attn.rel_pos_h"]) + 1) // 2 for block in range(depth)]
+        whole = tuple(block for block in range(depth) if reach[block] == side)
+        return cls(
+            image_size=side * patch,
+            patch=patch,
+            width=width,
+            depth=depth,
+            heads=width // state["image_encoder.blocks.0.attn.rel_pos_h"].shape[1],
+            window=next((tokens for tokens in reach if tokens != side), 0),
+            global_blocks=whole,
+            channels=len(state["image_encoder.neck.0.weight"]),
+            mask_channels=len(state["prompt_encoder.mask_downscaling.3.weight"]),
+            decoder_depth=_count(state, r"mask_decoder\.transformer\.layers\.(\d+)\."),
+            decoder_mlp=len(state["mask_decoder.transformer.layers.0.mlp.lin1.weight"]),
+            quality_width=len(state["mask_decoder.iou_prediction_head.layers.0.weight"]),
+        )
+
+    def build(self) -> Sam:
+        """Make the network, randomly initialised."""
+        grid = self.image_size // self.patch
+        encoder = ImageEncoderViT(
+            img_size=self.image_size,
+            patch_size=self.patch,
+            embed_dim=self.width,
+            depth=self.depth,
+            num_heads=self.heads,
+            out_chans=self.channels,
+            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+            use_rel_pos=True,
+            window_size=self.window,
+            global_attn_indexes=self.global_blocks,
+        )
+        prompts = PromptEncoder(
+            embed_dim=self.channels,
+            image_embedding_size=(grid, grid),
+            input_image_size=(self.image_size, self.image_size),
+            mask_in_chans=self.mask_channels,
+        )
+        transformer = TwoWayTransformer(
+            depth=self.decoder_depth,
+            embedding_dim=self.channels,
+            mlp_dim=self.decoder_mlp,
+            num_heads=self.decoder_heads,
+        )
+        decoder = MaskDecoder(
+            transformer_dim=self.channels, transformer=transformer, iou_head_hidden_dim=self.quality_width
+        )
+        return Sam(encoder, prompts, decoder, list(_MEAN), list(_STD))
+
+
+class SAM(Promptable):
+    """Propose masks with a SAM v1 checkpoint.
+
+    path: a ``.pth`` of the original project or a folder written by ``save``. device: as torch names it. Raises
+    WeightsMissing, WeightsCorrupt.
+    """
+
+    def __init__(self, path: Path, *, device: str = "cpu", options: SAMOptions = SAMOptions()) -> None:
+        self.options, self.device = options, torch.device(device)
+        self.network = load(Path(path)).to(self.device).eval().requires_grad_(False)
+        self.image_size = self.network.image_encoder.img_size
+        self._positions = self.network.prompt_encoder.get_dense_pe()
+
+    @torch.inference_mode()
+    def embed(self, pixels: Array) -> torch.Tensor:
+        """Run the image encoder: float32 (1, C, h, w)."""
+        height, width = self._content((pixels.shape[0], pixels.shape[1]))
+        # Pillow's bilinear filter, as the original resizes
+        resized = np.array(PIL.Image.fromarray(pixels).resize((width, height), PIL.Image.Resampling.BILINEAR))
+        batch = torch.from_numpy(resized).permute(2, 0, 1)[None].to(self.device)
+        features: torch.Tensor = self.network.image_encoder(self.network.preprocess(batch))
+        return features
+
+    @torch.inference_mode()
+    def predict(self, maps: torch.Tensor, clicks: Clicks, *, multimask: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Decode B prompts."""
+        points = None if clicks.points is None or clicks.labels is None else (clicks.points, clicks.labels)
+        sparse, dense = self.network.prompt_encoder(points=points, boxes=clicks.boxes, masks=clicks.masks)
+        logits, quality = self.network.mask_decoder(
+            image_embeddings=maps,
+            image_pe=self._positions,
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask,
+        )
+        return logits, quality
+
+    def scale(self, size: tuple[int, int]) -> tuple[float, float]:
+        """Give what x and y are multiplied with: the longer side becomes ``image_size``."""
+        height, width = self._content(size)
+        return width / size[1], height / size[0]
+
+    def axes(self, size: tuple[int, int]) -> tuple[Axis, Axis]:
+        """Resize logits to the network's frame, drop its padding, resize to the image."""
+        cells = 4 * self.network.prompt_encoder.image_embedding_size[0]
+        rows, columns = (
+            Axis.through(cells, [self.image_size, slice(0, content), pixels])
+            for content, pixels in zip(self._content(size), size, strict=True)
+        )
+        return rows, columns
+
+    def _content(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Give the size (h, w) of an image resized until its longer side fits the network."""
+        scale = self.image_size / max(size)
+        return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
+
+
+def load(path: Path) -> Sam:
+    """Load a ``.pth`` state dict or a folder of model.safetensors and config.json."""
+    if not path.exists():
+        raise WeightsMissing(f"no SAM weights at {path}; give a .pth file or a folder with {_WEIGHTS} and {_CONFIG}")
+    try:
+        if path.is_dir():
+            config = json.loads((path / _CONFIG).read_text("utf-8"))["sam"]
+            network = Architecture(**config | {"global_blocks": tuple(config["global_blocks"])}).build()
+            state = safetensors.torch.load_file(path / _WEIGHTS)
+        else:
+            state = read_state(path)
+            network = Architecture.of(state).build()
+        network.load_state_dict(state)
+    except (*_DAMAGED, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        raise WeightsCorrupt(f"{path} cannot be read as a SAM checkpoint: {reason}") from error
+    return network
+
+
+def save(network: Sam, architecture: Architecture, folder: Path) -> None:
+    """Write model.safetensors, matrices as float16, and config.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: (value.half() if value.is_floating_point() and value.ndim > 1 else value).detach().cpu().contiguous()
+        for name, value in network.state_dict().items()
+    }
+    safetensors.torch.save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+    (folder / _CONFIG).write_text(json.dumps({"sam": asdict(architecture)}, indent=2) + "\n", encoding="utf-8")
+
+
+def _count(state: Mapping[str, torch.Tensor], pattern: str) -> int:
+    found: list[Any] = [re.match(pattern, name) for name in state]
+    return 1 + max(int(match[1]) for match in found if match)

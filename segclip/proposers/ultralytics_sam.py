@@ -1,0 +1,156 @@
+"""MobileSAM and SAM 2.1 on ultralytics' networks, whose encoder and decoder are called apart.
+
+Faster Segment Anything, Zhang et al. 2023, https://arxiv.org/abs/2306.14289.
+SAM 2, Ravi et al. 2024, https://arxiv.org/abs/2408.00714.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import registry
+from ..errors import UnknownName, WeightsCorrupt, WeightsMissing
+from ..types import Array
+from .logits import Axis
+from .network import Clicks, read_state
+from .promptable import Promptable, SAMOptions
+from .yolo import quiet
+
+_SIZE = 1024  # px, the side of the square all of them look at
+_MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of RGB in 0 to 255
+VARIANTS: dict[str, str] = {
+    "mobile_sam": "build_mobile_sam",
+    "sam2.1_t": "build_sam2_t",
+    "sam2.1_s": "build_sam2_s",
+    "sam2.1_b": "build_sam2_b",
+    "sam2.1_l": "build_sam2_l",
+}
+_META_NAMES = {"hiera_tiny": "sam2.1_t", "hiera_small": "sam2.1_s", "hiera_base": "sam2.1_b", "hiera_large": "sam2.1_l"}
+_VIDEO_ONLY = ("no_obj_embed_spatial", "obj_ptr_tpos_proj.")  # SAM 2.1's memory, which single images don't use
+
+
+class UltralyticsSAM(Promptable):
+    """Propose masks with MobileSAM or SAM 2.1.
+
+    path: ultralytics' or the original project's state dict. variant: a key of VARIANTS; None reads it off the file's
+    name. device: as torch names it. Raises UnknownName, WeightsMissing, WeightsCorrupt.
+    """
+
+    def __init__(
+        self, path: Path, *, device: str = "cpu", variant: str | None = None, options: SAMOptions = SAMOptions()
+    ) -> None:
+        self.options, self.device = options, torch.device(device)
+        self.variant = variant or variant_of(Path(path))
+        network = load(Path(path), self.variant)
+        self.network: Any = network.to(self.device).eval().requires_grad_(False)
+        self._mean, self._std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in (_MEAN, _STD))
+        self._second = hasattr(network, "sam_mask_decoder")  # SAM 2 has maps of three resolutions
+
+    @torch.inference_mode()
+    def embed(self, pixels: Array) -> Any:
+        """Run the image encoder: float32 (1, C, h, w), of SAM 2 a list, coarsest last."""
+        with quiet():
+            from ultralytics.data.augment import LetterBox
+
+            boxed = LetterBox((_SIZE, _SIZE), auto=False, center=False)(image=pixels)
+        batch = (torch.from_numpy(boxed).permute(2, 0, 1)[None].to(self.device) - self._mean) / self._std
+        if not self._second:
+            return self.network.image_encoder(batch)
+        _, maps, _, sizes = self.network._prepare_backbone_features(self.network.forward_image(batch))
+        if self.network.directly_add_no_mem_embed:
+            maps[-1] = maps[-1] + self.network.no_mem_embed
+        return [level.permute(1, 2, 0).view(1, -1, *size) for level, size in zip(maps, sizes, strict=True)]
+
+    @torch.inference_mode()
+    def predict(self, maps: Any, clicks: Clicks, *, multimask: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Decode B prompts."""
+        return (self._predict_second if self._second else self._predict_first)(maps, clicks, multimask)
+
+    def scale(self, size: tuple[int, int]) -> tuple[float, float]:
+        """Give what x and y are multiplied with: the longer side becomes 1024."""
+        gain = _SIZE / max(size)
+        return gain, gain
+
+    def axes(self, size: tuple[int, int]) -> tuple[Axis, Axis]:
+        """Lay the part of the logits that is not padding over the image; its end may lie inside a cell."""
+        cells, gain = _SIZE // 4, _SIZE / max(size)
+        spans = [round(pixels * gain) / 4 for pixels in size]
+        whole = all(span.is_integer() for span in spans)
+        rows, columns = (
+            Axis.through(cells, [slice(0, int(span)), pixels]) if whole else Axis.spanning(cells, span, pixels)
+            for span, pixels in zip(spans, size, strict=True)
+        )
+        return rows, columns
+
+    def _predict_first(self, maps: Any, clicks: Clicks, multimask: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        points = None if clicks.points is None else (clicks.points, clicks.labels)
+        encoder = self.network.prompt_encoder
+        sparse, dense = encoder(points=points, boxes=clicks.boxes, masks=clicks.masks)
+        logits, quality = self.network.mask_decoder(
+            image_embeddings=maps,
+            image_pe=encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask,
+        )
+        return logits, quality
+
+    def _predict_second(self, maps: Any, clicks: Clicks, multimask: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        points, labels = _with_corners(clicks)
+        encoder = self.network.sam_prompt_encoder
+        given = None if points is None else (points, labels)
+        sparse, dense = encoder(points=given, boxes=None, masks=clicks.masks)
+        logits, quality, _, _ = self.network.sam_mask_decoder(
+            image_embeddings=maps[-1],
+            image_pe=encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask,
+            repeat_image=points is not None and len(points) > 1,
+            high_res_features=maps[:-1],
+        )
+        return logits, quality
+
+
+def _with_corners(clicks: Clicks) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Say boxes as SAM 2 hears them: two points labelled 2 and 3, before the others."""
+    if clicks.boxes is None:
+        return clicks.points, clicks.labels
+    corners = clicks.boxes.view(-1, 2, 2)
+    labels = torch.tensor([[2, 3]], dtype=torch.int32, device=corners.device).expand(len(corners), -1)
+    if clicks.points is None or clicks.labels is None:
+        return corners, labels
+    return torch.cat([corners, clicks.points], dim=1), torch.cat([labels, clicks.labels], dim=1)
+
+
+def variant_of(path: Path) -> str:
+    """Read the variant off a file's name, as both projects name them."""
+    names = {**{name: name for name in VARIANTS}, **_META_NAMES}
+    found = [variant for name, variant in names.items() if name in path.name]
+    if not found:
+        raise UnknownName(f"cannot tell which network {path.name} holds; a file name says one of {', '.join(names)}")
+    return found[0]
+
+
+def load(path: Path, variant: str) -> torch.nn.Module:
+    """Build a variant and load its tensors; no code in the file is run."""
+    if not path.exists():
+        raise WeightsMissing(f"no weights at {path}; give a .pt file of ultralytics or of the original project")
+    name = registry.choose(VARIANTS, variant, "SAM variant")
+    with quiet():
+        from ultralytics.models.sam import build
+
+        make: Callable[[], torch.nn.Module] = getattr(build, name)
+        network = make()
+    try:
+        missing, unexpected = network.load_state_dict(read_state(path), strict=False)
+    except (RuntimeError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+        raise WeightsCorrupt(f"{path} does not fit {variant}: {str(error).splitlines()[0]}") from error
+    if strange := [key for key in (*missing, *unexpected) if not key.startswith(_VIDEO_ONLY)]:
+        raise WeightsCorrupt(f"{path} does not fit {variant}: {len(strange)} tensors differ, such as {strange[0]}")
+    return network
