@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from .errors import WeightsMissing as WeightsMissing
     from .exporters import save as save
     from .exporters import to_record as to_record
-    from .pipeline import PRESETS as PRESETS
-    from .pipeline import LoadOptions as LoadOptions
+    from .loading import PRESETS as PRESETS
+    from .loading import LoadOptions as LoadOptions
+    from .loading import load as load
     from .pipeline import Segmenter as Segmenter
-    from .pipeline import load as load
     from .selection import Selection as Selection
     from .types import Boxes as Boxes
     from .types import Everything as Everything
@@ -53,7 +53,8 @@ _HOMES = {
         "WeightsMissing",
     ),
     "exporters": ("save", "to_record"),
-    "pipeline": ("LoadOptions", "PRESETS", "Segmenter", "load"),
+    "loading": ("LoadOptions", "PRESETS", "load"),
+    "pipeline": ("Segmenter",),
     "selection": ("Selection",),
     "types": ("Boxes", "Everything", "Image", "Masks", "Points", "Proposals", "Regions", "Result", "Scores"),
 }

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import errno
-import inspect
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields, replace
-from functools import wraps
+from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
-from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from . import __version__, cli_evaluate, cli_weights
-from .errors import BadPrompt, SegclipError
+from .cli_options import Asked, Choice, Models, Output, grouped, numbers
+from .errors import SegclipError
 
 if TYPE_CHECKING:
     from .pipeline import Segmenter
     from .selection import Selection
-    from .types import Result
-
-OUT = Path("segclip-out")
-FORMATS = {"overlay": "overlay.png", "png": "mask.png", "cutout": "cutout.png", "json": "json", "coco": "coco.json"}
+    from .types import Image, Prompt, Result
 
 
 class Commands(TyperGroup):
@@ -58,149 +51,54 @@ app.add_typer(cli_weights.app, name="weights")
 app.add_typer(cli_evaluate.app, name="evaluate")
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What is looked for, and where."""
-
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture.", show_default=False)]
-    texts: Annotated[list[str], typer.Argument(metavar="TEXT", help="What to find, such as 'a red apple'.")]
-    negatives: Annotated[
-        list[str] | None, typer.Option("--not", metavar="TEXT", help="What it is not; repeatable.")
-    ] = None
-    backgrounds: Annotated[
-        list[str] | None,
-        typer.Option("--background", metavar="TEXT", help="Replace the encoder's backgrounds; repeatable."),
-    ] = None
-    templates: Annotated[str | None, typer.Option(help="Sentences a text is put in: a set's name or a file.")] = None
-    max_pixels: Annotated[int, typer.Option(help="Largest picture that is read.", min=1)] = 100_000_000
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which regions are kept; see ``selection.Selection``."""
-
-    threshold: Annotated[
-        float | None, typer.Option(help="Probability to reach; stored with the encoder if left out.")
-    ] = None
-    top_k: Annotated[int | None, typer.Option(help="At most this many for each text.")] = None
-    best: Annotated[bool, typer.Option("--best", help="The best one for each text, even below the threshold.")] = False
-    nms: Annotated[float, typer.Option(help="Mask IoU from which two regions are one.")] = 0.6
-    keep_parts: Annotated[bool, typer.Option("--keep-parts", help="Keep parts of a whole that matches too.")] = False
-    require: Annotated[bool, typer.Option("--require", help="Exit with 1 when a text matches nothing.")] = False
-
-    def selection(self) -> Selection:
-        """Put the options into the library's terms."""
-        from .selection import Selection
-
-        chosen = Selection(self.threshold, self.top_k, self.best, self.nms)
-        return replace(chosen, containment=None) if self.keep_parts else chosen
-
-
-@dataclass(frozen=True)
-class Models:
-    """Which models run, and where."""
-
-    preset: Annotated[str, typer.Option(help="Proposer and encoder by one name: mini, photo, photo-large.")] = "mini"
-    proposer: Annotated[str | None, typer.Option(help="Proposer instead of the preset's: a name or file:PATH.")] = None
-    encoder: Annotated[
-        str | None,
-        typer.Option(help="Encoder instead of the preset's: MODEL/TAG, MODEL/file:PATH, file:FOLDER, hf-hub:REPO."),
-    ] = None
-    policy: Annotated[str | None, typer.Option(help="How regions are shown to the encoder.")] = None
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto"
-    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False
-    trust: Annotated[bool, typer.Option("--trust", help="Load pickled weights the manifest doesn't know.")] = False
-
-    def load(self, output: Output) -> Segmenter:
-        """Load what was named."""
-        from . import pipeline, registry
-
-        proposer, encoder = registry.choose(pipeline.PRESETS, self.preset, "preset")
-        names = self.proposer or proposer, self.encoder or encoder
-        options = pipeline.LoadOptions(self.offline, self.trust)
-        with output.telling(f"loading {names[0]} and {names[1]}"):
-            return pipeline.load(*names, device=self.device, policy=self.policy, options=options)
-
-
-@dataclass(frozen=True)
-class Output:
-    """What is written and said."""
-
-    out: Annotated[Path | None, typer.Option(help=f"Folder for the files; {OUT} if left out.")] = None
-    format: Annotated[str, typer.Option(help=f"Files, by comma: {', '.join(FORMATS)}.")] = "overlay,png,cutout,json"
-    record: Annotated[bool, typer.Option("--json", help="Print the JSON record; files only with --out.")] = False
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what is loaded and how long it takes.")] = False
-
-    def targets(self, image: Path) -> dict[str, Path]:
-        """Give the path each format asked for is written to; raises UnknownName or BadPrompt before any work."""
-        from . import registry
-
-        folder = self.out or (None if self.record else OUT)
-        if folder is None:
-            return {}
-        if folder.exists() and not folder.is_dir():
-            raise BadPrompt(f"--out {folder} is a file; give a folder")
-        names = dict.fromkeys(name.strip() for name in self.format.split(","))
-        return {name: folder / f"{image.stem}.{registry.choose(FORMATS, name, 'format')}" for name in names}
-
-    @contextmanager
-    def telling(self, message: str) -> Iterator[None]:
-        """Say on a terminal what is being waited for, and how long it took."""
-        told = sys.stderr.isatty() and not self.record and not self.verbose
-        start = perf_counter()
-        if told:
-            typer.echo(f"{message} ...", nl=False, err=True)
-        yield
-        if told:
-            typer.echo(f" {perf_counter() - start:.1f} s", err=True)
-
-
-def grouped(verb: Callable[..., None]) -> Callable[..., None]:
-    """Spread a verb's dataclass parameters into the flat options typer reads."""
-    groups = {name: kind for name, kind in get_type_hints(verb).items() if name != "return"}
-    parameters = [parameter for kind in groups.values() for parameter in _parameters(kind)]
-
-    @wraps(verb)
-    def call(**values: Any) -> None:
-        verb(*(kind(**{field.name: values[field.name] for field in fields(kind)}) for kind in groups.values()))
-
-    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return call
-
-
-def _parameters(kind: Any) -> Iterator[inspect.Parameter]:
-    hints = get_type_hints(kind, include_extras=True)
-    for field in fields(kind):
-        default = inspect.Parameter.empty if field.default is MISSING else field.default
-        yield inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[field.name]
-        )
-
-
 @app.command()
 @grouped
 def segment(asked: Asked, choice: Choice, models: Models, output: Output) -> None:
-    """Cut out of IMAGE what each TEXT names."""
+    """Cut out of IMAGE what each TEXT names, or what points and boxes show."""
     from . import images, pipeline
 
     _listen(output.verbose)
-    targets, selection, texts = output.targets(asked.image), choice.selection(), pipeline.unique(asked.texts)
+    targets, selection, prompt = output.targets(asked.image), choice.selection(), asked.prompt()
+    texts = pipeline.unique(asked.texts or ())
     image = images.load(asked.image, max_pixels=asked.max_pixels)
     segmenter = models.load(output)
     with output.telling(f"looking at {asked.image.name}"):
-        regions = segmenter.regions(image)
-    result = segmenter.rank(
-        regions,
-        texts,
+        result = _answer(segmenter, image, replace(asked, texts=list(texts)), prompt, selection)
+    _report(result, targets, output)
+    if choice.require and result.unanswered:
+        raise typer.Exit(1)
+
+
+def _answer(segmenter: Segmenter, image: Image, asked: Asked, prompt: Prompt, selection: Selection) -> Result:
+    """Ask the segmenter by example, by place, or by texts."""
+    from .types import Points
+
+    if asked.like:
+        example = segmenter.regions(image, Points([numbers("--like", asked.like, (2,))]))
+        return segmenter.like(segmenter.regions(image, prompt), example, selection=selection)
+    if not asked.texts:
+        return _best_first(segmenter.pick(image, prompt), selection)
+    return segmenter.rank(
+        segmenter.regions(image, prompt),
+        asked.texts,
         negatives=asked.negatives or (),
         backgrounds=asked.backgrounds or None,
         templates=asked.templates,
         selection=selection,
     )
-    _report(result, targets, output)
-    if choice.require and result.unanswered:
-        raise typer.Exit(1)
+
+
+def _best_first(result: Result, selection: Selection) -> Result:
+    """Keep a click's best mask, or as many as asked for, and say which others there are."""
+    if "point" not in result.asked:
+        return result
+    kept = result[: selection.top_k or 1]
+    if others := len(result) - len(kept):
+        qualities = ", ".join(f"{quality:.2f}" for quality in result.quality[len(kept) :])
+        typer.echo(
+            f"{others} other masks at this point, of quality {qualities}: --top-k {len(result)} keeps them", err=True
+        )
+    return kept
 
 
 @app.callback(invoke_without_command=True)
@@ -219,19 +117,33 @@ def _report(result: Result, targets: dict[str, Path], output: Output) -> None:
         return
     if len(result):
         typer.echo(_table(result))
-    for text, nearest in zip(result.asked, result.nearest, strict=True):
+    for row, text in enumerate(result.asked):
         if text in result.unanswered:
-            typer.echo(f"nothing here matches {text!r} (best {nearest:.2f}, threshold {result.threshold:.2f})")
+            typer.echo(f"nothing here matches {text!r}{_near(result, row)}")
+        if reason := result.reasons[row] if result.reasons else "":
+            typer.echo(f"{text!r}: {reason}")
     for path in written:
         typer.echo(f"wrote {path}")
+
+
+def _near(result: Result, row: int) -> str:
+    if not result.nearest:
+        return ""
+    return f" (best {result.nearest[row]:.2f}, threshold {result.threshold:.2f})"
 
 
 def _table(result: Result) -> str:
     columns = zip(result.texts, result.probability, result.similarity, result.quality, result.masks.boxes, strict=True)
     rows = [("text", "probability", "similarity", "quality", "box x1,y1,x2,y2")]
-    rows += [(text, f"{p:.2f}", f"{s:.3f}", f"{q:.2f}", ",".join(map(str, box))) for text, p, s, q, box in columns]
+    rows += [
+        (text, _shown(p, 2), _shown(s, 3), _shown(q, 2), ",".join(map(str, box))) for text, p, s, q, box in columns
+    ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _shown(value: float, digits: int) -> str:
+    return "-" if value != value else f"{value:.{digits}f}"  # NaN: no text was asked
 
 
 def _listen(verbose: bool) -> None:

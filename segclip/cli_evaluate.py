@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -16,20 +18,73 @@ def top() -> None:
     """Measure on labelled pictures."""
 
 
+FOLDER = typer.Argument(help="images/ and scenes.json or COCO's instances.json.")
+LIMIT = typer.Option(help="Only the first pictures.", min=1)
+OFFLINE = typer.Option("--offline", help="Never use the network.")
+PROPOSER = typer.Option(help="A proposer, or a preset for its own, as in `segclip segment`.")
+TRUST = typer.Option("--trust", help="Load pickled weights the manifest doesn't know.")
+
+
 @app.command()
 def text(
-    folder: Annotated[Path, typer.Argument(help="images/ and scenes.json or COCO's instances.json.")],
+    folder: Annotated[Path, FOLDER],
     preset: Annotated[str, typer.Option(help="A preset, or a proposer when --encoder is given.")] = "mini",
     encoder: Annotated[str | None, typer.Option(help="An encoder, as in `segclip segment`.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first pictures.", min=1)] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
+    limit: Annotated[int | None, LIMIT] = None,
+    offline: Annotated[bool, OFFLINE] = False,
 ) -> None:
     """Ask each picture for every name in it and for names that are not: recall, right answers, silence."""
-    from . import datasets, evaluate, pipeline
+    from . import datasets, evaluate, loading
 
     samples = datasets.read_folder(folder)[:limit]
-    segmenter = pipeline.load(preset, encoder, options=pipeline.LoadOptions(offline=offline))
+    segmenter = loading.load(preset, encoder, options=loading.LoadOptions(offline=offline))
+    with _progress(samples) as tell:
+        report = evaluate.evaluate_text(segmenter, samples, tell)
+    _show(report.table())
+
+
+@app.command()
+def proposals(
+    folder: Annotated[Path, FOLDER],
+    proposer: Annotated[str, PROPOSER] = "mini",
+    limit: Annotated[int | None, LIMIT] = None,
+    offline: Annotated[bool, OFFLINE] = False,
+    trust: Annotated[bool, TRUST] = False,
+) -> None:
+    """Ask for everything and count what is found: average recall at 10, 100 and 1000 candidates, and by size."""
+    from . import datasets, loading, recall
+
+    samples = datasets.read_folder(folder)[:limit]
+    finder = loading.load_proposer(proposer, options=loading.LoadOptions(offline, trust))
+    with _progress(samples) as tell:
+        report = recall.evaluate_proposals(finder, samples, tell)
+    _show(report.table())
+
+
+@app.command()
+def clicks(
+    folder: Annotated[Path, FOLDER],
+    proposer: Annotated[str, PROPOSER] = "mini",
+    limit: Annotated[int | None, LIMIT] = None,
+    offline: Annotated[bool, OFFLINE] = False,
+    trust: Annotated[bool, TRUST] = False,
+) -> None:
+    """Click on every object as a person who corrects would, and draw its box: mean IoU after 1, 3 and 5 clicks."""
+    from . import clicks, datasets, loading
+
+    samples = datasets.read_folder(folder)[:limit]
+    finder = loading.load_proposer(proposer, options=loading.LoadOptions(offline, trust))
+    with _progress(samples) as tell:
+        report = clicks.evaluate_clicks(finder, samples, tell=tell)
+    _show(report.table())
+
+
+@contextmanager
+def _progress(samples: Sequence[object]) -> Iterator[Callable[[int, int], None]]:
     with typer.progressbar(length=len(samples), label="pictures", file=sys.stderr) as bar:
-        report = evaluate.evaluate_text(segmenter, samples, lambda done, total: bar.update(1))
-    for name, value in report.table():
+        yield lambda done, total: bar.update(1)
+
+
+def _show(table: list[tuple[str, str]]) -> None:
+    for name, value in table:
         typer.echo(f"{name:48} {value}")

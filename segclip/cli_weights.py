@@ -72,6 +72,6 @@ def path(name: str) -> None:
 
 
 def _spelt_out(names: list[str]) -> list[str]:
-    from .pipeline import PRESETS
+    from .loading import PRESETS
 
     return [part for name in names for part in PRESETS.get(name, (name,))]

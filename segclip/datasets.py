@@ -25,7 +25,7 @@ class Sample:
     """Hold one labelled picture.
 
     names: one for each of the N masks. askable: bool (N,), big and visible enough to be asked for. absent: names of
-    things that are not in the picture.
+    things that are not in the picture. crowd: bool (N,), a group outlined as one, which counts neither for nor against.
     """
 
     path: Path
@@ -33,6 +33,7 @@ class Sample:
     names: tuple[str, ...]
     askable: np.ndarray
     absent: tuple[str, ...]
+    crowd: np.ndarray
 
 
 def read_folder(folder: Path) -> list[Sample]:
@@ -55,7 +56,11 @@ def read_folder(folder: Path) -> list[Sample]:
 def _sample(folder: Path, image: dict[str, Any], things: Sequence[dict[str, Any]], names: dict[int, str]) -> Sample:
     size = image["height"], image["width"]
     dense = np.array([_decode(thing["segmentation"], size) for thing in things]).reshape(-1, *size)
-    askable = [bool(thing.get("askable", _across(thing) >= MIN_ACROSS and not thing["iscrowd"])) for thing in things]
+    crowd = [bool(thing.get("iscrowd")) for thing in things]
+    askable = [
+        bool(thing.get("askable", _across(thing) >= MIN_ACROSS and not group))
+        for thing, group in zip(things, crowd, strict=True)
+    ]
     present = {names[thing["category_id"]] for thing in things}
     absent = image["absent"] if "absent" in image else _absent(image["id"], sorted(set(names.values()) - present))
     said = tuple(names[thing["category_id"]] for thing in things)
@@ -65,6 +70,7 @@ def _sample(folder: Path, image: dict[str, Any], things: Sequence[dict[str, Any]
         said,
         np.array(askable, bool),
         tuple(absent),
+        np.array(crowd, bool),
     )
 
 

@@ -40,7 +40,7 @@ def overlay(result: Result, *, opacity: float = 0.5, labels: bool = True) -> PIL
         pen, font = ImageDraw.Draw(picture), _load_font(15 * unit)
         for row in backwards:
             x, y = (int(v) for v in result.masks.boxes[row, :2])
-            words = f"{_shorten(result.texts[row])} {result.probability[row]:.2f}"
+            words = f"{_shorten(result.texts[row])} {result.score[row]:.2f}"
             _write(pen, (x, y), words, font, _colour(row))
         if result.unanswered or not len(result):
             words = "nothing matches: " + ", ".join(_shorten(text) for text in result.unanswered)

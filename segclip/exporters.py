@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -59,6 +60,7 @@ def to_record(result: Result) -> dict[str, Any]:
         "image": result.image.source,
         "size": list(result.image.size),
         "asked": list(result.asked),
+        "reasons": list(result.reasons),
         "threshold": _digits(result.threshold),
         "rows": rows,
     }
@@ -124,7 +126,7 @@ def _write_coco(result: Result, path: Path) -> list[Path]:
             "area": int(result.masks.areas[row]),
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "iscrowd": 0,
-            "score": _digits(result.probability[row]),
+            "score": _digits(result.score[row]),
         }
         annotations.append(annotation)
     image = {"id": 1, "file_name": Path(result.image.source).name, "width": width, "height": height}
@@ -145,8 +147,8 @@ def _numbered(path: Path, row: int) -> Path:
     return path.with_name(f"{path.stem}.{row:02d}.png")
 
 
-def _digits(value: Any) -> float:
-    return round(float(value), 6)
+def _digits(value: Any) -> float | None:
+    return None if math.isnan(value) else round(float(value), 6)  # JSON has no NaN
 
 
 def _to_json(record: dict[str, Any]) -> bytes:

@@ -4,42 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
-from . import images, registry, templates, weights
-from .crops import POLICIES, CropPolicy
-from .encoders import ENCODERS, Encoder
-from .errors import BadPrompt, UnknownName, Unsupported
-from .proposers import PROPOSERS, Proposer, loader_of
+from . import images, templates
+from .encoders import Encoder
+from .errors import BadPrompt
+from .positions import Position, parse
+from .proposers import Proposer
 from .scoring import CropScorer, embed_texts, similarity
 from .selection import Selection, probabilities, select, weigh
-from .types import Array, Everything, Prompt, Regions, Result
-
-PRESETS: dict[str, tuple[str, str]] = {
-    "mini": ("mini-fastsam", "mini-clip"),
-    "photo": ("fastsam-s", "ViT-B-32/datacomp_xl_s13b_b90k"),
-    "photo-large": ("fastsam-x", "ViT-B-16/datacomp_xl_s13b_b90k"),
-}
+from .types import Array, Boxes, Everything, Masks, Prompt, Regions, Result
 
 MAX_TEXT = 1000  # characters; encoders read fewer, and tell where they stop
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """Say what loading may do.
-
-    offline: forbid the network, for this whole process. trust: load pickled weights that no manifest vouches for.
-    """
-
-    offline: bool = False
-    trust: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,16 +34,37 @@ class Segmenter:
     def __call__(
         self,
         source: images.Source,
-        texts: str | Sequence[str],
+        texts: str | Sequence[str] | None = None,
         prompt: Prompt = Everything(),
         *,
         negatives: str | Sequence[str] = (),
         backgrounds: str | Sequence[str] | None = None,
         selection: Selection = Selection(),
     ) -> Result:
-        """Answer texts about a picture in one go; ``regions`` and ``rank`` are its halves."""
+        """Answer texts about a picture in one go; ``regions`` and ``rank`` are its halves, ``pick`` does without texts.
+
+        With texts and points the clicked object is asked about; see ``Everything`` for texts inside boxes.
+        """
+        if texts is None:
+            return self.pick(source, prompt)
         regions = self.regions(source, prompt)
         return self.rank(regions, texts, negatives=negatives, backgrounds=backgrounds, selection=selection)
+
+    def pick(self, source: images.Source, prompt: Prompt, *, max_pixels: int = images.MAX_PIXELS) -> Result:
+        """Cut out what points or boxes show, without words or an encoder: box by box, or a click's masks best first.
+
+        Raises BadImage, and BadPrompt for neither points nor boxes.
+        """
+        if isinstance(prompt, Everything):
+            raise BadPrompt("neither a text nor a place was given; say what to look for, or give points or boxes")
+        image = images.load(source, max_pixels=max_pixels)
+        proposals = self.proposer.decode(self.proposer.encode(image), prompt)
+        names = [f"box {row + 1}" if isinstance(prompt, Boxes) else "point" for row in range(len(proposals))]
+        kept = np.flatnonzero(proposals.masks.areas > 0)
+        regions = Regions(image, proposals[kept], np.zeros((len(kept), 0), np.float32))
+        unknown = np.full(len(kept), np.nan, np.float32)
+        asked = tuple(names) if isinstance(prompt, Boxes) else ("point",)
+        return Result(regions, tuple(names[row] for row in kept), unknown, unknown, asked, 0.0)
 
     def regions(
         self, source: images.Source, prompt: Prompt = Everything(), *, max_pixels: int = images.MAX_PIXELS
@@ -98,49 +100,53 @@ class Segmenter:
         asked, ruled_out = unique(texts), unique(negatives)
         if both := set(asked) & set(ruled_out):
             raise BadPrompt(f"{min(both)!r} is both asked for and ruled out; drop one of them")
+        places = [parse(text) for text in asked]
+        heads = [place.head if place else text for text, place in zip(asked, places, strict=True)]
         others = [*ruled_out, *unique(serving.backgrounds if backgrounds is None else backgrounds)]
-        embedded = embed_texts(self.encoder, [*asked, *others], _sentences(templates, serving.templates))
+        embedded = embed_texts(self.encoder, [*heads, *others], _sentences(templates, serving.templates))
         cosine = similarity(regions.embeddings, embedded)  # (N, T + K)
-        probability = _compete(cosine, asked, others, self.encoder.logit_scale)  # (N, T)
+        probability = _compete(cosine, heads, others, self.encoder.logit_scale)  # (N, T)
         probability = weigh(probability, regions.proposals.quality, serving.quality_weight)
         probability[~regions.embeddings.any(axis=1)] = 0  # too small to be looked at
-        return _answer(regions, asked, cosine, probability, selection=selection, threshold=serving.threshold)
+        threshold = serving.threshold if selection.threshold is None else selection.threshold
+        answers = [
+            _choose(_Candidates(p, cosines, regions.masks), place, selection=selection, threshold=threshold)
+            for p, cosines, place in zip(probability.T, cosine.T[: len(asked)], places, strict=True)
+        ]
+        return _result(regions, asked, cosine, probability, answers, threshold)
+
+    def like(self, regions: Regions, example: Regions, *, selection: Selection = Selection()) -> Result:
+        """Find everything that looks like an example: its best region's embedding is the query, no text is read.
+
+        example: what ``regions(source, Points(...))`` gave. The cosine stands for the probability, ``serving.likeness``
+        for the threshold. Raises BadPrompt when the example is empty.
+        """
+        seen = np.flatnonzero(example.embeddings.any(axis=1))
+        if not len(seen):
+            raise BadPrompt("there is nothing at the example's place to compare with; click on an object")
+        least = self.encoder.serving.likeness
+        cosine = similarity(regions.embeddings, example.embeddings[seen[:1]])  # (N, 1)
+        likeness = cosine.clip(0).astype(np.float64)
+        rows = select(likeness[:, 0], cosine[:, 0], regions.masks, selection=selection, threshold=least)
+        threshold = least if selection.threshold is None else selection.threshold
+        return _result(regions, ("like this",), cosine, likeness, [_Answer(rows)], threshold)
 
 
-def load(
-    proposer: str = "mini",
-    encoder: str | None = None,
-    *,
-    device: str = "auto",
-    policy: str | CropPolicy | None = None,
-    options: LoadOptions = LoadOptions(),
-) -> Segmenter:
-    """Load a preset, or a proposer and an encoder by name; either may be a preset, for its part, or ``file:PATH``.
+@dataclass(frozen=True, eq=False)
+class _Candidates:
+    """Hold what one text thinks of N regions."""
 
-    proposer: also NAME/file:PATH, where the file's own name doesn't tell what it is. device: "auto" (CUDA, then Apple's
-    MPS, then the CPU) or a name of torch's. policy: how regions are shown to the encoder; None takes the one stored
-    with it. Raises UnknownName, WeightsMissing, WeightsCorrupt or Unsupported.
-    """
-    names = pair(proposer, encoder)
-    chosen = registry.choose(POLICIES, policy, "crop policy") if isinstance(policy, str) else policy
-    if options.offline:
-        weights.set_offline()
-    source = _source(names[0], trust=options.trust)  # before torch is imported: what is missing is told soon
-    place = _device(device)
-    log.info("loading %s and %s on %s", *names, place)
-    finder = _open_proposer(source, place)
-    reader = _open_encoder(names[1], place, options.trust)
-    return Segmenter(finder, reader, CropScorer(reader, chosen))
+    probability: Array
+    similarity: Array
+    masks: Masks
 
 
-def pair(proposer: str, encoder: str | None) -> tuple[str, str]:
-    """Spell a preset, or a proposer and an encoder, out as the names of a proposer and an encoder."""
-    if encoder is None:
-        if proposer.partition("/")[0] in _names("proposer") or proposer.startswith("file:"):
-            raise UnknownName(f"{proposer!r} needs an encoder beside it; or take a preset: {', '.join(PRESETS)}")
-        return registry.choose(PRESETS, proposer, "preset")
-    own = (proposer, encoder)
-    return PRESETS.get(proposer, own)[0], PRESETS.get(encoder, own)[1]
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """Hold the rows that answer a text, best first, and why a word of place or size chose them."""
+
+    rows: Array
+    reason: str = ""
 
 
 def unique(texts: str | Sequence[str]) -> tuple[str, ...]:
@@ -176,80 +182,35 @@ def _compete(cosine: Array, asked: Sequence[str], others: Sequence[str], logit_s
     return table
 
 
-def _answer(
+def _choose(candidates: _Candidates, place: Position | None, *, selection: Selection, threshold: float) -> _Answer:
+    """Choose the rows of one text; a word of place or size chooses among all that answer the rest of it."""
+    p, cosine, masks = candidates.probability, candidates.similarity, candidates.masks
+    if place is None:
+        return _Answer(select(p, cosine, masks, selection=selection, threshold=threshold))
+    every = replace(selection, best=False, top_k=None)
+    rows = select(p, cosine, masks, selection=every, threshold=threshold)
+    if selection.best and not len(rows):
+        rows = select(p, cosine, masks, selection=selection, threshold=threshold)
+    return _Answer(rows[place.choose(masks[rows])], place.reason(len(rows)))
+
+
+def _result(
     regions: Regions,
     asked: tuple[str, ...],
     cosine: Array,
     probability: Array,
-    *,
-    selection: Selection,
+    answers: Sequence[_Answer],
     threshold: float,
 ) -> Result:
-    rows = [
-        select(p, cosines, regions.masks, selection=selection, threshold=threshold)
-        for p, cosines in zip(probability.T, cosine.T[: len(asked)], strict=True)
-    ]
-    columns = np.repeat(np.arange(len(asked)), [len(chosen) for chosen in rows])
-    flat = np.concatenate([np.zeros(0, np.int64), *rows])
+    columns = np.repeat(np.arange(len(asked)), [len(answer.rows) for answer in answers])
+    flat = np.concatenate([np.zeros(0, np.int64), *(answer.rows for answer in answers)])
     return Result(
         regions[flat],
         tuple(asked[column] for column in columns),
         cosine[flat, columns],
         probability[flat, columns].astype(np.float32),
         asked,
-        threshold if selection.threshold is None else selection.threshold,
+        threshold,
         tuple(float(column.max(initial=0)) for column in probability.T),
+        tuple(answer.reason for answer in answers),
     )
-
-
-def _device(name: str) -> str:
-    import torch  # here, so that importing segclip stays light
-
-    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    here = [*["cuda"][: len(gpus)], *gpus, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
-    if name == "auto":
-        return here[0]
-    if name not in here:
-        raise Unsupported(f"device {name!r} is not available here; choose one of auto, {', '.join(here)}")
-    return name
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Say what makes a proposer: its loader, its weights, and the loader's own settings."""
-
-    loader: str
-    path: Path
-    settings: dict[str, Any]
-
-
-def _source(name: str, *, trust: bool) -> _Source:
-    """Find a proposer by the manifest's name, by ``file:PATH``, or by NAME/file:PATH, weights of that name's kind."""
-    known, slash, own = name.partition("/file:")
-    if name.startswith("file:"):
-        path = weights.locate(name, trust=trust)
-        loader, options = loader_of(path), dict[str, Any]()
-    else:
-        loader = registry.choose(_names("proposer"), known, "proposer")
-        path = weights.locate(f"file:{own}" if slash else known, trust=trust)
-        options = dict(weights.entry_of(known).options)
-    return _Source(loader, path, options | ({"trust": trust} if loader == "fastsam" else {}))
-
-
-def _open_proposer(source: _Source, device: str) -> Proposer:
-    make = registry.resolve(PROPOSERS, source.loader, "proposer loader")
-    opened: Proposer = make(source.path, device=device, **source.settings)
-    return opened
-
-
-def _open_encoder(name: str, device: str, trust: bool) -> Encoder:
-    from .encoders.openclip import OpenClipOptions  # here, because it imports torch
-
-    make = registry.resolve(ENCODERS, _names("encoder").get(name, "openclip"), "encoder loader")
-    opened: Encoder = make(name, device=device, options=OpenClipOptions(trust=trust))
-    return opened
-
-
-def _names(kind: str) -> dict[str, str]:
-    """Give the manifest's names of a kind with the loader of each."""
-    return {name: entry.loader for name, entry in weights.manifest().items() if entry.kind == kind}

@@ -93,7 +93,7 @@ def _wholes(masks: Masks, probability: Array, containment: float) -> Array:
     """
     areas, shared = masks.areas, masks.intersections(masks)
     inside = (shared >= containment * areas[:, None]) & (areas[None, :] > areas[:, None])  # (N, N) row i is inside j
-    likely = np.clip(probability, 1e-15, 1 - 1e-15)
+    likely = np.clip(probability.astype(np.float64), 1e-15, 1 - 1e-15)
     odds = np.log(likely / (1 - likely))
     as_good = odds[None, :] >= odds[:, None] - _ABOUT_EQUAL  # (N, N) j answers about as well as i, or better
     members = inside & as_good & as_good.T

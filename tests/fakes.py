@@ -6,16 +6,18 @@ share of each colour in it and a text by the colour words it holds, so "a red sq
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 
 from segclip.crops import POLICIES
 from segclip.encoders import Serving
 from segclip.errors import Unsupported
-from segclip.types import Array, Boxes, Image, Masks, Points, Prompt, Proposals
+from segclip.proposers.space import keep_within
+from segclip.types import Array, Boxes, Everything, Image, Masks, Points, Prompt, Proposals
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "background": (255, 255, 255),
@@ -44,7 +46,7 @@ def paint(*shapes: tuple[str, tuple[int, int, int, int]], size: tuple[int, int] 
 
 @dataclass
 class FakeProposer:
-    """Propose one mask for each colour but white; boxes cut the colours inside them, points keep the masks they hit."""
+    """Propose one mask for each piece of a colour but white; boxes cut what is inside, points keep what they hit."""
 
     encoded: int = 0
 
@@ -55,14 +57,22 @@ class FakeProposer:
 
     def decode(self, features: Any, prompt: Prompt) -> Proposals:
         """Answer a prompt from the colours."""
+        prompt.check(features.shape)
         if isinstance(prompt, Boxes):
             return _proposals(np.stack([_inside(features, box) for box in prompt.xyxy]))
-        masks = np.stack([features == colour for colour in range(1, len(COLOURS))])
-        masks = masks[masks.any(axis=(1, 2))]
+        masks = np.array(list(_pieces(features)), bool).reshape(-1, *features.shape)
+        if isinstance(prompt, Everything):
+            return keep_within(_proposals(masks), prompt)
         if isinstance(prompt, Points):
             xs, ys = prompt.xy.astype(int).T
             masks = masks[(masks[:, ys, xs] == prompt.labels.astype(bool)).all(axis=1)]
         return _proposals(masks)
+
+
+def _pieces(features: Array) -> Iterator[Array]:
+    for colour in range(1, len(COLOURS)):
+        count, labels = cv2.connectedComponents((features == colour).astype(np.uint8))
+        yield from (labels == piece for piece in range(1, count))
 
 
 def _inside(features: Array, box: Array) -> Array:

@@ -19,26 +19,26 @@ PARTS = ("segclip", "train", "app")
 
 # A module may import its own layer and those below. A new module is added here on purpose.
 LAYERS: dict[str, int] = {
-    **dict.fromkeys(("errors", "imports", "masks", "types"), 0),
-    **dict.fromkeys(("images", "crops", "selection", "templates", "metrics", "drawing", "registry"), 1),
+    **dict.fromkeys(("errors", "imports", "masks", "prompts", "types"), 0),
+    **dict.fromkeys(("images", "crops", "positions", "selection", "templates", "metrics", "drawing", "registry"), 1),
     **dict.fromkeys(("cache", "downloads", "weights"), 1),
     **dict.fromkeys(("proposers", "encoders"), 2),
     **dict.fromkeys(("scoring",), 3),
-    **dict.fromkeys(("pipeline", "zeroshot", "search", "exporters", "datasets"), 4),
-    **dict.fromkeys(("batch", "evaluate"), 5),
-    **dict.fromkeys(("cli", "cli_evaluate", "cli_weights", "__main__", "__init__"), 6),
+    **dict.fromkeys(("loading", "pipeline", "zeroshot", "search", "exporters", "datasets"), 4),
+    **dict.fromkeys(("batch", "clicks", "evaluate", "recall"), 5),
+    **dict.fromkeys(("cli", "cli_evaluate", "cli_options", "cli_weights", "__main__", "__init__"), 6),
 }
 TRAIN_MAY_IMPORT = {"types", "images", "crops", "errors", "proposers", "encoders", "scoring", "templates"}
-TRAIN_MAY_IMPORT |= {"datasets", "metrics", "weights", "drawing", "pipeline", "evaluate", "selection"}
+TRAIN_MAY_IMPORT |= {"datasets", "metrics", "weights", "drawing", "loading", "pipeline", "evaluate", "selection"}
 
 # Packages of others: where the everyday ones may not be imported, and where alone the rest may.
 NOT_WELCOME: dict[str, set[str]] = {
     "numpy": {"errors"},
-    "PIL": {"errors", "masks", "types"},
-    "cv2": {"errors", "masks", "types", "app"},
+    "PIL": {"errors", "masks", "prompts", "types"},
+    "cv2": {"errors", "masks", "prompts", "types", "app"},
 }
 HOMES: dict[str, set[str]] = {
-    "torch": {"proposers", "encoders", "train", "pipeline"},  # pipeline picks the device
+    "torch": {"proposers", "encoders", "train", "loading"},  # loading picks the device
     "torchvision": {"proposers", "encoders", "train"},
     "ultralytics": {"proposers", "train"},
     "segment_anything": {"proposers"},
@@ -48,16 +48,16 @@ HOMES: dict[str, set[str]] = {
     "safetensors": {"proposers", "encoders", "train"},
     "huggingface_hub": {"encoders", "downloads"},
     "filelock": {"downloads"},
-    "pycocotools": {"exporters", "datasets", "train"},
+    "pycocotools": {"exporters", "datasets", "recall", "train"},
     "rich": {"cli", "cli_weights", "downloads"},
-    "typer": {"cli", "cli_evaluate", "cli_weights", "train"},
+    "typer": {"cli", "cli_evaluate", "cli_options", "cli_weights", "train"},
     "emoji": {"train"},
     "lancedb": {"search"},
     "ray": {"batch"},
     "streamlit": {"app"},
 }
 HEAVY = {"torch", "torchvision", "ultralytics", "open_clip", "timm", "cv2", "PIL", "pycocotools", "streamlit", "typer"}
-MANY_OPTIONS = {"cli.py", "cli_weights.py"}  # a command's parameters are its flags
+MANY_OPTIONS = {"cli_options.py", "cli_weights.py"}  # a command's parameters are its flags
 
 
 def sources(*parts: str) -> list[Path]:

@@ -24,7 +24,8 @@ from segclip.crops import View, cut
 from segclip.datasets import Sample, read_folder
 from segclip.encoders import Serving
 from segclip.evaluate import Report, evaluate_text
-from segclip.pipeline import Segmenter, load
+from segclip.loading import load
+from segclip.pipeline import Segmenter
 from segclip.scoring import embed_texts, unit
 from segclip.types import Masks
 

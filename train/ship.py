@@ -15,7 +15,8 @@ import typer
 from segclip.datasets import read_folder
 from segclip.drawing import contact_sheet, overlay
 from segclip.evaluate import evaluate_text
-from segclip.pipeline import Segmenter, load
+from segclip.loading import load
+from segclip.pipeline import Segmenter
 from segclip.selection import Selection
 from segclip.weights import describe
 

@@ -22,7 +22,8 @@ class Serving:
     policy: how regions are shown to it. templates: sentences with ``{}`` a text is put in. backgrounds: texts every
     text competes with. threshold: the probability a region must reach. calibrated: whether that threshold was measured
     on this checkpoint; the defaults, meant for CLIPs trained on photographs, were not. quality_weight: how much the
-    proposer's quality counts, see ``selection.weigh``; 0 is not at all.
+    proposer's quality counts, see ``selection.weigh``; 0 is not at all. likeness: the cosine two regions of one kind
+    reach.
     """
 
     policy: CropPolicy = POLICIES["default"]
@@ -31,6 +32,7 @@ class Serving:
     threshold: float = 0.5
     calibrated: bool = False
     quality_weight: float = 0.0
+    likeness: float = 0.8
 
     def to_dict(self) -> dict[str, Any]:
         """Give what JSON can hold and ``from_dict`` reads."""

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import segclip
 from segclip.cli import app
-from segclip.pipeline import LoadOptions
+from segclip.loading import LoadOptions
 from segclip.proposers.fastsam import FastSAM, FastSAMOptions
 from segclip.selection import Selection
 from segclip.types import Boxes, Points

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from PIL import Image as Pillow
 from typer.testing import CliRunner
 
 import segclip
-from segclip import cli, exporters, images, pipeline, weights
+from segclip import cli, cli_options, exporters, images, loading, weights
 from segclip.pipeline import Segmenter
 from segclip.scoring import CropScorer
 from segclip.selection import Selection
@@ -42,7 +43,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
         reader = FakeEncoder()
         return Segmenter(FakeProposer(), reader, CropScorer(reader))
 
-    monkeypatch.setattr(pipeline, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     return asked
 
 
@@ -79,6 +80,55 @@ def test_nothing_found_is_said_plainly_and_is_no_error(folder: Path) -> None:
     assert outcome.stdout.startswith("nothing here matches 'a yellow banana' (best 0.")
     assert "threshold 0.60)" in outcome.stdout
     assert written(folder) == ["desk.json", "desk.overlay.png"]
+
+
+@pytest.mark.usefixtures("loads", "folder")
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [
+        (["--point", "20,20"], [("point", [10, 10, 50, 50])]),
+        (
+            ["--box", "0,0,55,55", "--box", "100,50,160,120"],
+            [("box 1", [10, 10, 50, 50]), ("box 2", [110, 60, 150, 110])],
+        ),
+        (["red", "blue", "--box", "0,0,55,55"], [("red", [10, 10, 50, 50])]),
+        (["red", "blue", "--point", "20,20,0"], [("blue", [110, 60, 150, 110])]),
+        (["red", "blue", "--point", "120,80"], [("blue", [110, 60, 150, 110])]),
+        (["--like", "20,20"], [("like this", [10, 10, 50, 50])]),
+    ],
+)
+def test_places_are_asked_about_alone_and_with_texts(options: list[str], rows: list[tuple[str, list[int]]]) -> None:
+    outcome = run("segment", "desk.png", *options, "--json")
+    assert outcome.exit_code == 0, outcome.output
+    record = json.loads(outcome.stdout)
+    assert [(row["text"], row["box"]) for row in record["rows"]] == rows
+    if "red" not in options and "--like" not in options:
+        assert {row["probability"] for row in record["rows"]} == {None}
+
+
+@pytest.mark.usefixtures("loads", "folder")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "neither a text nor a place"),
+        (["--point", "500,20"], r"x must lie in \[0, 160\)"),
+        (["--point", "nan,20"], "finite"),
+        (["--point", "20"], "takes 2 or 3 numbers"),
+        (["--point", "20,20,2"], "one 0 or 1"),
+        (["--point", "x,y"], "takes 2 or 3 numbers"),
+        (["--box", "10,10,500,20"], r"x must lie in \[0, 160\]"),
+        (["--box", "50,10,10,20"], "x1 < x2"),
+        (["--box", "1,2,3"], "takes 4 numbers"),
+        (["--point", "20,20", "--box", "0,0,9,9", "--box", "20,20,30,30"], "one box"),
+        (["--like", "155,5"], "nothing at the example's place"),
+        (["second from the right"], "not what"),
+    ],
+)
+def test_a_bad_place_is_refused_with_what_is_allowed(options: list[str], message: str) -> None:
+    outcome = run("segment", "desk.png", *options)
+    assert outcome.exit_code == 2
+    assert re.search(message, outcome.stderr)
+    assert outcome.stderr.count("\n") == 1
 
 
 @pytest.mark.usefixtures("loads", "folder")
@@ -136,11 +186,11 @@ def test_models_are_named_by_preset_and_by_part(loads: list[tuple[object, ...]])
     )
     run("segment", "desk.png", "red", "--proposer", "file:own.pt", "--encoder", "ViT-B-16/file:own.safetensors")
     run("segment", "desk.png", "red", "--preset", "photo", "--proposer", "fastsam-x")
-    plain = pipeline.LoadOptions()
+    plain = loading.LoadOptions()
     assert loads == [
-        (*pipeline.PRESETS["photo"], "cpu", "tight", pipeline.LoadOptions(offline=True, trust=True)),
+        (*loading.PRESETS["photo"], "cpu", "tight", loading.LoadOptions(offline=True, trust=True)),
         ("file:own.pt", "ViT-B-16/file:own.safetensors", "auto", None, plain),
-        ("fastsam-x", pipeline.PRESETS["photo"][1], "auto", None, plain),
+        ("fastsam-x", loading.PRESETS["photo"][1], "auto", None, plain),
     ]
 
 
@@ -203,18 +253,18 @@ def test_ctrl_c_gives_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "load", interrupt)
+    monkeypatch.setattr(loading, "load", interrupt)
     outcome = run("segment", "desk.png", "red")
     assert outcome.exit_code == 130
     assert "Traceback" not in outcome.output
 
 
 def test_the_formats_and_defaults_of_the_command_are_the_librarys() -> None:
-    assert set(cli.FORMATS) == set(exporters.WRITERS)
-    assert cli.Asked.max_pixels == images.MAX_PIXELS
-    assert cli.Choice().selection() == Selection()
-    assert cli.Choice(nms=0.1, keep_parts=True).selection() == Selection(nms=0.1, containment=None)
-    for preset in pipeline.PRESETS:
+    assert set(cli_options.FORMATS) == set(exporters.WRITERS)
+    assert cli_options.Asked.max_pixels == images.MAX_PIXELS
+    assert cli_options.Choice().selection() == Selection()
+    assert cli_options.Choice(nms=0.1, keep_parts=True).selection() == Selection(nms=0.1, containment=None)
+    for preset in loading.PRESETS:
         assert preset in run("segment", "--help").stdout
 
 
@@ -289,7 +339,7 @@ def test_real_models_of_ones_own_answer_end_to_end_and_offline(folder: Path) -> 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_a_real_interrupt_leaves_no_traceback(folder: Path) -> None:
-    code = "import time, segclip.pipeline as p; p.load = lambda *a, **k: (print('ready', flush=True), time.sleep(60)); "
+    code = "import time, segclip.loading as p; p.load = lambda *a, **k: (print('ready', flush=True), time.sleep(60)); "
     code += "from segclip.cli import app; app(['segment', 'desk.png', 'red'])"
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,

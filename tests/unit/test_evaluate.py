@@ -27,7 +27,7 @@ def sample_of(folder: Path, picture: Image, boxes: dict[str, tuple[int, int, int
     PIL.Image.fromarray(picture.pixels).save(path)
     windows = [(x1, y1, np.ones((y2 - y1, x2 - x1), bool)) for x1, y1, x2, y2 in boxes.values()]
     masks = Masks.from_windows(windows, picture.size)
-    return Sample(path, masks, tuple(boxes), np.ones(len(boxes), bool), absent)
+    return Sample(path, masks, tuple(boxes), np.ones(len(boxes), bool), absent, np.zeros(len(boxes), bool))
 
 
 def test_right_answers_and_silence_are_counted(segmenter: Segmenter, picture: Image, tmp_path: Path) -> None:

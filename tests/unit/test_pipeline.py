@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 import segclip
-from segclip import pipeline, weights
+from segclip import loading, weights
 from segclip.crops import POLICIES
 from segclip.errors import BadImage, BadPrompt, UnknownName, Unsupported
-from segclip.pipeline import PRESETS, Segmenter, load, pair, unique
+from segclip.loading import PRESETS, load, pair
+from segclip.pipeline import Segmenter, unique
 from segclip.scoring import CropScorer
 from segclip.selection import Selection
 from segclip.types import Boxes, Image, Masks, Points, Proposals, Regions
@@ -50,6 +51,56 @@ def test_each_text_has_its_own_rows_in_the_order_asked(segmenter: Segmenter, pic
     assert result.unanswered == ("a yellow thing",)
     assert result.asked == ("blue", "a yellow thing", "green")
     assert [round(nearest) for nearest in result.nearest] == [1, 0, 1]
+
+
+def test_a_word_of_place_chooses_among_what_answers_and_says_why(segmenter: Segmenter) -> None:
+    three = paint(
+        ("red", (10, 10, 30, 30)), ("blue", (5, 60, 20, 70)), ("red", (60, 50, 90, 90)), ("red", (110, 20, 140, 40))
+    )
+    texts = [
+        "the left red box",
+        "second red box from the left",
+        "the biggest red box",
+        "red box",
+        "third blue from the left",
+    ]
+    result = segmenter(three, texts)
+    boxes = dict(zip(result.texts[:3], result.masks.boxes.tolist(), strict=False))
+    assert boxes["the left red box"] == [10, 10, 30, 30]
+    assert boxes["second red box from the left"] == boxes["the biggest red box"] == [60, 50, 90, 90]
+    assert result.texts.count("red box") == 3
+    assert result.unanswered == ("third blue from the left",)
+    assert result.reasons[:2] == ("leftmost of 3 found for 'red box'", "second from the left of 3 found for 'red box'")
+    assert result.reasons[3] == ""
+
+
+def test_texts_without_such_words_are_answered_bit_for_bit_alike(segmenter: Segmenter, picture: Image) -> None:
+    regions = segmenter.regions(picture)
+    alone, among = segmenter.rank(regions, "red"), segmenter.rank(regions, ["red", "the left blue box"])
+    rows = [row for row, text in enumerate(among.texts) if text == "red"]
+    assert among[rows].probability.tobytes() == alone.probability.tobytes()
+    assert among[rows].similarity.tobytes() == alone.similarity.tobytes()
+    assert among[rows].masks.boxes.tolist() == alone.masks.boxes.tolist()
+
+
+def test_everything_like_a_clicked_object_is_found_without_a_text(segmenter: Segmenter, encoder: FakeEncoder) -> None:
+    image = paint(("red", (10, 10, 30, 30)), ("blue", (60, 50, 90, 90)), ("red", (110, 20, 140, 60)))
+    example = segmenter.regions(image, Points([(15, 15)]))
+    result = segmenter.like(segmenter.regions(image), example)
+    assert sorted(result.masks.boxes.tolist()) == [[10, 10, 30, 30], [110, 20, 140, 60]]
+    assert result.texts == ("like this", "like this")
+    assert not encoder.texts_seen
+
+
+def test_a_place_alone_needs_no_encoder(segmenter: Segmenter, encoder: FakeEncoder, picture: Image) -> None:
+    result = segmenter(picture, prompt=Boxes([(0, 0, 55, 55), (150, 0, 160, 10)]))
+    assert result.texts == ("box 1",)
+    assert result.unanswered == ("box 2",)
+    assert result.masks.boxes.tolist() == [[10, 10, 50, 50]]
+    assert np.isnan(result.probability).all()
+    assert result.score.tolist() == result.quality.tolist()
+    assert not encoder.crops_seen
+    assert not encoder.texts_seen
 
 
 def test_one_region_may_answer_two_texts(segmenter: Segmenter, picture: Image) -> None:
@@ -259,5 +310,5 @@ def test_ranking_stays_quick_with_many_regions(segmenter: Segmenter, encoder: Fa
     assert perf_counter() - start < 0.5  # a ceiling for any machine; benchmarks measure
 
 
-def test_pipeline_is_what_the_package_shows() -> None:
-    assert segclip.load is pipeline.load
+def test_loading_is_what_the_package_shows() -> None:
+    assert segclip.load is loading.load

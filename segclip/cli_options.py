@@ -1,0 +1,184 @@
+"""The options of the ``segclip`` command, grouped in dataclasses that turn them into the library's terms."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, dataclass, fields, replace
+from functools import wraps
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from .errors import BadPrompt
+
+if TYPE_CHECKING:
+    from .pipeline import Segmenter
+    from .selection import Selection
+    from .types import Prompt
+
+OUT = Path("segclip-out")
+FORMATS = {"overlay": "overlay.png", "png": "mask.png", "cutout": "cutout.png", "json": "json", "coco": "coco.json"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is looked for, and where."""
+
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture.", show_default=False)]
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TEXT]...", help="What to find, such as 'a red apple' or 'the left mug'."),
+    ] = None
+    points: Annotated[
+        list[str] | None,
+        typer.Option("--point", metavar="X,Y[,0]", help="Click on the object; with ,0 on what it is not; repeatable."),
+    ] = None
+    boxes: Annotated[
+        list[str] | None,
+        typer.Option("--box", metavar="X1,Y1,X2,Y2", help="Box around an object, or to search in; repeatable."),
+    ] = None
+    like: Annotated[
+        str | None, typer.Option(metavar="X,Y", help="Find everything like what is at this place, without a text.")
+    ] = None
+    negatives: Annotated[
+        list[str] | None, typer.Option("--not", metavar="TEXT", help="What it is not; repeatable.")
+    ] = None
+    backgrounds: Annotated[
+        list[str] | None,
+        typer.Option("--background", metavar="TEXT", help="Replace the encoder's backgrounds; repeatable."),
+    ] = None
+    templates: Annotated[str | None, typer.Option(help="Sentences a text is put in: a set's name or a file.")] = None
+    max_pixels: Annotated[int, typer.Option(help="Largest picture that is read.", min=1)] = 100_000_000
+
+    def prompt(self) -> Prompt:
+        """Say where to look; with texts, boxes are searched and background clicks are left out."""
+        from .types import Boxes, Everything, Points
+
+        clicks = [numbers("--point", value, (2, 3)) for value in self.points or ()]
+        boxes = [numbers("--box", value, (4,)) for value in self.boxes or ()]
+        labels = [click[2] if len(click) == 3 else 1 for click in clicks]
+        if clicks and (any(labels) or not self.texts):
+            return Points([click[:2] for click in clicks], labels, box=boxes or None)
+        if boxes and not self.texts:
+            return Boxes(boxes)
+        return Everything(boxes or None, [click[:2] for click in clicks] or None)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which regions are kept; see ``selection.Selection``."""
+
+    threshold: Annotated[
+        float | None, typer.Option(help="Probability to reach; stored with the encoder if left out.")
+    ] = None
+    top_k: Annotated[int | None, typer.Option(help="At most this many for each text.")] = None
+    best: Annotated[bool, typer.Option("--best", help="The best one for each text, even below the threshold.")] = False
+    nms: Annotated[float, typer.Option(help="Mask IoU from which two regions are one.")] = 0.6
+    keep_parts: Annotated[bool, typer.Option("--keep-parts", help="Keep parts of a whole that matches too.")] = False
+    require: Annotated[bool, typer.Option("--require", help="Exit with 1 when a text matches nothing.")] = False
+
+    def selection(self) -> Selection:
+        """Put the options into the library's terms."""
+        from .selection import Selection
+
+        chosen = Selection(self.threshold, self.top_k, self.best, self.nms)
+        return replace(chosen, containment=None) if self.keep_parts else chosen
+
+
+@dataclass(frozen=True)
+class Models:
+    """Which models run, and where."""
+
+    preset: Annotated[str, typer.Option(help="Proposer and encoder by one name: mini, photo, photo-large.")] = "mini"
+    proposer: Annotated[str | None, typer.Option(help="Proposer instead of the preset's: a name or file:PATH.")] = None
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Encoder instead of the preset's: MODEL/TAG, MODEL/file:PATH, file:FOLDER, hf-hub:REPO."),
+    ] = None
+    policy: Annotated[str | None, typer.Option(help="How regions are shown to the encoder.")] = None
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto"
+    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False
+    trust: Annotated[bool, typer.Option("--trust", help="Load pickled weights the manifest doesn't know.")] = False
+
+    def load(self, output: Output) -> Segmenter:
+        """Load what was named."""
+        from . import loading, registry
+
+        proposer, encoder = registry.choose(loading.PRESETS, self.preset, "preset")
+        names = self.proposer or proposer, self.encoder or encoder
+        options = loading.LoadOptions(self.offline, self.trust)
+        with output.telling(f"loading {names[0]} and {names[1]}"):
+            return loading.load(*names, device=self.device, policy=self.policy, options=options)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is written and said."""
+
+    out: Annotated[Path | None, typer.Option(help=f"Folder for the files; {OUT} if left out.")] = None
+    format: Annotated[str, typer.Option(help=f"Files, by comma: {', '.join(FORMATS)}.")] = "overlay,png,cutout,json"
+    record: Annotated[bool, typer.Option("--json", help="Print the JSON record; files only with --out.")] = False
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what is loaded and how long it takes.")] = False
+
+    def targets(self, image: Path) -> dict[str, Path]:
+        """Give the path each format asked for is written to; raises UnknownName or BadPrompt before any work."""
+        from . import registry
+
+        folder = self.out or (None if self.record else OUT)
+        if folder is None:
+            return {}
+        if folder.exists() and not folder.is_dir():
+            raise BadPrompt(f"--out {folder} is a file; give a folder")
+        names = dict.fromkeys(name.strip() for name in self.format.split(","))
+        return {name: folder / f"{image.stem}.{registry.choose(FORMATS, name, 'format')}" for name in names}
+
+    @contextmanager
+    def telling(self, message: str) -> Iterator[None]:
+        """Say on a terminal what is being waited for, and how long it took."""
+        told = sys.stderr.isatty() and not self.record and not self.verbose
+        start = perf_counter()
+        if told:
+            typer.echo(f"{message} ...", nl=False, err=True)
+        yield
+        if told:
+            typer.echo(f" {perf_counter() - start:.1f} s", err=True)
+
+
+def grouped(verb: Callable[..., None]) -> Callable[..., None]:
+    """Spread a verb's dataclass parameters into the flat options typer reads."""
+    groups = {name: kind for name, kind in get_type_hints(verb).items() if name != "return"}
+    parameters = [parameter for kind in groups.values() for parameter in _parameters(kind)]
+
+    @wraps(verb)
+    def call(**values: Any) -> None:
+        verb(*(kind(**{field.name: values[field.name] for field in fields(kind)}) for kind in groups.values()))
+
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return call
+
+
+def _parameters(kind: Any) -> Iterator[inspect.Parameter]:
+    hints = get_type_hints(kind, include_extras=True)
+    for field in fields(kind):
+        default = inspect.Parameter.empty if field.default is MISSING else field.default
+        yield inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[field.name]
+        )
+
+
+def numbers(flag: str, value: str, counts: tuple[int, ...]) -> list[float]:
+    """Read numbers by comma; raises BadPrompt."""
+    try:
+        numbers = [float(part) for part in value.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in counts:
+        wanted = " or ".join(map(str, counts))
+        raise BadPrompt(f"{flag} takes {wanted} numbers by comma, in pixels, such as {flag} 120,80; got {value!r}")
+    return numbers

@@ -1,0 +1,128 @@
+"""Understand words of place and size: "the left mug", "second dog from the right", "biggest star", "cup at the top".
+
+Only when such a word is there is anything done: a text without one is ranked as ever. The rules are the superlatives of
+ReCLIP (Subramanian et al. 2022, https://arxiv.org/abs/2204.05991) on the regions that answer the rest of the text, made
+exact, and ordinals.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import BadPrompt
+from .types import Array, Masks
+
+_WORDS: dict[str, tuple[str, ...]] = {
+    "left": ("left", "leftmost", "left most", "left-most", "far left"),
+    "right": ("right", "rightmost", "right most", "right-most", "far right"),
+    "top": ("top", "topmost", "upper", "uppermost", "highest"),
+    "bottom": ("bottom", "bottommost", "lower", "lowermost", "lowest"),
+    "middle": ("middle", "center", "centre", "central"),
+    "biggest": ("biggest", "largest"),
+    "smallest": ("smallest", "tiniest", "littlest"),
+}
+_ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8}
+_ORDINALS |= {"1st": 1, "2nd": 2, "3rd": 3, "4th": 4, "5th": 5, "6th": 6, "7th": 7, "8th": 8}
+_NAMES = ("top hat", "left luggage", "right angle", "right anger bubble", "middle finger", "bottom bracket")
+_HANDED = {"hand", "arm", "leg", "foot", "eye", "ear", "wing", "shoe", "sock", "glove"}  # "the right hand" is a thing
+_SIDES = {"top": ("top", "upper"), "bottom": ("bottom", "lower"), "left": ("left",), "right": ("right",)}
+_WORDS |= {
+    f"{y} {x}": tuple(f"{a}{gap}{b}" for a in _SIDES[y] for b in _SIDES[x] for gap in (" ", "-"))
+    for y in ("top", "bottom")
+    for x in ("left", "right")
+}
+_KEY = {word: key for key, words in _WORDS.items() for word in words}
+
+
+def _any(words: object) -> str:
+    return "|".join(sorted((re.escape(str(word)) for word in words), key=len, reverse=True))  # type: ignore[attr-defined]
+
+
+_ENDS = _any(word for key in _SIDES for word in _WORDS[key])
+_PLACES = _any(word for key in _WORDS if key not in ("biggest", "smallest") for word in _WORDS[key])
+_NTH = _any(_ORDINALS)
+_PATTERNS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        # second mug from the left; mug, second from the left
+        rf"^(?:the\s+)?(?P<nth>{_NTH})(?:\s+(?P<head>.+?))?\s+from\s+(?:the\s+)?(?P<word>{_ENDS})$",
+        rf"^(?P<head>.+?),?\s+(?:the\s+)?(?P<nth>{_NTH})\s+from\s+(?:the\s+)?(?P<word>{_ENDS})$",
+        # the (second) biggest dog; the leftmost mug
+        rf"^(?:the\s+)?(?:(?P<nth>{_NTH})\s+)?(?P<word>{_any(_KEY)})\s+(?:of\s+the\s+)?(?P<head>.+)$",
+        # the mug on the left, the cup at the top, the star in the middle
+        rf"^(?P<head>.+?),?\s+(?:on|at|in|to|towards?)\s+the\s+(?:very\s+)?(?P<word>{_PLACES})(?:\s+side)?$",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Position:
+    """Hold what a text says about place or size.
+
+    head: the text without it. key: a key of _WORDS, such as left, top right or biggest. nth: 1 for the most so.
+    """
+
+    head: str
+    key: str
+    nth: int = 1
+
+    def choose(self, masks: Masks) -> Array:
+        """Give the rows that are meant, at most one: int64 (1,) or, where there are too few, (0,)."""
+        order = np.argsort(_measure(self.key, masks), kind="stable")
+        return order[self.nth - 1 : self.nth]
+
+    def reason(self, count: int) -> str:
+        """Say in words why a region was chosen among ``count``."""
+        nth = "" if self.nth == 1 else f"{next(word for word, n in _ORDINALS.items() if n == self.nth)} "
+        if self.key in ("biggest", "smallest"):
+            place = self.key
+        elif self.key in _SIDES:
+            place = f"from the {self.key}" if nth else f"{self.key}most"
+        else:
+            place = f"nearest to the {self.key}"
+        return f"{nth}{place} of {count} found for {self.head!r}"
+
+
+def parse(text: str) -> Position | None:
+    """Find a word of place or size in a text; None when there is none. Raises BadPrompt when it is all there is."""
+    if text.lower().removeprefix("the ").removeprefix("a ").startswith(_NAMES):
+        return None
+    for pattern in _PATTERNS:
+        if match := pattern.match(text.strip()):
+            found = match.groupdict()
+            if not found["head"]:
+                raise BadPrompt(f"{text!r} says where but not what; say for example 'second mug from the left'")
+            head = found["head"].removeprefix("the ").removeprefix("The ")
+            key = _KEY[found["word"].lower()]
+            if key in ("left", "right") and head.split()[0].lower() in _HANDED:
+                return None
+            return Position(head, key, _ORDINALS[found["nth"].lower()] if found.get("nth") else 1)
+    return None
+
+
+def _measure(key: str, masks: Masks) -> Array:
+    """Give for each mask what the key sorts by, least first: float64 (N,)."""
+    if key in ("biggest", "smallest"):
+        areas: Array = masks.areas.astype(np.float64)
+        return -areas if key == "biggest" else areas
+    height, width = masks.size
+    x, y = (_centres(masks) / (width, height)).T
+    if key == "middle":
+        distance: Array = np.hypot(x - 0.5, y - 0.5)
+        return distance
+    away = {"left": x, "right": -x, "top": y, "bottom": -y}
+    total: Array = sum((away[side] for side in key.split()), np.zeros(len(masks)))
+    return total
+
+
+def _centres(masks: Masks) -> Array:
+    """Give each mask's centroid (x, y) in pixels: float64 (N, 2)."""
+    centres = np.zeros((len(masks), 2))
+    for row, bitmap in enumerate(masks.bitmaps):
+        if bitmap.any():
+            ys, xs = np.nonzero(bitmap)
+            centres[row] = masks.boxes[row, :2] + (xs.mean() + 0.5, ys.mean() + 0.5)
+    return centres
