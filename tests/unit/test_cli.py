@@ -44,6 +44,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
         return Segmenter(FakeProposer(), reader, CropScorer(reader))
 
     monkeypatch.setattr(loading, "load", load)
+    monkeypatch.setattr(loading, "load_proposer", lambda name, **options: FakeProposer())
     return asked
 
 
@@ -351,3 +352,23 @@ def test_a_real_interrupt_leaves_no_traceback(folder: Path) -> None:
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in errors
+
+
+@pytest.mark.usefixtures("loads")
+@pytest.mark.parametrize(("verb", "line"), [("proposals", "AR@10, medium"), ("clicks", "mean IoU after 1 click")])
+def test_evaluate_prints_its_table(verb: str, line: str, folder: Path) -> None:
+    (folder / "images").mkdir()
+    (folder / "desk.png").rename(folder / "images" / "desk.png")
+    thing = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": [10, 10, 40, 40]}
+    thing["segmentation"] = [[10, 10, 50, 10, 50, 50, 10, 50]]
+    table = {
+        "images": [{"id": 1, "file_name": "desk.png", "height": 120, "width": 160}],
+        "categories": [{"id": 1, "name": "red"}],
+        "annotations": [thing],
+    }
+    (folder / "instances.json").write_text(json.dumps(table))
+    outcome = run("evaluate", verb, ".")
+    assert outcome.exit_code == 0, outcome.output
+    assert f"{line:48} 1.000" in outcome.stdout.splitlines()
+    (folder / "instances.json").unlink()
+    assert run("evaluate", verb, ".").exit_code == 2
