@@ -1,7 +1,8 @@
-"""Import the big libraries without torch's compiler, which segclip never runs and which takes a third of the start."""
+"""Import the big libraries fast: without torch's compiler, which segclip never runs, and without collecting garbage."""
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 from collections.abc import Callable, Iterator
@@ -47,6 +48,18 @@ def without_compiler() -> Iterator[None]:
         yield
     finally:
         _remove_stand_ins()
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Import and load inside this block: a tenth faster, for hundreds of thousands of objects are made, none is garbage."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _remove_stand_ins() -> None:

@@ -11,6 +11,7 @@ from . import registry, weights
 from .crops import POLICIES, CropPolicy
 from .encoders import ENCODERS, Encoder
 from .errors import UnknownName, Unsupported
+from .imports import without_collector
 from .pipeline import Segmenter
 from .proposers import PROPOSERS, Proposer, loader_of
 from .scoring import CropScorer
@@ -54,10 +55,11 @@ def load(
     if options.offline:
         weights.set_offline()
     source = _source(names[0], trust=options.trust)  # before torch is imported: what is missing is told soon
-    place = _device(device)
-    log.info("loading %s and %s on %s", *names, place)
-    finder = _open_proposer(source, place)
-    reader = _open_encoder(names[1], place, options.trust)
+    with without_collector():
+        place = _device(device)
+        log.info("loading %s and %s on %s", *names, place)
+        finder = _open_proposer(source, place)
+        reader = _open_encoder(names[1], place, options.trust)
     return Segmenter(finder, reader, CropScorer(reader, chosen))
 
 
@@ -66,7 +68,8 @@ def load_proposer(name: str, *, device: str = "auto", options: LoadOptions = Loa
     if options.offline:
         weights.set_offline()
     source = _source(PRESETS.get(name, (name, ""))[0], trust=options.trust)
-    return _open_proposer(source, _device(device))
+    with without_collector():
+        return _open_proposer(source, _device(device))
 
 
 def pair(proposer: str, encoder: str | None) -> tuple[str, str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import textwrap
 
 import pytest
+
+from segclip.imports import without_collector
 
 RUNS = {
     "a query never loads it": """
@@ -43,6 +46,17 @@ RUNS = {
         assert sys.modules["torch._dynamo"] is real
         """,
 }
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_the_collector_comes_back_as_it_was(collecting: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(gc, "isenabled", lambda: collecting)
+    monkeypatch.setattr(gc, "disable", lambda: calls.append("disable"))
+    monkeypatch.setattr(gc, "enable", lambda: calls.append("enable"))
+    with pytest.raises(KeyError), without_collector():
+        raise KeyError
+    assert calls == ["disable", "enable"][: 1 + collecting]
 
 
 @pytest.mark.parametrize("name", RUNS)
