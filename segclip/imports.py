@@ -52,7 +52,7 @@ def without_compiler() -> Iterator[None]:
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Import and load inside this block: a tenth faster, for hundreds of thousands of objects are made, none is garbage."""
+    """Import and load inside this block, a tenth faster: many objects are made and none of them is garbage."""
     collecting = gc.isenabled()
     gc.disable()
     try:
