@@ -37,13 +37,16 @@ class CropScorer:
 
     def _embed(self, image: Image, masks: Masks) -> Array:
         views = self.policy.views
-        rows = [view.weight * self.encoder.encode_images(self._cut(image, masks, view)) for view in views]
-        return unit(np.sum(rows, axis=0))
+        return unit(np.sum([view.weight * self._look(image, masks, view) for view in views], axis=0))
 
-    def _cut(self, image: Image, masks: Masks, view: View) -> Sequence[Array] | Array:
-        if self.policy.square:
-            return crops.cut(image, masks, view, self.encoder.image_size)
-        return crops.cut_boxes(image, masks, view.fill)
+    def _look(self, image: Image, masks: Masks, view: View) -> Array:
+        if not self.policy.square:
+            return self.encoder.encode_images(crops.cut_boxes(image, masks, view.fill))
+        seen = crops.cut(image, masks, view, self.encoder.image_size)
+        embeddings = self.encoder.encode_images(seen)
+        if self.policy.mirror:
+            embeddings = unit(embeddings + self.encoder.encode_images(np.ascontiguousarray(seen[:, :, ::-1])))
+        return embeddings
 
 
 def embed_texts(encoder: Encoder, texts: Sequence[str], sentences: Sequence[str]) -> Array:

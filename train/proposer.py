@@ -171,7 +171,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for model.safetensors and config.json.")],
     photos: Annotated[Path | None, typer.Option(help="COCO-format folder of photos for backgrounds.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder for checkpoints and logs.")] = Path("runs"),
-    hours: Annotated[float, typer.Option(help="Time to train; the learning rate falls to its end by then.")] = 1.35,
+    hours: Annotated[float, typer.Option(help="Time to train; the learning rate falls to its end by then.")] = 3.3,
     scenes: Annotated[int, typer.Option(help="Scenes an epoch, each composed once.")] = 800,
     start: Annotated[Path | None, typer.Option(help="Start from the weights of this folder, or checkpoint.")] = None,
     first: Annotated[int, typer.Option(help="The first scene's seed.")] = 0,

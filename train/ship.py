@@ -1,6 +1,6 @@
-"""Store what the shipped weights answer on the samples, for tests/golden: run once after new weights.
+"""Stamp the shipped weights and store what they answer on the samples, for tests/golden: run once after new weights.
 
-python -m train.golden
+python -m train.ship --photos ../shared/coco-dev
 """
 
 from __future__ import annotations

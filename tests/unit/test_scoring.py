@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from segclip import scoring
 from segclip.crops import POLICIES, CropPolicy, View
 from segclip.scoring import CropScorer, embed_texts, similarity
-from segclip.types import Everything, Image, Masks
+from segclip.types import Array, Everything, Image, Masks
 
 from ..fakes import FakeEncoder, FakeProposer
 
@@ -42,6 +44,22 @@ def test_views_are_blended_by_weight(picture: Image, masks: Masks, encoder: Fake
     parts = [CropScorer(encoder, CropPolicy((view,))).embed_regions(picture, masks) for view in (wide, tight)]
     blended = CropScorer(encoder, CropPolicy((wide, tight))).embed_regions(picture, masks)
     assert blended == pytest.approx(scoring.unit(0.25 * parts[0] + 0.75 * parts[1]), abs=1e-6)
+
+
+class OneSided(FakeEncoder):
+    """Embed a crop by the means of its left and right half, so that a mirror image is told from it."""
+
+    def encode_images(self, crops: Any) -> Array:
+        halves = np.asarray(crops, np.float32).mean(axis=(1, 3)).reshape(len(crops), 2, -1).mean(axis=2)
+        return scoring.unit(halves)
+
+
+def test_a_mirroring_policy_averages_both_views(masks: Masks, picture: Image) -> None:
+    view = View(2.0, "keep", 1.0)
+    plain = CropScorer(OneSided(), CropPolicy((view,))).embed_regions(picture, masks)
+    both = CropScorer(OneSided(), CropPolicy((view,), mirror=True)).embed_regions(picture, masks)
+    assert np.abs(plain[:, 0] - plain[:, 1]).max() > 0.01
+    np.testing.assert_allclose(both, np.full_like(both, 0.5**0.5), atol=1e-6)
 
 
 def test_no_masks_give_no_rows(picture: Image, encoder: FakeEncoder) -> None:
