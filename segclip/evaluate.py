@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,13 +68,10 @@ class Report:
         reached = self.threshold if threshold is None else threshold
         return _mean([row.probability < reached for row in self.asked if not row.present])
 
-    def calibrated(self, silence: float = 0.92) -> float:
-        """Give the lowest threshold at which this share of the absent names return nothing: the one to store."""
-        absent = sorted(row.probability for row in self.asked if not row.present)
-        if not absent:
-            return self.threshold
-        highest = absent[min(math.ceil(silence * len(absent)), len(absent)) - 1]
-        return float(np.nextafter(highest, np.inf))
+    def calibrated(self) -> float:
+        """Give the threshold at which found and silent add up to most: the one to store with the encoder."""
+        levels = np.unique([row.probability for row in self.asked])
+        return float(max(levels, key=lambda level: self.found(level) + self.silent(level), default=self.threshold))
 
     @property
     def _present(self) -> list[Asked]:
@@ -92,7 +88,7 @@ class Report:
             (f"found at threshold {self.threshold:.3f}", f"{self.found():.3f}"),
             (f"absent names that return nothing, of {len(self.asked) - present}", f"{self.silent():.3f}"),
             ("mean IoU of right answers", f"{self.mean_iou:.3f}"),
-            ("threshold that keeps 0.92 of absent names silent", f"{self.calibrated():.3f}"),
+            ("threshold that fits best here", f"{self.calibrated():.3f}"),
         ]
 
 

@@ -64,13 +64,6 @@ def test_the_threshold_that_fits_separates_what_can_be_separated() -> None:
     assert report.found(fitted) == report.silent(fitted) == 1
 
 
-@pytest.mark.parametrize(("silence", "silent"), [(0.92, 0.92), (0.901, 0.91), (1.0, 1.0), (0.5, 0.5)])
-def test_the_threshold_that_fits_keeps_as_many_silent_as_asked(silence: float, silent: float) -> None:
-    absent = tuple(Asked(Path("a.png"), "y", False, probability / 100, 0.0) for probability in range(100))
-    report = Report(0.9, np.ones(3), absent, 1.0)
-    assert report.silent(report.calibrated(silence)) == silent
-
-
 def test_nothing_to_measure_is_no_error(segmenter: Segmenter) -> None:
     report = evaluate_text(segmenter, [])
     assert np.isnan(report.recall)
