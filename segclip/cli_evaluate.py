@@ -5,10 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from .cli_options import grouped
+
+if TYPE_CHECKING:
+    from .datasets import Sample
+    from .proposers import Proposer
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure on labelled pictures.")
 
@@ -21,8 +28,24 @@ def top() -> None:
 FOLDER = typer.Argument(help="images/ and scenes.json or COCO's instances.json.")
 LIMIT = typer.Option(help="Only the first pictures.", min=1)
 OFFLINE = typer.Option("--offline", help="Never use the network.")
-PROPOSER = typer.Option(help="A proposer, or a preset for its own, as in `segclip segment`.")
-TRUST = typer.Option("--trust", help="Load pickled weights the manifest doesn't know.")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Which proposer is measured, on what."""
+
+    folder: Annotated[Path, FOLDER]
+    proposer: Annotated[str, typer.Option(help="A proposer, or a preset for its own.")] = "mini"
+    limit: Annotated[int | None, LIMIT] = None
+    offline: Annotated[bool, OFFLINE] = False
+    trust: Annotated[bool, typer.Option("--trust", help="Load pickled weights the manifest doesn't know.")] = False
+
+    def load(self) -> tuple[Proposer, list[Sample]]:
+        """Load the proposer and the first pictures."""
+        from . import datasets, loading
+
+        samples = datasets.read_folder(self.folder)[: self.limit]
+        return loading.load_proposer(self.proposer, options=loading.LoadOptions(self.offline, self.trust)), samples
 
 
 @app.command()
@@ -44,38 +67,26 @@ def text(
 
 
 @app.command()
-def proposals(
-    folder: Annotated[Path, FOLDER],
-    proposer: Annotated[str, PROPOSER] = "mini",
-    limit: Annotated[int | None, LIMIT] = None,
-    offline: Annotated[bool, OFFLINE] = False,
-    trust: Annotated[bool, TRUST] = False,
-) -> None:
+@grouped
+def proposals(finding: Finding) -> None:
     """Ask for everything and count what is found: average recall at 10, 100 and 1000 candidates, and by size."""
-    from . import datasets, loading, recall
+    from .recall import evaluate_proposals
 
-    samples = datasets.read_folder(folder)[:limit]
-    finder = loading.load_proposer(proposer, options=loading.LoadOptions(offline, trust))
+    proposer, samples = finding.load()
     with _progress(samples) as tell:
-        report = recall.evaluate_proposals(finder, samples, tell)
+        report = evaluate_proposals(proposer, samples, tell)
     _show(report.table())
 
 
 @app.command()
-def clicks(
-    folder: Annotated[Path, FOLDER],
-    proposer: Annotated[str, PROPOSER] = "mini",
-    limit: Annotated[int | None, LIMIT] = None,
-    offline: Annotated[bool, OFFLINE] = False,
-    trust: Annotated[bool, TRUST] = False,
-) -> None:
+@grouped
+def clicks(finding: Finding) -> None:
     """Click on every object as a person who corrects would, and draw its box: mean IoU after 1, 3 and 5 clicks."""
-    from . import clicks, datasets, loading
+    from .clicks import evaluate_clicks
 
-    samples = datasets.read_folder(folder)[:limit]
-    finder = loading.load_proposer(proposer, options=loading.LoadOptions(offline, trust))
+    proposer, samples = finding.load()
     with _progress(samples) as tell:
-        report = clicks.evaluate_clicks(finder, samples, tell=tell)
+        report = evaluate_clicks(proposer, samples, tell=tell)
     _show(report.table())
 
 

@@ -43,14 +43,14 @@ class CropPolicy:
 
     square: pad the window to a square (never a centre crop that loses the ends); False hands over the plain box at its
     own shape, as ultralytics does. min_area: regions of this many pixels or fewer are never scored (0 keeps all).
-    mirror: look at each square crop mirrored too and average, at twice the cost: test-time augmentation as old as
+    flip: look at each square crop flipped left to right too and average, at twice the cost: test-time augmentation of
     AlexNet (Krizhevsky et al. 2012), for small encoders.
     """
 
     views: tuple[View, ...] = (View(1.5, "blur", 0.5), View(1.0, "blur", 0.5))
     square: bool = True
     min_area: int = 0
-    mirror: bool = False
+    flip: bool = False
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> CropPolicy:

@@ -44,7 +44,7 @@ class CropScorer:
             return self.encoder.encode_images(crops.cut_boxes(image, masks, view.fill))
         seen = crops.cut(image, masks, view, self.encoder.image_size)
         embeddings = self.encoder.encode_images(seen)
-        if self.policy.mirror:
+        if self.policy.flip:
             embeddings = unit(embeddings + self.encoder.encode_images(np.ascontiguousarray(seen[:, :, ::-1])))
         return embeddings
 

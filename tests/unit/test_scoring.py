@@ -47,17 +47,17 @@ def test_views_are_blended_by_weight(picture: Image, masks: Masks, encoder: Fake
 
 
 class OneSided(FakeEncoder):
-    """Embed a crop by the means of its left and right half, so that a mirror image is told from it."""
+    """Embed a crop by the means of its left and right half, so that a flipped one is told from it."""
 
     def encode_images(self, crops: Any) -> Array:
         halves = np.asarray(crops, np.float32).mean(axis=(1, 3)).reshape(len(crops), 2, -1).mean(axis=2)
         return scoring.unit(halves)
 
 
-def test_a_mirroring_policy_averages_both_views(masks: Masks, picture: Image) -> None:
+def test_a_flipping_policy_averages_both_views(masks: Masks, picture: Image) -> None:
     view = View(2.0, "keep", 1.0)
     plain = CropScorer(OneSided(), CropPolicy((view,))).embed_regions(picture, masks)
-    both = CropScorer(OneSided(), CropPolicy((view,), mirror=True)).embed_regions(picture, masks)
+    both = CropScorer(OneSided(), CropPolicy((view,), flip=True)).embed_regions(picture, masks)
     assert np.abs(plain[:, 0] - plain[:, 1]).max() > 0.01
     np.testing.assert_allclose(both, np.full_like(both, 0.5**0.5), atol=1e-6)
 
