@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__, cli_evaluate, cli_weights
-from .cli_options import Asked, Choice, Models, Output, grouped, numbers
+from .cli_options import Asked, Choice, Models, Output, grouped
 from .errors import SegclipError
 
 if TYPE_CHECKING:
@@ -71,11 +71,10 @@ def segment(asked: Asked, choice: Choice, models: Models, output: Output) -> Non
 
 def _answer(segmenter: Segmenter, image: Image, asked: Asked, prompt: Prompt, selection: Selection) -> Result:
     """Ask the segmenter by example, by place, or by texts."""
-    from .types import Points
+    from .types import Everything
 
-    if asked.like:
-        example = segmenter.regions(image, Points([numbers("--like", asked.like, (2,))]))
-        return segmenter.like(segmenter.regions(image, prompt), example, selection=selection)
+    if (example := asked.example()) and isinstance(prompt, Everything):
+        return segmenter.like(image, example, prompt, selection=selection)
     if not asked.texts:
         return _best_first(segmenter.pick(image, prompt), selection)
     return segmenter.rank(

@@ -19,7 +19,7 @@ from .errors import BadPrompt
 if TYPE_CHECKING:
     from .pipeline import Segmenter
     from .selection import Selection
-    from .types import Prompt
+    from .types import Points, Prompt
 
 OUT = Path("segclip-out")
 FORMATS = {"overlay": "overlay.png", "png": "mask.png", "cutout": "cutout.png", "json": "json", "coco": "coco.json"}
@@ -55,16 +55,27 @@ class Asked:
     templates: Annotated[str | None, typer.Option(help="Sentences a text is put in: a set's name or a file.")] = None
     max_pixels: Annotated[int, typer.Option(help="Largest picture that is read.", min=1)] = 100_000_000
 
+    def example(self) -> Points | None:
+        """Say where the example is that everything shall be like."""
+        from .types import Points
+
+        if not self.like:
+            return None
+        if self.texts or self.points:
+            raise BadPrompt("--like takes neither texts nor --point; give a --box to search in, or nothing else")
+        return Points([numbers("--like", self.like, (2,))])
+
     def prompt(self) -> Prompt:
         """Say where to look; with texts, boxes are searched and background clicks are left out."""
         from .types import Boxes, Everything, Points
 
+        self.example()  # what it refuses is told before any model is loaded
         clicks = [numbers("--point", value, (2, 3)) for value in self.points or ()]
         boxes = [numbers("--box", value, (4,)) for value in self.boxes or ()]
         labels = [click[2] if len(click) == 3 else 1 for click in clicks]
         if clicks and (any(labels) or not self.texts):
             return Points([click[:2] for click in clicks], labels, box=boxes or None)
-        if boxes and not self.texts:
+        if boxes and not self.texts and not self.like:
             return Boxes(boxes)
         return Everything(boxes or None, [click[:2] for click in clicks] or None)
 

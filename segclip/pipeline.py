@@ -16,7 +16,7 @@ from .positions import Position, parse
 from .proposers import Proposer
 from .scoring import CropScorer, embed_texts, similarity
 from .selection import Selection, probabilities, select, weigh
-from .types import Array, Boxes, Everything, Masks, Prompt, Regions, Result
+from .types import Array, Boxes, Everything, Masks, Points, Prompt, Regions, Result
 
 MAX_TEXT = 1000  # characters; encoders read fewer, and tell where they stop
 
@@ -115,17 +115,29 @@ class Segmenter:
         ]
         return _result(regions, asked, cosine, probability, answers, threshold)
 
-    def like(self, regions: Regions, example: Regions, *, selection: Selection = Selection()) -> Result:
-        """Find everything that looks like an example: its best region's embedding is the query, no text is read.
+    def like(
+        self,
+        source: images.Source,
+        example: Points,
+        prompt: Everything = Everything(),
+        *,
+        selection: Selection = Selection(),
+    ) -> Result:
+        """Find everything that looks like what is clicked on: its best region's embedding is the query, without a text.
 
-        example: what ``regions(source, Points(...))`` gave. The cosine stands for the probability, ``serving.likeness``
-        for the threshold. Raises BadPrompt when the example is empty.
+        The cosine stands for the probability, ``serving.likeness`` for the threshold. Raises BadImage, and BadPrompt
+        when nothing is at the example's place.
         """
-        seen = np.flatnonzero(example.embeddings.any(axis=1))
-        if not len(seen):
+        image = images.load(source)
+        features = self.proposer.encode(image)
+        shown = self.proposer.decode(features, example)
+        seen = self.scorer.embed_regions(image, shown.masks[:1])
+        if not seen.any():
             raise BadPrompt("there is nothing at the example's place to compare with; click on an object")
+        proposals = self.proposer.decode(features, prompt)
+        regions = Regions(image, proposals, self.scorer.embed_regions(image, proposals.masks))
         least = self.encoder.serving.likeness
-        cosine = similarity(regions.embeddings, example.embeddings[seen[:1]])  # (N, 1)
+        cosine = similarity(regions.embeddings, seen)  # (N, 1)
         likeness = cosine.clip(0).astype(np.float64)
         rows = select(likeness[:, 0], cosine[:, 0], regions.masks, selection=selection, threshold=least)
         threshold = least if selection.threshold is None else selection.threshold

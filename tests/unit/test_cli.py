@@ -96,6 +96,7 @@ def test_nothing_found_is_said_plainly_and_is_no_error(folder: Path) -> None:
         (["red", "blue", "--point", "20,20,0"], [("blue", [110, 60, 150, 110])]),
         (["red", "blue", "--point", "120,80"], [("blue", [110, 60, 150, 110])]),
         (["--like", "20,20"], [("like this", [10, 10, 50, 50])]),
+        (["--like", "20,20", "--box", "55,0,160,120"], []),
     ],
 )
 def test_places_are_asked_about_alone_and_with_texts(options: list[str], rows: list[tuple[str, list[int]]]) -> None:
@@ -103,7 +104,7 @@ def test_places_are_asked_about_alone_and_with_texts(options: list[str], rows: l
     assert outcome.exit_code == 0, outcome.output
     record = json.loads(outcome.stdout)
     assert [(row["text"], row["box"]) for row in record["rows"]] == rows
-    if "red" not in options and "--like" not in options:
+    if rows and "red" not in options and "--like" not in options:
         assert {row["probability"] for row in record["rows"]} == {None}
 
 
@@ -122,6 +123,8 @@ def test_places_are_asked_about_alone_and_with_texts(options: list[str], rows: l
         (["--box", "1,2,3"], "takes 4 numbers"),
         (["--point", "20,20", "--box", "0,0,9,9", "--box", "20,20,30,30"], "one box"),
         (["--like", "155,5"], "nothing at the example's place"),
+        (["red", "--like", "20,20"], "neither texts nor --point"),
+        (["--like", "20,20", "--point", "5,5"], "neither texts nor --point"),
         (["second from the right"], "not what"),
     ],
 )

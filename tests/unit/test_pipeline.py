@@ -85,8 +85,8 @@ def test_texts_without_such_words_are_answered_bit_for_bit_alike(segmenter: Segm
 
 def test_everything_like_a_clicked_object_is_found_without_a_text(segmenter: Segmenter, encoder: FakeEncoder) -> None:
     image = paint(("red", (10, 10, 30, 30)), ("blue", (60, 50, 90, 90)), ("red", (110, 20, 140, 60)))
-    example = segmenter.regions(image, Points([(15, 15)]))
-    result = segmenter.like(segmenter.regions(image), example)
+    result = segmenter.like(image, Points([(15, 15)]))
+    assert segmenter.proposer.encoded == 1  # type: ignore[attr-defined]
     assert sorted(result.masks.boxes.tolist()) == [[10, 10, 30, 30], [110, 20, 140, 60]]
     assert result.texts == ("like this", "like this")
     assert not encoder.texts_seen
