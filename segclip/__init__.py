@@ -8,7 +8,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__ as __version__
+
 if TYPE_CHECKING:
+    from .batch import ExportOptions as ExportOptions
+    from .batch import Running as Running
+    from .batch import Summary as Summary
+    from .batch import export as export
     from .crops import POLICIES as POLICIES
     from .crops import CropPolicy as CropPolicy
     from .crops import View as View
@@ -38,9 +44,8 @@ if TYPE_CHECKING:
     from .types import Result as Result
     from .types import Scores as Scores
 
-__version__ = "0.1.0"
-
 _HOMES = {
+    "batch": ("ExportOptions", "Running", "Summary", "export"),
     "crops": ("CropPolicy", "POLICIES", "View"),
     "drawing": ("contact_sheet", "overlay"),
     "errors": (

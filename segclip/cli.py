@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from . import __version__, cli_evaluate, cli_weights
+from . import __version__, cli_evaluate, cli_export, cli_weights
+from .cli_export import How, Task
 from .cli_options import Asked, Choice, Models, Output, grouped
 from .errors import SegclipError
 
@@ -67,6 +68,14 @@ def segment(asked: Asked, choice: Choice, models: Models, output: Output) -> Non
     _report(result, targets, output)
     if choice.require and result.unanswered:
         raise typer.Exit(1)
+
+
+@app.command()
+@grouped
+def export(task: Task, choice: Choice, models: Models, how: How) -> None:
+    """Write the masks of every picture of INPUT to OUT; run it again to go on, or after a change."""
+    _listen(how.verbose)
+    cli_export.run(task, choice, models, how)
 
 
 def _answer(segmenter: Segmenter, image: Image, asked: Asked, prompt: Prompt, selection: Selection) -> Result:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from .errors import BadPrompt
+from .formats import PER_IMAGE
 
 if TYPE_CHECKING:
     from .pipeline import Segmenter
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from .types import Points, Prompt
 
 OUT = Path("segclip-out")
-FORMATS = {"overlay": "overlay.png", "png": "mask.png", "cutout": "cutout.png", "json": "json", "coco": "coco.json"}
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Choice:
 class Models:
     """Which models run, and where."""
 
-    preset: Annotated[str, typer.Option(help="Proposer and encoder by one name: mini, photo, photo-large.")] = "mini"
+    preset: Annotated[str, typer.Option(help="Both by one name: mini, photo, photo-large.")] = "mini"
     proposer: Annotated[str | None, typer.Option(help="Proposer instead of the preset's: a name or file:PATH.")] = None
     encoder: Annotated[
         str | None,
@@ -132,7 +132,7 @@ class Output:
     """What is written and said."""
 
     out: Annotated[Path | None, typer.Option(help=f"Folder for the files; {OUT} if left out.")] = None
-    format: Annotated[str, typer.Option(help=f"Files, by comma: {', '.join(FORMATS)}.")] = "overlay,png,cutout,json"
+    format: Annotated[str, typer.Option(help=f"Files, by comma: {', '.join(PER_IMAGE)}.")] = "overlay,png,cutout,json"
     record: Annotated[bool, typer.Option("--json", help="Print the JSON record; files only with --out.")] = False
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what is loaded and how long it takes.")] = False
 
@@ -146,7 +146,7 @@ class Output:
         if folder.exists() and not folder.is_dir():
             raise BadPrompt(f"--out {folder} is a file; give a folder")
         names = dict.fromkeys(name.strip() for name in self.format.split(","))
-        return {name: folder / f"{image.stem}.{registry.choose(FORMATS, name, 'format')}" for name in names}
+        return {name: folder / f"{image.stem}.{registry.choose(PER_IMAGE, name, 'format')}" for name in names}
 
     @contextmanager
     def telling(self, message: str) -> Iterator[None]:

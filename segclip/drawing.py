@@ -41,7 +41,7 @@ def overlay(result: Result, *, opacity: float = 0.5, labels: bool = True) -> PIL
         for row in backwards:
             x, y = (int(v) for v in result.masks.boxes[row, :2])
             words = f"{_shorten(result.texts[row])} {result.score[row]:.2f}"
-            _write(pen, (x, y), words, font, _colour(row))
+            _write(pen, (x, y), words, font, colour(row))
         if result.unanswered or not len(result):
             words = "nothing matches: " + ", ".join(_shorten(text) for text in result.unanswered)
             _write(pen, (0, 0), words.removesuffix(": "), font, (32, 32, 32))
@@ -80,7 +80,8 @@ def _load_font(size: float) -> _Font:
     return font
 
 
-def _colour(row: int) -> _Colour:
+def colour(row: int) -> _Colour:
+    """Give the colour a row is drawn in, RGB in 0 to 255: rows next to each other differ."""
     red, green, blue = colorsys.hsv_to_rgb((_FIRST_HUE + row * _GOLDEN) % 1, 0.85, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)
 
@@ -90,7 +91,7 @@ def _tint(pixels: Array, result: Result, row: int, opacity: float) -> None:
     inside = pixels[y1:y2, x1:x2]
     if not inside.size:
         return
-    steps = np.arange(256)[:, None] * (1 - opacity) + np.array(_colour(row)) * opacity
+    steps = np.arange(256)[:, None] * (1 - opacity) + np.array(colour(row)) * opacity
     tinted = cv2.LUT(inside, np.rint(steps).astype(np.uint8)[None])
     cv2.copyTo(tinted, result.masks.bitmaps[row].view(np.uint8), inside)
 
@@ -102,7 +103,7 @@ def _outline(pixels: Array, result: Result, row: int, width: int) -> None:
         return
     contours, _ = cv2.findContours(bitmap, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     cv2.drawContours(pixels, contours, -1, (255, 255, 255), width + 2, offset=corner)
-    cv2.drawContours(pixels, contours, -1, _colour(row), width, offset=corner)
+    cv2.drawContours(pixels, contours, -1, colour(row), width, offset=corner)
 
 
 def _write(pen: _Pen, at: tuple[int, int], words: str, font: _Font, ground: _Colour) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import registry, weights
+from . import cache, registry, weights
 from .crops import POLICIES, CropPolicy
 from .encoders import ENCODERS, Encoder
 from .errors import UnknownName, Unsupported
@@ -72,9 +72,29 @@ def load_proposer(name: str, *, device: str = "auto", options: LoadOptions = Loa
         return _open_proposer(source, _device(device))
 
 
+def fingerprint(proposer: str, encoder: str | None, *, options: LoadOptions = LoadOptions()) -> dict[str, str]:
+    """Name the weights that ``load`` would take, with the SHA-256 of each of their files: what an answer depends on."""
+    names = pair(proposer, encoder)
+    if options.offline:
+        weights.set_offline()
+    found = _source(names[0], trust=options.trust).path
+    with without_collector():
+        from .encoders import sources
+
+        read = sources.find(names[1], trust=options.trust)
+    return {names[0]: _hashes(found), names[1]: f"{_hashes(read.weights)} {read.serving.to_dict()}"}
+
+
+def _hashes(path: Path) -> str:
+    files = sorted(part for part in path.iterdir() if part.is_file()) if path.is_dir() else [path]
+    return " ".join(f"{file.name}:{cache.known_sha256(file)}" for file in files)
+
+
 def pair(proposer: str, encoder: str | None) -> tuple[str, str]:
     """Spell a preset, or a proposer and an encoder, out as the names of a proposer and an encoder."""
     if encoder is None:
+        if proposer in PRESETS:
+            return PRESETS[proposer]
         if proposer.partition("/")[0] in _names("proposer") or proposer.startswith("file:"):
             raise UnknownName(f"{proposer!r} needs an encoder beside it; or take a preset: {', '.join(PRESETS)}")
         return registry.choose(PRESETS, proposer, "preset")

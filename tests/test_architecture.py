@@ -19,14 +19,16 @@ PARTS = ("segclip", "train", "app")
 
 # A module may import its own layer and those below. A new module is added here on purpose.
 LAYERS: dict[str, int] = {
-    **dict.fromkeys(("errors", "imports", "masks", "prompts", "types"), 0),
-    **dict.fromkeys(("images", "crops", "positions", "selection", "templates", "metrics", "drawing", "registry"), 1),
+    **dict.fromkeys(("errors", "formats", "imports", "masks", "prompts", "types", "version"), 0),
+    **dict.fromkeys(
+        ("images", "crops", "positions", "selection", "templates", "metrics", "drawing", "registry", "polygons"), 1
+    ),
     **dict.fromkeys(("cache", "downloads", "weights"), 1),
     **dict.fromkeys(("proposers", "encoders"), 2),
     **dict.fromkeys(("scoring",), 3),
     **dict.fromkeys(("loading", "pipeline", "zeroshot", "search", "exporters", "datasets"), 4),
     **dict.fromkeys(("batch", "clicks", "evaluate", "recall"), 5),
-    **dict.fromkeys(("cli", "cli_evaluate", "cli_options", "cli_weights", "__main__", "__init__"), 6),
+    **dict.fromkeys(("cli", "cli_evaluate", "cli_export", "cli_options", "cli_weights", "__main__", "__init__"), 6),
 }
 TRAIN_MAY_IMPORT = {"types", "images", "crops", "errors", "proposers", "encoders", "scoring", "templates"}
 TRAIN_MAY_IMPORT |= {"datasets", "metrics", "weights", "drawing", "loading", "pipeline", "evaluate", "selection"}
@@ -38,7 +40,7 @@ NOT_WELCOME: dict[str, set[str]] = {
     "cv2": {"errors", "masks", "prompts", "types", "app"},
 }
 HOMES: dict[str, set[str]] = {
-    "torch": {"proposers", "encoders", "train", "loading"},  # loading picks the device
+    "torch": {"proposers", "encoders", "train", "loading", "batch"},  # loading picks the device, batch the threads
     "torchvision": {"proposers", "encoders", "train"},
     "ultralytics": {"proposers", "train"},
     "segment_anything": {"proposers"},
@@ -47,17 +49,19 @@ HOMES: dict[str, set[str]] = {
     "sentence_transformers": {"encoders", "train"},
     "safetensors": {"proposers", "encoders", "train"},
     "huggingface_hub": {"encoders", "downloads"},
-    "filelock": {"downloads"},
+    "filelock": {"batch", "downloads"},
     "pycocotools": {"exporters", "datasets", "recall", "train"},
-    "rich": {"cli", "cli_weights", "downloads"},
-    "typer": {"cli", "cli_evaluate", "cli_options", "cli_weights", "train"},
+    "rich": {"cli", "cli_export", "cli_weights", "downloads"},
+    "typer": {"cli", "cli_evaluate", "cli_export", "cli_options", "cli_weights", "train"},
     "emoji": {"train"},
     "lancedb": {"search"},
     "ray": {"batch"},
+    "pyarrow": {"batch"},
     "streamlit": {"app"},
 }
 HEAVY = {"torch", "torchvision", "ultralytics", "open_clip", "timm", "cv2", "PIL", "pycocotools", "streamlit", "typer"}
-MANY_OPTIONS = {"cli_options.py", "cli_weights.py"}  # a command's parameters are its flags
+CATCH_ALL = {"work.py", "runners.py"}  # of batch: where one picture's failure ends, and where a process tells its own
+MANY_OPTIONS = {"cli_export.py", "cli_options.py", "cli_weights.py"}  # a command's parameters are its flags
 
 
 def sources(*parts: str) -> list[Path]:
@@ -175,7 +179,8 @@ def test_the_library_prints_nothing_and_swallows_nothing(path: Path) -> None:
             assert ast.unparse(node.func) != "print", f"print in {module_of(path)}:{node.lineno}"
         if isinstance(node, ast.ExceptHandler):
             caught = ast.unparse(node.type) if node.type else "BaseException"
-            assert caught not in ("Exception", "BaseException"), f"{module_of(path)}:{node.lineno} catches {caught}"
+            everything = caught in ("Exception", "BaseException") and path.name not in CATCH_ALL
+            assert not everything, f"{module_of(path)}:{node.lineno} catches {caught}"
 
 
 def test_importing_segclip_loads_nothing_heavy_and_changes_nothing() -> None:

@@ -240,7 +240,13 @@ def phrases(scene: Scene, row: int, glyphs: Sequence[Glyph]) -> list[str]:
 
 
 def write_folder(
-    folder: Path, seeds: Sequence[int], photos: Sequence[Photo], *, absent: int = 3, jpeg: bool = False
+    folder: Path,
+    seeds: Sequence[int],
+    photos: Sequence[Photo],
+    *,
+    config: SceneConfig = SceneConfig(),
+    absent: int = 3,
+    jpeg: bool = False,
 ) -> Path:
     """Write scenes as a COCO-format folder: images/ and scenes.json with names, texts, phrases and absent names."""
     glyphs = load_glyphs()
@@ -249,7 +255,7 @@ def write_folder(
     annotations: list[dict[str, object]] = []
     (folder / "images").mkdir(parents=True, exist_ok=True)
     for seed in seeds:
-        scene = compose(seed, glyphs, photos)
+        scene = compose(seed, glyphs, photos, config)
         file = f"{seed}.{'jpg' if jpeg else 'png'}"
         settings = [cv2.IMWRITE_JPEG_QUALITY, 85] if jpeg else [cv2.IMWRITE_PNG_COMPRESSION, 3]
         cv2.imwrite(str(folder / "images" / file), scene.pixels[..., ::-1], settings)

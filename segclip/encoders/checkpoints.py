@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterable
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ import open_clip
 import safetensors.torch
 import torch
 from open_clip.transform import PreprocessCfg
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
 from .. import weights
 from ..errors import Unsupported, WeightsCorrupt, WeightsMissing
@@ -61,9 +63,28 @@ def build(checkpoint: Checkpoint, *, trust: bool = False) -> torch.nn.Module:
     return model.eval()
 
 
+class _Unfilled(TorchFunctionMode):
+    """Leave tensors as they are allocated while a network is built whose every tensor is then loaded: 0.15 s less."""
+
+    FILLS = frozenset({torch.Tensor.normal_, torch.Tensor.uniform_, init.normal_, init.uniform_})
+    FILLS |= {
+        init.kaiming_uniform_,
+        init.kaiming_normal_,
+        init.xavier_uniform_,
+        init.xavier_normal_,
+        init.trunc_normal_,
+    }
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Give a tensor back as it came."""
+        named = kwargs or {}
+        return named.get("tensor", args[0] if args else None) if func in self.FILLS else func(*args, **named)
+
+
 def _make(checkpoint: Checkpoint) -> torch.nn.Module:
     try:
-        return make_model(checkpoint.model_cfg)
+        with _Unfilled():
+            return make_model(checkpoint.model_cfg)
     except OSError as error:
         raise WeightsMissing(
             f"{checkpoint.name} needs a text tower's configuration from Hugging Face: {error}"
@@ -112,7 +133,11 @@ def tokenizer(checkpoint: Checkpoint) -> Any:
     options = {"context_length": text_cfg.get("context_length", 77), **(text_cfg.get("tokenizer_kwargs") or {})}
     name = text_cfg.get("hf_tokenizer_name")
     if not name:
-        return open_clip.SimpleTokenizer(**options)
+        if options.keys() > {"context_length"}:
+            return open_clip.SimpleTokenizer(**options)
+        plain = copy(open_clip.tokenizer._tokenizer)  # made when open_clip was imported: another takes 0.2 s
+        plain.context_length = options["context_length"]
+        return plain
     folder = checkpoint.folder
     own = folder is not None and first(folder, TOKENIZER_FILES[:2]) is not None
     source = str(folder) if own else name

@@ -23,9 +23,11 @@ import torch
 from ..errors import WeightsCorrupt, WeightsMissing
 from ..imports import without_compiler
 from ..types import Array
+from .grid import GridOptions
 from .logits import Axis
 from .network import Clicks, read_state
 from .promptable import Promptable, SAMOptions
+from .trunk import DrawnPromptEncoder, FineMaskDecoder, Trunk
 
 with without_compiler():
     from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
@@ -36,22 +38,62 @@ _DAMAGED = (safetensors.SafetensorError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """Size a SAM.
+class ViT:
+    """Describe SAM v1's image encoder.
 
-    image_size: side of the square it looks at. patch: pixels of one token of the image encoder, which is ``width`` wide
-    and ``depth`` blocks deep; blocks look at windows of ``window`` tokens, those of ``global_blocks`` at all. channels:
-    of its map. mask_channels: of a mask given as prompt. decoder_*: of the two-way transformer.
-    quality_width: of the head that predicts IoU.
+    width: of its tokens. depth: its blocks, which look at windows of ``window`` tokens, those of ``global_blocks`` at
+    all.
     """
 
-    image_size: int
-    patch: int
     width: int
     depth: int
     heads: int
     window: int
     global_blocks: tuple[int, ...]
+
+    @classmethod
+    def of(cls, state: Mapping[str, torch.Tensor]) -> ViT:
+        """Read the sizes off a state dict."""
+        depth = _count(state, r"image_encoder\.blocks\.(\d+)\.")
+        width = len(state["image_encoder.patch_embed.proj.weight"])
+        side = state["image_encoder.pos_embed"].shape[1]
+        reach = [(len(state[f"image_encoder.blocks.{block}.attn.rel_pos_h"]) + 1) // 2 for block in range(depth)]
+        return cls(
+            width=width,
+            depth=depth,
+            heads=width // state["image_encoder.blocks.0.attn.rel_pos_h"].shape[1],
+            window=next((tokens for tokens in reach if tokens != side), 0),
+            global_blocks=tuple(block for block in range(depth) if reach[block] == side),
+        )
+
+    def build(self, image_size: int, patch: int, channels: int) -> ImageEncoderViT:
+        """Make the encoder, randomly initialised."""
+        return ImageEncoderViT(
+            img_size=image_size,
+            patch_size=patch,
+            embed_dim=self.width,
+            depth=self.depth,
+            num_heads=self.heads,
+            out_chans=channels,
+            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+            use_rel_pos=True,
+            window_size=self.window,
+            global_attn_indexes=self.global_blocks,
+        )
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Size a SAM.
+
+    image_size: side of the square it looks at. patch: pixels a cell of the image encoder's map covers, which has
+    ``channels``. mask_channels: of a mask given as prompt. decoder_*: of the two-way transformer. quality_width: of the
+    head that predicts IoU.
+    """
+
+    image_size: int
+    patch: int
+    encoder: ViT | Trunk
     channels: int
     mask_channels: int
     decoder_depth: int
@@ -61,20 +103,12 @@ class Architecture:
 
     @classmethod
     def of(cls, state: Mapping[str, torch.Tensor]) -> Architecture:
-        """Read the sizes off a state dict; only the decoder's heads, 8 in all published ones, cannot be seen there."""
-        depth = _count(state, r"image_encoder\.blocks\.(\d+)\.")
-        width, _, patch, _ = state["image_encoder.patch_embed.proj.weight"].shape
-        side = state["image_encoder.pos_embed"].shape[1]
-        reach = [(len(state[f"image_encoder.blocks.{block}.attn.rel_pos_h"]) + 1) // 2 for block in range(depth)]
-        whole = tuple(block for block in range(depth) if reach[block] == side)
+        """Read the sizes off a published state dict; the decoder's heads, 8 in all of them, cannot be seen there."""
+        patch = state["image_encoder.patch_embed.proj.weight"].shape[-1]
         return cls(
-            image_size=side * patch,
+            image_size=state["image_encoder.pos_embed"].shape[1] * patch,
             patch=patch,
-            width=width,
-            depth=depth,
-            heads=width // state["image_encoder.blocks.0.attn.rel_pos_h"].shape[1],
-            window=next((tokens for tokens in reach if tokens != side), 0),
-            global_blocks=whole,
+            encoder=ViT.of(state),
             channels=len(state["image_encoder.neck.0.weight"]),
             mask_channels=len(state["prompt_encoder.mask_downscaling.3.weight"]),
             decoder_depth=_count(state, r"mask_decoder\.transformer\.layers\.(\d+)\."),
@@ -85,19 +119,8 @@ class Architecture:
     def build(self) -> Sam:
         """Make the network, randomly initialised."""
         grid = self.image_size // self.patch
-        encoder = ImageEncoderViT(
-            img_size=self.image_size,
-            patch_size=self.patch,
-            embed_dim=self.width,
-            depth=self.depth,
-            num_heads=self.heads,
-            out_chans=self.channels,
-            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
-            use_rel_pos=True,
-            window_size=self.window,
-            global_attn_indexes=self.global_blocks,
-        )
-        prompts = PromptEncoder(
+        small = isinstance(self.encoder, Trunk)
+        prompts = (DrawnPromptEncoder if small else PromptEncoder)(
             embed_dim=self.channels,
             image_embedding_size=(grid, grid),
             input_image_size=(self.image_size, self.image_size),
@@ -109,22 +132,28 @@ class Architecture:
             mlp_dim=self.decoder_mlp,
             num_heads=self.decoder_heads,
         )
-        decoder = MaskDecoder(
-            transformer_dim=self.channels, transformer=transformer, iou_head_hidden_dim=self.quality_width
-        )
-        return Sam(encoder, prompts, decoder, list(_MEAN), list(_STD))
+        sizes = {"transformer_dim": self.channels, "iou_head_hidden_dim": self.quality_width}
+        if isinstance(self.encoder, Trunk):
+            decoder = FineMaskDecoder(transformer=transformer, fine=self.encoder.fine, **sizes)
+        else:
+            decoder = MaskDecoder(transformer=transformer, **sizes)
+        encoder = self.encoder.build(self.image_size, self.patch, self.channels)
+        mean, std = (_MEAN, _STD) if isinstance(self.encoder, ViT) else ((0.0,) * 3, (255.0,) * 3)
+        return Sam(encoder, prompts, decoder, list(mean), list(std))
 
 
 class SAM(Promptable):
     """Propose masks with a SAM v1 checkpoint.
 
-    path: a ``.pth`` of the original project or a folder written by ``save``. device: as torch names it. Raises
-    WeightsMissing, WeightsCorrupt.
+    path: a ``.pth`` of the original project or a folder written by ``save``. device: as torch names it. options: None
+    takes the grid stored in the folder, else the published defaults. Raises WeightsMissing, WeightsCorrupt.
     """
 
-    def __init__(self, path: Path, *, device: str = "cpu", options: SAMOptions = SAMOptions()) -> None:
-        self.options, self.device = options, torch.device(device)
-        self.network = load(Path(path)).to(self.device).eval().requires_grad_(False)
+    def __init__(self, path: Path, *, device: str = "cpu", options: SAMOptions | None = None) -> None:
+        self.device = torch.device(device)
+        network, grid = load(Path(path))
+        self.options = options or SAMOptions(grid=grid)
+        self.network = network.to(self.device).eval().requires_grad_(False)
         self.image_size = self.network.image_encoder.img_size
         self._positions = self.network.prompt_encoder.get_dense_pe()
 
@@ -172,14 +201,16 @@ class SAM(Promptable):
         return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
 
 
-def load(path: Path) -> Sam:
-    """Load a ``.pth`` state dict or a folder of model.safetensors and config.json."""
+def load(path: Path) -> tuple[Sam, GridOptions]:
+    """Load a ``.pth`` state dict, or a folder of model.safetensors and config.json, which may say how dense a grid."""
     if not path.exists():
         raise WeightsMissing(f"no SAM weights at {path}; give a .pth file or a folder with {_WEIGHTS} and {_CONFIG}")
+    grid = GridOptions()
     try:
         if path.is_dir():
-            config = json.loads((path / _CONFIG).read_text("utf-8"))["sam"]
-            network = Architecture(**config | {"global_blocks": tuple(config["global_blocks"])}).build()
+            config = json.loads((path / _CONFIG).read_text("utf-8"))
+            grid = GridOptions(**config.get("grid", {}))
+            network = _described(config["sam"]).build()
             state = safetensors.torch.load_file(path / _WEIGHTS)
         else:
             state = read_state(path)
@@ -188,10 +219,10 @@ def load(path: Path) -> Sam:
     except (*_DAMAGED, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else repr(error)
         raise WeightsCorrupt(f"{path} cannot be read as a SAM checkpoint: {reason}") from error
-    return network
+    return network, grid
 
 
-def save(network: Sam, architecture: Architecture, folder: Path) -> None:
+def save(network: Sam, architecture: Architecture, folder: Path, grid: GridOptions = GridOptions()) -> None:
     """Write model.safetensors, matrices as float16, and config.json."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
@@ -199,7 +230,14 @@ def save(network: Sam, architecture: Architecture, folder: Path) -> None:
         for name, value in network.state_dict().items()
     }
     safetensors.torch.save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
-    (folder / _CONFIG).write_text(json.dumps({"sam": asdict(architecture)}, indent=2) + "\n", encoding="utf-8")
+    config = {"sam": asdict(architecture), "grid": asdict(grid)}
+    (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _described(config: dict[str, Any]) -> Architecture:
+    kind: Any = ViT if "global_blocks" in config["encoder"] else Trunk
+    encoder = {name: tuple(value) if isinstance(value, list) else value for name, value in config["encoder"].items()}
+    return Architecture(**config | {"encoder": kind(**encoder)})
 
 
 def _count(state: Mapping[str, torch.Tensor], pattern: str) -> int:

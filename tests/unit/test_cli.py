@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 from typer.testing import CliRunner
 
 import segclip
-from segclip import cli, cli_options, exporters, images, loading, weights
+from segclip import cli, cli_options, exporters, formats, images, loading, weights
 from segclip.pipeline import Segmenter
 from segclip.scoring import CropScorer
 from segclip.selection import Selection
@@ -213,7 +213,7 @@ BAD = {
     "too large": ["desk.png", "red", "--max-pixels", "100"],
     "an empty text": ["desk.png", " "],
     "asked for and ruled out": ["desk.png", "red", "--not", "red"],
-    "an unknown format": ["desk.png", "red", "--format", "overlay,svg"],
+    "an unknown format": ["desk.png", "red", "--format", "overlay,tga"],
     "an unknown preset": ["desk.png", "red", "--preset", "maxi"],
     "an unknown template set": ["desk.png", "red", "--templates", "none"],
     "a threshold out of range": ["desk.png", "red", "--threshold", "7"],
@@ -264,7 +264,7 @@ def test_ctrl_c_gives_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_formats_and_defaults_of_the_command_are_the_librarys() -> None:
-    assert set(cli_options.FORMATS) == set(exporters.WRITERS)
+    assert set(formats.PER_IMAGE) == set(exporters.WRITERS)
     assert cli_options.Asked.max_pixels == images.MAX_PIXELS
     assert cli_options.Choice().selection() == Selection()
     assert cli_options.Choice(nms=0.1, keep_parts=True).selection() == Selection(nms=0.1, containment=None)

@@ -181,9 +181,9 @@ class TestSave:
         assert exporters.save(result, tmp_path / "b.png", format="cutout") == [tmp_path / "b.01.png"]
 
     def test_unknown_format_and_suffix_list_the_choices(self, result: Result, tmp_path: Path) -> None:
-        with pytest.raises(UnknownName, match=r"did you mean 'coco'.*choices: coco, cutout, json, overlay, png"):
+        with pytest.raises(UnknownName, match=r"did you mean 'coco'.*choices: coco, cutout, geojson"):
             exporters.save(result, tmp_path / "a.json", format="coc")
-        with pytest.raises(UnknownName, match=r"unknown file suffix '\.tga'.*\.json, \.png"):
+        with pytest.raises(UnknownName, match=r"unknown file suffix '\.tga'.*\.json"):
             exporters.save(result, tmp_path / "a.tga")
         with pytest.raises(UnknownName, match="unknown picture suffix"):
             exporters.save(result, tmp_path / "a.txt", format="overlay")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import logging
 import os
@@ -15,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from segclip import weights
+from segclip import registry, weights
 from segclip.errors import BadPrompt, UnknownName, Unsupported, WeightsCorrupt, WeightsMissing
+from segclip.proposers import PROPOSERS
 from tests.file_server import Shelf, serve
 
 BODY = b"weights " * 10_000
@@ -251,6 +253,9 @@ def test_the_real_manifest_is_well_formed(monkeypatch: pytest.MonkeyPatch) -> No
             assert row.shipped or "https://" in row.note
         if row.kind == "encoder" and not row.shipped:
             assert row.options["model"] == row.name.split("/")[0]
+        if row.kind == "proposer":
+            known = inspect.signature(registry.resolve(PROPOSERS, row.loader, "loader")).parameters
+            assert set(row.options) <= set(known), row.name
 
 
 @pytest.mark.parametrize("name", ["mini-fastsam", "mini-clip"])

@@ -1,0 +1,177 @@
+"""Read what is to be done: a folder, a glob, a list or a table of pictures, and what each is asked."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ..errors import BadPrompt
+from ..images import SUFFIXES
+
+TABLES = (".csv", ".jsonl", ".txt")
+_MAGIC = frozenset("*?[")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Say what one picture is asked: texts, and boxes x1, y1, x2, y2 and clicks x, y, label, to look in or cut out."""
+
+    texts: tuple[str, ...] = ()
+    boxes: tuple[tuple[float, ...], ...] = ()
+    points: tuple[tuple[float, ...], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.texts or self.boxes or self.points)
+
+
+@dataclass(frozen=True)
+class Item:
+    """Name one picture of a run: its path, its name inside the output (relative, with "/"), and what it is asked."""
+
+    path: Path
+    name: str
+    ask: Ask
+
+
+def read(source: str | Path, default: Ask, boxes: Path | None = None) -> list[Item]:
+    """List the pictures of a folder, a glob, a .txt list, or a .csv or .jsonl table of image, texts, boxes, points.
+
+    The order is the same on every machine. What a row does not say comes from ``default``. boxes: a table of image and
+    boxes for the pictures of those names. Raises BadPrompt when there is no such place, when a picture is listed twice
+    or is asked nothing.
+    """
+    path = Path(source)
+    if path.is_dir():
+        items = [Item(path / name, name, default) for name in _walk(path)]
+    elif _MAGIC & set(str(source)) and not path.exists():
+        items = list(_globbed(str(source), default))
+    elif path.suffix.lower() in TABLES and path.is_file():
+        items = list(_listed(path, default))
+    elif path.suffix.lower() in SUFFIXES and path.exists():
+        items = [Item(path, path.name, default)]
+    else:
+        kinds = f"a folder, a picture, a glob such as 'photos/**/*.jpg', or a {_words(TABLES)} file"
+        raise BadPrompt(f"{source}: no such input; give {kinds}")
+    if boxes:
+        own = {item.name: item.ask.boxes for item in _listed(boxes, Ask())}
+        if strange := own.keys() - {item.name for item in items}:
+            raise BadPrompt(f"{boxes} names {min(strange)!r}, which is not in {source}")
+        items = [replace(item, ask=replace(item.ask, boxes=own.get(item.name, item.ask.boxes))) for item in items]
+    twice = [name for name, count in Counter(item.name for item in items).items() if count > 1]
+    if twice:
+        raise BadPrompt(f"{source} lists {twice[0]!r} twice; list each picture once, with all its texts")
+    silent = next((item for item in items if not item.ask), None)
+    if silent:
+        raise BadPrompt(f"nothing is asked of {silent.name!r}; give --text, or texts, boxes or points in its row")
+    return items
+
+
+def shard(items: list[Item], part: str) -> list[Item]:
+    """Give part "i/n" of a run, every n-th picture from the i-th on, i from 1. Raises BadPrompt."""
+    first, slash, count = part.partition("/")
+    if not slash or not first.isdigit() or not count.isdigit() or not 1 <= int(first) <= int(count):
+        raise BadPrompt(f"a shard is written i/n with i from 1 to n, such as 3/8; got {part!r}")
+    return items[int(first) - 1 :: int(count)]
+
+
+def digest(ask: Ask, settings: dict[str, Any]) -> str:
+    """Give a short hash of everything but the picture that changes the answer."""
+    told = json.dumps([settings, ask.texts, ask.boxes, ask.points], sort_keys=True, default=str)
+    return sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _walk(folder: Path) -> list[str]:
+    """List by suffix; links that lead nowhere too, which become failures that are told, but not into linked folders."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        base = Path(place).relative_to(folder)
+        found += [(base / name) for name in files if Path(name).suffix.lower() in SUFFIXES]
+    return [path.as_posix() for path in sorted(found, key=lambda path: path.parts)]
+
+
+def _globbed(pattern: str, default: Ask) -> Iterator[Item]:
+    fixed = Path(*_until_magic(Path(pattern)))
+    for name in sorted(glob.glob(pattern, recursive=True)):
+        path = Path(name)
+        if path.suffix.lower() in SUFFIXES and not path.is_dir():
+            yield Item(path, path.relative_to(fixed).as_posix(), default)
+
+
+def _until_magic(path: Path) -> Iterator[str]:
+    for part in path.parts[:-1]:
+        if _MAGIC & set(part):
+            return
+        yield part
+
+
+def _listed(table: Path, default: Ask) -> Iterator[Item]:
+    base = table.parent
+    for number, row in enumerate(_rows(table), 1):
+        where = f"{table}, row {number}"
+        image = row.get("image") or row.get("path")
+        if not image:
+            raise BadPrompt(f"{where}: it names no image; a column or key 'image' does")
+        path = base / str(image)
+        name = Path(os.path.relpath(path, base)).as_posix()
+        if name.startswith("../") or Path(name).is_absolute():
+            name = Path(*path.absolute().parts[1:]).as_posix()
+        own = {key: value for key, value in _ask(row, where).items() if value}
+        yield Item(path, name, replace(default, **own))
+
+
+def _rows(table: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            if table.suffix.lower() == ".csv":
+                yield from csv.DictReader(file)
+            elif table.suffix.lower() == ".jsonl":
+                yield from (json.loads(line) for line in file if line.strip())
+            else:
+                yield from ({"image": line.strip()} for line in file if line.strip())
+    except (ValueError, csv.Error) as error:
+        raise BadPrompt(f"{table} cannot be read as a table: {error}") from None
+
+
+def _ask(row: dict[str, Any], where: str) -> dict[str, Any]:
+    try:
+        texts = _values(row.get("texts", row.get("text")), ";")
+        boxes, points = (_places(row.get(key)) for key in ("boxes", "points"))
+    except (ValueError, TypeError) as error:
+        raise BadPrompt(f"{where}: {error}") from None
+    if any(len(box) != 4 for box in boxes):
+        raise BadPrompt(f"{where}: a box is x1,y1,x2,y2")
+    if any(len(point) not in (2, 3) for point in points):
+        raise BadPrompt(f"{where}: a point is x,y or x,y,0")
+    return {"texts": tuple(str(text) for text in texts), "boxes": boxes, "points": points}
+
+
+def _values(told: Any, separator: str) -> list[Any]:
+    """Read a list, a JSON list, or values separated by ``separator``."""
+    if told is None or told == "":
+        return []
+    if isinstance(told, str):
+        return (
+            json.loads(told)
+            if told.lstrip().startswith("[")
+            else [v.strip() for v in told.split(separator) if v.strip()]
+        )
+    return list(told)
+
+
+def _places(told: Any) -> tuple[tuple[float, ...], ...]:
+    """Read [[1, 2, 3, 4], ...] or "1,2,3,4; 5,6,7,8"."""
+    rows = [value.split(",") if isinstance(value, str) else value for value in _values(told, ";")]
+    return tuple(tuple(float(number) for number in row) for row in rows)
+
+
+def _words(suffixes: tuple[str, ...]) -> str:
+    return f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"

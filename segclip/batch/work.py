@@ -1,0 +1,171 @@
+"""Do one picture: read, segment, write. The same code runs in this process, in a pool, and on a cluster."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from .. import exporters, images, loading
+from ..errors import BadImage, SegclipError
+from ..formats import PER_IMAGE
+from ..selection import Selection
+from ..types import Boxes, Everything, Image, Points, Prompt, Result
+from .journal import Outcome
+from .plan import Ask, Item
+
+
+@dataclass(frozen=True)
+class Job:
+    """Say how every picture of a run is done.
+
+    scratch: where files are written before they take their place, on the file system of ``out``. models: proposer,
+    encoder, device, policy, as loading.load takes them. formats: of formats.PER_IMAGE. feather: of
+    cut-outs, px. threads: torch's in a worker, 0 for its own choice.
+    """
+
+    out: Path
+    scratch: Path
+    models: tuple[str, str | None, str, str | None]
+    formats: tuple[str, ...]
+    negatives: tuple[str, ...] = ()
+    backgrounds: tuple[str, ...] | None = None
+    templates: str | None = None
+    selection: Selection = field(default_factory=Selection)
+    options: loading.LoadOptions = field(default_factory=loading.LoadOptions)
+    max_pixels: int = images.MAX_PIXELS
+    feather: float = 0.0
+    threads: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """Hold a picture that was read: its pixels, or why there are none."""
+
+    item: Item
+    asked: str
+    content: str
+    stamp: tuple[int, int]
+    image: Image | None
+    error: Exception | None = None
+
+
+class Worker:
+    """Load the models once and do one picture after the other."""
+
+    def __init__(self, job: Job) -> None:
+        if job.threads:
+            import torch
+
+            torch.set_num_threads(job.threads)
+        self.job = job
+        proposer, encoder, device, policy = job.models
+        self.segmenter = loading.load(proposer, encoder, device=device, policy=policy, options=job.options)
+
+    def __call__(self, item: Item, asked: str) -> Outcome:
+        """Do a picture; whatever goes wrong with it is its outcome."""
+        return self.finish(*self.answer(read(item, asked, self.job.max_pixels)))
+
+    def answer(self, given: Read) -> tuple[Read, Result | None]:
+        """Run the models: the half that needs them."""
+        if given.image is None:
+            return given, None
+        try:
+            return given, self._answer(given.image, given.item.ask)
+        except Exception as error:  # the one place where a picture's failure ends: it is recorded and told
+            return Read(given.item, given.asked, given.content, given.stamp, None, error), None
+
+    def finish(self, given: Read, result: Result | None) -> Outcome:
+        """Write the files: the half that only needs the disk."""
+        if result is not None:
+            try:
+                files = self._write(given.item.name, result)
+                record = exporters.to_record(result)
+                del record["image"]
+                state = "matched" if len(result) else "empty"
+                return Outcome(given.item.name, given.content, given.stamp, given.asked, state, files, record)
+            except Exception as error:
+                given = Read(given.item, given.asked, given.content, given.stamp, None, error)
+        return _failure(given)
+
+    def _answer(self, image: Image, ask: Ask) -> Result:
+        prompt = _prompt(ask)
+        if not ask.texts:
+            return self.segmenter.pick(image, prompt, max_pixels=self.job.max_pixels)
+        return self.segmenter.rank(
+            self.segmenter.regions(image, prompt, max_pixels=self.job.max_pixels),
+            ask.texts,
+            negatives=self.job.negatives,
+            backgrounds=self.job.backgrounds,
+            templates=self.job.templates,
+            selection=self.job.selection,
+        )
+
+    def _write(self, name: str, result: Result) -> tuple[str, ...]:
+        """Write a picture's files aside, then move them into place: a kill leaves nothing half written there."""
+        scratch = self.job.scratch / str(os.getpid())
+        written: list[Path] = []
+        for format in self.job.formats:
+            path = scratch / format / f"{name}.{PER_IMAGE[format]}"
+            if format == "cutout":
+                written += exporters.write_cutouts(result, path, feather=self.job.feather)
+            elif format == "labelme":
+                written += exporters.WRITERS[format](self._linked(name, result), path)
+            else:
+                written += exporters.WRITERS[format](result, path)
+        files = [path.relative_to(scratch) for path in written]
+        for file in files:
+            (self.job.out / file).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(scratch / file, self.job.out / file)
+        return tuple(file.as_posix() for file in files)
+
+    def _linked(self, name: str, result: Result) -> Result:
+        """Name the picture as LabelMe looks for it: from the label's own folder."""
+        folder = (self.job.out / "labelme" / name).parent
+        path = os.path.relpath(result.image.source, folder)
+        return replace(result, regions=replace(result.regions, image=replace(result.image, source=path)))
+
+
+def read(item: Item, asked: str, max_pixels: int) -> Read:
+    """Read a picture's bytes once: they are hashed and decoded."""
+    content, stamp = "", stamp_of(item.path)
+    try:
+        data = item.path.read_bytes()
+        content = sha256(data).hexdigest()
+        return Read(item, asked, content, stamp, images.load(data, label=str(item.path), max_pixels=max_pixels))
+    except OSError as error:
+        problem = BadImage(f"{item.path}: cannot be opened, {error.strerror or error}")
+        return Read(item, asked, content, stamp, None, problem)
+    except Exception as error:  # as in Worker.answer
+        return Read(item, asked, content, stamp, None, error)
+
+
+def stamp_of(path: Path) -> tuple[int, int]:
+    """Give a file's size and modification time in ns; zeros where it cannot be looked at."""
+    try:
+        seen = os.stat(path)
+    except OSError:
+        return 0, 0
+    return seen.st_size, seen.st_mtime_ns
+
+
+def _prompt(ask: Ask) -> Prompt:
+    """Say where to look; with texts, boxes are searched and background clicks are left out, as in ``segment``."""
+    labels = [int(point[2]) if len(point) == 3 else 1 for point in ask.points]
+    places = [point[:2] for point in ask.points]
+    if places and (any(labels) or not ask.texts):
+        return Points(places, labels, box=list(ask.boxes) or None)
+    if ask.boxes and not ask.texts:
+        return Boxes(list(ask.boxes))
+    return Everything(list(ask.boxes) or None, places or None)
+
+
+def _failure(given: Read) -> Outcome:
+    error: Any = given.error
+    known = isinstance(error, SegclipError)
+    reason = str(error) if known else f"{type(error).__name__}: {error}"
+    trace = "" if known else "".join(traceback.format_exception(error))
+    return Outcome(given.item.name, given.content, given.stamp, given.asked, "failed", reason=reason, trace=trace)

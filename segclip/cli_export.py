@@ -1,0 +1,195 @@
+"""The ``segclip export`` command: masks of whole folders, with progress, interruption and resumption."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .cli_options import Choice, Models, numbers
+from .errors import BadPrompt
+from .formats import PER_IMAGE, PER_RUN
+
+if TYPE_CHECKING:
+    from .batch import ExportOptions, Progress, Running, Summary
+
+FORMATS = tuple(dict.fromkeys((*PER_IMAGE, *PER_RUN)))
+_EVERY = 30.0  # s between lines of progress where there is no terminal
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is exported, and what is asked of it."""
+
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="A folder, a glob, a .txt list, or a .csv or .jsonl table.")
+    ]
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the files.")]
+    texts: Annotated[list[str] | None, typer.Option("--text", help="What to find; repeatable.")] = None
+    texts_file: Annotated[Path | None, typer.Option(help="A file of texts, one a line.")] = None
+    boxes: Annotated[
+        list[str] | None, typer.Option("--box", metavar="X1,Y1,X2,Y2", help="A box in every picture; repeatable.")
+    ] = None
+    boxes_file: Annotated[
+        Path | None, typer.Option(help="A .csv or .jsonl table of image and boxes, by name inside INPUT.")
+    ] = None
+    negatives: Annotated[
+        list[str] | None, typer.Option("--not", metavar="TEXT", help="What it is not; repeatable.")
+    ] = None
+    backgrounds: Annotated[
+        list[str] | None,
+        typer.Option("--background", metavar="TEXT", help="Replace the encoder's backgrounds; repeatable."),
+    ] = None
+    templates: Annotated[str | None, typer.Option(help="Sentences a text is put in: a set's name or a file.")] = None
+    format: Annotated[str, typer.Option(help=f"Files, by comma: {', '.join(FORMATS)}.")] = "png,coco"
+    feather: Annotated[float, typer.Option(help="Pixels over which the edge of a cut-out fades.", min=0)] = 0.0
+    max_pixels: Annotated[int, typer.Option(help="Largest picture that is read.", min=1)] = 100_000_000
+
+    def options(self, choice: Choice, models: Models) -> ExportOptions:
+        """Put the options into the library's terms."""
+        from . import loading, registry
+        from .batch import Ask, ExportOptions
+
+        preset = registry.choose(loading.PRESETS, models.preset, "preset")
+        boxes = tuple(tuple(numbers("--box", value, (4,))) for value in self.boxes or ())
+        return ExportOptions(
+            formats=[name.strip() for name in self.format.split(",") if name.strip()],
+            proposer=models.proposer or preset[0],
+            encoder=models.encoder or preset[1],
+            device=models.device,
+            policy=models.policy,
+            ask=Ask(self._texts(), boxes),
+            boxes_of=self.boxes_file,
+            answers={
+                "negatives": tuple(self.negatives or ()),
+                "backgrounds": tuple(self.backgrounds) if self.backgrounds else None,
+                "templates": self.templates,
+                "selection": choice.selection(),
+                "feather": self.feather,
+                "max_pixels": self.max_pixels,
+                "options": loading.LoadOptions(models.offline, models.trust),
+            },
+        )
+
+    def _texts(self) -> tuple[str, ...]:
+        texts = list(self.texts or ())
+        if self.texts_file:
+            try:
+                lines = self.texts_file.read_text("utf-8").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise BadPrompt(f"--texts-file {self.texts_file} cannot be read: {error}") from None
+            texts += [line.strip() for line in lines if line.strip()]
+        return tuple(dict.fromkeys(texts))
+
+
+@dataclass(frozen=True)
+class How:
+    """How the run runs."""
+
+    workers: Annotated[int, typer.Option(help="Processes, each with its own models.", min=1)] = 1
+    runner: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local"
+    address: Annotated[str | None, typer.Option(help="Of the Ray cluster; one is started here if left out.")] = None
+    gpus: Annotated[float, typer.Option(help="Share of a GPU for each worker, with Ray.", min=0)] = 0.0
+    threads: Annotated[int, typer.Option(help="Threads of each worker; 0 shares the machine's out.", min=0)] = 0
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only this part, for job arrays.")] = None
+    max_failures: Annotated[int | None, typer.Option(help="Stop when more pictures than this failed.", min=0)] = None
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do again what failed before.")] = False
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Print the traceback of each failure too.")] = False
+
+    def running(self) -> Running:
+        """Put the options into the library's terms."""
+        from .batch import Running
+
+        return Running(
+            self.workers, self.runner, self.address, self.gpus, self.threads, self.shard, self.retry_failed,
+            self.max_failures,
+        )  # fmt: skip
+
+
+def run(task: Task, choice: Choice, models: Models, how: How) -> None:
+    """Export, show progress, and say how it ended; exit code 1 when a picture failed."""
+    from . import batch
+
+    options, running = task.options(choice, models), how.running()
+    try:
+        with _progress() as tell:
+            summary = batch.export(task.source, task.out, options=options, running=running, tell=tell)
+    except KeyboardInterrupt:
+        typer.echo("\nstopped; what is done is kept, and the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
+    _report(summary, task.out, how.verbose)
+    if summary.progress.stopped or summary.states.get("failed"):
+        raise typer.Exit(1)
+
+
+def _report(summary: Summary, out: Path, verbose: bool) -> None:
+    did = summary.progress
+    typer.echo(f"{did.now} pictures done now ({did.rate:.2f} a second), {did.before} before")
+    if did.stopped:
+        typer.echo(
+            f"stopped: {did.failed} pictures failed, more than --max-failures; see {out} and run again", err=True
+        )
+    if summary.missing:
+        typer.echo(
+            f"{summary.missing} of {summary.images} pictures are still to do; the run that does the last one ends it"
+        )
+        return
+    typer.echo(", ".join(f"{count} {state}" for state, count in summary.states.items()))
+    for path in summary.files:
+        typer.echo(f"wrote {path}")
+    if summary.states["failed"]:
+        _show_failures(out / "failures.jsonl", verbose)
+
+
+def _show_failures(path: Path, verbose: bool) -> None:
+    import json
+
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file):
+            told = json.loads(line)
+            if number == 5 and not verbose:
+                typer.echo(f"... and more: {path}", err=True)
+                return
+            typer.echo(f"failed: {told['reason']}", err=True)
+            if verbose and told["traceback"]:
+                typer.echo(told["traceback"], err=True)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Progress], None]]:
+    """Show a bar on a terminal, else a line now and then."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        shown = bar.add_task("loading")
+        yield lambda seen: bar.update(
+            shown, total=seen.total, completed=seen.now + seen.before, description=_counts(seen)
+        )
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self.last = monotonic()
+
+    def __call__(self, seen: Progress) -> None:
+        if monotonic() - self.last < _EVERY:
+            return
+        self.last = monotonic()
+        left = (seen.total - seen.before - seen.now) / max(seen.rate, 1e-9)
+        typer.echo(f"{seen.now + seen.before} of {seen.total}, {_counts(seen)}, {left / 60:.0f} min left", err=True)
+
+
+def _counts(seen: Progress) -> str:
+    return f"{seen.rate:.1f}/s, {seen.matched} matched, {seen.empty} empty, {seen.failed} failed"

@@ -1,0 +1,105 @@
+"""Results as pixels: overlay, masks, cut-outs, label map, arrays."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+
+from .. import registry
+from ..drawing import overlay
+from ..errors import BadPrompt
+from ..types import Masks, Result
+from .files import encode, numbered, to_json, write
+
+PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+MOST_LABELS = 2**16 - 1
+
+
+def write_overlay(result: Result, path: Path) -> list[Path]:
+    """Write the picture with its rows drawn on it."""
+    kind = registry.choose(PICTURES, path.suffix.lower(), "picture suffix")
+    return [write(path, encode(overlay(result), kind))]
+
+
+def write_masks(result: Result, path: Path) -> list[Path]:
+    """Write a grey PNG of the whole frame a row, 0 outside and 255 inside, to <stem>.<row>.png."""
+    written = []
+    for row in range(len(result)):
+        grey = PIL.Image.fromarray(result.masks.full(row).astype(np.uint8) * np.uint8(255))
+        written.append(write(numbered(path, row), encode(grey, "PNG")))
+    return written
+
+
+def write_cutouts(result: Result, path: Path, *, feather: float = 0.0) -> list[Path]:
+    """Write an RGBA PNG of the box a row, transparent black outside the mask, to <stem>.<row>.png.
+
+    feather: px over which the edge fades, half of them inside the mask; the box grows by the other half.
+    """
+    written = []
+    reach = int(np.ceil(1.5 * feather))
+    height, width = result.image.size
+    for row, (x1, y1, x2, y2) in enumerate(result.masks.boxes.tolist()):
+        if not result.masks.areas[row]:
+            continue
+        wide = (max(x1 - reach, 0), max(y1 - reach, 0), min(x2 + reach, width), min(y2 + reach, height))
+        alpha = np.zeros((wide[3] - wide[1], wide[2] - wide[0]), np.uint8)
+        inner = alpha[y1 - wide[1] : y2 - wide[1], x1 - wide[0] : x2 - wide[0]]
+        inner[...] = result.masks.bitmaps[row] * np.uint8(255)
+        if feather:
+            alpha = cv2.GaussianBlur(alpha, (0, 0), feather / 2)
+        pixels = result.image.pixels[wide[1] : wide[3], wide[0] : wide[2]] * (alpha > 0)[..., None]
+        cutout = PIL.Image.fromarray(np.dstack((pixels, alpha)))
+        written.append(write(numbered(path, row), encode(cutout, "PNG")))
+    return written
+
+
+def write_labelmap(result: Result, path: Path) -> list[Path]:
+    """Write a 16-bit PNG, 0 for nothing and r + 1 for row r, and beside it <stem>.legend.json that names the numbers.
+
+    Where masks overlap the better row shows.
+    """
+    if len(result) > MOST_LABELS:
+        raise BadPrompt(f"a label map holds at most {MOST_LABELS} rows, this result has {len(result)}")
+    labels = np.zeros(result.image.size, np.uint16)
+    for row in range(len(result) - 1, -1, -1):
+        x1, y1, x2, y2 = result.masks.boxes[row]
+        labels[y1:y2, x1:x2][result.masks.bitmaps[row]] = row + 1
+    legend = {str(row + 1): {"text": text, "score": round(float(result.score[row]), 6)}
+              for row, text in enumerate(result.texts)}  # fmt: skip
+    named = path.with_name(f"{path.stem}.legend.json")
+    return [write(path, encode(PIL.Image.fromarray(labels), "PNG")), write(named, to_json(legend))]
+
+
+def write_arrays(result: Result, path: Path) -> list[Path]:
+    """Write a NumPy archive: size, boxes, texts, scores, and all bitmaps as packed bits; ``read_arrays`` reads it."""
+    file = io.BytesIO()
+    bits = [np.packbits(bitmap) for bitmap in result.masks.bitmaps]
+    np.savez(
+        file,
+        size=np.array(result.image.size),
+        boxes=result.masks.boxes,
+        bits=np.concatenate([np.zeros(0, np.uint8), *bits]),
+        texts=np.array(result.texts, dtype=np.str_),
+        similarity=result.similarity,
+        probability=result.probability,
+        quality=result.quality,
+    )
+    return [write(path, file.getvalue())]
+
+
+def read_arrays(path: Path) -> tuple[Masks, tuple[str, ...]]:
+    """Read masks and texts back from an archive of ``write_arrays``."""
+    with np.load(path) as stored:
+        boxes, bits, size = stored["boxes"], stored["bits"], stored["size"]
+        texts = tuple(stored["texts"].tolist())
+    bitmaps, start = [], 0
+    for x1, y1, x2, y2 in boxes.tolist():
+        count = (y2 - y1) * (x2 - x1)
+        end = start + -(-count // 8)
+        bitmaps.append(np.unpackbits(bits[start:end], count=count).astype(bool).reshape(y2 - y1, x2 - x1))
+        start = end
+    return Masks(boxes, tuple(bitmaps), (int(size[0]), int(size[1]))), texts

@@ -1,0 +1,107 @@
+"""Results as records: plain JSON, COCO, run lengths. Masks leave pixel-exact."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco
+
+from ..polygons import has_holes, trace
+from ..types import Array, Masks, Result
+from .files import to_json, write
+
+
+def to_record(result: Result) -> dict[str, Any]:
+    """Describe a result in plain JSON types: boxes xyxy half-open, masks as COCO's compressed RLE, sizes [H, W]."""
+    columns = zip(result.texts, result.similarity, result.probability, result.quality, strict=True)
+    rows = [
+        {
+            "text": text,
+            "similarity": digits(similarity),
+            "probability": digits(probability),
+            "quality": digits(quality),
+            "box": result.masks.boxes[row].tolist(),
+            "area": int(result.masks.areas[row]),
+            "rle": encode_rle(result.masks, row),
+        }
+        for row, (text, similarity, probability, quality) in enumerate(columns)
+    ]
+    return {
+        "image": result.image.source,
+        "size": list(result.image.size),
+        "asked": list(result.asked),
+        "reasons": list(result.reasons),
+        "threshold": digits(result.threshold),
+        "rows": rows,
+    }
+
+
+def encode_rle(masks: Masks, row: int) -> dict[str, Any]:
+    """Give mask ``row`` as COCO's compressed run lengths of the whole image: {"size": [H, W], "counts": text}.
+
+    Reads only the columns of the box: a small mask of a large photo costs what the mask costs.
+    """
+    height, width = masks.size
+    x1, y1, x2, y2 = masks.boxes[row]
+    columns = np.zeros((x2 - x1, height), bool)  # COCO counts down columns
+    columns[:, y1:y2] = masks.bitmaps[row].T
+    edges = np.flatnonzero(np.diff(columns.ravel(), prepend=False, append=False)) + int(x1) * height
+    counts = np.diff(np.concatenate(([0], edges, [height * width])))
+    if not counts[-1]:  # the mask holds the last pixel: COCO writes no run after it
+        counts = counts[:-1]
+    rle = coco.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+
+
+def decode_rle(rle: dict[str, Any]) -> Array:
+    """Give the mask of ``encode_rle``: bool (H, W)."""
+    decoded: Array = coco.decode(rle).astype(bool)
+    return decoded
+
+
+def coco_annotation(row: dict[str, Any]) -> dict[str, Any]:
+    """Turn a row of a record into COCO's terms, but for its ids."""
+    x1, y1, x2, y2 = row["box"]
+    score = row["quality"] if row["probability"] is None else row["probability"]
+    return {
+        "segmentation": row["rle"],
+        "area": row["area"],
+        "bbox": [x1, y1, x2 - x1, y2 - y1],
+        "iscrowd": 0,
+        "score": score,
+    }
+
+
+def coco_polygons(rle: dict[str, Any]) -> list[list[int]] | dict[str, Any]:
+    """Give a mask as COCO's polygons, along the edges of its pixels; one with holes, which they cannot hold, as RLE."""
+    mask = decode_rle(rle)
+    if not mask.any() or has_holes(mask):
+        return rle
+    return [polygon.outer.ravel().tolist() for polygon in trace(mask)]
+
+
+def write_record(result: Result, path: Path) -> list[Path]:
+    """Write ``to_record``."""
+    return [write(path, to_json(to_record(result)))]
+
+
+def write_coco(result: Result, path: Path) -> list[Path]:
+    """Write a COCO dataset of this one image: a category each text asked, boxes as xywh, scores beside."""
+    record = to_record(result)
+    height, width = record["size"]
+    names = list(dict.fromkeys((*result.asked, *result.texts)))
+    annotations = [
+        {"id": number, "image_id": 1, "category_id": names.index(row["text"]) + 1} | coco_annotation(row)
+        for number, row in enumerate(record["rows"], start=1)
+    ]
+    image = {"id": 1, "file_name": Path(result.image.source).name, "width": width, "height": height}
+    categories = [{"id": index, "name": name} for index, name in enumerate(names, start=1)]
+    return [write(path, to_json({"images": [image], "categories": categories, "annotations": annotations}))]
+
+
+def digits(value: Any) -> float | None:
+    """Round to six digits; NaN, which JSON does not have, is None."""
+    return None if math.isnan(value) else round(float(value), 6)

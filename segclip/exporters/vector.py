@@ -1,0 +1,100 @@
+"""Results as outlines: LabelMe, SVG, GeoJSON. SVG and GeoJSON are exact; LabelMe holds masks where it has no holes."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+import PIL.Image
+
+from ..drawing import colour
+from ..polygons import Polygon, has_holes, outline, trace
+from ..types import Array, Result
+from .files import encode, to_json, write
+
+
+def write_labelme(result: Result, path: Path) -> list[Path]:
+    """Write a LabelMe file: polygons, one for each part of a row, grouped; a mask shape for a row with holes."""
+    height, width = result.image.size
+    shapes = [shape for row in range(len(result)) for shape in _shapes(result, row)]
+    record: dict[str, Any] = {
+        "version": "5.5.0",
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": result.image.source,
+        "imageData": None,
+        "imageHeight": height,
+        "imageWidth": width,
+    }
+    return [write(path, to_json(record))]
+
+
+def _shapes(result: Result, row: int) -> list[dict[str, Any]]:
+    x1, y1, x2, y2 = result.masks.boxes[row].tolist()
+    bitmap = result.masks.bitmaps[row]
+    parts = [part.tolist() for part in outline(bitmap, (x1, y1))] if bitmap.size else []
+    common: dict[str, Any] = {
+        "label": result.texts[row],
+        "group_id": row if len(parts) > 1 else None,
+        "description": f"{float(result.score[row]):.4f}",
+        "flags": {},
+    }
+    if bitmap.size and (has_holes(bitmap) or any(len(part) < 3 for part in parts)):
+        picture = base64.b64encode(encode(PIL.Image.fromarray(bitmap), "PNG")).decode()
+        corners = [[x1, y1], [x2 - 1, y2 - 1]]  # LabelMe's boxes include their last pixel
+        return [common | {"group_id": None, "shape_type": "mask", "points": corners, "mask": picture}]
+    return [common | {"shape_type": "polygon", "points": part, "mask": None} for part in parts]
+
+
+def write_svg(result: Result, path: Path) -> list[Path]:
+    """Write a path a row over the picture's frame, holes cut by the even-odd rule, its text as the title."""
+    height, width = result.image.size
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
+    ]
+    for row in range(len(result) - 1, -1, -1):  # the best on top
+        drawn = " ".join(_ring_path(ring) for polygon in _polygons(result, row) for ring in _rings(polygon))
+        fill = "#{:02x}{:02x}{:02x}".format(*colour(row))
+        score = f"{float(result.score[row]):.4f}"
+        text = result.texts[row].encode("utf-8", "replace").decode()
+        lines.append(
+            f'<path fill="{fill}" fill-opacity="0.6" fill-rule="evenodd" data-row="{row}" data-score="{score}" '
+            f"data-text={quoteattr(text)} d={quoteattr(drawn)}><title>{escape(text)}</title></path>"
+        )
+    return [write(path, "\n".join([*lines, "</svg>\n"]).encode())]
+
+
+def write_geojson(result: Result, path: Path) -> list[Path]:
+    """Write a FeatureCollection of MultiPolygons in pixels of the image, y downwards: it has no place on earth."""
+    features = []
+    for row in range(len(result)):
+        coordinates = [[_closed(ring) for ring in _rings(polygon)] for polygon in _polygons(result, row)]
+        properties = {
+            "text": result.texts[row],
+            "score": round(float(result.score[row]), 6),
+            "quality": round(float(result.quality[row]), 6),
+        }
+        geometry = {"type": "MultiPolygon", "coordinates": coordinates}
+        features.append({"type": "Feature", "id": row, "properties": properties, "geometry": geometry})
+    return [write(path, to_json({"type": "FeatureCollection", "features": features}))]
+
+
+def _polygons(result: Result, row: int) -> list[Polygon]:
+    x1, y1 = result.masks.boxes[row, :2].tolist()
+    return trace(result.masks.bitmaps[row], (x1, y1))
+
+
+def _rings(polygon: Polygon) -> Iterable[Array]:
+    return (polygon.outer, *polygon.holes)
+
+
+def _ring_path(ring: Array) -> str:
+    return "M" + "L".join(f"{x} {y}" for x, y in ring.tolist()) + "Z"
+
+
+def _closed(ring: Array) -> list[list[int]]:
+    points: list[list[int]] = ring.tolist()
+    return [*points, points[0]]

@@ -1,0 +1,60 @@
+"""Run an export with fake models in a process of its own: python -m tests.batch_script IN OUT KILL WORKERS TEXT...
+
+KILL: "no", or N to die by SIGKILL before the N-th time it changes the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from segclip import batch, loading
+from segclip.batch.journal import Journal
+from segclip.pipeline import Segmenter
+from segclip.scoring import CropScorer
+from tests.fakes import FakeEncoder, FakeProposer
+
+FORMATS = ("png", "cutout", "labelmap", "overlay", "npz", "labelme", "coco", "yolo", "jsonl", "parquet")
+
+
+def fake_load(*names: Any, **options: Any) -> Segmenter:
+    encoder = FakeEncoder()
+    return Segmenter(FakeProposer(), encoder, CropScorer(encoder))
+
+
+loading.load = fake_load  # at import, so that a pool's processes have it too
+loading.fingerprint = lambda *names, **options: {"weights": os.environ.get("FAKE_WEIGHTS", "1")}
+
+
+def die_after(count: int) -> None:
+    """Kill this process before the count-th change it makes to the disk."""
+    left = [count]
+
+    def counted(call: Any) -> Any:
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **named)
+
+        return wrapped
+
+    os.replace = counted(os.replace)
+    Path.write_bytes = counted(Path.write_bytes)  # type: ignore[method-assign]
+    Journal.put = counted(Journal.put)  # type: ignore[method-assign]
+
+
+def main() -> None:
+    source, out, kill, workers, *texts = sys.argv[1:]
+    if kill != "no":
+        die_after(int(kill))
+    options = batch.ExportOptions(formats=FORMATS)
+    summary = batch.export(source, out, texts, options=options, running=batch.Running(workers=int(workers)))
+    assert summary.missing == 0
+
+
+if __name__ == "__main__":
+    main()

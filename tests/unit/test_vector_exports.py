@@ -1,0 +1,152 @@
+"""What each outline and raster format holds, read back as its readers would."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import pytest
+
+from segclip import exporters
+from segclip.exporters import raster, records
+from segclip.types import Array, Image, Masks, Proposals, Regions, Result
+
+SIZE = (120, 160)
+
+
+def ring_of(shape: tuple[int, int], outer: int, inner: int) -> Array:
+    ys, xs = np.mgrid[: shape[0], : shape[1]]
+    distance = np.hypot(xs - 60, ys - 50)
+    return (distance < outer) & (distance >= inner)
+
+
+def scattered() -> Array:
+    noise = cv2.GaussianBlur(np.random.default_rng(3).normal(size=SIZE), (0, 0), 7)
+    return np.asarray(noise > 0.03)
+
+
+def result_of(*masks: Array) -> Result:
+    image = Image(np.random.default_rng(0).integers(0, 255, (*SIZE, 3), dtype=np.uint8), "a b.jpg")
+    count = len(masks)
+    regions = Regions(
+        image, Proposals(Masks.from_dense(np.array(masks), SIZE), np.full(count, 0.9)), np.zeros((count, 1), np.float32)
+    )
+    texts = tuple(f'<mug> & "{row}" 🦁' for row in range(count))
+    scores = np.linspace(0.9, 0.5, count).astype(np.float32)
+    return Result(regions, texts, scores, scores, texts, 0.5)
+
+
+MASKS = {
+    "a disc": ring_of(SIZE, 30, 0),
+    "a ring with a hole": ring_of(SIZE, 40, 20),
+    "scattered parts and holes": scattered(),
+    "a strip one pixel wide": ring_of(SIZE, 200, 0) & (np.arange(120) == 7)[:, None],
+}
+each = pytest.mark.parametrize("name", MASKS)
+
+
+def iou(a: Array, b: Array) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+def even_odd(rings: list[list[list[int]]]) -> Array:
+    inside = np.zeros(SIZE, bool)
+    ys, xs = np.mgrid[: SIZE[0], : SIZE[1]] + 0.5
+    for ring in rings:
+        for (ax, ay), (bx, by) in zip(ring, ring[1:] + ring[:1], strict=True):
+            if ax == bx:
+                inside ^= (xs < ax) & (ys > min(ay, by)) & (ys < max(ay, by))
+    return inside
+
+
+@each
+def test_svg(name: str, tmp_path: Path) -> None:
+    (file,) = exporters.save(result_of(MASKS[name]), tmp_path / "a.svg")
+    root = ET.fromstring(file.read_text("utf-8"))
+    (path,) = root.findall("{http://www.w3.org/2000/svg}path")
+    assert path.get("data-text") == '<mug> & "0" 🦁'
+    assert path.get("fill-rule") == "evenodd"
+    rings = [[list(map(int, point.split())) for point in part.strip(" MZ").split("L")]
+             for part in str(path.get("d")).split("Z") if part.strip()]  # fmt: skip
+    assert np.array_equal(even_odd(rings), MASKS[name])
+
+
+@each
+def test_geojson(name: str, tmp_path: Path) -> None:
+    (file,) = exporters.save(result_of(MASKS[name]), tmp_path / "a.geojson")
+    (feature,) = json.loads(file.read_text("utf-8"))["features"]
+    assert feature["geometry"]["type"] == "MultiPolygon"
+    rings = [ring for polygon in feature["geometry"]["coordinates"] for ring in polygon]
+    assert all(ring[0] == ring[-1] for ring in rings)
+    assert np.array_equal(even_odd([ring[:-1] for ring in rings]), MASKS[name])
+    assert feature["properties"]["score"] == pytest.approx(0.9)
+
+
+@each
+def test_labelme(name: str, tmp_path: Path) -> None:
+    """Read as labelme.utils.shape_to_mask does: Pillow's polygon with its outline; a mask pasted at its first point."""
+    (file,) = exporters.save(result_of(MASKS[name]), tmp_path / "a.json", format="labelme")
+    record = json.loads(file.read_text("utf-8"))
+    read = np.zeros(SIZE, bool)
+    for shape in record["shapes"]:
+        if shape["shape_type"] == "mask":
+            (x1, y1), (x2, y2) = shape["points"]
+            part = np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(shape["mask"])))).astype(bool)
+            read[y1 : y2 + 1, x1 : x2 + 1] |= part
+        else:
+            picture = PIL.Image.new("L", SIZE[::-1], 0)
+            PIL.ImageDraw.Draw(picture).polygon([tuple(p) for p in shape["points"]], outline=1, fill=1)
+            read |= np.asarray(picture).astype(bool)
+    assert iou(read, MASKS[name]) >= 0.98
+    assert record["imageData"] is None
+    assert (record["imageHeight"], record["imageWidth"]) == SIZE
+
+
+@each
+def test_coco_polygons(name: str) -> None:
+    from pycocotools import mask as coco
+
+    rle = records.encode_rle(result_of(MASKS[name]).masks, 0)
+    polygons = records.coco_polygons(rle)
+    if isinstance(polygons, dict):
+        assert polygons == rle
+        assert "hole" in name
+        return
+    decoded = coco.decode(coco.merge(coco.frPyObjects(polygons, *SIZE))).astype(bool)
+    assert np.array_equal(decoded, MASKS[name])
+
+
+def test_npz_brings_every_mask_back(tmp_path: Path) -> None:
+    given = result_of(*MASKS.values(), np.zeros(SIZE, bool))
+    (file,) = exporters.save(given, tmp_path / "a.npz")
+    masks, texts = raster.read_arrays(file)
+    assert np.array_equal(masks.to_dense(), given.masks.to_dense())
+    assert texts == given.texts
+    again = exporters.save(given, tmp_path / "b.npz")[0]
+    assert again.read_bytes() == file.read_bytes()
+
+
+def test_a_label_map_shows_the_better_row_on_top_and_names_its_numbers(tmp_path: Path) -> None:
+    given = result_of(MASKS["a disc"], MASKS["a ring with a hole"])
+    picture, legend = exporters.save(given, tmp_path / "a.labelmap.png", format="labelmap")
+    labels = np.asarray(PIL.Image.open(picture))
+    assert labels.max() == 2
+    assert np.array_equal(labels == 1, MASKS["a disc"])
+    assert np.array_equal(labels == 2, MASKS["a ring with a hole"] & ~MASKS["a disc"])
+    assert json.loads(legend.read_text("utf-8"))["2"]["text"] == given.texts[1]
+
+
+def test_a_feathered_cutout_fades_and_shows_nothing_far_outside(tmp_path: Path) -> None:
+    given = result_of(MASKS["a disc"])
+    (file,) = raster.write_cutouts(given, tmp_path / "a.png", feather=6)
+    pixels = np.asarray(PIL.Image.open(file))
+    assert len(np.unique(pixels[..., 3])) > 20
+    assert pixels[pixels.shape[0] // 2, pixels.shape[1] // 2, 3] == 255
+    assert not pixels[pixels[..., 3] == 0].any()

@@ -1,0 +1,353 @@
+"""Train mini-sam: SAM's prompt encoder and mask decoder on the mini proposer's trunk, by simulated clicks and boxes.
+
+    python -m train.sam --trunk weights/mini/proposer --photos ../shared/coco-dev --out weights/mini/sam --minutes 90
+
+As in Segment Anything (Kirillov et al. 2023, https://arxiv.org/abs/2304.02643, section A): a first prompt, a point or a
+loose box, then points in the error of the last answer, which is given back as a mask; of the three masks of a single
+point only the best one learns. Training looks at tiles, each a window of the frame that serving looks at: the positions
+of its cells and prompts are those of a random place in the frame.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+import typer
+
+from segclip.proposers import sam
+from segclip.proposers.trunk import Trunk
+from segclip.types import Array
+
+from .clicks import Ask, correction, first_ask
+from .glyphs import Glyph, load_glyphs
+from .photos import Photo, load_photos
+from .scenes import SceneConfig, compose
+
+ARCHITECTURE = sam.Architecture(
+    image_size=800,  # a scene of 640 x 480 is enlarged, which makes edges finer
+    patch=16,
+    encoder=Trunk(),
+    channels=128,
+    mask_channels=16,
+    decoder_depth=2,
+    decoder_mlp=256,
+    quality_width=128,
+    decoder_heads=4,
+)
+TILE = 320  # px
+CELL = ARCHITECTURE.patch // 4  # pixels a logit covers
+OBJECTS = 6  # asked about in a tile
+MIN_PIXELS = 100
+ROUNDS = 3  # at most: the first prompt and two corrections
+EARLY_SHARE = 0.12  # of a run, in which nothing is corrected yet
+SIZES = (TILE * 640 // ARCHITECTURE.image_size, TILE)  # px of a tile before it is enlarged, if it is
+POSITION_SCALE = 2.5  # of the random frequencies; segment-anything's 1 is slow to tell near places apart
+PLAIN = 0.2  # what tokens and features say at the start, against their positions
+SHARP = 2.7  # how much more attention weighs at the start, so that it is spent near the place asked about
+LOUD = (4.0, 3.0)  # the same of the two factors of a mask, which otherwise wait for each other
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every setting of a run."""
+
+    minutes: float = 90
+    tiles: int = 2  # a step
+    lr: float = 1e-3
+    trunk_lr: float = 2e-4
+    weight_decay: float = 0.02
+    warm_up: int = 100
+    ema: float = 0.996
+    first: int = 600_000  # seed of the first tile
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """Hold a tile and N of its objects.
+
+    pixels: uint8 (TILE, TILE, 3), black where the frame's padding would be. masks: bool (N, TILE, TILE). corner: x, y
+    of the tile in the frame, in px.
+    """
+
+    pixels: Array
+    masks: Array
+    corner: tuple[int, int]
+
+    @property
+    def shares(self) -> torch.Tensor:
+        """Give each object's share of each of the decoder's cells: float32 (N, 1, TILE / CELL, TILE / CELL)."""
+        return F.avg_pool2d(torch.from_numpy(self.masks).float()[:, None], CELL)
+
+
+def make_tile(seed: int, glyphs: Sequence[Glyph], photos: Sequence[Photo]) -> Tile | None:
+    """Compose a tile, drawn objects and those of the photo behind them alike; None when it has none."""
+    rng = np.random.default_rng([seed, 2])
+    size = int(rng.choice(SIZES))
+    config = SceneConfig(size=(size, size), objects=(2, 7), across=(0.1 * size, 0.75 * size))
+    scene = compose(seed, glyphs, photos, config)
+    pixels = cv2.resize(scene.pixels, (TILE, TILE), interpolation=cv2.INTER_LINEAR)
+    layers = cv2.resize(scene.layers, (TILE, TILE), interpolation=cv2.INTER_NEAREST)
+    if rng.random() < 0.3:  # an image that ends inside the tile, at the bottom or on the right
+        end = int(rng.integers(TILE * 6 // 10, TILE))
+        beyond = np.s_[end:] if rng.random() < 0.7 else np.s_[:, end:]
+        pixels[beyond], layers[beyond] = 0, -1
+    codes, counts = np.unique(layers, return_counts=True)
+    codes = rng.permutation(codes[(codes != -1) & (counts >= MIN_PIXELS)])[:OBJECTS]
+    if not len(codes):
+        return None
+    room = (ARCHITECTURE.image_size - TILE) // ARCHITECTURE.patch
+    x, y = (int(place) * ARCHITECTURE.patch for place in rng.integers(0, room + 1, 2))
+    return Tile(pixels, layers == codes[:, None, None], (x, y))
+
+
+def mask_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Score masks (N, C, h, w) against shares (N, 1, h, w): normalised focal + dice, for each: (N, C).
+
+    Normalised as in RITM (Sofiiuk et al. 2021, https://arxiv.org/abs/2102.06583): with the plain focal loss small
+    networks first learn that nothing is anywhere, and stay there long.
+    """
+    truth = truth.expand_as(logits)
+    share = torch.sigmoid(logits)
+    weight = (share - truth).detach() ** 2
+    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    focal = (weight * entropy).sum(dim=(2, 3)) / weight.sum(dim=(2, 3)).clamp(min=1)
+    overlap = (2 * (share * truth).sum(dim=(2, 3)) + 1) / (share.sum(dim=(2, 3)) + truth.sum(dim=(2, 3)) + 1)
+    return focal + 1 - overlap
+
+
+def iou(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Give the IoU of masks (N, C, h, w) with shares (N, 1, h, w): (N, C)."""
+    shown, real = logits > 0, truth.expand_as(logits) > 0.5
+    return (shown & real).sum(dim=(2, 3)) / (shown | real).sum(dim=(2, 3)).clamp(min=1)
+
+
+def judge(
+    logits: torch.Tensor, quality: torch.Tensor, truth: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Score N answers of C masks each: only the best mask learns, the best rated one is shown.
+
+    logits: (N, C, h, w). quality: (N, C), predicted IoU. truth: (N, 1, h, w). Gives the loss (N,), what is shown
+    (N, 1, h, w) and its IoU (N,).
+    """
+    reached = iou(logits, truth)
+    loss = mask_loss(logits, truth).amin(dim=1) + (quality - reached).square().mean(dim=1)
+    rows, best = torch.arange(len(logits)), quality.argmax(dim=1)
+    return loss, logits[rows, best][:, None].detach(), reached[rows, best]
+
+
+@torch.no_grad()
+def prefer_near(network: Any) -> None:
+    """Start with attention that looks where a prompt is; otherwise a SAM takes long to find that out.
+
+    Queries and keys are projected alike, so that equal positions attract; the first self-attention hands the prompt's
+    position on to all tokens; what is not a position is said quietly.
+    """
+    prompts, decoder = network.prompt_encoder, network.mask_decoder
+    prompts.pe_layer.positional_encoding_gaussian_matrix.mul_(POSITION_SCALE)
+    tokens = [*prompts.point_embeddings, prompts.not_a_point_embed, prompts.no_mask_embed]
+    for embedding in (*tokens, decoder.iou_token, decoder.mask_tokens):
+        embedding.weight.mul_(PLAIN)
+    network.image_encoder.neck[-1].weight.mul_(PLAIN)
+    first = decoder.transformer.layers[0].self_attn
+    for projection in (first.v_proj, first.out_proj):
+        torch.nn.init.eye_(projection.weight)
+        projection.bias.zero_()
+    for head in decoder.output_hypernetworks_mlps:
+        head.layers[-1].weight.mul_(LOUD[0])
+    fine = network.image_encoder.fine
+    fine.weight.mul_(PLAIN)[:, : len(fine.weight)] += torch.eye(len(fine.weight))[..., None, None]  # the prototypes
+    decoder.output_upscaling[3].weight.mul_(LOUD[1])
+    attentions = [decoder.transformer.final_attn_token_to_image]
+    for layer in decoder.transformer.layers:
+        attentions += [layer.cross_attn_token_to_image, layer.cross_attn_image_to_token]
+    for attention in attentions:
+        attention.q_proj.weight.mul_(SHARP)
+        attention.k_proj.weight.copy_(attention.q_proj.weight)
+        attention.k_proj.bias.copy_(attention.q_proj.bias)
+
+
+class Run:
+    """Train, keep checkpoints, go on from the last one."""
+
+    def __init__(self, folder: Path, recipe: Recipe, photos: Sequence[Photo], glyphs: Sequence[Glyph]) -> None:
+        self.folder, self.recipe, self.photos, self.glyphs = folder, recipe, photos, glyphs
+        torch.manual_seed(0)
+        self.network: Any = ARCHITECTURE.build()
+        prefer_near(self.network)
+        given = [value for part in self._given() for value in part.parameters()]
+        others = [value for value in self.network.parameters() if not any(value is other for other in given)]
+        groups = [{"params": others, "lr": recipe.lr}, {"params": given, "lr": recipe.trunk_lr}]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True)
+        self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
+        self.step, self.spent, self.told = 0, 0.0, dict[str, float]()
+
+    def _given(self) -> tuple[Any, ...]:
+        """Give the parts that come from the proposer: trunk, prototypes, mask coefficients."""
+        encoder = self.network.image_encoder
+        return encoder.trunk, encoder.prototypes, encoder.coefficients
+
+    def train(self) -> None:
+        """Train until the recipe's minutes are spent."""
+        self.network.train()
+        for part in self._given():
+            part.eval()  # their norms keep the statistics they came with
+        last = time.monotonic()
+        while (share := self.spent / (self.recipe.minutes * 60)) < 1:
+            self._update(share)
+            now = time.monotonic()
+            self.spent, last = self.spent + now - last, now
+            if self.step % 50 == 0:
+                rate = self.step * self.recipe.tiles / self.spent
+                left = self.recipe.minutes - self.spent / 60
+                reached = "  ".join(f"{name} {value:.3f}" for name, value in sorted(self.told.items()))
+                typer.echo(f"step {self.step}  {rate:.2f} tiles/s  {left:.0f} min left  IoU: {reached}", err=True)
+            if self.step % 100 == 0:
+                self.keep()
+
+    def _update(self, share: float) -> None:
+        rate = min(1, (self.step + 1) / self.recipe.warm_up) * (0.5 + 0.5 * math.cos(math.pi * share)) + 0.005
+        for group, base in zip(self.optimizer.param_groups, (self.recipe.lr, self.recipe.trunk_lr), strict=True):
+            group["lr"] = base * rate
+        rng = np.random.default_rng([self.recipe.first, self.step])
+        start = self.recipe.first + self.step * self.recipe.tiles
+        made = (make_tile(seed, self.glyphs, self.photos) for seed in range(start, start + self.recipe.tiles))
+        tiles = [tile for tile in made if tile]
+        self.step += 1
+        if not tiles:
+            return
+        pixels = torch.from_numpy(np.stack([tile.pixels for tile in tiles])).permute(0, 3, 1, 2).float() / 255
+        maps = self.network.image_encoder(pixels)
+        rounds = 1 if share < EARLY_SHARE else ROUNDS
+        loss = torch.stack([self._ask(maps[[row]], tile, rng, rounds) for row, tile in enumerate(tiles)]).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
+        for name, value in self.network.state_dict().items():
+            self.average[name].lerp_(value, 1 - decay) if value.is_floating_point() else self.average[name].copy_(value)
+
+    def _ask(self, maps: torch.Tensor, tile: Tile, rng: np.random.Generator, rounds: int) -> torch.Tensor:
+        """Ask about all objects of a tile at once and correct the answers, ``rounds`` at most: their mean loss."""
+        first = [first_ask(rng, mask) for mask in tile.masks]
+        order = sorted(range(len(first)), key=lambda row: first[row].box is not None)  # those by click come first
+        asks, truth, masks = [first[row] for row in order], tile.shares[order], tile.masks[order]
+        single = sum(ask.box is None for ask in asks)
+        shown, losses = None, []
+        for turn in range(int(rng.integers(1, rounds + 1))):
+            logits, quality = self._decode(maps, asks, shown, tile.corner)
+            # a single click may mean any of three masks; whatever else is asked has one answer
+            split = single if turn == 0 else 0
+            several = judge(logits[:split, 1:], quality[:split, 1:], truth[:split])
+            one = judge(logits[split:, :1], quality[split:, :1], truth[split:])
+            loss, shown, reached = (torch.cat(parts) for parts in zip(several, one, strict=True))
+            losses.append(loss.mean())
+            names = ("click", "box") if turn == 0 else (f"{turn} corrected", f"{turn} corrected")
+            self._tell(names[0], reached[:split])
+            self._tell(names[1], reached[split:])
+            guesses = F.interpolate(shown, size=TILE, mode="bilinear")[:, 0].numpy() > 0
+            fixes = [correction(rng, real, guess) for real, guess in zip(masks, guesses, strict=True)]
+            asks = [ask.corrected(fix) for ask, fix in zip(asks, fixes, strict=True)]
+        return torch.stack(losses).mean()
+
+    def _decode(
+        self, maps: torch.Tensor, asks: Sequence[Ask], masks: torch.Tensor | None, corner: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Decode N prompts, those without a box first: logits (N, 4, h, w), quality (N, 4), token 0 the single one."""
+        prompts, decoder = self.network.prompt_encoder, self.network.mask_decoder
+        cells = TILE // ARCHITECTURE.patch
+        left, top = (place // ARCHITECTURE.patch for place in corner)
+        window = np.s_[:, :, top : top + cells, left : left + cells]
+        plain, boxed = [ask for ask in asks if ask.box is None], [ask for ask in asks if ask.box is not None]
+        encoded = [self._encode(group, corner) for group in (plain, boxed) if group]
+        sparse, drawn = (torch.cat(parts) for parts in zip(*encoded, strict=True))
+        unknown = prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        dense = drawn[window] + (unknown if masks is None else prompts.mask_downscaling(masks))
+        positions = prompts.get_dense_pe()[window]
+        logits, quality = decoder.predict_masks(maps, positions, sparse, dense)
+        return logits, quality
+
+    def _encode(self, asks: Sequence[Ask], corner: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode prompts that all have a box or all have none, but for masks: tokens (N, K, C), drawn (N, C, h, w)."""
+        prompts = self.network.prompt_encoder
+        points, boxes, parts = None, None, []
+        if asks[0].clicks:
+            clicks = torch.tensor([ask.clicks for ask in asks], dtype=torch.float32)  # (N, K, 3)
+            points = clicks[..., :2] + torch.tensor(corner), clicks[..., 2]
+            parts.append(prompts._embed_points(*points, pad=asks[0].box is None))
+        if asks[0].box is not None:
+            boxes = torch.tensor([ask.box for ask in asks], dtype=torch.float32) + torch.tensor(corner * 2)
+            parts.append(prompts._embed_boxes(boxes))
+        return torch.cat(parts, dim=1), prompts.draw(points, boxes, len(asks))
+
+    def _tell(self, name: str, reached: torch.Tensor) -> None:
+        if len(reached):
+            now = float(reached.mean())
+            self.told[name] = 0.98 * self.told.get(name, now) + 0.02 * now
+
+    def start_from(self, trunk: Path) -> None:
+        """Take what a trained proposer has."""
+        state = safetensors.torch.load_file(trunk / "model.safetensors")
+        last = max(int(name.split(".")[1]) for name in state)
+        for part, place in zip(self._given(), ("model.", f"model.{last}.proto.", f"model.{last}.cv4."), strict=True):
+            part.load_state_dict({name: state[place + name] for name in part.state_dict()})
+        self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
+
+    def keep(self) -> None:
+        """Write a checkpoint to go on from."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.folder / "last.part"
+        state = {"network": self.network.state_dict(), "average": self.average}
+        state |= {"optimizer": self.optimizer.state_dict(), "step": self.step, "spent": self.spent}
+        torch.save(state, partial)
+        partial.replace(self.folder / "last.pt")
+
+    def resume(self) -> None:
+        """Go on from the last checkpoint, if there is one."""
+        path = self.folder / "last.pt"
+        if not path.exists():
+            return
+        state = torch.load(path, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average, self.step, self.spent = state["average"], state["step"], state["spent"]
+
+    def export(self, out: Path) -> None:
+        """Write the averaged weights for serving."""
+        network: Any = ARCHITECTURE.build()
+        network.load_state_dict(self.average)
+        sam.save(network, ARCHITECTURE, out)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for model.safetensors and config.json.")],
+    trunk: Annotated[Path, typer.Option(help="Folder of the trained proposer to build on.")],
+    photos: Annotated[Path | None, typer.Option(help="COCO-format folder of photos for backgrounds.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("runs/sam"),
+    minutes: float = 90,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
+) -> None:
+    """Train mini-sam and write it."""
+    cv2.setNumThreads(1)
+    run = Run(runs, Recipe(minutes=minutes), load_photos(photos, held_out=False), load_glyphs())
+    run.start_from(trunk)
+    if resume:
+        run.resume()
+    run.train()
+    run.keep()
+    run.export(out)
+    typer.echo(f"{out}: {run.step} steps in {run.spent / 60:.0f} minutes")
+
+
+if __name__ == "__main__":
+    typer.run(main)
