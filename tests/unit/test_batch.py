@@ -196,6 +196,23 @@ class TestInterruption:
         ):
             run(photos, tmp_path / "out")
 
+    @pytest.mark.slow
+    def test_memory_does_not_grow_with_the_folder(self, photos: Path, tmp_path: Path) -> None:
+        peaks = {}
+        for count in (100, 1000):
+            folder = tmp_path / str(count)
+            folder.mkdir()
+            for number in range(count):
+                (folder / f"{number:04d}.png").symlink_to(photos / "f.png")
+            arguments = ["x", str(folder), str(tmp_path / f"out{count}"), "no", "1", "a black square"]
+            code = (
+                f"import sys, resource; from tests import batch_script; sys.argv = {arguments!r}; "
+                "batch_script.main(); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+            )
+            done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+            peaks[count] = int(done.stdout)
+        assert peaks[1000] <= 1.1 * peaks[100], peaks
+
 
 class TestChanges:
     def test_only_what_changed_is_done_again(self, photos: Path, tmp_path: Path) -> None:

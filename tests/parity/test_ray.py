@@ -1,0 +1,89 @@
+"""The Ray runner: two nodes, the same bytes as here, and a worker that dies in the middle."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from segclip import batch, loading
+from segclip.batch import ExportOptions, Running, export
+from tests.fakes import paint
+from tests.unit.test_batch import FORMATS, TEXTS, tree
+
+pytestmark = [pytest.mark.parity, pytest.mark.slow]
+ROOT = Path(__file__).parent.parent.parent
+
+
+def put_fakes_in() -> None:
+    """Run in every process of the cluster before its work."""
+    import tests.batch_script
+
+    assert tests.batch_script
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    nodes = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False},
+    )
+    nodes.add_node(num_cpus=1, object_store_memory=100_000_000)
+    environment = {"worker_process_setup_hook": put_fakes_in, "env_vars": {"PYTHONPATH": str(ROOT)}}
+    ray.init(address=nodes.address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
+    yield nodes
+    ray.shutdown()
+    nodes.shutdown()
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    from tests import batch_script
+
+    monkeypatch.setattr(loading, "load", batch_script.fake_load)
+    monkeypatch.setattr(loading, "fingerprint", lambda *names, **options: {"weights": "1"})
+    (tmp_path / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        x, y = (int(v) for v in rng.integers(0, 60, 2))
+        image = paint((("red", "blue", "green")[number % 3], (x, y, x + 50, y + 40)))
+        PIL.Image.fromarray(image.pixels).save(tmp_path / "photos" / f"{number:02d}.png")
+    (tmp_path / "photos" / "words.jpg").write_text("not a picture")
+    return tmp_path / "photos"
+
+
+def run(photos: Path, out: Path, tell: Any = lambda progress: None, **running: Any) -> batch.Summary:
+    return export(photos, out, TEXTS, options=ExportOptions(formats=FORMATS), running=Running(**running), tell=tell)
+
+
+def test_two_nodes_give_the_bytes_of_one_process(cluster: Cluster, photos: Path, tmp_path: Path) -> None:
+    assert len(ray.nodes()) == 2
+    run(photos, tmp_path / "here")
+    summary = run(photos, tmp_path / "there", runner="ray", workers=2)
+    assert summary.states == {"matched": 27, "empty": 13, "failed": 1}
+    assert tree(tmp_path / "there") == tree(tmp_path / "here")
+
+
+def test_a_worker_that_is_killed_loses_nothing(cluster: Cluster, photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path / "here")
+    killed: list[int] = []
+
+    def kill_one(progress: batch.Progress) -> None:
+        folders = [path for path in (tmp_path / "there" / ".segclip" / "parts-all").iterdir() if path.name.isdigit()]
+        if not killed and folders:
+            killed.append(int(folders[0].name))
+            os.kill(killed[0], signal.SIGKILL)
+
+    summary = run(photos, tmp_path / "there", tell=kill_one, runner="ray", workers=2)
+    assert killed
+    assert summary.states == {"matched": 27, "empty": 13, "failed": 1}
+    assert tree(tmp_path / "there") == tree(tmp_path / "here")
