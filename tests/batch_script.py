@@ -15,14 +15,28 @@ from segclip import batch, loading
 from segclip.batch.journal import Journal
 from segclip.pipeline import Segmenter
 from segclip.scoring import CropScorer
+from segclip.types import Image
 from tests.fakes import FakeEncoder, FakeProposer
 
 FORMATS = ("png", "cutout", "labelmap", "overlay", "npz", "labelme", "coco", "yolo", "jsonl", "parquet")
 
 
+POISON = (1, 2, 3)  # a picture whose first pixel has this colour kills the process that looks at it
+
+
+class DeadlyProposer(FakeProposer):
+    """Die of POISON, as for want of memory."""
+
+    def encode(self, image: Image) -> Any:
+        """Look at the picture."""
+        if tuple(image.pixels[0, 0]) == POISON:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode(image)
+
+
 def fake_load(*names: Any, **options: Any) -> Segmenter:
     encoder = FakeEncoder()
-    return Segmenter(FakeProposer(), encoder, CropScorer(encoder))
+    return Segmenter(DeadlyProposer(), encoder, CropScorer(encoder))
 
 
 loading.load = fake_load  # at import, so that a pool's processes have it too

@@ -57,7 +57,7 @@ def names(out: Path) -> list[str]:
 
 
 def iou(a: Array, b: Array) -> float:
-    return float(np.count_nonzero(a & b) / max(np.count_nonzero(a | b), 1))
+    return int(np.count_nonzero(a & b)) / max(int(np.count_nonzero(a | b)), 1)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

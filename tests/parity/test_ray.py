@@ -16,8 +16,9 @@ from ray.cluster_utils import Cluster
 
 from segclip import batch, loading
 from segclip.batch import ExportOptions, Running, export
+from tests.batch_script import FORMATS
 from tests.fakes import paint
-from tests.unit.test_batch import FORMATS, TEXTS, tree
+from tests.unit.test_batch import TEXTS, tree
 
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
 ROOT = Path(__file__).parent.parent.parent

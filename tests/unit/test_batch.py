@@ -25,7 +25,7 @@ from segclip.batch.plan import digest, read, shard
 from segclip.errors import BadPrompt, UnknownName
 from segclip.exporters import raster, records
 from segclip.selection import Selection
-from tests.batch_script import FORMATS
+from tests.batch_script import FORMATS, POISON
 from tests.fakes import paint
 
 ROOT = Path(__file__).parent.parent.parent
@@ -187,6 +187,17 @@ class TestInterruption:
         assert not (tmp_path / "parts" / "coco.json").exists()
         assert run(photos, tmp_path / "parts", part="1/2").missing == 0
         assert tree(tmp_path / "parts") == expected
+
+    @pytest.mark.slow
+    def test_a_picture_that_kills_its_process_is_a_failure_and_the_only_one(self, photos: Path, tmp_path: Path) -> None:
+        pixels = paint(("red", (5, 5, 60, 60))).pixels.copy()
+        pixels[0, 0] = POISON
+        PIL.Image.fromarray(pixels).save(photos / "c.png")
+        done = script(photos, tmp_path / "out", workers=2)
+        assert done.returncode == 0, done.stderr
+        (row,) = (tmp_path / "out" / "failures.jsonl").read_text("utf-8").splitlines()
+        assert json.loads(row)["image"] == "c.png"
+        assert "the process died" in json.loads(row)["reason"]
 
     def test_two_runs_on_one_folder_are_refused(self, photos: Path, tmp_path: Path) -> None:
         (tmp_path / "out" / ".segclip").mkdir(parents=True)
