@@ -1,9 +1,10 @@
-"""Measure words of place and size: "left NAME", "biggest NAME", on scenes that hold two or three of the same object.
+"""Measure words of place and size, and "everything like this", on scenes that hold two or three of the same object.
 
     python -m train.places --photos ../shared/coco-dev --count 200
+    python -m train.places --calibrate weights/mini/clip    # also stores the likeness that fits best
 
-The right one is told by the objects' true masks. A word is asked only where it is plain which one it means: centres
-GAP px apart, areas by a factor of LARGER.
+The object meant by "left NAME" or "biggest NAME" is told by the true masks. A word is asked only where it is plain
+which one it means: centres GAP px apart, areas by a factor of LARGER. Likeness is the cosine of two objects' regions.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +25,7 @@ from segclip.loading import load
 from segclip.pipeline import Segmenter
 
 from .photos import load_photos
+from .report import store
 from .scenes import VALIDATION_SEED, SceneConfig, write_folder
 
 GAP, LARGER = 30, 1.3
@@ -68,6 +72,28 @@ def measure(segmenter: Segmenter, samples: Sequence[Sample]) -> dict[str, list[b
     return told
 
 
+def likenesses(segmenter: Segmenter, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
+    """Compare all objects that were found: cosines of pairs of one name, and of pairs of two names."""
+    same: list[float] = []
+    other: list[float] = []
+    for sample in samples:
+        regions = segmenter.regions(sample.path)
+        overlap = regions.masks.iou(sample.masks)  # (N, objects)
+        rows = [row for row in np.flatnonzero(sample.askable) if overlap[:, row].max(initial=0) >= RIGHT]
+        seen = regions.embeddings[[int(overlap[:, row].argmax()) for row in rows]]
+        cosine = seen @ seen.T
+        for a, b in combinations(range(len(rows)), 2):
+            alike = sample.names[rows[a]] == sample.names[rows[b]]
+            (same if alike else other).append(float(cosine[a, b]))
+    return np.array(same), np.array(other)
+
+
+def best_likeness(same: np.ndarray, other: np.ndarray) -> float:
+    """Give the least cosine at which most of both kinds are told apart."""
+    levels = np.linspace(0, 1, 201)
+    return float(max(levels, key=lambda level: np.mean(same >= level) + np.mean(other < level)))
+
+
 def scenes(count: int, photos: Path | None, folder: Path) -> list[Sample]:
     """Compose scenes in which every third object repeats one that is there."""
     config = SceneConfig(objects=(3, 8), across=(40, 200), repeat_share=0.35)
@@ -79,14 +105,26 @@ def main(
     photos: Annotated[Path | None, typer.Option(help="COCO-format folder of photos for backgrounds.")] = None,
     count: Annotated[int, typer.Option(help="Scenes.")] = 200,
     preset: str = "mini",
+    calibrate: Annotated[Path | None, typer.Option(help="Encoder folder to store the fitted likeness in.")] = None,
 ) -> None:
-    """Print how often each word picks the right one."""
+    """Print how often each word picks the right one, and how well likeness tells the same from others."""
+    segmenter = load(preset)
     with tempfile.TemporaryDirectory() as folder:
-        told = measure(load(preset), scenes(count, photos, Path(folder)))
+        samples = scenes(count, photos, Path(folder))
+        told = measure(segmenter, samples)
+        same, other = likenesses(segmenter, samples)
     for word, right in sorted(told.items()):
         typer.echo(f"{word:10} {np.mean(right):.3f} of {len(right)}")
     every = [answer for right in told.values() for answer in right]
     typer.echo(f"{'all':10} {np.mean(every):.3f} of {len(every)}")
+
+    level = best_likeness(same, other)
+    typer.echo(
+        f"like this: at {level:.3f}, {np.mean(same >= level):.3f} of {len(same)} pairs of the same object are found"
+    )
+    typer.echo(f"           and {np.mean(other < level):.3f} of {len(other)} pairs of two objects are told apart")
+    if calibrate:
+        store(calibrate, replace(segmenter.encoder.serving, likeness=round(level, 3)))
 
 
 if __name__ == "__main__":

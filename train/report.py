@@ -65,12 +65,10 @@ def _whole(path: Path, size: int) -> np.ndarray:
     return cut(image, whole, View(1.1, "keep", 1.0), size)
 
 
-def store_threshold(folder: Path, threshold: float) -> None:
-    """Write a measured threshold into an encoder's config.json."""
+def store(folder: Path, serving: Serving) -> None:
+    """Write how an encoder wants to be used into its config.json."""
     path = folder / "config.json"
-    config = json.loads(path.read_text("utf-8"))
-    serving = Serving.from_dict(config["serving"])
-    config["serving"] = replace(serving, threshold=round(threshold, 4), calibrated=True).to_dict()
+    config = json.loads(path.read_text("utf-8")) | {"serving": serving.to_dict()}
     path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 
@@ -100,8 +98,9 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         if calibrate:
             fitted = scenes(200, CALIBRATION_SEED, photos, Path(folder, "calibration"))
-            report = measure(load(proposer, encoder), fitted, "200 calibration scenes")
-            store_threshold(calibrate, report.calibrated())
+            segmenter = load(proposer, encoder)
+            threshold = measure(segmenter, fitted, "200 calibration scenes").calibrated()
+            store(calibrate, replace(segmenter.encoder.serving, threshold=round(threshold, 4), calibrated=True))
         segmenter = load(proposer, encoder)
         asked = scenes(count, VALIDATION_SEED, photos, Path(folder, "scenes"))
         measure(segmenter, asked, f"{count} validation scenes")
