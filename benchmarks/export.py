@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.text_query import LOOK, make_weights
 from segclip import batch, loading
-from segclip.batch import ExportOptions, Running
+from segclip.batch import Answers, ExportOptions, Running
 from segclip.crops import POLICIES
 from segclip.encoders.openclip import OpenClip
 from segclip.pipeline import Segmenter
@@ -66,7 +66,7 @@ def against_upstream(folder: Path, photos: Path) -> bool:
     load, fingerprint = loading.load, loading.fingerprint
     loading.load, loading.fingerprint = (lambda *a, **k: segmenter), (lambda *a, **k: {})  # loaded before the clock
     try:
-        answers = {"selection": Selection(best=True), "backgrounds": (), "templates": "plain"}
+        answers = Answers(selection=Selection(best=True), backgrounds=(), templates="plain")
         options = ExportOptions(formats=("png",), answers=answers)
         segmenter(photos / "00.png", TEXTS)
         start = time.perf_counter()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from .batch import Answers as Answers
+    from .batch import Ask as Ask
     from .batch import ExportOptions as ExportOptions
     from .batch import Running as Running
     from .batch import Summary as Summary
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from .types import Scores as Scores
 
 _HOMES = {
-    "batch": ("ExportOptions", "Running", "Summary", "export"),
+    "batch": ("Answers", "Ask", "ExportOptions", "Running", "Summary", "export"),
     "crops": ("CropPolicy", "POLICIES", "View"),
     "drawing": ("contact_sheet", "overlay"),
     "errors": (

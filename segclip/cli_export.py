@@ -54,7 +54,7 @@ class Task:
     def options(self, choice: Choice, models: Models) -> ExportOptions:
         """Put the options into the library's terms."""
         from . import loading, registry
-        from .batch import Ask, ExportOptions
+        from .batch import Answers, Ask, ExportOptions
 
         preset = registry.choose(loading.PRESETS, models.preset, "preset")
         boxes = tuple(tuple(numbers("--box", value, (4,))) for value in self.boxes or ())
@@ -66,15 +66,15 @@ class Task:
             policy=models.policy,
             ask=Ask(self._texts(), boxes),
             boxes_of=self.boxes_file,
-            answers={
-                "negatives": tuple(self.negatives or ()),
-                "backgrounds": tuple(self.backgrounds) if self.backgrounds else None,
-                "templates": self.templates,
-                "selection": choice.selection(),
-                "feather": self.feather,
-                "max_pixels": self.max_pixels,
-                "options": loading.LoadOptions(models.offline, models.trust),
-            },
+            answers=Answers(
+                negatives=tuple(self.negatives or ()),
+                backgrounds=tuple(self.backgrounds) if self.backgrounds else None,
+                templates=self.templates,
+                selection=choice.selection(),
+                max_pixels=self.max_pixels,
+                feather=self.feather,
+            ),
+            load=loading.LoadOptions(models.offline, models.trust),
         )
 
     def _texts(self) -> tuple[str, ...]:

@@ -24,9 +24,9 @@ from .collect import Done
 from .journal import Journal, Outcome
 from .plan import Ask, Item
 from .runners import Task
-from .work import Job, stamp_of
+from .work import Answers, Job, stamp_of
 
-__all__ = ["Ask", "ExportOptions", "Progress", "Running", "Summary", "export"]
+__all__ = ["Answers", "Ask", "ExportOptions", "Progress", "Running", "Summary", "export"]
 
 STATE = ".segclip"  # folder inside the output that remembers what is done
 
@@ -36,8 +36,7 @@ class ExportOptions:
     """Say what is asked of every picture and how it is answered; what a table's row says goes first.
 
     proposer, encoder, device, policy, load: as loading.load takes them. ask: texts, boxes and points of pictures that
-    bring none of their own. boxes_of: a table of image and boxes, by the pictures' names. answers: how they are chosen
-    and written; the fields of ``work.Job`` by name, such as negatives, selection, feather.
+    bring none of their own. boxes_of: a table of image and boxes, by the pictures' names.
     """
 
     formats: Sequence[str] = ("png", "coco")
@@ -47,7 +46,8 @@ class ExportOptions:
     policy: str | None = None
     ask: Ask = field(default_factory=Ask)
     boxes_of: Path | None = None
-    answers: dict[str, Any] = field(default_factory=dict)
+    answers: Answers = field(default_factory=Answers)
+    load: loading.LoadOptions = field(default_factory=loading.LoadOptions)
 
 
 @dataclass(frozen=True)
@@ -241,17 +241,15 @@ def _job(out: Path, part: str, options: ExportOptions, running: Running) -> Job:
         raise BadPrompt("no format was given; choose some of " + ", ".join({*PER_IMAGE, *PER_RUN}))
     each = tuple(name for name in formats if name in PER_IMAGE and name not in PER_RUN)
     models = (options.proposer, options.encoder, options.device, options.policy)
-    return Job(out, out / STATE / f"parts-{part}", models, each, threads=running.threads, **options.answers)
+    scratch = out / STATE / f"parts-{part}"
+    return Job(out, scratch, models, each, options.answers, options.load, running.threads)
 
 
 def _settings(job: Job) -> dict[str, Any]:
     """Name everything but pictures and what they are asked that changes the answer."""
-    apart = {"out", "scratch", "threads", "options", "models"}
-    told = {f.name: getattr(job, f.name) for f in dataclasses.fields(job) if f.name not in apart}
-    told["selection"] = dataclasses.asdict(job.selection)
     proposer, encoder, _, policy = job.models
-    told["weights"] = loading.fingerprint(proposer, encoder, options=job.options)
-    return told | {"policy": policy, "segclip": __version__}
+    told = dataclasses.asdict(job.answers) | {"formats": job.formats, "policy": policy, "segclip": __version__}
+    return told | {"weights": loading.fingerprint(proposer, encoder, options=job.options)}
 
 
 @contextmanager

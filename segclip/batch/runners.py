@@ -32,7 +32,7 @@ def here(job: Job, tasks: Iterable[Task]) -> Outcomes:
     """Run in this process: the next picture is read and the last written while the models are busy."""
     worker = Worker(job)
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        coming = (reader.submit(read, item, asked, job.max_pixels) for item, asked in tasks)
+        coming = (reader.submit(read, item, asked, job.answers.max_pixels) for item, asked in tasks)
         reading = deque(islice(coming, _AHEAD))
         writing: deque[Future[Outcome]] = deque()
         while reading:

@@ -19,25 +19,35 @@ from .plan import Ask, Item
 
 
 @dataclass(frozen=True)
+class Answers:
+    """Say how pictures are answered and written: what ``Segmenter.rank`` takes, the largest picture, feathered edges.
+
+    feather: px over which a cut-out's edge fades.
+    """
+
+    negatives: tuple[str, ...] = ()
+    backgrounds: tuple[str, ...] | None = None
+    templates: str | None = None
+    selection: Selection = field(default_factory=Selection)
+    max_pixels: int = images.MAX_PIXELS
+    feather: float = 0.0
+
+
+@dataclass(frozen=True)
 class Job:
     """Say how every picture of a run is done.
 
     scratch: where files are written before they take their place, on the file system of ``out``. models: proposer,
-    encoder, device, policy, as loading.load takes them. formats: of formats.PER_IMAGE. feather: of
-    cut-outs, px. threads: torch's in a worker, 0 for its own choice.
+    encoder, device, policy, as loading.load takes them. formats: of formats.PER_IMAGE. threads: torch's in a worker, 0
+    for its own choice.
     """
 
     out: Path
     scratch: Path
     models: tuple[str, str | None, str, str | None]
     formats: tuple[str, ...]
-    negatives: tuple[str, ...] = ()
-    backgrounds: tuple[str, ...] | None = None
-    templates: str | None = None
-    selection: Selection = field(default_factory=Selection)
+    answers: Answers = field(default_factory=Answers)
     options: loading.LoadOptions = field(default_factory=loading.LoadOptions)
-    max_pixels: int = images.MAX_PIXELS
-    feather: float = 0.0
     threads: int = 0
 
 
@@ -67,7 +77,7 @@ class Worker:
 
     def __call__(self, item: Item, asked: str) -> Outcome:
         """Do a picture; whatever goes wrong with it is its outcome."""
-        return self.finish(*self.answer(read(item, asked, self.job.max_pixels)))
+        return self.finish(*self.answer(read(item, asked, self.job.answers.max_pixels)))
 
     def answer(self, given: Read) -> tuple[Read, Result | None]:
         """Run the models: the half that needs them."""
@@ -92,16 +102,16 @@ class Worker:
         return _failure(given)
 
     def _answer(self, image: Image, ask: Ask) -> Result:
-        prompt = _prompt(ask)
+        prompt, answers = _prompt(ask), self.job.answers
         if not ask.texts:
-            return self.segmenter.pick(image, prompt, max_pixels=self.job.max_pixels)
+            return self.segmenter.pick(image, prompt, max_pixels=answers.max_pixels)
         return self.segmenter.rank(
-            self.segmenter.regions(image, prompt, max_pixels=self.job.max_pixels),
+            self.segmenter.regions(image, prompt, max_pixels=answers.max_pixels),
             ask.texts,
-            negatives=self.job.negatives,
-            backgrounds=self.job.backgrounds,
-            templates=self.job.templates,
-            selection=self.job.selection,
+            negatives=answers.negatives,
+            backgrounds=answers.backgrounds,
+            templates=answers.templates,
+            selection=answers.selection,
         )
 
     def _write(self, name: str, result: Result) -> tuple[str, ...]:
@@ -111,7 +121,7 @@ class Worker:
         for format in self.job.formats:
             path = scratch / format / f"{name}.{PER_IMAGE[format]}"
             if format == "cutout":
-                written += exporters.write_cutouts(result, path, feather=self.job.feather)
+                written += exporters.write_cutouts(result, path, feather=self.job.answers.feather)
             elif format == "labelme":
                 written += exporters.WRITERS[format](self._linked(name, result), path)
             else:

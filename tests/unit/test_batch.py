@@ -20,7 +20,7 @@ import yaml
 from pycocotools.coco import COCO
 
 from segclip import batch, exporters, loading
-from segclip.batch import Ask, ExportOptions, Running, export
+from segclip.batch import Answers, Ask, ExportOptions, Running, export
 from segclip.batch.plan import digest, read, shard
 from segclip.errors import BadPrompt, UnknownName
 from segclip.exporters import raster, records
@@ -246,7 +246,7 @@ class TestChanges:
         assert run(photos, out, "a green square").progress.now == 7
         run(photos, tmp_path / "fresh", "a green square")
         assert tree(out) == tree(tmp_path / "fresh")  # the former masks are gone
-        answers = {"selection": Selection(threshold=0.99)}
+        answers = Answers(selection=Selection(threshold=0.99))
         options = ExportOptions(formats=FORMATS, answers=answers)
         assert export(photos, out, "a green square", options=options).progress.now == 7
 
