@@ -48,6 +48,7 @@ TILE = 320  # px
 CELL = ARCHITECTURE.patch // 4  # pixels a logit covers
 OBJECTS = 6  # asked about in a tile
 MIN_PIXELS = 100
+PHOTO_SHARE = 0.3  # of the things in the photo behind that are asked about too; they are many and hard
 ROUNDS = 3  # at most: the first prompt and two corrections
 EARLY_SHARE = 0.12  # of a run, in which nothing is corrected yet
 SIZES = (TILE * 640 // ARCHITECTURE.image_size, TILE)  # px of a tile before it is enlarged, if it is
@@ -102,7 +103,8 @@ def make_tile(seed: int, glyphs: Sequence[Glyph], photos: Sequence[Photo]) -> Ti
         beyond = np.s_[end:] if rng.random() < 0.7 else np.s_[:, end:]
         pixels[beyond], layers[beyond] = 0, -1
     codes, counts = np.unique(layers, return_counts=True)
-    codes = rng.permutation(codes[(codes != -1) & (counts >= MIN_PIXELS)])[:OBJECTS]
+    kept = (codes != -1) & (counts >= MIN_PIXELS) & ((codes >= 0) | (rng.random(len(codes)) < PHOTO_SHARE))
+    codes = rng.permutation(codes[kept])[:OBJECTS]
     if not len(codes):
         return None
     room = (ARCHITECTURE.image_size - TILE) // ARCHITECTURE.patch
