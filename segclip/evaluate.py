@@ -69,9 +69,12 @@ class Report:
         return _mean([row.probability < reached for row in self.asked if not row.present])
 
     def calibrated(self) -> float:
-        """Give the threshold at which found and silent add up to most: the one to store with the encoder."""
+        """Give the threshold to store with the encoder: 2 x found + silent is highest.
+
+        What is missed counts twice as much as what is named wrongly, which a person sees at once.
+        """
         levels = np.unique([row.probability for row in self.asked])
-        return float(max(levels, key=lambda level: self.found(level) + self.silent(level), default=self.threshold))
+        return float(max(levels, key=lambda level: 2 * self.found(level) + self.silent(level), default=self.threshold))
 
     @property
     def _present(self) -> list[Asked]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ import typer
 from torch.utils.data import Dataset
 
 from segclip.proposers import yolo
+from segclip.proposers.edges import EdgeOptions
 from segclip.types import Array
 
 with yolo.quiet():
@@ -193,7 +195,12 @@ def main(
     started = time.monotonic()
     trainer.add_callback("on_train_batch_end", Progress(started, hours))
     trainer.train()
-    config = {"architecture": ARCHITECTURE, "nc": 1, "image_size": 640, "confidence": 0.02, "iou": 0.8, "stride": 32}
+    config: dict[str, Any] = {"architecture": ARCHITECTURE, "nc": 1, "stride": 32, "edges": asdict(EdgeOptions())}
+    config |= {
+        "image_size": 768,
+        "confidence": 0.01,
+        "iou": 0.8,
+    }  # enlarging finds more small objects
     yolo.save(trainer.ema.ema, out, config)
     typer.echo(
         f"{out}: {trainer.epoch + 1} epochs of {scenes} scenes in {(time.monotonic() - started) / 60:.0f} minutes"

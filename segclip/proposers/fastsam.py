@@ -11,11 +11,13 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import BadPrompt, Unsupported
 from ..types import Boxes, Everything, Image, Prompt, Proposals
 from . import space
+from .edges import EdgeOptions, Prototypes, refine
 from .logits import assemble
 from .suppress import suppress
 from .yolo import letterbox, load, save
@@ -31,7 +33,8 @@ class FastSAMOptions:
 
     image_size: longer side the network sees, rounded up to its stride. confidence: least quality of a proposal. iou: of
     two boxes overlapping more than this, the better is kept. max_det: most proposals. precision: of the network;
-    "bfloat16" halves its time on CPUs with AVX512-BF16 and moves edges a little, "auto" is float32.
+    "bfloat16" halves its time on CPUs with AVX512-BF16 and moves edges a little, "auto" is float32. edges: fit masks to
+    the edges in the picture, which FastSAM does not.
     """
 
     image_size: int | None = None
@@ -39,6 +42,7 @@ class FastSAMOptions:
     iou: float | None = None
     max_det: int = 300
     precision: str = "auto"
+    edges: EdgeOptions | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in _PRECISIONS:
@@ -53,22 +57,32 @@ class FastSAMOptions:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Hold what the network found in one image of ``size`` (H, W): N candidates, best first, on the CPU.
+    """Hold what the network found in one image: N candidates, best first, on the CPU.
 
     boxes: float32 (N, 4) xyxy pixels of the image. confidence: float32 (N,). coefficients: float32 (N, M).
-    prototypes: float32 (M, h, w) over the letterboxed image.
+    prototypes: float32 (M, h, w) over the letterboxed image. edges: how masks are fitted to it, if they are.
     """
 
     boxes: torch.Tensor
     confidence: torch.Tensor
     coefficients: torch.Tensor
     prototypes: torch.Tensor
-    size: tuple[int, int]
+    image: Image
+    edges: EdgeOptions | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Give the image's (H, W)."""
+        return self.image.size
 
     @cached_property
     def proposals(self) -> Proposals:
         """Assemble the candidates' masks, once; those without a pixel inside their box are left out."""
         masks = assemble(self.prototypes, self.coefficients, self.boxes, self.size)
+        if self.edges:
+            rows = np.flatnonzero((self.confidence.numpy() >= self.edges.quality) & (masks.areas > 0))
+            made = Prototypes(self.prototypes, self.coefficients, self.boxes)
+            masks = refine(masks, rows, made, self.image, self.edges)
         return Proposals(masks, self.confidence.numpy())[masks.areas > 0]
 
 
@@ -89,6 +103,8 @@ class FastSAM:
         self.image_size = int(self._choose(self.options.image_size, config, "image_size", 1024))
         self.confidence = self._choose(self.options.confidence, config, "confidence", 0.4)
         self.iou = self._choose(self.options.iou, config, "iou", 0.9)
+        stored = EdgeOptions(**config["edges"]) if "edges" in config else None
+        self.edges = self.options.edges or stored
         self.letterbox = letterbox(self.image_size, max(int(self.network.stride.max()), 32))
         self._lock = Lock()  # the network keeps the anchors of the last shape it saw on itself
 
@@ -108,7 +124,7 @@ class FastSAM:
             prediction, prototypes = self.network(pixels)[0]
         found = self._suppress(prediction[0].float().cpu())
         boxes = scale_boxes(pixels.shape[2:], found[:, :4], image.size)
-        return Features(boxes, found[:, 4], found[:, 5:], prototypes[0].float().cpu(), image.size)
+        return Features(boxes, found[:, 4], found[:, 5:], prototypes[0].float().cpu(), image, self.edges)
 
     def decode(self, features: Features, prompt: Prompt) -> Proposals:
         """Choose among the candidates of ``encode``.

@@ -116,9 +116,14 @@ def assemble(prototypes: torch.Tensor, coefficients: torch.Tensor, boxes: torch.
     return Masks(tight, tuple(mask.bitmaps[0] for mask in masks), size)
 
 
+def prototype_gain(cells: tuple[int, int], size: tuple[int, int]) -> float:
+    """Give how many pixels of YOLO's frame, prototype grid (h, w), a pixel of an image of ``size`` (H, W) takes."""
+    return min(_STRIDE * cell / full for cell, full in zip(cells, size, strict=True))
+
+
 def prototype_sampler(cells: tuple[int, int], size: tuple[int, int]) -> Sampler:
     """Lay YOLO's prototype grid (h, w), letterbox padding removed, over an image of ``size`` (H, W)."""
-    gain = min(_STRIDE * cell / full for cell, full in zip(cells, size, strict=True))
+    gain = prototype_gain(cells, size)
     padding = [_STRIDE * cell - max(round(full * gain), 1) for cell, full in zip(cells, size, strict=True)]
     # upstream first doubles or quadruples the grid where the padding would otherwise end inside a cell
     factor = next((factor for factor in (1, 2) if not any(pad % (8 // factor) for pad in padding)), 4)

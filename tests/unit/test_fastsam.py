@@ -50,7 +50,7 @@ def known(
 ) -> Features:
     """Make features whose proposals are filled boxes."""
     none = torch.zeros(0)
-    found = Features(none, none, none, none, size)
+    found = Features(none, none, none, none, Image(np.zeros((*size, 3), np.uint8)))
     windows = [(x1, y1, np.ones((y2 - y1, x2 - x1), bool)) for x1, y1, x2, y2 in squares]
     proposals = Proposals(Masks.from_windows(windows, size), np.array(quality))
     found.__dict__["proposals"] = proposals  # where cached_property keeps it

@@ -1,0 +1,79 @@
+"""Masks fitted to the edges in the picture: nearer to them than the network's, and left alone where there are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from segclip.proposers.edges import EdgeOptions, fit
+from segclip.proposers.fastsam import FastSAM, FastSAMOptions
+from segclip.proposers.yolo import save
+from segclip.types import Array, Everything
+from tests.networks import picture, random_network
+
+OPTIONS = EdgeOptions()
+
+
+def star(size: int) -> Array:
+    ys, xs = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    return np.hypot(xs, ys) < 0.55 + 0.2 * np.cos(5 * np.arctan2(ys, xs))
+
+
+def vague(mask: Array) -> Array:
+    """Give logits as a coarse network would: blurred, a little off."""
+    share = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), len(mask) / 20)
+    return np.roll((share - 0.5) * 8, (2, 1), axis=(0, 1))
+
+
+def shown(mask: Array, noise: float = 6) -> Array:
+    rng = np.random.default_rng(0)
+    pixels = np.where(mask[..., None], (200, 60, 40), (90, 140, 180)) + rng.normal(0, noise, (*mask.shape, 3))
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+def iou(a: Array, b: Array) -> float:
+    return int((a & b).sum()) / int((a | b).sum())
+
+
+@pytest.mark.parametrize(("size", "step"), [(120, 1), (600, 5)])
+def test_an_edge_is_found(size: int, step: int) -> None:
+    mask = star(size)
+    before, after = iou(vague(mask) > 0, mask), iou(fit(vague(mask), shown(mask), step, OPTIONS), mask)
+    assert after > before + 0.4 * (1 - before)
+    assert after > 0.95
+
+
+def test_where_there_is_no_edge_nothing_much_happens() -> None:
+    """Corners are rounded there, a disc has none."""
+    mask = np.hypot(*(np.mgrid[:120, :120] - 60)) < 40
+    plain = np.full((120, 120, 3), 128, np.uint8)
+    assert iou(fit(vague(mask), plain, 1, OPTIONS), vague(mask) > 0) > 0.93
+
+
+def test_only_good_proposals_are_fitted_and_only_when_asked(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save(random_network("yolov8n-seg.yaml", candidates=30, size=160), tmp_path, {"image_size": 160, "confidence": 0.01})
+    image = picture(150, 200)
+    plain = FastSAM(tmp_path)
+    without = plain.decode(plain.encode(image), Everything())
+    middle = float(np.median(without.quality))
+    fitted = FastSAM(tmp_path, options=FastSAMOptions(edges=EdgeOptions(quality=middle)))
+    answer = fitted.decode(fitted.encode(image), Everything())
+    assert np.array_equal(answer.quality, without.quality)
+    same = [
+        a.shape == b.shape and bool((a == b).all())
+        for a, b in zip(answer.masks.bitmaps, without.masks.bitmaps, strict=True)
+    ]
+    good = without.quality >= middle
+    assert all(kept for kept, fits in zip(same, good, strict=True) if not fits)
+    assert not all(kept for kept, fits in zip(same, good, strict=True) if fits)
+
+
+def test_settings_travel_with_the_weights(tmp_path: Path) -> None:
+    network = random_network("yolov8n-seg.yaml", candidates=30, size=160)
+    save(network, tmp_path, {"image_size": 160, "edges": {"radius": 7}})
+    assert FastSAM(tmp_path).edges == EdgeOptions(radius=7)
