@@ -26,7 +26,6 @@ bench: $(VENV)/dev  ## each claim of the README against a peer, on this machine
 
 mini: $(VENV)/train  ## train the shipped weights again; hours on 2 cores, needs fonts-noto-color-emoji
 	$(BIN)/python -m train.proposer --out weights/mini/proposer --photos $(PHOTOS)
-	$(BIN)/python -m train.sam --out weights/mini/sam --trunk weights/mini/proposer --photos $(PHOTOS)
 	$(BIN)/python -m train.region_crops runs/crops --photos $(PHOTOS) --caltech $(CALTECH)
 	$(BIN)/python -m train.region_text runs/crops --out weights/mini/clip
 	$(BIN)/python -m train.report --calibrate weights/mini/clip --photos $(PHOTOS) --caltech $(CALTECH)

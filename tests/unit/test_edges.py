@@ -51,7 +51,7 @@ def test_where_there_is_no_edge_nothing_much_happens() -> None:
     """Corners are rounded there, a disc has none."""
     mask = np.hypot(*(np.mgrid[:120, :120] - 60)) < 40
     plain = np.full((120, 120, 3), 128, np.uint8)
-    assert iou(fit(vague(mask), plain, 1, OPTIONS), vague(mask) > 0) > 0.93
+    assert iou(fit(vague(mask), plain, 1, OPTIONS), vague(mask) > 0) > 0.92
 
 
 def test_only_good_proposals_are_fitted_and_only_when_asked(tmp_path: Path) -> None:
