@@ -1,9 +1,9 @@
 """Time clicks and boxes against segment-anything's own predictor, and weigh "everything" on a 12-megapixel photo.
 
-Both sides run the same network with the same random weights: the small SAM of train/sam.py, or with ``--vit-b`` a ViT-B.
-A process of its own measures the memory. Exits 1 unless a click takes under 50 ms, 200 boxes at once on the photo are at least 5
-times faster than upstream one by one, with the same masks, and 500 masks stay under 1.5 GB above the model's own
-memory. Run: python -m benchmarks.prompts
+Both sides run the same network with the same random weights: the small SAM of train/sam.py, or a ViT-B (--vit-b). A
+process of its own measures the memory. Exits 1 unless a click takes under 50 ms, 200 boxes at once on the photo are at
+least 5 times faster than upstream one by one, with the same masks, and 500 masks stay under 1.5 GB above the model's
+own memory. Run: python -m benchmarks.prompts
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 Deterministic: a seed is a scene. Seeds from VALIDATION_SEED up are for validation and are never trained on.
 
-    python -m train.scenes DIR --count 300 --photos ../shared/coco-dev
     python -m train.scenes tests/data/scenes --count 60 --photos ../shared/coco-dev --free --jpeg
 """
 
@@ -270,9 +269,8 @@ def write_folder(
         "photos": [photo.credit for photo in photos],
     }
     table = {"info": info, "images": pictures, "annotations": annotations, "categories": categories}
-    path = folder / "scenes.json"
-    path.write_text(json.dumps(table, separators=(",", ":")))
-    return path
+    (folder / "scenes.json").write_text(json.dumps(table, separators=(",", ":")))
+    return folder / "scenes.json"
 
 
 def _absent(seed: int, scene: Scene, glyphs: Sequence[Glyph], count: int) -> list[str]:

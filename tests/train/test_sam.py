@@ -16,7 +16,8 @@ from tests.networks import picture
 from train import clicks
 from train.clicks import Ask
 from train.glyphs import Glyph
-from train.sam import ARCHITECTURE, TILE, Recipe, Run, iou, judge, make_tile, mask_loss
+from train.mask_loss import iou, judge, mask_loss
+from train.sam import ARCHITECTURE, TILE, Recipe, Run, make_tile
 
 
 def disc(size: int = 120) -> Array:

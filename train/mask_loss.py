@@ -1,0 +1,41 @@
+"""Losses of promptable masks: several guesses for each object, of which the best one learns."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def mask_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Score masks (N, C, h, w) against shares (N, 1, h, w): normalised focal + dice, for each: (N, C).
+
+    Normalised as in RITM (Sofiiuk et al. 2021, https://arxiv.org/abs/2102.06583): with the plain focal loss small
+    networks first learn that nothing is anywhere, and stay there long.
+    """
+    truth = truth.expand_as(logits)
+    share = torch.sigmoid(logits)
+    weight = (share - truth).detach() ** 2
+    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    focal = (weight * entropy).sum(dim=(2, 3)) / weight.sum(dim=(2, 3)).clamp(min=1)
+    overlap = (2 * (share * truth).sum(dim=(2, 3)) + 1) / (share.sum(dim=(2, 3)) + truth.sum(dim=(2, 3)) + 1)
+    return focal + 1 - overlap
+
+
+def iou(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Give the IoU of masks (N, C, h, w) with shares (N, 1, h, w): (N, C)."""
+    shown, real = logits > 0, truth.expand_as(logits) > 0.5
+    return (shown & real).sum(dim=(2, 3)) / (shown | real).sum(dim=(2, 3)).clamp(min=1)
+
+
+def judge(
+    logits: torch.Tensor, quality: torch.Tensor, truth: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Score N answers of C masks each: only the best mask learns, the best rated one is shown.
+
+    logits: (N, C, h, w). quality: (N, C), predicted IoU. truth: (N, 1, h, w). Gives the loss (N,), what is shown
+    (N, 1, h, w) and its IoU (N,).
+    """
+    reached = iou(logits, truth)
+    loss = mask_loss(logits, truth).amin(dim=1) + (quality - reached).square().mean(dim=1)
+    rows, best = torch.arange(len(logits)), quality.argmax(dim=1)
+    return loss, logits[rows, best][:, None].detach(), reached[rows, best]
