@@ -39,8 +39,14 @@ def fake_load(*names: Any, **options: Any) -> Segmenter:
     return Segmenter(DeadlyProposer(), encoder, CropScorer(encoder))
 
 
-loading.load = fake_load  # at import, so that a pool's processes have it too
-loading.fingerprint = lambda *names, **options: {"weights": os.environ.get("FAKE_WEIGHTS", "1")}
+def fake_fingerprint(*names: Any, **options: Any) -> dict[str, str]:
+    return {"weights": "1"}
+
+
+def put_fakes_in() -> None:
+    """Let every segmenter of this process be a fake one."""
+    loading.load = fake_load
+    loading.fingerprint = fake_fingerprint
 
 
 def die_after(count: int) -> None:
@@ -62,6 +68,7 @@ def die_after(count: int) -> None:
 
 
 def main() -> None:
+    put_fakes_in()
     source, out, kill, workers, *texts = sys.argv[1:]
     if kill != "no":
         die_after(int(kill))
@@ -70,5 +77,7 @@ def main() -> None:
     assert summary.missing == 0
 
 
+if __name__ == "__mp_main__":  # a process of a pool
+    put_fakes_in()
 if __name__ == "__main__":
     main()

@@ -20,6 +20,7 @@ from segclip.batch import ExportOptions, export
 from segclip.exporters import raster
 from segclip.proposers import yolo
 from segclip.types import Array, Masks
+from tests import batch_script
 from tests.fakes import COLOURS
 
 pytestmark = pytest.mark.parity
@@ -30,8 +31,6 @@ FORMATS = ("npz", "svg", "coco", "coco-polygons", "yolo")
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Export ragged blobs, some with holes and some in parts, of pictures whose names meet."""
-    from tests import batch_script
-
     root = tmp_path_factory.mktemp("export")
     (root / "photos" / "sub").mkdir(parents=True)
     for number, name in enumerate(("a.png", "a.jpg", "sub/b.png")):
@@ -43,7 +42,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         picture.save(root / "photos" / name, quality=100, subsampling=0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "load", batch_script.fake_load)
-        patch.setattr(loading, "fingerprint", lambda *names, **options: {})
+        patch.setattr(loading, "fingerprint", batch_script.fake_fingerprint)
         export(root / "photos", root / "out", TEXTS, options=ExportOptions(formats=FORMATS))
     return root / "out"
 

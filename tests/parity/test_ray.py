@@ -16,19 +16,13 @@ from ray.cluster_utils import Cluster
 
 from segclip import batch, loading
 from segclip.batch import ExportOptions, Running, export
+from tests import batch_script
 from tests.batch_script import FORMATS
 from tests.fakes import paint
 from tests.unit.test_batch import TEXTS, tree
 
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
 ROOT = Path(__file__).parent.parent.parent
-
-
-def put_fakes_in() -> None:
-    """Run in every process of the cluster before its work."""
-    import tests.batch_script
-
-    assert tests.batch_script
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +33,7 @@ def cluster() -> Iterator[Cluster]:
         head_node_args={"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False},
     )
     nodes.add_node(num_cpus=1, object_store_memory=100_000_000)
-    environment = {"worker_process_setup_hook": put_fakes_in, "env_vars": {"PYTHONPATH": str(ROOT)}}
+    environment = {"worker_process_setup_hook": batch_script.put_fakes_in, "env_vars": {"PYTHONPATH": str(ROOT)}}
     ray.init(address=nodes.address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
     yield nodes
     ray.shutdown()
@@ -48,10 +42,8 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    from tests import batch_script
-
     monkeypatch.setattr(loading, "load", batch_script.fake_load)
-    monkeypatch.setattr(loading, "fingerprint", lambda *names, **options: {"weights": "1"})
+    monkeypatch.setattr(loading, "fingerprint", batch_script.fake_fingerprint)
     (tmp_path / "photos").mkdir()
     rng = np.random.default_rng(0)
     for number in range(40):

@@ -25,6 +25,7 @@ from segclip.batch.plan import digest, read, shard
 from segclip.errors import BadPrompt, UnknownName
 from segclip.exporters import raster, records
 from segclip.selection import Selection
+from tests import batch_script
 from tests.batch_script import FORMATS, POISON
 from tests.fakes import paint
 
@@ -34,11 +35,8 @@ TEXTS = ("a red square", "a blue square")
 
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``tests.batch_script`` puts the fakes in when it is imported; these tests see them go again."""
-    from tests import batch_script
-
     monkeypatch.setattr(loading, "load", batch_script.fake_load)
-    monkeypatch.setattr(loading, "fingerprint", lambda *names, **options: {"weights": "1"})
+    monkeypatch.setattr(loading, "fingerprint", batch_script.fake_fingerprint)
 
 
 @pytest.fixture

@@ -12,15 +12,14 @@ from typer.testing import CliRunner, Result
 from segclip import cli_export, loading
 from segclip.cli import app
 from segclip.formats import PER_IMAGE, PER_RUN
+from tests import batch_script
 from tests.fakes import paint
 
 
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests import batch_script
-
     monkeypatch.setattr(loading, "load", batch_script.fake_load)
-    monkeypatch.setattr(loading, "fingerprint", lambda *names, **options: {"weights": "1"})
+    monkeypatch.setattr(loading, "fingerprint", batch_script.fake_fingerprint)
 
 
 @pytest.fixture
