@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from . import __version__, cli_evaluate, cli_export, cli_weights
 from .cli_export import How, Task
-from .cli_options import Asked, Choice, Models, Output, grouped
+from .cli_options import Against, Asked, Choice, Models, Output, grouped
 from .errors import SegclipError
 
 if TYPE_CHECKING:
@@ -54,17 +54,17 @@ app.add_typer(cli_evaluate.app, name="evaluate")
 
 @app.command()
 @grouped
-def segment(asked: Asked, choice: Choice, models: Models, output: Output) -> None:
+def segment(asked: Asked, against: Against, choice: Choice, models: Models, output: Output) -> None:
     """Cut out of IMAGE what each TEXT names, or what points and boxes show."""
     from . import images, pipeline
 
     _listen(output.verbose)
     targets, selection, prompt = output.targets(asked.image), choice.selection(), asked.prompt()
     texts = pipeline.unique(asked.texts or ())
-    image = images.load(asked.image, max_pixels=asked.max_pixels)
+    image = images.load(asked.image, max_pixels=against.max_pixels)
     segmenter = models.load(output)
     with output.telling(f"looking at {asked.image.name}"):
-        result = _answer(segmenter, image, replace(asked, texts=list(texts)), prompt, selection)
+        result = _answer(segmenter, image, (replace(asked, texts=list(texts)), against), prompt, selection)
     _report(result, targets, output)
     if choice.require and result.unanswered:
         raise typer.Exit(1)
@@ -72,16 +72,19 @@ def segment(asked: Asked, choice: Choice, models: Models, output: Output) -> Non
 
 @app.command()
 @grouped
-def export(task: Task, choice: Choice, models: Models, how: How) -> None:
+def export(task: Task, against: Against, choice: Choice, models: Models, how: How) -> None:
     """Write the masks of every picture of INPUT to OUT; run it again to go on, or after a change."""
     _listen(how.verbose)
-    cli_export.run(task, choice, models, how)
+    cli_export.run(task.options(against, choice, models), task, how)
 
 
-def _answer(segmenter: Segmenter, image: Image, asked: Asked, prompt: Prompt, selection: Selection) -> Result:
+def _answer(
+    segmenter: Segmenter, image: Image, question: tuple[Asked, Against], prompt: Prompt, selection: Selection
+) -> Result:
     """Ask the segmenter by example, by place, or by texts."""
     from .types import Everything
 
+    asked, against = question
     if (example := asked.example()) and isinstance(prompt, Everything):
         return segmenter.like(image, example, prompt, selection=selection)
     if not asked.texts:
@@ -89,9 +92,9 @@ def _answer(segmenter: Segmenter, image: Image, asked: Asked, prompt: Prompt, se
     return segmenter.rank(
         segmenter.regions(image, prompt),
         asked.texts,
-        negatives=asked.negatives or (),
-        backgrounds=asked.backgrounds or None,
-        templates=asked.templates,
+        negatives=against.negatives or (),
+        backgrounds=against.backgrounds or None,
+        templates=against.templates,
         selection=selection,
     )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cli_options import Choice, Models, numbers
+from .cli_options import Against, Choice, Models, numbers
 from .errors import BadPrompt
 from .formats import PER_IMAGE, PER_RUN
 
@@ -39,19 +39,10 @@ class Task:
     boxes_file: Annotated[
         Path | None, typer.Option(help="A .csv or .jsonl table of image and boxes, by name inside INPUT.")
     ] = None
-    negatives: Annotated[
-        list[str] | None, typer.Option("--not", metavar="TEXT", help="What it is not; repeatable.")
-    ] = None
-    backgrounds: Annotated[
-        list[str] | None,
-        typer.Option("--background", metavar="TEXT", help="Replace the encoder's backgrounds; repeatable."),
-    ] = None
-    templates: Annotated[str | None, typer.Option(help="Sentences a text is put in: a set's name or a file.")] = None
     format: Annotated[str, typer.Option(help=f"Files, by comma: {', '.join(FORMATS)}.")] = "png,coco"
     feather: Annotated[float, typer.Option(help="Pixels over which the edge of a cut-out fades.", min=0)] = 0.0
-    max_pixels: Annotated[int, typer.Option(help="Largest picture that is read.", min=1)] = 100_000_000
 
-    def options(self, choice: Choice, models: Models) -> ExportOptions:
+    def options(self, against: Against, choice: Choice, models: Models) -> ExportOptions:
         """Put the options into the library's terms."""
         from . import loading, registry
         from .batch import Answers, Ask, ExportOptions
@@ -67,11 +58,11 @@ class Task:
             ask=Ask(self._texts(), boxes),
             boxes_of=self.boxes_file,
             answers=Answers(
-                negatives=tuple(self.negatives or ()),
-                backgrounds=tuple(self.backgrounds) if self.backgrounds else None,
-                templates=self.templates,
+                negatives=tuple(against.negatives or ()),
+                backgrounds=tuple(against.backgrounds) if against.backgrounds else None,
+                templates=against.templates,
                 selection=choice.selection(),
-                max_pixels=self.max_pixels,
+                max_pixels=against.max_pixels,
                 feather=self.feather,
             ),
             load=loading.LoadOptions(models.offline, models.trust),
@@ -112,11 +103,11 @@ class How:
         )  # fmt: skip
 
 
-def run(task: Task, choice: Choice, models: Models, how: How) -> None:
+def run(options: ExportOptions, task: Task, how: How) -> None:
     """Export, show progress, and say how it ended; exit code 1 when a picture failed."""
     from . import batch
 
-    options, running = task.options(choice, models), how.running()
+    running = how.running()
     try:
         with _progress() as tell:
             summary = batch.export(task.source, task.out, options=options, running=running, tell=tell)

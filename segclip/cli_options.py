@@ -45,15 +45,6 @@ class Asked:
     like: Annotated[
         str | None, typer.Option(metavar="X,Y", help="Find everything like what is at this place, without a text.")
     ] = None
-    negatives: Annotated[
-        list[str] | None, typer.Option("--not", metavar="TEXT", help="What it is not; repeatable.")
-    ] = None
-    backgrounds: Annotated[
-        list[str] | None,
-        typer.Option("--background", metavar="TEXT", help="Replace the encoder's backgrounds; repeatable."),
-    ] = None
-    templates: Annotated[str | None, typer.Option(help="Sentences a text is put in: a set's name or a file.")] = None
-    max_pixels: Annotated[int, typer.Option(help="Largest picture that is read.", min=1)] = 100_000_000
 
     def example(self) -> Points | None:
         """Say where the example is that everything shall be like."""
@@ -78,6 +69,21 @@ class Asked:
         if boxes and not self.texts and not self.like:
             return Boxes(boxes)
         return Everything(boxes or None, [click[:2] for click in clicks] or None)
+
+
+@dataclass(frozen=True)
+class Against:
+    """What a text competes with, and how it is said; the largest picture."""
+
+    negatives: Annotated[
+        list[str] | None, typer.Option("--not", metavar="TEXT", help="What it is not; repeatable.")
+    ] = None
+    backgrounds: Annotated[
+        list[str] | None,
+        typer.Option("--background", metavar="TEXT", help="Replace the encoder's backgrounds; repeatable."),
+    ] = None
+    templates: Annotated[str | None, typer.Option(help="Sentences a text is put in: a set's name or a file.")] = None
+    max_pixels: Annotated[int, typer.Option(help="Largest picture that is read.", min=1)] = 100_000_000
 
 
 @dataclass(frozen=True)

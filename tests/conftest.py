@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from segclip import loading
 from segclip.types import Image
 
+from . import batch_script
 from .fakes import FakeEncoder, FakeProposer, paint
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +31,13 @@ def proposer() -> FakeProposer:
 def encoder() -> FakeEncoder:
     """Give an encoder that sees flat colours."""
     return FakeEncoder()
+
+
+@pytest.fixture
+def fake_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every segmenter that is loaded be a fake one."""
+    monkeypatch.setattr(loading, "load", batch_script.fake_load)
+    monkeypatch.setattr(loading, "fingerprint", batch_script.fake_fingerprint)
 
 
 @pytest.fixture

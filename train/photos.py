@@ -52,4 +52,6 @@ def _photo(folder: Path, image: dict[str, Any], annotations: Sequence[dict[str, 
         outlines = [np.rint(np.reshape(outline, (-1, 2))).astype(np.int32) for outline in thing["segmentation"]]
         cv2.fillPoly(labels, outlines, number)
     pixels = images.load(folder / "images" / image["file_name"]).pixels
-    return Photo(pixels, labels, f"{image['flickr_url']} ({licence})")
+    page = Path(image["flickr_url"]).name.partition("_")[0]
+    # the photo's page, which names its author; the picture's own address does not
+    return Photo(pixels, labels, f"https://www.flickr.com/photo.gne?id={page} ({licence})")

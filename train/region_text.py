@@ -32,6 +32,7 @@ from segclip.templates import expand
 from segclip.types import Array
 
 from .bank import Bank
+from .checkpoint import Checkpoint
 from .region_crops import CONTEXT, STORED, Class, CropStore
 
 SIZE = 64  # px the image tower sees
@@ -109,7 +110,7 @@ class Run:
     """Train, keep checkpoints, go on from the last one."""
 
     def __init__(self, store: Path, folder: Path, recipe: Recipe) -> None:
-        self.folder, self.recipe = folder, recipe
+        self.recipe = recipe
         table = json.loads((store / "classes.json").read_text())
         self.classes = [Class(tuple(row["texts"]), row["colour"]) for row in table["classes"]]
         self.offsets = table["offsets"]
@@ -128,19 +129,18 @@ class Run:
             {"params": text, "lr": recipe.text_lr},
         ]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True)
-        self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
-        self.step, self.spent = 0, 0.0
+        self.state = Checkpoint(folder, self.model, self.optimizer, recipe.ema)
         self.tokenizer = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])
 
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Make batches without end: crops (B, 3, S, S) normalised and their classes (B,), -1 for background."""
         feeds = self._feeds()
         while True:
-            if self.step and self.step % 200 == 0:
+            if self.state.step and self.state.step % 200 == 0:
                 for store in self.stores.values():
                     store.reload()
                 feeds = self._feeds()
-            early = self.spent < EARLY_SHARE * self.recipe.minutes * 60
+            early = self.state.spent < EARLY_SHARE * self.recipe.minutes * 60
             size = EARLY_SIZE if early else SIZE
             crops, labels = [], []
             for store, offset, rows, count in feeds:
@@ -168,25 +168,23 @@ class Run:
         self.model.train()
         last = time.monotonic()
         for pixels, labels in self.batches():
-            share = self.spent / (self.recipe.minutes * 60)
+            share = self.state.spent / (self.recipe.minutes * 60)
             if share >= 1:
                 break
             loss = self._update(pixels, labels, share)
             now = time.monotonic()
-            self.spent, last = self.spent + now - last, now
-            if self.step % 50 == 0:
-                rate = self.step * self.recipe.batch / self.spent
+            self.state.spent, last = self.state.spent + now - last, now
+            if self.state.step % 50 == 0:
+                rate = self.state.step * self.recipe.batch / self.state.spent
                 scale = float(self.model.logit_scale.detach().exp())
-                left = self.recipe.minutes - self.spent / 60
-                typer.echo(
-                    f"step {self.step}  loss {loss:.3f}  scale {scale:.1f}  {rate:.0f} crops/s  {left:.0f} min left",
-                    err=True,
-                )
-            if self.step % 250 == 0:
-                self.keep()
+                left = self.recipe.minutes - self.state.spent / 60
+                told = f"loss {loss:.3f}  scale {scale:.1f}  {rate:.0f} crops/s  {left:.0f} min left"
+                typer.echo(f"step {self.state.step}  {told}", err=True)
+            if self.state.step % 250 == 0:
+                self.state.keep()
 
     def _update(self, pixels: torch.Tensor, labels: torch.Tensor, share: float) -> float:
-        rate = min(1, (self.step + 1) / self.recipe.warm_up) * (0.5 + 0.5 * math.cos(math.pi * share)) + 0.002
+        rate = min(1, (self.state.step + 1) / self.recipe.warm_up) * (0.5 + 0.5 * math.cos(math.pi * share)) + 0.002
         for group, base in zip(self.optimizer.param_groups, (self.recipe.lr, self.recipe.text_lr), strict=True):
             group["lr"] = base * rate
         rows = self.bank.sample(self.rng, self._spoken_of(labels))
@@ -206,50 +204,27 @@ class Run:
         self.optimizer.step()
         with torch.no_grad():
             self.model.logit_scale.clamp_(max=math.log(100))
-        self.step += 1
-        self._blend()
+        self.state.count()
         return float(loss.detach())
 
     def _spoken_of(self, labels: torch.Tensor) -> Array:
         others = self.rng.choice(len(self.classes), min(OTHER_TEXTS, len(self.classes)), replace=False)
         return np.union1d(labels[labels >= 0].numpy(), others)
 
-    def _blend(self) -> None:
-        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
-        for name, value in self.model.state_dict().items():
-            if value.is_floating_point():
-                self.average[name].lerp_(value, 1 - decay)
-            else:
-                self.average[name].copy_(value)
-
-    def keep(self) -> None:
-        """Write a checkpoint to go on from."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / "last.part"
-        state = {"model": self.model.state_dict(), "average": self.average, "optimizer": self.optimizer.state_dict()}
-        torch.save(state | {"step": self.step, "spent": self.spent}, partial)
-        partial.replace(self.folder / "last.pt")
-
     def resume(self) -> None:
-        """Go on from the last checkpoint, if there is one."""
-        path = self.folder / "last.pt"
-        if not path.exists():
-            return
-        state = torch.load(path, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average, self.step, self.spent = state["average"], state["step"], state["spent"]
-        self.rng = np.random.default_rng([self.recipe.seed, self.step])
+        """Go on from the last checkpoint, if there is one, with other crops than those it has seen."""
+        if self.state.resume():
+            self.rng = np.random.default_rng([self.recipe.seed, self.state.step])
 
     def start_from(self, folder: Path) -> None:
         """Take the weights an earlier run exported; the optimiser starts anew."""
         self.model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
-        self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.state.restart()
 
     def export(self, out: Path) -> None:
         """Write the averaged weights for serving."""
         model = checkpoints.make_model(MODEL)
-        model.load_state_dict(self.average)
+        model.load_state_dict(self.state.average)
         policy = CropPolicy((View(1.5, "blur", 0.5), View(1.1, "blur", 0.5)), flip=True)
         templates = ("{}", "a {}", "a photo of a {}")
         serving = Serving(policy, templates, BACKGROUNDS, quality_weight=QUALITY_WEIGHT)
@@ -274,9 +249,9 @@ def main(
     if resume:
         run.resume()
     run.train()
-    run.keep()
+    run.state.keep()
     run.export(out)
-    typer.echo(f"{out}: {run.step} steps in {run.spent / 60:.0f} minutes")
+    typer.echo(f"{out}: {run.state.step} steps in {run.state.spent / 60:.0f} minutes")
 
 
 if __name__ == "__main__":

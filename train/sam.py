@@ -26,17 +26,17 @@ import typer
 
 from segclip.proposers import sam
 from segclip.proposers.trunk import Trunk
-from segclip.types import Array
 
+from .checkpoint import Checkpoint
 from .clicks import Ask, correction, first_ask
 from .glyphs import Glyph, load_glyphs
 from .mask_loss import judge
 from .photos import Photo, load_photos
-from .scenes import SceneConfig, compose
+from .tiles import FRAME, PATCH, TILE, Tile, make_tile
 
 ARCHITECTURE = sam.Architecture(
-    image_size=800,  # a scene of 640 x 480 is enlarged, which makes edges finer
-    patch=16,
+    image_size=FRAME,
+    patch=PATCH,
     encoder=Trunk(),
     channels=128,
     mask_channels=16,
@@ -45,14 +45,8 @@ ARCHITECTURE = sam.Architecture(
     quality_width=128,
     decoder_heads=4,
 )
-TILE = 320  # px
-CELL = ARCHITECTURE.patch // 4  # pixels a logit covers
-OBJECTS = 6  # asked about in a tile
-MIN_PIXELS = 100
-PHOTO_SHARE = 0.3  # of the things in the photo behind that are asked about too; they are many and hard
 ROUNDS = 3  # at most: the first prompt and two corrections
 EARLY_SHARE = 0.12  # of a run, in which nothing is corrected yet
-SIZES = (TILE * 640 // ARCHITECTURE.image_size, TILE)  # px of a tile before it is enlarged, if it is
 POSITION_SCALE = 2.5  # of the random frequencies; segment-anything's 1 is slow to tell near places apart
 PLAIN = 0.2  # what tokens and features say at the start, against their positions
 SHARP = 2.7  # how much more attention weighs at the start, so that it is spent near the place asked about
@@ -71,46 +65,6 @@ class Recipe:
     warm_up: int = 100
     ema: float = 0.996
     first: int = 600_000  # seed of the first tile
-
-
-@dataclass(frozen=True, eq=False)
-class Tile:
-    """Hold a tile and N of its objects.
-
-    pixels: uint8 (TILE, TILE, 3), black where the frame's padding would be. masks: bool (N, TILE, TILE). corner: x, y
-    of the tile in the frame, in px.
-    """
-
-    pixels: Array
-    masks: Array
-    corner: tuple[int, int]
-
-    @property
-    def shares(self) -> torch.Tensor:
-        """Give each object's share of each of the decoder's cells: float32 (N, 1, TILE / CELL, TILE / CELL)."""
-        return F.avg_pool2d(torch.from_numpy(self.masks).float()[:, None], CELL)
-
-
-def make_tile(seed: int, glyphs: Sequence[Glyph], photos: Sequence[Photo]) -> Tile | None:
-    """Compose a tile, drawn objects and those of the photo behind them alike; None when it has none."""
-    rng = np.random.default_rng([seed, 2])
-    size = int(rng.choice(SIZES))
-    config = SceneConfig(size=(size, size), objects=(2, 7), across=(0.1 * size, 0.75 * size))
-    scene = compose(seed, glyphs, photos, config)
-    pixels = cv2.resize(scene.pixels, (TILE, TILE), interpolation=cv2.INTER_LINEAR)
-    layers = cv2.resize(scene.layers, (TILE, TILE), interpolation=cv2.INTER_NEAREST)
-    if rng.random() < 0.3:  # an image that ends inside the tile, at the bottom or on the right
-        end = int(rng.integers(TILE * 6 // 10, TILE))
-        beyond = np.s_[end:] if rng.random() < 0.7 else np.s_[:, end:]
-        pixels[beyond], layers[beyond] = 0, -1
-    codes, counts = np.unique(layers, return_counts=True)
-    kept = (codes != -1) & (counts >= MIN_PIXELS) & ((codes >= 0) | (rng.random(len(codes)) < PHOTO_SHARE))
-    codes = rng.permutation(codes[kept])[:OBJECTS]
-    if not len(codes):
-        return None
-    room = (ARCHITECTURE.image_size - TILE) // ARCHITECTURE.patch
-    x, y = (int(place) * ARCHITECTURE.patch for place in rng.integers(0, room + 1, 2))
-    return Tile(pixels, layers == codes[:, None, None], (x, y))
 
 
 @torch.no_grad()
@@ -148,7 +102,7 @@ class Run:
     """Train, keep checkpoints, go on from the last one."""
 
     def __init__(self, folder: Path, recipe: Recipe, photos: Sequence[Photo], glyphs: Sequence[Glyph]) -> None:
-        self.folder, self.recipe, self.photos, self.glyphs = folder, recipe, photos, glyphs
+        self.recipe, self.photos, self.glyphs = recipe, photos, glyphs
         torch.manual_seed(0)
         self.network: Any = ARCHITECTURE.build()
         prefer_near(self.network)
@@ -156,8 +110,8 @@ class Run:
         others = [value for value in self.network.parameters() if not any(value is other for other in given)]
         groups = [{"params": others, "lr": recipe.lr}, {"params": given, "lr": recipe.trunk_lr}]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True)
-        self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
-        self.step, self.spent, self.told = 0, 0.0, dict[str, float]()
+        self.state = Checkpoint(folder, self.network, self.optimizer, recipe.ema)
+        self.told: dict[str, float] = {}
 
     def _given(self) -> tuple[Any, ...]:
         """Give the parts that come from the proposer: trunk, prototypes, mask coefficients."""
@@ -170,28 +124,28 @@ class Run:
         for part in self._given():
             part.eval()  # their norms keep the statistics they came with
         last = time.monotonic()
-        while (share := self.spent / (self.recipe.minutes * 60)) < 1:
+        while (share := self.state.spent / (self.recipe.minutes * 60)) < 1:
             self._update(share)
             now = time.monotonic()
-            self.spent, last = self.spent + now - last, now
-            if self.step % 50 == 0:
-                rate = self.step * self.recipe.tiles / self.spent
-                left = self.recipe.minutes - self.spent / 60
+            self.state.spent, last = self.state.spent + now - last, now
+            if self.state.step % 50 == 0:
+                rate = self.state.step * self.recipe.tiles / self.state.spent
+                left = self.recipe.minutes - self.state.spent / 60
                 reached = "  ".join(f"{name} {value:.3f}" for name, value in sorted(self.told.items()))
-                typer.echo(f"step {self.step}  {rate:.2f} tiles/s  {left:.0f} min left  IoU: {reached}", err=True)
-            if self.step % 100 == 0:
-                self.keep()
+                typer.echo(f"step {self.state.step}  {rate:.2f} tiles/s  {left:.0f} min left  IoU: {reached}", err=True)
+            if self.state.step % 100 == 0:
+                self.state.keep()
 
     def _update(self, share: float) -> None:
-        rate = min(1, (self.step + 1) / self.recipe.warm_up) * (0.5 + 0.5 * math.cos(math.pi * share)) + 0.005
+        rate = min(1, (self.state.step + 1) / self.recipe.warm_up) * (0.5 + 0.5 * math.cos(math.pi * share)) + 0.005
         for group, base in zip(self.optimizer.param_groups, (self.recipe.lr, self.recipe.trunk_lr), strict=True):
             group["lr"] = base * rate
-        rng = np.random.default_rng([self.recipe.first, self.step])
-        start = self.recipe.first + self.step * self.recipe.tiles
+        rng = np.random.default_rng([self.recipe.first, self.state.step])
+        start = self.recipe.first + self.state.step * self.recipe.tiles
         made = (make_tile(seed, self.glyphs, self.photos) for seed in range(start, start + self.recipe.tiles))
         tiles = [tile for tile in made if tile]
-        self.step += 1
         if not tiles:
+            self.state.step += 1
             return
         pixels = torch.from_numpy(np.stack([tile.pixels for tile in tiles])).permute(0, 3, 1, 2).float() / 255
         maps = self.network.image_encoder(pixels)
@@ -201,9 +155,7 @@ class Run:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
-        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
-        for name, value in self.network.state_dict().items():
-            self.average[name].lerp_(value, 1 - decay) if value.is_floating_point() else self.average[name].copy_(value)
+        self.state.count()
 
     def _ask(self, maps: torch.Tensor, tile: Tile, rng: np.random.Generator, rounds: int) -> torch.Tensor:
         """Ask about all objects of a tile at once and correct the answers, ``rounds`` at most: their mean loss."""
@@ -233,8 +185,8 @@ class Run:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Decode N prompts, those without a box first: logits (N, 4, h, w), quality (N, 4), token 0 the single one."""
         prompts, decoder = self.network.prompt_encoder, self.network.mask_decoder
-        cells = TILE // ARCHITECTURE.patch
-        left, top = (place // ARCHITECTURE.patch for place in corner)
+        cells = TILE // PATCH
+        left, top = (place // PATCH for place in corner)
         window = np.s_[:, :, top : top + cells, left : left + cells]
         plain, boxed = [ask for ask in asks if ask.box is None], [ask for ask in asks if ask.box is not None]
         encoded = [self._encode(group, corner) for group in (plain, boxed) if group]
@@ -269,31 +221,12 @@ class Run:
         last = max(int(name.split(".")[1]) for name in state)
         for part, place in zip(self._given(), ("model.", f"model.{last}.proto.", f"model.{last}.cv4."), strict=True):
             part.load_state_dict({name: state[place + name] for name in part.state_dict()})
-        self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
-
-    def keep(self) -> None:
-        """Write a checkpoint to go on from."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / "last.part"
-        state = {"network": self.network.state_dict(), "average": self.average}
-        state |= {"optimizer": self.optimizer.state_dict(), "step": self.step, "spent": self.spent}
-        torch.save(state, partial)
-        partial.replace(self.folder / "last.pt")
-
-    def resume(self) -> None:
-        """Go on from the last checkpoint, if there is one."""
-        path = self.folder / "last.pt"
-        if not path.exists():
-            return
-        state = torch.load(path, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average, self.step, self.spent = state["average"], state["step"], state["spent"]
+        self.state.restart()
 
     def export(self, out: Path) -> None:
         """Write the averaged weights for serving."""
         network: Any = ARCHITECTURE.build()
-        network.load_state_dict(self.average)
+        network.load_state_dict(self.state.average)
         sam.save(network, ARCHITECTURE, out)
 
 
@@ -310,11 +243,11 @@ def main(
     run = Run(runs, Recipe(minutes=minutes), load_photos(photos, held_out=False), load_glyphs())
     run.start_from(trunk)
     if resume:
-        run.resume()
+        run.state.resume()
     run.train()
-    run.keep()
+    run.state.keep()
     run.export(out)
-    typer.echo(f"{out}: {run.step} steps in {run.spent / 60:.0f} minutes")
+    typer.echo(f"{out}: {run.state.step} steps in {run.state.spent / 60:.0f} minutes")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from segclip import batch, loading
+from segclip import batch
 from segclip.batch import ExportOptions, Running, export
 from tests import batch_script
 from tests.batch_script import FORMATS
@@ -41,9 +41,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(loading, "load", batch_script.fake_load)
-    monkeypatch.setattr(loading, "fingerprint", batch_script.fake_fingerprint)
+def photos(tmp_path: Path, fake_models: None) -> Path:
     (tmp_path / "photos").mkdir()
     rng = np.random.default_rng(0)
     for number in range(40):

@@ -17,7 +17,8 @@ from train import clicks
 from train.clicks import Ask
 from train.glyphs import Glyph
 from train.mask_loss import iou, judge, mask_loss
-from train.sam import ARCHITECTURE, TILE, Recipe, Run, make_tile
+from train.sam import Recipe, Run
+from train.tiles import FRAME, PATCH, TILE, make_tile
 
 
 def disc(size: int = 120) -> Array:
@@ -70,8 +71,8 @@ def test_a_tile_is_a_window_of_the_frame() -> None:
         assert tile is not None
         assert tile.pixels.shape == (TILE, TILE, 3)
         assert tile.masks.any(axis=(1, 2)).all()
-        assert (np.array(tile.corner) % ARCHITECTURE.patch == 0).all()
-        assert max(tile.corner) + TILE <= ARCHITECTURE.image_size
+        assert (np.array(tile.corner) % PATCH == 0).all()
+        assert max(tile.corner) + TILE <= FRAME
         assert tile.shares.shape == (len(tile.masks), 1, TILE // 4, TILE // 4)
         torch.testing.assert_close(
             tile.shares.sum(dim=(1, 2, 3)) * 16, torch.from_numpy(tile.masks).sum((1, 2)).float()
@@ -133,9 +134,9 @@ def test_it_learns_stops_resumes_and_serves(tmp_path: Path, trunk: Path) -> None
     straight = run_in(tmp_path / "a", trunk)
     for _ in range(2):
         straight._update(0.1)
-    straight.keep()
+    straight.state.keep()
     resumed = run_in(tmp_path / "a", trunk)
-    resumed.resume()
+    assert resumed.state.resume()
     for run in (straight, resumed):
         run._update(0.1)
     for name, value in straight.network.state_dict().items():

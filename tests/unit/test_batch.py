@@ -19,24 +19,18 @@ import pytest
 import yaml
 from pycocotools.coco import COCO
 
-from segclip import batch, exporters, loading
+from segclip import batch, exporters
 from segclip.batch import Answers, Ask, ExportOptions, Running, export
 from segclip.batch.plan import digest, read, shard
 from segclip.errors import BadPrompt, UnknownName
 from segclip.exporters import raster, records
 from segclip.selection import Selection
-from tests import batch_script
 from tests.batch_script import FORMATS, POISON
 from tests.fakes import paint
 
+pytestmark = pytest.mark.usefixtures("fake_models")
 ROOT = Path(__file__).parent.parent.parent
 TEXTS = ("a red square", "a blue square")
-
-
-@pytest.fixture(autouse=True)
-def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "load", batch_script.fake_load)
-    monkeypatch.setattr(loading, "fingerprint", batch_script.fake_fingerprint)
 
 
 @pytest.fixture

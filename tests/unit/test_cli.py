@@ -265,7 +265,7 @@ def test_ctrl_c_gives_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_formats_and_defaults_of_the_command_are_the_librarys() -> None:
     assert set(formats.PER_IMAGE) == set(exporters.WRITERS)
-    assert cli_options.Asked.max_pixels == images.MAX_PIXELS
+    assert cli_options.Against.max_pixels == images.MAX_PIXELS
     assert cli_options.Choice().selection() == Selection()
     assert cli_options.Choice(nms=0.1, keep_parts=True).selection() == Selection(nms=0.1, containment=None)
     for preset in loading.PRESETS:

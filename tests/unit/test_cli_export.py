@@ -9,17 +9,12 @@ import PIL.Image
 import pytest
 from typer.testing import CliRunner, Result
 
-from segclip import cli_export, loading
+from segclip import cli_export
 from segclip.cli import app
 from segclip.formats import PER_IMAGE, PER_RUN
-from tests import batch_script
 from tests.fakes import paint
 
-
-@pytest.fixture(autouse=True)
-def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "load", batch_script.fake_load)
-    monkeypatch.setattr(loading, "fingerprint", batch_script.fake_fingerprint)
+pytestmark = pytest.mark.usefixtures("fake_models")
 
 
 @pytest.fixture

@@ -1,0 +1,51 @@
+"""Keep a training run on disk: network, running average, optimiser, step and time, to go on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+class Checkpoint:
+    """Hold what a run goes on from. average: an exponential moving average of the network, which is what is served."""
+
+    def __init__(self, folder: Path, network: Any, optimizer: torch.optim.Optimizer, ema: float) -> None:
+        self.folder, self.network, self.optimizer, self.ema = folder, network, optimizer, ema
+        self.step, self.spent = 0, 0.0  # steps and seconds
+        self.restart()
+
+    def restart(self) -> None:
+        """Let the average begin at the network as it is."""
+        self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
+
+    def count(self) -> None:
+        """Count a step and take it into the average, the more the fewer there were."""
+        self.step += 1
+        decay = min(self.ema, (1 + self.step) / (10 + self.step))
+        for name, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - decay)
+            else:
+                self.average[name].copy_(value)
+
+    def keep(self) -> None:
+        """Write last.pt, whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.folder / "last.part"
+        state = {"network": self.network.state_dict(), "average": self.average}
+        state |= {"optimizer": self.optimizer.state_dict(), "step": self.step, "spent": self.spent}
+        torch.save(state, partial)
+        partial.replace(self.folder / "last.pt")
+
+    def resume(self) -> bool:
+        """Go on from last.pt; tell whether there is one."""
+        path = self.folder / "last.pt"
+        if not path.exists():
+            return False
+        state = torch.load(path, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average, self.step, self.spent = state["average"], state["step"], state["spent"]
+        return True
