@@ -164,6 +164,8 @@ def _run(
                 and _is_done(known, item, asked, job.out)
                 and not (running.retry_failed and known.state == "failed")
             ):
+                if known.stamp != (stamp := stamp_of(item.path)):  # touched, but the same: it need not be hashed again
+                    journal.put(replace(known, stamp=stamp))
                 progress.before += 1
                 tell(progress)
             else:
