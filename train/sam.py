@@ -46,11 +46,11 @@ ARCHITECTURE = sam.Architecture(
     decoder_heads=4,
 )
 ROUNDS = 3  # at most: the first prompt and two corrections
-EARLY_SHARE = 0.12  # of a run, in which nothing is corrected yet
+EARLY_SHARE = 0.04  # of a run, in which nothing is corrected yet
 POSITION_SCALE = 2.5  # of the random frequencies; segment-anything's 1 is slow to tell near places apart
 PLAIN = 0.2  # what tokens and features say at the start, against their positions
+QUIET = 0.1  # what is learned on top of the proposals says at the start
 SHARP = 2.7  # how much more attention weighs at the start, so that it is spent near the place asked about
-LOUD = (4.0, 3.0)  # the same of the two factors of a mask, which otherwise wait for each other
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ def prefer_near(network: Any) -> None:
     for projection in (first.v_proj, first.out_proj):
         torch.nn.init.eye_(projection.weight)
         projection.bias.zero_()
-    for head in decoder.output_hypernetworks_mlps:
-        head.layers[-1].weight.mul_(LOUD[0])
     fine = network.image_encoder.fine
-    fine.weight.mul_(PLAIN)[:, : len(fine.weight)] += torch.eye(len(fine.weight))[..., None, None]  # the prototypes
-    decoder.output_upscaling[3].weight.mul_(LOUD[1])
+    fine.bias.zero_()
+    fine.weight.mul_(QUIET)[:, : len(fine.weight)] += torch.eye(len(fine.weight))[..., None, None]  # the prototypes
+    for head in (*decoder.output_hypernetworks_mlps, decoder.iou_prediction_head):
+        head.layers[-1].weight.mul_(QUIET)
     attentions = [decoder.transformer.final_attn_token_to_image]
     for layer in decoder.transformer.layers:
         attentions += [layer.cross_attn_token_to_image, layer.cross_attn_image_to_token]
@@ -114,9 +114,8 @@ class Run:
         self.told: dict[str, float] = {}
 
     def _given(self) -> tuple[Any, ...]:
-        """Give the parts that come from the proposer: trunk, prototypes, mask coefficients."""
-        encoder = self.network.image_encoder
-        return encoder.trunk, encoder.prototypes, encoder.coefficients
+        """Give the parts that come from the proposer: trunk and head."""
+        return self.network.image_encoder.trunk, self.network.image_encoder.head
 
     def train(self) -> None:
         """Train until the recipe's minutes are spent."""
@@ -192,8 +191,9 @@ class Run:
         encoded = [self._encode(group, corner) for group in (plain, boxed) if group]
         sparse, drawn = (torch.cat(parts) for parts in zip(*encoded, strict=True))
         unknown = prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
-        dense = drawn[window] + (unknown if masks is None else prompts.mask_downscaling(masks))
+        dense = unknown.expand(len(drawn), -1, cells, cells) if masks is None else prompts.mask_downscaling(masks)
         positions = prompts.get_dense_pe()[window]
+        dense = prompts.with_marks(dense, drawn[window])
         logits, quality = decoder.predict_masks(maps, positions, sparse, dense)
         return logits, quality
 
@@ -219,7 +219,7 @@ class Run:
         """Take what a trained proposer has."""
         state = safetensors.torch.load_file(trunk / "model.safetensors")
         last = max(int(name.split(".")[1]) for name in state)
-        for part, place in zip(self._given(), ("model.", f"model.{last}.proto.", f"model.{last}.cv4."), strict=True):
+        for part, place in zip(self._given(), ("model.", f"model.{last}."), strict=True):
             part.load_state_dict({name: state[place + name] for name in part.state_dict()})
         self.state.restart()
 

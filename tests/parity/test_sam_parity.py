@@ -189,14 +189,16 @@ def test_everything_is_the_mask_generators(choosy: Path, name: str) -> None:
 
 
 @pytest.mark.shared
-def test_everything_on_photographs(checkpoint: Path, shared_data: Path) -> None:
-    network = upstream(checkpoint)
-    sam = SAM(checkpoint, options=SAMOptions(grid=GRIDS["plain"]))
+def test_everything_on_photographs(choosy: Path, shared_data: Path) -> None:
+    network = upstream(choosy)
+    sam = SAM(choosy, options=SAMOptions(grid=GRIDS["plain"]))
     photos = sorted((shared_data / "coco-dev" / "images").glob("*.jpg"))[:5]
     assert len(photos) == 5
     for path in photos:
         image: Image = images.load(path)
-        same_set(sam.decode(sam.encode(image), Everything()), generator(network, GRIDS["plain"]).generate(image.pixels))
+        ours = sam.decode(sam.encode(image), Everything())
+        assert len(ours) >= 3
+        same_set(ours, generator(network, GRIDS["plain"]).generate(image.pixels))
 
 
 @pytest.mark.slow
