@@ -44,13 +44,15 @@ class CropPolicy:
     square: pad the window to a square (never a centre crop that loses the ends); False hands over the plain box at its
     own shape, as ultralytics does. min_area: regions of this many pixels or fewer are never scored (0 keeps all).
     flip: look at each square crop flipped left to right too and average, at twice the cost: test-time augmentation of
-    AlexNet (Krizhevsky et al. 2012), for small encoders.
+    AlexNet (Krizhevsky et al. 2012), for small encoders. thorough: the proposer's quality from which a region is looked
+    at by all views, flipped too; the many unlikely ones below it get the first view only.
     """
 
     views: tuple[View, ...] = (View(1.5, "blur", 0.5), View(1.0, "blur", 0.5))
     square: bool = True
     min_area: int = 0
     flip: bool = False
+    thorough: float = 0.0
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> CropPolicy:

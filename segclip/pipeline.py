@@ -77,7 +77,7 @@ class Segmenter:
         start = perf_counter()
         proposals = self.proposer.decode(self.proposer.encode(image), prompt)
         found = perf_counter()
-        regions = Regions(image, proposals, self.scorer.embed_regions(image, proposals.masks))
+        regions = Regions(image, proposals, self.scorer.embed_regions(image, proposals.masks, proposals.quality))
         log.info("%d regions: found in %.2f s, embedded in %.2f s", len(regions), found - start, perf_counter() - found)
         return regions
 
@@ -135,7 +135,7 @@ class Segmenter:
         if not seen.any():
             raise BadPrompt("there is nothing at the example's place to compare with; click on an object")
         proposals = self.proposer.decode(features, prompt)
-        regions = Regions(image, proposals, self.scorer.embed_regions(image, proposals.masks))
+        regions = Regions(image, proposals, self.scorer.embed_regions(image, proposals.masks, proposals.quality))
         least = self.encoder.serving.likeness
         cosine = similarity(regions.embeddings, seen)  # (N, 1)
         likeness = cosine.clip(0).astype(np.float64)

@@ -26,25 +26,35 @@ class CropScorer:
         """Tell which masks are large enough to be looked at: bool (N,). One without pixels never is."""
         return masks.areas > self.policy.min_area
 
-    def embed_regions(self, image: Image, masks: Masks) -> Array:
-        """Embed N masks: float32 (N, D), unit rows; a mask too small to be looked at gets a zero row."""
+    def embed_regions(self, image: Image, masks: Masks, quality: Array | None = None) -> Array:
+        """Embed N masks: float32 (N, D), unit rows; a mask too small to be looked at gets a zero row.
+
+        quality: (N,), the proposer's confidence; left out, every mask is looked at thoroughly.
+        """
         looked_at = np.flatnonzero(self.scores(masks))
-        starts = range(0, max(len(looked_at), 1), CHUNK)  # no masks: one empty chunk, which knows D
-        blended = [self._embed(image, masks[looked_at[start : start + CHUNK]]) for start in starts]
-        embeddings = np.zeros((len(masks), blended[0].shape[1]), np.float32)
-        embeddings[looked_at] = np.concatenate(blended)
+        likely = np.ones(len(masks), bool) if quality is None else quality >= self.policy.thorough
+        parts = []
+        for thorough in (True, False):
+            rows = looked_at[likely[looked_at] == thorough]
+            if len(rows) or (thorough and not len(looked_at)):  # no masks: one empty chunk, which knows D
+                chunks = np.split(rows, range(CHUNK, len(rows), CHUNK))
+                parts += [(chunk, self._embed(image, masks[chunk], thorough=thorough)) for chunk in chunks]
+        embeddings = np.zeros((len(masks), parts[0][1].shape[1]), np.float32)
+        for chunk, embedded in parts:
+            embeddings[chunk] = embedded
         return embeddings
 
-    def _embed(self, image: Image, masks: Masks) -> Array:
-        views = self.policy.views
-        return unit(np.sum([view.weight * self._look(image, masks, view) for view in views], axis=0))
+    def _embed(self, image: Image, masks: Masks, *, thorough: bool) -> Array:
+        views = self.policy.views if thorough else self.policy.views[:1]
+        flip = thorough and self.policy.flip
+        return unit(np.sum([view.weight * self._look(image, masks, view, flip) for view in views], axis=0))
 
-    def _look(self, image: Image, masks: Masks, view: View) -> Array:
+    def _look(self, image: Image, masks: Masks, view: View, flip: bool) -> Array:
         if not self.policy.square:
             return self.encoder.encode_images(crops.cut_boxes(image, masks, view.fill))
         seen = crops.cut(image, masks, view, self.encoder.image_size)
         embeddings = self.encoder.encode_images(seen)
-        if self.policy.flip:
+        if flip:
             embeddings = unit(embeddings + self.encoder.encode_images(np.ascontiguousarray(seen[:, :, ::-1])))
         return embeddings
 

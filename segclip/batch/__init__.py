@@ -194,8 +194,10 @@ def _is_done(known: Outcome, item: Item, asked: str, out: Path) -> bool:
     stamp = stamp_of(item.path)
     if known.stamp == stamp:
         return True
+    if not known.content or not item.path.is_file():
+        return False
     try:
-        return bool(known.content) and sha256(item.path.read_bytes()).hexdigest() == known.content
+        return sha256(item.path.read_bytes()).hexdigest() == known.content
     except OSError:
         return False
 

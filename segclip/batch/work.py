@@ -143,6 +143,8 @@ def read(item: Item, asked: str, max_pixels: int) -> Read:
     """Read a picture's bytes once: they are hashed and decoded."""
     content, stamp = "", stamp_of(item.path)
     try:
+        if item.path.exists() and not item.path.is_file():  # opening a pipe would wait for ever, a device never ends
+            raise BadImage(f"{item.path}: a folder, a pipe or a device, not an image file")
         data = item.path.read_bytes()
         content = sha256(data).hexdigest()
         return Read(item, asked, content, stamp, images.load(data, label=str(item.path), max_pixels=max_pixels))

@@ -1,9 +1,18 @@
-"""Run an open_clip image tower only as far as it is looked at: a ViT's last block for the class token alone."""
+"""Take out of an open_clip image tower what changes nothing in its embedding.
+
+A ViT's last block runs for the class token alone; a ResNet's batch norms go into the convolutions before them.
+"""
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import timm.models.resnet
 import torch
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class ClassTokenBlock(torch.nn.Module):
@@ -24,10 +33,32 @@ class ClassTokenBlock(torch.nn.Module):
         return first + block.ls_2(block.mlp(block.ln_2(first)))
 
 
-def trim(tower: torch.nn.Module) -> None:
-    """Make a ViT that pools its class token leave the other tokens of its last block out; other towers stay."""
-    if not isinstance(tower, VisionTransformer) or tower.pool_type != "tok" or tower.attn_pool is not None:
+def streamline(tower: torch.nn.Module) -> None:
+    """Make an image tower do less for the same embedding; one of another kind stays as it is."""
+    if isinstance(tower, VisionTransformer):
+        _trim(tower)
+    network = tower.trunk if isinstance(tower, TimmModel) else tower
+    if isinstance(network, timm.models.resnet.ResNet | ModifiedResNet):
+        _fuse(network)
+
+
+def _trim(tower: VisionTransformer) -> None:
+    """Leave out the other tokens of the last block where the class token is pooled."""
+    if tower.pool_type != "tok" or tower.attn_pool is not None:
         return
     blocks = tower.transformer.resblocks
     if type(blocks[-1]) is ResidualAttentionBlock and tower.transformer.batch_first:
         blocks[-1] = ClassTokenBlock(blocks[-1])
+
+
+def _fuse(module: torch.nn.Module) -> None:
+    """Fold each batch norm into the convolution just before it; in these networks it also runs just before it."""
+    children = list(module.named_children())
+    for (name, child), (next_name, following) in pairwise(children):
+        if type(following) is torch.nn.BatchNorm2d:
+            stem = isinstance(child, torch.nn.Sequential)  # its last convolution comes before the norm
+            holder, place = (child, str(len(child) - 1)) if stem else (module, name)
+            setattr(holder, place, fuse_conv_bn_eval(getattr(holder, place), following))
+            setattr(module, next_name, torch.nn.Identity())
+    for _, child in children:
+        _fuse(child)

@@ -48,7 +48,7 @@ class OpenClip:
     def __init__(self, source: str, *, device: str = "cpu", options: OpenClipOptions = OpenClipOptions()) -> None:
         checkpoint = sources.find(source, trust=options.trust)
         model = checkpoints.build(checkpoint, trust=options.trust)
-        image_tower.trim(model.visual)
+        image_tower.streamline(model.visual)
         self.name = checkpoint.name
         self.serving = checkpoint.serving
         self.logit_scale = float(model.logit_scale.detach().exp())

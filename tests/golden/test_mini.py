@@ -31,6 +31,7 @@ def report(segmenter: Segmenter) -> Report:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)  # 60 scenes at about 5 s of one core
 @pytest.mark.parametrize("figure", sorted(GOLDEN["at least"]))
 def test_a_figure_of_the_model_card_holds(report: Report, figure: str) -> None:
     value = getattr(report, figure)

@@ -1,4 +1,4 @@
-"""The last block for the class token alone: the same embedding; towers that pool otherwise are left whole."""
+"""Less work, the same embedding; towers that pool otherwise are left whole."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 
-from segclip.encoders.image_tower import ClassTokenBlock, trim
+from segclip.encoders.image_tower import ClassTokenBlock, streamline
 
 SIZES: dict[str, Any] = {"image_size": 32, "patch_size": 8, "width": 24, "layers": 3, "heads": 2, "mlp_ratio": 4.0}
 
@@ -23,7 +25,7 @@ def test_the_embedding_stays_the_same(settings: dict[str, Any]) -> None:
     model, pixels = tower(**settings), torch.rand(4, 3, 32, 32)
     with torch.inference_mode():
         whole = model(pixels)
-        trim(model)
+        streamline(model)
         trimmed = model(pixels)
     assert isinstance(model.transformer.resblocks[-1], ClassTokenBlock)
     assert torch.allclose(trimmed, whole, atol=1e-5)
@@ -34,5 +36,45 @@ def test_the_embedding_stays_the_same(settings: dict[str, Any]) -> None:
 def test_towers_that_need_every_token_stay_whole(settings: dict[str, Any]) -> None:
     model = tower(**settings)
     before = model.transformer.resblocks[-1]
-    trim(model)
+    streamline(model)
     assert model.transformer.resblocks[-1] is before
+
+
+def lived_in(model: torch.nn.Module) -> torch.nn.Module:
+    """Give batch norms statistics and weights that do something."""
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for values in (module.running_var, module.weight):
+                torch.nn.init.uniform_(values, 0.5, 2)
+            for values in (module.running_mean, module.bias):
+                torch.nn.init.normal_(values, std=0.3)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        TimmModel("resnet10t", 16, image_size=64, pool="avg", proj="linear", pretrained=False),
+        TimmModel("resnet26d", 16, image_size=64, pool="avg", proj="linear", pretrained=False),
+        ModifiedResNet(layers=(1, 2, 1, 1), output_dim=16, heads=4, image_size=64, width=16),
+    ],
+    ids=["resnet10t", "resnet26d", "openai"],
+)
+def test_batch_norms_go_into_convolutions(model: torch.nn.Module) -> None:
+    lived_in(model)
+    pixels = torch.rand(4, 3, 64, 64)
+    with torch.inference_mode():
+        whole = model(pixels)
+        streamline(model)
+        fused = model(pixels)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+    assert torch.allclose(fused, whole, rtol=1e-3, atol=1e-4)
+    assert whole.std() > 0.01
+
+
+def test_a_network_of_another_order_keeps_its_batch_norms() -> None:
+    model = TimmModel("efficientnet_b0", 16, image_size=64, pool="avg", proj="linear", pretrained=False).eval()
+    norms = sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+    streamline(model)
+    assert sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules()) == norms > 0

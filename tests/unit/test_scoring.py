@@ -62,6 +62,19 @@ def test_a_flipping_policy_averages_both_views(masks: Masks, picture: Image) -> 
     np.testing.assert_allclose(both, np.full_like(both, 0.5**0.5), atol=1e-6)
 
 
+def test_unlikely_regions_are_looked_at_once(masks: Masks, picture: Image) -> None:
+    first, second = View(2.0, "keep", 0.5), View(1.0, "mean", 0.5)
+    policy = CropPolicy((first, second), flip=True, thorough=0.1)
+    quality = np.array([0.9, 0.05, 0.1, *[0.0] * (len(masks) - 3)], np.float32)
+    mixed = CropScorer(OneSided(), policy).embed_regions(picture, masks, quality)
+    whole = CropScorer(OneSided(), policy).embed_regions(picture, masks)
+    once = CropScorer(OneSided(), CropPolicy((first,))).embed_regions(picture, masks)
+    likely = quality >= np.float32(0.1)
+    np.testing.assert_array_equal(mixed[likely], whole[likely])
+    np.testing.assert_array_equal(mixed[~likely], once[~likely])
+    assert np.abs(whole - once).max() > 0.01
+
+
 def test_no_masks_give_no_rows(picture: Image, encoder: FakeEncoder) -> None:
     regions = CropScorer(encoder).embed_regions(picture, Masks.empty(picture.size))
     texts = embed_texts(encoder, ["red"], ["{}"])
