@@ -51,19 +51,27 @@ def overlay(result: Result, *, opacity: float = 0.5, labels: bool = True) -> PIL
 def contact_sheet(
     pictures: Sequence[PIL.Image.Image], captions: Sequence[str], *, columns: int = 4, tile: int = 320
 ) -> PIL.Image.Image:
-    """Lay pictures out in a grid, each shrunk into a square ``tile`` of pixels with its caption beneath."""
+    """Lay pictures out in a grid, each shrunk to ``tile`` pixels at most and its caption beneath.
+
+    A row is as high as its highest picture.
+    """
     if len(pictures) != len(captions):
         raise ValueError(f"want one caption a picture, got {len(captions)} for {len(pictures)}")
-    strip = tile // 10
+    gap, strip = tile // 80, tile // 10
     columns = max(1, min(columns, len(pictures)))
-    rows = max(1, -(-len(pictures) // columns))
-    sheet = PIL.Image.new("RGB", (columns * tile, rows * (tile + strip)), "white")
-    pen, font = ImageDraw.Draw(sheet), _load_font(strip * 0.55)
-    for index, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
-        left, top = index % columns * tile, index // columns * (tile + strip)
-        small = ImageOps.contain(picture.convert("RGB"), (tile - 8, tile - 8))
-        sheet.paste(small, (left + (tile - small.width) // 2, top + tile - 4 - small.height))
-        pen.text((left + tile / 2, top + tile + strip / 2), _shorten(caption), "black", font, anchor="mm")
+    small = [ImageOps.contain(picture.convert("RGB"), (tile - 2 * gap, tile - 2 * gap)) for picture in pictures]
+    rows = [small[start : start + columns] for start in range(0, len(small), columns)]
+    heights = [max(picture.height for picture in row) + 2 * gap for row in rows]
+    size = columns * tile, sum(heights) + len(rows) * strip if rows else strip
+    sheet = PIL.Image.new("RGB", size, "white")
+    pen, font, top, beneath = ImageDraw.Draw(sheet), _load_font(strip * 0.55), 0, iter(captions)
+    for row, height in zip(rows, heights, strict=True):
+        for column, picture in enumerate(row):
+            middle = column * tile + tile / 2
+            sheet.paste(picture, (round(middle - picture.width / 2), top + height - gap - picture.height))
+            caption = _shorten(next(beneath))
+            pen.text((middle, top + height + strip / 2), caption, "black", font, anchor="mm")
+        top += height + strip
     return sheet
 
 
