@@ -23,12 +23,12 @@ class Ask:
 
 
 def first_ask(rng: np.random.Generator, mask: Array) -> Ask:
-    """Ask for an object, bool (H, W), by one click or, half the time, by a box, exact or loose."""
+    """Ask for an object, bool (H, W), by one click or, half the time, by a box, exact or, of three one, loose."""
     if rng.random() < 0.5:
         return Ask(((*inside(rng, mask), 1),))
     ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1], np.float64)
-    if rng.random() < 0.5:
+    if rng.random() < 0.33:
         box += rng.normal(0, 0.05, 4).clip(-0.12, 0.12) * np.tile(box[2:] - box[:2], 2)
     height, width = mask.shape
     x1, y1, x2, y2 = box.clip(0, (width, height, width, height)).tolist()

@@ -25,6 +25,8 @@ import torch.nn.functional as F
 import typer
 
 from segclip.proposers import sam
+from segclip.proposers.edges import EdgeOptions
+from segclip.proposers.promptable import SAMOptions
 from segclip.proposers.trunk import Trunk
 
 from .checkpoint import Checkpoint
@@ -227,7 +229,7 @@ class Run:
         """Write the averaged weights for serving."""
         network: Any = ARCHITECTURE.build()
         network.load_state_dict(self.state.average)
-        sam.save(network, ARCHITECTURE, out)
+        sam.save(network, ARCHITECTURE, out, SAMOptions(edges=EdgeOptions()))
 
 
 def main(

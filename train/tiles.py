@@ -22,7 +22,7 @@ TILE = 320  # px
 CELL = PATCH // 4  # pixels a logit covers
 OBJECTS = 6  # asked about in a tile
 MIN_PIXELS = 100
-PHOTO_SHARE = 0.3  # of the things in the photo behind that are asked about too; they are many and hard
+PHOTO_SHARE = 0.1  # of the things in the photo behind that are asked about too; they are many and hard
 SIZES = (TILE * 640 // FRAME, TILE)  # px of a tile before it is enlarged, if it is
 
 

@@ -6,23 +6,14 @@ windows are solved at a smaller size, as in He and Sun, "Fast Guided Filter", 20
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
 
 from ..types import Array, Image, Masks
-from .logits import prototype_gain, prototype_sampler
-
-
-@dataclass(frozen=True, eq=False)
-class Prototypes:
-    """Hold what a mask's logits are made of: grid (M, h, w); for each of N masks coefficients (N, M), boxes (N, 4)."""
-
-    grid: torch.Tensor
-    coefficients: torch.Tensor
-    boxes: torch.Tensor
+from .logits import Sampler
 
 
 @dataclass(frozen=True)
@@ -42,24 +33,31 @@ class EdgeOptions:
     grow: int = 2
 
 
-def refine(masks: Masks, rows: Array, found: Prototypes, image: Image, options: EdgeOptions) -> Masks:
-    """Fit the edges of some rows of an image's masks."""
-    height, width = image.size
-    sampler = prototype_sampler((found.grid.shape[1], found.grid.shape[2]), image.size)
-    step = max(1, round(1 / prototype_gain((found.grid.shape[1], found.grid.shape[2]), image.size)))
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """Lay grids of logits over an image. step: image pixels along a pixel of the network's frame, at least 1."""
+
+    sampler: Sampler
+    image: Image
+    step: int
+
+
+def refine(masks: Masks, given: Iterable[tuple[int, Array, Array]], frame: Frame, options: EdgeOptions) -> Masks:
+    """Fit the edges of some of an image's masks, each given by its row, logits (h, w), and box xyxy in pixels."""
     boxes, bitmaps = masks.boxes.copy(), list(masks.bitmaps)
-    for row in rows.tolist():
-        cells = (found.coefficients[row] @ found.grid.flatten(1)).view(found.grid.shape[1:]).numpy()
-        x1, y1, x2, y2 = found.boxes[row].numpy() + np.array([-1, -1, 1, 1]) * options.grow * step
+    height, width = frame.image.size
+    for row, cells, box in given:
+        x1, y1, x2, y2 = box + np.array([-1.0, -1.0, 1.0, 1.0]) * options.grow * frame.step
         x1, y1 = max(int(np.floor(x1)), 0), max(int(np.floor(y1)), 0)
         x2, y2 = min(int(np.ceil(x2)), width), min(int(np.ceil(y2)), height)
         if x2 - x1 < 2 or y2 - y1 < 2:
             continue
-        logits = np.concatenate([band for _, band in sampler.bands(cells, (x1, y1, x2, y2))])
-        fitted = Masks.from_windows([(x1, y1, fit(logits, image.pixels[y1:y2, x1:x2], step, options))], image.size)
+        logits = np.concatenate([band for _, band in frame.sampler.bands(cells, (x1, y1, x2, y2))])
+        bitmap = fit(logits, frame.image.pixels[y1:y2, x1:x2], frame.step, options)
+        fitted = Masks.from_windows([(x1, y1, bitmap)], frame.image.size)
         if fitted.areas[0]:
             boxes[row], bitmaps[row] = fitted.boxes[0], fitted.bitmaps[0]
-    return Masks(boxes, tuple(bitmaps), image.size)
+    return Masks(boxes, tuple(bitmaps), frame.image.size)
 
 
 def fit(logits: Array, pixels: Array, step: int, options: EdgeOptions) -> Array:

@@ -17,8 +17,8 @@ import torch
 from ..errors import BadPrompt, Unsupported
 from ..types import Boxes, Everything, Image, Prompt, Proposals
 from . import space
-from .edges import EdgeOptions, Prototypes, refine
-from .logits import assemble
+from .edges import EdgeOptions, Frame, refine
+from .logits import assemble, prototype_gain, prototype_sampler
 from .suppress import suppress
 from .yolo import letterbox, load, save
 
@@ -81,8 +81,13 @@ class Features:
         masks = assemble(self.prototypes, self.coefficients, self.boxes, self.size)
         if self.edges:
             rows = np.flatnonzero((self.confidence.numpy() >= self.edges.quality) & (masks.areas > 0))
-            made = Prototypes(self.prototypes, self.coefficients, self.boxes)
-            masks = refine(masks, rows, made, self.image, self.edges)
+            grid, cells = self.prototypes.flatten(1), (self.prototypes.shape[1], self.prototypes.shape[2])
+            step = max(1, round(1 / prototype_gain(cells, self.size)))
+            given = (
+                (row, (self.coefficients[row] @ grid).view(cells).numpy(), self.boxes[row].numpy())
+                for row in rows.tolist()
+            )
+            masks = refine(masks, given, Frame(prototype_sampler(cells, self.size), self.image, step), self.edges)
         return Proposals(masks, self.confidence.numpy())[masks.areas > 0]
 
 

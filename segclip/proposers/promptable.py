@@ -5,13 +5,14 @@ Segment Anything, Kirillov et al. 2023, https://arxiv.org/abs/2304.02643.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from ..errors import BadPrompt
 from ..types import Boxes, Masks, Points, Prompt, Proposals
+from .edges import EdgeOptions, Frame, refine
 from .grid import GridOptions, propose_everything
 from .network import Clicks, Features, Network
 
@@ -22,12 +23,13 @@ class SAMOptions:
 
     multimask: three masks for each ``Points`` (whole, part, subpart) or one; None gives three for a single click, which
     may mean any of them, and one where more is known. boxes_per_batch: boxes decoded at a time. grid: how "everything"
-    is asked for.
+    is asked for. edges: fit the masks of points and boxes to the edges in the picture, which SAM does not.
     """
 
     multimask: bool | None = None
     boxes_per_batch: int = 64
     grid: GridOptions = field(default_factory=GridOptions)
+    edges: EdgeOptions | None = None
 
 
 class Promptable(Network):
@@ -84,9 +86,17 @@ class Promptable(Network):
             given = tuple(clicks.masks.shape[-2:])
             raise BadPrompt(f"the mask to refine is {given}; give a row of this proposer's own logits") from error
         cells = logits.flatten(0, 1).float().cpu().numpy()
-        windows = []
-        for grid in cells:
-            box = features.sampler.reach(grid > 0)
-            windows.append((box[0], box[1], features.sampler.mask(grid, box)))
+        reach = [features.sampler.reach(grid > 0) for grid in cells]
+        windows = [(box[0], box[1], features.sampler.mask(grid, box)) for grid, box in zip(cells, reach, strict=True)]
         masks = Masks.from_windows(windows, features.image.size)
-        return Proposals(masks, quality.flatten().float().cpu().numpy(), cells)
+        found = Proposals(masks, quality.flatten().float().cpu().numpy(), cells)
+        return self._fitted(features, found, self.options.edges) if self.options.edges else found
+
+    def _fitted(self, features: Features, found: Proposals, edges: EdgeOptions) -> Proposals:
+        logits, masks = found.logits, found.masks
+        if logits is None:
+            return found
+        step = max(1, round(1 / max(self.scale(features.image.size))))
+        rows = np.flatnonzero((found.quality >= edges.quality) & (masks.areas > 0)).tolist()
+        given = ((row, logits[row], masks.boxes[row]) for row in rows)
+        return replace(found, masks=refine(masks, given, Frame(features.sampler, features.image, step), edges))

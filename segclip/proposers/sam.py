@@ -23,6 +23,7 @@ import torch
 from ..errors import WeightsCorrupt, WeightsMissing
 from ..imports import without_compiler
 from ..types import Array
+from .edges import EdgeOptions
 from .grid import GridOptions
 from .logits import Axis
 from .network import Clicks, read_state
@@ -146,13 +147,13 @@ class SAM(Promptable):
     """Propose masks with a SAM v1 checkpoint.
 
     path: a ``.pth`` of the original project or a folder written by ``save``. device: as torch names it. options: None
-    takes the grid stored in the folder, else the published defaults. Raises WeightsMissing, WeightsCorrupt.
+    takes those stored in the folder, else the published defaults. Raises WeightsMissing, WeightsCorrupt.
     """
 
     def __init__(self, path: Path, *, device: str = "cpu", options: SAMOptions | None = None) -> None:
         self.device = torch.device(device)
-        network, grid = load(Path(path))
-        self.options = options or SAMOptions(grid=grid)
+        network, stored = load(Path(path))
+        self.options = options or stored
         self.network = network.to(self.device).eval().requires_grad_(False)
         self.image_size = self.network.image_encoder.img_size
         self._positions = self.network.prompt_encoder.get_dense_pe()
@@ -201,15 +202,16 @@ class SAM(Promptable):
         return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
 
 
-def load(path: Path) -> tuple[Sam, GridOptions]:
-    """Load a ``.pth`` state dict, or a folder of model.safetensors and config.json, which may say how dense a grid."""
+def load(path: Path) -> tuple[Sam, SAMOptions]:
+    """Load a ``.pth`` state dict, or a folder of model.safetensors and config.json, which holds options too."""
     if not path.exists():
         raise WeightsMissing(f"no SAM weights at {path}; give a .pth file or a folder with {_WEIGHTS} and {_CONFIG}")
-    grid = GridOptions()
+    options = SAMOptions()
     try:
         if path.is_dir():
             config = json.loads((path / _CONFIG).read_text("utf-8"))
-            grid = GridOptions(**config.get("grid", {}))
+            edges = EdgeOptions(**config["edges"]) if config.get("edges") else None
+            options = SAMOptions(grid=GridOptions(**config.get("grid", {})), edges=edges)
             network = _described(config["sam"]).build()
             state = safetensors.torch.load_file(path / _WEIGHTS)
         else:
@@ -219,18 +221,19 @@ def load(path: Path) -> tuple[Sam, GridOptions]:
     except (*_DAMAGED, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else repr(error)
         raise WeightsCorrupt(f"{path} cannot be read as a SAM checkpoint: {reason}") from error
-    return network, grid
+    return network, options
 
 
-def save(network: Sam, architecture: Architecture, folder: Path, grid: GridOptions = GridOptions()) -> None:
-    """Write model.safetensors, matrices as float16, and config.json."""
+def save(network: Sam, architecture: Architecture, folder: Path, options: SAMOptions = SAMOptions()) -> None:
+    """Write model.safetensors, matrices as float16, and config.json with the grid and edges of ``options``."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         name: (value.half() if value.is_floating_point() and value.ndim > 1 else value).detach().cpu().contiguous()
         for name, value in network.state_dict().items()
     }
     safetensors.torch.save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
-    config = {"sam": asdict(architecture), "grid": asdict(grid)}
+    config = {"sam": asdict(architecture), "grid": asdict(options.grid)}
+    config |= {"edges": asdict(options.edges)} if options.edges else {}
     (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

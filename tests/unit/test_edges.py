@@ -11,8 +11,11 @@ import torch
 
 from segclip.proposers.edges import EdgeOptions, fit
 from segclip.proposers.fastsam import FastSAM, FastSAMOptions
+from segclip.proposers.logits import Axis
+from segclip.proposers.network import Clicks
+from segclip.proposers.promptable import Promptable, SAMOptions
 from segclip.proposers.yolo import save
-from segclip.types import Array, Everything
+from segclip.types import Array, Boxes, Everything, Image, Points
 from tests.networks import picture, random_network
 
 OPTIONS = EdgeOptions()
@@ -77,3 +80,41 @@ def test_settings_travel_with_the_weights(tmp_path: Path) -> None:
     network = random_network("yolov8n-seg.yaml", candidates=30, size=160)
     save(network, tmp_path, {"image_size": 160, "edges": {"radius": 7}})
     assert FastSAM(tmp_path).edges == EdgeOptions(radius=7)
+
+
+class Vague(Promptable):
+    """Answer every prompt with the same vague logits, one for each pixel, at one quality."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, mask: Array, quality: float, options: SAMOptions) -> None:
+        self.mask, self.quality, self.options = mask, quality, options
+
+    def embed(self, pixels: Array) -> None:
+        """See nothing."""
+
+    def predict(self, maps: None, clicks: Clicks, *, multimask: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.from_numpy(vague(self.mask))[None, None], torch.tensor([[self.quality]])
+
+    def scale(self, size: tuple[int, int]) -> tuple[float, float]:
+        return 1.0, 1.0
+
+    def axes(self, size: tuple[int, int]) -> tuple[Axis, Axis]:
+        return Axis.through(size[0], []), Axis.through(size[1], [])
+
+
+@pytest.mark.parametrize(("quality", "fitted"), [(0.9, True), (0.1, False)])
+def test_answers_to_clicks_and_boxes_are_fitted_too(quality: float, fitted: bool) -> None:
+    mask = star(120)
+    image = Image(shown(mask), "star")
+    for prompt in (Points([(60, 60)]), Boxes([(5, 5, 115, 115)])):
+        answers = []
+        for edges in (None, OPTIONS):
+            proposer = Vague(mask, quality, SAMOptions(edges=edges))
+            answers.append(proposer.decode(proposer.encode(image), prompt))
+        plain, found = (answer.masks.full(0) for answer in answers)
+        assert np.array_equal(answers[0].logits, answers[1].logits)  # type: ignore[arg-type]
+        if fitted:
+            assert iou(found, mask) > max(0.95, iou(plain, mask) + 0.02)
+        else:
+            assert np.array_equal(found, plain)
