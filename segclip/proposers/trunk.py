@@ -203,9 +203,9 @@ class FineMaskDecoder(MaskDecoder):
             head(tokens[:, 1 + row] + noticed[:, row]) for row, head in enumerate(self.output_hypernetworks_mlps)
         ]
         wide, narrow = torch.stack(factors, dim=1).tensor_split([seen.shape[1]], dim=2)
-        fine = F.pixel_shuffle(folded, _FOLD)  # (1, fine, 4h, 4w)
-        masks = wide @ seen.flatten(2) + (narrow + coefficients) @ fine.flatten(2)  # (B, 4, 16hw)
-        masks = masks.view(prompts, -1, *seen.shape[2:]) - self.strictness[0] * _beyond(box, seen.shape[2:])
+        fine = (narrow + coefficients) @ folded.view(self.fine, -1)  # (B, 4, 16hw), 16 cells folded into one
+        fine = F.pixel_shuffle(fine.view(prompts, -1, *folded.shape[2:]), _FOLD)  # (B, 4, 4h, 4w)
+        masks = (wide @ seen.flatten(2)).view_as(fine) + fine - self.strictness[0] * _beyond(box, seen.shape[2:])
         boxed = (given[:, 2] > given[:, 0])[:, None, None, None]
         masks = masks - self.strictness[1] * boxed * _beyond(given[:, None], seen.shape[2:])
         return masks, self.iou_prediction_head(tokens[:, 0]) + self.trust * score[..., 0].sigmoid()
