@@ -18,6 +18,7 @@ from .scoring import CropScorer
 
 PRESETS: dict[str, tuple[str, str]] = {
     "mini": ("mini-fastsam", "mini-clip"),
+    "mini-sam": ("mini-sam", "mini-clip"),
     "photo": ("fastsam-s", "ViT-B-32/datacomp_xl_s13b_b90k"),
     "photo-large": ("fastsam-x", "ViT-B-16/datacomp_xl_s13b_b90k"),
 }

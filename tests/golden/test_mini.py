@@ -14,6 +14,7 @@ from segclip import images
 from segclip.datasets import read_folder
 from segclip.evaluate import Report, evaluate_text
 from segclip.pipeline import Segmenter
+from train.ship import clicked
 
 ROOT = Path(__file__).parent.parent.parent
 GOLDEN = json.loads((Path(__file__).parent / "mini.json").read_text("utf-8"))
@@ -36,6 +37,14 @@ def report(segmenter: Segmenter) -> Report:
 def test_a_figure_of_the_model_card_holds(report: Report, figure: str) -> None:
     value = getattr(report, figure)
     assert (value() if callable(value) else value) >= GOLDEN["at least"][figure]
+
+
+@pytest.mark.slow
+def test_mini_sam_cuts_out_what_is_clicked_and_boxed() -> None:
+    figures = clicked(ROOT / "tests" / "data" / "scenes")
+    assert GOLDEN["clicks at least"].keys() == figures.keys()
+    for name, least in GOLDEN["clicks at least"].items():
+        assert figures[name] >= least, name
 
 
 @pytest.mark.parametrize("sample", GOLDEN["samples"], ids=lambda sample: sample["image"])

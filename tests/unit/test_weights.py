@@ -258,7 +258,7 @@ def test_the_real_manifest_is_well_formed(monkeypatch: pytest.MonkeyPatch) -> No
             assert set(row.options) <= set(known), row.name
 
 
-@pytest.mark.parametrize("name", ["mini-fastsam", "mini-clip"])
+@pytest.mark.parametrize("name", ["mini-fastsam", "mini-clip", "mini-sam"])
 def test_the_shipped_weights_are_those_of_the_manifest(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SEGCLIP_WEIGHTS")
     row = weights.manifest()[name]
