@@ -65,6 +65,17 @@ class Journal:
         found = self._table.execute("SELECT * FROM outcomes WHERE name = ?", (os.fsencode(name),)).fetchone()
         return _outcome(found) if found else None
 
+    def mark(self, name: str) -> tuple[Any, ...] | None:
+        """Give what tells a picture's outcome from another: its content, stamp and question."""
+        query = "SELECT content, size, mtime, asked FROM outcomes WHERE name = ?"
+        found = self._table.execute(query, (os.fsencode(name),)).fetchone()
+        return tuple(found) if found else None
+
+    def stored(self, size: int) -> list[str]:
+        """Name the pictures of this many bytes: among them is the former name of one that was moved."""
+        rows = self._table.execute("SELECT name FROM outcomes WHERE size = ? AND state <> 'failed'", (size,))
+        return [os.fsdecode(name) for (name,) in rows.fetchall()]
+
     def forget(self, name: str) -> None:
         """Drop a picture's outcome."""
         with self._table:

@@ -30,7 +30,7 @@ _QUEUED = 3  # tasks waiting for each worker
 
 def here(job: Job, tasks: Iterable[Task]) -> Outcomes:
     """Run in this process: the next picture is read and the last written while the models are busy."""
-    worker = Worker(job)
+    worker = job.start()
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         coming = (reader.submit(read, item, asked, job.answers.max_pixels) for item, asked in tasks)
         reading = deque(islice(coming, _AHEAD))
@@ -94,7 +94,7 @@ def _start(job: Job) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     try:
-        _worker = Worker(job)
+        _worker = job.start()
     except Exception as error:  # an initialiser that raises says nothing: the first task does instead
         _worker = error
 
@@ -142,7 +142,7 @@ def ray(address: str | None, workers: int, gpus: float, job: Job, tasks: Iterabl
 
 class _Actor:
     def __init__(self, job: Job) -> None:
-        self.worker = Worker(job)
+        self.worker = job.start()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return {"outcome": pickle.dumps(self.worker(*pickle.loads(row["task"])))}

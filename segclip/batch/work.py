@@ -50,6 +50,10 @@ class Job:
     options: loading.LoadOptions = field(default_factory=loading.LoadOptions)
     threads: int = 0
 
+    def start(self) -> Worker:
+        """Load what the job needs."""
+        return Worker(self)
+
 
 @dataclass(frozen=True, eq=False)
 class Read:
@@ -72,8 +76,12 @@ class Worker:
 
             torch.set_num_threads(job.threads)
         self.job = job
-        proposer, encoder, device, policy = job.models
-        self.segmenter = loading.load(proposer, encoder, device=device, policy=policy, options=job.options)
+        self.load()
+
+    def load(self) -> None:
+        """Load the models."""
+        proposer, encoder, device, policy = self.job.models
+        self.segmenter = loading.load(proposer, encoder, device=device, policy=policy, options=self.job.options)
 
     def __call__(self, item: Item, asked: str) -> Outcome:
         """Do a picture; whatever goes wrong with it is its outcome."""
@@ -84,7 +92,7 @@ class Worker:
         if given.image is None:
             return given, None
         try:
-            return given, self._answer(given.image, given.item.ask)
+            return given, self.look(given.image, given.item.ask)
         except Exception as error:  # the one place where a picture's failure ends: it is recorded and told
             return Read(given.item, given.asked, given.content, given.stamp, None, error), None
 
@@ -92,16 +100,21 @@ class Worker:
         """Write the files: the half that only needs the disk."""
         if result is not None:
             try:
-                files = self._write(given.item.name, result)
-                record = exporters.to_record(result)
-                del record["image"]
-                state = "matched" if len(result) else "empty"
-                return Outcome(given.item.name, given.content, given.stamp, given.asked, state, files, record)
+                return self.keep(given, result)
             except Exception as error:
                 given = Read(given.item, given.asked, given.content, given.stamp, None, error)
         return _failure(given)
 
-    def _answer(self, image: Image, ask: Ask) -> Result:
+    def keep(self, given: Read, result: Result) -> Outcome:
+        """Write a picture's files and describe them."""
+        files = self._write(given.item.name, result)
+        record = exporters.to_record(result)
+        del record["image"]
+        state = "matched" if len(result) else "empty"
+        return Outcome(given.item.name, given.content, given.stamp, given.asked, state, files, record)
+
+    def look(self, image: Image, ask: Ask) -> Result:
+        """Answer what is asked of a picture."""
         prompt, answers = _prompt(ask), self.job.answers
         if not ask.texts:
             return self.segmenter.pick(image, prompt, max_pixels=answers.max_pixels)
