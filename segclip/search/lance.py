@@ -30,9 +30,7 @@ def installed() -> bool:
 def write(folder: Path, kind: str, parts: Iterable[Vectors], pictures: Pictures, dim: int) -> int:
     """Write a table, index it when it is large, and give its length."""
     table = _connect(folder).create_table(kind, schema=_schema(dim), mode="overwrite")
-    for batch in _batches(
-        parts, pictures, dim
-    ):  # one by one: handed over whole, they are read in a thread of LanceDB's
+    for batch in _batches(parts, pictures, dim):  # handed over whole, they are read in another thread
         table.add(batch)
     length: int = table.count_rows()
     if length >= INDEXED_FROM:
