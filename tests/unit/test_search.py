@@ -18,7 +18,7 @@ import pytest
 
 from segclip import Filter, Index, IndexOptions, Query, find_matches, loading, make_index
 from segclip.errors import BadPrompt, UnknownName
-from segclip.search import results, snapshot, store
+from segclip.search import lance, results, snapshot, store
 from segclip.search.build import Indexed
 from segclip.search.store import Exact, Pictures, Vectors
 from tests import search_script
@@ -224,6 +224,26 @@ def test_lancedb_gives_what_numpy_gives(photos: Path) -> None:
         assert names(exact) == names(lance)
         assert [m.similarity for m in exact] == pytest.approx([m.similarity for m in lance], abs=1e-5)
         assert [m.box for m in exact] == [m.box for m in lance]
+
+
+def test_an_indexed_table_finds_nearly_all_and_keeps_to_its_filter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lancedb")
+    monkeypatch.setattr(lance, "INDEXED_FROM", 3000)
+    monkeypatch.setattr(lance, "CELL", 50)
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(100, 16))[rng.integers(100, size=3000)] + 0.5 * rng.normal(size=(3000, 16))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    picture = np.arange(3000, dtype=np.int32)
+    names = tuple(f"{'rare' if n % 1000 == 7 else 'often'}/{n}.png" for n in range(3000))
+    pictures = Pictures(names, np.zeros(3000), np.full((3000, 2), 9))
+    vectors = Vectors(rows, picture, np.full_like(picture, -1), np.ones(3000, np.float32))
+    assert lance.write(tmp_path, "images", iter([vectors]), pictures, 16) == 3000
+    near, exact = lance.Lance(tmp_path, "images"), Exact(vectors, pictures)
+    found = [len(set(near.nearest(q, 10).picture) & set(exact.nearest(q, 10).picture)) for q in rows[:50]]
+    assert np.mean(found) > 9
+    assert sorted(near.nearest(rows[0], 10, Filter(folder="rare")).picture) == [7, 1007, 2007]
 
 
 def test_the_nearest_are_exact_and_in_order() -> None:
