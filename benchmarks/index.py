@@ -68,7 +68,8 @@ def draw(folder: Path, count: int, height: int, width: int) -> Path:
 def plain(model: torch.nn.Module, preprocess: object, photos: Path) -> float:
     """Embed one picture after the other: pictures a second."""
     assert callable(preprocess)
-    files, rows = sorted(photos.iterdir()), []
+    files = sorted(photos.iterdir())
+    rows: list[torch.Tensor] = []
     start = time.perf_counter()
     with torch.inference_mode():
         for file in files:

@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, Thr
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeAlias
 
 from ..errors import Unsupported
@@ -33,13 +33,13 @@ def here(job: Job, tasks: Iterable[Task]) -> Outcomes:
     worker = job.start()
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         coming = (reader.submit(read, item, asked, job.answers.max_pixels) for item, asked in tasks)
-        reading = deque(islice(coming, _AHEAD))
+        reading = deque(islice(coming, _AHEAD * job.together))
         writing: deque[Future[Outcome]] = deque()
         while reading:
-            given = reading.popleft().result()
-            reading.extend(islice(coming, 1))
-            writing.append(writer.submit(worker.finish, *worker.answer(given)))
-            if len(writing) > _AHEAD:
+            given = [reading.popleft().result() for _ in range(min(job.together, len(reading)))]
+            reading.extend(islice(coming, len(given)))
+            writing.extend(writer.submit(worker.finish, *answer) for answer in worker.answer_all(given))
+            while len(writing) > _AHEAD * job.together:
                 yield writing.popleft().result()
         for future in writing:
             yield future.result()
@@ -69,20 +69,20 @@ def _until_it_breaks(workers: int, job: Job, tasks: Iterator[Task], lost: list[T
     """Run until the tasks end or a process dies; ``lost`` then gets the tasks that were under way."""
     spawn = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start, initargs=(job,))
-    pending: dict[Future[Outcome], Task] = {}
+    pending: dict[Future[list[Outcome]], list[Task]] = {}
     try:
         while True:
-            for task in islice(tasks, _QUEUED * workers - len(pending)):
-                pending[executor.submit(_do, *task)] = task
+            while len(pending) < _QUEUED * workers and (group := list(islice(tasks, job.together))):
+                pending[executor.submit(_do, group)] = group
             if not pending:
                 return
             done, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
-                outcome = future.result()
+                outcomes = future.result()
                 del pending[future]
-                yield outcome
+                yield from outcomes
     except BrokenProcessPool:
-        lost.extend(pending.values())
+        lost.extend(chain.from_iterable(pending.values()))
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
@@ -99,10 +99,10 @@ def _start(job: Job) -> None:
         _worker = error
 
 
-def _do(item: Item, asked: str) -> Outcome:
+def _do(group: list[Task]) -> list[Outcome]:
     if not isinstance(_worker, Worker):
         raise _worker or RuntimeError("this process was not started as a worker")
-    return _worker(item, asked)
+    return _worker.all(group)
 
 
 def _died(item: Item, asked: str) -> Outcome:

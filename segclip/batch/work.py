@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -50,6 +51,11 @@ class Job:
     options: loading.LoadOptions = field(default_factory=loading.LoadOptions)
     threads: int = 0
 
+    @property
+    def together(self) -> int:
+        """Give how many pictures are looked at in one go."""
+        return 1
+
     def start(self) -> Worker:
         """Load what the job needs."""
         return Worker(self)
@@ -87,6 +93,11 @@ class Worker:
         """Do a picture; whatever goes wrong with it is its outcome."""
         return self.finish(*self.answer(read(item, asked, self.job.answers.max_pixels)))
 
+    def all(self, tasks: Sequence[tuple[Item, str]]) -> list[Outcome]:
+        """Do several pictures."""
+        given = [read(item, asked, self.job.answers.max_pixels) for item, asked in tasks]
+        return [self.finish(*answer) for answer in self.answer_all(given)]
+
     def answer(self, given: Read) -> tuple[Read, Result | None]:
         """Run the models: the half that needs them."""
         if given.image is None:
@@ -95,6 +106,10 @@ class Worker:
             return given, self.look(given.image, given.item.ask)
         except Exception as error:  # the one place where a picture's failure ends: it is recorded and told
             return Read(given.item, given.asked, given.content, given.stamp, None, error), None
+
+    def answer_all(self, given: Sequence[Read]) -> list[tuple[Read, Result | None]]:
+        """Run the models on several pictures, one by one unless there is a faster way."""
+        return [self.answer(one) for one in given]
 
     def finish(self, given: Read, result: Result | None) -> Outcome:
         """Write the files: the half that only needs the disk."""

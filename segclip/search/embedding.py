@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..exporters import records
 from ..types import Array, Image, Masks, Proposals, Regions, Result
 from .store import Vectors
 
+TOGETHER = 8  # whole pictures
 WHOLE = -1  # the region number of a whole image
 
 
@@ -25,6 +27,11 @@ class EmbedJob(Job):
     """Say how every picture of an index is embedded: whole, and by its regions where ``regions`` says so."""
 
     regions: bool = False
+
+    @property
+    def together(self) -> int:
+        """Give how many whole pictures are embedded in one go: more are faster, and each takes memory until then."""
+        return 1 if self.regions else TOGETHER
 
     def start(self) -> Embedder:
         """Load what the job needs."""
@@ -46,9 +53,30 @@ class Embedder(Worker):
             _, encoder, device, _ = self.job.models
             self.encoder = loading.load_encoder(str(encoder), device=device, options=self.job.options)
 
+    def answer_all(self, given: Sequence[Read]) -> list[tuple[Read, Result | None]]:
+        """Embed whole pictures in one go; where that fails, one by one, so that the failure is told of its picture."""
+        seen = [one.image for one in given if one.image is not None]
+        if self.job.regions or len(seen) < 2:
+            return super().answer_all(given)
+        try:
+            rows = iter(self._whole(seen))
+        except (RuntimeError, MemoryError):
+            return super().answer_all(given)
+        return [(one, self._result(one.image, next(rows)[None]) if one.image is not None else None) for one in given]
+
     def look(self, image: Image, ask: Ask) -> Result:
         """Give the whole image as row 0, then its regions that were looked at."""
-        whole = self.encoder.encode_images([image.pixels])
+        return self._result(image, self._whole([image]))
+
+    def _whole(self, seen: Sequence[Image]) -> Array:
+        """Embed whole pictures, always as many at a time: the last bits of a product depend on how large it is.
+
+        So the index is the same, whatever was done together before a kill and after it.
+        """
+        filled = [seen[min(row, len(seen) - 1)].pixels for row in range(max(self.job.together, len(seen)))]
+        return self.encoder.encode_images(filled)[: len(seen)]
+
+    def _result(self, image: Image, whole: Array) -> Result:
         full = Masks(np.array([[0, 0, *image.size[::-1]]]), (np.ones(image.size, bool),), image.size)
         regions = Regions(image, Proposals(full, np.ones(1)), whole)
         if self.job.regions:

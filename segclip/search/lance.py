@@ -15,7 +15,7 @@ from .store import Filter, Pictures, Vectors, in_chunks
 INDEXED_FROM = 20_000  # vectors; below, comparing with every one is fast enough and exact
 CELL = 1000  # vectors in one of the index's cells, on average
 _ITERATIONS, _SAMPLED = 20, 64  # of k-means, and the vectors for each cell it looks at
-_PROBED = 0.05  # share of the cells that is looked into
+_PROBED = 0.02  # share of the cells that is looked into
 _LEAST_PROBED = 20
 _WRITTEN = 65_536  # vectors at a time
 _REFINE = 5  # times the rows asked for are compared by their full vectors

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -22,7 +23,7 @@ from segclip.search import lance, results, snapshot, store
 from segclip.search.build import Indexed
 from segclip.search.store import Exact, Pictures, Vectors
 from tests import search_script
-from tests.fakes import paint
+from tests.fakes import COLOURS, FakeEncoder, paint
 
 pytestmark = pytest.mark.usefixtures("fake_models")
 ROOT = Path(__file__).parent.parent.parent
@@ -152,6 +153,26 @@ def _script(photos: Path, kill: str, workers: str = "1") -> int:
     return subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode
 
 
+def test_whole_pictures_are_embedded_together_and_one_that_fails_alone(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Picky(FakeEncoder):
+        def encode_images(self, crops: Any) -> Any:
+            if any((crop == COLOURS["black"]).all(axis=2).mean() > 0.5 for crop in crops):
+                raise RuntimeError("it chokes on black")
+            return super().encode_images(crops)
+
+    encoder = Picky()
+    monkeypatch.setattr(loading, "load_encoder", lambda *names, **options: encoder)
+    for number in range(12):
+        draw(photos / f"{number:02d}.png", ("red", (0, 0, 50 + number, 50)))
+    done = make_index(photos)
+    assert done.pictures == 17
+    assert len(done.failed) == 2
+    assert any("chokes on black" in reason for reason in done.failed)
+    assert set(encoder.crops_seen) == {8}  # always as many, so that the last bits do not depend on what is resumed
+
+
 def test_another_encoder_is_refused_with_the_command_that_rebuilds(photos: Path, tmp_path: Path) -> None:
     make_index(photos)
     for refused in (
@@ -220,10 +241,10 @@ def test_lancedb_gives_what_numpy_gives(photos: Path) -> None:
         assert make_index(photos, IndexOptions(regions=True, engine=engine)).engine == engine
         index = Index(photos)
         answers.append([index.search(text, regions=deep, where=where) for text, deep in asks for where in wheres])
-    for exact, lance in zip(*answers, strict=True):
-        assert names(exact) == names(lance)
-        assert [m.similarity for m in exact] == pytest.approx([m.similarity for m in lance], abs=1e-5)
-        assert [m.box for m in exact] == [m.box for m in lance]
+    for exact, other in zip(*answers, strict=True):
+        assert names(exact) == names(other)
+        assert [m.similarity for m in exact] == pytest.approx([m.similarity for m in other], abs=1e-5)
+        assert [m.box for m in exact] == [m.box for m in other]
 
 
 def test_an_indexed_table_finds_nearly_all_and_keeps_to_its_filter(

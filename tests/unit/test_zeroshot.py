@@ -56,7 +56,8 @@ def test_labels_come_by_comma_from_a_file_or_by_name(tmp_path: Path, caplog: pyt
     assert (len(imagenet), imagenet.verbatim, imagenet.templates) == (1000, True, "clip-80")
     assert len(set(imagenet.names)) == 1000  # two of them are called alike and told apart
     assert read_labels("imagenet", templates="clip-7").templates == "clip-7"
-    for nothing in ("", " , ", []):
+    nothings: tuple[str | list[str], ...] = ("", " , ", [])
+    for nothing in nothings:
         with pytest.raises(BadPrompt, match="no labels"):
             read_labels(nothing)
     with pytest.raises(BadPrompt, match="cannot be read"):
