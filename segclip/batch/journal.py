@@ -37,7 +37,11 @@ class Outcome:
 class Journal:
     """Keep outcomes by name. Names are bytes: a file's name need not be text."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, fixed: bool = False) -> None:
+        """Open a file, or make it. fixed: only read, where nothing can be written, such as on a disc."""
+        if fixed:
+            self._table = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         self._table = sqlite3.connect(path, timeout=60)
         self._table.execute("PRAGMA journal_mode=WAL")

@@ -125,7 +125,8 @@ def ray(address: str | None, workers: int, gpus: float, job: Job, tasks: Iterabl
     if not ray.is_initialized():
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     ray.data.DataContext.get_current().enable_progress_bars = False
-    rows = [{"task": pickle.dumps(task)} for task in tasks]
+    waiting = iter(tasks)
+    rows = [{"tasks": pickle.dumps(group)} for group in iter(lambda: list(islice(waiting, job.together)), [])]
     if not rows:
         return
     done = ray.data.from_items(rows, override_num_blocks=min(len(rows), 16 * workers)).map(
@@ -136,8 +137,8 @@ def ray(address: str | None, workers: int, gpus: float, job: Job, tasks: Iterabl
         num_gpus=gpus or None,
     )
     for row in done.iter_rows():
-        outcome: Outcome = pickle.loads(row["outcome"])  # what _Actor put there a moment ago
-        yield outcome
+        outcomes: list[Outcome] = pickle.loads(row["outcomes"])  # what _Actor put there a moment ago
+        yield from outcomes
 
 
 class _Actor:
@@ -145,7 +146,7 @@ class _Actor:
         self.worker = job.start()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"outcome": pickle.dumps(self.worker(*pickle.loads(row["task"])))}
+        return {"outcomes": pickle.dumps(self.worker.all(pickle.loads(row["tasks"])))}
 
 
 def choose(runner: str, workers: int, address: str | None, gpus: float) -> Runner:

@@ -89,12 +89,8 @@ class Worker:
         proposer, encoder, device, policy = self.job.models
         self.segmenter = loading.load(proposer, encoder, device=device, policy=policy, options=self.job.options)
 
-    def __call__(self, item: Item, asked: str) -> Outcome:
-        """Do a picture; whatever goes wrong with it is its outcome."""
-        return self.finish(*self.answer(read(item, asked, self.job.answers.max_pixels)))
-
     def all(self, tasks: Sequence[tuple[Item, str]]) -> list[Outcome]:
-        """Do several pictures."""
+        """Do several pictures; whatever goes wrong with one is its outcome."""
         given = [read(item, asked, self.job.answers.max_pixels) for item, asked in tasks]
         return [self.finish(*answer) for answer in self.answer_all(given)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class Match:
 
 
 class Index:
-    """Open an index and search it; the encoder is loaded at the first search."""
+    """Open an index and search it; its encoder is loaded when first needed. Open it anew after indexing."""
 
     def __init__(
         self,
@@ -139,7 +140,8 @@ class Index:
         return Match(self.folder / name, name, similarity, probability, number, box, (height, width), taken)
 
     def _journal(self) -> Journal:
-        return Journal(self.path / "journal" / "index.sqlite")
+        folder = self.path / "journal"
+        return Journal(folder / "index.sqlite", fixed=not os.access(folder, os.W_OK))
 
     def _record(self, journal: Journal, name: str, region: int) -> dict[str, Any]:
         outcome = journal.get(name)

@@ -197,6 +197,13 @@ def test_an_index_beside_its_folder_and_one_that_moved_with_it(photos: Path, tmp
     assert find_matches(moved, "red")[0].path.is_file()
 
 
+def test_an_index_that_cannot_be_written_is_searched(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_index(photos, DEEP)
+    wanted = find_matches(photos, "a blue square")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    assert find_matches(photos, "a blue square") == wanted
+
+
 def test_negatives_images_and_both(photos: Path) -> None:
     make_index(photos, DEEP)
     index = Index(photos)
