@@ -40,7 +40,7 @@ def write(folder: Path, kind: str, parts: Iterable[Vectors], pictures: Pictures,
 
 
 def _index(table: Any, length: int) -> None:
-    """Sort the vectors into cells, a byte a number: HNSW graphs took 20 times as long to build and answered slower."""
+    """Sort the vectors into cells, a byte a number: HNSW graphs took about ten times as long to build."""
     from lancedb.index import IvfSq
 
     cells = IvfSq(
