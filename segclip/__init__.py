@@ -35,6 +35,13 @@ if TYPE_CHECKING:
     from .loading import LoadOptions as LoadOptions
     from .loading import load as load
     from .pipeline import Segmenter as Segmenter
+    from .search import Filter as Filter
+    from .search import Index as Index
+    from .search import IndexOptions as IndexOptions
+    from .search import Match as Match
+    from .search import Query as Query
+    from .search import find_matches as find_matches
+    from .search import make_index as make_index
     from .selection import Selection as Selection
     from .types import Boxes as Boxes
     from .types import Everything as Everything
@@ -45,6 +52,10 @@ if TYPE_CHECKING:
     from .types import Regions as Regions
     from .types import Result as Result
     from .types import Scores as Scores
+    from .zeroshot import Classifier as Classifier
+    from .zeroshot import Guess as Guess
+    from .zeroshot import Labels as Labels
+    from .zeroshot import classify as classify
 
 _HOMES = {
     "batch": ("Answers", "Ask", "ExportOptions", "Running", "Summary", "export"),
@@ -62,8 +73,10 @@ _HOMES = {
     "exporters": ("save", "to_record"),
     "loading": ("LoadOptions", "PRESETS", "load"),
     "pipeline": ("Segmenter",),
+    "search": ("Filter", "Index", "IndexOptions", "Match", "Query", "find_matches", "make_index"),
     "selection": ("Selection",),
     "types": ("Boxes", "Everything", "Image", "Masks", "Points", "Proposals", "Regions", "Result", "Scores"),
+    "zeroshot": ("Classifier", "Guess", "Labels", "classify"),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_MODULES)

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from . import __version__, cli_evaluate, cli_export, cli_weights
+from . import __version__, cli_classify, cli_evaluate, cli_export, cli_search, cli_weights
+from .cli_classify import Sorting, Told
 from .cli_export import How, Task
 from .cli_options import Against, Asked, Choice, Models, Output, grouped
+from .cli_search import Among, Indexing, Shown, Wanted, Work
 from .errors import SegclipError
 
 if TYPE_CHECKING:
@@ -79,6 +81,30 @@ def export(task: Task, against: Against, choice: Choice, models: Models, how: Ho
     """Write the masks of every picture of INPUT to OUT; run it again to go on, or after a change."""
     _listen(how.verbose)
     cli_export.run(task.options(against, choice, models), task, how)
+
+
+@app.command()
+@grouped
+def classify(sorting: Sorting, models: Models, told: Told) -> None:
+    """Say which of some labels each IMAGE, box or segment shows."""
+    _listen(told.verbose)
+    cli_classify.run(sorting, models, told)
+
+
+@app.command()
+@grouped
+def index(task: Indexing, how: Work) -> None:
+    """Make FOLDER searchable by text; run it again after any change, or to go on."""
+    _listen(how.verbose)
+    cli_search.index(task, how)
+
+
+@app.command()
+@grouped
+def search(wanted: Wanted, among: Among, shown: Shown) -> None:
+    """Find pictures of an indexed folder by TEXT or --image, with --regions down to the segment."""
+    _listen(shown.verbose)
+    cli_search.search(wanted, among, shown)
 
 
 def _answer(

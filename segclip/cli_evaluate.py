@@ -90,6 +90,70 @@ def clicks(finding: Finding) -> None:
     _show(report.table())
 
 
+@app.command()
+def zeroshot(
+    folder: Annotated[Path, typer.Argument(help="A folder of pictures for each class.")],
+    encoder: Annotated[str, typer.Option(help="An encoder, or a preset for its own.")] = "mini",
+    labels: Annotated[str | None, typer.Option(help="Labels in the folders' order; their names if left out.")] = None,
+    templates: Annotated[str | None, typer.Option(help="A template set or a file.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first pictures of each class.", min=1)] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the confusion matrix to this .csv.")] = None,
+) -> None:
+    """Classify a tree of class folders by the classes' names: accuracy, mean a class, what is confused."""
+    from . import accuracy, images, loading
+    from .zeroshot import build, read_labels
+
+    folders = accuracy.class_folders(folder)
+    given = read_labels(labels or [accuracy.label_of(path) for path in folders], templates=templates)
+    classifier = build(loading.load_encoder(encoder), given, key=loading.encoder_fingerprint(encoder))
+    tasks = [path for path in folders for _ in images.walk(path)[:limit]]
+    with _progress(tasks) as tell:
+        report = accuracy.evaluate_folders(classifier, folders, limit=limit, tell=tell)
+    _show(report.table())
+    if out:
+        out.write_text(report.to_csv(), "utf-8")
+        typer.echo(f"wrote {out}")
+
+
+@app.command()
+def retrieval(
+    captions: Annotated[Path, typer.Argument(help="COCO's or Karpathy's JSON, or image,caption lines.")],
+    images: Annotated[Path | None, typer.Option(help="Folder of the images; images/ beside the file.")] = None,
+    encoder: Annotated[str, typer.Option(help="An encoder, or a preset for its own.")] = "mini",
+    split: Annotated[str, typer.Option(help="Of Karpathy's JSON.")] = "test",
+    limit: Annotated[int | None, LIMIT] = None,
+    offline: Annotated[bool, OFFLINE] = False,
+) -> None:
+    """Compare every image with every caption: R@1, 5 and 10 both ways, five captions an image."""
+    from . import loading
+    from .retrieval import evaluate_captions, read_captions
+
+    captioned = read_captions(captions, images, split=split)[:limit]
+    model = loading.load_encoder(encoder, options=loading.LoadOptions(offline=offline))
+    with _progress(captioned) as tell:
+        report = evaluate_captions(model, captioned, tell)
+    _show(report.table())
+
+
+@app.command()
+def search(
+    folder: Annotated[Path, FOLDER],
+    index: Annotated[Path | None, typer.Option(help="Of FOLDER/images with --regions; made there if left out.")] = None,
+) -> None:
+    """Search an index of labelled pictures for every name: by segments, and by whole images beside it."""
+    from . import datasets
+    from .retrieval import evaluate_names
+    from .search import Index, IndexOptions, make_index
+
+    samples = datasets.read_folder(folder)
+    if index is None:
+        with _progress(samples) as tell:
+            place = make_index(
+                folder / "images", IndexOptions(regions=True), tell=lambda seen: tell(seen.now, seen.total)
+            ).path
+    _show(evaluate_names(Index(index or place), samples).table())
+
+
 @contextmanager
 def _progress(samples: Sequence[object]) -> Iterator[Callable[[int, int], None]]:
     with typer.progressbar(length=len(samples), label="pictures", file=sys.stderr) as bar:

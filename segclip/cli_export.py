@@ -109,7 +109,7 @@ def run(options: ExportOptions, task: Task, how: How) -> None:
 
     running = how.running()
     try:
-        with _progress() as tell:
+        with shown_progress() as tell:
             summary = batch.export(task.source, task.out, options=options, running=running, tell=tell)
     except KeyboardInterrupt:
         typer.echo("\nstopped; what is done is kept, and the same command goes on from here", err=True)
@@ -153,7 +153,7 @@ def _show_failures(path: Path, verbose: bool) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Progress], None]]:
+def shown_progress() -> Iterator[Callable[[Progress], None]]:
     """Show a bar on a terminal, else a line now and then."""
     if not sys.stderr.isatty():
         yield _Lines()

@@ -10,6 +10,7 @@ import io
 import logging
 import struct
 import zlib
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -26,7 +27,8 @@ MAX_PIXELS = 100_000_000
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _ALLOWED = "JPEG, PNG, WebP, BMP, TIFF or GIF"
-_ORIENTATION = 0x0112  # EXIF tag
+_ORIENTATION = 0x0112  # EXIF tags
+_EXIF, _TAKEN, _DATE = 0x8769, 0x9003, 0x0132
 _UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
@@ -75,6 +77,20 @@ def load(source: Source, *, label: str | None = None, max_pixels: int = MAX_PIXE
     if isinstance(source, np.ndarray):
         return _from_array(source, label or "image", max_pixels)
     raise BadImage(f"cannot read a {type(source).__name__} as an image; give a path, bytes, PIL image or NumPy array")
+
+
+def taken(path: Path) -> float | None:
+    """Give when a photo was taken by its EXIF, in s since 1970 as if by a clock at UTC; None where it does not say."""
+    try:
+        with path.open("rb") as file:
+            picture = _open(file, file.read(16))
+            if picture is None:
+                return None
+            exif = picture.getexif()
+            said = exif.get_ifd(_EXIF).get(_TAKEN) or exif.get(_DATE)
+        return datetime.strptime(str(said).strip("\0 "), "%Y:%m:%d %H:%M:%S").replace(tzinfo=timezone.utc).timestamp()
+    except _DAMAGE:  # among them ValueError, for what is no date
+        return None
 
 
 def walk(folder: Path) -> list[Path]:

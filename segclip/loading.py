@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,26 @@ def load_proposer(name: str, *, device: str = "auto", options: LoadOptions = Loa
     source = _source(PRESETS.get(name, (name, ""))[0], trust=options.trust)
     with without_collector():
         return _open_proposer(source, _device(device))
+
+
+def load_encoder(name: str, *, device: str = "auto", options: LoadOptions = LoadOptions()) -> Encoder:
+    """Load an encoder alone: a name, a preset for its encoder, or a spec such as ``MODEL/file:PATH``."""
+    if options.offline:
+        weights.set_offline()
+    with without_collector():
+        return _open_encoder(PRESETS.get(name, ("", name))[1], _device(device), options.trust)
+
+
+def encoder_fingerprint(name: str, *, options: LoadOptions = LoadOptions()) -> str:
+    """Hash what an encoder's embeddings depend on: its weights, the model's shape, its preprocessing."""
+    if options.offline:
+        weights.set_offline()
+    with without_collector():
+        from .encoders import sources
+
+        read = sources.find(PRESETS.get(name, ("", name))[1], trust=options.trust)
+    told = f"{_hashes(read.weights)} {read.model_cfg} {read.preprocess_cfg}"
+    return sha256(told.encode()).hexdigest()[:16]
 
 
 def fingerprint(proposer: str, encoder: str | None, *, options: LoadOptions = LoadOptions()) -> dict[str, str]:

@@ -60,6 +60,11 @@ def expand(text: str, templates: Sequence[str]) -> list[str]:
     return [_SLOT.sub(lambda slot: _with_article(slot.group(1), name), template) for template in check(templates)]
 
 
+def fill(text: str, templates: Sequence[str]) -> list[str]:
+    """Put ``text`` into each template as it stands: "a photo of a apple.", as zero-shot figures are measured."""
+    return [template.replace("{}", text) for template in check(templates)]
+
+
 def check(templates: Iterable[str]) -> tuple[str, ...]:
     """Give the templates as a tuple, or raise BadPrompt when there are none or one has no ``{}``."""
     checked = tuple(templates)

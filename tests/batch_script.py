@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,8 @@ def put_fakes_in() -> None:
     loading.fingerprint = fake_fingerprint
 
 
-def die_after(count: int) -> None:
-    """Kill this process before the count-th change it makes to the disk."""
+def die_after(count: int) -> Callable[[Any], Any]:
+    """Kill this process before the count-th change it makes to the disk; answer what makes a call one."""
     left = [count]
 
     def counted(call: Any) -> Any:
@@ -65,6 +66,7 @@ def die_after(count: int) -> None:
     os.replace = counted(os.replace)
     Path.write_bytes = counted(Path.write_bytes)  # type: ignore[method-assign]
     Journal.put = counted(Journal.put)  # type: ignore[method-assign]
+    return counted
 
 
 def main() -> None:

@@ -26,9 +26,12 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("cache", "downloads", "weights"), 1),
     **dict.fromkeys(("proposers", "encoders"), 2),
     **dict.fromkeys(("scoring",), 3),
-    **dict.fromkeys(("loading", "pipeline", "zeroshot", "search", "exporters", "datasets"), 4),
-    **dict.fromkeys(("batch", "clicks", "evaluate", "recall"), 5),
-    **dict.fromkeys(("cli", "cli_evaluate", "cli_export", "cli_options", "cli_weights", "__main__", "__init__"), 6),
+    **dict.fromkeys(("loading", "pipeline", "zeroshot", "exporters", "datasets"), 4),
+    **dict.fromkeys(("accuracy", "batch", "clicks", "evaluate", "recall", "retrieval", "search"), 5),
+    **dict.fromkeys(
+        ("cli", "cli_classify", "cli_evaluate", "cli_export", "cli_options", "cli_search", "cli_weights"), 6
+    ),
+    **dict.fromkeys(("__main__", "__init__"), 6),
 }
 TRAIN_MAY_IMPORT = {"types", "images", "crops", "errors", "proposers", "encoders", "scoring", "templates"}
 TRAIN_MAY_IMPORT |= {
@@ -62,16 +65,22 @@ HOMES: dict[str, set[str]] = {
     "filelock": {"batch", "downloads"},
     "pycocotools": {"exporters", "datasets", "recall", "train"},
     "rich": {"cli", "cli_export", "cli_weights", "downloads"},
-    "typer": {"cli", "cli_evaluate", "cli_export", "cli_options", "cli_weights", "train"},
+    "typer": {"cli", "cli_classify", "cli_evaluate", "cli_export", "cli_options", "cli_search", "cli_weights", "train"},
     "emoji": {"train"},
     "lancedb": {"search"},
     "ray": {"batch"},
-    "pyarrow": {"batch"},
+    "pyarrow": {"batch", "search"},
     "streamlit": {"app"},
 }
 HEAVY = {"torch", "torchvision", "ultralytics", "open_clip", "timm", "cv2", "PIL", "pycocotools", "streamlit", "typer"}
 CATCH_ALL = {"work.py", "runners.py"}  # of batch: where one picture's failure ends, and where a process tells its own
-MANY_OPTIONS = {"cli_export.py", "cli_options.py", "cli_weights.py"}  # a command's parameters are its flags
+MANY_OPTIONS = {
+    "cli_classify.py",
+    "cli_export.py",
+    "cli_options.py",
+    "cli_search.py",
+    "cli_weights.py",
+}  # a command's parameters are its flags
 
 
 def sources(*parts: str) -> list[Path]:

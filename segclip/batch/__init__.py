@@ -139,18 +139,18 @@ def export(
     if out.exists() and not out.is_dir():
         raise BadPrompt(f"{out} is a file; give a folder")
     part = running.part.replace("/", "-of-") if running.part else "all"
-    with _alone(out / STATE, part):
+    with alone(out / STATE, part):
         job = _job(out, part, options, running)
         settings = _settings(job)
         digests = {item.name: plan.digest(item.ask, settings) for item in every}
         shutil.rmtree(job.scratch, ignore_errors=True)  # what a killed run left half written
         with closing(Journal(out / STATE / f"{part}.sqlite")) as journal:
-            progress = _run(job, [(item, digests[item.name]) for item in items], journal, running, tell)
+            progress = run(job, [(item, digests[item.name]) for item in items], journal, running, tell)
         shutil.rmtree(job.scratch, ignore_errors=True)
         return _finish(out, every, digests, options.formats, progress, settings)
 
 
-def _run(
+def run(
     job: Job, tasks: Sequence[Task], journal: Journal, running: Running, tell: Callable[[Progress], None]
 ) -> Progress:
     """Do what is not done yet."""
@@ -257,7 +257,7 @@ def _settings(job: Job) -> dict[str, Any]:
 
 
 @contextmanager
-def _alone(folder: Path, part: str) -> Iterator[None]:
+def alone(folder: Path, part: str) -> Iterator[None]:
     """Keep a second run of the same part out."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,11 @@ class Outcome:
 class Journal:
     """Keep outcomes by name. Names are bytes: a file's name need not be text."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, fixed: bool = False) -> None:
+        """Open a file, or make it. fixed: only read, where nothing can be written, such as on a disc."""
+        if fixed:
+            self._table = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         self._table = sqlite3.connect(path, timeout=60)
         self._table.execute("PRAGMA journal_mode=WAL")
@@ -64,6 +68,17 @@ class Journal:
         """Give a picture's outcome."""
         found = self._table.execute("SELECT * FROM outcomes WHERE name = ?", (os.fsencode(name),)).fetchone()
         return _outcome(found) if found else None
+
+    def mark(self, name: str) -> tuple[Any, ...] | None:
+        """Give what tells a picture's outcome from another: its content, stamp and question."""
+        query = "SELECT content, size, mtime, asked FROM outcomes WHERE name = ?"
+        found = self._table.execute(query, (os.fsencode(name),)).fetchone()
+        return tuple(found) if found else None
+
+    def stored(self, size: int) -> list[str]:
+        """Name the pictures of this many bytes: among them is the former name of one that was moved."""
+        rows = self._table.execute("SELECT name FROM outcomes WHERE size = ? AND state <> 'failed'", (size,))
+        return [os.fsdecode(name) for (name,) in rows.fetchall()]
 
     def forget(self, name: str) -> None:
         """Drop a picture's outcome."""

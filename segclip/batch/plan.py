@@ -50,7 +50,7 @@ def read(source: str | Path, default: Ask, boxes: Path | None = None) -> list[It
     """
     path = Path(source)
     if path.is_dir():
-        items = [Item(path / name, name, default) for name in _walk(path)]
+        items = [Item(path / name, name, default) for name in walk(path)]
     elif _MAGIC & set(str(source)) and not path.exists():
         items = list(_globbed(str(source), default))
     elif path.suffix.lower() in TABLES and path.is_file():
@@ -88,7 +88,7 @@ def digest(ask: Ask, settings: dict[str, Any]) -> str:
     return sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _walk(folder: Path) -> list[str]:
+def walk(folder: Path) -> list[str]:
     """List by suffix; links that lead nowhere too, which become failures that are told, but not into linked folders."""
     found = []
     for place, folders, files in os.walk(folder):

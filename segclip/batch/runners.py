@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, Thr
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeAlias
 
 from ..errors import Unsupported
@@ -30,16 +30,16 @@ _QUEUED = 3  # tasks waiting for each worker
 
 def here(job: Job, tasks: Iterable[Task]) -> Outcomes:
     """Run in this process: the next picture is read and the last written while the models are busy."""
-    worker = Worker(job)
+    worker = job.start()
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         coming = (reader.submit(read, item, asked, job.answers.max_pixels) for item, asked in tasks)
-        reading = deque(islice(coming, _AHEAD))
+        reading = deque(islice(coming, _AHEAD * job.together))
         writing: deque[Future[Outcome]] = deque()
         while reading:
-            given = reading.popleft().result()
-            reading.extend(islice(coming, 1))
-            writing.append(writer.submit(worker.finish, *worker.answer(given)))
-            if len(writing) > _AHEAD:
+            given = [reading.popleft().result() for _ in range(min(job.together, len(reading)))]
+            reading.extend(islice(coming, len(given)))
+            writing.extend(writer.submit(worker.finish, *answer) for answer in worker.answer_all(given))
+            while len(writing) > _AHEAD * job.together:
                 yield writing.popleft().result()
         for future in writing:
             yield future.result()
@@ -69,20 +69,20 @@ def _until_it_breaks(workers: int, job: Job, tasks: Iterator[Task], lost: list[T
     """Run until the tasks end or a process dies; ``lost`` then gets the tasks that were under way."""
     spawn = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start, initargs=(job,))
-    pending: dict[Future[Outcome], Task] = {}
+    pending: dict[Future[list[Outcome]], list[Task]] = {}
     try:
         while True:
-            for task in islice(tasks, _QUEUED * workers - len(pending)):
-                pending[executor.submit(_do, *task)] = task
+            while len(pending) < _QUEUED * workers and (group := list(islice(tasks, job.together))):
+                pending[executor.submit(_do, group)] = group
             if not pending:
                 return
             done, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
-                outcome = future.result()
+                outcomes = future.result()
                 del pending[future]
-                yield outcome
+                yield from outcomes
     except BrokenProcessPool:
-        lost.extend(pending.values())
+        lost.extend(chain.from_iterable(pending.values()))
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
@@ -94,15 +94,15 @@ def _start(job: Job) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     try:
-        _worker = Worker(job)
+        _worker = job.start()
     except Exception as error:  # an initialiser that raises says nothing: the first task does instead
         _worker = error
 
 
-def _do(item: Item, asked: str) -> Outcome:
+def _do(group: list[Task]) -> list[Outcome]:
     if not isinstance(_worker, Worker):
         raise _worker or RuntimeError("this process was not started as a worker")
-    return _worker(item, asked)
+    return _worker.all(group)
 
 
 def _died(item: Item, asked: str) -> Outcome:
@@ -125,7 +125,8 @@ def ray(address: str | None, workers: int, gpus: float, job: Job, tasks: Iterabl
     if not ray.is_initialized():
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     ray.data.DataContext.get_current().enable_progress_bars = False
-    rows = [{"task": pickle.dumps(task)} for task in tasks]
+    waiting = iter(tasks)
+    rows = [{"tasks": pickle.dumps(group)} for group in iter(lambda: list(islice(waiting, job.together)), [])]
     if not rows:
         return
     done = ray.data.from_items(rows, override_num_blocks=min(len(rows), 16 * workers)).map(
@@ -136,16 +137,16 @@ def ray(address: str | None, workers: int, gpus: float, job: Job, tasks: Iterabl
         num_gpus=gpus or None,
     )
     for row in done.iter_rows():
-        outcome: Outcome = pickle.loads(row["outcome"])  # what _Actor put there a moment ago
-        yield outcome
+        outcomes: list[Outcome] = pickle.loads(row["outcomes"])  # what _Actor put there a moment ago
+        yield from outcomes
 
 
 class _Actor:
     def __init__(self, job: Job) -> None:
-        self.worker = Worker(job)
+        self.worker = job.start()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"outcome": pickle.dumps(self.worker(*pickle.loads(row["task"])))}
+        return {"outcomes": pickle.dumps(self.worker.all(pickle.loads(row["tasks"])))}
 
 
 def choose(runner: str, workers: int, address: str | None, gpus: float) -> Runner:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -50,6 +51,15 @@ class Job:
     options: loading.LoadOptions = field(default_factory=loading.LoadOptions)
     threads: int = 0
 
+    @property
+    def together(self) -> int:
+        """Give how many pictures are looked at in one go."""
+        return 1
+
+    def start(self) -> Worker:
+        """Load what the job needs."""
+        return Worker(self)
+
 
 @dataclass(frozen=True, eq=False)
 class Read:
@@ -72,36 +82,50 @@ class Worker:
 
             torch.set_num_threads(job.threads)
         self.job = job
-        proposer, encoder, device, policy = job.models
-        self.segmenter = loading.load(proposer, encoder, device=device, policy=policy, options=job.options)
+        self.load()
 
-    def __call__(self, item: Item, asked: str) -> Outcome:
-        """Do a picture; whatever goes wrong with it is its outcome."""
-        return self.finish(*self.answer(read(item, asked, self.job.answers.max_pixels)))
+    def load(self) -> None:
+        """Load the models."""
+        proposer, encoder, device, policy = self.job.models
+        self.segmenter = loading.load(proposer, encoder, device=device, policy=policy, options=self.job.options)
+
+    def all(self, tasks: Sequence[tuple[Item, str]]) -> list[Outcome]:
+        """Do several pictures; whatever goes wrong with one is its outcome."""
+        given = [read(item, asked, self.job.answers.max_pixels) for item, asked in tasks]
+        return [self.finish(*answer) for answer in self.answer_all(given)]
 
     def answer(self, given: Read) -> tuple[Read, Result | None]:
         """Run the models: the half that needs them."""
         if given.image is None:
             return given, None
         try:
-            return given, self._answer(given.image, given.item.ask)
+            return given, self.look(given.image, given.item.ask)
         except Exception as error:  # the one place where a picture's failure ends: it is recorded and told
             return Read(given.item, given.asked, given.content, given.stamp, None, error), None
+
+    def answer_all(self, given: Sequence[Read]) -> list[tuple[Read, Result | None]]:
+        """Run the models on several pictures, one by one unless there is a faster way."""
+        return [self.answer(one) for one in given]
 
     def finish(self, given: Read, result: Result | None) -> Outcome:
         """Write the files: the half that only needs the disk."""
         if result is not None:
             try:
-                files = self._write(given.item.name, result)
-                record = exporters.to_record(result)
-                del record["image"]
-                state = "matched" if len(result) else "empty"
-                return Outcome(given.item.name, given.content, given.stamp, given.asked, state, files, record)
+                return self.keep(given, result)
             except Exception as error:
                 given = Read(given.item, given.asked, given.content, given.stamp, None, error)
         return _failure(given)
 
-    def _answer(self, image: Image, ask: Ask) -> Result:
+    def keep(self, given: Read, result: Result) -> Outcome:
+        """Write a picture's files and describe them."""
+        files = self._write(given.item.name, result)
+        record = exporters.to_record(result)
+        del record["image"]
+        state = "matched" if len(result) else "empty"
+        return Outcome(given.item.name, given.content, given.stamp, given.asked, state, files, record)
+
+    def look(self, image: Image, ask: Ask) -> Result:
+        """Answer what is asked of a picture."""
         prompt, answers = _prompt(ask), self.job.answers
         if not ask.texts:
             return self.segmenter.pick(image, prompt, max_pixels=answers.max_pixels)

@@ -144,6 +144,11 @@ def imagenet_templates() -> tuple[str, ...]:
     return tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
 
 
+def imagenet_classes() -> tuple[str, ...]:
+    """Give ImageNet's 1000 class names, in the order of its folders' names."""
+    return tuple(open_clip.IMAGENET_CLASSNAMES)
+
+
 def _side(image_size: int | tuple[int, int]) -> int:
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     if height != width:

@@ -1,0 +1,110 @@
+"""Measure zero-shot classification on a tree of class folders: top-1 and top-5 accuracy, mean a class, confusion."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import images
+from .errors import BadImage, BadPrompt
+from .types import Array
+from .zeroshot import Classifier
+
+
+@dataclass(frozen=True, eq=False)
+class Sorted:
+    """Hold what was measured.
+
+    confusion: int64 (C, C), pictures of class i that were taken for class j. ranks: int64 (N,), place of the right
+    label in each picture's answer, 0 for the best. failed: what could not be read, and why.
+    """
+
+    labels: tuple[str, ...]
+    confusion: Array
+    ranks: Array
+    failed: tuple[str, ...]
+
+    def top(self, k: int) -> float:
+        """Give the share of pictures whose label is among the ``k`` best."""
+        return float(np.mean(self.ranks < k)) if len(self.ranks) else float("nan")
+
+    @property
+    def mean_class(self) -> float:
+        """Give the mean over classes of top-1 accuracy: what counts where classes differ in size."""
+        counts = self.confusion.sum(axis=1)
+        shares = np.diagonal(self.confusion)[counts > 0] / counts[counts > 0]
+        return float(shares.mean()) if len(shares) else float("nan")
+
+    def table(self, confused: int = 5) -> list[tuple[str, str]]:
+        """Give the figures as rows of name and value, with the pairs that were confused most."""
+        rows = [
+            ("pictures", str(len(self.ranks))),
+            ("classes", str(len(self.labels))),
+            ("top-1 accuracy", f"{self.top(1):.4f}"),
+            ("top-5 accuracy", f"{self.top(5):.4f}"),
+            ("mean top-1 accuracy a class", f"{self.mean_class:.4f}"),
+        ]
+        off = self.confusion - np.diag(np.diagonal(self.confusion))
+        order = np.argsort(-off, axis=None, kind="stable")[:confused]
+        for truth, taken in zip(*np.unravel_index(order, off.shape), strict=True):
+            if off[truth, taken]:
+                rows.append((f"{self.labels[truth]!r} taken for {self.labels[taken]!r}", str(off[truth, taken])))
+        if self.failed:
+            rows.append(("pictures that cannot be read", str(len(self.failed))))
+        return rows
+
+    def to_csv(self) -> str:
+        """Write the confusion matrix: a row a true class, a column an answer."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["", *self.labels])
+        for label, row in zip(self.labels, self.confusion.tolist(), strict=True):
+            writer.writerow([label, *row])
+        return text.getvalue()
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """List the class folders in the order of their names, which is that of a class list. Raises BadPrompt."""
+    found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not found:
+        raise BadPrompt(f"{folder} holds no folders; give one with a folder of pictures for each class")
+    return found
+
+
+def label_of(folder: Path) -> str:
+    """Read a folder's name as a label: "dollar_bill" is "dollar bill"."""
+    return " ".join(folder.name.replace("_", " ").split()) or folder.name
+
+
+def evaluate_folders(
+    classifier: Classifier,
+    folders: Sequence[Path],
+    *,
+    limit: int | None = None,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> Sorted:
+    """Classify every picture of every class folder; the i-th folder's right label is the i-th.
+
+    limit: at most so many pictures of each class. ``tell`` hears how many pictures are done. Raises BadPrompt when the
+    labels are not as many as the folders.
+    """
+    names = classifier.labels.names
+    if len(names) != len(folders):
+        raise BadPrompt(f"{len(folders)} class folders need as many labels, in their order; got {len(names)}")
+    tasks = [(row, path) for row, folder in enumerate(folders) for path in images.walk(folder)[:limit]]
+    confusion, ranks, failed = np.zeros((len(names), len(names)), np.int64), [], []
+    for done, (truth, path) in enumerate(tasks, 1):
+        try:
+            similarity = classifier.whole(path).similarity[0]
+        except BadImage as error:
+            failed.append(str(error))
+        else:
+            confusion[truth, int(similarity.argmax())] += 1
+            ranks.append(int(np.count_nonzero(similarity > similarity[truth])))
+        tell(done, len(tasks))
+    return Sorted(names, confusion, np.array(ranks, np.int64), tuple(failed))

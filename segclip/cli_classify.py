@@ -1,0 +1,120 @@
+"""The ``segclip classify`` command."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .cli_options import OUT, Models, Output, numbers
+from .errors import BadImage, BadPrompt
+
+if TYPE_CHECKING:
+    from .types import Boxes, Regions, Result
+    from .zeroshot import Classifier, Guess, Labels
+
+
+@dataclass(frozen=True)
+class Sorting:
+    """What is classified, and by which labels."""
+
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="The pictures.", show_default=False)]
+    labels: Annotated[str | None, typer.Option(help="Labels by comma, or a list's name: imagenet.")] = None
+    labels_file: Annotated[Path | None, typer.Option(help="A file of labels, one a line.")] = None
+    templates: Annotated[str | None, typer.Option(help="Sentences a label is put in: a set's name or a file.")] = None
+    top_k: Annotated[int, typer.Option(help="Labels shown of each picture or box.", min=1)] = 5
+    boxes: Annotated[
+        list[str] | None, typer.Option("--box", metavar="X1,Y1,X2,Y2", help="Classify what is in a box; repeatable.")
+    ] = None
+    segments: Annotated[bool, typer.Option("--segments", help="Name every segment of the picture.")] = False
+    threshold: Annotated[float | None, typer.Option(help="Probability a segment's name must reach.")] = None
+
+    def read(self) -> Labels:
+        """Read the labels. Raises BadPrompt."""
+        from .zeroshot import read_labels
+
+        if (self.labels is None) == (self.labels_file is None):
+            raise BadPrompt("give --labels cat,dog or --labels imagenet, or --labels-file FILE, and not both")
+        return read_labels(self.labels or "", templates=self.templates, file=self.labels_file)
+
+    def places(self) -> Boxes | None:
+        """Give the boxes."""
+        from .types import Boxes
+
+        if self.boxes and self.segments:
+            raise BadPrompt("--box and --segments are two ways of looking; give one of them")
+        return Boxes([numbers("--box", value, (4,)) for value in self.boxes]) if self.boxes else None
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is written and said."""
+
+    out: Annotated[Path | None, typer.Option(help=f"Folder for the overlays of --segments; {OUT} if left out.")] = None
+    record: Annotated[bool, typer.Option("--json", help="Print JSON; overlays only with --out.")] = False
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what is loaded and how long it takes.")] = False
+
+
+def run(sorting: Sorting, models: Models, told: Told) -> None:
+    """Classify picture by picture; one that cannot be read is told, and the exit code is 1."""
+    from . import images, loading, registry, zeroshot
+
+    labels, boxes = sorting.read(), sorting.places()
+    options = loading.LoadOptions(models.offline, models.trust)
+    name = models.encoder or registry.choose(loading.PRESETS, models.preset, "preset")[1]
+    key = loading.encoder_fingerprint(name, options=options)
+    segmenter = models.load(Output(record=told.record, verbose=told.verbose)) if sorting.segments else None
+    encoder = segmenter.encoder if segmenter else loading.load_encoder(name, device=models.device, options=options)
+    classifier = zeroshot.build(encoder, labels, key=key)
+    failed = 0
+    for path in sorting.images:
+        try:
+            image = images.load(path)
+        except BadImage as error:
+            failed += 1
+            typer.echo(f"segclip: {error}", err=True)
+            continue
+        if segmenter:
+            _tell_segments(path, classifier, segmenter.regions(image), sorting, told)
+            continue
+        scores = classifier.whole(image) if boxes is None else classifier.boxes(image, boxes)
+        _tell(path, zeroshot.best(scores, sorting.top_k), sorting.boxes, told)
+    if failed:
+        raise typer.Exit(1 if failed < len(sorting.images) else 2)
+
+
+def _tell(path: Path, rows: Sequence[Sequence[Guess]], boxes: list[str] | None, told: Told) -> None:
+    for number, guesses in enumerate(rows):
+        place = boxes[number] if boxes else None
+        if told.record:
+            record = {"path": str(path), "box": place, "labels": [asdict(guess) for guess in guesses]}
+            typer.echo(json.dumps(record, ensure_ascii=False))
+            continue
+        typer.echo(f"{path}" + (f" --box {place}" if place else ""))
+        for guess in guesses:
+            typer.echo(f"  {guess.probability:6.3f}  {guess.label}  (similarity {guess.similarity:.3f})")
+
+
+def _tell_segments(path: Path, classifier: Classifier, regions: Regions, sorting: Sorting, told: Told) -> None:
+    """Name segments, print them, and draw the overlay."""
+    from . import exporters
+    from .selection import Selection
+
+    result: Result = classifier.name(regions, Selection(threshold=sorting.threshold))
+    if told.record:
+        typer.echo(json.dumps(exporters.to_record(result), ensure_ascii=False))
+    else:
+        counts = Counter(result.texts)
+        listed = ", ".join(text if count == 1 else f"{count} x {text}" for text, count in counts.items())
+        typer.echo(f"{path}: {listed or 'nothing that these labels name'}")
+        for text, probability, box in zip(result.texts, result.probability, result.masks.boxes, strict=True):
+            typer.echo(f"  {probability:6.3f}  {text}  (box {','.join(map(str, box))})")
+    folder = told.out or (None if told.record else OUT)
+    if folder:
+        for file in exporters.save(result, folder / f"{path.stem}.labels.png", format="overlay"):
+            typer.echo(f"wrote {file}", err=told.record)

@@ -1,0 +1,172 @@
+"""Measure retrieval: captions to images and back, as the field counts; names to the segments of an index."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import images
+from .datasets import Sample
+from .encoders import Encoder
+from .errors import BadPrompt
+from .search import Index, Match
+from .types import Array
+
+CAPTIONS = 5  # of an image that count; the rest are left out, as in Karpathy's splits of COCO and Flickr
+DEPTHS = (1, 5, 10)
+RIGHT = 0.5  # IoU from which an outlined segment is the named object
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """Hold one image and the captions that describe it."""
+
+    path: Path
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Hold shares of queries whose right answer is among the first 1, 5 and 10, in the order of DEPTHS.
+
+    to_image: each caption is a query, its own image right. to_text: each image is a query, any of its captions right.
+    """
+
+    images: int
+    captions: int
+    to_image: tuple[float, ...]
+    to_text: tuple[float, ...]
+
+    def table(self) -> list[tuple[str, str]]:
+        """Give the figures as rows of name and value."""
+        rows = [("images", str(self.images)), ("captions", str(self.captions))]
+        for way, shares in (("text to image", self.to_image), ("image to text", self.to_text)):
+            rows += [(f"{way}, R@{k}", f"{share:.4f}") for k, share in zip(DEPTHS, shares, strict=True)]
+        return rows
+
+
+def read_captions(file: Path, folder: Path | None = None, *, split: str = "test") -> list[Captioned]:
+    """Read COCO's captions JSON, Karpathy's dataset JSON (its ``split`` only), or CSV lines of image,caption.
+
+    folder: of the images, ``images`` beside the file, or the file's own, if left out. Raises BadPrompt.
+    """
+    base = folder or (file.parent / "images" if (file.parent / "images").is_dir() else file.parent)
+    try:
+        text = file.read_text("utf-8")
+        if file.suffix.lower() == ".json":
+            pairs = _json_pairs(json.loads(text), split)
+        else:
+            lines = list(csv.reader(text.splitlines()))
+            pairs = [(row[0], row[1]) for row in lines if len(row) > 1 and row[:2] != ["image", "caption"]]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise BadPrompt(
+            f"{file} is neither captions of COCO's or Karpathy's kind nor image,caption lines: {error}"
+        ) from None
+    told: dict[str, list[str]] = {}
+    for name, caption in pairs:
+        told.setdefault(name, []).append(caption)
+    if not told:
+        raise BadPrompt(f"{file} holds no captions" + (f" of the split {split!r}" if file.suffix == ".json" else ""))
+    return [Captioned(base / name, tuple(captions[:CAPTIONS])) for name, captions in told.items()]
+
+
+def _json_pairs(table: dict[str, Any], split: str) -> list[tuple[str, str]]:
+    if "annotations" in table:
+        names = {row["id"]: row["file_name"] for row in table["images"]}
+        return [(names[row["image_id"]], row["caption"]) for row in table["annotations"]]
+    chosen = [row for row in table["images"] if row["split"] == split]
+    return [
+        (str(Path(row.get("filepath", "")) / row["filename"]), sentence["raw"])
+        for row in chosen
+        for sentence in row["sentences"]
+    ]
+
+
+def evaluate_captions(
+    encoder: Encoder, captioned: Sequence[Captioned], tell: Callable[[int, int], None] = lambda done, total: None
+) -> Recall:
+    """Compare every image with every caption, as they stand; ``tell`` hears how many images are done."""
+    rows = []
+    for done, one in enumerate(captioned, 1):
+        rows.append(encoder.encode_images([images.load(one.path).pixels])[0])
+        tell(done, len(captioned))
+    texts = [" ".join(caption.split()) for one in captioned for caption in one.captions]
+    owner = np.repeat(np.arange(len(captioned)), [len(one.captions) for one in captioned])
+    similarity = np.array(rows) @ encoder.encode_texts(texts).T  # (images, captions)
+    return recall(similarity, owner)
+
+
+def recall(similarity: Array, owner: Array) -> Recall:
+    """Count recall both ways; of equal ones the first counts as nearer.
+
+    similarity: (I, T). owner: (T,), the image each caption is of.
+    """
+    count, every = similarity.shape
+    own = similarity[owner, np.arange(every)]  # (T,)
+    before = np.arange(count)[:, None] < owner[None]  # (I, T)
+    image_rank = ((similarity > own) | ((similarity == own) & before)).sum(axis=0)  # (T,) images that are nearer
+    order = np.argsort(-similarity, axis=1, kind="stable")
+    mine = owner[order] == np.arange(count)[:, None]  # (I, T)
+    text_rank = np.where(mine.any(axis=1), mine.argmax(axis=1), every)
+    to_image = tuple(float(np.mean(image_rank < k)) for k in DEPTHS)
+    to_text = tuple(float(np.mean(text_rank < k)) for k in DEPTHS)
+    return Recall(count, every, to_image, to_text)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Hold how names find pictures that show such an object, by segments and by whole images.
+
+    names: asked. regions, whole: shares of them with a right picture among the first 1, 5, 10. precision: right among
+    the first min(10, all there are), by regions and whole. outlined: share of right first answers whose segment is the
+    object, IoU 0.5 or more.
+    """
+
+    names: int
+    regions: tuple[float, ...]
+    whole: tuple[float, ...]
+    precision: tuple[float, float]
+    outlined: float
+
+    def table(self) -> list[tuple[str, str]]:
+        """Give the figures as rows of name and value."""
+        rows = [("names asked", str(self.names))]
+        for way, shares in (("segments", self.regions), ("whole images", self.whole)):
+            rows += [(f"by {way}, R@{k}", f"{share:.3f}") for k, share in zip(DEPTHS, shares, strict=True)]
+        rows += [
+            (f"by {way}, right among the first 10", f"{share:.3f}")
+            for way, share in zip(("segments", "whole images"), self.precision, strict=True)
+        ]
+        return [*rows, (f"outlined segment is the object (IoU {RIGHT:g})", f"{self.outlined:.3f}")]
+
+
+def evaluate_names(index: Index, samples: Sequence[Sample], *, by: str | None = None) -> Found:
+    """Ask an index for every name that one of its labelled pictures shows big and plain enough."""
+    samples_of = {sample.path.name: sample for sample in samples if sample.path.name in set(index.pictures.names)}
+    asked = sorted({name for s in samples_of.values() for name, ask in zip(s.names, s.askable, strict=True) if ask})
+    hits: dict[bool, list[list[bool]]] = {True: [], False: []}
+    shares: dict[bool, list[float]] = {True: [], False: []}
+    outlined = []
+    for name in asked:
+        there = sum(name in sample.names for sample in samples_of.values())
+        for deep in (True, False):
+            found = index.search(name, n=max(DEPTHS), regions=deep, by=by)
+            right = [name in samples_of[match.name].names for match in found]
+            hits[deep].append([any(right[:k]) for k in DEPTHS])
+            shares[deep].append(sum(right[:there]) / min(there, max(DEPTHS)))
+            if deep and right and right[0]:
+                outlined.append(_overlap(index, found[0], samples_of[found[0].name], name) >= RIGHT)
+    tables = [tuple(np.mean(hits[deep], axis=0).tolist()) if asked else (float("nan"),) * 3 for deep in (True, False)]
+    precision = float(np.mean(shares[True] or np.nan)), float(np.mean(shares[False] or np.nan))
+    return Found(len(asked), tables[0], tables[1], precision, float(np.mean(outlined or np.nan)))
+
+
+def _overlap(index: Index, match: Match, sample: Sample, name: str) -> float:
+    rows = [row for row, said in enumerate(sample.names) if said == name]
+    return float(index.masks(match).iou(sample.masks[rows]).max(initial=0))

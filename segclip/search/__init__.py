@@ -1,0 +1,170 @@
+"""Search a folder of pictures by text or picture, down to the segment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import images, loading
+from ..batch.journal import Journal
+from ..encoders import Encoder
+from ..errors import BadPrompt
+from ..types import Masks
+from . import snapshot
+from .build import INSIDE, Indexed, IndexOptions, make_index
+from .embedding import WHOLE, mask_of
+from .identity import check_weights, read_identity
+from .query import Embedded, Query, embed, rank
+from .store import Filter, Pictures, Table, Vectors
+
+__all__ = ["Filter", "Index", "IndexOptions", "Indexed", "Match", "Query", "find_matches", "make_index"]
+
+_MARGIN = 64  # candidates looked at beside ten for each match asked for: several lie in one picture
+
+
+@dataclass(frozen=True)
+class Match:
+    """Hold one picture that was found.
+
+    name: inside the indexed folder. similarity: cosine with the query. probability: of the text against negatives and
+    backgrounds, of this picture or region alone; see ``query.rank``. region: its number, None for the whole image.
+    box: of the region, xyxy half-open, None for the whole image. size: of the picture, (H, W). taken: when.
+    """
+
+    path: Path
+    name: str
+    similarity: float
+    probability: float
+    region: int | None
+    box: tuple[int, int, int, int] | None
+    size: tuple[int, int]
+    taken: datetime
+
+
+class Index:
+    """Open an index and search it; its encoder is loaded when first needed. Open it anew after indexing."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        encoder: str | None = None,
+        device: str = "auto",
+        load: loading.LoadOptions = loading.LoadOptions(),
+    ) -> None:
+        """Open the index at ``path``, or that inside the folder of pictures ``path``.
+
+        encoder: another spelling of the one the index was made with, whose weights must be the same. Raises BadPrompt.
+        """
+        given = Path(path)
+        self.path = given / INSIDE if (given / INSIDE).is_dir() else given
+        self.identity = read_identity(self.path)
+        self.folder = Path(self.identity.source) if self.identity.source else self.path.parent
+        self.pictures: Pictures
+        self.tables: dict[str, Table]
+        self.pictures, self.tables = snapshot.tables(snapshot.current(self.path))
+        self._models = encoder or self.identity.encoder, device, load
+        self._encoder: Encoder | None = None
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @property
+    def encoder(self) -> Encoder:
+        """Give the encoder, loaded when first asked for. Raises BadPrompt when its weights are not the index's."""
+        if self._encoder is None:
+            name, device, load = self._models
+            check_weights(self.path, self.identity, name, loading.encoder_fingerprint(name, options=load))
+            self._encoder = loading.load_encoder(name, device=device, options=load)
+        return self._encoder
+
+    def search(
+        self, query: Query | str, *, n: int = 9, regions: bool = False, where: Filter = Filter(), by: str | None = None
+    ) -> tuple[Match, ...]:
+        """Find the ``n`` best pictures, best first, each once: by all of it, or by its best region.
+
+        by: see ``query.rank``; None orders regions by probability and whole images by similarity. Raises BadPrompt.
+        """
+        if n < 1:
+            raise BadPrompt(f"n must be 1 or more, got {n}")
+        if regions and not self.identity.regions:
+            raise BadPrompt(
+                f"the index at {self.path} holds no regions; to add them: {self.identity.command(self.path)} --regions"
+            )
+        table = self.tables["regions" if regions else "images"]
+        asked = embed(self.encoder, Query(query) if isinstance(query, str) else query)
+        order = by or ("probability" if regions else "similarity")
+        found = self._distinct(table, asked, where, n, order)
+        with closing(self._journal()) as journal:
+            return tuple(self._match(journal, *row) for row in found)
+
+    def masks(self, match: Match) -> Masks:
+        """Give the mask of what was found: one, of the region; none for a whole image."""
+        if match.region is None:
+            return Masks.empty(match.size)
+        with closing(self._journal()) as journal:
+            return Masks.from_dense(mask_of(self._record(journal, match.name, match.region), match.region)[None])
+
+    def _distinct(
+        self, table: Table, asked: Embedded, where: Filter, n: int, by: str
+    ) -> list[tuple[Vectors, float, float]]:
+        """Look at more and more candidates until ``n`` pictures are found; no more than there are."""
+        count = 10 * n + _MARGIN
+        while True:
+            near = table.nearest(asked.vector, min(count, len(table)), where) if len(table) else None
+            if near is None:
+                return []
+            vectors, similarity, probability = rank(asked, near, by=by)
+            _, first = np.unique(vectors.picture, return_index=True)
+            rows = np.sort(first)[:n]
+            if len(rows) == n or len(near) < count:
+                return [(vectors[np.array([row])], float(similarity[row]), float(probability[row])) for row in rows]
+            count *= 8
+
+    def _match(self, journal: Journal, vectors: Vectors, similarity: float, probability: float) -> Match:
+        picture, region = int(vectors.picture[0]), int(vectors.region[0])
+        name = self.pictures.names[picture]
+        height, width = (int(side) for side in self.pictures.sizes[picture])
+        taken = datetime.fromtimestamp(float(self.pictures.taken[picture]), timezone.utc)
+        number, box = None, None
+        if region != WHOLE:
+            x1, y1, x2, y2 = self._record(journal, name, region)["boxes"][region + 1]
+            number, box = region, (x1, y1, x2, y2)
+        return Match(self.folder / name, name, similarity, probability, number, box, (height, width), taken)
+
+    def _journal(self) -> Journal:
+        folder = self.path / "journal"
+        return Journal(folder / "index.sqlite", fixed=not os.access(folder, os.W_OK))
+
+    def _record(self, journal: Journal, name: str, region: int) -> dict[str, Any]:
+        outcome = journal.get(name)
+        if outcome is None or len(outcome.record.get("rle", ())) <= region:
+            raise BadPrompt(f"the index at {self.path} is being changed; run segclip index, then search again")
+        return outcome.record
+
+
+def find_matches(
+    index: Index | str | Path,
+    text: str = "",
+    n: int = 9,
+    *,
+    image: images.Source | None = None,
+    negatives: str | Sequence[str] = (),
+    regions: bool | None = None,
+) -> tuple[Match, ...]:
+    """Find the ``n`` pictures of an index that a text names, an image looks like, or both; best first.
+
+    index: one that is open, or its path, or the folder it is of. regions: look at segments, None for where there are
+    any. negatives: what answers one of these texts better is left out. Raises BadPrompt.
+    """
+    opened = index if isinstance(index, Index) else Index(index)
+    ruled_out = (negatives,) if isinstance(negatives, str) else tuple(negatives)
+    deep = opened.identity.regions if regions is None else regions
+    return opened.search(Query(text, image, ruled_out), n=n, regions=deep)

@@ -1,0 +1,225 @@
+"""Rank texts for an image, a box or a segment: zero-shot classification by names alone.
+
+The weights of a classifier are one unit embedding a label, the mean over templates of its sentences (Radford et al.
+2021, section 3.1.4); whatever is shown to the encoder is compared with them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from . import cache, images, loading, pipeline, templates
+from .encoders import Encoder
+from .errors import BadPrompt
+from .registry import resolve
+from .scoring import CropScorer, embed_texts, similarity, unit
+from .selection import Selection, probabilities, select, weigh
+from .types import Array, Boxes, Masks, Regions, Result, Scores
+
+CLASS_LISTS: dict[str, str] = {"imagenet": "segclip.encoders.openclip:imagenet_classes"}
+LIST_TEMPLATES = "clip-80"  # what the figures published for a named list were measured with
+_CHUNK = 16  # labels embedded at a time
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Hold the texts that are ranked, each once, and how they are put into sentences.
+
+    templates: a set's name, a file, or sentences; None takes the encoder's own. verbatim: labels stand in them as they
+    are, without the articles of ``templates.expand``: so published figures are measured.
+    """
+
+    names: tuple[str, ...]
+    templates: str | tuple[str, ...] | None = None
+    verbatim: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise BadPrompt("no labels were given; give them by comma, in a file, or name a list: imagenet")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def sentences(self, encoder: Encoder) -> tuple[str, ...]:
+        """Give the templates."""
+        if self.templates is None:
+            return encoder.serving.templates
+        return templates.get(self.templates) if isinstance(self.templates, str) else self.templates
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """Rank labels with an encoder. weights: float32 (T, D), unit rows."""
+
+    encoder: Encoder
+    labels: Labels
+    weights: Array
+
+    def whole(self, source: images.Source) -> Scores:
+        """Compare a whole image with every label: one row. Raises BadImage."""
+        return self.scores(self.encoder.encode_images([images.load(source).pixels]))
+
+    def boxes(self, source: images.Source, boxes: Boxes) -> Scores:
+        """Compare what each box shows with every label, a row a box, cut as the encoder wants to see regions."""
+        image = images.load(source)
+        boxes.check(image.size)
+        height, width = image.size
+        corners = np.column_stack([np.floor(boxes.xyxy[:, :2]), np.ceil(boxes.xyxy[:, 2:])]).astype(np.int32)
+        corners = corners.clip(0, [width, height, width, height])
+        full = tuple(np.ones((y2 - y1, x2 - x1), bool) for x1, y1, x2, y2 in corners)
+        return self.scores(CropScorer(self.encoder).embed_regions(image, Masks(corners, full, image.size)))
+
+    def scores(self, embeddings: Array) -> Scores:
+        """Compare embeddings (N, D) with every label."""
+        return Scores(similarity(embeddings, self.weights), self.labels.names, self.encoder.logit_scale)
+
+    def name(self, regions: Regions, selection: Selection = Selection()) -> Result:
+        """Name every region by its best label: "what is in this picture". Duplicates and parts of a whole go.
+
+        The probability is that of the label among all labels and the encoder's backgrounds, weighed by quality as in
+        ``Segmenter.rank``; a region below the threshold has no name.
+        """
+        serving = self.encoder.serving
+        others = [text for text in serving.backgrounds if text not in self.labels.names]
+        against = similarity(regions.embeddings, embed_texts(self.encoder, others, serving.templates))
+        cosine = self.scores(regions.embeddings).similarity
+        best = cosine.argmax(axis=1)
+        rows = np.arange(len(regions))
+        own = cosine[rows, best]
+        rivals = np.concatenate([cosine, against], axis=1)
+        rivals[rows, best] = -np.inf  # itself
+        shares = probabilities(own[:, None], rivals, self.encoder.logit_scale)
+        shares = weigh(shares, regions.proposals.quality, serving.quality_weight)[:, 0]
+        shares[~regions.embeddings.any(axis=1)] = 0
+        threshold = serving.threshold if selection.threshold is None else selection.threshold
+        kept = select(shares, own, regions.masks, selection=selection, threshold=threshold)
+        texts = tuple(self.labels.names[best[row]] for row in kept)
+        asked = tuple(dict.fromkeys(texts))
+        return Result(regions[kept], texts, own[kept], shares[kept].astype(np.float32), asked, threshold)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Hold one label of an answer."""
+
+    label: str
+    probability: float
+    similarity: float
+
+
+def classify(
+    source: images.Source,
+    labels: str | Sequence[str] | Labels,
+    *,
+    encoder: str | Encoder = "mini",
+    boxes: Boxes | None = None,
+    top_k: int = 5,
+) -> tuple[tuple[Guess, ...], ...]:
+    """Give the likeliest labels of an image, or of each box in it, best first.
+
+    labels: texts, texts by comma, a list's name, or ``Labels``. encoder: a name, as in ``segclip.load``, or one that is
+    loaded. Raises BadImage, BadPrompt.
+    """
+    given = labels if isinstance(labels, Labels) else read_labels(labels)
+    if isinstance(encoder, str):
+        classifier = build(loading.load_encoder(encoder), given, key=loading.encoder_fingerprint(encoder))
+    else:
+        classifier = build(encoder, given)
+    return best(classifier.whole(source) if boxes is None else classifier.boxes(source, boxes), top_k)
+
+
+def best(scores: Scores, top_k: int = 5) -> tuple[tuple[Guess, ...], ...]:
+    """Give the likeliest labels of each row, best first, equal ones in the order of the labels."""
+    if top_k < 1:
+        raise BadPrompt(f"top_k must be 1 or more, got {top_k}")
+    shares = scores.probabilities(over="texts")
+    order = np.argsort(-scores.similarity, axis=1, kind="stable")[:, :top_k]
+    return tuple(
+        tuple(Guess(scores.texts[c], float(shares[row, c]), float(scores.similarity[row, c])) for c in columns)
+        for row, columns in enumerate(order)
+    )
+
+
+def read_labels(
+    given: str | Sequence[str], *, templates: str | tuple[str, ...] | None = None, file: Path | None = None
+) -> Labels:
+    """Read labels: by comma, as a list, from a file with one a line, or a class list by its name, such as imagenet.
+
+    A label given twice is told and used once; the published lists, which name a few classes alike, stay as they are.
+    """
+    if file is not None:
+        try:
+            lines = file.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadPrompt(f"the labels file {file} cannot be read: {error}") from None
+        return Labels(pipeline.unique([line for line in lines if line.strip()]), templates)
+    if isinstance(given, str) and given.strip() in CLASS_LISTS:
+        names = resolve(CLASS_LISTS, given.strip(), "class list")()
+        return Labels(_apart(names), templates or LIST_TEMPLATES, verbatim=True)
+    parts = [part for part in given.split(",") if part.strip()] if isinstance(given, str) else given
+    return Labels(pipeline.unique(parts), templates)
+
+
+def build(encoder: Encoder, labels: Labels, *, key: str | None = None) -> Classifier:
+    """Make a classifier. key: the encoder's fingerprint, under which the weights are kept on disk for the next time."""
+    sentences = labels.sentences(encoder)
+    told = repr((labels.names, sentences, labels.verbatim, key)).encode("utf-8", "surrogatepass")
+    path = cache.cache_folder() / "labels" / f"{sha256(told).hexdigest()[:32]}.npy" if key else None
+    if path is not None:
+        with suppress(OSError, ValueError, EOFError):
+            kept = np.load(path, allow_pickle=False)
+            if len(kept) == len(labels):
+                return Classifier(encoder, labels, kept)
+    weights = _embed(encoder, labels, sentences)
+    if path is not None:
+        _keep(path, weights)
+    return Classifier(encoder, labels, weights)
+
+
+def _embed(encoder: Encoder, labels: Labels, sentences: Sequence[str]) -> Array:
+    """Embed the labels: float32 (T, D), unit rows."""
+    if not labels.verbatim:
+        return embed_texts(encoder, labels.names, sentences)
+    chunks = [labels.names[start : start + _CHUNK] for start in range(0, len(labels), _CHUNK)]
+    if len(chunks) > 1:
+        log.info("embedding %d labels in %d sentences each", len(labels), len(sentences))
+    return np.concatenate([_ensemble(encoder, chunk, sentences) for chunk in chunks])
+
+
+def _ensemble(encoder: Encoder, names: Sequence[str], sentences: Sequence[str]) -> Array:
+    texts = [text for name in names for text in templates.fill(name.partition(_TELLS_APART)[0], sentences)]
+    embedded = encoder.encode_texts(texts)
+    return unit(embedded.reshape(len(names), len(sentences), -1).mean(axis=1))
+
+
+_TELLS_APART = " #"
+
+
+def _apart(names: Sequence[str]) -> tuple[str, ...]:
+    """Number names that a class list gives to two classes, so that an answer tells which; sentences don't say it."""
+    counts, seen = Counter(names), Counter[str]()
+    told = []
+    for name in names:
+        seen[name] += 1
+        told.append(name if counts[name] == 1 else f"{name}{_TELLS_APART}{seen[name]}")
+    return tuple(told)
+
+
+def _keep(path: Path, weights: Array) -> None:
+    """Store weights for the next time; a cache that can't be written only costs doing them again."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{os.getpid()}.{path.name}")
+        np.save(aside, weights)
+        os.replace(aside, path)
