@@ -198,7 +198,7 @@ def main(
     config: dict[str, Any] = {"architecture": ARCHITECTURE, "nc": 1, "stride": 32, "edges": asdict(EdgeOptions())}
     config |= {
         "image_size": 768,
-        "confidence": 0.012,
+        "confidence": 0.01,
         "iou": 0.8,
     }  # enlarging finds more small objects
     yolo.save(trainer.ema.ema, out, config)

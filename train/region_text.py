@@ -225,7 +225,7 @@ class Run:
         """Write the averaged weights for serving."""
         model = checkpoints.make_model(MODEL)
         model.load_state_dict(self.state.average)
-        policy = CropPolicy((View(1.5, "blur", 0.5), View(1.1, "blur", 0.5)), flip=True, thorough=0.1)
+        policy = CropPolicy((View(1.5, "blur", 0.5), View(1.1, "blur", 0.5)), flip=True)
         templates = ("{}", "a {}", "a photo of a {}")
         serving = Serving(policy, templates, BACKGROUNDS, quality_weight=QUALITY_WEIGHT)
         checkpoints.save(model, out, model_cfg=MODEL, preprocess_cfg=PREPROCESS, serving=serving)
