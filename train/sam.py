@@ -26,6 +26,7 @@ import typer
 
 from segclip.proposers import sam
 from segclip.proposers.edges import EdgeOptions
+from segclip.proposers.grid import GridOptions
 from segclip.proposers.promptable import SAMOptions
 from segclip.proposers.trunk import Trunk
 
@@ -47,6 +48,7 @@ ARCHITECTURE = sam.Architecture(
     quality_width=128,
     decoder_heads=4,
 )
+GRID = GridOptions(points_per_side=16, min_quality=0.5, min_stability=0.5, nms=0.8)  # it is less sure of itself
 ROUNDS = 3  # at most: the first prompt and two corrections
 EARLY_SHARE = 0.04  # of a run, in which nothing is corrected yet
 POSITION_SCALE = 2.5  # of the random frequencies; segment-anything's 1 is slow to tell near places apart
@@ -229,7 +231,7 @@ class Run:
         """Write the averaged weights for serving."""
         network: Any = ARCHITECTURE.build()
         network.load_state_dict(self.state.average)
-        sam.save(network, ARCHITECTURE, out, SAMOptions(edges=EdgeOptions()))
+        sam.save(network, ARCHITECTURE, out, SAMOptions(grid=GRID, edges=EdgeOptions()))
 
 
 def main(
