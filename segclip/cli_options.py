@@ -111,7 +111,7 @@ class Choice:
 class Models:
     """Which models run, and where."""
 
-    preset: Annotated[str, typer.Option(help="Both by one name: mini, mini-sam, photo, photo-large.")] = "mini"
+    preset: Annotated[str, typer.Option(help="mini, mini-sam, photo or photo-large.")] = "mini"
     proposer: Annotated[str | None, typer.Option(help="Proposer instead of the preset's: a name or file:PATH.")] = None
     encoder: Annotated[
         str | None,
