@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cli_options import Against, Choice, Models, numbers
+from .cli_options import Against, Choice, Crew, Models, numbers
 from .errors import BadPrompt
 from .formats import PER_IMAGE, PER_RUN
 
@@ -80,17 +80,11 @@ class Task:
 
 
 @dataclass(frozen=True)
-class How:
+class How(Crew):
     """How the run runs."""
 
-    workers: Annotated[int, typer.Option(help="Processes, each with its own models.", min=1)] = 1
-    runner: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local"
-    address: Annotated[str | None, typer.Option(help="Of the Ray cluster; one is started here if left out.")] = None
-    gpus: Annotated[float, typer.Option(help="Share of a GPU for each worker, with Ray.", min=0)] = 0.0
-    threads: Annotated[int, typer.Option(help="Threads of each worker; 0 shares the machine's out.", min=0)] = 0
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only this part, for job arrays.")] = None
     max_failures: Annotated[int | None, typer.Option(help="Stop when more pictures than this failed.", min=0)] = None
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do again what failed before.")] = False
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Print the traceback of each failure too.")] = False
 
     def running(self) -> Running:

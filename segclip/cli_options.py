@@ -199,3 +199,15 @@ def numbers(flag: str, value: str, counts: tuple[int, ...]) -> list[float]:
         wanted = " or ".join(map(str, counts))
         raise BadPrompt(f"{flag} takes {wanted} numbers by comma, in pixels, such as {flag} 120,80; got {value!r}")
     return numbers
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who does the work of a run over many pictures."""
+
+    workers: Annotated[int, typer.Option(help="Processes, each with its own models.", min=1)] = 1
+    runner: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local"
+    address: Annotated[str | None, typer.Option(help="Of the Ray cluster; one is started here if left out.")] = None
+    gpus: Annotated[float, typer.Option(help="Share of a GPU for each worker, with Ray.", min=0)] = 0.0
+    threads: Annotated[int, typer.Option(help="Threads of each worker; 0 shares the machine's out.", min=0)] = 0
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do again what failed before.")] = False

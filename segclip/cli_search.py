@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .cli_export import shown_progress
-from .cli_options import OUT
+from .cli_options import OUT, Crew
 from .errors import BadPrompt
 
 if TYPE_CHECKING:
@@ -55,15 +55,9 @@ class Indexing:
 
 
 @dataclass(frozen=True)
-class Work:
+class Work(Crew):
     """How indexing runs."""
 
-    workers: Annotated[int, typer.Option(help="Processes, each with its own models.", min=1)] = 1
-    runner: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local"
-    address: Annotated[str | None, typer.Option(help="Of the Ray cluster; one is started here if left out.")] = None
-    gpus: Annotated[float, typer.Option(help="Share of a GPU for each worker, with Ray.", min=0)] = 0.0
-    threads: Annotated[int, typer.Option(help="Threads of each worker; 0 shares the machine's out.", min=0)] = 0
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do again what failed before.")] = False
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name every picture that failed.")] = False
 
     def running(self) -> Running:

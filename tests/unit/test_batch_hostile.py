@@ -80,14 +80,6 @@ def lay_traps(folder: Path, photo: bytes) -> set[str]:
     return {*broken, "gone.jpg", "loop.jpg", "pipe.jpg", "endless.jpg"}
 
 
-@pytest.fixture(scope="module")
-def photographs() -> list[Path]:
-    folder = Path(__file__).parent.parent.parent.parent / "shared" / "coco-dev" / "images"
-    if not folder.is_dir():
-        pytest.skip(f"no photographs at {folder}")
-    return sorted(folder.glob("*.jpg"))[:200]
-
-
 class Halves(FakeProposer):
     """Propose the left and the right half: in photographs the fake one would see thousands of pieces."""
 
@@ -107,11 +99,12 @@ def load_halves(*names: Any, **options: Any) -> Segmenter:
 @pytest.mark.usefixtures("fake_models")
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_all_that_can_be_read_is_exported_and_each_other_is_a_row(
-    photographs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loading, "load", load_halves)
     folder, out = tmp_path / "photos", tmp_path / "out"
     folder.mkdir()
+    photographs = sorted((shared_data / "coco-dev" / "images").glob("*.jpg"))[:200]
     for path in photographs:
         (folder / path.name).write_bytes(path.read_bytes())
     good = photographs[0].read_bytes()
