@@ -28,14 +28,19 @@ def iou(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 
 def judge(
-    logits: torch.Tensor, quality: torch.Tensor, truth: torch.Tensor
+    logits: torch.Tensor, quality: torch.Tensor, truth: torch.Tensor, open_ones: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Score N answers of C masks each: only the best mask learns, the best rated one is shown.
+    """Score N answers of four masks each: the single mask, and three of which only the best one learns.
 
-    logits: (N, C, h, w). quality: (N, C), predicted IoU. truth: (N, 1, h, w). Gives the loss (N,), what is shown
-    (N, 1, h, w) and its IoU (N,).
+    logits: (N, 4, h, w), the single mask first. quality: (N, 4), predicted IoU. truth: (N, 1, h, w). open_ones: so many
+    of the first prompts may mean any of several things: all four masks learn and the best rated one is shown; of the
+    others only the single mask. Gives the loss (N,), what is shown (N, 1, h, w) and its IoU (N,).
     """
-    reached = iou(logits, truth)
-    loss = mask_loss(logits, truth).amin(dim=1) + (quality - reached).square().mean(dim=1)
+    reached, wrong = iou(logits, truth), mask_loss(logits, truth)
+    misjudged = (quality - reached).square()
+    loss = wrong[:, 0] + misjudged[:, 0]
+    three = wrong[:open_ones, 1:].amin(dim=1) + misjudged[:open_ones, 1:].mean(dim=1)
+    loss = torch.cat([(loss[:open_ones] + three) / 2, loss[open_ones:]])
     rows, best = torch.arange(len(logits)), quality.argmax(dim=1)
+    best[open_ones:] = 0
     return loss, logits[rows, best][:, None].detach(), reached[rows, best]

@@ -116,6 +116,7 @@ class Run:
         self.optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True)
         self.state = Checkpoint(folder, self.network, self.optimizer, recipe.ema)
         self.told: dict[str, float] = {}
+        self.early = EARLY_SHARE
 
     def _given(self) -> tuple[Any, ...]:
         """Give the parts that come from the proposer: trunk and head."""
@@ -152,7 +153,7 @@ class Run:
             return
         pixels = torch.from_numpy(np.stack([tile.pixels for tile in tiles])).permute(0, 3, 1, 2).float() / 255
         maps = self.network.image_encoder(pixels)
-        rounds = 1 if share < EARLY_SHARE else ROUNDS
+        rounds = 1 if share < self.early else ROUNDS
         loss = torch.stack([self._ask(maps[[row]], tile, rng, rounds) for row, tile in enumerate(tiles)]).mean()
         self.optimizer.zero_grad()
         loss.backward()
@@ -169,11 +170,8 @@ class Run:
         shown, losses = None, []
         for turn in range(int(rng.integers(1, rounds + 1))):
             logits, quality = self._decode(maps, asks, shown, tile.corner)
-            # a single click may mean any of three masks; whatever else is asked has one answer
-            split = single if turn == 0 else 0
-            several = judge(logits[:split, 1:], quality[:split, 1:], truth[:split])
-            one = judge(logits[split:, :1], quality[split:, :1], truth[split:])
-            loss, shown, reached = (torch.cat(parts) for parts in zip(several, one, strict=True))
+            split = single if turn == 0 else 0  # a single click may mean any of several things
+            loss, shown, reached = judge(logits, quality, truth, split)
             losses.append(loss.mean())
             names = ("click", "box") if turn == 0 else (f"{turn} corrected", f"{turn} corrected")
             self._tell(names[0], reached[:split])
@@ -227,6 +225,12 @@ class Run:
             part.load_state_dict({name: state[place + name] for name in part.state_dict()})
         self.state.restart()
 
+    def go_on(self, folder: Path) -> None:
+        """Take what a trained mini-sam has."""
+        self.network.load_state_dict(sam.load(folder)[0].state_dict())
+        self.early = 0
+        self.state.restart()
+
     def export(self, out: Path) -> None:
         """Write the averaged weights for serving."""
         network: Any = ARCHITECTURE.build()
@@ -239,13 +243,17 @@ def main(
     trunk: Annotated[Path, typer.Option(help="Folder of the trained proposer to build on.")],
     photos: Annotated[Path | None, typer.Option(help="COCO-format folder of photos for backgrounds.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("runs/sam"),
+    start: Annotated[Path | None, typer.Option(help="Folder of a trained mini-sam to go on from.")] = None,
+    first: Annotated[int, typer.Option(help="Seed of the first tile; another for every leg.")] = Recipe.first,
+    lr: Annotated[float, typer.Option(help="Learning rate; less when going on.")] = Recipe.lr,
     minutes: float = 90,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
 ) -> None:
     """Train mini-sam and write it."""
     cv2.setNumThreads(1)
-    run = Run(runs, Recipe(minutes=minutes), load_photos(photos, held_out=False), load_glyphs())
-    run.start_from(trunk)
+    recipe = Recipe(minutes=minutes, first=first, lr=lr, trunk_lr=lr * Recipe.trunk_lr / Recipe.lr)
+    run = Run(runs, recipe, load_photos(photos, held_out=False), load_glyphs())
+    run.go_on(start) if start else run.start_from(trunk)
     if resume:
         run.state.resume()
     run.train()

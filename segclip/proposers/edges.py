@@ -6,14 +6,17 @@ windows are solved at a smaller size, as in He and Sun, "Fast Guided Filter", 20
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 import cv2
 import numpy as np
 
 from ..types import Array, Image, Masks
 from .logits import Sampler
+
+_SURE = 14.0  # a share of 1e-6; products of smaller ones become denormal numbers, which take many times as long
 
 
 @dataclass(frozen=True)
@@ -67,40 +70,42 @@ def fit(logits: Array, pixels: Array, step: int, options: EdgeOptions) -> Array:
     """
     height, width = logits.shape
     small = (max(1, width // step), max(1, height // step))
-    guide = pixels.astype(np.float32) / 255
-    share = 1 / (1 + np.exp(-options.sharpness * logits.clip(-30, 30)))
+    guide = [plane.astype(np.float32) / 255 for plane in cv2.split(pixels)]
+    share = 1 / (1 + np.exp((-options.sharpness * logits).clip(-_SURE, _SURE)))
     if step > 1:
-        coarse = [cv2.resize(part, small, interpolation=cv2.INTER_AREA) for part in (guide, share)]
-        slope, base = _coefficients(coarse[0], coarse[1], options)
-        slope, base = (cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR) for part in (slope, base))
+        coarse = [cv2.resize(plane, small, interpolation=cv2.INTER_AREA) for plane in (*guide, share)]
+        found = _coefficients(coarse[:3], coarse[3], options)
+        *slope, base = (cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in found)
     else:
-        slope, base = _coefficients(guide, share, options)
-    fitted: Array = (slope * guide).sum(axis=2) + base > 0.5
+        *slope, base = _coefficients(guide, share, options)
+    fitted: Array = sum((a * b for a, b in zip(slope, guide, strict=True)), base) > 0.5
     return fitted
 
 
-def _coefficients(guide: Array, share: Array, options: EdgeOptions) -> tuple[Array, Array]:
-    """Solve share = slope . guide + base around each pixel, and average: float32 (h, w, 3), (h, w)."""
+def _coefficients(guide: Sequence[Array], share: Array, options: EdgeOptions) -> list[Array]:
+    """Solve share = slope . guide + base around each pixel, and average: four planes float32 (h, w), the base last.
+
+    Works plane by plane: each stays in the processor's cache.
+    """
     sides = (2 * options.radius + 1, 2 * options.radius + 1)
 
-    def mean(values: Array) -> Array:
-        averaged: Array = cv2.boxFilter(values, -1, sides, borderType=cv2.BORDER_REFLECT)
+    def mean(plane: Array) -> Array:
+        averaged: Array = cv2.boxFilter(plane, -1, sides, borderType=cv2.BORDER_REFLECT)
         return averaged
 
-    middle, height = mean(guide), mean(share)
-    along = mean(guide * share[..., None]) - middle * height[..., None]  # covariance with the mask
-    r, g, b = (guide[..., channel] for channel in range(3))
-    products = mean(np.dstack([r * r, r * g, r * b, g * g, g * b, b * b]))
-    x, y, z = (middle[..., channel] for channel in range(3))
-    moments = products - np.dstack([x * x, x * y, x * z, y * y, y * z, z * z])
-    rr, rg, rb, gg, gb, bb = (moments[..., entry] for entry in range(6))
-    rr, gg, bb = rr + options.smoothness, gg + options.smoothness, bb + options.smoothness
+    middle, height = [mean(plane) for plane in guide], mean(share)
+    p, q, s = (mean(plane * share) - at * height for plane, at in zip(guide, middle, strict=True))  # with the mask
+
+    def variance(i: int, j: int) -> Array:
+        between = mean(guide[i] * guide[j]) - middle[i] * middle[j]
+        return between + options.smoothness if i == j else between
+
+    rr, rg, rb, gg, gb, bb = (variance(i, j) for i, j in combinations_with_replacement(range(3), 2))
     # the inverse of the symmetric covariance, by its cofactors
     crr, crg, crb = gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg
     cgg, cgb, cbb = rr * bb - rb * rb, rb * rg - rr * gb, rr * gg - rg * rg
-    whole = rr * crr + rg * crg + rb * crb
-    p, q, s = (along[..., channel] for channel in range(3))
-    slope = np.dstack([crr * p + crg * q + crb * s, crg * p + cgg * q + cgb * s, crb * p + cgb * q + cbb * s])
-    slope /= np.maximum(whole, 1e-12)[..., None]
-    base = height - (slope * middle).sum(axis=2)
-    return mean(slope), mean(base)
+    whole = np.maximum(rr * crr + rg * crg + rb * crb, 1e-12)
+    rows = ((crr, crg, crb), (crg, cgg, cgb), (crb, cgb, cbb))
+    slope = [(a * p + b * q + c * s) / whole for a, b, c in rows]
+    base = height - sum(a * at for a, at in zip(slope, middle, strict=True))
+    return [mean(plane) for plane in (*slope, base)]

@@ -26,10 +26,10 @@ _EDGE = 20  # px: a mask that ends this near to its crop's edge, but not to the 
 class GridOptions:
     """Say how densely and how strictly everything is asked for; the defaults are those published for SAM.
 
-    points_per_side: clicks along each side. points_per_batch: clicks decoded at a time. min_quality: least predicted
-    IoU. min_stability: least IoU of the masks cut at plus and minus ``stability_offset``. nms: of two boxes overlapping
-    more than this the better stays. crop_layers: how often the image is looked at again in parts, layer i in 4 ** i
-    crops; their overlap is ``crop_overlap`` of the shorter side, halved with every layer, and layer i has
+    points_per_side: clicks along each side. points_per_batch: clicks decoded at a time, at most. min_quality: least
+    predicted IoU. min_stability: least IoU of the masks cut at plus and minus ``stability_offset``. nms: of two boxes
+    overlapping more than this the better stays. crop_layers: how often the image is looked at again in parts, layer i
+    in 4 ** i crops; their overlap is ``crop_overlap`` of the shorter side, halved with every layer, and layer i has
     points_per_side / crop_downscale ** i clicks along each side. crop_nms: ``nms`` between crops, where the smaller
     crop's box stays. min_area: holes and islands of fewer pixels go.
     """
@@ -150,8 +150,9 @@ def _of_crop(
     network: Network, features: Features, clicks: Array, crop: tuple[int, int, int, int], options: GridOptions
 ) -> _Found:
     parts = []
-    for start in range(0, len(clicks), options.points_per_batch):
-        chunk = clicks[start : start + options.points_per_batch]
+    together = network.together(options.points_per_batch)
+    for start in range(0, len(clicks), together):
+        chunk = clicks[start : start + together]
         points = network.framed(chunk, features.image.size)[:, None]
         labels = torch.ones(points.shape[:2], dtype=torch.int32, device=network.device)
         logits, quality = network.predict(features.maps, Clicks(points, labels), multimask=True)

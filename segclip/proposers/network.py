@@ -40,6 +40,9 @@ class Clicks:
     masks: torch.Tensor | None = None
 
 
+_CACHED = 8  # prompts whose decoding stays in a CPU's cache; 64 at a time take twice as long for each
+
+
 class Network(ABC):
     """Encode an image once, decode prompts in milliseconds."""
 
@@ -55,7 +58,9 @@ class Network(ABC):
 
     @abstractmethod
     def predict(self, maps: Any, clicks: Clicks, *, multimask: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decode B prompts: logits float32 (B, C, h, w) and predicted IoU float32 (B, C), C being 3 or 1."""
+        """Decode B prompts: logits float32 (B, C, h, w) and predicted IoU float32 (B, C), C being 1 or the several of a
+        network, 3 of SAM and 4 of mini-sam.
+        """
 
     @abstractmethod
     def scale(self, size: tuple[int, int]) -> tuple[float, float]:
@@ -64,6 +69,10 @@ class Network(ABC):
     @abstractmethod
     def axes(self, size: tuple[int, int]) -> tuple[Axis, Axis]:
         """Lay the decoder's logits over an image of ``size`` (H, W): rows, columns."""
+
+    def together(self, most: int) -> int:
+        """Give how many prompts to decode at a time: ``most``, but fewer on a CPU."""
+        return min(most, _CACHED) if self.device.type == "cpu" else most
 
     def framed(self, coordinates: Array, size: tuple[int, int]) -> torch.Tensor:
         """Bring coordinates (..., 2) of an image of ``size`` to the network's frame, float32."""

@@ -21,9 +21,9 @@ from .network import Clicks, Features, Network
 class SAMOptions:
     """Say how a promptable network answers.
 
-    multimask: three masks for each ``Points`` (whole, part, subpart) or one; None gives three for a single click, which
-    may mean any of them, and one where more is known. boxes_per_batch: boxes decoded at a time. grid: how "everything"
-    is asked for. edges: fit the masks of points and boxes to the edges in the picture, which SAM does not.
+    multimask: several masks for each ``Points`` (whole, part, subpart) or one; None gives several for a click alone,
+    which may mean any of them, and one where more is known. boxes_per_batch: boxes decoded at a time, at most. grid:
+    how "everything" is asked for. edges: fit the masks of points and boxes to the picture's edges, as SAM does not.
     """
 
     multimask: bool | None = None
@@ -67,7 +67,7 @@ class Promptable(Network):
 
     def _boxes(self, features: Features, prompt: Boxes) -> Proposals:
         corners = self.framed(prompt.xyxy.reshape(-1, 2, 2), features.image.size).flatten(1)
-        chunks = corners.split(self.options.boxes_per_batch)
+        chunks = corners.split(self.together(self.options.boxes_per_batch))
         parts = [self._decoded(features, Clicks(boxes=chunk), multimask=False) for chunk in chunks]
         masks = Masks(
             np.concatenate([part.masks.boxes for part in parts]),
