@@ -1,9 +1,10 @@
 """Time the batch export against a plain loop over ultralytics' FastSAM text prompt: two texts, one run.
 
 Both sides have the same photos, FastSAM-s and ViT-B-32 (random weights), write a PNG of each answer, and take turns;
-the median counts. ultralytics runs as it ships, and once more with as many threads as segclip. The second table times two
-workers against one with the mini models, which are small enough to be bound by Python. Exits 1 unless the export does at least
-3 times as many pictures a minute as ultralytics as it ships, and two workers at least 1.6 times as many as one.
+the median counts. ultralytics runs as it ships, and once more with as many threads as segclip. The second table times
+two workers against one with the mini models, which are small enough to be bound by Python. Exits 1 unless the export
+does at least 3 times as many pictures a minute as ultralytics as it ships, and two workers at least 1.6 times as many
+as one.
 
 Run: python -m benchmarks.export
 """
