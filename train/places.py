@@ -23,6 +23,7 @@ import typer
 from segclip.datasets import Sample, read_folder
 from segclip.loading import load
 from segclip.pipeline import Segmenter
+from segclip.positions import parse
 
 from .photos import load_photos
 from .report import store
@@ -48,7 +49,7 @@ def questions(sample: Sample) -> Iterator[tuple[str, int]]:
             ("smallest", -np.log(areas), np.log(LARGER)),
         ):  # fmt: skip
             first, second = np.sort(values)[::-1][:2]
-            if first - second >= apart:
+            if first - second >= apart and parse(f"{word} {name}"):  # "left foot" is a thing
                 yield f"{word} {name}", rows[int(values.argmax())]
 
 

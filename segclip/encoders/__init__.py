@@ -23,7 +23,7 @@ class Serving:
     text competes with. threshold: the probability a region must reach. calibrated: whether that threshold was measured
     on this checkpoint; the defaults, meant for CLIPs trained on photographs, were not. quality_weight: how much the
     proposer's quality counts, see ``selection.weigh``; 0 is not at all. likeness: the cosine two regions of one kind
-    reach.
+    reach, measured where the threshold was.
     """
 
     policy: CropPolicy = POLICIES["default"]
