@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .batch import Answers as Answers
     from .batch import Ask as Ask
     from .batch import ExportOptions as ExportOptions
+    from .batch import Progress as Progress
     from .batch import Running as Running
     from .batch import Summary as Summary
     from .batch import export as export
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from .errors import WeightsMissing as WeightsMissing
     from .exporters import save as save
     from .exporters import to_record as to_record
+    from .formats import PER_IMAGE as PER_IMAGE
+    from .formats import PER_RUN as PER_RUN
+    from .images import load_image as load_image
     from .loading import PRESETS as PRESETS
     from .loading import LoadOptions as LoadOptions
     from .loading import load as load
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from .search import make_index as make_index
     from .selection import Selection as Selection
     from .types import Boxes as Boxes
+    from .types import Encoded as Encoded
     from .types import Everything as Everything
     from .types import Image as Image
     from .types import Masks as Masks
@@ -58,7 +63,7 @@ if TYPE_CHECKING:
     from .zeroshot import classify as classify
 
 _HOMES = {
-    "batch": ("Answers", "Ask", "ExportOptions", "Running", "Summary", "export"),
+    "batch": ("Answers", "Ask", "ExportOptions", "Progress", "Running", "Summary", "export"),
     "crops": ("CropPolicy", "POLICIES", "View"),
     "drawing": ("contact_sheet", "overlay"),
     "errors": (
@@ -71,11 +76,13 @@ _HOMES = {
         "WeightsMissing",
     ),
     "exporters": ("save", "to_record"),
+    "formats": ("PER_IMAGE", "PER_RUN"),
+    "images": ("load_image",),
     "loading": ("LoadOptions", "PRESETS", "load"),
     "pipeline": ("Segmenter",),
     "search": ("Filter", "Index", "IndexOptions", "Match", "Query", "find_matches", "make_index"),
     "selection": ("Selection",),
-    "types": ("Boxes", "Everything", "Image", "Masks", "Points", "Proposals", "Regions", "Result", "Scores"),
+    "types": ("Boxes", "Encoded", "Everything", "Image", "Masks", "Points", "Proposals", "Regions", "Result", "Scores"),
     "zeroshot": ("Classifier", "Guess", "Labels", "classify"),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}

@@ -1,0 +1,42 @@
+"""Lay out the whole site: its pages, their looks, the menu."""
+
+from __future__ import annotations
+
+import PIL.Image
+import PIL.ImageDraw
+import streamlit as st
+
+import segclip
+
+from . import session
+from .views import segment
+
+_LOOKS = """
+<style>
+[data-testid="stMainBlockContainer"] { padding: 4.2rem 1.4rem 2rem; max-width: 1280px; }
+@media (max-width: 700px) { [data-testid="stMainBlockContainer"] { padding: 4rem .8rem 1rem; } }
+</style>
+"""
+
+
+def show() -> None:
+    """Show the page the address names."""
+    shared, _ = session.current()
+    about = (
+        f"segclip {segclip.__version__}: name something, get it cut out of the picture. Nothing leaves this machine."
+    )
+    if shared.settings.source:
+        about += f"\n\n[Source]({shared.settings.source})"
+    st.set_page_config("segclip", _icon(), layout="wide", menu_items={"About": about})
+    st.html(_LOOKS)
+    pages = [st.Page(segment.show, title="Segment", icon=":material/ads_click:", default=True)]
+    st.navigation(pages, position="top").run()
+
+
+def _icon() -> PIL.Image.Image:
+    """Draw the icon of the browser's tab: a mask in its box. One of a name would be fetched from elsewhere."""
+    icon = PIL.Image.new("RGBA", (64, 64))
+    pen = PIL.ImageDraw.Draw(icon)
+    pen.rounded_rectangle((3, 3, 60, 60), 14, outline="#d6336c", width=6)
+    pen.ellipse((17, 17, 46, 46), "#d6336c")
+    return icon
