@@ -9,7 +9,7 @@ import streamlit as st
 import segclip
 
 from . import session
-from .views import segment
+from .views import classify, export, models, search, segment
 
 _LOOKS = """
 <style>
@@ -29,8 +29,17 @@ def show() -> None:
         about += f"\n\n[Source]({shared.settings.source})"
     st.set_page_config("segclip", _icon(), layout="wide", menu_items={"About": about})
     st.html(_LOOKS)
-    pages = [st.Page(segment.show, title="Segment", icon=":material/ads_click:", default=True)]
-    st.navigation(pages, position="top").run()
+    pages = [
+        st.Page(segment.show, title="Segment", default=True),
+        st.Page(export.show, title="Export", url_path="export"),
+        st.Page(classify.show, title="Classify", url_path="classify"),
+        st.Page(search.show, title="Search", url_path="search"),
+        st.Page(models.show, title="Models", url_path="models"),
+    ]
+    page = st.navigation(pages, position="top")
+    if st.session_state.pop("goto", ""):
+        st.switch_page(pages[0])
+    page.run()
 
 
 def _icon() -> PIL.Image.Image:

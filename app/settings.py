@@ -16,7 +16,8 @@ class Settings:
 
     words, clicks: presets that answer texts and places. upload_mb, max_pixels: of one picture. works: how many people's
     pictures are kept; the one longest unused goes first. photos: the folder the Search page may index and show.
-    indexes: where indexes lie. source: address of the source code of what is running, for the link in the menu.
+    indexes: where indexes lie. source: address of the source code of what is running. alone: only this machine is
+    served, so who is there may also fetch weights, load files and index.
     """
 
     words: str = "mini"
@@ -27,10 +28,11 @@ class Settings:
     photos: Path = SAMPLES
     indexes: Path = Path(os.environ.get("SEGCLIP_HOME") or "~/.cache/segclip").expanduser() / "app"
     source: str = ""
+    alone: bool = True
 
     @classmethod
     def from_environment(cls) -> Settings:
-        """Read SEGCLIP_APP_WORDS, _CLICKS, _UPLOAD_MB, _MAX_PIXELS, _WORKS, _PHOTOS and _SOURCE."""
+        """Read SEGCLIP_APP_WORDS, _CLICKS, _UPLOAD_MB, _MAX_PIXELS, _WORKS, _PHOTOS, _SOURCE and _ALONE."""
 
         def told(name: str, default: str) -> str:
             return os.environ.get(f"SEGCLIP_APP_{name}") or default
@@ -43,4 +45,5 @@ class Settings:
             int(told("WORKS", str(cls.works))),
             Path(told("PHOTOS", str(SAMPLES))),
             source=told("SOURCE", cls.source),
+            alone=told("ALONE", "1") == "1",
         )

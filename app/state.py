@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from threading import Lock, RLock
+from threading import Lock, RLock, Thread
 
 import segclip
 
+from .batches import Batch
+from .indexing import Indexing
 from .models import Models
 from .settings import SAMPLES, Settings
 
@@ -69,6 +71,7 @@ class Work:
     picture: str = field(default_factory=lambda: secrets.token_hex(8))  # names the picture in messages to the browser
     former: dict[tuple[Point, ...], segclip.Result] = field(default_factory=dict)  # answers to be refined, by points
     history: list[Question] = field(default_factory=list)
+    batch: Batch | None = None
     lock: RLock = field(default_factory=RLock)  # two tabs of one person
 
     @property
@@ -82,6 +85,13 @@ class Work:
             self.known, self.picture = known, secrets.token_hex(8)
             self.question = replace(self._cleared(), texts=texts or self.question.texts)
             self._forget()
+
+    def take_batch(self, batch: Batch | None) -> None:
+        """Put a batch in the place of the former one, whose files go."""
+        with self.lock:
+            former, self.batch = self.batch, batch
+        if former is not None:
+            Thread(target=former.remove, daemon=True).start()
 
     def use(self, *, words: str | None = None, clicks: str | None = None) -> None:
         """Let other models answer."""
@@ -156,6 +166,8 @@ class Studio:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.models = Models()
+        self.indexing = Indexing()
+        self.fetching: dict[str, str] = {}  # weights on their way, by name: "", or why they didn't come
         self._works: OrderedDict[str, Work] = OrderedDict()
         self._samples: dict[str, Known] = {}
         self._index: segclip.Index | None = None
@@ -171,7 +183,7 @@ class Studio:
         with self._lock:
             self._works[key] = work
             while len(self._works) > self.settings.works:
-                self._works.popitem(last=False)
+                self._works.popitem(last=False)[1].take_batch(None)
         return key, work
 
     def find(self, key: str) -> Work | None:

@@ -57,10 +57,14 @@ if TYPE_CHECKING:
     from .types import Regions as Regions
     from .types import Result as Result
     from .types import Scores as Scores
+    from .weights import get_weights as get_weights
+    from .weights import list_weights as list_weights
     from .zeroshot import Classifier as Classifier
     from .zeroshot import Guess as Guess
     from .zeroshot import Labels as Labels
     from .zeroshot import classify as classify
+    from .zeroshot import make_classifier as make_classifier
+    from .zeroshot import read_labels as read_labels
 
 _HOMES = {
     "batch": ("Answers", "Ask", "ExportOptions", "Progress", "Running", "Summary", "export"),
@@ -83,7 +87,8 @@ _HOMES = {
     "search": ("Filter", "Index", "IndexOptions", "Match", "Query", "find_matches", "make_index"),
     "selection": ("Selection",),
     "types": ("Boxes", "Encoded", "Everything", "Image", "Masks", "Points", "Proposals", "Regions", "Result", "Scores"),
-    "zeroshot": ("Classifier", "Guess", "Labels", "classify"),
+    "weights": ("get_weights", "list_weights"),
+    "zeroshot": ("Classifier", "Guess", "Labels", "classify", "make_classifier", "read_labels"),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_MODULES)

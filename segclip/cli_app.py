@@ -45,6 +45,7 @@ class Serving:
             "SEGCLIP_APP_PHOTOS": str(self.photos.absolute()) if self.photos else "",
             "SEGCLIP_APP_UPLOAD_MB": str(self.upload_mb),
             "SEGCLIP_APP_SOURCE": self.source or "",
+            "SEGCLIP_APP_ALONE": "1" if self.host in ("127.0.0.1", "localhost", "::1") else "0",
         }
         return told | ({"SEGCLIP_OFFLINE": "1", "HF_HUB_OFFLINE": "1"} if self.offline else {})
 

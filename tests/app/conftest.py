@@ -10,8 +10,10 @@ import segclip
 from app import state
 from app.settings import Settings
 from app.state import Known, Question, Studio, Work
+from app.views.segment import SAMPLES
 from segclip.types import Image
 from tests import batch_script
+from tests.fakes import paint
 
 
 @pytest.fixture
@@ -32,7 +34,10 @@ def shared_studio(monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
     """Let the pages of this process work with fakes."""
     monkeypatch.setattr(segclip, "load", batch_script.fake_load)
     state.studio.cache_clear()
-    yield state.studio()
+    studio = state.studio()
+    for name in SAMPLES:
+        studio._samples[name] = Known(Image(paint(("red", (10, 10, 50, 50))).pixels, f"{name}.png"))
+    yield studio
     state.studio.cache_clear()
 
 
