@@ -57,7 +57,8 @@ def _bar(shared: Studio, work: Work) -> None:
         on_change=_on_words,
         placeholder="a tomato",
     )
-    with picture.popover("Picture", icon=":material/image:", width="stretch"):
+    name = f"picture-{work.picture}"  # another picture, another popover: it closes once one was chosen
+    with picture.popover("Picture", icon=":material/image:", width="stretch", key=name):
         _picture(shared, work)
     with masks.popover("Masks", icon=":material/download:", width="stretch"):
         parts.download(shared, work, key="segment")

@@ -139,7 +139,6 @@ class Studio:
         """Choose a file of one's own."""
         self.page.get_by_role("button", name="Picture").click()
         self.page.locator("input[type=file]").first.set_input_files(path)
-        self.page.keyboard.press("Escape")
 
     def open(self, path: Path) -> None:
         """Upload a picture, and wait for its answer."""
