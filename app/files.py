@@ -37,6 +37,16 @@ def zip_files(paths: Sequence[Path], folder: Path) -> bytes:
     return file.getvalue()
 
 
+def source() -> bytes:
+    """Pack the source of what is running: the library and these pages."""
+    here, library = Path(__file__).parent, Path(segclip.__file__).parent
+    root = here.parent
+    named = [root / name for name in ("LICENSE", "NOTICE", "README.md", "pyproject.toml", "requirements.txt")]
+    kinds = {".py", ".js", ".css", ".html", ".toml"}
+    found = [path for folder in (library, here) for path in sorted(folder.rglob("*")) if path.suffix in kinds]
+    return zip_files([path for path in (*named, *found) if path.is_file()], root)
+
+
 def unpack(data: bytes, folder: Path) -> int:
     """Unpack the pictures of a zip into ``folder``, within the limits: how many. Raises BadImage."""
     count, left = 0, MOST_BYTES

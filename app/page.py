@@ -8,7 +8,8 @@ import streamlit as st
 
 import segclip
 
-from . import session
+from . import files, session
+from .state import Studio
 from .views import classify, export, models, search, segment
 
 _LOOKS = """
@@ -40,6 +41,19 @@ def show() -> None:
     if st.session_state.pop("goto", ""):
         st.switch_page(pages[0])
     page.run()
+    _footer(shared)
+
+
+def _footer(shared: Studio) -> None:
+    """Offer the source of what is running, as the AGPL of FastSAM asks of a server."""
+    said, source = st.columns([6, 1], vertical_alignment="center")
+    said.caption("Everything stays on the machine this page comes from.")
+    if shared.settings.source:
+        source.link_button("Source", shared.settings.source, type="tertiary", width="stretch")
+    else:
+        source.download_button(
+            "Source", files.source, "segclip-source.zip", type="tertiary", on_click="ignore", width="stretch"
+        )
 
 
 def _icon() -> PIL.Image.Image:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, expect
 
 ROOT = Path(__file__).parent.parent.parent
 CHROMIUM = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
@@ -131,6 +131,7 @@ class Studio:
     def say(self, text: str, headline: str) -> None:
         """Type a text, and wait for what it finds."""
         field = self.page.get_by_label("What to cut out")
+        expect(field).to_have_count(1)  # that of the former picture goes when the page is done
         field.fill(text)
         field.press("Enter")
         self.page.locator(".headline", has_text=headline).wait_for()

@@ -82,7 +82,7 @@ def test_classify_ranks_labels_and_names_things() -> None:
     page = show("classify")
     page.text_area[0].set_value("a red box, a green box").run()
     assert not page.exception
-    assert "a red box" in page.get("progress")[0].proto.text  # type: ignore[attr-defined]
+    assert "a red box" in page.get("progress")[0].proto.text
     page.text_area[0].set_value(" , ").run()
     assert "no labels were given" in page.error[0].value
 

@@ -96,3 +96,8 @@ def test_a_bomb_a_damaged_and_an_empty_zip_are_told(tmp_path: Path, monkeypatch:
         files.unpack(b"PK no zip", tmp_path)
     with pytest.raises(segclip.BadImage, match="no pictures"):
         files.unpack(zipped({"read.me": b"?"}), tmp_path)
+
+
+def test_the_source_is_offered_whole() -> None:
+    names = zipfile.ZipFile(io.BytesIO(files.source())).namelist()
+    assert {"LICENSE", "segclip/pipeline.py", "app/canvas/canvas.js", "app/page.py"} <= set(names)
