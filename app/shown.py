@@ -60,7 +60,7 @@ def rows_of(answer: Answer) -> list[dict[str, Any]]:
     columns = zip(result.texts, result.probability, result.similarity, result.quality, strict=True)
     return [
         {
-            "text": text,
+            "text": f"mask {row + 1}" if answer.question.by_place else text,
             "probability": _number(probability),
             "similarity": _number(similarity),
             "quality": _number(quality),

@@ -256,7 +256,6 @@ function makeStudio(root) {
 
   on(view, "contextmenu", (e) => e.preventDefault());
   on(view, "pointerdown", (e) => {
-    view.focus({ preventScroll: true });
     s.fingers.set(e.pointerId, place(e, false));
     view.setPointerCapture(e.pointerId);
     if (s.fingers.size === 2) { s.drag = null; s.pinch = spread(); return; }

@@ -27,9 +27,7 @@ KINDS = {
 
 def download(shared: Studio, work: Work, *, key: str) -> None:
     """Offer the masks of the work as files; they are made when asked for, of what is there then."""
-    formats = st.pills(
-        "Formats", list(KINDS), default=["png"], selection_mode="multi", key=f"formats-{key}", format_func=str
-    )
+    formats = st.pills("Formats", list(KINDS), default=["png"], selection_mode="multi", key=f"formats-{key}", wrap=True)
     st.caption("; ".join(f"{name}: {KINDS[name]}" for name in formats) or "Choose at least one.")
     if formats:
         single = len(formats) == 1 and formats[0] not in ("png", "cutout", "labelmap")

@@ -42,7 +42,7 @@ def _studio() -> None:
 
 
 def _bar(shared: Studio, work: Work) -> None:
-    wide, narrow, picture, masks = st.columns([5, 3, 1.6, 1.6], vertical_alignment="bottom")
+    wide, narrow, files = st.columns([5, 3, 3.2], vertical_alignment="bottom")
     wide.text_input(
         "What to cut out",
         ", ".join(work.question.texts),
@@ -58,10 +58,11 @@ def _bar(shared: Studio, work: Work) -> None:
         placeholder="a tomato",
     )
     name = f"picture-{work.picture}"  # another picture, another popover: it closes once one was chosen
-    with picture.popover("Picture", icon=":material/image:", width="stretch", key=name):
-        _picture(shared, work)
-    with masks.popover("Masks", icon=":material/download:", width="stretch"):
-        parts.download(shared, work, key="segment")
+    with files.container(horizontal=True):
+        with st.popover("Picture", icon=":material/image:", width="stretch", key=name):
+            _picture(shared, work)
+        with st.popover("Masks", icon=":material/download:", width="stretch"):
+            parts.download(shared, work, key="segment")
 
 
 def _picture(shared: Studio, work: Work) -> None:

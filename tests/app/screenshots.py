@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.app.browsing import CHROMIUM, FLAGS, Studio, serving
 
 WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
-COLOURS = 128  # enough for a page, and half the bytes
+COLOURS = 256  # enough for a page, and a third of the bytes
 
 
 def main(folder: Path) -> None:
