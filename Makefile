@@ -8,10 +8,13 @@ CALTECH ?= ../shared/caltech-101
 DEMO_IMAGE ?= samples/desk.png
 DEMO_TEXT ?= "red apple"
 
-.PHONY: demo test lint bench mini venv clean
+.PHONY: demo app test lint bench mini venv clean
 
 demo: $(VENV)/installed  ## segment a sample by text
 	$(BIN)/segclip segment $(DEMO_IMAGE) $(DEMO_TEXT)
+
+app: $(VENV)/installed  ## the same by hand, in a browser
+	$(BIN)/segclip app
 
 test: lint  ## lint, type-check, run every test
 	$(BIN)/python -m pytest -n auto --dist loadscope

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .batch import Answers as Answers
     from .batch import Ask as Ask
     from .batch import ExportOptions as ExportOptions
+    from .batch import Progress as Progress
     from .batch import Running as Running
     from .batch import Summary as Summary
     from .batch import export as export
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from .errors import WeightsMissing as WeightsMissing
     from .exporters import save as save
     from .exporters import to_record as to_record
+    from .formats import PER_IMAGE as PER_IMAGE
+    from .formats import PER_RUN as PER_RUN
+    from .images import load_image as load_image
     from .loading import PRESETS as PRESETS
     from .loading import LoadOptions as LoadOptions
     from .loading import load as load
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from .search import make_index as make_index
     from .selection import Selection as Selection
     from .types import Boxes as Boxes
+    from .types import Encoded as Encoded
     from .types import Everything as Everything
     from .types import Image as Image
     from .types import Masks as Masks
@@ -52,13 +57,17 @@ if TYPE_CHECKING:
     from .types import Regions as Regions
     from .types import Result as Result
     from .types import Scores as Scores
+    from .weights import get_weights as get_weights
+    from .weights import list_weights as list_weights
     from .zeroshot import Classifier as Classifier
     from .zeroshot import Guess as Guess
     from .zeroshot import Labels as Labels
     from .zeroshot import classify as classify
+    from .zeroshot import make_classifier as make_classifier
+    from .zeroshot import read_labels as read_labels
 
 _HOMES = {
-    "batch": ("Answers", "Ask", "ExportOptions", "Running", "Summary", "export"),
+    "batch": ("Answers", "Ask", "ExportOptions", "Progress", "Running", "Summary", "export"),
     "crops": ("CropPolicy", "POLICIES", "View"),
     "drawing": ("contact_sheet", "overlay"),
     "errors": (
@@ -71,12 +80,15 @@ _HOMES = {
         "WeightsMissing",
     ),
     "exporters": ("save", "to_record"),
+    "formats": ("PER_IMAGE", "PER_RUN"),
+    "images": ("load_image",),
     "loading": ("LoadOptions", "PRESETS", "load"),
     "pipeline": ("Segmenter",),
     "search": ("Filter", "Index", "IndexOptions", "Match", "Query", "find_matches", "make_index"),
     "selection": ("Selection",),
-    "types": ("Boxes", "Everything", "Image", "Masks", "Points", "Proposals", "Regions", "Result", "Scores"),
-    "zeroshot": ("Classifier", "Guess", "Labels", "classify"),
+    "types": ("Boxes", "Encoded", "Everything", "Image", "Masks", "Points", "Proposals", "Regions", "Result", "Scores"),
+    "weights": ("get_weights", "list_weights"),
+    "zeroshot": ("Classifier", "Guess", "Labels", "classify", "make_classifier", "read_labels"),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_MODULES)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from . import __version__, cli_classify, cli_evaluate, cli_export, cli_search, cli_weights
+from . import __version__, cli_app, cli_classify, cli_evaluate, cli_export, cli_search, cli_weights
+from .cli_app import Serving
 from .cli_classify import Sorting, Told
 from .cli_export import How, Task
 from .cli_options import Against, Asked, Choice, Models, Output, grouped
@@ -105,6 +106,13 @@ def search(wanted: Wanted, among: Among, shown: Shown) -> None:
     """Find pictures of an indexed folder by TEXT or --image, with --regions down to the segment."""
     _listen(shown.verbose)
     cli_search.search(wanted, among, shown)
+
+
+@app.command("app")
+@grouped
+def app_(serving: Serving) -> None:
+    """Open segclip in the browser; people on other machines see it only with --host."""
+    raise typer.Exit(cli_app.run(serving))
 
 
 def _answer(

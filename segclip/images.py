@@ -79,6 +79,9 @@ def load(source: Source, *, label: str | None = None, max_pixels: int = MAX_PIXE
     raise BadImage(f"cannot read a {type(source).__name__} as an image; give a path, bytes, PIL image or NumPy array")
 
 
+load_image = load  # its name among the public ones, where load is that of models
+
+
 def taken(path: Path) -> float | None:
     """Give when a photo was taken by its EXIF, in s since 1970 as if by a clock at UTC; None where it does not say."""
     try:

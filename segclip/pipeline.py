@@ -16,7 +16,7 @@ from .positions import Position, parse
 from .proposers import Proposer
 from .scoring import CropScorer, embed_texts, similarity
 from .selection import Selection, probabilities, select, weigh
-from .types import Array, Boxes, Everything, Points, Prompt, Regions, Result
+from .types import Array, Boxes, Encoded, Everything, Points, Prompt, Regions, Result
 
 _AS_PLAIN = 0.5  # of the best answer's quality: what else must be an object as well
 MAX_TEXT = 1000  # characters; encoders read fewer, and tell where they stop
@@ -32,9 +32,21 @@ class Segmenter:
     encoder: Encoder
     scorer: CropScorer
 
+    def encode(self, source: images.Source | Encoded, *, max_pixels: int = images.MAX_PIXELS) -> Encoded:
+        """Look at a picture once; whatever takes a picture takes the answer too, and then only decodes.
+
+        Raises BadImage, and BadPrompt for what another proposer encoded. max_pixels: the largest picture that is read.
+        """
+        if not isinstance(source, Encoded):
+            image = images.load(source, max_pixels=max_pixels)
+            return Encoded(image, self.proposer.encode(image), self.proposer)
+        if source.proposer is not self.proposer:
+            raise BadPrompt("the picture was encoded by another proposer; encode it with this segmenter")
+        return source
+
     def __call__(
         self,
-        source: images.Source,
+        source: images.Source | Encoded,
         texts: str | Sequence[str] | None = None,
         prompt: Prompt = Everything(),
         *,
@@ -51,32 +63,34 @@ class Segmenter:
         regions = self.regions(source, prompt)
         return self.rank(regions, texts, negatives=negatives, backgrounds=backgrounds, selection=selection)
 
-    def pick(self, source: images.Source, prompt: Prompt, *, max_pixels: int = images.MAX_PIXELS) -> Result:
+    def pick(self, source: images.Source | Encoded, prompt: Prompt, *, max_pixels: int = images.MAX_PIXELS) -> Result:
         """Cut out what points or boxes show, without words or an encoder: box by box, or a click's masks best first.
 
         Raises BadImage, and BadPrompt for neither points nor boxes.
         """
         if isinstance(prompt, Everything):
             raise BadPrompt("neither a text nor a place was given; say what to look for, or give points or boxes")
-        image = images.load(source, max_pixels=max_pixels)
-        proposals = self.proposer.decode(self.proposer.encode(image), prompt)
+        encoded = self.encode(source, max_pixels=max_pixels)
+        proposals = self.proposer.decode(encoded.features, prompt)
         names = [f"box {row + 1}" if isinstance(prompt, Boxes) else "point" for row in range(len(proposals))]
         kept = np.flatnonzero(proposals.masks.areas > 0)
-        regions = Regions(image, proposals[kept], np.zeros((len(kept), 0), np.float32))
+        regions = Regions(encoded.image, proposals[kept], np.zeros((len(kept), 0), np.float32))
         unknown = np.full(len(kept), np.nan, np.float32)
         asked = tuple(names) if isinstance(prompt, Boxes) else ("point",)
         return Result(regions, tuple(names[row] for row in kept), unknown, unknown, asked, 0.0)
 
     def regions(
-        self, source: images.Source, prompt: Prompt = Everything(), *, max_pixels: int = images.MAX_PIXELS
+        self, source: images.Source | Encoded, prompt: Prompt = Everything(), *, max_pixels: int = images.MAX_PIXELS
     ) -> Regions:
         """Find and embed the regions a spatial prompt asks for: the slow half, without any text.
 
         Raises BadImage. max_pixels: the largest picture that is read.
         """
-        image = images.load(source, max_pixels=max_pixels)
+        if not isinstance(source, Encoded):
+            source = images.load(source, max_pixels=max_pixels)
         start = perf_counter()
-        proposals = self.proposer.decode(self.proposer.encode(image), prompt)
+        encoded = self.encode(source)
+        image, proposals = encoded.image, self.proposer.decode(encoded.features, prompt)
         found = perf_counter()
         regions = Regions(image, proposals, self.scorer.embed_regions(image, proposals.masks, proposals.quality))
         log.info("%d regions: found in %.2f s, embedded in %.2f s", len(regions), found - start, perf_counter() - found)
@@ -119,7 +133,7 @@ class Segmenter:
 
     def like(
         self,
-        source: images.Source,
+        source: images.Source | Encoded,
         example: Points,
         prompt: Everything = Everything(),
         *,
@@ -130,8 +144,8 @@ class Segmenter:
         The cosine stands for the probability, ``serving.likeness`` for the threshold. Raises BadImage, and BadPrompt
         when nothing is at the example's place.
         """
-        image = images.load(source)
-        features = self.proposer.encode(image)
+        encoded = self.encode(source)
+        image, features = encoded.image, encoded.features
         shown = self.proposer.decode(features, example)
         seen = self.scorer.embed_regions(image, shown.masks[:1])
         if not seen.any():

@@ -8,7 +8,7 @@ which filters all its columns at once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from .prompts import Boxes, Everything, Points, Prompt
 __all__ = [
     "Array",
     "Boxes",
+    "Encoded",
     "Everything",
     "Image",
     "Masks",
@@ -51,6 +52,18 @@ class Image:
     def size(self) -> tuple[int, int]:
         """Give (H, W)."""
         return self.pixels.shape[0], self.pixels.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Hold an image a proposer has looked at, so that each further prompt costs a decode; see ``Segmenter.encode``.
+
+    features: the proposer's own, of any kind. proposer: the one that made them and can read them.
+    """
+
+    image: Image
+    features: Any
+    proposer: Any
 
 
 @dataclass(frozen=True, eq=False)

@@ -145,6 +145,9 @@ def table() -> list[Status]:
     return [_status(entry) for entry in manifest().values()]
 
 
+list_weights = table  # its name among the public ones
+
+
 def find(entry: Entry | str) -> Path | None:
     """Give the checked local path, None when it isn't there; never touches the network.
 
@@ -179,6 +182,9 @@ def get(name: str, *, progress: bool = True, trust: bool = False) -> Path:
             return found
         _accept(entry, fetch(Download(entry.url, entry.path, entry.bytes, entry.expected), progress=progress))
     return entry.path
+
+
+get_weights = get  # its name among the public ones
 
 
 def locate(spec: str, *, trust: bool = False) -> Path:

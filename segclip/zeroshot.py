@@ -187,6 +187,9 @@ def build(encoder: Encoder, labels: Labels, *, key: str | None = None) -> Classi
     return Classifier(encoder, labels, weights)
 
 
+make_classifier = build  # its name among the public ones
+
+
 def _embed(encoder: Encoder, labels: Labels, sentences: Sequence[str]) -> Array:
     """Embed the labels: float32 (T, D), unit rows."""
     if not labels.verbatim:

@@ -29,7 +29,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("loading", "pipeline", "zeroshot", "exporters", "datasets"), 4),
     **dict.fromkeys(("accuracy", "batch", "clicks", "evaluate", "recall", "retrieval", "search"), 5),
     **dict.fromkeys(
-        ("cli", "cli_classify", "cli_evaluate", "cli_export", "cli_options", "cli_search", "cli_weights"), 6
+        ("cli", "cli_app", "cli_classify", "cli_evaluate", "cli_export", "cli_options", "cli_search", "cli_weights"), 6
     ),
     **dict.fromkeys(("__main__", "__init__"), 6),
 }
@@ -65,16 +65,28 @@ HOMES: dict[str, set[str]] = {
     "filelock": {"batch", "downloads"},
     "pycocotools": {"exporters", "datasets", "recall", "train"},
     "rich": {"cli", "cli_export", "cli_weights", "downloads"},
-    "typer": {"cli", "cli_classify", "cli_evaluate", "cli_export", "cli_options", "cli_search", "cli_weights", "train"},
+    "typer": {
+        "cli",
+        "cli_app",
+        "cli_classify",
+        "cli_evaluate",
+        "cli_export",
+        "cli_options",
+        "cli_search",
+        "cli_weights",
+        "train",
+    },
     "emoji": {"train"},
     "lancedb": {"search"},
     "ray": {"batch"},
     "pyarrow": {"batch", "search"},
+    **{name: {"app"} for name in ("anyio", "fastapi", "pydantic", "starlette")},
     "streamlit": {"app"},
 }
 HEAVY = {"torch", "torchvision", "ultralytics", "open_clip", "timm", "cv2", "PIL", "pycocotools", "streamlit", "typer"}
 CATCH_ALL = {"work.py", "runners.py"}  # of batch: where one picture's failure ends, and where a process tells its own
 MANY_OPTIONS = {
+    "cli_app.py",
     "cli_classify.py",
     "cli_export.py",
     "cli_options.py",

@@ -1,0 +1,57 @@
+"""Load each model once for everybody, and let one caller at a time use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Lock
+
+import segclip
+
+
+@dataclass(eq=False)
+class Loaded:
+    """Hold a segmenter with its two queues: pictures wait for pictures, texts for texts, never one for the other."""
+
+    segmenter: segclip.Segmenter
+    looking: Lock = field(default_factory=Lock)
+    reading: Lock = field(default_factory=Lock)
+
+
+@dataclass(eq=False)
+class Models:
+    """Keep what is loaded, by preset or by "PROPOSER + ENCODER"."""
+
+    _loaded: dict[str, Loaded] = field(default_factory=dict)
+    _loading: Lock = field(default_factory=Lock)
+
+    def load(self, name: str) -> Loaded:
+        """Give a model, loaded by the first who asks. Raises UnknownName, WeightsMissing and the like."""
+        found = self._loaded.get(name)
+        if found is None:
+            with self._loading:
+                if name not in self._loaded:
+                    proposer, _, encoder = name.partition(" + ")
+                    self._loaded[name] = Loaded(segclip.load(proposer, encoder or None))
+                found = self._loaded[name]
+        return found
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name what is loaded."""
+        return tuple(self._loaded)
+
+    @contextmanager
+    def look(self, name: str) -> Iterator[segclip.Segmenter]:
+        """Wait for one's turn to show pictures to a model."""
+        loaded = self.load(name)
+        with loaded.looking:
+            yield loaded.segmenter
+
+    @contextmanager
+    def read(self, name: str) -> Iterator[segclip.Segmenter]:
+        """Wait for one's turn to show texts to a model."""
+        loaded = self.load(name)
+        with loaded.reading:
+            yield loaded.segmenter

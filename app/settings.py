@@ -1,0 +1,49 @@
+"""Read how the server was started: ``segclip app`` hands its options on as environment variables."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = _ROOT / "segclip_samples" if (_ROOT / "segclip_samples").is_dir() else _ROOT / "samples"  # in a wheel, or not
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Say which models answer, and how much one person may ask of the server.
+
+    words, clicks: presets that answer texts and places. upload_mb, max_pixels: of one picture. works: how many people's
+    pictures are kept; the one longest unused goes first. photos: the folder the Search page may index and show.
+    indexes: where indexes lie. source: address of the source code of what is running. alone: only this machine is
+    served, so who is there may also fetch weights, load files and index.
+    """
+
+    words: str = "mini"
+    clicks: str = "mini-sam"
+    upload_mb: int = 20
+    max_pixels: int = 50_000_000
+    works: int = 16
+    photos: Path = SAMPLES
+    indexes: Path = Path(os.environ.get("SEGCLIP_HOME") or "~/.cache/segclip").expanduser() / "app"
+    source: str = ""
+    alone: bool = True
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """Read SEGCLIP_APP_WORDS, _CLICKS, _UPLOAD_MB, _MAX_PIXELS, _WORKS, _PHOTOS, _SOURCE and _ALONE."""
+
+        def told(name: str, default: str) -> str:
+            return os.environ.get(f"SEGCLIP_APP_{name}") or default
+
+        return cls(
+            told("WORDS", cls.words),
+            told("CLICKS", cls.clicks),
+            int(told("UPLOAD_MB", str(cls.upload_mb))),
+            int(told("MAX_PIXELS", str(cls.max_pixels))),
+            int(told("WORKS", str(cls.works))),
+            Path(told("PHOTOS", str(SAMPLES))),
+            source=told("SOURCE", cls.source),
+            alone=told("ALONE", "1") == "1",
+        )

@@ -1,0 +1,121 @@
+"""Turn pictures and answers into what the browser draws: small, at the size it is looked at."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+import segclip
+
+from .answers import Answer
+
+PICTURE_SIDE = 1600  # px, of the longer side: what is sent of a picture, once
+MAP_SIDE = 1024  # px: what is sent of the masks, at every answer
+SMALL = 300_000  # pixels: pictures up to here go without loss
+
+
+def picture_url(image: segclip.Image) -> str:
+    """Give a picture, shrunk, as a data address."""
+    picture = PIL.Image.fromarray(image.pixels)
+    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    file = io.BytesIO()
+    if picture.width * picture.height <= SMALL:
+        picture.save(file, "PNG", compress_level=1)
+        return _address(file, "png")
+    picture.save(file, "JPEG", quality=88)
+    return _address(file, "jpeg")
+
+
+def map_url(masks: segclip.Masks) -> str:
+    """Give a grey PNG as a data address: 0 for nothing, r + 1 for row r; where masks overlap the better row shows."""
+    file = io.BytesIO()
+    PIL.Image.fromarray(label_map(masks, MAP_SIDE)).save(file, "PNG", compress_level=1)
+    return _address(file, "png")
+
+
+def label_map(masks: segclip.Masks, side: int) -> np.ndarray:
+    """Number each pixel by its mask at a longer side of at most ``side``: uint8 (h, w)."""
+    height, width = masks.size
+    scale = min(1.0, side / max(height, width))
+    ys = _centres(height, max(1, round(height * scale)))
+    xs = _centres(width, max(1, round(width * scale)))
+    labels = np.zeros((len(ys), len(xs)), np.uint8)
+    for row in range(len(masks) - 1, -1, -1):
+        x1, y1, x2, y2 = masks.boxes[row].tolist()
+        top, bottom = np.searchsorted(ys, (y1, y2))
+        left, right = np.searchsorted(xs, (x1, x2))
+        if top < bottom and left < right:
+            seen = masks.bitmaps[row][np.ix_(ys[top:bottom] - y1, xs[left:right] - x1)]
+            labels[top:bottom, left:right][seen] = row + 1
+    return labels
+
+
+def rows_of(answer: Answer) -> list[dict[str, Any]]:
+    """Describe the candidates for the strip."""
+    result = answer.candidates
+    columns = zip(result.texts, result.probability, result.similarity, result.quality, strict=True)
+    return [
+        {
+            "text": f"mask {row + 1}" if answer.question.by_place else text,
+            "probability": _number(probability),
+            "similarity": _number(similarity),
+            "quality": _number(quality),
+            "box": result.masks.boxes[row].tolist(),
+            "area": int(result.masks.areas[row]),
+            "taken": row in answer.taken,
+            "miss": row >= answer.hits,
+        }
+        for row, (text, probability, similarity, quality) in enumerate(columns)
+    ]
+
+
+def headline(answer: Answer) -> str:
+    """Say in a sentence what was found, for everyone, and for who cannot see the picture."""
+    question, count = answer.question, answer.hits
+    if question.by_place:
+        if not count or not answer.chosen.masks.areas.any():
+            return "Nothing at this place"
+        return (
+            f"The object at the click{'s' * (len(question.points) > 1)}" if question.points else "The object in the box"
+        )
+    if question.everything:
+        return f"{count} objects"
+    if not question.texts:
+        return "Type what to look for, or click on it"
+    if not count:
+        return "Nothing here matches " + _listed(answer.unanswered)
+    missing = answer.unanswered
+    return f"{count} found" + (f"; nothing matches {_listed(missing)}" if missing else "")
+
+
+def notes(answer: Answer) -> list[str]:
+    """Say why: words of place that chose, how far the nearest miss stayed behind."""
+    result = answer.candidates
+    if answer.question.by_place or answer.question.everything:
+        return []
+    told = [f"“{text}”: {why}" for text, why in zip(result.asked, result.reasons, strict=False) if why]
+    for text, near in zip(result.asked, result.nearest, strict=False):
+        if text in answer.unanswered:
+            told.append(f"“{text}”: the best region reaches {near:.2f}, {result.threshold:.2f} is asked for")
+    return told
+
+
+def _listed(texts: tuple[str, ...]) -> str:
+    return ", ".join(f"“{text}”" for text in texts)
+
+
+def _centres(length: int, count: int) -> np.ndarray:
+    """Give the pixel at the middle of each of ``count`` equal steps."""
+    return ((np.arange(count) + 0.5) * length / count).astype(np.int64)
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else round(float(value), 4)
+
+
+def _address(file: io.BytesIO, kind: str) -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(file.getvalue()).decode()

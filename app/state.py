@@ -1,0 +1,229 @@
+"""What one person is working on, apart from everybody else's, and what each click or text makes of it."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from threading import Lock, RLock, Thread
+
+import segclip
+
+from .batches import Batch
+from .indexing import Indexing
+from .models import Models
+from .settings import SAMPLES, Settings
+
+LONGEST_HISTORY = 100
+
+Point = tuple[float, float, int]  # x, y in pixels of the picture, 1 for the object and 0 for what it is not
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Hold what is asked of a picture: by place if points or a box are there, of everything, or by words.
+
+    taken: rows of the answer that were chosen; none chosen is all of them. threshold: None for the encoder's own.
+    """
+
+    texts: tuple[str, ...] = ()
+    negatives: tuple[str, ...] = ()
+    points: tuple[Point, ...] = ()
+    box: Box | None = None
+    everything: bool = False
+    taken: frozenset[int] = frozenset()
+    threshold: float | None = None
+    top_k: int | None = None
+
+    @property
+    def by_place(self) -> bool:
+        """Tell whether a place was pointed at; negative points alone only leave out what lies there."""
+        return self.box is not None or any(label for _, _, label in self.points)
+
+    @property
+    def asks(self) -> tuple[object, ...]:
+        """Give what the answer depends on."""
+        return replace(self, taken=frozenset()), self.by_place
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Hold a picture with what was found out about it, by the preset that did; of a sample everybody shares one."""
+
+    image: segclip.Image
+    encoded: dict[str, segclip.Encoded] = field(default_factory=dict)
+    regions: dict[str, segclip.Regions] = field(default_factory=dict)
+    preparing: set[str] = field(default_factory=set)
+
+
+@dataclass(eq=False)
+class Work:
+    """Hold one person's picture, what is asked of it, and what was found out so far."""
+
+    known: Known
+    question: Question = Question()
+    words: str = "mini"
+    clicks: str = "mini-sam"
+    picture: str = field(default_factory=lambda: secrets.token_hex(8))  # names the picture in messages to the browser
+    former: dict[tuple[Point, ...], segclip.Result] = field(default_factory=dict)  # answers to be refined, by points
+    history: list[Question] = field(default_factory=list)
+    batch: Batch | None = None
+    lock: RLock = field(default_factory=RLock)  # two tabs of one person
+
+    @property
+    def image(self) -> segclip.Image:
+        """Give the picture."""
+        return self.known.image
+
+    def open(self, known: Known, texts: tuple[str, ...] = ()) -> None:
+        """Take another picture; the words stay unless others are given, places go."""
+        with self.lock:
+            self.known, self.picture = known, secrets.token_hex(8)
+            self.question = replace(self._cleared(), texts=texts or self.question.texts)
+            self._forget()
+
+    def take_batch(self, batch: Batch | None) -> None:
+        """Put a batch in the place of the former one, whose files go."""
+        with self.lock:
+            former, self.batch = self.batch, batch
+        if former is not None:
+            Thread(target=former.remove, daemon=True).start()
+
+    def use(self, *, words: str | None = None, clicks: str | None = None) -> None:
+        """Let other models answer."""
+        with self.lock:
+            self.words, self.clicks = words or self.words, clicks or self.clicks
+            self.question = replace(self.question, threshold=None, taken=frozenset())  # thresholds are an encoder's
+            self._forget()
+
+    def _forget(self) -> None:
+        self.former.clear()
+        self.history.clear()
+
+    def ask(self, question: Question) -> None:
+        """Ask something else; undo goes back."""
+        with self.lock:
+            if question == self.question:
+                return
+            if question.asks != self.question.asks:
+                question = replace(question, taken=frozenset())
+            self.history.append(self.question)
+            del self.history[:-LONGEST_HISTORY]
+            self.question = question
+
+    def say(self, texts: tuple[str, ...], negatives: tuple[str, ...] = ()) -> None:
+        """Ask by words: places pointed at go."""
+        if (texts, negatives) != (self.question.texts, self.question.negatives):
+            self.ask(replace(self._cleared(), texts=texts, negatives=negatives))
+
+    def tune(self, threshold: float | None, top_k: int | None) -> None:
+        """Move the sliders; a slider on its way is one step for undo."""
+        asked = replace(self.question, threshold=threshold, top_k=top_k)
+        former = self.history[-1] if self.history else None
+        on_its_way = former is not None and replace(former, threshold=threshold, top_k=top_k) == asked
+        self.ask(asked)
+        if on_its_way and self.history[-1] is not former:
+            self.history.pop()
+
+    def click(self, x: float, y: float, label: int) -> None:
+        """Point at the object, or at what it is not."""
+        self.ask(replace(self.question, points=(*self.question.points, (x, y, label)), everything=False))
+
+    def drag(self, box: Box) -> None:
+        """Draw a box around an object; points go."""
+        self.ask(replace(self._cleared(), box=box))
+
+    def everything(self) -> None:
+        """Show every region there is."""
+        self.ask(replace(self._cleared(), everything=True))
+
+    def take(self, row: int) -> None:
+        """Choose a row of the answer, or leave it again; by place one row is the answer."""
+        taken = self.question.taken ^ {row}
+        self.ask(replace(self.question, taken=taken & {row} if self.question.by_place else taken))
+
+    def undo(self) -> None:
+        """Go one step back."""
+        with self.lock:
+            if self.history:
+                self.question = self.history.pop()
+
+    def clear(self) -> None:
+        """Go back from places to words."""
+        self.ask(self._cleared())
+
+    def _cleared(self) -> Question:
+        return replace(self.question, points=(), box=None, everything=False, taken=frozenset())
+
+
+class Studio:
+    """Hold the models everybody shares, and everybody's own work under a key that cannot be guessed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.models = Models()
+        self.indexing = Indexing()
+        self.fetching: dict[str, str] = {}  # weights on their way, by name: "", or why they didn't come
+        self._works: OrderedDict[str, Work] = OrderedDict()
+        self._samples: dict[str, Known] = {}
+        self._index: segclip.Index | None = None
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._works)
+
+    def begin(self) -> tuple[str, Work]:
+        """Give a newcomer a sample with a text; the work longest unused may have to go."""
+        work = Work(self.sample("desk"), Question(("red apple",)), self.settings.words, self.settings.clicks)
+        key = secrets.token_urlsafe(16)
+        with self._lock:
+            self._works[key] = work
+            while len(self._works) > self.settings.works:
+                self._works.popitem(last=False)[1].take_batch(None)
+        return key, work
+
+    def find(self, key: str) -> Work | None:
+        """Give the work of a key; None for a wrong key, and when it had to go."""
+        with self._lock:
+            if key in self._works:
+                self._works.move_to_end(key)
+            return self._works.get(key)
+
+    def index(self) -> segclip.Index:
+        """Give the index of the server's folder, open. Raises BadPrompt when there is none."""
+        if self._index is None:
+            self._index = segclip.Index(self.index_place())
+        return self._index
+
+    def index_place(self) -> Path:
+        """Give where the index of the server's folder lies: outside it, for it may be read-only."""
+        folder = self.settings.photos.resolve()
+        return self.settings.indexes / sha256(str(folder).encode()).hexdigest()[:16]
+
+    def reopen_index(self) -> None:
+        """Read the index anew when next asked for."""
+        self._index = None
+
+    def read(self, data: bytes, name: str) -> segclip.Image:
+        """Read an upload within the limits. Raises BadImage."""
+        if len(data) > self.settings.upload_mb * 1_000_000:
+            limit = self.settings.upload_mb
+            raise segclip.BadImage(f"{name} has {len(data) / 1e6:.1f} MB; at most {limit} MB are taken, so shrink it")
+        return segclip.load_image(data, label=name, max_pixels=self.settings.max_pixels)
+
+    def sample(self, name: str) -> Known:
+        """Give one of the samples that come with segclip, with what anyone found out about it."""
+        if name not in self._samples:
+            path = SAMPLES / f"{name}.png"
+            self._samples[name] = Known(segclip.load_image(path, label=path.name))
+        return self._samples[name]
+
+
+@cache
+def studio() -> Studio:
+    """Give the one studio of this process: pages and API share it."""
+    return Studio(Settings.from_environment())

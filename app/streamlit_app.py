@@ -1,0 +1,10 @@
+"""Show the page: what ``segclip app`` starts; also ``streamlit run app/streamlit_app.py``."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+if str(_HERE.parent) not in sys.path:  # streamlit adds this folder, but not the one it is a package of
+    sys.path.append(str(_HERE.parent))
+import_module(f"{_HERE.name}.page").show()

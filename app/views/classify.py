@@ -1,0 +1,59 @@
+"""Classify: which of some labels the picture, or each thing in it, shows."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+import segclip
+
+from .. import answers, session
+from ..state import Studio, Work
+
+_LABELS = "a desk, a street, a picnic, a pond, a zoo, a toy shop"
+_THINGS = (
+    "apple, book, cup of coffee, pencil, potted plant, duck, turtle, bicycle, car, elephant, hamburger, teddy bear"
+)
+_MOST = 1000
+
+
+def show() -> None:
+    """Show the page."""
+    shared, work = session.current()
+    left, right = st.columns([3, 2], gap="large")
+    with right:
+        st.subheader("What is it?")
+        what = st.segmented_control("Of", ["Whole picture", "Each thing in it"], default="Whole picture", key="what")
+        things = what == "Each thing in it"
+        given = st.text_area("Labels, by comma", _THINGS if things else _LABELS, key=f"labels-{things}", height=120)
+    try:
+        labels = segclip.read_labels(given)
+        if len(labels) > _MOST:
+            raise segclip.BadPrompt(f"{len(labels)} labels were given; at most {_MOST} are taken here")
+        result = _name_things(shared, work, labels) if things else None
+        guesses = () if things else _guess(shared, work, labels)
+    except segclip.SegclipError as problem:
+        left.image(work.image.pixels, work.image.source)
+        right.error(str(problem))
+        return
+    if result is None:
+        left.image(work.image.pixels, work.image.source)
+        for guess in guesses:
+            right.progress(guess.probability, f"**{guess.label}** {guess.probability:.2f}")
+        return
+    left.image(segclip.overlay(result), f"{work.image.source}: {', '.join(dict.fromkeys(result.texts)) or 'nothing'}")
+    for text, probability in zip(result.texts, result.probability, strict=True):
+        right.progress(float(probability), f"**{text}** {probability:.2f}")
+    if not len(result):
+        right.info("Nothing in the picture is like one of these labels.")
+
+
+def _guess(shared: Studio, work: Work, labels: segclip.Labels) -> tuple[segclip.Guess, ...]:
+    with shared.models.look(work.words) as segmenter, shared.models.read(work.words):
+        (guesses,) = segclip.classify(work.image, labels, encoder=segmenter.encoder)
+    return guesses
+
+
+def _name_things(shared: Studio, work: Work, labels: segclip.Labels) -> segclip.Result:
+    regions = answers.find_regions(shared.models, work)
+    with shared.models.read(work.words) as segmenter:
+        return segclip.make_classifier(segmenter.encoder, labels).name(regions)

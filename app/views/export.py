@@ -1,0 +1,90 @@
+"""Export: the masks at hand in any format, and a zip of pictures as one batch."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+import segclip
+
+from .. import answers, session
+from ..batches import Batch
+from ..state import Studio, Work
+from . import parts
+
+_EVERY = tuple(dict.fromkeys((*segclip.PER_IMAGE, *segclip.PER_RUN)))
+_ZIP_MB = 200
+
+
+def show() -> None:
+    """Show the page."""
+    shared, work = session.current()
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.subheader("These masks")
+        _these(shared, work)
+    with right:
+        st.subheader("Many pictures")
+        _batch(work)
+
+
+def _these(shared: Studio, work: Work) -> None:
+    try:
+        chosen = answers.answer(shared.models, work).chosen
+    except segclip.SegclipError as problem:
+        st.error(str(problem))
+        return
+    masks = f"{len(chosen)} mask" + "s" * (len(chosen) != 1)
+    st.image(segclip.overlay(chosen), f"{work.image.source}: {masks}, as on the Segment page")
+    if len(chosen):
+        parts.download(shared, work, key="export")
+    else:
+        st.info("There is nothing to export: find something on the Segment page first.")
+
+
+def _batch(work: Work) -> None:
+    st.caption(f"A zip of pictures, up to {_ZIP_MB} MB. Each is asked the same words; you get one zip of files back.")
+    st.file_uploader("Zip", ["zip"], key="zip", on_change=_on_zip, max_upload_size=_ZIP_MB)
+    if error := st.session_state.pop("zip-error", ""):
+        st.error(error)
+    if work.batch is None:
+        return
+    texts = st.text_input("Words, by comma", ", ".join(work.question.texts), key="batch-texts")
+    formats = st.multiselect("Formats", _EVERY, ["png", "coco"], key="batch-formats")
+    ready = bool(texts.strip(",; ") and formats)
+    _progress(texts, tuple(formats), ready)
+
+
+@st.fragment(run_every=1.0)
+def _progress(texts: str, formats: tuple[str, ...], ready: bool) -> None:
+    _, work = session.current()
+    batch = work.batch
+    if batch is None:
+        return
+    left = (batch.pictures - batch.done) / batch.rate if batch.rate else 0.0
+    pace = f", {batch.rate:.1f} a second, {left:.0f} s left" if batch.busy and batch.rate else ""
+    words = {"waiting": "waiting for another batch", "ready": "ready"}.get(batch.state, batch.state)
+    st.progress(min(1.0, batch.done / batch.pictures), f"{batch.done} of {batch.pictures} pictures, {words}{pace}")
+    if batch.message:
+        (st.error if batch.state == "failed" else st.success)(batch.message)
+    start, stop, get = st.columns(3)
+    label = "Go on" if batch.state == "cancelled" else "Start"
+    if start.button(label, type="primary", disabled=batch.busy or not ready, width="stretch"):
+        batch.start([part.strip() for part in texts.split(",") if part.strip()], formats, work.words)
+        st.rerun(scope="fragment")
+    if stop.button("Cancel", disabled=not batch.busy, width="stretch"):
+        batch.cancel()
+    if batch.state in ("done", "cancelled") and batch.done:
+        get.download_button("Download zip", batch.result, "segclip.zip", on_click="ignore", width="stretch")
+
+
+def _on_zip() -> None:
+    _, work = session.current()
+    file = st.session_state["zip"]
+    if file is None:
+        return
+    try:
+        batch = Batch.unpacked(file.getvalue())
+    except segclip.SegclipError as problem:
+        st.session_state["zip-error"] = str(problem)
+        return
+    work.take_batch(batch)

@@ -1,0 +1,96 @@
+"""Search: find pictures of the server's folder by words, or by the picture at hand."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import streamlit as st
+
+import segclip
+
+from .. import session
+from ..state import Known, Studio, Work
+
+_COLUMNS = 3
+
+
+def show() -> None:
+    """Show the page."""
+    shared, work = session.current()
+    wide, narrow = st.columns([4, 1], vertical_alignment="bottom")
+    text = wide.text_input("Find pictures of", key="search-text", placeholder="a red apple, then Enter")
+    like = narrow.toggle("Like my picture", key="search-like", help="What is like the picture on the Segment page")
+    _index(shared)
+    if not (text.strip() or like):
+        return
+    try:
+        found = segclip.find_matches(shared.index(), text, image=work.image if like else None)
+    except segclip.SegclipError as problem:
+        st.error(str(problem))
+        return
+    if not found:
+        st.info("Nothing was found.")
+    columns = st.columns(_COLUMNS)
+    for number, match in enumerate(found):
+        with columns[number % _COLUMNS]:
+            _card(shared, work, match, text)
+
+
+@st.fragment(run_every=2.0)
+def _index(shared: Studio) -> None:
+    indexing = shared.indexing
+    there = shared.index_place().is_dir()
+    if indexing.state == "done":
+        shared.reopen_index()
+        indexing.state = "ready"
+    told, start, stop = st.columns([4, 1, 1], vertical_alignment="center")
+    if indexing.busy:
+        left = (indexing.total - indexing.done) / indexing.rate if indexing.rate else 0.0
+        share = indexing.done / indexing.total if indexing.total else 0.0
+        told.progress(min(1.0, share), f"Indexing: {indexing.done} of {indexing.total}, {left:.0f} s left")
+    elif indexing.state == "failed":
+        told.error(indexing.message)
+    else:
+        state = indexing.message or ("has an index" if there else "has no index yet: make one to search it")
+        told.caption(f"Folder {shared.settings.photos.name}: {state}")
+    label, may = "Update index" if there else "Make index", shared.settings.alone and not indexing.busy
+    if start.button(label, disabled=not may, width="stretch"):
+        indexing.start(shared.settings.photos, shared.index_place(), shared.settings.words)
+        st.rerun(scope="fragment")
+    if stop.button("Cancel", disabled=not indexing.busy, width="stretch"):
+        indexing.cancel()
+
+
+def _card(shared: Studio, work: Work, match: segclip.Match, text: str) -> None:
+    """Show a picture that was found, its segment outlined; one that has gone since is told."""
+    try:
+        image = segclip.load_image(match.path, max_pixels=shared.settings.max_pixels)
+    except segclip.BadImage as problem:
+        st.caption(str(problem))
+        return
+    step = max(1, max(image.size) // 640)
+    small = segclip.Image(image.pixels[::step, ::step].copy(), match.name)
+    if match.region is not None and image.size == match.size:
+        small = _outlined(shared, match, small, step)
+    st.image(small.pixels, f"{match.name}: {match.probability:.2f}")
+    open_ = partial(_open, work, match, text)
+    st.button("Open in Segment", key=f"open-{match.name}", on_click=open_, width="stretch")
+
+
+def _outlined(shared: Studio, match: segclip.Match, small: segclip.Image, step: int) -> segclip.Image:
+    dense = shared.index().masks(match).to_dense()[:, ::step, ::step]
+    masks = segclip.Masks.from_dense(dense, small.size)
+    proposals = segclip.Proposals(masks, np.ones(len(masks)))
+    regions = segclip.Regions(small, proposals, np.zeros((len(masks), 0), np.float32))
+    column = np.full(len(masks), match.probability, np.float32)
+    result = segclip.Result(regions, ("",) * len(masks), column, column, (), 0.0)
+    return segclip.Image(np.asarray(segclip.overlay(result, opacity=0.25, labels=False)), match.name)
+
+
+def _open(work: Work, match: segclip.Match, text: str) -> None:
+    try:
+        work.open(Known(segclip.load_image(match.path, label=match.name)), (text.strip(),) if text.strip() else ())
+    except segclip.BadImage as problem:
+        st.session_state["error"] = str(problem)
+    st.session_state["goto"] = "segment"

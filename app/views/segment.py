@@ -1,0 +1,190 @@
+"""Segment: a picture, words or clicks, and the masks at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+import segclip
+
+from .. import answers, canvas, events, session, shown
+from ..answers import Answer
+from ..state import Known, Studio, Work
+from . import parts
+
+SAMPLES = {
+    "desk": "red apple",
+    "pond": "duck",
+    "street": "bicycle",
+    "picnic": "hamburger",
+    "zoo": "elephant",
+    "toys": "teddy bear",
+}
+_HINT = (
+    "Click: cut out the object. Right click, or shift and click: not this. Drag: a box. "
+    "Ctrl+wheel zooms, Escape clears, Ctrl+Z goes back. Paste or drop a picture to open it."
+)
+
+
+def show() -> None:
+    """Show the page."""
+    _studio()
+
+
+@st.fragment
+def _studio() -> None:
+    shared, work = session.current()
+    _bar(shared, work)
+    answer, error = _answer(shared, work)
+    canvas.mount(_data(shared, work, answer, error), _on_event, _on_need)
+    answers.prepare(shared.models, work)
+
+
+def _bar(shared: Studio, work: Work) -> None:
+    wide, narrow, files = st.columns([5, 3, 3.2], vertical_alignment="bottom")
+    wide.text_input(
+        "What to cut out",
+        ", ".join(work.question.texts),
+        key=f"texts-{work.picture}",
+        on_change=_on_words,
+        placeholder="a red apple, the left mug ... by comma, then Enter",
+    )
+    narrow.text_input(
+        "What it is not",
+        ", ".join(work.question.negatives),
+        key=f"not-{work.picture}",
+        on_change=_on_words,
+        placeholder="a tomato",
+    )
+    name = f"picture-{work.picture}"  # another picture, another popover: it closes once one was chosen
+    with files.container(horizontal=True):
+        with st.popover("Picture", icon=":material/image:", width="stretch", key=name):
+            _picture(shared, work)
+        with st.popover("Masks", icon=":material/download:", width="stretch"):
+            parts.download(shared, work, key="segment")
+
+
+def _picture(shared: Studio, work: Work) -> None:
+    st.caption(f"{work.image.source}, {work.image.size[1]} x {work.image.size[0]}")
+    st.pills("Samples", list(SAMPLES), key="sample", on_change=_on_sample)
+    st.file_uploader(
+        "Your own picture",
+        ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif"],
+        key="upload",
+        on_change=_on_upload,
+        max_upload_size=shared.settings.upload_mb,
+    )
+    if st.toggle("Camera"):
+        st.camera_input("Take a picture", key="camera", on_change=_on_camera, label_visibility="collapsed")
+
+
+def _answer(shared: Studio, work: Work) -> tuple[Answer | None, str]:
+    """Answer the question; what cannot be answered is taken back and told."""
+    error = st.session_state.pop("error", "")
+    for _ in range(2):
+        try:
+            if work.words not in work.known.regions:
+                with st.spinner("Looking at the picture ..."):
+                    return answers.answer(shared.models, work), error
+            return answers.answer(shared.models, work), error
+        except segclip.SegclipError as problem:
+            error = error or str(problem)
+            work.undo()
+    return None, error
+
+
+def _data(shared: Studio, work: Work, answer: Answer | None, error: str) -> dict[str, Any]:
+    """Give the browser what it draws; the picture only if it doesn't have it."""
+    question = work.question
+    data: dict[str, Any] = {
+        "picture": work.picture,
+        "name": work.image.source,
+        "image": _image_once(work),
+        "size": [work.image.size[1], work.image.size[0]],
+        "points": question.points,
+        "boxes": [question.box] if question.box else [],
+        "everything": question.everything,
+        "undo": bool(work.history),
+        "error": error,
+        "hint": _HINT,
+        "upload": shared.settings.upload_mb * 1_000_000,
+        "done": st.session_state.get("done", 0),
+    }
+    if answer is None:
+        return data | {"map": "", "drawn": [], "rows": [], "headline": "", "notes": [], "sliders": False, "answer": ""}
+    own = question.threshold is None
+    return data | {
+        "map": shown.map_url(answer.candidates.masks[list(answer.drawn)]),
+        "drawn": answer.drawn,
+        "rows": shown.rows_of(answer),
+        "headline": shown.headline(answer),
+        "notes": shown.notes(answer),
+        "sliders": bool(question.texts) and not question.by_place and not question.everything,
+        "threshold": answer.candidates.threshold if own else question.threshold,
+        "top": question.top_k,
+        "own": own,
+        "answer": f"{answer.hits}/{len(answer.candidates)} in {answer.seconds * 1000:.0f} ms",
+    }
+
+
+def _image_once(work: Work) -> str | None:
+    if st.session_state.get("sent") == work.picture:
+        return None
+    st.session_state["sent"] = work.picture
+    return shown.picture_url(work.image)
+
+
+def _on_need() -> None:
+    st.session_state["sent"] = ""
+
+
+def _on_event() -> None:
+    event = canvas.told("event")
+    if not isinstance(event, dict):
+        return
+    shared, work = session.current()
+    try:
+        events.handle(shared, work, event)
+    except segclip.SegclipError as problem:
+        st.session_state["error"] = str(problem)
+    number = event.get("n")
+    if isinstance(number, int):
+        st.session_state["done"] = number
+
+
+def _on_words() -> None:
+    _, work = session.current()
+    texts, negatives = (_split(st.session_state[f"{name}-{work.picture}"]) for name in ("texts", "not"))
+    work.say(texts, negatives)
+
+
+def _split(words: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in words.split(",") if part.strip()))
+
+
+def _on_sample() -> None:
+    shared, work = session.current()
+    name = st.session_state["sample"]
+    if name in SAMPLES:
+        work.open(shared.sample(name), (SAMPLES[name],))
+
+
+def _on_upload() -> None:
+    _open("upload")
+
+
+def _on_camera() -> None:
+    _open("camera")
+
+
+def _open(widget: str) -> None:
+    """Open what was uploaded; what cannot be read is told, and the former picture stays."""
+    shared, work = session.current()
+    file = st.session_state[widget]
+    if file is None:
+        return
+    try:
+        work.open(Known(shared.read(file.getvalue(), file.name)))
+    except segclip.SegclipError as problem:
+        st.session_state["error"] = str(problem)

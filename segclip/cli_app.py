@@ -1,0 +1,84 @@
+"""The ``segclip app`` command: start the server of the browser's pages, and stay until it ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import loading, registry
+from .errors import BadPrompt, Unsupported
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How the server runs, and what answers."""
+
+    port: Annotated[int, typer.Option(help="Port of this machine.", min=1, max=65535)] = 8501
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets every machine of the network in.")] = (
+        "127.0.0.1"
+    )
+    preset: Annotated[str, typer.Option(help="Answers texts at first: mini, photo or photo-large.")] = "mini"
+    clicks: Annotated[str, typer.Option(help="Preset that answers clicks and boxes at first.")] = "mini-sam"
+    photos: Annotated[
+        Path | None, typer.Option(help="Folder the Search page may index and show; the samples if left out.")
+    ] = None
+    api: Annotated[bool, typer.Option("--api", help="Serve the HTTP API too, under /api.")] = False
+    upload_mb: Annotated[int, typer.Option(help="Largest upload.", min=1, max=200)] = 20
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True
+    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False
+    source: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where this server's source code is offered; shown in the menu.")
+    ] = None
+
+    def environment(self) -> dict[str, str]:
+        """Give what the server reads its settings from."""
+        told = {
+            "SEGCLIP_APP_WORDS": registry.choose(loading.PRESETS, self.preset, "preset") and self.preset,
+            "SEGCLIP_APP_CLICKS": registry.choose(loading.PRESETS, self.clicks, "preset") and self.clicks,
+            "SEGCLIP_APP_PHOTOS": str(self.photos.absolute()) if self.photos else "",
+            "SEGCLIP_APP_UPLOAD_MB": str(self.upload_mb),
+            "SEGCLIP_APP_SOURCE": self.source or "",
+            "SEGCLIP_APP_ALONE": "1" if self.host in ("127.0.0.1", "localhost", "::1") else "0",
+        }
+        return told | ({"SEGCLIP_OFFLINE": "1", "HF_HUB_OFFLINE": "1"} if self.offline else {})
+
+    def command(self, folder: Path) -> list[str]:
+        """Give the command that starts the server."""
+        script = folder / ("server.py" if self.api else "streamlit_app.py")
+        options = {
+            "server.address": self.host,
+            "server.port": self.port,
+            "server.headless": str(not self.browser).lower(),
+            "server.maxUploadSize": 200,
+            "browser.gatherUsageStats": "false",
+        }
+        flags = [f"--{name}={value}" for name, value in options.items()]
+        return [sys.executable, "-m", "streamlit", "run", str(script), *flags]
+
+
+def run(serving: Serving) -> int:
+    """Serve until the server ends; on POSIX this process becomes the server. Raises BadPrompt, Unsupported."""
+    if serving.photos and not serving.photos.is_dir():
+        raise BadPrompt(f"--photos {serving.photos}: no such folder")
+    if serving.api and find_spec("fastapi") is None:
+        raise Unsupported("the HTTP API needs FastAPI: pip install 'segclip[api]'")
+    environment, command = {**os.environ, **serving.environment()}, serving.command(_folder())
+    if os.name == "posix":
+        os.execve(command[0], command, environment)  # the server takes this process over, and hears its signals
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
+def _folder() -> Path:
+    """Give the folder of the pages: the installed one, else the repository's."""
+    root = Path(__file__).resolve().parent.parent
+    found = next((root / name for name in ("segclip_app", "app") if (root / name / "streamlit_app.py").is_file()), None)
+    if found is None:
+        raise Unsupported(f"the pages are not installed beside segclip in {root}; install segclip again")
+    return found

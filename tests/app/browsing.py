@@ -1,0 +1,147 @@
+"""Start the real app, and do by mouse and keyboard what people do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Locator, Page, expect
+
+ROOT = Path(__file__).parent.parent.parent
+CHROMIUM = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+PATIENCE = 120_000  # ms: the first answer waits for models to be loaded, on a machine that does other things too
+
+
+@contextmanager
+def serving(log: Path, *options: str) -> Iterator[str]:
+    """Run ``segclip app`` on a free port: its address. Its last words are in ``log``."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "segclip", "app", "--no-browser", "--offline", "--port", str(port), *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SEGCLIP_HOME": str(log.parent / "home")}
+    address = f"http://127.0.0.1:{port}"
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, env=environment, cwd=log.parent, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        _wait_for(address, process, log)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(600):
+        assert process.poll() is None, log.read_text()
+        try:
+            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=1):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(log.read_text())
+
+
+class Studio:
+    """Stand before one page of the app."""
+
+    def __init__(self, page: Page, address: str) -> None:
+        self.page, self.address = page, address
+        self.elsewhere: list[str] = []
+        self.complaints: list[str] = []
+        page.set_default_timeout(PATIENCE)
+        page.on("request", lambda request: self._note(request.url))
+        page.on("console", lambda m: self.complaints.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def _note(self, url: str) -> None:
+        if not url.startswith((self.address, self.address.replace("http", "ws"), "data:", "blob:")):
+            self.elsewhere.append(url)
+
+    def go(self, path: str = "") -> Studio:
+        """Open a page."""
+        self.page.goto(self.address + path)
+        return self
+
+    def ready(self) -> Studio:
+        """Wait for the first answer."""
+        self.page.locator(".studio[data-done][data-waiting=no]").wait_for()
+        return self
+
+    @property
+    def root(self) -> Locator:
+        """Give the studio's element."""
+        return self.page.locator(".studio")
+
+    @property
+    def headline(self) -> str:
+        """Give what it says was found."""
+        return self.page.locator(".headline").inner_text()
+
+    def places(self) -> tuple[list[list[float]], list[list[float]]]:
+        """Give points and boxes as the server has them."""
+        points, boxes = json.loads(self.root.get_attribute("data-places") or "[[], []]")
+        return points, boxes
+
+    @contextmanager
+    def answered(self) -> Iterator[None]:
+        """Wait for the answer to one thing that is done by hand."""
+        before = int(self.root.get_attribute("data-done") or 0)
+        yield
+        self.page.locator(f".studio[data-done='{before + 1}'][data-waiting=no]").wait_for(state="attached")
+
+    def click(self, x: float, y: float, **how: Any) -> None:
+        """Click at screen pixels of the canvas."""
+        box = self.canvas()
+        with self.answered():
+            self.page.mouse.click(box["x"] + x, box["y"] + y, **how)
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Drag from place to place."""
+        box, mouse = self.canvas(), self.page.mouse
+        mouse.move(box["x"] + start[0], box["y"] + start[1])
+        mouse.down()
+        mouse.move(box["x"] + end[0], box["y"] + end[1], steps=4)
+        with self.answered():
+            mouse.up()
+
+    def canvas(self) -> dict[str, float]:
+        """Give where the picture lies on the screen."""
+        box = self.page.locator("canvas.view").bounding_box()
+        assert box is not None
+        return dict(box)  # type: ignore[arg-type]
+
+    def expected(self, x: float, y: float, size: tuple[int, int]) -> tuple[float, float]:
+        """Say which pixel of a picture of (W, H) lies under a place of the canvas."""
+        left, top, zoom = json.loads(self.root.get_attribute("data-view") or "")
+        box = self.canvas()
+        return left + x * size[0] / box["width"] / zoom, top + y * size[1] / box["height"] / zoom
+
+    def say(self, text: str, headline: str) -> None:
+        """Type a text, and wait for what it finds."""
+        field = self.page.get_by_label("What to cut out")
+        expect(field).to_have_count(1)  # that of the former picture goes when the page is done
+        field.fill(text)
+        field.press("Enter")
+        self.page.locator(".headline", has_text=headline).wait_for()
+
+    def upload(self, path: Path) -> None:
+        """Choose a file of one's own."""
+        self.page.get_by_role("button", name="Picture").click()
+        self.page.locator("input[type=file]").first.set_input_files(path)
+
+    def open(self, path: Path) -> None:
+        """Upload a picture, and wait for its answer."""
+        self.upload(path)
+        self.page.locator(f".studio[data-picture='{path.name}'][data-waiting=no]").wait_for()

@@ -1,0 +1,103 @@
+"""What the browser is sent."""
+
+from __future__ import annotations
+
+import base64
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import segclip
+from app import files, shown
+from app.answers import answer
+from app.state import Studio, Work
+from segclip.masks import Masks
+from segclip.types import Image
+
+
+def picture_in(url: str) -> PIL.Image.Image:
+    return PIL.Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+
+
+def test_the_map_numbers_the_masks_and_the_better_one_shows() -> None:
+    dense = np.zeros((2, 60, 80), bool)
+    dense[0, 10:20, 10:30] = dense[1, 5:40, 5:60] = True
+    labels = np.array(picture_in(shown.map_url(Masks.from_dense(dense))))
+    assert labels.shape == (60, 80)
+    assert np.array_equal(labels == 1, dense[0])
+    assert np.array_equal(labels == 2, dense[1] & ~dense[0])
+
+
+def test_the_map_of_a_large_picture_is_small_and_lies_right() -> None:
+    dense = np.zeros((1, 3000, 4000), bool)
+    dense[0, 1000:2000, 3000:4000] = True
+    labels = shown.label_map(Masks.from_dense(dense), 1000)
+    assert labels.shape == (750, 1000)
+    assert np.array_equal(labels, dense[0][2::4, 2::4])
+
+
+def test_a_large_picture_is_sent_small_a_small_one_without_loss(picture: Image) -> None:
+    assert np.array_equal(np.array(picture_in(shown.picture_url(picture))), picture.pixels)
+    large = Image(np.zeros((3000, 4000, 3), np.uint8))
+    assert picture_in(shown.picture_url(large)).size == (1600, 1200)
+
+
+def test_headlines_say_what_was_found(studio: Studio, work: Work) -> None:
+    assert shown.headline(answer(studio.models, work)) == "1 found"
+    work.say(("a red box", "a black box"))
+    assert shown.headline(answer(studio.models, work)) == "1 found; nothing matches “a black box”"
+    work.say(("a black box",))
+    found = answer(studio.models, work)
+    assert shown.headline(found) == "Nothing here matches “a black box”"
+    assert "is asked for" in shown.notes(found)[0]
+    work.say(("the left red box",))
+    assert shown.notes(answer(studio.models, work)) == ["“the left red box”: leftmost of 1 found for 'red box'"]
+    work.click(70, 30, 1)
+    assert shown.headline(answer(studio.models, work)) == "The object at the click"
+    work.click(3, 3, 1)
+    work.say(())
+    assert shown.headline(answer(studio.models, work)) == "Type what to look for, or click on it"
+
+
+@pytest.mark.parametrize("name", segclip.PER_IMAGE)
+def test_every_format_is_packed(studio: Studio, work: Work, name: str) -> None:
+    result = answer(studio.models, work).chosen
+    names = zipfile.ZipFile(io.BytesIO(files.pack(result, [name]))).namelist()
+    assert names
+    assert all(part.startswith("painted.") for part in names)
+
+
+def zipped(entries: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+def test_a_zip_is_unpacked_inside_its_folder_only(tmp_path: Path, upload: bytes) -> None:
+    data = zipped(
+        {"a.png": upload, "in/b.PNG": upload, "../out.png": upload, "/abs.png": upload, "x.txt": b"", ".h.png": b""}
+    )
+    assert files.unpack(data, tmp_path / "in") == 2
+    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert found == ["in/a.png", "in/in/b.PNG"]
+
+
+def test_a_bomb_a_damaged_and_an_empty_zip_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MOST_BYTES", 1_000_000)
+    with pytest.raises(segclip.BadImage, match="more than 1 MB"):
+        files.unpack(zipped({"bomb.png": bytes(5_000_000)}), tmp_path)
+    with pytest.raises(segclip.BadImage, match="cannot be read"):
+        files.unpack(b"PK no zip", tmp_path)
+    with pytest.raises(segclip.BadImage, match="no pictures"):
+        files.unpack(zipped({"read.me": b"?"}), tmp_path)
+
+
+def test_the_source_is_offered_whole() -> None:
+    names = zipfile.ZipFile(io.BytesIO(files.source())).namelist()
+    assert {"LICENSE", "segclip/pipeline.py", "app/canvas/canvas.js", "app/page.py"} <= set(names)
