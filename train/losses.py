@@ -51,12 +51,16 @@ class Scale:
 
 def softmax_loss(images: torch.Tensor, texts: torch.Tensor, scale: Scale, keys: Keys) -> torch.Tensor:
     """Compare this process's I images and T texts with everyone's, both ways; right ones share the target equally."""
-    right = keys.gathered().right()
     every_image, every_text = processes.gather(images), processes.gather(texts)
-    rows, columns = processes.mine(len(images)), processes.mine(len(texts))
-    by_image = F.cross_entropy(scale.logits(images, every_text), _shares(right[rows]))
-    by_text = F.cross_entropy(scale.logits(texts, every_image), _shares(right[:, columns].T))
-    return (by_image + by_text) / 2
+    return both_ways(scale.logits(images, every_text), scale.logits(texts, every_image), keys)
+
+
+def both_ways(by_image: torch.Tensor, by_text: torch.Tensor, keys: Keys) -> torch.Tensor:
+    """Take the cross entropy of logits, this process's images with everyone's texts and the other way round."""
+    right = keys.gathered().right()
+    rows, columns = processes.mine(len(by_image)), processes.mine(len(by_text))
+    told = F.cross_entropy(by_image, _shares(right[rows])) + F.cross_entropy(by_text, _shares(right[:, columns].T))
+    return told / 2
 
 
 def sigmoid_loss(images: torch.Tensor, texts: torch.Tensor, scale: Scale, keys: Keys) -> torch.Tensor:

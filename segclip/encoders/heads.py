@@ -41,6 +41,13 @@ def patches(tower: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
     return last.permute(0, 2, 3, 1)
 
 
+def save(head: PatchHead, folder: Path) -> None:
+    """Write the head into a checkpoint's folder, whole or not at all."""
+    partial = folder / f"{FILE}.part"
+    partial.write_bytes(safetensors.torch.save({name: value.cpu() for name, value in head.state_dict().items()}))
+    partial.replace(folder / FILE)
+
+
 def load(folder: Path | None) -> PatchHead | None:
     """Load the head that lies in a checkpoint's folder, if one does; raise WeightsCorrupt for what is none."""
     if folder is None or not (folder / FILE).is_file():
