@@ -116,6 +116,28 @@ def zeroshot(
 
 
 @app.command()
+def regions(
+    folder: Annotated[Path, FOLDER],
+    encoder: Annotated[str, typer.Option(help="An encoder, or a preset for its own.")] = "mini",
+    limit: Annotated[int | None, LIMIT] = None,
+    offline: Annotated[bool, OFFLINE] = False,
+) -> None:
+    """Name true masks among all names, as the encoder is served; with dense features, its heat maps too."""
+    from . import datasets, loading, localise
+    from .scoring import SCORERS
+
+    samples = datasets.read_folder(folder)[:limit]
+    model = loading.load_encoder(encoder, options=loading.LoadOptions(offline=offline))
+    with _progress(samples) as tell:
+        named = localise.evaluate_regions(model, samples, SCORERS[model.serving.scorer](model), tell)
+    _show(named.table())
+    if model.serving.scorer == "dense":
+        with _progress(samples) as tell:
+            pointed = localise.evaluate_heat(model, samples, tell=tell)
+        _show(pointed.table())
+
+
+@app.command()
 def retrieval(
     captions: Annotated[Path, typer.Argument(help="COCO's or Karpathy's JSON, or image,caption lines.")],
     images: Annotated[Path | None, typer.Option(help="Folder of the images; images/ beside the file.")] = None,

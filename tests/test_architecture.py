@@ -27,7 +27,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("proposers", "encoders"), 2),
     **dict.fromkeys(("scoring",), 3),
     **dict.fromkeys(("loading", "pipeline", "zeroshot", "exporters", "datasets"), 4),
-    **dict.fromkeys(("accuracy", "batch", "clicks", "evaluate", "recall", "retrieval", "search"), 5),
+    **dict.fromkeys(("accuracy", "batch", "clicks", "evaluate", "localise", "recall", "retrieval", "search"), 5),
     **dict.fromkeys(
         ("cli", "cli_app", "cli_classify", "cli_evaluate", "cli_export", "cli_options", "cli_search", "cli_weights"), 6
     ),
@@ -77,6 +77,10 @@ HOMES: dict[str, set[str]] = {
         "train",
     },
     "emoji": {"train"},
+    "matplotlib": {"train"},
+    "peft": {"train"},
+    "tokenizers": {"train"},
+    "transformers": {"encoders", "train"},
     "lancedb": {"search"},
     "ray": {"batch"},
     "pyarrow": {"batch", "search"},

@@ -7,6 +7,12 @@ from typing import Any
 
 import torch
 
+from segclip.errors import SegclipError
+
+
+class NotSaved(SegclipError):
+    """Raise when a checkpoint cannot be written; the one before it is whole."""
+
 
 class Checkpoint:
     """Hold what a run goes on from. average: an exponential moving average of the network, which is what is served."""
@@ -14,6 +20,7 @@ class Checkpoint:
     def __init__(self, folder: Path, network: Any, optimizer: torch.optim.Optimizer, ema: float) -> None:
         self.folder, self.network, self.optimizer, self.ema = folder, network, optimizer, ema
         self.step, self.spent = 0, 0.0  # steps and seconds
+        self.extra: dict[str, Any] = {}  # what else a recipe goes on from
         self.restart()
 
     def restart(self) -> None:
@@ -31,12 +38,16 @@ class Checkpoint:
                 self.average[name].copy_(value)
 
     def keep(self) -> None:
-        """Write last.pt, whole or not at all."""
+        """Write last.pt, whole or not at all; raises NotSaved."""
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / "last.part"
         state = {"network": self.network.state_dict(), "average": self.average}
         state |= {"optimizer": self.optimizer.state_dict(), "step": self.step, "spent": self.spent}
-        torch.save(state, partial)
+        try:
+            torch.save(state | {"extra": self.extra}, partial)
+        except (OSError, RuntimeError) as error:  # torch's writer tells a full disk as a RuntimeError
+            partial.unlink(missing_ok=True)
+            raise NotSaved(f"{self.folder / 'last.pt'} cannot be written, is the disk full? ({error})") from None
         partial.replace(self.folder / "last.pt")
 
     def resume(self) -> bool:
@@ -48,4 +59,5 @@ class Checkpoint:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average, self.step, self.spent = state["average"], state["step"], state["spent"]
+        self.extra = state.get("extra", {})
         return True

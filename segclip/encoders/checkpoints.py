@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from .. import weights
 from ..errors import Unsupported, WeightsCorrupt, WeightsMissing
-from . import Serving
+from . import Serving, dual
 
 CONFIGS = ("config.json", "open_clip_config.json")
 SAFE_FILES = ("model.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
@@ -95,9 +95,11 @@ def _make(checkpoint: Checkpoint) -> torch.nn.Module:
 
 
 def make_model(model_cfg: dict[str, Any]) -> torch.nn.Module:
-    """Build a randomly initialised model of open_clip's from its configuration, never fetching a tower."""
+    """Build a randomly initialised model from its configuration, open_clip's or a dual encoder's, fetching nothing."""
     config = deepcopy(model_cfg)
     config["vision_cfg"]["timm_model_pretrained"] = False
+    if "hf_config" in config["text_cfg"]:
+        return dual.DualEncoder(**config)
     config["text_cfg"]["hf_model_pretrained"] = False
     custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
     if "multimodal_cfg" in config:
@@ -113,12 +115,25 @@ def save(
     preprocess_cfg: dict[str, Any],
     serving: Serving,
 ) -> None:
-    """Write model.safetensors (matrices as float16) and config.json, which ``file:FOLDER`` loads."""
+    """Write model.safetensors (matrices as float16) and config.json, which ``file:FOLDER`` loads.
+
+    Each replaces the one before it only once it is whole; raises OSError, as on a full disk.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: _halved(tensor) for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg, "serving": serving.to_dict()}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    _replace(folder / "model.safetensors", safetensors.torch.save(tensors, metadata={"format": "pt"}))
+    _replace(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+
+
+def _replace(file: Path, content: bytes) -> None:
+    partial = file.with_name(file.name + ".part")
+    try:
+        partial.write_bytes(content)
+        partial.replace(file)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def preprocess_config(checkpoint: Checkpoint, image_size: int) -> PreprocessCfg:

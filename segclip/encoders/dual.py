@@ -1,0 +1,105 @@
+"""Join a timm image tower and a transformers text tower by projections into one space: the "simple CLIP" of tutorials.
+
+Built like one of open_clip's models (``visual``, ``encode_image``, ``encode_text``, ``logit_scale``), so what trains or
+serves those does it for these. The text tower's own configuration lies in the checkpoint's config.json.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from open_clip.timm_model import TimmModel
+from torch import nn
+
+from ..errors import Unsupported
+
+POOLINGS = ("mean", "cls")
+
+
+class Projection(nn.Module):
+    """Bring a tower's features into the joint space: linear, and a residual layer on top."""
+
+    def __init__(self, width: int, embed_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, embed_dim)
+        self.more = nn.Sequential(nn.GELU(), nn.Linear(embed_dim, embed_dim), nn.Dropout(dropout))
+        self.norm = nn.LayerNorm(embed_dim)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Project (B, W) to (B, D)."""
+        projected = self.linear(features)
+        return self.norm(projected + self.more(projected))
+
+
+class ImageSide(nn.Module):
+    """Embed images with any of timm's networks."""
+
+    def __init__(self, embed_dim: int, vision_cfg: dict[str, Any]) -> None:
+        super().__init__()
+        size = vision_cfg["image_size"]
+        pool = vision_cfg.get("timm_pool", "avg")
+        name, pretrained = vision_cfg["timm_model_name"], bool(vision_cfg.get("timm_model_pretrained"))
+        self.tower = TimmModel(name, embed_dim, image_size=size, pool=pool, proj="none", pretrained=pretrained)
+        self.head = Projection(self.tower.trunk.num_features, embed_dim, vision_cfg.get("dropout", 0.1))
+        self.image_size = self.tower.image_size
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Embed (B, 3, S, S): (B, D)."""
+        return self.head(self.tower(pixels))
+
+
+class TextSide(nn.Module):
+    """Embed token ids with any of transformers' encoders, pooled over the tokens or at the first."""
+
+    def __init__(self, embed_dim: int, text_cfg: dict[str, Any]) -> None:
+        super().__init__()
+        transformers = _transformers()
+        config = transformers.AutoConfig.for_model(**text_cfg["hf_config"])
+        self.tower = transformers.AutoModel.from_config(config)
+        self.padding = config.pad_token_id or 0
+        self.pooling = text_cfg.get("pooling", "mean")
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"unknown pooling {self.pooling!r}; choose one of {', '.join(POOLINGS)}")
+        self.head = Projection(config.hidden_size, embed_dim, text_cfg.get("dropout", 0.1))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Embed token ids (T, L): (T, D); what all texts leave empty at the end is not looked at."""
+        said = tokens != self.padding  # (T, L)
+        length = max(1, int(said.any(dim=0).sum()))
+        said = said[:, :length]
+        hidden = self.tower(input_ids=tokens[:, :length], attention_mask=said.long()).last_hidden_state
+        if self.pooling == "cls":
+            return self.head(hidden[:, 0])
+        weight = said[..., None].to(hidden.dtype)
+        return self.head((hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1))
+
+
+class DualEncoder(nn.Module):
+    """Hold both sides and the scale of their cosines."""
+
+    def __init__(self, embed_dim: int, vision_cfg: dict[str, Any], text_cfg: dict[str, Any]) -> None:
+        super().__init__()
+        self.visual = ImageSide(embed_dim, vision_cfg)
+        self.text = TextSide(embed_dim, text_cfg)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.logit_bias = None  # open_clip's loader asks
+
+    def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Embed (B, 3, S, S), not normalised: (B, D)."""
+        embedded: torch.Tensor = self.visual(pixels)
+        return embedded
+
+    def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Embed (T, L), not normalised: (T, D)."""
+        embedded: torch.Tensor = self.text(tokens)
+        return embedded
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise Unsupported("a dual encoder's text tower needs transformers: pip install transformers") from None
+    return transformers

@@ -1,0 +1,182 @@
+"""Data sets as they are distributed become images with captions, split by image; what is wrong with them is told."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from segclip.errors import BadPrompt
+from train import captions, data, shapes
+from train.captions import Item, Member
+from train.feed import check
+
+
+def picture(path: Path, grey: int = 90, noise: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(noise or grey)
+    PIL.Image.fromarray(rng.integers(0, grey + 1, (24, 32, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def told(items: Sequence[Item]) -> dict[str, tuple[str, ...]]:
+    return {Path(str(item.image)).name: item.captions for item in items}
+
+
+BOTH = {"a.jpg": ("a dog, running", "one dog"), "b.jpg": ("a cat",)}
+ROWS = [(name, caption) for name, said in BOTH.items() for caption in said]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("captions.txt", 'image,caption\na.jpg,"a dog, running"\na.jpg,one dog\nb.jpg,a cat\n'),
+        ("captions.txt", "image,caption\na.jpg,a dog, running\na.jpg,one dog\nb.jpg,a cat\n"),  # a comma, unquoted
+        ("plain.csv", 'a.jpg,"a dog, running"\na.jpg,one dog\nb.jpg,a cat\n'),
+        (
+            "results.csv",
+            "image_name| comment_number| comment\na.jpg| 0| a dog, running\na.jpg| 1| one dog\nb.jpg| 0| a cat\n",
+        ),
+        ("Flickr8k.token.txt", "a.jpg#0\ta dog, running\na.jpg#1\tone dog\nb.jpg#0\ta cat\n"),
+        ("wide.tsv", "title\tfilepath\na dog, running\ta.jpg\none dog\ta.jpg\na cat\tb.jpg\n"),
+        (
+            "rows.jsonl",
+            '{"image": "a.jpg", "caption": ["a dog, running", "one dog"]}\n\n{"image": "b.jpg", "text": "a cat"}\n',
+        ),
+    ],
+)
+def test_tables_of_every_kind_are_read(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    (tmp_path / "Images").mkdir()
+    items = captions.read(tmp_path / name)
+    assert told(items) == BOTH
+    assert items[0].image == tmp_path / "Images" / "a.jpg"
+
+
+def test_coco_and_karpathy_are_read(tmp_path: Path) -> None:
+    coco = {
+        "images": [{"id": 7, "file_name": "a.jpg"}, {"id": 8, "file_name": "b.jpg"}],
+        "annotations": [{"image_id": {"a.jpg": 7, "b.jpg": 8}[name], "caption": said} for name, said in ROWS],
+    }
+    (tmp_path / "captions.json").write_text(json.dumps(coco))
+    assert told(captions.read(tmp_path)) == BOTH
+    karpathy = {
+        "images": [
+            {"filename": name, "split": split, "sentences": [{"raw": raw} for raw in BOTH[name]]}
+            for name, split in (("a.jpg", "restval"), ("b.jpg", "val"))
+        ]
+    }
+    (tmp_path / "dataset_flickr8k.json").write_text(json.dumps(karpathy))
+    trained, judge = captions.split(captions.read(tmp_path / "dataset_flickr8k.json"))
+    assert (set(told(trained)), set(told(judge))) == ({"a.jpg"}, {"b.jpg"})
+
+
+def test_webdataset_shards_are_read_in_any_order(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "shard-000.tar", "w") as archive:
+        for name in BOTH:
+            buffer = io.BytesIO()
+            PIL.Image.new("RGB", (9, 7), {"a.jpg": "red", "b.jpg": "blue"}[name]).save(buffer, "JPEG")
+            said = json.dumps({"caption": BOTH[name]}).encode()
+            for suffix, content in ((".jpg", buffer.getvalue()), (".json", said)):
+                info = tarfile.TarInfo(f"part/{name[0]}{suffix}")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    items = captions.read(tmp_path)
+    assert told(items) == BOTH
+    assert isinstance(items[1].image, Member)
+    assert items[1].load().pixels.mean(axis=(0, 1)).argmax() == 2
+    assert items[0].load().pixels.mean(axis=(0, 1)).argmax() == 0
+
+
+def test_outlined_things_become_regions_with_their_names(tmp_path: Path) -> None:
+    shapes.write(tmp_path, 6, held_out=2)
+    items = captions.read(tmp_path / "scenes.json")
+    assert len(items) == 12
+    assert all(item.region is not None and item.captions[0] in shapes.NAMES for item in items)
+    assert len({item.group for item in items}) == 6
+
+
+def test_class_folders_hold_out_every_fifth(tmp_path: Path) -> None:
+    for kind in ("brain", "dollar_bill"):
+        for number in range(5):
+            picture(tmp_path / kind / f"{number}.png", 50 + number)
+    trained, judge = captions.split(captions.read(tmp_path))
+    assert [item.captions for item in judge] == [("brain",), ("dollar bill",)]
+    assert len(trained) == 8
+
+
+def test_a_split_never_parts_an_image_and_stays(tmp_path: Path) -> None:
+    items = [Item(tmp_path / f"{n}.jpg", (f"said {n}", f"again {n}"), f"{n // 2}") for n in range(40)]
+    trained, judge = captions.split(items, 0.25)
+    assert {item.group for item in trained}.isdisjoint(item.group for item in judge)
+    assert len({item.group for item in judge}) == 5
+    again = captions.split(list(reversed(items)), 0.25)[1]
+    assert {item.group for item in again} == {item.group for item in judge}
+
+
+def test_refcoco_images_are_left_out_by_any_spelling(tmp_path: Path) -> None:
+    (tmp_path / "ids.json").write_text("[493652, 12]")
+    items = [
+        Item(tmp_path / name, ("x",), name) for name in ("COCO_train2014_000000493652.jpg", "000000000012.jpg", "3.jpg")
+    ]
+    assert [item.group for item in captions.exclude(items, tmp_path / "ids.json")] == ["3.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("x.json", "{}"), ("x.csv", "one,two,three\n1,2,3\n"), ("x.jsonl", '{"a": 1}'), ("x.zip", "")]
+)
+def test_what_holds_no_captions_is_told(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(BadPrompt, match=name):
+        captions.read(tmp_path / name)
+
+
+def test_one_image_cannot_be_split(tmp_path: Path) -> None:
+    with pytest.raises(BadPrompt, match="two images at least"):
+        captions.split([Item(tmp_path / "a.jpg", ("x", "y"), "a.jpg")])
+
+
+def test_missing_images_and_empty_captions_are_told_or_left_out(tmp_path: Path) -> None:
+    good = Item(picture(tmp_path / "a.png"), ("x",), "a")
+    missing, empty = Item(tmp_path / "gone.png", ("x",), "g"), Item(good.image, ("",), "e")
+    with pytest.raises(BadPrompt, match=r"gone.png, which is missing"):
+        check([good, missing], skip_bad=False)
+    with pytest.raises(BadPrompt, match="empty caption"):
+        check([good, empty], skip_bad=False)
+    assert check([good, missing, empty], skip_bad=True) == [good]
+
+
+def test_the_check_finds_what_should_be_put_right(tmp_path: Path) -> None:
+    items = [Item(picture(tmp_path / f"{n}.png", 40 + n), (f"thing {n}",), f"{n}") for n in range(20)]
+    assert data.inspect(items).faults == ()
+    judge = captions.split(items)[1][0]
+    copied = next(item for item in captions.split(items)[0])
+    assert isinstance(judge.image, Path)
+    assert isinstance(copied.image, Path)
+    judge.image.write_bytes(copied.image.read_bytes())
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    items += [
+        Item(tmp_path / "broken.png", ("word " * 100,), "broken"),
+        Item(picture(tmp_path / "e.png", 99), ("",), "e"),
+    ]
+    report = data.inspect(items)
+    rows = dict(report.rows)
+    assert rows["images that cannot be read"] == "1"
+    assert rows["captions cut at 77 tokens"] == "1"
+    assert rows["images on both sides of the split"] == "1"
+    assert len(report.faults) == 3
+
+
+def test_a_known_data_set_that_is_not_whole_is_told(tmp_path: Path) -> None:
+    assert len(data.verify("flickr8k", tmp_path)) == 2
+    (tmp_path / "captions.txt").write_text("image,caption\na.jpg,a dog\n")
+    (tmp_path / "Images").mkdir()
+    faults = data.verify("flickr8k", tmp_path)
+    assert "1 images are told of, 8091 expected" in faults
+    assert any("1 images are missing" in fault for fault in faults)

@@ -1,0 +1,280 @@
+"""A CLIP trained on captions learns, stops, goes on to the same bits, survives bad luck, and serves at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from segclip.encoders.openclip import OpenClip, OpenClipOptions
+from segclip.errors import BadPrompt
+from segclip.retrieval import evaluate_captions
+from train import contrastive, loop, shapes, tuning, wise
+from train.checkpoint import NotSaved
+from train.contrastive import Contrastive, Recipe
+from train.loop import Diverged, Loop, Settings
+from train.start import begin, fresh, trained
+from train.tuning import Tuning
+
+ROOT = Path(__file__).parents[2]
+TINY: dict[str, Any] = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Paint few scenes, and write the smallest model's config beside them."""
+    folder = tmp_path_factory.mktemp("scenes")
+    shapes.write(folder, 60, held_out=12)
+    (folder / "tiny.json").write_text(json.dumps(TINY))
+    return folder
+
+
+def task_of(scenes: Path, settings: Settings, recipe: Recipe = Recipe(), start: str | None = None) -> Contrastive:
+    parts = contrastive.parts_of(scenes, None, share=0.1, skip_bad=False)
+    return Contrastive(begin(None if start else str(scenes / "tiny.json"), start), parts, recipe, settings)
+
+
+def run(scenes: Path, out: Path, settings: Settings, **told: Any) -> Loop:
+    made = Loop(task_of(scenes, settings, **told), out, settings, {"epochs": settings.epochs})
+    loop.start(made, resume=False)
+    return made
+
+
+QUICK = Settings(epochs=1, batch=16, warm_up=2, lr=1e-3)
+
+
+def test_a_run_is_a_folder_that_serves_what_was_trained(scenes: Path, tmp_path: Path) -> None:
+    made = run(scenes, tmp_path / "run", QUICK)
+    for name in ("model.safetensors", "config.json", "metrics.json", "curves.png", "recipe.json", "environment.json"):
+        assert (tmp_path / "run" / name).is_file(), name
+    assert (tmp_path / "run" / "samples" / "epoch-001.jpg").is_file()
+    assert (tmp_path / "run" / "last" / "model.safetensors").is_file()
+    (row,) = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert row["epoch"] == 1
+    task = made.task
+    assert isinstance(task, Contrastive)
+    encoder = OpenClip(f"file:{tmp_path / 'run'}", options=OpenClipOptions(precision="float32"))
+    served = encoder.encode_images([item.load().pixels for item in task.held_out])
+    task.network.eval()
+    with torch.no_grad():
+        seen = task.see(torch.from_numpy(task.held_pixels)).numpy()
+    assert np.allclose(served, seen, atol=2e-3)  # matrices are stored as float16
+    images = {item.image: item.captions for item in task.held_out}
+    report = evaluate_captions(encoder, [_captioned(path, said) for path, said in images.items()])
+    assert report.images == 12
+
+
+def _captioned(path: Any, said: tuple[str, ...]) -> Any:
+    from segclip.retrieval import Captioned
+
+    return Captioned(path, said)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(loss="sigmoid"),
+        Recipe(captions=2, templates=("{}", "a picture of {}")),
+        Recipe(tuning=Tuning("image")),
+        Recipe(tuning=Tuning("text")),
+    ],
+)
+def test_every_way_of_training_lowers_its_loss(scenes: Path, tmp_path: Path, recipe: Recipe) -> None:
+    settings = Settings(epochs=4, batch=16, warm_up=2, lr=3e-3, ema=0.5, accumulate=2, chunk=8)
+    task = Contrastive(
+        begin(str(scenes / "tiny.json"), None, sigmoid=recipe.loss == "sigmoid"),
+        contrastive.parts_of(scenes, None, share=0.1, skip_bad=False), recipe, settings,
+    )  # fmt: skip
+    before = {name: value.clone() for name, value in task.model.state_dict().items()}
+    loop.start(Loop(task, tmp_path, settings, {}), resume=False)
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] < losses[0]
+    moved = {
+        name.startswith("visual.")
+        for name, value in task.model.state_dict().items()
+        if not torch.equal(value, before[name]) and "logit" not in name
+    }
+    assert moved == {"full": {True, False}, "image": {True}, "text": {False}}[recipe.tuning.what]
+
+
+def test_lora_merged_is_lora_apart(scenes: Path) -> None:
+    task = task_of(scenes, QUICK, Recipe(tuning=Tuning("lora", rank=4)))
+    optimizer = torch.optim.SGD([p for p in task.network.parameters() if p.requires_grad], lr=0.5)
+    for batch in task.batches(0, 0):
+        task.backward(batch)
+        optimizer.step()
+    task.network.eval()
+    plain = tuning.merged(task.network).eval()
+    pixels = torch.randn(4, 3, 32, 32)
+    tokens = batch.tokens[:4]
+    with torch.no_grad():
+        torch.testing.assert_close(plain.encode_image(pixels), task.model.encode_image(pixels), atol=1e-5, rtol=0)
+        torch.testing.assert_close(plain.encode_text(tokens), task.model.encode_text(tokens), atol=1e-5, rtol=0)
+        untouched = begin(str(scenes / "tiny.json"), None).model.eval()
+        assert not torch.allclose(plain.encode_image(pixels), untouched.encode_image(pixels), atol=1e-4)
+    assert plain.state_dict().keys() == untouched.state_dict().keys()
+
+
+def test_a_mixture_lies_between_and_ends_are_the_models(scenes: Path, tmp_path: Path) -> None:
+    run(scenes, tmp_path / "before", QUICK)
+    run(scenes, tmp_path / "tuned", QUICK, start=f"file:{tmp_path / 'before'}")
+    before, tuned = (trained(f"file:{tmp_path / name}").model.state_dict() for name in ("before", "tuned"))
+    name = "visual.proj"
+    assert torch.equal(wise.mix(before, tuned, 0.0)[name], before[name])
+    assert torch.equal(wise.mix(before, tuned, 1.0)[name], tuned[name])
+    torch.testing.assert_close(wise.mix(before, tuned, 0.25)[name], 0.75 * before[name] + 0.25 * tuned[name])
+    other = fresh("small").model.state_dict()
+    with pytest.raises(BadPrompt, match="not of one model"):
+        wise.mix(before, other, 0.5)
+
+
+def test_the_share_that_is_chosen_keeps_what_must_not_be_lost() -> None:
+    gains = [{"text to image R@5": 0.1 * row} for row in range(11)]
+    guards = [{"image to text R@1": 0.5 - 0.01 * row} for row in range(11)]
+    assert wise.choose(gains, None, "text to image R@5", 0.02) == 10
+    assert wise.choose(gains, guards, "text to image R@5", 0.0201) == 2
+
+
+def test_a_loss_that_is_no_number_names_the_batch_and_keeps_the_last(scenes: Path, tmp_path: Path) -> None:
+    made = run(scenes, tmp_path, QUICK)
+    kept = (tmp_path / "model.safetensors").read_bytes()
+    settings = Settings(epochs=2, batch=16)
+    again = Loop(task_of(scenes, settings), tmp_path, settings, {"epochs": 1})
+    again.resume()
+    assert isinstance(again.task, Contrastive)
+    with torch.no_grad():
+        again.task.model.text_projection.fill_(float("nan"))
+    with pytest.raises(Diverged, match=r"epoch 2, batch 1: .*\.png"):
+        again.run()
+    assert (tmp_path / "model.safetensors").read_bytes() == kept
+    assert made.state.extra["epoch"] == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("file", ["last.part", "last/model.safetensors.part"])
+def test_a_full_disk_leaves_the_checkpoint_before(scenes: Path, tmp_path: Path, file: str) -> None:
+    run(scenes, tmp_path, QUICK)
+    settings = Settings(epochs=2, batch=16)
+    made = Loop(task_of(scenes, settings), tmp_path, settings, {"epochs": 1})
+    made.resume()
+    (tmp_path / file).symlink_to("/dev/full")
+    with pytest.raises(NotSaved, match="is the disk full"):
+        made.run()
+    assert not (tmp_path / file).exists()
+    assert trained(f"file:{tmp_path / 'last'}").size == 32
+    again = Loop(task_of(scenes, settings), tmp_path, settings, {"epochs": 1})
+    again.resume()
+    assert again.state.extra["epoch"] == 1
+
+
+def test_it_stops_when_nothing_gets_better(scenes: Path, tmp_path: Path) -> None:
+    run(scenes, tmp_path, Settings(epochs=50, batch=16, lr=0.0, patience=2))
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_batch_larger_than_the_data_is_told(scenes: Path) -> None:
+    with pytest.raises(BadPrompt, match="batch of 64 is larger than the 48 images"):
+        task_of(scenes, Settings(batch=64))
+
+
+def test_a_run_is_not_overwritten_nor_gone_on_with_otherwise(scenes: Path, tmp_path: Path) -> None:
+    run(scenes, tmp_path, QUICK)
+    with pytest.raises(BadPrompt, match="--resume"):
+        run(scenes, tmp_path, QUICK)
+    made = Loop(task_of(scenes, QUICK), tmp_path, QUICK, {"epochs": 9})
+    with pytest.raises(BadPrompt, match="epochs: 1, now 9"):
+        made.resume()
+
+
+def command(scenes: Path, out: Path, *more: str) -> list[str]:
+    asked = [str(scenes), "--model", str(scenes / "tiny.json"), "--out", str(out), "--batch", "8", "--epochs", "6"]
+    return [sys.executable, "-m", "train.contrastive", *asked, "--ema", "0.9", *more]
+
+
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    done = subprocess.run(command(tmp_path / "nothing", tmp_path / "out"), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_at_the_same_bits(scenes: Path, tmp_path: Path) -> None:
+    subprocess.run(command(scenes, tmp_path / "straight"), cwd=ROOT, check=True, capture_output=True)
+    process = subprocess.Popen(command(scenes, tmp_path / "killed"), cwd=ROOT, stderr=subprocess.DEVNULL)
+    metrics = tmp_path / "killed" / "metrics.jsonl"
+    ends = time.monotonic() + 120
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 3) and time.monotonic() < ends:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(metrics.read_text().splitlines()) < 6, "it was killed too late to tell anything"
+    subprocess.run(command(scenes, tmp_path / "killed", "--resume"), cwd=ROOT, check=True, capture_output=True)
+    one, other = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("straight", "killed"))
+    for part in ("network", "average"):
+        assert all(torch.equal(value, other[part][name]) for name, value in one[part].items())
+    assert [json.loads(line)["loss"] for line in metrics.read_text().splitlines()] == [
+        json.loads(line)["loss"] for line in (tmp_path / "straight" / "metrics.jsonl").read_text().splitlines()
+    ]
+    for name in ("model.safetensors", "last/model.safetensors"):
+        assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_from_scratch_it_finds_held_out_captions(tmp_path: Path) -> None:
+    """With RN50's kind of tower, attention pooling and context 77; 20 times chance among 500 is 0.04."""
+    shapes.write(tmp_path / "scenes", 2500)
+    settings = Settings(epochs=5, batch=32, lr=2e-3, warm_up=20)
+    parts = contrastive.parts_of(tmp_path / "scenes", None, share=0.1, skip_bad=False)
+    assert len(parts[1]) == 500
+    task = Contrastive(begin("small-rn", None), parts, Recipe(augment="none"), settings)
+    loop.start(Loop(task, tmp_path / "run", settings, {}), resume=False)
+    figures = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert figures["text to image R@1"] >= 0.04
+    assert figures["image to text R@1"] >= 0.04
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_the_whole_path_on_real_photographs(shared_data: Path, tmp_path: Path) -> None:
+    """ViT-B-32 at its real size with random weights and LoRA: two steps, judged, merged, served."""
+    data = shared_data / "coco-dev"
+    settings = Settings(epochs=1, batch=32, chunk=8, warm_up=1)
+    trained_on, judge = contrastive.parts_of(data, None, share=0.2, skip_bad=False)
+    assert {item.group for item in trained_on}.isdisjoint(item.group for item in judge)
+    parts = trained_on[:64], judge[:8]
+    task = Contrastive(begin("ViT-B-32", None), parts, Recipe(tuning=Tuning("lora")), settings)
+    loop.start(Loop(task, tmp_path, settings, {}), resume=False)
+    assert (tmp_path / "samples" / "epoch-001.jpg").is_file()
+    encoder = OpenClip(f"file:{tmp_path}", options=OpenClipOptions(precision="float32"))
+    served = encoder.encode_images([item.load().pixels for item in judge[:2]])
+    with torch.no_grad():
+        seen = task.see(torch.from_numpy(task.held_pixels[:2])).numpy()
+    assert np.allclose(served, seen, atol=5e-3)
+
+
+def test_a_checkpoint_of_open_clips_own_trainer_is_trained_on_and_served(tmp_path: Path) -> None:
+    """Its trainer pickles the state dict beside the epoch, every name behind "module." where it ran on several GPUs."""
+    model = fresh("ViT-S-32-alt").model
+    state = {f"module.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"epoch": 1, "name": "run", "state_dict": state}, tmp_path / "epoch_1.pt")
+    spec = f"ViT-S-32-alt/file:{tmp_path / 'epoch_1.pt'}"
+    begun = trained(spec, trust=True).model.state_dict()
+    assert all(torch.equal(value, begun[name]) for name, value in model.state_dict().items())
+    encoder = OpenClip(spec, options=OpenClipOptions(precision="float32", trust=True))
+    tokens = torch.zeros(1, 77, dtype=torch.long)
+    assert encoder.encode_texts(["a dog"]).shape[1] == model.encode_text(tokens).shape[1]

@@ -1,0 +1,52 @@
+"""A dual encoder is put together, trained by the recipe of CLIPs, and served as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from segclip.encoders.openclip import OpenClip, OpenClipOptions
+from segclip.errors import BadPrompt, UnknownName
+from train import contrastive, dual_encoder, loop, shapes
+from train.contrastive import Contrastive, Recipe
+from train.loop import Loop, Settings
+from train.start import trained
+from train.tuning import Tuning
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    """Put the smallest of timm's towers and a text tower of our own together."""
+    shapes.write(tmp_path / "scenes", 60, held_out=12)
+    out = tmp_path / "start"
+    dual_encoder.main("test_vit", "small", out, size=160, embed_dim=32, vocabulary=tmp_path / "scenes")
+    return out
+
+
+def test_it_is_trained_and_served_like_any_other(start: Path, tmp_path: Path) -> None:
+    settings = Settings(epochs=1, batch=16, warm_up=1)
+    parts = contrastive.parts_of(tmp_path / "scenes", None, share=0.1, skip_bad=False)
+    recipe = Recipe(tuning=Tuning(text_lr=0.1, head_lr=10))
+    task = Contrastive(trained(f"file:{start}"), parts, recipe, settings)
+    assert sorted({group["lr"] for group in task.groups()}) == pytest.approx([5e-5, 5e-4, 5e-3])
+    loop.start(Loop(task, tmp_path / "run", settings, {}), resume=False)
+    encoder = OpenClip(f"file:{tmp_path / 'run'}", options=OpenClipOptions(precision="float32"))
+    task.network.eval()
+    with torch.no_grad():
+        seen = task.see(torch.from_numpy(task.held_pixels)).numpy()
+        said = task.say(task.held_texts.tokens[:, 0]).numpy()
+    served = encoder.encode_images([item.load().pixels for item in task.held_out])
+    assert np.allclose(served, seen, atol=5e-3)
+    assert np.allclose(encoder.encode_texts(task.held_texts.texts), said, atol=5e-3)
+
+
+def test_what_cannot_be_put_together_is_told(tmp_path: Path) -> None:
+    (tmp_path / "captions.csv").write_text("a.jpg,a dog\n")
+    with pytest.raises(UnknownName, match=r"near it: .*resnet"):
+        dual_encoder.main("resnet5000", "small", tmp_path / "out", vocabulary=tmp_path / "captions.csv")
+    with pytest.raises(BadPrompt, match="--vocabulary"):
+        dual_encoder.main("resnet10t", "small", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

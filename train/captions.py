@@ -1,0 +1,276 @@
+"""Read images and what is said of them, as data sets are distributed, and split them by image.
+
+COCO captions, COCO-format instances (a region and its phrases), Karpathy's JSON, Flickr8k and 30k, any CSV, TSV or
+JSONL of image and caption, webdataset shards, folders of classes. A split never parts two captions of one image.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from segclip import datasets, images
+from segclip.errors import BadPrompt
+from segclip.types import Image, Masks
+
+from .photos import HELD_OUT_EVERY
+
+IMAGE_FOLDERS = ("images", "Images", "Flicker8k_Dataset", "flickr30k_images", "flickr30k-images")
+TABLES = ("captions.json", "captions.txt", "captions.csv", "results.csv", "captions.jsonl", "dataset.json")
+IMAGE_COLUMNS = ("image", "image_name", "filepath", "file_name", "filename", "path", "img")
+CAPTION_COLUMNS = ("caption", "captions", "comment", "text", "title", "phrase", "sentence")
+TRAINED_ON = ("train", "restval", "")
+_FLICKR_TOKEN = re.compile(r"^(\S+\.\w+)#\d+\t(.*)$")
+
+
+@dataclass(frozen=True)
+class Member:
+    """Point at an image inside a tar shard."""
+
+    shard: Path
+    offset: int
+    size: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.shard}:{self.name}"
+
+    def read(self) -> bytes:
+        """Read its bytes."""
+        with self.shard.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """Hold one image, or one region of it, and all its captions or phrases.
+
+    group: names the image; a split never parts items of one group. split: what the data set says, or "". region: one
+    mask, or None for the whole image.
+    """
+
+    image: Path | Member
+    captions: tuple[str, ...]
+    group: str
+    split: str = ""
+    region: Masks | None = None
+
+    def load(self) -> Image:
+        """Read the image; raises BadImage."""
+        source = self.image.read() if isinstance(self.image, Member) else self.image
+        return images.load(source, label=str(self.image))
+
+
+def read(path: Path, folder: Path | None = None) -> list[Item]:
+    """Read a data set, told by its files; ``folder`` holds its images, where they are not beside it.
+
+    Raises BadPrompt for what is none of the formats this module names.
+    """
+    try:
+        items = _read_folder(path, folder) if path.is_dir() else _read_file(path, folder)
+    except BadPrompt as error:
+        raise BadPrompt(f"{path} cannot be read as images with captions: {error}") from None
+    except (OSError, ValueError, LookupError, TypeError, tarfile.TarError) as error:
+        raise BadPrompt(f"{path} cannot be read as images with captions: {error!r}") from None
+    if not items:
+        raise BadPrompt(f"{path} holds no images with captions")
+    return items
+
+
+def _read_folder(path: Path, folder: Path | None) -> list[Item]:
+    if shards := sorted(path.glob("*.tar")):
+        return [item for shard in shards for item in _shard(shard)]
+    tables = [path / name for name in TABLES] + sorted(path.glob("dataset_*.json"))
+    tables += [path / name for name in datasets.TABLES]
+    table = next((file for file in tables if file.is_file()), None)
+    return _classes(path) if table is None else _read_file(table, folder)
+
+
+def _read_file(file: Path, folder: Path | None) -> list[Item]:
+    if not file.is_file():
+        raise BadPrompt(f"{file}: no such file or folder")
+    suffix = file.suffix.lower()
+    if suffix == ".tar":
+        return list(_shard(file))
+    base = folder or next((file.parent / name for name in IMAGE_FOLDERS if (file.parent / name).is_dir()), file.parent)
+    if suffix == ".json":
+        return _json(file, json.loads(file.read_text("utf-8")), base)
+    if suffix == ".jsonl":
+        return _merge(base, _json_rows(file))
+    if suffix in (".csv", ".tsv", ".txt"):
+        return _merge(base, _table_rows(file.read_text("utf-8-sig")))
+    raise BadPrompt(f"{file}: want .json, .jsonl, .csv, .tsv, .txt, .tar or a folder")
+
+
+def _merge(base: Path, rows: Iterable[tuple[str, str, str]]) -> list[Item]:
+    """Gather rows of image name, caption and split by image."""
+    told: dict[str, list[str]] = {}
+    splits: dict[str, str] = {}
+    for name, caption, split in rows:
+        told.setdefault(name, []).append(" ".join(caption.split()))
+        splits[name] = split
+    return [Item(base / name, tuple(captions), name, splits[name]) for name, captions in told.items()]
+
+
+def _table_rows(text: str) -> Iterator[tuple[str, str, str]]:
+    first = text.partition("\n")[0]
+    if _FLICKR_TOKEN.match(first):  # Flickr8k.token.txt: name.jpg#0<tab>caption
+        found = (_FLICKR_TOKEN.match(line) for line in text.splitlines())
+        yield from ((match[1], match[2], "") for match in found if match)
+        return
+    delimiter = next((mark for mark in ("|", "\t") if mark in first), ",")
+    rows = csv.reader(io.StringIO(text), delimiter=delimiter)
+    header = [cell.strip().lower() for cell in next(rows)]
+    image, caption = _place(header, IMAGE_COLUMNS), _place(header, CAPTION_COLUMNS)
+    split = _place(header, ("split",))
+    if image is None or caption is None:  # no header: image, then everything else
+        yield from _plain_rows(first, delimiter)
+        image, caption, split = 0, 1, None
+    for row in rows:
+        if len(row) > image:
+            last = caption == len(header) - 1 or (split is None and caption == 1)
+            said = delimiter.join(row[caption:]) if last else "".join(row[caption : caption + 1])
+            yield row[image].strip(), said, row[split].strip() if split is not None and len(row) > split else ""
+
+
+def _plain_rows(first: str, delimiter: str) -> Iterator[tuple[str, str, str]]:
+    row = next(csv.reader([first], delimiter=delimiter))
+    if len(row) < 2 or not Path(row[0].strip()).suffix:
+        raise BadPrompt(
+            f"its first line is {first!r}; want a header with one of {', '.join(IMAGE_COLUMNS)} and one of "
+            f"{', '.join(CAPTION_COLUMNS)}, or lines of image{delimiter}caption"
+        )
+    yield row[0].strip(), delimiter.join(row[1:]), ""
+
+
+def _place(header: Sequence[str], names: Sequence[str]) -> int | None:
+    return next((header.index(name) for name in names if name in header), None)
+
+
+def _json_rows(file: Path) -> Iterator[tuple[str, str, str]]:
+    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        row = json.loads(line)
+        name = next((row[key] for key in IMAGE_COLUMNS if key in row), None)
+        said = next((row[key] for key in CAPTION_COLUMNS if key in row), None)
+        if name is None or said is None:
+            raise BadPrompt(f"line {number} has no image or no caption: {line[:80]}")
+        for caption in [said] if isinstance(said, str) else said:
+            yield str(name), str(caption), str(row.get("split", ""))
+
+
+def _json(file: Path, table: Any, base: Path) -> list[Item]:
+    if "annotations" not in table:  # Karpathy's
+        rows = [
+            (str(Path(row.get("filepath", "")) / row["filename"]), sentence["raw"], row["split"])
+            for row in table["images"]
+            for sentence in row["sentences"]
+        ]
+        return _merge(base, rows)
+    names = {row["id"]: str(row["file_name"]) for row in table["images"]}
+    if any("caption" in row for row in table["annotations"][:1]):
+        return _merge(base, [(names[row["image_id"]], row["caption"], "") for row in table["annotations"]])
+    return _regions(file, table)
+
+
+def _regions(file: Path, table: Any) -> list[Item]:
+    """Give every outlined thing large enough to be asked for, with its name, other names, and phrases."""
+    more = {row["name"]: tuple(row.get("texts", ())) for row in table["categories"]}
+    told: dict[str, list[tuple[str, ...]]] = {}
+    names = {row["id"]: str(row["file_name"]) for row in table["images"]}
+    for row in table["annotations"]:
+        told.setdefault(names[row["image_id"]], []).append(tuple(row.get("phrases", ())))
+    items = []
+    for sample in datasets.read_folder(file.parent):
+        for row, name in enumerate(sample.names):
+            if sample.askable[row] and not sample.crowd[row]:
+                said = tuple(dict.fromkeys((name, *more[name], *told[sample.path.name][row])))
+                items.append(Item(sample.path, said, sample.path.name, region=sample.masks[[row]]))
+    return items
+
+
+def _shard(shard: Path) -> Iterator[Item]:
+    """List a webdataset shard: files of one stem are one sample, an image and .txt, .cls or .json of its caption."""
+    samples: dict[str, dict[str, tarfile.TarInfo]] = {}
+    with tarfile.open(shard) as archive:
+        for member in archive:
+            if member.isfile():
+                folder, _, file = member.name.rpartition("/")
+                stem, _, suffix = file.partition(".")
+                samples.setdefault(f"{folder}/{stem}".lstrip("/"), {})["." + suffix.lower()] = member
+        for key, parts in samples.items():
+            image = next((parts[suffix] for suffix in images.SUFFIXES if suffix in parts), None)
+            if image is None:
+                continue
+            place = Member(shard, image.offset_data, image.size, image.name)
+            yield Item(place, tuple(_said(archive, parts)), f"{shard.name}/{key}")
+
+
+def _said(archive: tarfile.TarFile, parts: dict[str, tarfile.TarInfo]) -> Iterator[str]:
+    for suffix in (".txt", ".caption", ".json"):
+        file = archive.extractfile(parts[suffix]) if suffix in parts else None
+        if file is None:
+            continue
+        text = file.read().decode("utf-8")
+        if suffix != ".json":
+            yield " ".join(text.split())
+            return
+        row = json.loads(text)
+        said = next((row[key] for key in CAPTION_COLUMNS if key in row), ())
+        yield from [said] if isinstance(said, str) else said
+
+
+def _classes(path: Path) -> list[Item]:
+    """Read a tree of class folders; every fifth picture of a class is held out."""
+    items = []
+    for kind in sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")):
+        name = " ".join(kind.name.replace("_", " ").split()).lower()
+        for row, file in enumerate(images.walk(kind)):
+            split = "val" if row % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 else "train"
+            items.append(Item(file, (name,), str(file.relative_to(path)), split))
+    return items
+
+
+def split(items: Sequence[Item], share: float = 0.1, seed: int = 0) -> tuple[list[Item], list[Item]]:
+    """Part items into those trained on and those that judge: as the data set says, else ``share`` of the images.
+
+    Raises BadPrompt when nothing is left on one side.
+    """
+    if any(item.split for item in items):
+        kinds = {item.split for item in items}
+        judge = next((name for name in ("val", "dev", "validation", "test") if name in kinds), "val")
+        parts = [i for i in items if i.split in TRAINED_ON], [i for i in items if i.split == judge]
+    else:
+        groups = sorted({item.group for item in items}, key=lambda g: sha256(f"{seed}:{g}".encode()).digest())
+        held_out = set(groups[: max(1, round(share * len(groups)))])
+        parts = [i for i in items if i.group not in held_out], [i for i in items if i.group in held_out]
+    if not parts[0] or not parts[1]:
+        raise BadPrompt(
+            f"a split by image needs two images at least: {len(parts[0])} would be trained on, {len(parts[1])} judge"
+        )
+    return parts
+
+
+def exclude(items: Sequence[Item], file: Path) -> list[Item]:
+    """Leave out the images a file lists, by id or name, one a line or as a JSON list: RefCOCO's val and test, say."""
+    text = file.read_text("utf-8")
+    listed = json.loads(text) if text.lstrip().startswith("[") else text.split()
+    unwanted = {_number(str(name)) for name in listed}
+    return [item for item in items if _number(item.group) not in unwanted]
+
+
+def _number(name: str) -> str:
+    """Give what two spellings of a COCO image share: 493652 of COCO_train2014_000000493652.jpg."""
+    stem = Path(name).stem
+    digits = stem.rpartition("_")[2].lstrip("0")
+    return digits if digits.isdigit() else stem

@@ -1,0 +1,215 @@
+"""Train a CLIP on images and captions, from nothing or from weights that are there; any model of open_clip's.
+
+    python -m train.contrastive ../shared/caltech-101 --model small --augment strong --epochs 40 --out runs/caltech
+    python -m train.contrastive flickr8k --start ViT-B-32/datacomp_xl_s13b_b90k --tune lora --lr 2e-4 --out runs/flickr
+    segclip segment desk.jpg "a red apple" --proposer mini --encoder file:runs/caltech
+
+Stop it at any moment and go on with --resume. `torchrun --nproc-per-node 2 -m train.contrastive ...` shares each batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from open_clip.transform import image_transform_v2
+
+from segclip.encoders import checkpoints, text_tower
+from segclip.errors import UnknownName
+
+from . import captions, command, feed, loop, losses, processes, tuning
+from .captions import Item
+from .feed import AUGMENTS, Batch, Feed, FeedOptions, Texts
+from .judge import examples, in_chunks, recalls
+from .loop import Judged, Loop, Settings
+from .losses import LOSSES, Scale
+from .start import Start, begin
+from .tuning import Tuning
+
+JUDGED = 2000  # held-out images looked at each epoch
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Hold every setting but the loop's. captions: of an image in a batch. templates: sentences a caption is put in."""
+
+    loss: str = "softmax"
+    augment: str = "light"
+    captions: int = 1
+    templates: tuple[str, ...] = ("{}",)
+    tuning: Tuning = field(default_factory=Tuning)
+
+    def __post_init__(self) -> None:
+        for kind, name, table in (("loss", self.loss, LOSSES), ("augmentation", self.augment, AUGMENTS)):
+            if name not in table:
+                raise UnknownName(f"unknown {kind} {name!r}; choose one of {', '.join(table)}")
+
+
+class Contrastive:
+    """Train a model's two towers to agree; the task the loop runs."""
+
+    monitor = "R@1"
+
+    def __init__(
+        self, start: Start, parts: tuple[Sequence[Item], Sequence[Item]], recipe: Recipe, settings: Settings
+    ) -> None:
+        self.start, self.recipe, self.settings = start, recipe, settings
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        tokenizer = checkpoints.tokenizer(start.checkpoint)
+        policy = start.checkpoint.serving.policy
+        texts = Texts(parts[0], tokenizer, recipe.templates)
+        options = FeedOptions(settings.batch, start.size, AUGMENTS[recipe.augment], recipe.captions, settings.seed)
+        self.feed = Feed(parts[0], texts, options, policy)
+        preprocess = checkpoints.preprocess_config(start.checkpoint, start.size)
+        self.mean, self.std = (torch.tensor(v, device=self.device) for v in (preprocess.mean, preprocess.std))
+        self.held_out = _spread(parts[1], JUDGED)
+        transform = image_transform_v2(preprocess, is_train=False)
+        self.held_pixels = feed.serving_pixels(self.held_out, transform, start.size, policy)
+        self.held_texts = Texts(self.held_out, tokenizer, start.checkpoint.serving.templates)
+        model = start.model.to(self.device, memory_format=torch.channels_last)
+        self.network = tuning.prepare(model, recipe.tuning)
+        self.model = tuning.plain(self.network)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Group what is trained."""
+        return tuning.groups(self.network, self.recipe.tuning, self.settings.lr)
+
+    def steps(self) -> int:
+        """Count the batches of an epoch."""
+        return len(self.feed)
+
+    def batches(self, epoch: int, first: int) -> Iterator[Batch]:
+        """Give an epoch's batches."""
+        tuning.hold_still(self.network)
+        return self.feed.epoch(epoch, first)
+
+    def see(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Embed uint8 (B, S, S, 3): unit rows (B, D)."""
+        light = (pixels.to(self.device, torch.float32) / 255 - self.mean) / self.std
+        seen = self.model.encode_image(light.permute(0, 3, 1, 2))  # a view: channels last in memory
+        return F.normalize(seen, dim=-1)
+
+    def say(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Embed tokens (T, L): unit rows (T, D)."""
+        return F.normalize(text_tower.encode(self.model, tokens.to(self.device)), dim=-1)
+
+    def backward(self, batch: Batch) -> torch.Tensor:
+        """Take the gradients of a batch and give its loss."""
+        keys = losses.Keys(*(part.to(self.device) for part in vars(batch.keys).values()))
+
+        def embed(rows: slice) -> tuple[torch.Tensor, ...]:
+            k = self.recipe.captions
+            said = slice(rows.start * k, rows.stop * k)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bfloat16):
+                seen, told = self.see(batch.pixels[rows]), self.say(batch.tokens[said])
+            return seen.float(), told.float()
+
+        def compare(images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+            bias = getattr(self.model, "logit_bias", None)
+            return LOSSES[self.recipe.loss](images, texts, Scale(self.model.logit_scale.exp(), bias), keys)
+
+        size = self.settings.chunk
+        if size and size < batch.count:
+            return losses.cached_backward(self.network, embed, (batch.count, size), compare)
+        loss = compare(*embed(slice(0, batch.count)))
+        loss.backward()
+        return loss.detach()
+
+    def judge(self) -> Judged:
+        """Measure recall on the held-out images, each text the mean over the templates it is served with."""
+        seen = in_chunks(self.see, torch.from_numpy(self.held_pixels))
+        tokens = self.held_texts.tokens  # (T, K, L)
+        said = in_chunks(self.say, tokens.flatten(0, 1)).reshape(*tokens.shape[:2], -1).mean(axis=1)
+        said /= np.maximum(np.linalg.norm(said, axis=1, keepdims=True), 1e-12)
+        similarity = seen @ said.T
+        right = np.zeros(similarity.shape, bool)
+        for row, item in enumerate(self.held_out):
+            right[row, self.held_texts.of(item)] = True
+        picture = examples(self.held_pixels, self.held_texts.texts, similarity, right)
+        scale = float(self.model.logit_scale.detach().exp())
+        return Judged({**recalls(similarity, right), "logit scale": scale}, picture)
+
+    def save(self, folder: Path) -> None:
+        """Write the model for serving."""
+        self.start.save(tuning.merged(self.network), folder)
+
+
+def _spread(items: Sequence[Item], most: int) -> list[Item]:
+    """Take at most so many items, evenly from among all."""
+    rows = np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int))
+    return [items[row] for row in rows]
+
+
+def parts_of(data: Path, folder: Path | None, *, share: float, skip_bad: bool) -> tuple[list[Item], list[Item]]:
+    """Read a data set and part it by image."""
+    trained, judge = captions.split(captions.read(data, folder), share)
+    return feed.check(trained, skip_bad=skip_bad), feed.check(judge, skip_bad=skip_bad)
+
+
+def main(
+    data: Annotated[Path, typer.Argument(help="Images with captions; see train/README.md.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; file:OUT serves it.")],
+    images: Annotated[Path | None, typer.Option(help="Folder of the images, where not beside DATA.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Random weights: small, small-vit, small-rn, RN50, any of open_clip's, a .json.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the images, with random weights.")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Weights to begin with: file:RUN, MODEL/TAG, MODEL/file:PATH.")
+    ] = None,
+    tune: Annotated[str, typer.Option(help="full, image (text frozen), text (LiT), lora.")] = "full",
+    rank: Annotated[int, typer.Option(help="Of LoRA.")] = 8,
+    loss: Annotated[str, typer.Option(help="softmax (CLIP) or sigmoid (SigLIP).")] = "softmax",
+    augment: Annotated[str, typer.Option(help="none, light, medium or strong.")] = "light",
+    template: Annotated[
+        list[str] | None, typer.Option(help="A sentence with {} captions are put in; several times.")
+    ] = None,
+    captions_each: Annotated[int, typer.Option(help="Captions of an image in a batch.")] = 1,
+    held_out: Annotated[float, typer.Option(help="Share of images that judge, where DATA has no split.")] = 0.1,
+    epochs: int = 10,
+    batch: int = 64,
+    chunk: Annotated[int, typer.Option(help="Rows embedded at a time: a large batch in small memory; 0 for all.")] = 0,
+    accumulate: Annotated[int, typer.Option(help="Batches a step.")] = 1,
+    lr: float = 5e-4,
+    text_lr: Annotated[float, typer.Option(help="The text tower's rate over the image tower's.")] = 1.0,
+    head_lr: Annotated[float, typer.Option(help="The projections' rate over the image tower's.")] = 1.0,
+    warm_up: Annotated[int, typer.Option(help="Steps.")] = 50,
+    weight_decay: float = 0.1,
+    clip: Annotated[float, typer.Option(help="The gradient's norm.")] = 1.0,
+    ema: Annotated[float, typer.Option(help="Decay of the average that is served; 0 for none.")] = 0.0,
+    patience: Annotated[int, typer.Option(help="Stop after so many epochs without a better R@1; 0 for never.")] = 0,
+    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Compute in bfloat16 where it is safe.")] = False,
+    seed: int = 0,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out missing images and empty captions.")] = False,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in OUT.")] = False,
+) -> None:
+    """Train a CLIP on captions and write it for serving."""
+    cv2.setNumThreads(1)
+    settings = Settings(
+        epochs, batch, chunk, accumulate, lr, warm_up, weight_decay, clip, ema, patience, seed, bfloat16
+    )
+    recipe = Recipe(loss, augment, captions_each, tuple(template or ["{}"]), Tuning(tune, rank, text_lr, head_lr))
+    parts = parts_of(data, images, share=held_out, skip_bad=skip_bad)
+    with processes.joined():
+        begun = begin(model, start, size=size, seed=seed, sigmoid=loss == "sigmoid")
+        torch.manual_seed(seed)  # LoRA draws its first weights
+        task = Contrastive(begun, parts, recipe, settings)
+        told = {
+            "data": str(data),
+            "model": start or model or "small",
+            "size": size,
+            **asdict(recipe),
+            **asdict(settings),
+        }
+        loop.start(Loop(task, out, settings, told), resume=resume)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,218 @@
+"""Train anything: one loop with warm-up and cosine, clipping, accumulation, an average, best and last checkpoints.
+
+A run is a folder: the best weights with their config.json (what ``file:FOLDER`` serves), last/ with the last ones,
+last.pt to go on from, metrics.jsonl, metrics.json of the best, curves.png, samples/, recipe.json, environment.json.
+Everything random is drawn from the seed and the step's number, so a run that was killed ends at the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import PIL.Image
+import torch
+import typer
+
+from segclip.errors import BadPrompt, SegclipError
+
+from . import processes
+from .checkpoint import Checkpoint, NotSaved
+from .journal import Journal, Progress, check_recipe, write_json
+
+
+class Diverged(SegclipError):
+    """Raise when a loss is no number; the last good checkpoint is kept."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Hold every setting of the loop.
+
+    batch: of all processes together. chunk: rows of a batch embedded at a time (gradient caching), 0 for all.
+    accumulate: batches a step. warm_up: steps. clip: the gradient's norm. ema: decay of the average that is served, 0
+    for none. patience: epochs without a better figure after which to stop, 0 for never. minutes: between checkpoints
+    inside an epoch.
+    """
+
+    epochs: int = 10
+    batch: int = 64
+    chunk: int = 0
+    accumulate: int = 1
+    lr: float = 5e-4
+    warm_up: int = 50
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    ema: float = 0.0
+    patience: int = 0
+    seed: int = 0
+    bfloat16: bool = False
+    minutes: float = 10.0
+
+
+class Batch(Protocol):
+    """Say what it is, for when its loss is no number."""
+
+    count: int
+
+    def names(self) -> list[str]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Hold what held-out data say: figures by name, and a picture of examples."""
+
+    figures: Mapping[str, float]
+    picture: PIL.Image.Image | None = None
+
+
+class Task(Protocol):
+    """Say what is trained. monitor: the figure that tells the best epoch, higher is better."""
+
+    network: torch.nn.Module
+    monitor: str
+
+    def groups(self) -> list[dict[str, Any]]: ...
+    def steps(self) -> int: ...
+    def batches(self, epoch: int, first: int) -> Iterator[Any]: ...
+    def backward(self, batch: Any) -> torch.Tensor: ...
+    def judge(self) -> Judged: ...
+    def save(self, folder: Path) -> None: ...
+
+
+class Loop:
+    """Train a task in a folder."""
+
+    def __init__(self, task: Task, folder: Path, settings: Settings, recipe: Mapping[str, Any]) -> None:
+        self.task, self.folder, self.settings, self.recipe = task, folder, settings, recipe
+        self.groups = task.groups()
+        self.parameters = [p for group in self.groups for p in group["params"]]
+        self.rates = [group.setdefault("lr", settings.lr) for group in self.groups]
+        fused = all(p.device.type in ("cpu", "cuda") for p in self.parameters)
+        self.optimizer = torch.optim.AdamW(
+            self.groups, lr=settings.lr, weight_decay=settings.weight_decay, betas=(0.9, 0.98), eps=1e-6, fused=fused
+        )
+        self.state = Checkpoint(folder, task.network, self.optimizer, settings.ema)
+        self.state.extra = {"epoch": 0, "first": 0, "losses": [], "best": -math.inf, "stale": 0}
+        self.total = math.ceil(task.steps() / settings.accumulate) * settings.epochs
+
+    def resume(self) -> None:
+        """Go on from last.pt, if there is one; raises BadPrompt when the settings are other ones."""
+        if self.state.resume():
+            check_recipe(self.folder, self.recipe, resumes=True)
+
+    def run(self) -> None:
+        """Train until the last epoch, or until nothing has got better for as long as patience says."""
+        kept, settings = self.state.extra, self.settings
+        leads = processes.rank() == 0
+        journal = Journal(self.folder, self.recipe, epoch=kept["epoch"]) if leads else None
+        images = self.task.steps() * settings.batch
+        done = (kept["epoch"] * self.task.steps() + kept["first"]) * settings.batch
+        progress = Progress(images * settings.epochs, done, shown=leads)
+        while kept["epoch"] < settings.epochs:
+            row = self._epoch(progress)
+            kept["epoch"], kept["first"], kept["losses"] = kept["epoch"] + 1, 0, []
+            if journal is not None:
+                self._finish(journal, row)
+            if processes.agree(settings.patience and kept["stale"] >= settings.patience):
+                typer.echo(f"stopped: {settings.patience} epochs without a better {self.task.monitor}", err=True)
+                break
+
+    def _epoch(self, progress: Progress) -> dict[str, float]:
+        kept, settings = self.state.extra, self.settings
+        self.task.network.train()
+        began = saved = time.monotonic()
+        waited, images = 0.0, 0
+        batches = self.task.batches(kept["epoch"], kept["first"])
+        while True:
+            asked = time.monotonic()
+            batch = next(batches, None)
+            waited += time.monotonic() - asked
+            if batch is None:
+                break
+            loss = self._step(batch, last=kept["first"] + 1 == self.task.steps())
+            kept["losses"].append(loss)
+            kept["first"] += 1
+            images += settings.batch
+            progress.advance(settings.batch, f"epoch {kept['epoch'] + 1}/{settings.epochs}  loss {loss:.3f}")
+            if time.monotonic() - saved > settings.minutes * 60 and kept["first"] % settings.accumulate == 0:
+                self._keep()
+                saved = time.monotonic()
+        spent = time.monotonic() - began
+        mean = sum(kept["losses"]) / max(len(kept["losses"]), 1)
+        return {"epoch": kept["epoch"] + 1, "loss": mean, "images/s": images / spent, "data wait": waited / spent}
+
+    def _step(self, batch: Batch, *, last: bool) -> float:
+        """Take one batch's gradients, and a step where enough are together."""
+        kept, settings = self.state.extra, self.settings
+        torch.manual_seed(settings.seed + 1_000_003 * (kept["epoch"] * self.task.steps() + kept["first"] + 1))
+        place = kept["first"] % settings.accumulate
+        if place == 0:
+            self.optimizer.zero_grad(set_to_none=True)
+        loss = float(self.task.backward(batch))
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"the loss is {loss} in epoch {kept['epoch'] + 1}, batch {kept['first'] + 1}: "
+                f"{', '.join(batch.names()[:8])}, ...; {self.folder} keeps the last good checkpoint. "
+                "A lower --lr or a longer --warm-up helps, or look at these images"
+            )
+        if place == settings.accumulate - 1 or last:
+            self._update(place + 1)
+        return loss
+
+    def _update(self, batches: int) -> None:
+        settings, step = self.settings, self.state.step
+        processes.average_gradients(self.parameters)
+        if batches > 1:
+            for p in self.parameters:
+                if p.grad is not None:
+                    p.grad /= batches
+        share = min(1.0, (step + 1) / max(settings.warm_up, 1))
+        share *= 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / max(self.total, 1)))
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * share
+        torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
+        self.optimizer.step()
+        scale = getattr(self.task.network, "logit_scale", None)
+        if scale is not None:
+            scale.data.clamp_(0, math.log(100))
+        self.state.count()
+
+    def _finish(self, journal: Journal, row: dict[str, float]) -> None:
+        """Judge an epoch, keep the best and the last, write its metrics."""
+        kept = self.state.extra
+        network = self.task.network
+        trained = {name: value.clone() for name, value in network.state_dict().items()}
+        network.load_state_dict(self.state.average)  # judged and served is the average
+        network.eval()
+        judged = self.task.judge()
+        row |= judged.figures
+        better = row[self.task.monitor] > kept["best"]
+        kept["best"], kept["stale"] = (row[self.task.monitor], 0) if better else (kept["best"], kept["stale"] + 1)
+        try:
+            self.task.save(self.folder / "last")
+            if better:
+                self.task.save(self.folder)
+                write_json(self.folder / "metrics.json", row)
+        except OSError as error:
+            raise NotSaved(f"{self.folder} cannot be written, is the disk full? ({error})") from None
+        network.load_state_dict(trained)
+        self._keep()
+        journal.add(row, judged.picture)
+
+    def _keep(self) -> None:
+        if processes.rank() == 0:
+            self.state.keep()
+
+
+def start(loop: Loop, *, resume: bool) -> None:
+    """Train anew or go on; raises BadPrompt when the folder holds a run and it is not to go on."""
+    if resume:
+        loop.resume()
+    elif (loop.folder / "last.pt").exists():
+        raise BadPrompt(f"{loop.folder} holds a run already; go on with --resume, or take another --out")
+    loop.run()

@@ -1,0 +1,72 @@
+"""Train in one process or, started by torchrun, in several that hold equal weights and share each batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Join the processes that torchrun started, if it did; leave them at the end."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def world() -> int:
+    """Count the processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Give this process's number, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def mine(count: int) -> slice:
+    """Say which rows of what was gathered came from here, where each process gave ``count``."""
+    return slice(rank() * count, (rank() + 1) * count)
+
+
+def gather(rows: torch.Tensor) -> torch.Tensor:
+    """Put every process's rows one below the other; gradients flow back to where rows came from."""
+    if world() == 1:
+        return rows
+    if rows.requires_grad:
+        return torch.cat(torch.distributed.nn.all_gather(rows))
+    parts = [torch.empty_like(rows) for _ in range(world())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
+
+
+def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Give every process the mean of all gradients, sent as one buffer."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if world() == 1 or not gradients:
+        return
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    dist.all_reduce(flat)
+    for gradient, part in zip(gradients, flat.div_(world()).split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def agree(value: float) -> float:
+    """Give every process what the first one says."""
+    if world() == 1:
+        return value
+    said = torch.tensor([value], dtype=torch.float64, device="cuda" if torch.cuda.is_available() else "cpu")
+    dist.broadcast(said, 0)
+    return float(said)

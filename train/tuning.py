@@ -1,0 +1,99 @@
+"""Choose what of a model is trained: all of it, one tower (LiT, Zhai et al. 2022), or low-rank additions (LoRA)."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from segclip.errors import UnknownName, Unsupported
+
+TUNES = ("full", "image", "text", "lora")
+_BATCH_NORM = torch.nn.modules.batchnorm._BatchNorm
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Say what is trained. what: one of TUNES. rank: of LoRA. text_lr, head_lr: rates of the text tower and of the
+    projections into the joint space, as multiples of the image tower's."""
+
+    what: str = "full"
+    rank: int = 8
+    text_lr: float = 1.0
+    head_lr: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.what not in TUNES:
+            raise UnknownName(f"unknown tuning {self.what!r}; choose one of {', '.join(TUNES)}")
+
+
+def prepare(model: nn.Module, tuning: Tuning) -> nn.Module:
+    """Freeze what is not trained, or put LoRA's layers in; gives the network the loop trains."""
+    for name, parameter in model.named_parameters():
+        visual = name.startswith("visual.")
+        shared = name in ("logit_scale", "logit_bias")
+        frozen = {"full": False, "image": not visual, "text": visual, "lora": True}[tuning.what]
+        parameter.requires_grad = parameter.requires_grad and (shared or not frozen)
+    return _with_lora(model, tuning.rank) if tuning.what == "lora" else model
+
+
+def _with_lora(model: nn.Module, rank: int) -> nn.Module:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise Unsupported("--tune lora needs peft: pip install 'segclip[train]'") from None
+    kinds = (nn.Linear, nn.MultiheadAttention, nn.Conv2d)
+    inside = {f"{name}." for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)}
+    targets = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, kinds)
+        and not name.startswith(tuple(inside))
+        and getattr(module, "groups", 1) == 1
+        and (isinstance(module, nn.MultiheadAttention) or min(module.weight.shape[:2]) >= rank)
+    ]
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, lora_dropout=0.0, bias="none")
+    adapted = get_peft_model(model, config)
+    for name, parameter in adapted.named_parameters():
+        if name.endswith(("logit_scale", "logit_bias")):
+            parameter.requires_grad = True
+    return adapted
+
+
+def merged(network: nn.Module) -> nn.Module:
+    """Give the plain model: LoRA's layers added into the weights of a copy; a model without them as it is."""
+    if not hasattr(network, "merge_and_unload"):
+        return network
+    plain: nn.Module = copy.deepcopy(network).merge_and_unload()
+    return plain
+
+
+def plain(network: nn.Module) -> nn.Module:
+    """Give the open_clip model inside, LoRA's layers still apart."""
+    inner: nn.Module = network.get_base_model() if hasattr(network, "get_base_model") else network
+    return inner
+
+
+def hold_still(network: nn.Module) -> None:
+    """Keep the statistics of batch norms that are not trained; to be called after every ``train()``."""
+    for module in network.modules():
+        if isinstance(module, _BATCH_NORM) and not any(p.requires_grad for p in module.parameters()):
+            module.eval()
+
+
+def groups(network: nn.Module, tuning: Tuning, lr: float) -> list[dict[str, Any]]:
+    """Group what is trained by tower, with its rate; scales and biases do not decay."""
+    found: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            head = "proj" in name and "c_proj" not in name and "attn" not in name and "out_proj" not in name
+            tower = 1.0 if "visual." in name else tuning.text_lr
+            rate = lr * (tuning.head_lr if head or ".head." in name else tower)
+            found.setdefault((rate, parameter.ndim > 1), []).append(parameter)
+    decayed = [{"params": part, "lr": rate} for (rate, decays), part in found.items() if decays]
+    return decayed + [
+        {"params": part, "lr": rate, "weight_decay": 0.0} for (rate, decays), part in found.items() if not decays
+    ]
