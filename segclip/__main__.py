@@ -1,5 +1,5 @@
 """Run ``python -m segclip``."""
 
-from .cli import app
+from .cli import main
 
-app(prog_name="segclip")
+main()

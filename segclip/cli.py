@@ -35,7 +35,6 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a verb; Ctrl-C gives 130."""
-        atexit.register(gc.freeze)  # else the interpreter looks for garbage in all that was loaded: half a second
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # a file name may hold bytes that are no characters
@@ -204,3 +203,9 @@ def _listen(verbose: bool) -> None:
 def _fail(message: str) -> NoReturn:
     typer.echo(f"segclip: {' '.join(message.split())}", err=True)
     raise typer.Exit(2) from None
+
+
+def main() -> None:
+    """Run as a process of its own."""
+    atexit.register(gc.freeze)  # else the interpreter looks for garbage in all that was loaded: half a second
+    app(prog_name="segclip")
