@@ -124,6 +124,13 @@ def test_upload_text_and_the_mask_file_is_the_librarys_own_answer(studio: Studio
     assert np.array_equal(mask > 0, result.masks.full(0))
 
 
+def test_undo_brings_the_former_words_back(studio: Studio) -> None:
+    studio.say("coffee", "1 found")
+    with studio.answered():
+        studio.page.get_by_role("button", name="Undo").click()
+    assert studio.page.get_by_label("What to cut out").input_value() == "red apple"
+
+
 def test_what_is_not_there_is_said_with_the_nearest_misses(studio: Studio) -> None:
     studio.say("a submarine", "Nothing here matches “a submarine”")
     assert "is asked for" in studio.page.locator(".notes").inner_text()
