@@ -192,33 +192,6 @@ def test_it_fits_a_phone(browser: Browser, address: str, scheme: Any) -> None:
     context.close()
 
 
-def test_search_finds_a_picture_and_opens_it_with_its_text(studio: Studio) -> None:
-    page = studio.page
-    page.get_by_role("link", name="Search").click()
-    page.get_by_role("button", name="Make index").click()
-    page.get_by_text("6 pictures").wait_for()
-    page.get_by_label("Find pictures of").fill("an elephant")
-    page.get_by_label("Find pictures of").press("Enter")
-    page.get_by_role("button", name="Open in Segment").first.click()
-    page.locator(".studio[data-picture='zoo.png'][data-waiting=no]").wait_for()
-    assert page.get_by_label("What to cut out").input_value() == "an elephant"
-
-
-def test_another_model_answers_when_it_is_chosen(studio: Studio) -> None:
-    page = studio.page
-    page.get_by_role("link", name="Models").click()
-    page.get_by_label("Words are answered by").click()
-    page.get_by_role("option", name="photo (").click()
-    page.get_by_text("is not on this machine").wait_for()
-    page.get_by_label("Clicks and boxes are answered by").click()
-    page.get_by_role("option", name="mini (mini-fastsam").click()
-    page.get_by_role("link", name="Segment").click()
-    studio.ready()
-    studio.click(150 / 640 * studio.canvas()["width"], 290 / 480 * studio.canvas()["height"])
-    result = segclip.load("mini").pick(ROOT / "samples" / "desk.png", segclip.Points([(150, 290)]))
-    assert page.locator(".card").count() == len(result)
-
-
 def test_the_api_answers_beside_the_pages(address: str) -> None:
     with urllib.request.urlopen(f"{address}/api/health") as answer:
         assert json.load(answer)["ok"] is True
