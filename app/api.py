@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
+from pathlib import Path as File
 from threading import Lock
 from time import perf_counter
 from typing import Annotated, Any, TypeVar
@@ -104,7 +106,18 @@ class Meter:
             for path, seconds in sorted(self._seconds.items()):
                 lines.append(f'segclip_request_seconds_total{{path="{path}"}} {seconds:.6f}')
         lines += ["# TYPE segclip_pictures gauge", f"segclip_pictures {pictures}"]
+        if (memory := _memory()) is not None:
+            lines += ["# TYPE process_resident_memory_bytes gauge", f"process_resident_memory_bytes {memory}"]
         return "\n".join(lines) + "\n"
+
+
+def _memory() -> int | None:
+    """Give the bytes this process holds in memory, where the system tells it as Linux does."""
+    try:
+        pages = int(File("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 class Limited:

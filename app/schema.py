@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-Number = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1_000_000)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1_000_000)]
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
 Id = Annotated[str, Field(pattern="^[0-9a-f]{32}$", description="As /images gave it.")]
 Corners = tuple[Number, Number, Number, Number]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=False)
+    model_config = ConfigDict(extra="forbid")
 
 
 class Click(_Strict):
@@ -21,7 +21,7 @@ class Click(_Strict):
 
     x: Number
     y: Number
-    label: Literal[0, 1] = Field(1, description="1 on the object, 0 on what it is not.")
+    label: int = Field(1, strict=True, ge=0, le=1, description="1 on the object, 0 on what it is not.")
 
 
 class Prompt(_Strict):
@@ -31,9 +31,9 @@ class Prompt(_Strict):
     negatives: list[Text] = Field(default_factory=list, max_length=100)
     points: list[Click] = Field(default_factory=list, max_length=100)
     boxes: list[Corners] = Field(default_factory=list, max_length=100, description="xyxy in pixels, half-open.")
-    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=1, le=1000)] | None = None
-    best: bool = False
+    threshold: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1)] | None = None
+    top_k: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = None
+    best: StrictBool = False
 
 
 class SegmentThese(_Strict):
@@ -78,7 +78,7 @@ class SortThis(_Strict):
     image: Id
     labels: list[Text] = Field(min_length=1, max_length=1000)
     boxes: list[Corners] = Field(default_factory=list, max_length=100)
-    top_k: Annotated[int, Field(ge=1, le=1000)] = 5
+    top_k: Annotated[int, Field(strict=True, ge=1, le=1000)] = 5
 
 
 class Guess(BaseModel):
@@ -101,8 +101,8 @@ class SearchFor(_Strict):
     text: str = Field("", max_length=1000)
     image: Id | None = None
     negatives: list[Text] = Field(default_factory=list, max_length=100)
-    n: Annotated[int, Field(ge=1, le=100)] = 9
-    regions: bool | None = Field(None, description="Look at segments; left out: if there are any.")
+    n: Annotated[int, Field(strict=True, ge=1, le=100)] = 9
+    regions: StrictBool | None = Field(None, description="Look at segments; left out: if there are any.")
 
 
 class Found(BaseModel):

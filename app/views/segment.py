@@ -36,24 +36,34 @@ def show() -> None:
 def _studio() -> None:
     shared, work = session.current()
     _bar(shared, work)
+    _canvas()
+
+
+@st.fragment
+def _canvas() -> None:
+    """Show the picture and what was found; a click on it runs this alone, the bar above it stays."""
+    if st.session_state.pop("other-words", False):
+        st.rerun()
+    shared, work = session.current()
     answer, error = _answer(shared, work)
     canvas.mount(_data(shared, work, answer, error), _on_event, _on_need)
     answers.prepare(shared.models, work)
 
 
 def _bar(shared: Studio, work: Work) -> None:
+    for key, texts in _fields(work).items():
+        st.session_state.setdefault(key, ", ".join(texts))
+    said, ruled_out = _fields(work)
     wide, narrow, files = st.columns([5, 3, 3.2], vertical_alignment="bottom")
     wide.text_input(
         "What to cut out",
-        ", ".join(work.question.texts),
-        key=f"texts-{work.picture}",
+        key=said,
         on_change=_on_words,
         placeholder="a red apple, the left mug ... by comma, then Enter",
     )
     narrow.text_input(
         "What it is not",
-        ", ".join(work.question.negatives),
-        key=f"not-{work.picture}",
+        key=ruled_out,
         on_change=_on_words,
         placeholder="a tomato",
     )
@@ -144,10 +154,13 @@ def _on_event() -> None:
     if not isinstance(event, dict):
         return
     shared, work = session.current()
+    before = work.picture, work.question.texts, work.question.negatives
     try:
         events.handle(shared, work, event)
     except segclip.SegclipError as problem:
         st.session_state["error"] = str(problem)
+    if before != (work.picture, work.question.texts, work.question.negatives):
+        _write_words(work)
     number = event.get("n")
     if isinstance(number, int):
         st.session_state["done"] = number
@@ -155,8 +168,20 @@ def _on_event() -> None:
 
 def _on_words() -> None:
     _, work = session.current()
-    texts, negatives = (_split(st.session_state[f"{name}-{work.picture}"]) for name in ("texts", "not"))
-    work.say(texts, negatives)
+    work.say(*(_split(st.session_state[key]) for key in _fields(work)))
+
+
+def _write_words(work: Work) -> None:
+    """Let the fields say what is asked, after it changed by other means than them."""
+    for key, texts in _fields(work).items():
+        st.session_state[key] = ", ".join(texts)
+    st.session_state["other-words"] = True
+
+
+def _fields(work: Work) -> dict[str, tuple[str, ...]]:
+    """Give the keys of the two fields of words, with what is asked."""
+    question = work.question
+    return {f"texts-{work.picture}": question.texts, f"not-{work.picture}": question.negatives}
 
 
 def _split(words: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.app.browsing import CHROMIUM, FLAGS, Studio, serving
 
@@ -37,7 +37,7 @@ def _pages(browser: Browser, address: str, folder: Path, look: tuple[Any, Any, s
     studio.click(200 * studio.canvas()["width"] / 816, 370 * studio.canvas()["width"] / 816)
     _take(page, folder / f"click-{name}.png")
     for tab in ("Export", "Classify", "Search", "Models"):
-        _go(page, tab)
+        _go(page, address, tab)
         if tab == "Search":
             page.get_by_label("Find pictures of").fill("a dog")
             page.get_by_label("Find pictures of").press("Enter")
@@ -49,12 +49,10 @@ def _pages(browser: Browser, address: str, folder: Path, look: tuple[Any, Any, s
     context.close()
 
 
-def _go(page: Any, tab: str) -> None:
-    link = page.get_by_role("link", name=tab)
-    if not link.first.is_visible():
-        page.get_by_test_id("stExpandSidebarButton").click()
-    link.first.click()
-    page.wait_for_url(f"**/{tab.lower()}*")
+def _go(page: Page, address: str, tab: str) -> None:
+    work = page.url.partition("?")[2]
+    page.goto(f"{address}/{tab.lower()}?{work}")
+    page.get_by_role("link", name=tab).first.wait_for(state="attached")
     page.wait_for_timeout(3000)
 
 
@@ -68,7 +66,7 @@ def _index(browser: Browser, address: str) -> None:
     page.close()
 
 
-def _take(page: Any, path: Path) -> None:
+def _take(page: Page, path: Path) -> None:
     page.wait_for_timeout(500)
     page.screenshot(path=path)
     with PIL.Image.open(path) as shot:

@@ -175,7 +175,7 @@ schema = schemathesis.openapi.from_asgi("/openapi.json", served)
 
 
 @schema.parametrize()
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_it_keeps_to_its_own_document(case: Case) -> None:
     """Check everything but that all valid data is accepted: no document can say which bytes are a picture."""
     if isinstance(case.body, dict) and re.fullmatch("[0-9a-f]{32}", str(case.body.get("image"))):

@@ -124,6 +124,13 @@ def test_upload_text_and_the_mask_file_is_the_librarys_own_answer(studio: Studio
     assert np.array_equal(mask > 0, result.masks.full(0))
 
 
+def test_undo_brings_the_former_words_back(studio: Studio) -> None:
+    studio.say("coffee", "1 found")
+    with studio.answered():
+        studio.page.get_by_role("button", name="Undo").click()
+    assert studio.page.get_by_label("What to cut out").input_value() == "red apple"
+
+
 def test_what_is_not_there_is_said_with_the_nearest_misses(studio: Studio) -> None:
     studio.say("a submarine", "Nothing here matches “a submarine”")
     assert "is asked for" in studio.page.locator(".notes").inner_text()
@@ -183,33 +190,6 @@ def test_it_fits_a_phone(browser: Browser, address: str, scheme: Any) -> None:
         studio.page.touchscreen.tap(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2)
     assert studio.headline == "The object at the click"
     context.close()
-
-
-def test_search_finds_a_picture_and_opens_it_with_its_text(studio: Studio) -> None:
-    page = studio.page
-    page.get_by_role("link", name="Search").click()
-    page.get_by_role("button", name="Make index").click()
-    page.get_by_text("6 pictures").wait_for()
-    page.get_by_label("Find pictures of").fill("an elephant")
-    page.get_by_label("Find pictures of").press("Enter")
-    page.get_by_role("button", name="Open in Segment").first.click()
-    page.locator(".studio[data-picture='zoo.png'][data-waiting=no]").wait_for()
-    assert page.get_by_label("What to cut out").input_value() == "an elephant"
-
-
-def test_another_model_answers_when_it_is_chosen(studio: Studio) -> None:
-    page = studio.page
-    page.get_by_role("link", name="Models").click()
-    page.get_by_label("Words are answered by").click()
-    page.get_by_role("option", name="photo (").click()
-    page.get_by_text("is not on this machine").wait_for()
-    page.get_by_label("Clicks and boxes are answered by").click()
-    page.get_by_role("option", name="mini (mini-fastsam").click()
-    page.get_by_role("link", name="Segment").click()
-    studio.ready()
-    studio.click(150 / 640 * studio.canvas()["width"], 290 / 480 * studio.canvas()["height"])
-    result = segclip.load("mini").pick(ROOT / "samples" / "desk.png", segclip.Points([(150, 290)]))
-    assert page.locator(".card").count() == len(result)
 
 
 def test_the_api_answers_beside_the_pages(address: str) -> None:
