@@ -14,7 +14,7 @@ from .encoders import Encoder
 from .errors import BadPrompt
 from .positions import Position, parse
 from .proposers import Proposer
-from .scoring import CropScorer, DenseScorer, embed_texts, similarity
+from .scoring import CropScorer, embed_texts, similarity
 from .selection import Selection, probabilities, select, weigh
 from .types import Array, Boxes, Everything, Masks, Points, Prompt, Regions, Result
 
@@ -29,7 +29,7 @@ class Segmenter:
 
     proposer: Proposer
     encoder: Encoder
-    scorer: CropScorer | DenseScorer
+    scorer: CropScorer
 
     def __call__(
         self,
