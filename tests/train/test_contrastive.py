@@ -273,10 +273,10 @@ def test_from_scratch_it_finds_held_out_captions(tmp_path: Path) -> None:
 def test_the_whole_path_on_real_photographs(shared_data: Path, tmp_path: Path) -> None:
     """ViT-B-32 at its real size with random weights and LoRA: two steps, judged, merged, served."""
     data = shared_data / "coco-dev"
-    settings = Settings(epochs=1, batch=32, chunk=8, warm_up=1)
+    settings = Settings(epochs=1, batch=8, chunk=4, warm_up=1)
     trained_on, judge = contrastive.parts_of(data, None, share=0.2, skip_bad=False)
     assert {item.group for item in trained_on}.isdisjoint(item.group for item in judge)
-    parts = trained_on[:64], judge[:8]
+    parts = trained_on[:16], judge[:4]
     task = Contrastive(begin("ViT-B-32", None), parts, Recipe(tuning=Tuning("lora")), settings)
     loop.start(Loop(task, tmp_path, settings, {}), resume=False)
     assert (tmp_path / "samples" / "epoch-001.jpg").is_file()
