@@ -122,19 +122,14 @@ def regions(
     limit: Annotated[int | None, LIMIT] = None,
     offline: Annotated[bool, OFFLINE] = False,
 ) -> None:
-    """Name true masks among all names, as the encoder is served; with dense features, its heat maps too."""
+    """Name true masks among all names of the folder, cut as the encoder is served: region accuracy."""
     from . import datasets, loading, localise
-    from .scoring import SCORERS
 
     samples = datasets.read_folder(folder)[:limit]
     model = loading.load_encoder(encoder, options=loading.LoadOptions(offline=offline))
     with _progress(samples) as tell:
-        named = localise.evaluate_regions(model, samples, SCORERS[model.serving.scorer](model), tell)
+        named = localise.evaluate_regions(model, samples, tell)
     _show(named.table())
-    if model.serving.scorer == "dense":
-        with _progress(samples) as tell:
-            pointed = localise.evaluate_heat(model, samples, tell=tell)
-        _show(pointed.table())
 
 
 @app.command()

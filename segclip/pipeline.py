@@ -14,11 +14,10 @@ from .encoders import Encoder
 from .errors import BadPrompt
 from .positions import Position, parse
 from .proposers import Proposer
-from .scoring import CropScorer, DenseScorer, embed_texts, similarity
+from .scoring import CropScorer, embed_texts, similarity
 from .selection import Selection, probabilities, select, weigh
-from .types import Array, Boxes, Encoded, Everything, Points, Prompt, Regions, Result
+from .types import Array, Boxes, Encoded, Everything, Masks, Points, Prompt, Regions, Result
 
-_AS_PLAIN = 0.5  # of the best answer's quality: what else must be an object as well
 MAX_TEXT = 1000  # characters; encoders read fewer, and tell where they stop
 
 log = logging.getLogger(__name__)
@@ -30,7 +29,7 @@ class Segmenter:
 
     proposer: Proposer
     encoder: Encoder
-    scorer: CropScorer | DenseScorer
+    scorer: CropScorer
 
     def encode(self, source: images.Source | Encoded, *, max_pixels: int = images.MAX_PIXELS) -> Encoded:
         """Look at a picture once; whatever takes a picture takes the answer too, and then only decodes.
@@ -124,9 +123,8 @@ class Segmenter:
         probability = weigh(probability, regions.proposals.quality, serving.quality_weight)
         probability[~regions.embeddings.any(axis=1)] = 0  # too small to be looked at
         threshold = serving.threshold if selection.threshold is None else selection.threshold
-        likeness = serving.likeness if serving.calibrated else None
         answers = [
-            _choose(_Candidates(p, cosines, regions, likeness), place, selection=selection, threshold=threshold)
+            _choose(_Candidates(p, cosines, regions.masks), place, selection=selection, threshold=threshold)
             for p, cosines, place in zip(probability.T, cosine.T[: len(asked)], places, strict=True)
         ]
         return _result(regions, asked, cosine, probability, answers, threshold)
@@ -162,21 +160,11 @@ class Segmenter:
 
 @dataclass(frozen=True, eq=False)
 class _Candidates:
-    """Hold what one text thinks of N regions. likeness: the cosine two of one kind reach, None where unknown."""
+    """Hold what one text thinks of N regions."""
 
     probability: Array
     similarity: Array
-    regions: Regions
-    likeness: float | None
-
-    def like(self, best: int) -> Array:
-        """Tell which regions look like one of them and are as plainly objects: bool (N,)."""
-        if self.likeness is None:
-            return np.zeros(len(self.regions), bool)
-        embeddings, quality = self.regions.embeddings, self.regions.proposals.quality
-        plain = quality >= _AS_PLAIN * quality[best]
-        alike: Array = (embeddings @ embeddings[best] >= self.likeness) & plain & (self.probability > 0)
-        return alike
+    masks: Masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,21 +209,13 @@ def _compete(cosine: Array, asked: Sequence[str], others: Sequence[str], logit_s
 
 
 def _choose(candidates: _Candidates, place: Position | None, *, selection: Selection, threshold: float) -> _Answer:
-    """Choose the rows of one text; a word of place or size chooses among all that answer the rest of it.
-
-    Such a word says that there are several: what looks like the best answer is an answer then, whatever its own
-    probability.
-    """
-    p, cosine, masks = candidates.probability, candidates.similarity, candidates.regions.masks
+    """Choose the rows of one text; a word of place or size chooses among all that answer the rest of it."""
+    p, cosine, masks = candidates.probability, candidates.similarity, candidates.masks
     if place is None:
         return _Answer(select(p, cosine, masks, selection=selection, threshold=threshold))
     every = replace(selection, best=False, top_k=None)
     rows = select(p, cosine, masks, selection=every, threshold=threshold)
-    if len(rows):
-        least = threshold if selection.threshold is None else selection.threshold
-        with_alike = np.where(candidates.like(int(rows[0])), np.maximum(p, least), p)
-        rows = select(with_alike, cosine, masks, selection=every, threshold=threshold)
-    elif selection.best:
+    if selection.best and not len(rows):
         rows = select(p, cosine, masks, selection=selection, threshold=threshold)
     return _Answer(rows[place.choose(masks[rows])], place.reason(len(rows)))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 from . import crops, templates
@@ -58,37 +57,6 @@ class CropScorer:
         if flip:
             embeddings = unit(embeddings + self.encoder.encode_images(np.ascontiguousarray(seen[:, :, ::-1])))
         return embeddings
-
-
-class DenseScorer:
-    """Embed regions from one pass over the image: the mean of the patches inside less that of those outside.
-
-    For texts compared by a dot product that is the region's mean heat less its surroundings', the score of a mask
-    under a text's heat map. Needs an encoder with dense features.
-    """
-
-    def __init__(self, encoder: Encoder, policy: CropPolicy | None = None) -> None:
-        self.encoder = encoder
-        self.policy = encoder.serving.policy if policy is None else policy
-
-    def embed_regions(self, image: Image, masks: Masks, quality: Array | None = None) -> Array:
-        """Embed N masks: float32 (N, D), unit rows; an empty mask gets a zero row. ``quality`` changes nothing."""
-        dense = self.encoder.encode_dense(image)  # (h, w, D)
-        height, width = dense.shape[:2]
-        patches = dense.reshape(-1, dense.shape[2])
-        inside = np.empty((len(masks), len(patches)), np.float32)
-        for row in range(len(masks)):
-            coverage = cv2.resize(masks.full(row).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-            inside[row] = coverage.ravel()
-        outside = 1 - inside
-        share_in = inside / np.maximum(inside.sum(axis=1, keepdims=True), 1e-6)
-        share_out = outside / np.maximum(outside.sum(axis=1, keepdims=True), 1e-6)
-        embeddings = unit((share_in - share_out) @ patches)
-        embeddings[masks.areas == 0] = 0
-        return embeddings
-
-
-SCORERS: dict[str, type[CropScorer] | type[DenseScorer]] = {"crop": CropScorer, "dense": DenseScorer}
 
 
 def embed_texts(encoder: Encoder, texts: Sequence[str], sentences: Sequence[str]) -> Array:

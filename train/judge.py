@@ -31,7 +31,7 @@ def recalls(similarity: Array, right: Array) -> dict[str, float]:
 
 def in_chunks(encode: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor, size: int = 256) -> Array:
     """Embed rows in chunks: float32 (N, D)."""
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference mode: LoRA trains on with tensors made here
         parts = [encode(rows[start : start + size]).float().cpu() for start in range(0, len(rows), size)]
     return torch.cat(parts).numpy()
 

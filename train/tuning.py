@@ -60,26 +60,54 @@ def _with_lora(model: nn.Module, rank: int) -> nn.Module:
     for name, parameter in adapted.named_parameters():
         if name.endswith(("logit_scale", "logit_bias")):
             parameter.requires_grad = True
-    return adapted
+    return Adapted(adapted)
+
+
+class Adapted(nn.Module):
+    """Hold what is trained of a model with LoRA's layers, and nothing else: its state is what a run goes on from.
+
+    peft takes the weights of attention apart in every pass, so that its own state dict cannot be loaded again.
+    """
+
+    def __init__(self, adapted: nn.Module) -> None:
+        super().__init__()
+        self.inner = [adapted]  # in a list: none of its tensors are this module's
+        trained = {name.replace(".", "/"): p for name, p in adapted.named_parameters() if p.requires_grad}
+        self.trained = nn.ParameterDict(trained)
+
+    @property
+    def logit_scale(self) -> nn.Parameter:
+        """Give the scale that is trained."""
+        scale: nn.Parameter = plain(self).logit_scale
+        return scale
+
+    def train(self, mode: bool = True) -> Adapted:
+        """Switch the whole model."""
+        self.inner[0].train(mode)
+        return super().train(mode)
+
+
+def _whole(network: nn.Module) -> nn.Module:
+    return network.inner[0] if isinstance(network, Adapted) else network
 
 
 def merged(network: nn.Module) -> nn.Module:
     """Give the plain model: LoRA's layers added into the weights of a copy; a model without them as it is."""
-    if not hasattr(network, "merge_and_unload"):
+    if not isinstance(network, Adapted):
         return network
-    plain: nn.Module = copy.deepcopy(network).merge_and_unload()
+    plain: nn.Module = copy.deepcopy(network.inner[0]).merge_and_unload()
     return plain
 
 
 def plain(network: nn.Module) -> nn.Module:
     """Give the open_clip model inside, LoRA's layers still apart."""
-    inner: nn.Module = network.get_base_model() if hasattr(network, "get_base_model") else network
+    inner: nn.Module = network.inner[0].get_base_model() if isinstance(network, Adapted) else network
     return inner
 
 
 def hold_still(network: nn.Module) -> None:
     """Keep the statistics of batch norms that are not trained; to be called after every ``train()``."""
-    for module in network.modules():
+    for module in _whole(network).modules():
         if isinstance(module, _BATCH_NORM) and not any(p.requires_grad for p in module.parameters()):
             module.eval()
 
@@ -87,7 +115,7 @@ def hold_still(network: nn.Module) -> None:
 def groups(network: nn.Module, tuning: Tuning, lr: float) -> list[dict[str, Any]]:
     """Group what is trained by tower, with its rate; scales and biases do not decay."""
     found: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
+    for name, parameter in _whole(network).named_parameters():
         if parameter.requires_grad:
             head = "proj" in name and "c_proj" not in name and "attn" not in name and "out_proj" not in name
             tower = 1.0 if "visual." in name else tuning.text_lr

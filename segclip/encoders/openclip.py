@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import cv2
 import numpy as np
 import PIL.Image
 import torch
@@ -21,7 +20,7 @@ with without_compiler():
     import open_clip
     from open_clip.transform import image_transform_v2
 
-    from . import checkpoints, heads, image_tower, sources, text_tower
+    from . import checkpoints, image_tower, sources, text_tower
     from .checkpoints import save
 
 __all__ = ["OpenClip", "OpenClipOptions", "imagenet_templates", "save"]
@@ -49,9 +48,7 @@ class OpenClip:
     def __init__(self, source: str, *, device: str = "cpu", options: OpenClipOptions = OpenClipOptions()) -> None:
         checkpoint = sources.find(source, trust=options.trust)
         model = checkpoints.build(checkpoint, trust=options.trust)
-        self._head = heads.load(checkpoint.folder)
-        if self._head is None:
-            image_tower.streamline(model.visual)  # drops what only patches need
+        image_tower.streamline(model.visual)
         self.name = checkpoint.name
         self.serving = checkpoint.serving
         self.logit_scale = float(model.logit_scale.detach().exp())
@@ -61,8 +58,6 @@ class OpenClip:
         self._device = torch.device(device)
         self._dtype = choose_precision(options.precision, self._device)
         self._model = model.to(self._device, self._dtype, memory_format=torch.channels_last).requires_grad_(False)
-        if self._head is not None:
-            self._head = self._head.to(self._device, self._dtype).requires_grad_(False)
         self._preprocess = checkpoints.preprocess_config(checkpoint, self.image_size)
         self._texts: OrderedDict[str, Array] = OrderedDict()
 
@@ -87,20 +82,10 @@ class OpenClip:
         return np.stack([known[text] for text in texts]) if len(texts) else self._none
 
     def encode_dense(self, image: Image) -> Array:
-        """Embed the patches of the whole image, brought to a square: float32 (h, w, D), unit; needs a patch head.
-
-        Raises Unsupported for an encoder without one (``train.pacl`` trains it).
-        """
-        head = self._head
-        if head is None:
-            raise Unsupported(
-                f"{self.name} gives no dense features for {image.source}; score its regions by crops (CropScorer)"
-            )
-        shrinks = max(image.size) > self.image_size
-        way = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-        square = cv2.resize(image.pixels, (self.image_size, self.image_size), interpolation=way)
-        pixels = self._pixels(square[None])
-        return self._embed(lambda rows: head(heads.patches(self._model.visual, rows)), pixels)[0]
+        """Raise Unsupported: this encoder embeds crops only."""
+        raise Unsupported(
+            f"{self.name} gives no dense features for {image.source}; score its regions by crops (CropScorer)"
+        )
 
     @property
     def _none(self) -> Array:

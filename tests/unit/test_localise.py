@@ -1,4 +1,4 @@
-"""True masks are named and heat maps judged as by hand, on painted colours."""
+"""True masks are named as by hand, on painted colours."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import PIL.Image
 import pytest
 
 from segclip.datasets import Sample
-from segclip.errors import BadPrompt, Unsupported
-from segclip.localise import evaluate_heat, evaluate_regions, heat
-from segclip.types import Array, Image, Masks
+from segclip.errors import BadPrompt
+from segclip.localise import evaluate_regions
+from segclip.types import Image, Masks
 
 from ..fakes import COLOURS, FakeEncoder, colour_of
 
@@ -36,21 +36,3 @@ def test_every_region_is_named(sample: Sample, encoder: FakeEncoder) -> None:
 def test_nothing_to_name_is_told(encoder: FakeEncoder) -> None:
     with pytest.raises(BadPrompt, match="big enough"):
         evaluate_regions(encoder, [])
-    with pytest.raises(BadPrompt, match="big enough"):
-        evaluate_heat(encoder, [])
-
-
-def test_a_heat_map_that_is_the_mask_is_perfect_and_its_opposite_is_not(sample: Sample, encoder: FakeEncoder) -> None:
-    def exact(image: Image) -> Array:
-        return np.eye(len(COLOURS), len(COLOURS) + 1, dtype=np.float32)[colour_of(image.pixels)]
-
-    assert evaluate_heat(encoder, [sample], exact).miou == pytest.approx(1)
-    assert evaluate_heat(encoder, [sample], exact).pointing == 1
-    assert evaluate_heat(encoder, [sample], lambda image: -exact(image)).pointing == 0
-    with pytest.raises(Unsupported):
-        evaluate_heat(encoder, [sample])
-
-
-def test_heat_is_as_large_as_the_image() -> None:
-    warm = heat(np.ones((2, 3, 4), np.float32), np.ones((5, 4), np.float32), (20, 31))
-    assert warm.shape == (5, 20, 31)

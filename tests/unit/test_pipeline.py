@@ -17,7 +17,7 @@ from segclip.crops import POLICIES
 from segclip.errors import BadImage, BadPrompt, UnknownName, Unsupported
 from segclip.loading import PRESETS, load, pair
 from segclip.pipeline import Segmenter, unique
-from segclip.scoring import CropScorer, unit
+from segclip.scoring import CropScorer
 from segclip.selection import Selection
 from segclip.types import Boxes, Image, Masks, Points, Proposals, Regions
 from tests.fakes import COLOURS, FakeEncoder, FakeProposer, paint
@@ -90,31 +90,6 @@ def test_everything_like_a_clicked_object_is_found_without_a_text(segmenter: Seg
     assert sorted(result.masks.boxes.tolist()) == [[10, 10, 30, 30], [110, 20, 140, 60]]
     assert result.texts == ("like this", "like this")
     assert not encoder.texts_seen
-
-
-def test_a_word_of_place_counts_what_looks_like_the_answer(segmenter: Segmenter, encoder: FakeEncoder) -> None:
-    image = paint(("red", (10, 10, 30, 30)), ("red", (50, 10, 70, 30)), ("red", (90, 10, 110, 30)))
-    regions = segmenter.regions(image)
-    red, black = encoder.encode_texts(["red", "black"])
-    # all three look rather alike, but only the last one is nearer to red than to black
-    embeddings = unit(np.stack([0.2 * red + black, 0.2 * red + black, 1.1 * red + black]))
-    places = np.argsort(regions.masks.boxes[:, 0])
-    seen = np.empty_like(embeddings)
-    seen[places] = embeddings
-    quality = np.ones(3, np.float32)
-    quality[places[1]] = 0.4  # not so plainly an object
-    regions = replace(regions, embeddings=seen, proposals=replace(regions.proposals, quality=quality))
-    assert len(segmenter.rank(regions, "red", backgrounds="black")) == 1
-
-    def leftmost(likeness: float, *, calibrated: bool = True) -> tuple[list[list[int]], tuple[str, ...]]:
-        encoder.serving = replace(encoder.serving, likeness=likeness, calibrated=calibrated)
-        result = segmenter.rank(regions, ["left red", "second red from the left"], backgrounds="black")
-        return result.masks.boxes.tolist(), result.reasons
-
-    assert leftmost(0.99)[0] == leftmost(0.75, calibrated=False)[0] == [[90, 10, 110, 30]]
-    boxes, reasons = leftmost(0.75)
-    assert boxes == [[10, 10, 30, 30], [90, 10, 110, 30]]
-    assert reasons[0] == "leftmost of 2 found for 'red'"
 
 
 def test_a_place_alone_needs_no_encoder(segmenter: Segmenter, encoder: FakeEncoder, picture: Image) -> None:
