@@ -12,7 +12,6 @@ from typing import Annotated
 
 import typer
 
-from . import loading, registry
 from .errors import BadPrompt, Unsupported
 
 
@@ -39,6 +38,8 @@ class Serving:
 
     def environment(self) -> dict[str, str]:
         """Give what the server reads its settings from."""
+        from . import loading, registry
+
         told = {
             "SEGCLIP_APP_WORDS": registry.choose(loading.PRESETS, self.preset, "preset") and self.preset,
             "SEGCLIP_APP_CLICKS": registry.choose(loading.PRESETS, self.clicks, "preset") and self.clicks,
