@@ -88,7 +88,7 @@ def test_crops_are_encoded_anew_and_their_masks_lie_in_the_image() -> None:
     options = GridOptions(points_per_side=4, min_quality=0.93, min_stability=0.5, crop_layers=1, crop_downscale=2)
     network, found = ask(options)
     assert len(network.encoded) == 5
-    assert network.batches == [16, 4, 4, 4, 4]
+    assert network.batches == [8, 8, 4, 4, 4, 4]  # a CPU takes 8 clicks at a time, whatever the options allow
     assert found.masks.boxes[:, 2:].max() <= 64
     assert len(found) > 4
 
