@@ -23,7 +23,8 @@ class SAMOptions:
 
     multimask: several masks for each ``Points`` (whole, part, subpart) or one; None gives several for a click alone,
     which may mean any of them, and one where more is known. boxes_per_batch: boxes decoded at a time, at most. grid:
-    how "everything" is asked for. edges: fit the masks of points and boxes to the picture's edges, as SAM does not.
+    how "everything" is asked for. edges: fit the mask of a box, and the best of a click's, to the picture's edges, as
+    SAM does not.
     """
 
     multimask: bool | None = None
@@ -90,13 +91,16 @@ class Promptable(Network):
         windows = [(box[0], box[1], features.sampler.mask(grid, box)) for grid, box in zip(cells, reach, strict=True)]
         masks = Masks.from_windows(windows, features.image.size)
         found = Proposals(masks, quality.flatten().float().cpu().numpy(), cells)
-        return self._fitted(features, found, self.options.edges) if self.options.edges else found
+        if self.options.edges is None:
+            return found
+        best = quality.argmax(dim=1).cpu().numpy() + np.arange(len(quality)) * quality.shape[1]
+        return self._fitted(features, found, best.tolist(), self.options.edges)
 
-    def _fitted(self, features: Features, found: Proposals, edges: EdgeOptions) -> Proposals:
+    def _fitted(self, features: Features, found: Proposals, best: list[int], edges: EdgeOptions) -> Proposals:
         logits, masks = found.logits, found.masks
         if logits is None:
             return found
         step = max(1, round(1 / max(self.scale(features.image.size))))
-        rows = np.flatnonzero((found.quality >= edges.quality) & (masks.areas > 0)).tolist()
-        given = ((row, logits[row], masks.boxes[row]) for row in rows)
+        good = (found.quality >= edges.quality) & (masks.areas > 0)
+        given = ((row, logits[row], masks.boxes[row]) for row in best if good[row])
         return replace(found, masks=refine(masks, given, Frame(features.sampler, features.image, step), edges))
