@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -14,6 +15,9 @@ MOST_FILES = 2000
 MOST_BYTES = 1_000_000_000  # of a zip's pictures, unpacked
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _STEP = 1 << 20
+
+# what zipfile raises for damaged, encrypted and unknown archives
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError)
 
 
 def pack(result: segclip.Result, formats: Sequence[str], *, zipped: bool = True) -> bytes:
@@ -60,8 +64,10 @@ def unpack(data: bytes, folder: Path) -> int:
                 if count > MOST_FILES:
                     raise segclip.BadImage(f"the zip holds more than {MOST_FILES} pictures; split it")
                 left = _extract(archive, entry, folder / name, left)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise segclip.BadImage(f"the zip cannot be read: {error}") from None
+    except OSError as error:  # a full disk is not the zip's fault, a name too long is
+        raise segclip.BadImage(f"the zip cannot be unpacked: {error.strerror or error}") from None
     if not count:
         raise segclip.BadImage(f"the zip holds no pictures ({', '.join(PICTURES)})")
     return count

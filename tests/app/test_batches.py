@@ -86,3 +86,15 @@ def test_indexing_tells_why_it_cannot(tmp_path: Path) -> None:
     indexing.start(tmp_path / "nowhere", tmp_path / "index", "mini")
     assert wait(indexing) == "failed"
     assert "no such folder" in indexing.message
+
+
+def test_a_damaged_zip_is_told_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(range(256)) * 40)
+    damaged = bytearray(file.getvalue())
+    damaged[40:60] = b"\xff" * 20  # inside the compressed bytes
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(segclip.BadImage, match="the zip cannot be read"):
+        Batch.unpacked(bytes(damaged))
+    assert list(tmp_path.iterdir()) == []
