@@ -15,7 +15,7 @@ from .errors import BadPrompt
 from .positions import Position, parse
 from .proposers import Proposer
 from .scoring import CropScorer, embed_texts, similarity
-from .selection import Selection, probabilities, select, weigh
+from .selection import Selection, meant, probabilities, select, weigh
 from .types import Array, Boxes, Encoded, Everything, Masks, Points, Prompt, Regions, Result
 
 MAX_TEXT = 1000  # characters; encoders read fewer, and tell where they stop
@@ -217,6 +217,7 @@ def _choose(candidates: _Candidates, place: Position | None, *, selection: Selec
     rows = select(p, cosine, masks, selection=every, threshold=threshold)
     if selection.best and not len(rows):
         rows = select(p, cosine, masks, selection=selection, threshold=threshold)
+    rows = rows[meant(p[rows], max(2, place.nth))]  # a word that chooses takes for granted that there are several
     return _Answer(rows[place.choose(masks[rows])], place.reason(len(rows)))
 
 

@@ -31,10 +31,11 @@ from segclip.proposers.promptable import SAMOptions
 from segclip.proposers.trunk import Trunk
 
 from .checkpoint import Checkpoint
-from .clicks import Ask, correction, first_ask
+from .clicks import correction, first_ask
 from .glyphs import Glyph, load_glyphs
 from .mask_loss import judge
 from .photos import Photo, load_photos
+from .prompting import decode
 from .tiles import FRAME, PATCH, TILE, Tile, make_tile
 
 ARCHITECTURE = sam.Architecture(
@@ -169,7 +170,7 @@ class Run:
         single = sum(ask.box is None for ask in asks)
         shown, losses = None, []
         for turn in range(int(rng.integers(1, rounds + 1))):
-            logits, quality = self._decode(maps, asks, shown, tile.corner)
+            logits, quality = decode(self.network, maps, asks, shown, tile.corner)
             split = single if turn == 0 else 0  # a single click may mean any of several things
             loss, shown, reached = judge(logits, quality, truth, split)
             losses.append(loss.mean())
@@ -180,37 +181,6 @@ class Run:
             fixes = [correction(rng, real, guess) for real, guess in zip(masks, guesses, strict=True)]
             asks = [ask.corrected(fix) for ask, fix in zip(asks, fixes, strict=True)]
         return torch.stack(losses).mean()
-
-    def _decode(
-        self, maps: torch.Tensor, asks: Sequence[Ask], masks: torch.Tensor | None, corner: tuple[int, int]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decode N prompts, those without a box first: logits (N, 4, h, w), quality (N, 4), token 0 the single one."""
-        prompts, decoder = self.network.prompt_encoder, self.network.mask_decoder
-        cells = TILE // PATCH
-        left, top = (place // PATCH for place in corner)
-        window = np.s_[:, :, top : top + cells, left : left + cells]
-        plain, boxed = [ask for ask in asks if ask.box is None], [ask for ask in asks if ask.box is not None]
-        encoded = [self._encode(group, corner) for group in (plain, boxed) if group]
-        sparse, drawn = (torch.cat(parts) for parts in zip(*encoded, strict=True))
-        unknown = prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
-        dense = unknown.expand(len(drawn), -1, cells, cells) if masks is None else prompts.mask_downscaling(masks)
-        positions = prompts.get_dense_pe()[window]
-        dense = prompts.with_marks(dense, drawn[window])
-        logits, quality = decoder.predict_masks(maps, positions, sparse, dense)
-        return logits, quality
-
-    def _encode(self, asks: Sequence[Ask], corner: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encode prompts that all have a box or all have none, but for masks: tokens (N, K, C), drawn (N, C, h, w)."""
-        prompts = self.network.prompt_encoder
-        points, boxes, parts = None, None, []
-        if asks[0].clicks:
-            clicks = torch.tensor([ask.clicks for ask in asks], dtype=torch.float32)  # (N, K, 3)
-            points = clicks[..., :2] + torch.tensor(corner), clicks[..., 2]
-            parts.append(prompts._embed_points(*points, pad=asks[0].box is None))
-        if asks[0].box is not None:
-            boxes = torch.tensor([ask.box for ask in asks], dtype=torch.float32) + torch.tensor(corner * 2)
-            parts.append(prompts._embed_boxes(boxes))
-        return torch.cat(parts, dim=1), prompts.draw(points, boxes, len(asks))
 
     def _tell(self, name: str, reached: torch.Tensor) -> None:
         if len(reached):

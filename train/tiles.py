@@ -31,12 +31,14 @@ class Tile:
     """Hold a tile and N of its objects.
 
     pixels: uint8 (TILE, TILE, 3), black where the frame's padding would be. masks: bool (N, TILE, TILE). corner: x, y
-    of the tile in the frame, in px.
+    of the tile in the frame, in px. plain, plain_masks: the same before the tile was enlarged, (S, S, 3), (N, S, S).
     """
 
     pixels: Array
     masks: Array
     corner: tuple[int, int]
+    plain: Array
+    plain_masks: Array
 
     @property
     def shares(self) -> torch.Tensor:
@@ -52,10 +54,14 @@ def make_tile(seed: int, glyphs: Sequence[Glyph], photos: Sequence[Photo]) -> Ti
     scene = compose(seed, glyphs, photos, config)
     pixels = cv2.resize(scene.pixels, (TILE, TILE), interpolation=cv2.INTER_LINEAR)
     layers = cv2.resize(scene.layers, (TILE, TILE), interpolation=cv2.INTER_NEAREST)
+    plain, drawn = scene.pixels.copy(), scene.layers.copy()
     if rng.random() < 0.3:  # an image that ends inside the tile, at the bottom or on the right
         end = int(rng.integers(TILE * 6 // 10, TILE))
-        beyond = np.s_[end:] if rng.random() < 0.7 else np.s_[:, end:]
-        pixels[beyond], layers[beyond] = 0, -1
+        down = rng.random() < 0.7
+        for whole, parts in ((TILE, (pixels, layers)), (size, (plain, drawn))):
+            start = end * whole // TILE
+            beyond = np.s_[start:] if down else np.s_[:, start:]
+            parts[0][beyond], parts[1][beyond] = 0, -1
     codes, counts = np.unique(layers, return_counts=True)
     kept = (codes != -1) & (counts >= MIN_PIXELS) & ((codes >= 0) | (rng.random(len(codes)) < PHOTO_SHARE))
     codes = rng.permutation(codes[kept])[:OBJECTS]
@@ -63,4 +69,4 @@ def make_tile(seed: int, glyphs: Sequence[Glyph], photos: Sequence[Photo]) -> Ti
         return None
     room = (FRAME - TILE) // PATCH
     x, y = (int(place) * PATCH for place in rng.integers(0, room + 1, 2))
-    return Tile(pixels, layers == codes[:, None, None], (x, y))
+    return Tile(pixels, layers == codes[:, None, None], (x, y), plain, drawn == codes[:, None, None])

@@ -6,7 +6,7 @@ windows are solved at a smaller size, as in He and Sun, "Fast Guided Filter", 20
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
@@ -45,21 +45,40 @@ class Frame:
     step: int
 
 
-def refine(masks: Masks, given: Iterable[tuple[int, Array, Array]], frame: Frame, options: EdgeOptions) -> Masks:
-    """Fit the edges of some of an image's masks, each given by its row, logits (h, w), and box xyxy in pixels."""
-    boxes, bitmaps = masks.boxes.copy(), list(masks.bitmaps)
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """Hold what is known of the mask in a row: logits float32 (h, w) of the image's window whose corner is x, y."""
+
+    row: int
+    x: int
+    y: int
+    logits: Array
+
+
+def patches(given: Iterable[tuple[int, Array, Array]], frame: Frame, options: EdgeOptions) -> Iterator[Patch]:
+    """Sample masks given by their row, grid of logits (h, w) and box xyxy in pixels, in windows somewhat larger."""
     height, width = frame.image.size
     for row, cells, box in given:
         x1, y1, x2, y2 = box + np.array([-1.0, -1.0, 1.0, 1.0]) * options.grow * frame.step
         x1, y1 = max(int(np.floor(x1)), 0), max(int(np.floor(y1)), 0)
         x2, y2 = min(int(np.ceil(x2)), width), min(int(np.ceil(y2)), height)
-        if x2 - x1 < 2 or y2 - y1 < 2:
-            continue
-        logits = np.concatenate([band for _, band in frame.sampler.bands(cells, (x1, y1, x2, y2))])
-        bitmap = fit(logits, frame.image.pixels[y1:y2, x1:x2], frame.step, options)
-        fitted = Masks.from_windows([(x1, y1, bitmap)], frame.image.size)
-        if fitted.areas[0]:
-            boxes[row], bitmaps[row] = fitted.boxes[0], fitted.bitmaps[0]
+        if x2 - x1 >= 2 and y2 - y1 >= 2:
+            logits = np.concatenate([band for _, band in frame.sampler.bands(cells, (x1, y1, x2, y2))])
+            yield Patch(row, x1, y1, logits)
+
+
+def refine(masks: Masks, known: Iterable[Patch], frame: Frame, options: EdgeOptions | None) -> Masks:
+    """Cut some of an image's masks anew, each where its patch says and, with options, at the picture's edges nearby."""
+    boxes, bitmaps = masks.boxes.copy(), list(masks.bitmaps)
+    for patch in known:
+        bitmap = patch.logits > 0
+        if options:
+            height, width = bitmap.shape
+            pixels = frame.image.pixels[patch.y : patch.y + height, patch.x : patch.x + width]
+            bitmap = fit(patch.logits, pixels, frame.step, options)
+        cut = Masks.from_windows([(patch.x, patch.y, bitmap)], frame.image.size)
+        if cut.areas[0]:
+            boxes[patch.row], bitmaps[patch.row] = cut.boxes[0], cut.bitmaps[0]
     return Masks(boxes, tuple(bitmaps), frame.image.size)
 
 

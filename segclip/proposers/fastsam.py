@@ -17,7 +17,7 @@ import torch
 from ..errors import BadPrompt, Unsupported
 from ..types import Boxes, Everything, Image, Prompt, Proposals
 from . import space
-from .edges import EdgeOptions, Frame, refine
+from .edges import EdgeOptions, Frame, patches, refine
 from .logits import assemble, prototype_gain, prototype_sampler
 from .suppress import suppress
 from .yolo import letterbox, load, save
@@ -87,7 +87,8 @@ class Features:
                 (row, (self.coefficients[row] @ grid).view(cells).numpy(), self.boxes[row].numpy())
                 for row in rows.tolist()
             )
-            masks = refine(masks, given, Frame(prototype_sampler(cells, self.size), self.image, step), self.edges)
+            frame = Frame(prototype_sampler(cells, self.size), self.image, step)
+            masks = refine(masks, patches(given, frame, self.edges), frame, self.edges)
         return Proposals(masks, self.confidence.numpy())[masks.areas > 0]
 
 

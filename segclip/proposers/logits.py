@@ -55,6 +55,14 @@ class Axis:
         used = weights > 0
         return cls(weights, used.argmax(axis=1), weights.shape[1] - used[:, ::-1].argmax(axis=1))
 
+    def at(self, places: Array) -> Array:
+        """Give the weights (P, cells) at places along the axis, in pixels: 0.5 is the middle of the first one."""
+        places = (places - 0.5).clip(0, len(self.weights) - 1)
+        low = places.astype(np.int64)
+        high, share = np.minimum(low + 1, len(self.weights) - 1), (places - low).astype(np.float32)[:, None]
+        between: Array = self.weights[low] * (1 - share) + self.weights[high] * share
+        return between
+
 
 @dataclass(frozen=True, eq=False)
 class Sampler:

@@ -9,7 +9,7 @@ import json
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from .grid import GridOptions
 from .logits import Axis
 from .network import Clicks, read_state
 from .promptable import Promptable, SAMOptions
+from .refiner import FocusOptions, Refiner, fused
 from .trunk import DrawnPromptEncoder, FineMaskDecoder, Trunk
 
 with without_compiler():
@@ -155,6 +156,7 @@ class SAM(Promptable):
         network, stored = load(Path(path))
         self.options = options or stored
         self.network = network.to(self.device).eval().requires_grad_(False)
+        self.refiner = fused(self.network.refiner) if hasattr(self.network, "refiner") else None
         self.image_size = self.network.image_encoder.img_size
         self._positions = self.network.prompt_encoder.get_dense_pe()
 
@@ -211,8 +213,11 @@ def load(path: Path) -> tuple[Sam, SAMOptions]:
         if path.is_dir():
             config = json.loads((path / _CONFIG).read_text("utf-8"))
             edges = EdgeOptions(**config["edges"]) if config.get("edges") else None
-            options = SAMOptions(grid=GridOptions(**config.get("grid", {})), edges=edges)
+            focus = _options(FocusOptions, config["focus"]) if config.get("focus") else None
+            options = SAMOptions(grid=GridOptions(**config.get("grid", {})), edges=edges, focus=focus)
             network = _described(config["sam"]).build()
+            if focus:
+                network.refiner = Refiner(focus)
             state = safetensors.torch.load_file(path / _WEIGHTS)
         else:
             state = read_state(path)
@@ -225,7 +230,7 @@ def load(path: Path) -> tuple[Sam, SAMOptions]:
 
 
 def save(network: Sam, architecture: Architecture, folder: Path, options: SAMOptions = SAMOptions()) -> None:
-    """Write model.safetensors, matrices as float16, and config.json with the grid and edges of ``options``."""
+    """Write model.safetensors, matrices as float16, and config.json with the grid, edges and focus of ``options``."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         name: (value.half() if value.is_floating_point() and value.ndim > 1 else value).detach().cpu().contiguous()
@@ -234,13 +239,26 @@ def save(network: Sam, architecture: Architecture, folder: Path, options: SAMOpt
     safetensors.torch.save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
     config = {"sam": asdict(architecture), "grid": asdict(options.grid)}
     config |= {"edges": asdict(options.edges)} if options.edges else {}
+    config |= {"focus": asdict(options.focus)} if options.focus else {}
     (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def add_refiner(folder: Path, refiner: Refiner) -> None:
+    """Write a refiner beside the network that ``save`` wrote to a folder, in the place of the one it had."""
+    network, options = load(folder)
+    network.refiner = refiner
+    config = json.loads((folder / _CONFIG).read_text("utf-8"))
+    save(network, _described(config["sam"]), folder, replace(options, focus=refiner.options))
 
 
 def _described(config: dict[str, Any]) -> Architecture:
     kind: Any = ViT if "global_blocks" in config["encoder"] else Trunk
-    encoder = {name: tuple(value) if isinstance(value, list) else value for name, value in config["encoder"].items()}
-    return Architecture(**config | {"encoder": kind(**encoder)})
+    return Architecture(**config | {"encoder": _options(kind, config["encoder"])})
+
+
+def _options(kind: Any, values: dict[str, Any]) -> Any:
+    """Make a frozen dataclass of what JSON holds: its lists were tuples."""
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _count(state: Mapping[str, torch.Tensor], pattern: str) -> int:

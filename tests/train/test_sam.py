@@ -13,7 +13,7 @@ from segclip.proposers import yolo
 from segclip.proposers.sam import SAM
 from segclip.types import Array, Boxes, Points
 from tests.networks import picture
-from train import clicks
+from train import clicks, prompting
 from train.clicks import Ask
 from train.glyphs import Glyph
 from train.mask_loss import iou, judge, mask_loss
@@ -125,7 +125,7 @@ def test_tokens_are_those_of_the_prompt_encoder(tmp_path: Path, trunk: Path) -> 
         (Ask(box=(10, 20, 90, 70)), {"points": None, "boxes": box}),
         (Ask(click, (10, 20, 90, 70)), {"points": point, "boxes": box}),
     ):
-        tokens, drawn = run._encode([ask], (0, 0))
+        tokens, drawn = prompting._encode(prompts, [ask], (0, 0))
         sparse, dense = prompts(**given, masks=None)
         torch.testing.assert_close(tokens, sparse)
         nothing = prompts.no_mask_embed.weight[..., None, None].expand(1, -1, *drawn.shape[2:])

@@ -1,0 +1,78 @@
+"""The recipe of mini-sam's refiner: what it learns from, and that it learns, stops, resumes and serves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from segclip.proposers import sam
+from segclip.proposers.refiner import Refiner
+from segclip.proposers.sam import SAM
+from segclip.types import Boxes
+from tests.networks import picture
+from tests.train.test_sam import GLYPHS
+from train.refiner import EMPTY, FOCUS, Recipe, Run, Store, ask
+from train.sam import ARCHITECTURE
+from train.tiles import make_tile
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sam")
+    torch.manual_seed(0)
+    sam.save(ARCHITECTURE.build(), ARCHITECTURE, folder)
+    return folder
+
+
+def test_the_oldest_answers_go_and_pictures_are_mirrored_with_their_truth() -> None:
+    store = Store(3, 8)
+    for value in range(5):
+        seen, truth = np.full((7, 8, 8), value, np.float32), np.zeros((8, 8), np.float32)
+        seen[0, :, :4], truth[:, :4] = 9, 1
+        store.add(seen, truth)
+    seen, truth = store.draw(np.random.default_rng(0), 64)
+    assert set(seen[:, 1, 0, 0].tolist()) == {2.0, 3.0, 4.0}
+    left = truth[:, 0, 0, 0] == 1
+    assert 10 < int(left.sum()) < 54
+    assert torch.equal(seen[:, 0] == 9, truth[:, 0] == 1)
+
+
+def test_windows_show_the_object_with_its_clicks_on_it(given: Path) -> None:
+    network, told = sam.load(given)[0].eval(), 0
+    for seed in range(4):
+        tile = make_tile(seed, GLYPHS, [])
+        assert tile is not None
+        for seen, truth, turn in ask(network, Refiner(FOCUS).eval(), tile, np.random.default_rng(seed)):
+            assert seen.shape == (7, FOCUS.size, FOCUS.size)
+            assert truth.sum() >= EMPTY
+            told += 1
+            if turn == 0:
+                on, box = seen[4] > 0, seen[6] > 0
+                assert on.any() != box.any()
+                assert truth[on].mean() > 0.4 if on.any() else truth[box].sum() > 0.75 * truth.sum()
+    assert told > 8
+
+
+@pytest.mark.slow
+def test_it_learns_stops_resumes_and_serves(tmp_path: Path, given: Path) -> None:
+    recipe = Recipe(batch=4, kept=16, warm_up=1)
+    run = Run(tmp_path / "run", given, recipe, [], GLYPHS)
+    while run.store.added < 8:
+        run.collect()
+    before = {name: value.clone() for name, value in run.network.state_dict().items()}
+    for _ in range(2):
+        run._update(0.1)
+    assert any(not torch.equal(value, before[name]) for name, value in run.network.state_dict().items())
+    run.keep()
+    resumed = Run(tmp_path / "run", given, replace(recipe, minutes=1e-6), [], GLYPHS)
+    assert resumed.state.resume()
+    resumed.train()  # no minutes are left
+    assert (resumed.state.step, resumed.tiles) == (2, run.tiles)
+    resumed.export(given)
+    served = SAM(given)
+    assert served.options.focus == FOCUS
+    assert len(served.decode(served.encode(picture(240, 320)), Boxes([(20, 30, 180, 140)]))) == 1

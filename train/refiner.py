@@ -1,0 +1,246 @@
+"""Train the refiner of mini-sam: what it answers to clicks and boxes, corrected inside each object's own window.
+
+    python -m train.refiner weights/mini/sam --photos ../shared/coco-dev --minutes 60
+
+The promptable network stays as it is. It is asked as in `train.sam`, by a first prompt and corrections of what the
+refiner makes of the answer; each answer is kept for a while and learned from about ``reuse`` times.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import torch
+import typer
+
+from segclip.proposers import refiner as close
+from segclip.proposers import sam
+from segclip.proposers.logits import Axis, Sampler
+from segclip.proposers.refiner import PLANES, FocusOptions, Refiner, Said, Window
+from segclip.types import Array, Image, Masks
+
+from .checkpoint import Checkpoint
+from .clicks import Ask, correction, first_ask
+from .glyphs import Glyph, load_glyphs
+from .mask_loss import iou, mask_loss
+from .photos import Photo, load_photos
+from .prompting import decode
+from .tiles import CELL, TILE, Tile, make_tile
+
+FOCUS = FocusOptions()
+ROUNDS = 3
+EMPTY = 40  # pixels of the window an object must have to be learned from
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every setting of a run."""
+
+    minutes: float = 60
+    batch: int = 32
+    lr: float = 2e-3
+    weight_decay: float = 0.02
+    warm_up: int = 100
+    ema: float = 0.998
+    kept: int = 8000  # answers
+    reuse: float = 4.0  # times each answer is learned from
+    first: int = 650_000  # seed of the first tile
+
+
+class Store:
+    """Keep the last answers: what is seen in their windows, float16 (N, 7, S, S), and shares uint8 (N, S, S)."""
+
+    def __init__(self, most: int, size: int) -> None:
+        self.seen = np.zeros((most, PLANES, size, size), np.float16)
+        self.truth = np.zeros((most, size, size), np.uint8)
+        self.added = 0
+
+    def add(self, seen: Array, truth: Array) -> None:
+        """Add one, in the place of the oldest."""
+        row = self.added % len(self.seen)
+        self.seen[row], self.truth[row] = seen, np.rint(255 * truth)
+        self.added += 1
+
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw some at random, every second one mirrored: float32 (B, 7, S, S) and (B, 1, S, S)."""
+        rows = rng.integers(min(self.added, len(self.seen)), size=count)
+        seen = torch.from_numpy(self.seen[rows].astype(np.float32))
+        truth = torch.from_numpy(self.truth[rows].astype(np.float32))[:, None] / 255
+        flipped = torch.from_numpy(rng.random(count) < 0.5)
+        seen[flipped], truth[flipped] = seen[flipped].flip(-1), truth[flipped].flip(-1)
+        return seen, truth
+
+
+class Run:
+    """Train, keep checkpoints, go on from the last one."""
+
+    def __init__(
+        self, folder: Path, given: Path, recipe: Recipe, photos: Sequence[Photo], glyphs: Sequence[Glyph]
+    ) -> None:
+        self.recipe, self.photos, self.glyphs = recipe, photos, glyphs
+        self.sam: Any = sam.load(given)[0].eval().requires_grad_(False)
+        torch.manual_seed(0)
+        self.network = Refiner(FOCUS).to(memory_format=torch.channels_last)
+        parameters = self.network.parameters()
+        self.optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+        self.state = Checkpoint(folder, self.network, self.optimizer, recipe.ema)
+        self.store = Store(recipe.kept, FOCUS.size)
+        self.told: dict[str, float] = {}
+        self.tiles = 0
+
+    def train(self) -> None:
+        """Train until the recipe's minutes are spent."""
+        last = time.monotonic()
+        self.tiles = self.state.extra.get("tiles", 0)
+        while (share := self.state.spent / (self.recipe.minutes * 60)) < 1:
+            if self.store.added < self.recipe.batch * max(8, self.state.step / self.recipe.reuse):
+                self.collect()
+            else:
+                self._update(share)
+            now = time.monotonic()
+            self.state.spent, last = self.state.spent + now - last, now
+
+    def collect(self) -> None:
+        """Ask about a tile's objects and keep the answers."""
+        seed, self.tiles = self.recipe.first + self.tiles, self.tiles + 1
+        if (tile := make_tile(seed, self.glyphs, self.photos)) is None:
+            return
+        self.network.eval()
+        rng = np.random.default_rng([seed, 3])
+        for seen, truth, turn in ask(self.sam, self.network, tile, rng):
+            self.store.add(seen, truth)
+            self._tell(f"coarse {turn}", torch.from_numpy(seen[None, 3:4]), torch.from_numpy(truth)[None, None])
+
+    def _update(self, share: float) -> None:
+        rate = min(1, (self.state.step + 1) / self.recipe.warm_up) * (0.5 + 0.5 * math.cos(math.pi * share)) + 0.005
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.lr * rate
+        rng = np.random.default_rng([self.recipe.first, self.state.step])
+        seen, truth = self.store.draw(rng, self.recipe.batch)
+        self.network.train()
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = self.network(seen.to(memory_format=torch.channels_last)).float()
+        loss = mask_loss(logits, truth).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        self.state.count()
+        self._tell("refined", logits.detach(), truth)
+        if self.state.step % 50 == 0:
+            reached = "  ".join(f"{name} {value:.3f}" for name, value in sorted(self.told.items()))
+            left = self.recipe.minutes - self.state.spent / 60
+            rate = self.state.step / max(self.state.spent, 1)
+            typer.echo(f"step {self.state.step}  {rate:.2f} steps/s  {left:.0f} min left  IoU: {reached}", err=True)
+        if self.state.step % 500 == 0:
+            self.keep()
+
+    def keep(self) -> None:
+        """Write a checkpoint; answers are asked for anew after a resume, of other tiles."""
+        self.state.extra["tiles"] = self.tiles
+        self.state.keep()
+
+    def _tell(self, name: str, logits: torch.Tensor, truth: torch.Tensor) -> None:
+        now = float(iou(logits, truth).mean())
+        self.told[name] = 0.995 * self.told.get(name, now) + 0.005 * now
+
+    def export(self, folder: Path) -> None:
+        """Put the averaged weights beside the promptable network's, for serving."""
+        network = Refiner(FOCUS)
+        network.load_state_dict(self.state.average)
+        sam.add_refiner(folder, network)
+
+
+@torch.no_grad()
+def ask(network: Any, refiner: Refiner, tile: Tile, rng: np.random.Generator) -> Iterator[tuple[Array, Array, int]]:
+    """Ask about all objects of a tile: what the refiner sees of each answer, the true shares, how many corrections."""
+    pixels = torch.from_numpy(tile.pixels).permute(2, 0, 1)[None].float() / 255
+    maps = network.image_encoder(pixels)
+    axis = Axis.spanning(TILE // CELL, TILE // CELL, tile.plain.shape[0])
+    sampler, image = Sampler(axis, axis), Image(tile.plain, "tile")
+    gain = len(tile.plain) / TILE
+    first = [first_ask(rng, mask) for mask in tile.masks]
+    order = sorted(range(len(first)), key=lambda row: first[row].box is not None)
+    asks, masks, layers = [first[row] for row in order], tile.masks[order], tile.plain_masks[order]
+    shown = None
+    for turn in range(int(rng.integers(1, ROUNDS + 1))):
+        logits, quality = decode(network, maps, asks, shown, tile.corner)
+        best = quality.argmax(dim=1)
+        if turn:
+            best[:] = 0
+        best[[row for row, asked in enumerate(asks) if asked.box is not None]] = 0
+        shown = logits[torch.arange(len(logits)), best][:, None]
+        looked, guesses = [], []
+        for asked, cells, layer in zip(asks, shown[:, 0].numpy(), layers, strict=True):
+            said = _said(asked, gain)
+            window = _jittered(_window(sampler, cells, image, said), rng)
+            looked.append((window, close.look(image, (sampler, cells), window, said, FOCUS.size)))
+            truth = close.cut(layer.astype(np.uint8)[..., None] * 255, window, FOCUS.size) / 2 + 0.5
+            truth = truth.reshape(FOCUS.size, FOCUS.size) * _inside(window, image.size)
+            if truth.sum() >= EMPTY:
+                yield looked[-1][1], truth, turn
+        fine = close.refine(refiner, [seen for _, seen in looked])
+        for (window, _), cells in zip(looked, fine, strict=True):
+            x, y, inside = close.corrected(cells, window, image.size)
+            full = np.zeros(image.size, bool)
+            full[y : y + inside.shape[0], x : x + inside.shape[1]] = inside > 0
+            guesses.append(cv2.resize(full.astype(np.uint8), (TILE, TILE), interpolation=cv2.INTER_NEAREST) > 0)
+        fixes = [correction(rng, real, guess) for real, guess in zip(masks, guesses, strict=True)]
+        asks = [asked.corrected(fix) for asked, fix in zip(asks, fixes, strict=True)]
+
+
+def _said(asked: Ask, gain: float) -> Said:
+    clicks = np.array(asked.clicks, np.float64).reshape(-1, 3) * (gain, gain, 1)
+    return Said(clicks, None if asked.box is None else np.array(asked.box) * gain)
+
+
+def _window(sampler: Sampler, cells: Array, image: Image, said: Said) -> Window:
+    box = sampler.reach(cells > 0)
+    tight = Masks.from_windows([(box[0], box[1], sampler.mask(cells, box))], image.size)
+    boxes = [tight.boxes] if tight.areas[0] else []
+    return Window.around(np.concatenate([*boxes, said.boxes]).astype(np.float64), FOCUS)
+
+
+def _jittered(window: Window, rng: np.random.Generator) -> Window:
+    side = window.side * float(np.exp(rng.uniform(-0.15, 0.25)))
+    dx, dy = rng.uniform(-0.08, 0.08, 2) * side
+    middle = window.x + window.side / 2 + dx, window.y + window.side / 2 + dy
+    return Window(middle[0] - side / 2, middle[1] - side / 2, side)
+
+
+def _inside(window: Window, size: tuple[int, int]) -> Array:
+    """Mark the window's pixels that lie in the image, bool (S, S): ``cut`` gives grey, not black, beyond it."""
+    places = (np.arange(FOCUS.size) + 0.5) * window.side / FOCUS.size
+    rows, columns = (
+        (at + places >= 0) & (at + places < end) for at, end in zip((window.y, window.x), size, strict=True)
+    )
+    return rows[:, None] & columns
+
+
+def main(
+    given: Annotated[Path, typer.Argument(help="Folder of a trained mini-sam; the refiner is written into it.")],
+    photos: Annotated[Path | None, typer.Option(help="COCO-format folder of photos for backgrounds.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("runs/refiner"),
+    minutes: float = Recipe.minutes,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
+) -> None:
+    """Train a refiner and put it beside mini-sam."""
+    cv2.setNumThreads(1)
+    run = Run(runs, given, Recipe(minutes=minutes), load_photos(photos, held_out=False), load_glyphs())
+    if resume:
+        run.state.resume()
+    run.train()
+    run.keep()
+    run.export(given)
+    typer.echo(f"{given}: {run.state.step} steps in {run.state.spent / 60:.0f} minutes")
+
+
+if __name__ == "__main__":
+    typer.run(main)
