@@ -15,6 +15,9 @@ from .errors import BadImage, BadPrompt
 from .types import Array
 from .zeroshot import Classifier
 
+MATRIX_ENDINGS = (".csv", ".png", ".svg")
+_NUMBERED = 25  # classes up to which each cell of the picture shows its number
+
 
 @dataclass(frozen=True, eq=False)
 class Sorted:
@@ -66,6 +69,44 @@ class Sorted:
         for label, row in zip(self.labels, self.confusion.tolist(), strict=True):
             writer.writerow([label, *row])
         return text.getvalue()
+
+    def save(self, file: Path) -> Path:
+        """Write the confusion matrix: numbers to a .csv, a picture to a .png or .svg. Raises BadPrompt for another."""
+        ending = file.suffix.lower()
+        if ending not in MATRIX_ENDINGS:
+            raise BadPrompt(
+                f"the confusion matrix is written to a file ending in {', '.join(MATRIX_ENDINGS)}; got {file}"
+            )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if ending == ".csv":
+            file.write_text(self.to_csv(), "utf-8")
+        else:
+            _draw(self.confusion, self.labels, file)
+        return file
+
+
+def _draw(confusion: Array, labels: Sequence[str], file: Path) -> None:
+    """Draw a confusion matrix, each row shaded by its shares."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    count = len(labels)
+    side = min(3 + 0.45 * count, 24)  # inches
+    figure = Figure(figsize=(side, side), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    names = [label.replace("$", r"\$") for label in labels]  # not the start of a formula
+    size = min(9.0, 40 * side / max(count, 1))
+    axes.set_xticks(range(count), names, rotation=90, fontsize=size)
+    axes.set_yticks(range(count), names, fontsize=size)
+    axes.set(xlabel="answered", ylabel="true class")
+    figure.colorbar(shown, ax=axes, shrink=0.6, label="share of the true class")
+    for row, column in np.argwhere(confusion) if count <= _NUMBERED else ():
+        ink = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=ink, fontsize=8)
+    figure.savefig(file, dpi=110)
 
 
 def class_folders(folder: Path) -> list[Path]:

@@ -25,7 +25,7 @@ class Sorting:
 
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="The pictures.", show_default=False)]
     labels: Annotated[str | None, typer.Option(help="Labels by comma, or a list's name: imagenet.")] = None
-    labels_file: Annotated[Path | None, typer.Option(help="A file of labels, one a line.")] = None
+    labels_file: Annotated[Path | None, typer.Option(help="A file of labels, one a line; - is standard input.")] = None
     templates: Annotated[str | None, typer.Option(help="Sentences a label is put in: a set's name or a file.")] = None
     top_k: Annotated[int, typer.Option(help="Labels shown of each picture or box.", min=1)] = 5
     boxes: Annotated[
@@ -92,7 +92,8 @@ def _tell(path: Path, rows: Sequence[Sequence[Guess]], boxes: list[str] | None, 
     for number, guesses in enumerate(rows):
         place = boxes[number] if boxes else None
         if told.record:
-            record = {"path": str(path), "box": place, "labels": [asdict(guess) for guess in guesses]}
+            box = numbers("--box", place, (4,)) if place else None
+            record = {"path": str(path), "box": box, "labels": [asdict(guess) for guess in guesses]}
             typer.echo(json.dumps(record, ensure_ascii=False))
             continue
         typer.echo(f"{path}" + (f" --box {place}" if place else ""))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .cli_options import grouped
+from .errors import BadPrompt
 
 if TYPE_CHECKING:
     from .datasets import Sample
@@ -97,12 +98,14 @@ def zeroshot(
     labels: Annotated[str | None, typer.Option(help="Labels in the folders' order; their names if left out.")] = None,
     templates: Annotated[str | None, typer.Option(help="A template set or a file.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first pictures of each class.", min=1)] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the confusion matrix to this .csv.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the confusion matrix: .csv, .png, .svg.")] = None,
 ) -> None:
     """Classify a tree of class folders by the classes' names: accuracy, mean a class, what is confused."""
     from . import accuracy, images, loading
     from .zeroshot import build, read_labels
 
+    if out and out.suffix.lower() not in accuracy.MATRIX_ENDINGS:  # before the long work, not after it
+        raise BadPrompt(f"--out takes a file ending in {', '.join(accuracy.MATRIX_ENDINGS)}; got {out}")
     folders = accuracy.class_folders(folder)
     given = read_labels(labels or [accuracy.label_of(path) for path in folders], templates=templates)
     classifier = build(loading.load_encoder(encoder), given, key=loading.encoder_fingerprint(encoder))
@@ -111,8 +114,7 @@ def zeroshot(
         report = accuracy.evaluate_folders(classifier, folders, limit=limit, tell=tell)
     _show(report.table())
     if out:
-        out.write_text(report.to_csv(), "utf-8")
-        typer.echo(f"wrote {out}")
+        typer.echo(f"wrote {report.save(out)}")
 
 
 @app.command()

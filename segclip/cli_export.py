@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import lines
 from .cli_options import Against, Choice, Crew, Models, numbers
-from .errors import BadPrompt
 from .formats import PER_IMAGE, PER_RUN
 
 if TYPE_CHECKING:
@@ -71,11 +71,7 @@ class Task:
     def _texts(self) -> tuple[str, ...]:
         texts = list(self.texts or ())
         if self.texts_file:
-            try:
-                lines = self.texts_file.read_text("utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise BadPrompt(f"--texts-file {self.texts_file} cannot be read: {error}") from None
-            texts += [line.strip() for line in lines if line.strip()]
+            texts += lines.read(self.texts_file, "--texts-file")
         return tuple(dict.fromkeys(texts))
 
 

@@ -196,8 +196,8 @@ def numbers(flag: str, value: str, counts: tuple[int, ...]) -> list[float]:
     except ValueError:
         numbers = []
     if len(numbers) not in counts:
-        wanted = " or ".join(map(str, counts))
-        raise BadPrompt(f"{flag} takes {wanted} numbers by comma, in pixels, such as {flag} 120,80; got {value!r}")
+        wanted, example = " or ".join(map(str, counts)), ",".join(("120", "80", "400", "380")[: counts[0]])
+        raise BadPrompt(f"{flag} takes {wanted} numbers by comma, in pixels, such as {flag} {example}; got {value!r}")
     return numbers
 
 

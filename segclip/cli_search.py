@@ -164,7 +164,8 @@ def search(wanted: Wanted, among: Among, shown: Shown) -> None:
 def _report(done: Indexed, verbose: bool) -> None:
     did = done.progress
     changes = [f"{did.matched} embedded", f"{did.before} as before", f"{done.moved} moved", f"{done.removed} removed"]
-    typer.echo(f"{done.pictures} pictures and {done.regions} regions in the index: {', '.join(changes)}")
+    held = f"{_count(done.pictures, 'picture')} and {_count(done.regions, 'region')}"
+    typer.echo(f"{held} in the index: {', '.join(changes)}")
     if done.engine == "lancedb":
         typer.echo("kept in LanceDB")
     for number, reason in enumerate(done.failed):
@@ -177,12 +178,17 @@ def _report(done: Indexed, verbose: bool) -> None:
 
 def _print(found: tuple[Match, ...], searched: int) -> None:
     if not found:
-        typer.echo(f"nothing to show: the index holds {searched} pictures, and the filters leave none that fit")
+        left = "and the filters and --not leave none of them" if searched else "index some first"
+        typer.echo(f"nothing to show: the index holds {_count(searched, 'picture')}, {left}")
         return
     typer.echo("similarity  probability  box x1,y1,x2,y2    path")
     for match in found:
         box = ",".join(map(str, match.box)) if match.box else "-"
         typer.echo(f"{match.similarity:10.3f}  {match.probability:11.2f}  {box:17}  {match.path}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _day(flag: str, value: str | None) -> date | None:

@@ -20,6 +20,7 @@ _Colour: TypeAlias = tuple[int, int, int]
 _GOLDEN = 0.618034  # hues a golden section apart stay distinct however many there are
 _FIRST_HUE = 0.92
 _LONGEST_LABEL = 48
+_SHADE = 0.45  # brightness of what was not looked for
 
 
 def overlay(result: Result, *, opacity: float = 0.5, labels: bool = True) -> PIL.Image.Image:
@@ -46,6 +47,18 @@ def overlay(result: Result, *, opacity: float = 0.5, labels: bool = True) -> PIL
             words = "nothing matches: " + ", ".join(_shorten(text) for text in result.unanswered)
             _write(pen, (0, 0), words.removesuffix(": "), font, (32, 32, 32))
     return picture
+
+
+def spotlight(result: Result) -> PIL.Image.Image:
+    """Darken all but what was found and outline it, so that it is seen on a small picture; without masks do neither."""
+    if not len(result):
+        return PIL.Image.fromarray(result.image.pixels)
+    pixels = (result.image.pixels * _SHADE).astype(np.uint8)
+    for (x1, y1, x2, y2), bitmap in zip(result.masks.boxes, result.masks.bitmaps, strict=True):
+        pixels[y1:y2, x1:x2][bitmap] = result.image.pixels[y1:y2, x1:x2][bitmap]
+    for row in range(len(result)):
+        _outline(pixels, result, row, max(2, round(min(result.image.size) / 100)))
+    return PIL.Image.fromarray(pixels)
 
 
 def contact_sheet(

@@ -193,6 +193,16 @@ def unique(texts: str | Sequence[str]) -> tuple[str, ...]:
     return once
 
 
+def shorten(text: str) -> str:
+    """Cut an endless text and tell where; the encoder reads fewer words still, and tells that too."""
+    words = " ".join(text.split())
+    if len(words) <= MAX_TEXT:
+        return words
+    kept = words[:MAX_TEXT]
+    log.warning("a text of %d characters was given, read only up to %r", len(words), kept[-40:])
+    return kept
+
+
 def _sentences(chosen: str | Sequence[str] | None, default: tuple[str, ...]) -> Sequence[str]:
     if chosen is None:
         return default

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from . import lines
 from .errors import BadPrompt, UnknownName
 from .registry import resolve
 
@@ -43,7 +44,7 @@ def get(name: str | Path) -> tuple[str, ...]:
         return templates
     path = Path(name)
     if path.is_file():
-        return check(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        return check(lines.read(path, "the templates file"))
     known = ", ".join([*TEMPLATES, *PROVIDED])
     raise UnknownName(f"unknown template set {str(name)!r}; choose one of {known}, or give a text file of templates")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import cache, images, loading, pipeline, templates
+from . import cache, images, lines, loading, pipeline, templates
 from .encoders import Encoder
 from .errors import BadPrompt
 from .registry import resolve
@@ -156,19 +156,20 @@ def read_labels(
 ) -> Labels:
     """Read labels: by comma, as a list, from a file with one a line, or a class list by its name, such as imagenet.
 
-    A label given twice is told and used once; the published lists, which name a few classes alike, stay as they are.
+    file: "-" is standard input. A label given twice is told and used once, an endless one is cut and told; the
+    published lists, which name a few classes alike, stay as they are.
     """
     if file is not None:
-        try:
-            lines = file.read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadPrompt(f"the labels file {file} cannot be read: {error}") from None
-        return Labels(pipeline.unique([line for line in lines if line.strip()]), templates)
+        return _labels(lines.read(file, "the labels file"), templates)
     if isinstance(given, str) and given.strip() in CLASS_LISTS:
         names = resolve(CLASS_LISTS, given.strip(), "class list")()
         return Labels(_apart(names), templates or LIST_TEMPLATES, verbatim=True)
     parts = [part for part in given.split(",") if part.strip()] if isinstance(given, str) else given
-    return Labels(pipeline.unique(parts), templates)
+    return _labels(parts, templates)
+
+
+def _labels(given: Sequence[str], templates: str | tuple[str, ...] | None) -> Labels:
+    return Labels(pipeline.unique([pipeline.shorten(text) for text in given]), templates)
 
 
 def build(encoder: Encoder, labels: Labels, *, key: str | None = None) -> Classifier:

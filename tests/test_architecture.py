@@ -23,7 +23,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         ("images", "crops", "positions", "selection", "templates", "metrics", "drawing", "registry", "polygons"), 1
     ),
-    **dict.fromkeys(("cache", "downloads", "weights"), 1),
+    **dict.fromkeys(("cache", "downloads", "lines", "weights"), 1),
     **dict.fromkeys(("proposers", "encoders"), 2),
     **dict.fromkeys(("scoring",), 3),
     **dict.fromkeys(("loading", "pipeline", "zeroshot", "exporters", "datasets"), 4),
@@ -77,7 +77,7 @@ HOMES: dict[str, set[str]] = {
         "train",
     },
     "emoji": {"train"},
-    "matplotlib": {"train"},
+    "matplotlib": {"accuracy", "train"},
     "peft": {"train"},
     "tokenizers": {"train"},
     "transformers": {"encoders", "train"},

@@ -13,11 +13,15 @@ logger = logging.getLogger(__name__)
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> torch.Tensor:
-    """Turn texts into token ids (T, context); a text too long is cut, and a warning tells where."""
-    for text in texts:
-        kept = _kept(tokenizer, text)
-        if kept is not None:
-            logger.warning("text too long for the encoder, read only up to %r: %r", kept[-40:], text)
+    """Turn texts into token ids (T, context); a text too long is cut, and a warning tells where.
+
+    One warning for all: a long text comes in several sentences, one a template.
+    """
+    cut = [(kept, text) for text in texts if (kept := _kept(tokenizer, text)) is not None]
+    if cut:
+        kept, text = cut[0]
+        others = f", and {len(cut) - 1} like it" if len(cut) > 1 else ""
+        logger.warning("too long for the encoder, read only up to %r: %r%s", kept[-40:], f"{text[:60]}...", others)
     return tokenizer(list(texts))
 
 

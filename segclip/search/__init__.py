@@ -90,7 +90,8 @@ class Index:
     ) -> tuple[Match, ...]:
         """Find the ``n`` best pictures, best first, each once: by all of it, or by its best region.
 
-        by: see ``query.rank``; None orders regions by probability and whole images by similarity. Raises BadPrompt.
+        by: see ``query.rank``; None orders regions by probability, whole images and what an example is asked for by
+        similarity. Raises BadPrompt.
         """
         if n < 1:
             raise BadPrompt(f"n must be 1 or more, got {n}")
@@ -99,8 +100,9 @@ class Index:
                 f"the index at {self.path} holds no regions; to add them: {self.identity.command(self.path)} --regions"
             )
         table = self.tables["regions" if regions else "images"]
-        asked = embed(self.encoder, Query(query) if isinstance(query, str) else query)
-        order = by or ("probability" if regions else "similarity")
+        question = Query(query) if isinstance(query, str) else query
+        asked = embed(self.encoder, question)
+        order = by or ("probability" if regions and question.image is None else "similarity")
         found = self._distinct(table, asked, where, n, order)
         with closing(self._journal()) as journal:
             return tuple(self._match(journal, *row) for row in found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,12 @@ class Identity:
     format: int = FORMAT
 
     def command(self, place: Path) -> str:
-        """Give the command that brings the index at ``place`` up to date."""
-        return f"segclip index {self.source or place.parent}" + (f" --out {place}" if self.source else "")
+        """Give the command that makes the index at ``place`` what it is now, but for its encoder."""
+        words = ["segclip", "index", self.source or str(place.parent), *(["--out", str(place)] if self.source else [])]
+        words += ["--regions", "--proposer", self.proposer] if self.regions else []
+        words += ["--policy", self.policy] if self.policy else []
+        words += ["--engine", self.engine] if self.engine != "auto" else []
+        return shlex.join(words)
 
     def settings(self) -> dict[str, Any]:
         """Name what an embedding depends on; who is only whole does not depend on the proposer."""
@@ -61,5 +66,5 @@ def check_weights(place: Path, identity: Identity, encoder: str, weights: str) -
         raise BadPrompt(
             f"the index at {place} was made with the encoder {identity.encoder} (weights {identity.weights}), not "
             f"{encoder} (weights {weights}), and their embeddings cannot be compared; to make it anew: "
-            f"{identity.command(place)} --encoder {encoder} --rebuild"
+            f"{identity.command(place)} --encoder {shlex.quote(encoder)} --rebuild"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,7 @@ def _schema(dim: int) -> Any:
 
 
 def _connect(folder: Path) -> Any:
+    os.environ.setdefault("LANCEDB_LOG", "error")  # else it warns of every table that is new
     try:
         import lancedb
     except ImportError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +13,6 @@ from ..scoring import embed_texts, unit
 from ..selection import probabilities, weigh
 from ..types import Array
 from .store import Vectors
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,8 +49,8 @@ def embed(encoder: Encoder, query: Query) -> Embedded:
     """Embed a query. Raises BadPrompt for neither text nor image, for an empty text, BadImage for the image."""
     if not query.text.strip() and query.image is None:
         raise BadPrompt("nothing is looked for: give a text, for example 'a red umbrella', or an image")
-    asked = pipeline.unique([_shorten(query.text)]) if query.text.strip() else ()
-    ruled_out = pipeline.unique([_shorten(text) for text in query.negatives]) if query.negatives else ()
+    asked = pipeline.unique([pipeline.shorten(query.text)]) if query.text.strip() else ()
+    ruled_out = pipeline.unique([pipeline.shorten(text) for text in query.negatives]) if query.negatives else ()
     if set(asked) & set(ruled_out):
         raise BadPrompt(f"{asked[0]!r} is both asked for and ruled out; drop one of them")
     backgrounds = [text for text in encoder.serving.backgrounds if text not in asked]
@@ -97,13 +94,3 @@ def rank(query: Embedded, found: Vectors, *, by: str = "probability") -> tuple[V
     order = np.lexsort((found.region, found.picture, *keys))
     order = order[kept[order]]
     return found[order], similarity[order].astype(np.float32), probability[order].astype(np.float32)
-
-
-def _shorten(text: str) -> str:
-    """Cut an endless text and tell where; the encoder reads fewer words still, and tells that too."""
-    words = " ".join(text.split())
-    if len(words) <= pipeline.MAX_TEXT:
-        return words
-    kept = words[: pipeline.MAX_TEXT]
-    log.warning("a text of %d characters was given, read only up to %r", len(words), kept[-40:])
-    return kept

@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 
 from .. import images
-from ..drawing import contact_sheet, overlay
+from ..drawing import contact_sheet, spotlight
 from ..errors import BadImage, BadPrompt
 from ..exporters import records
 from ..types import Image, Masks, Proposals, Regions, Result
@@ -40,14 +40,18 @@ def to_records(index: Index, matches: Sequence[Match]) -> list[dict[str, Any]]:
 
 
 def draw(index: Index, matches: Sequence[Match], *, columns: int = 3) -> PIL.Image.Image:
-    """Lay out what was found, best first, each region outlined; pictures that have gone since are left out."""
+    """Lay out what was found, best first, each region in the light; pictures that have gone since are left out.
+
+    The number is what they are ordered by: a region's probability, a whole image's similarity.
+    """
     pictures, captions = [], []
     for match in matches:
         try:
-            pictures.append(overlay(_small(index, match), opacity=0.15, labels=False))
+            pictures.append(spotlight(_small(index, match)))
         except BadImage:
             continue
-        captions.append(f"{match.probability:.2f} {Path(match.name).name}")
+        score = match.similarity if match.region is None else match.probability
+        captions.append(f"{score:.2f} {Path(match.name).name}")
     return contact_sheet(pictures, captions, columns=columns)
 
 

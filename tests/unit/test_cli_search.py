@@ -63,6 +63,9 @@ def test_what_cannot_be_read_is_told(photos: Path, tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         (photos / name).unlink()
     assert run("index", photos).exit_code == 1
+    (photos / "c.jpg").unlink()
+    assert run("index", photos).exit_code == 0
+    assert "the index holds 0 pictures, index some first" in run("search", photos, "red").stdout
 
 
 def test_misuse_is_one_line_and_exit_code_2(photos: Path) -> None:
@@ -92,11 +95,13 @@ def test_classify_names_images_boxes_and_segments(photos: Path, tmp_path: Path) 
     assert [line.split()[1] for line in outcome.stdout.splitlines() if line.startswith("  ")] == ["red", "blue"]
     told = run("classify", photos / "a.png", "--labels", "red,blue", "--box", "30,30,90,90", "--json")
     record = json.loads(told.stdout)
-    assert record["box"] == "30,30,90,90"
+    assert record["box"] == [30, 30, 90, 90]
     assert record["labels"][0]["label"] == "red"
     named = run("classify", photos / "b.png", "--labels", "red,blue", "--segments")
     assert "b.png: blue" in named.stdout
     assert (tmp_path / "default" / "b.labels.png").is_file()
+    piped = CliRunner().invoke(app, ["classify", str(photos / "b.png"), "--labels-file", "-"], input="red\nblue\n")
+    assert piped.stdout.splitlines()[1].split()[1] == "blue"
     mixed = run("classify", photos / "a.png", photos / "none.png", "--labels", "red")
     assert mixed.exit_code == 1
 

@@ -34,6 +34,15 @@ def test_the_mask_is_tinted_and_far_pixels_are_untouched() -> None:
     assert not difference.any()
 
 
+def test_a_spotlight_darkens_all_but_what_was_found() -> None:
+    found = make(block((100, 80, 180, 160)), ["a box"])
+    lit = np.asarray(drawing.spotlight(found))
+    assert (lit[90:150, 110:170] == 100).all()
+    assert (lit[:60] < 50).all()
+    nothing = make(Masks.empty((200, 300)), [])
+    assert not changed(nothing, drawing.spotlight(nothing)).any()
+
+
 def test_opacity_blends_the_image_with_the_rows_colour() -> None:
     result = make(block((100, 80, 180, 160)), ["a box"])
     values = [np.asarray(drawing.overlay(result, opacity=o, labels=False))[120, 140].astype(float) for o in (0, 0.5, 1)]

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from typer.testing import CliRunner
 
 from segclip import Index, IndexOptions, loading, make_index
+from segclip.cli import app
 from segclip.datasets import Sample
 from segclip.errors import BadPrompt
 from segclip.retrieval import evaluate_captions, evaluate_names, read_captions, recall
@@ -77,6 +79,18 @@ def test_captions_are_compared_with_images(tmp_path: Path, encoder: FakeEncoder)
     report = evaluate_captions(encoder, read_captions(tmp_path / "captions.csv"))
     assert report.to_image == report.to_text == (1.0, 1.0, 1.0)
     assert ("text to image, R@1", "1.0000") in report.table()
+
+
+@pytest.mark.shared
+def test_the_captions_of_coco_are_measured(shared_data: Path) -> None:
+    outcome = CliRunner().invoke(
+        app, ["evaluate", "retrieval", str(shared_data / "coco-dev" / "captions.json"), "--limit", "12", "--offline"]
+    )
+    assert outcome.exit_code == 0, outcome.output
+    told = dict(line.rsplit(maxsplit=1) for line in outcome.stdout.splitlines() if line[-1:].isdigit())
+    assert (told["images"], told["captions"]) == ("12", "60")
+    assert 0 <= float(told["text to image, R@1"]) <= float(told["text to image, R@10"]) <= 1
+    assert float(told["image to text, R@10"]) > 0
 
 
 @pytest.mark.usefixtures("fake_models")

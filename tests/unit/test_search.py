@@ -186,6 +186,10 @@ def test_another_encoder_is_refused_with_the_command_that_rebuilds(photos: Path,
     make_index(photos, out=tmp_path / "index")
     with pytest.raises(BadPrompt, match="photos --out "):
         Index(tmp_path / "index", encoder="third").search("red")
+    make_index(photos, IndexOptions(regions=True, policy="tight", engine="numpy"), out=tmp_path / "the index")
+    kept = r"--out .*the index. --regions --proposer \S+ --policy tight --engine numpy --encoder third --rebuild"
+    with pytest.raises(BadPrompt, match=kept):
+        Index(tmp_path / "the index", encoder="third").search("red")
 
 
 def test_an_index_beside_its_folder_and_one_that_moved_with_it(photos: Path, tmp_path: Path) -> None:
@@ -216,7 +220,9 @@ def test_negatives_images_and_both(photos: Path) -> None:
     assert names(alike)[0] == "green.png"
     assert alike[0].similarity == pytest.approx(1, abs=1e-3)
     both = index.search(Query("blue", image=photos / "green.png"), n=9, regions=True)
+    assert names(index.search(Query("blue"), n=1, regions=True)) == ["sub dir/é🦁.png"]
     assert both[0].name == "sub dir/é🦁.png"
+    assert [match.similarity for match in both] == sorted((match.similarity for match in both), reverse=True)
     with pytest.raises(BadPrompt, match="both asked for and ruled out"):
         index.search(Query("red", negatives=("red",)))
 

@@ -52,6 +52,10 @@ def test_labels_come_by_comma_from_a_file_or_by_name(tmp_path: Path, caplog: pyt
     assert "'cat' was given 2 times" in caplog.text
     (tmp_path / "labels.txt").write_text("a cat\n\nsnow, deep\n", "utf-8")
     assert read_labels("", file=tmp_path / "labels.txt").names == ("a cat", "snow, deep")
+    (tmp_path / "windows.txt").write_bytes(b"\xef\xbb\xbfa cat\r\na dog\r\n")
+    assert read_labels("", file=tmp_path / "windows.txt").names == ("a cat", "a dog")
+    assert len(read_labels(["catty" * 1000]).names[0]) == 1000
+    assert "read only up to" in caplog.text
     imagenet = read_labels("imagenet")
     assert (len(imagenet), imagenet.verbatim, imagenet.templates) == (1000, True, "clip-80")
     assert len(set(imagenet.names)) == 1000  # two of them are called alike and told apart
@@ -134,6 +138,10 @@ def test_a_tree_of_class_folders_is_measured(tmp_path: Path, encoder: FakeEncode
     assert "broken.jpg" in report.failed[0]
     assert ("'green' taken for 'blue'", "1") in report.table()
     assert report.to_csv().splitlines()[:2] == [",a red thing,blue,green", "a red thing,3,0,0"]
+    report.save(tmp_path / "out" / "confusion.png")
+    assert PIL.Image.open(tmp_path / "out" / "confusion.png").width > 300
+    with pytest.raises(BadPrompt, match=r"\.csv, \.png, \.svg"):
+        report.save(tmp_path / "confusion.bmp")
     limited = accuracy.evaluate_folders(build(encoder, read_labels(labels)), folders, limit=1)
     assert limited.confusion.sum() == 3  # of "blue" the broken one comes second
     with pytest.raises(BadPrompt, match="3 class folders need as many labels"):
