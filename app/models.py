@@ -10,6 +10,12 @@ from threading import Lock
 import segclip
 
 
+def parts(name: str) -> tuple[str, str | None]:
+    """Give the proposer and the encoder of "PROPOSER + ENCODER", or a preset alone."""
+    proposer, _, encoder = name.partition(" + ")
+    return proposer, encoder or None
+
+
 @dataclass(eq=False)
 class Loaded:
     """Hold a segmenter with its two queues: pictures wait for pictures, texts for texts, never one for the other."""
@@ -32,8 +38,7 @@ class Models:
         if found is None:
             with self._loading:
                 if name not in self._loaded:
-                    proposer, _, encoder = name.partition(" + ")
-                    self._loaded[name] = Loaded(segclip.load(proposer, encoder or None))
+                    self._loaded[name] = Loaded(segclip.load(*parts(name)))
                 found = self._loaded[name]
         return found
 

@@ -55,10 +55,11 @@ def _index(shared: Studio) -> None:
         state = indexing.message or ("has an index" if there else "has no index yet: make one to search it")
         told.caption(f"Folder {shared.settings.photos.name}: {state}")
     label, may = "Update index" if there else "Make index", shared.settings.alone and not indexing.busy
-    if start.button(label, disabled=not may, width="stretch"):
+    if start.button(label, disabled=not may, width="stretch") and may:  # a browser may say what it likes
         indexing.start(shared.settings.photos, shared.index_place(), shared.settings.words)
         st.rerun(scope="fragment")
-    if stop.button("Cancel", disabled=not indexing.busy, width="stretch"):
+    may = shared.settings.alone and indexing.busy
+    if stop.button("Cancel", disabled=not may, width="stretch") and may:
         indexing.cancel()
 
 
