@@ -38,8 +38,8 @@ class Recipe:
 class Run:
     """Hold what a run's folder tells.
 
-    state: "running", "stopped", "done" or "failed". rows: the metrics, an epoch each. words: the last line it said, or
-    why it failed. share: of its work that is done. log: its last lines.
+    state: "running", "stopped", "done" or "failed". rows: the metrics, an epoch each. words: how far it is, or why it
+    failed. share: of its work that is done. log: its last lines.
     """
 
     name: str
@@ -143,9 +143,12 @@ class Training:
             state, words = "failed", self._reason(words) if known else words
         else:
             state = "done" if _over(folder, rows) or (known and self._code == 0) else "stopped"
-        told = _SHARE.findall(words)
-        epochs = _json(folder / "recipe.json").get("epochs") or 1
-        share = 1.0 if state == "done" else max(int(told[-1]) / 100 if told else 0.0, len(rows) / epochs)
+        epochs = int(_json(folder / "recipe.json").get("epochs") or 1)
+        share = 1.0 if state == "done" else len(rows) / epochs
+        if state == "running" and (told := _SHARE.search(words)):
+            share = max(share, int(told[1]) / 100)
+        elif state != "failed":
+            words = f"epoch {len(rows)} of {epochs}" if rows else "getting ready" if state == "running" else ""
         return Run(name, state, rows, words, min(1.0, share), "\n".join(lines[-30:]), folder)
 
     def check(self, data: str) -> str:

@@ -79,10 +79,10 @@ def let_answer(shared: Studio, work: Work, kind: str, name: str) -> bool:
 @st.fragment(run_every=2.0)
 def _table(shared: Studio) -> None:
     for row in segclip.list_weights():
-        name, size, licence, act = st.columns([4, 2, 2, 2], vertical_alignment="center")
-        name.markdown(f"**{row.name}** {row.kind}" + (f"  \n{row.note}" if row.note else ""))
-        size.caption(f"{row.bytes / 1e6:,.1f} MB" if row.bytes else "size unknown")
-        licence.caption(row.licence)
+        name, act = st.columns([5, 1], vertical_alignment="center")
+        size = f"{row.bytes / 1e6:,.1f} MB" if row.bytes else "size unknown"
+        note = f"  \n:small[{row.note}]" if row.note else ""
+        name.markdown(f"**{row.name}** {row.kind} :gray[· {size} · {row.licence}]{note}")
         fetching = shared.fetching.get(row.name)
         if row.installed:
             act.caption("installed")

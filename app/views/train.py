@@ -118,6 +118,10 @@ def _split(options: str) -> list[str]:
 def _watch() -> None:
     shared, work = session.current()
     training = shared.training
+    if st.session_state.get("train-busy", training.busy) != training.busy:
+        st.session_state["train-busy"] = training.busy
+        st.rerun()  # the form beside this may start another run now, or no more
+    st.session_state["train-busy"] = training.busy
     names = training.names()
     if not names:
         st.subheader("Nothing has been trained yet")
@@ -164,8 +168,8 @@ def _curves(run: Run) -> None:
     loss.metric("Loss", f"{last['loss']:.3f}")
     best = max(row["R@1"] for row in run.rows)
     recall.metric("Right first, of held-out pictures", f"{last['R@1']:.1%}", help=f"{best:.1%} at best")
-    loss.vega_lite_chart(_chart(run, {"loss": "loss"}, zero=False), height=220)
-    recall.vega_lite_chart(_chart(run, _RECALLS, zero=True), height=220)
+    loss.vega_lite_chart(_chart(run, {"loss": "loss"}, zero=False), height=280)
+    recall.vega_lite_chart(_chart(run, _RECALLS, zero=True), height=280)
     if run.picture:
         with st.expander("What held-out texts find"):
             st.image(str(run.picture), f"Epoch {int(last['epoch'])}: the five nearest pictures of a few texts")
