@@ -99,21 +99,32 @@ def _regions_left(models: Models, work: Work, question: Question) -> segclip.Reg
 
 def _by_place(models: Models, work: Work, question: Question) -> segclip.Result:
     """Decode points or a box; a further point refines the answer to those before it."""
-    with models.look(work.clicks) as segmenter:
-        encoded = encode(segmenter, work.known, work.clicks)
-        if not question.points:
-            return segmenter.pick(encoded, segclip.Boxes([question.box]))
-        prompt = _points(question)
-        former = work.former.get(question.points[:-1])
-        if former is not None and question.box is None:
-            logits = former.regions.proposals.logits
-            if logits is not None and len(former):
-                prompt = replace(prompt, mask=logits[0])
-        result = segmenter.pick(encoded, prompt)
+    if not question.points:
+        return pick(models, work, segclip.Boxes([question.box]))
+    prompt = _points(question)
+    former = work.former.get(question.points[:-1])
+    if former is not None and question.box is None:
+        logits = former.regions.proposals.logits
+        if logits is not None and len(former):
+            prompt = replace(prompt, mask=logits[0])
+    result = pick(models, work, prompt)
     work.former[question.points] = result
     while len(work.former) > 20:
         del work.former[next(iter(work.former))]
     return result
+
+
+def pick(models: Models, work: Work, prompt: segclip.Everything | segclip.Points | segclip.Boxes) -> segclip.Result:
+    """Cut out what a place points at; who looks at another picture meanwhile is not waited for.
+
+    Raises BadPrompt for everything.
+    """
+    encoded = work.known.encoded.get(work.clicks)
+    if encoded is None:
+        with models.look(work.clicks) as segmenter:
+            encoded = encode(segmenter, work.known, work.clicks)
+    with models.point(work.clicks) as segmenter:
+        return segmenter.pick(encoded, prompt)
 
 
 def _points(question: Question) -> segclip.Points:

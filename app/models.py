@@ -18,10 +18,14 @@ def parts(name: str) -> tuple[str, str | None]:
 
 @dataclass(eq=False)
 class Loaded:
-    """Hold a segmenter with its two queues: pictures wait for pictures, texts for texts, never one for the other."""
+    """Hold a segmenter with its queues: pictures wait for pictures, places and texts for their like, never for another.
+
+    Looking takes seconds, pointing and reading milliseconds; decoding keeps no state, so that it may go on beside.
+    """
 
     segmenter: segclip.Segmenter
     looking: Lock = field(default_factory=Lock)
+    pointing: Lock = field(default_factory=Lock)
     reading: Lock = field(default_factory=Lock)
 
 
@@ -52,6 +56,13 @@ class Models:
         """Wait for one's turn to show pictures to a model."""
         loaded = self.load(name)
         with loaded.looking:
+            yield loaded.segmenter
+
+    @contextmanager
+    def point(self, name: str) -> Iterator[segclip.Segmenter]:
+        """Wait for one's turn to point at places of pictures a model has seen."""
+        loaded = self.load(name)
+        with loaded.pointing:
             yield loaded.segmenter
 
     @contextmanager
