@@ -39,16 +39,12 @@ def _choose(shared: Studio, work: Work) -> None:
     ):
         own = [name for name in dict.fromkeys((*shared.models.names, current)) if name not in presets]
         own = own if shared.settings.alone else []
-        column.selectbox(
-            title,
-            presets + own,
-            (presets + own).index(current),
-            format_func=told,
-            key=f"model-{key}",
-            on_change=partial(_use, shared, work, key),
-        )
-    if error := st.session_state.pop("model-error", ""):
-        st.error(error)
+        st.session_state[f"model-{key}"] = current  # one that could not be loaded was not taken
+        use = partial(_use, shared, work, key)
+        column.selectbox(title, presets + own, format_func=told, key=f"model-{key}", on_change=use)
+    with st.container():  # there without an error too, so that what is below it stays open when one comes or goes
+        if error := st.session_state.pop("model-error", ""):
+            st.error(error)
     if not shared.settings.alone:
         return
     with st.expander("Models of your own"):
@@ -70,7 +66,6 @@ def let_answer(shared: Studio, work: Work, kind: str, name: str) -> bool:
         shared.models.load(name)
     except segclip.SegclipError as problem:
         st.session_state["model-error"] = str(problem)
-        st.session_state.pop(f"model-{kind}", None)
         return False
     work.use(words=name if kind == "words" else None, clicks=name if kind == "clicks" else None)
     return True

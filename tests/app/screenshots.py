@@ -10,7 +10,7 @@ from typing import Any
 import PIL.Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.app.browsing import CHROMIUM, FLAGS, Studio, serving
+from tests.app.browsing import CHROMIUM, FLAGS, Person, serving
 
 WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
 COLOURS = 256  # enough for a page, and a third of the bytes
@@ -31,10 +31,10 @@ def _pages(browser: Browser, address: str, folder: Path, look: tuple[Any, Any, s
     scheme, size, name = look
     context = browser.new_context(viewport=size, color_scheme=scheme, has_touch=name == "phone")
     page = context.new_page()
-    studio = Studio(page, address).go().ready()
-    studio.say("an apple, coffee, pencil, a submarine", "submarine")
+    person = Person(page, address).go().ready()
+    person.say("an apple, coffee, pencil, a submarine", "submarine")
     _take(page, folder / f"segment-{name}.png")
-    studio.click(200 * studio.canvas()["width"] / 816, 370 * studio.canvas()["width"] / 816)
+    person.click(200 * person.canvas()["width"] / 816, 370 * person.canvas()["width"] / 816)
     _take(page, folder / f"click-{name}.png")
     for tab in ("Export", "Classify", "Search", "Models"):
         _go(page, address, tab)
