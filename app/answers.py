@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from threading import Thread
 from time import perf_counter
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,7 +18,10 @@ from .state import Known, Point, Question, Work
 
 MOST_SHOWN = 250  # rows the browser draws: one byte numbers them
 MISSES = 3  # of each text without an answer
+MOST_KEPT = 4  # models whose view of a picture is kept
 _NEAR = 0.2  # share of the best miss's probability that makes another one worth showing
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,15 +164,23 @@ def find_regions(models: Models, work: Work) -> segclip.Regions:
     with work.lock:
         if work.words not in work.known.regions:
             with models.look(work.words) as segmenter:
-                work.known.regions[work.words] = segmenter.regions(encode(segmenter, work.known, work.words))
+                regions = segmenter.regions(encode(segmenter, work.known, work.words))
+            _keep(work.known.regions, work.words, regions)
         return work.known.regions[work.words]
 
 
 def encode(segmenter: segclip.Segmenter, known: Known, name: str) -> segclip.Encoded:
     """Let a model look at a picture, when it hasn't yet."""
     if name not in known.encoded:
-        known.encoded[name] = segmenter.encode(known.image)
+        _keep(known.encoded, name, segmenter.encode(known.image))
     return known.encoded[name]
+
+
+def _keep(found: dict[str, T], name: str, value: T) -> None:
+    """Remember what a model found out about a picture, of the models used last."""
+    found[name] = value
+    while len(found) > MOST_KEPT:
+        del found[next(iter(found))]
 
 
 def _covers(masks: segclip.Masks, row: int, points: Sequence[Point]) -> bool:

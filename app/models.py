@@ -9,6 +9,8 @@ from threading import Lock
 
 import segclip
 
+MOST_OWN = 3  # models kept beside the presets
+
 
 def parts(name: str) -> tuple[str, str | None]:
     """Give the proposer and the encoder of "PROPOSER + ENCODER", or a preset alone."""
@@ -43,6 +45,8 @@ class Models:
             with self._loading:
                 if name not in self._loaded:
                     self._loaded[name] = Loaded(segclip.load(*parts(name)))
+                    for old in [own for own in self._loaded if own not in segclip.PRESETS][:-MOST_OWN]:
+                        del self._loaded[old]  # whoever still asks for it waits for it to be loaded again
                 found = self._loaded[name]
         return found
 

@@ -79,7 +79,7 @@ class Person:
     def turn(self, tab: str) -> Page:
         """Go to another page by the menu."""
         self.page.get_by_role("link", name=tab, exact=True).click()
-        self.page.wait_for_url(f"**/{tab.lower()}?*")
+        self.page.wait_for_url(f"{self.address}/{'' if tab == 'Segment' else tab.lower()}?*")
         return self.page
 
     def ready(self) -> Person:

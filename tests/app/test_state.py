@@ -11,7 +11,7 @@ import pytest
 
 import segclip
 from app import events
-from app.answers import Answer, answer
+from app.answers import MOST_KEPT, Answer, answer
 from app.settings import Settings
 from app.state import Known, Question, Studio, Work
 from segclip.types import Image
@@ -224,3 +224,11 @@ def test_who_waits_long_holds_nobody_else_up(studio: Studio, picture: Image) -> 
         others.start()
         others.join(20)
         assert [boxes(one.chosen) for one in found] == [[RED], [GREEN]]
+
+
+def test_what_models_of_ones_own_leave_behind_is_bounded(studio: Studio, work: Work) -> None:
+    for number in range(9):
+        work.use(words=f"mini + file:run-{number}")
+        assert boxes(answer(studio.models, work).chosen) == [RED]
+    assert studio.models.names == tuple(f"mini + file:run-{number}" for number in (6, 7, 8))
+    assert len(work.known.regions) == len(work.known.encoded) == MOST_KEPT
