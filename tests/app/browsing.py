@@ -20,6 +20,7 @@ from playwright.sync_api import Locator, Page, expect
 ROOT = Path(__file__).parent.parent.parent
 CHROMIUM = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+FLAGS += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # a camera that sees a test picture
 PATIENCE = 120_000  # ms: the first answer waits for models to be loaded, on a machine that does other things too
 
 expect.set_options(timeout=PATIENCE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import urllib.request
@@ -76,6 +77,24 @@ def test_places_are_exact_on_a_photo_of_12_megapixels_at_every_zoom(person: Pers
         corners = (*person.expected(50, 60, (4000, 3000)), *person.expected(400, 300, (4000, 3000)))
         assert np.abs(np.subtract(box, corners)).max() < 1
     assert float((person.root.get_attribute("data-view") or "").strip("]").split(",")[2]) > 5
+
+
+def test_a_picture_is_pasted_dropped_and_taken_by_the_camera(person: Person) -> None:
+    data = base64.b64encode((ROOT / "samples" / "zoo.png").read_bytes()).decode()
+    give = """(at, [data, name]) => {
+        const held = new DataTransfer(), bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+        held.items.add(new File([bytes], name, { type: "image/png" }));
+        at.dispatchEvent(name === "dropped.png" ? new DragEvent("drop", { dataTransfer: held, bubbles: true })
+            : new ClipboardEvent("paste", { clipboardData: held, bubbles: true, composed: true }));
+    }"""
+    for name in ("pasted.png", "dropped.png"):
+        with person.answered():
+            person.page.locator(".frame").evaluate(give, [data, name])
+        assert person.root.get_attribute("data-picture") == name
+    person.page.get_by_role("button", name="Picture").click()
+    person.page.get_by_text("Camera", exact=True).click()
+    person.page.get_by_role("button", name="Take Photo").click()
+    person.page.locator(".studio[data-picture^='camera'][data-waiting=no]").wait_for()
 
 
 def test_upload_text_and_the_mask_file_is_the_librarys_own_answer(person: Person, tmp_path: Path) -> None:
