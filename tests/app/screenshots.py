@@ -15,7 +15,7 @@ from train import shapes
 WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
 LOOKS = {"light": ("light", WIDE), "dark": ("dark", WIDE), "phone": ("light", PHONE)}
 COLOURS = 256  # enough for a page, and a third of the bytes
-EPOCHS = 12
+EPOCHS, LONG = 12, 900_000  # ms
 TABS = {  # with what is there once a page is
     "Export": "as on the Segment page",
     "Classify": "What is it?",
@@ -41,8 +41,9 @@ def main(folder: Path) -> None:
 
 def _work(browser: Browser, address: str, data: Path) -> None:
     """Index the samples and train a little, so that every page has something to show."""
-    person = Person(browser.new_page(), address).go().ready()
-    page = person.turn("Search")
+    person = Person(browser.new_page(), address)
+    person.page.set_default_timeout(LONG)
+    page = person.go().ready().turn("Search")
     page.get_by_role("button", name="Make index").click()
     page.get_by_text("regions").wait_for()
     person.turn("Train")
@@ -52,11 +53,12 @@ def _work(browser: Browser, address: str, data: Path) -> None:
     person.fill("Learning rate", "2e-3")
     person.fill("More options", "--size 32 --augment none")
     page.get_by_role("button", name="Start").click()
-    page.get_by_text("done: epoch").wait_for(timeout=600_000)
+    page.get_by_text("done: epoch").wait_for()
     page.close()
 
 
 def _pages(person: Person, folder: Path, name: str) -> None:
+    person.page.set_default_timeout(LONG)
     page = person.go().ready().page
     person.say("an apple, coffee, pencil, a submarine", "submarine")
     _take(page, folder / f"segment-{name}.png")

@@ -93,6 +93,7 @@ def test_a_picture_is_pasted_dropped_and_taken_by_the_camera(person: Person) -> 
         assert person.root.get_attribute("data-picture") == name
     person.page.get_by_role("button", name="Picture").click()
     person.page.get_by_text("Camera", exact=True).click()
+    person.page.wait_for_function("() => document.querySelector('video')?.readyState >= 2")
     person.page.get_by_role("button", name="Take Photo").click()
     person.page.locator(".studio[data-picture^='camera'][data-waiting=no]").wait_for()
 
