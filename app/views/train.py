@@ -169,7 +169,7 @@ def _curves(run: Run) -> None:
     best = max(row["R@1"] for row in run.rows)
     recall.metric("Right first, of held-out pictures", f"{last['R@1']:.1%}", help=f"{best:.1%} at best")
     loss.vega_lite_chart(_chart(run, {"loss": "loss"}, zero=False), height=280)
-    recall.vega_lite_chart(_chart(run, _RECALLS, zero=True), height=280)
+    recall.vega_lite_chart(_chart(run, _RECALLS, zero=True), height=340)  # with a legend below
     if run.picture:
         with st.expander("What held-out texts find"):
             st.image(str(run.picture), f"Epoch {int(last['epoch'])}: the five nearest pictures of a few texts")
