@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import PIL.Image
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -13,7 +14,7 @@ from tests.app.browsing import CHROMIUM, FLAGS, Person, serving
 from train import shapes
 
 WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
-LOOKS = {"light": ("light", WIDE), "dark": ("dark", WIDE), "phone": ("light", PHONE)}
+LOOKS: dict[str, tuple[Any, Any]] = {"light": ("light", WIDE), "dark": ("dark", WIDE), "phone": ("light", PHONE)}
 COLOURS = 256  # enough for a page, and a third of the bytes
 EPOCHS, LONG = 12, 900_000  # ms
 TABS = {  # with what is there once a page is
