@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from threading import Thread
 from time import perf_counter
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,7 +18,10 @@ from .state import Known, Point, Question, Work
 
 MOST_SHOWN = 250  # rows the browser draws: one byte numbers them
 MISSES = 3  # of each text without an answer
+MOST_KEPT = 4  # models whose view of a picture is kept
 _NEAR = 0.2  # share of the best miss's probability that makes another one worth showing
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,21 +103,32 @@ def _regions_left(models: Models, work: Work, question: Question) -> segclip.Reg
 
 def _by_place(models: Models, work: Work, question: Question) -> segclip.Result:
     """Decode points or a box; a further point refines the answer to those before it."""
-    with models.look(work.clicks) as segmenter:
-        encoded = encode(segmenter, work.known, work.clicks)
-        if not question.points:
-            return segmenter.pick(encoded, segclip.Boxes([question.box]))
-        prompt = _points(question)
-        former = work.former.get(question.points[:-1])
-        if former is not None and question.box is None:
-            logits = former.regions.proposals.logits
-            if logits is not None and len(former):
-                prompt = replace(prompt, mask=logits[0])
-        result = segmenter.pick(encoded, prompt)
+    if not question.points:
+        return pick(models, work, segclip.Boxes([question.box]))
+    prompt = _points(question)
+    former = work.former.get(question.points[:-1])
+    if former is not None and question.box is None:
+        logits = former.regions.proposals.logits
+        if logits is not None and len(former):
+            prompt = replace(prompt, mask=logits[0])
+    result = pick(models, work, prompt)
     work.former[question.points] = result
     while len(work.former) > 20:
         del work.former[next(iter(work.former))]
     return result
+
+
+def pick(models: Models, work: Work, prompt: segclip.Everything | segclip.Points | segclip.Boxes) -> segclip.Result:
+    """Cut out what a place points at; who looks at another picture meanwhile is not waited for.
+
+    Raises BadPrompt for everything.
+    """
+    encoded = work.known.encoded.get(work.clicks)
+    if encoded is None:
+        with models.look(work.clicks) as segmenter:
+            encoded = encode(segmenter, work.known, work.clicks)
+    with models.point(work.clicks) as segmenter:
+        return segmenter.pick(encoded, prompt)
 
 
 def _points(question: Question) -> segclip.Points:
@@ -149,15 +164,23 @@ def find_regions(models: Models, work: Work) -> segclip.Regions:
     with work.lock:
         if work.words not in work.known.regions:
             with models.look(work.words) as segmenter:
-                work.known.regions[work.words] = segmenter.regions(encode(segmenter, work.known, work.words))
+                regions = segmenter.regions(encode(segmenter, work.known, work.words))
+            _keep(work.known.regions, work.words, regions)
         return work.known.regions[work.words]
 
 
 def encode(segmenter: segclip.Segmenter, known: Known, name: str) -> segclip.Encoded:
     """Let a model look at a picture, when it hasn't yet."""
     if name not in known.encoded:
-        known.encoded[name] = segmenter.encode(known.image)
+        _keep(known.encoded, name, segmenter.encode(known.image))
     return known.encoded[name]
+
+
+def _keep(found: dict[str, T], name: str, value: T) -> None:
+    """Remember what a model found out about a picture, of the models used last."""
+    found[name] = value
+    while len(found) > MOST_KEPT:
+        del found[next(iter(found))]
 
 
 def _covers(masks: segclip.Masks, row: int, points: Sequence[Point]) -> bool:

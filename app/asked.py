@@ -72,8 +72,7 @@ def _result(studio: Studio, work: Work, prompt: schema.Prompt) -> segclip.Result
         where = segclip.Boxes(prompt.boxes)
     where.check(work.image.size)
     if not prompt.texts:
-        with studio.models.look(work.clicks) as segmenter:
-            result = segmenter.pick(answers.encode(segmenter, work.known, work.clicks), where)
+        result = answers.pick(studio.models, work, where)
         return result if "point" not in result.asked else result[: prompt.top_k or 1]
     if prompt.boxes or places:
         with studio.models.look(work.words) as segmenter:

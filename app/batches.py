@@ -11,7 +11,7 @@ from threading import Event, Lock, Thread
 
 import segclip
 
-from . import files
+from . import files, models
 
 _turn = Lock()  # one batch at a time: the machine's cores are for those who click
 
@@ -51,13 +51,14 @@ class Batch:
         """Tell whether it runs or waits for its turn."""
         return self._thread is not None and self._thread.is_alive()
 
-    def start(self, texts: Sequence[str], formats: Sequence[str], proposer: str) -> None:
-        """Run, or go on: what is done is not done again."""
+    def start(self, texts: Sequence[str], formats: Sequence[str], model: str) -> None:
+        """Run, or go on: what is done is not done again. model: a preset, or PROPOSER + ENCODER."""
         if self.busy:
             return
         self._stop.clear()
         self.state, self.message = "waiting", ""
-        options = segclip.ExportOptions(formats=tuple(formats), proposer=proposer)
+        proposer, encoder = models.parts(model)
+        options = segclip.ExportOptions(formats=tuple(formats), proposer=proposer, encoder=encoder)
         self._thread = Thread(target=self._run, args=(tuple(texts), options), daemon=True)
         self._thread.start()
 

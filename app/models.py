@@ -9,13 +9,25 @@ from threading import Lock
 
 import segclip
 
+MOST_OWN = 3  # models kept beside the presets
+
+
+def parts(name: str) -> tuple[str, str | None]:
+    """Give the proposer and the encoder of "PROPOSER + ENCODER", or a preset alone."""
+    proposer, _, encoder = name.partition(" + ")
+    return proposer, encoder or None
+
 
 @dataclass(eq=False)
 class Loaded:
-    """Hold a segmenter with its two queues: pictures wait for pictures, texts for texts, never one for the other."""
+    """Hold a segmenter with its queues: pictures wait for pictures, places and texts for their like, never for another.
+
+    Looking takes seconds, pointing and reading milliseconds; decoding keeps no state, so that it may go on beside.
+    """
 
     segmenter: segclip.Segmenter
     looking: Lock = field(default_factory=Lock)
+    pointing: Lock = field(default_factory=Lock)
     reading: Lock = field(default_factory=Lock)
 
 
@@ -32,8 +44,9 @@ class Models:
         if found is None:
             with self._loading:
                 if name not in self._loaded:
-                    proposer, _, encoder = name.partition(" + ")
-                    self._loaded[name] = Loaded(segclip.load(proposer, encoder or None))
+                    self._loaded[name] = Loaded(segclip.load(*parts(name)))
+                    for old in [own for own in self._loaded if own not in segclip.PRESETS][:-MOST_OWN]:
+                        del self._loaded[old]  # whoever still asks for it waits for it to be loaded again
                 found = self._loaded[name]
         return found
 
@@ -47,6 +60,13 @@ class Models:
         """Wait for one's turn to show pictures to a model."""
         loaded = self.load(name)
         with loaded.looking:
+            yield loaded.segmenter
+
+    @contextmanager
+    def point(self, name: str) -> Iterator[segclip.Segmenter]:
+        """Wait for one's turn to point at places of pictures a model has seen."""
+        loaded = self.load(name)
+        with loaded.pointing:
             yield loaded.segmenter
 
     @contextmanager

@@ -10,7 +10,7 @@ import segclip
 
 from . import files, session
 from .state import Studio
-from .views import classify, export, models, search, segment
+from .views import classify, export, models, search, segment, train
 
 _LOOKS = """
 <style>
@@ -35,6 +35,7 @@ def show() -> None:
         st.Page(export.show, title="Export", url_path="export"),
         st.Page(classify.show, title="Classify", url_path="classify"),
         st.Page(search.show, title="Search", url_path="search"),
+        st.Page(train.show, title="Train", url_path="train"),
         st.Page(models.show, title="Models", url_path="models"),
     ]
     page = st.navigation(pages, position="top")

@@ -16,8 +16,8 @@ class Settings:
 
     words, clicks: presets that answer texts and places. upload_mb, max_pixels: of one picture. works: how many people's
     pictures are kept; the one longest unused goes first. photos: the folder the Search page may index and show.
-    indexes: where indexes lie. source: address of the source code of what is running. alone: only this machine is
-    served, so who is there may also fetch weights, load files and index.
+    indexes: where indexes lie. runs: the folder of training runs. source: address of the source code of what is
+    running. alone: only this machine is served, so who is there may also fetch weights, load files, index and train.
     """
 
     words: str = "mini"
@@ -27,12 +27,13 @@ class Settings:
     works: int = 16
     photos: Path = SAMPLES
     indexes: Path = Path(os.environ.get("SEGCLIP_HOME") or "~/.cache/segclip").expanduser() / "app"
+    runs: Path = _ROOT / "runs"
     source: str = ""
     alone: bool = True
 
     @classmethod
     def from_environment(cls) -> Settings:
-        """Read SEGCLIP_APP_WORDS, _CLICKS, _UPLOAD_MB, _MAX_PIXELS, _WORKS, _PHOTOS, _SOURCE and _ALONE."""
+        """Read SEGCLIP_APP_WORDS, _CLICKS, _UPLOAD_MB, _MAX_PIXELS, _WORKS, _PHOTOS, _RUNS, _SOURCE and _ALONE."""
 
         def told(name: str, default: str) -> str:
             return os.environ.get(f"SEGCLIP_APP_{name}") or default
@@ -44,6 +45,7 @@ class Settings:
             int(told("MAX_PIXELS", str(cls.max_pixels))),
             int(told("WORKS", str(cls.works))),
             Path(told("PHOTOS", str(SAMPLES))),
+            runs=Path(told("RUNS", str(cls.runs))),
             source=told("SOURCE", cls.source),
             alone=told("ALONE", "1") == "1",
         )

@@ -16,6 +16,7 @@ from .batches import Batch
 from .indexing import Indexing
 from .models import Models
 from .settings import SAMPLES, Settings
+from .training import Training
 
 LONGEST_HISTORY = 100
 
@@ -167,6 +168,7 @@ class Studio:
         self.settings = settings
         self.models = Models()
         self.indexing = Indexing()
+        self.training = Training(settings.runs.absolute())
         self.fetching: dict[str, str] = {}  # weights on their way, by name: "", or why they didn't come
         self._works: OrderedDict[str, Work] = OrderedDict()
         self._samples: dict[str, Known] = {}

@@ -19,7 +19,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from app.views.segment import SAMPLES
-from tests.app.browsing import CHROMIUM, FLAGS, ROOT, Studio, serving
+from tests.app.browsing import CHROMIUM, FLAGS, ROOT, Person, serving
 
 PEOPLE, PROGRAMS = 8, 4
 WARM = 0.3  # share of the time after which memory should stay as it is
@@ -42,40 +42,40 @@ def people(address: str, seconds: float) -> list[str]:
     wrong: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        crowd = [Studio(browser.new_context().new_page(), address) for _ in range(PEOPLE)]
+        crowd = [Person(browser.new_context().new_page(), address) for _ in range(PEOPLE)]
         names = [list(SAMPLES)[number % len(SAMPLES)] for number in range(PEOPLE)]
-        for studio, name in zip(crowd, names, strict=True):
-            studio.go().ready()
+        for person, name in zip(crowd, names, strict=True):
+            person.go().ready()
             if name != "desk":
-                studio.open(ROOT / "samples" / f"{name}.png")
+                person.open(ROOT / "samples" / f"{name}.png")
         start, rounds, warm = time.monotonic(), 0, 0
         while (spent := time.monotonic() - start) < seconds:
             rounds += 1
-            for number, (studio, name) in enumerate(zip(crowd, names, strict=True)):
-                wrong += _one(studio, name, number, rounds)
+            for number, (person, name) in enumerate(zip(crowd, names, strict=True)):
+                wrong += _one(person, name, number, rounds)
             warm = warm or (memory(address) if spent > WARM * seconds else 0)
         end = memory(address)
-        for studio in crowd:
-            wrong += [f"asked of another machine: {url}" for url in studio.elsewhere] + studio.complaints
+        for person in crowd:
+            wrong += [f"asked of another machine: {url}" for url in person.elsewhere] + person.complaints
         browser.close()
     grown = f"memory {warm / 1e6:.0f} MB warm, {end / 1e6:.0f} MB after"
     print(f"{PEOPLE} browsers, {rounds} rounds in {seconds:.0f} s; {grown}")
     return wrong + ([f"memory grew from {warm} to {end}"] if warm and end > warm * (1 + FLAT) else [])
 
 
-def _one(studio: Studio, name: str, number: int, rounds: int) -> list[str]:
+def _one(person: Person, name: str, number: int, rounds: int) -> list[str]:
     """Click where nobody else does, look at what comes back, and clear it."""
     x, y = 40 + 30 * number, 50 + 7 * (rounds % 30)
-    studio.click(x, y)
-    ((px, py, _),), _ = studio.places()
-    wanted = studio.expected(x, y, (640, 480))
+    person.click(x, y)
+    ((px, py, _),), _ = person.places()
+    wanted = person.expected(x, y, (640, 480))
     told = []
     if abs(px - wanted[0]) > 1 or abs(py - wanted[1]) > 1:
         told.append(f"person {number} clicked at {wanted}, the answer is about {px, py}")
-    if studio.root.get_attribute("data-picture") != f"{name}.png":
-        told.append(f"person {number} sees {studio.root.get_attribute('data-picture')}, not {name}")
-    with studio.answered():
-        studio.page.locator("[data-do=clear]").click()
+    if person.root.get_attribute("data-picture") != f"{name}.png":
+        told.append(f"person {number} sees {person.root.get_attribute('data-picture')}, not {name}")
+    with person.answered():
+        person.page.locator("[data-do=clear]").click()
     return told
 
 

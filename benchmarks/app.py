@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from playwright.sync_api import Locator, Page, sync_playwright
 
-from tests.app.browsing import CHROMIUM, FLAGS, ROOT, Studio, serving
+from tests.app.browsing import CHROMIUM, FLAGS, ROOT, Person, serving
 
 T = TypeVar("T")
 CLAIMS = {"click": 200.0, "slider": 150.0, "text": 250.0}  # ms
@@ -84,7 +84,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         with serving(Path(folder) / "app.log") as address:
-            ours = _ours(Studio(browser.new_page(), address).go().ready())
+            ours = _ours(Person(browser.new_page(), address).go().ready())
         with _rerunning(Path(folder) / "peer.log") as address:
             theirs = _theirs(browser.new_page(), address)
         browser.close()
@@ -99,17 +99,17 @@ def main() -> int:
     return 0 if good else 1
 
 
-def _ours(studio: Studio) -> dict[str, float]:
-    page = studio.page
+def _ours(person: Person) -> dict[str, float]:
+    page = person.page
 
     def timed(act: str, value: object) -> float:
         taken = float(page.evaluate(_TIMED, [act, value]))
-        studio.ready()
+        person.ready()
         return taken
 
     def place(at: tuple[int, int]) -> float:
         taken = timed("click", at)
-        with studio.answered():
+        with person.answered():
             page.locator("[data-do=clear]").click()
         return taken
 

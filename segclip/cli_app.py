@@ -28,6 +28,7 @@ class Serving:
     photos: Annotated[
         Path | None, typer.Option(help="Folder the Search page may index and show; the samples if left out.")
     ] = None
+    runs: Annotated[Path | None, typer.Option(help="Folder of training runs; runs/ of the clone if left out.")] = None
     api: Annotated[bool, typer.Option("--api", help="Serve the HTTP API too, under /api.")] = False
     upload_mb: Annotated[int, typer.Option(help="Largest upload.", min=1, max=200)] = 20
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True
@@ -44,6 +45,7 @@ class Serving:
             "SEGCLIP_APP_WORDS": registry.choose(loading.PRESETS, self.preset, "preset") and self.preset,
             "SEGCLIP_APP_CLICKS": registry.choose(loading.PRESETS, self.clicks, "preset") and self.clicks,
             "SEGCLIP_APP_PHOTOS": str(self.photos.absolute()) if self.photos else "",
+            "SEGCLIP_APP_RUNS": str(self.runs.absolute()) if self.runs else "",
             "SEGCLIP_APP_UPLOAD_MB": str(self.upload_mb),
             "SEGCLIP_APP_SOURCE": self.source or "",
             "SEGCLIP_APP_ALONE": "1" if self.host in ("127.0.0.1", "localhost", "::1") else "0",

@@ -28,6 +28,8 @@ def _choose(shared: Studio, work: Work) -> None:
     lacking = {name: [part for part in segclip.PRESETS[name] if not known.get(part, True)] for name in presets}
 
     def told(name: str) -> str:
+        if name not in presets:
+            return name
         return f"{name} ({' and '.join(segclip.PRESETS[name])}{', not installed' if lacking[name] else ''})"
 
     words, clicks = st.columns(2)
@@ -35,42 +37,47 @@ def _choose(shared: Studio, work: Work) -> None:
         (words, "Words are answered by", work.words, "words"),
         (clicks, "Clicks and boxes are answered by", work.clicks, "clicks"),
     ):
-        own = [current] if current not in presets else []
-        column.selectbox(title, presets + own, (presets + own).index(current), format_func=told if not own else str,
-                         key=f"model-{key}", on_change=partial(_use, shared, work, key))  # fmt: skip
-    if error := st.session_state.pop("model-error", ""):
-        st.error(error)
+        own = [name for name in dict.fromkeys((*shared.models.names, current)) if name not in presets]
+        own = own if shared.settings.alone else []
+        st.session_state[f"model-{key}"] = current  # one that could not be loaded was not taken
+        use = partial(_use, shared, work, key)
+        column.selectbox(title, presets + own, format_func=told, key=f"model-{key}", on_change=use)
+    with st.container():  # there without an error too, so that what is below it stays open when one comes or goes
+        if error := st.session_state.pop("model-error", ""):
+            st.error(error)
     if not shared.settings.alone:
         return
     with st.expander("Models of your own"):
         st.caption("As on the command line: a name of the table, MODEL/TAG of open_clip, or file:PATH on the server.")
         proposer = st.text_input("Proposer", segclip.PRESETS["mini"][0], key="own-proposer")
         encoder = st.text_input("Encoder", segclip.PRESETS["mini"][1], key="own-encoder")
-        st.button("Let them answer words", on_click=partial(_try, shared, work, "words", f"{proposer} + {encoder}"))
+        if st.button("Let them answer words"):
+            let_answer(shared, work, "words", f"{proposer} + {encoder}")
+            st.rerun()
 
 
 def _use(shared: Studio, work: Work, kind: str) -> None:
-    _try(shared, work, kind, st.session_state[f"model-{kind}"])
+    let_answer(shared, work, kind, st.session_state[f"model-{kind}"])
 
 
-def _try(shared: Studio, work: Work, kind: str, name: str) -> None:
-    """Load a model before it is used; one that cannot be is told, and the former stays."""
+def let_answer(shared: Studio, work: Work, kind: str, name: str) -> bool:
+    """Load a model before it is used: whether it could be; else why is kept to be told, and the former stays."""
     try:
         shared.models.load(name)
     except segclip.SegclipError as problem:
         st.session_state["model-error"] = str(problem)
-        st.session_state.pop(f"model-{kind}", None)
-        return
+        return False
     work.use(words=name if kind == "words" else None, clicks=name if kind == "clicks" else None)
+    return True
 
 
 @st.fragment(run_every=2.0)
 def _table(shared: Studio) -> None:
     for row in segclip.list_weights():
-        name, size, licence, act = st.columns([4, 2, 2, 2], vertical_alignment="center")
-        name.markdown(f"**{row.name}** {row.kind}" + (f"  \n{row.note}" if row.note else ""))
-        size.caption(f"{row.bytes / 1e6:,.1f} MB" if row.bytes else "size unknown")
-        licence.caption(row.licence)
+        name, act = st.columns([5, 1], vertical_alignment="center")
+        size = f"{row.bytes / 1e6:,.1f} MB" if row.bytes else "size unknown"
+        note = f"  \n:small[{row.note}]" if row.note else ""
+        name.markdown(f"**{row.name}** {row.kind} :gray[· {size} · {row.licence}]{note}")
         fetching = shared.fetching.get(row.name)
         if row.installed:
             act.caption("installed")
@@ -91,7 +98,9 @@ def _share(path: os.PathLike[str], size: int | None) -> float:
 
 
 def _fetch(shared: Studio, name: str) -> None:
-    """Fetch weights beside the page; a failure is kept to be shown."""
+    """Fetch weights beside the page, for who may; a failure is kept to be shown."""
+    if not shared.settings.alone:
+        return
     shared.fetching[name] = ""
 
     def run() -> None:

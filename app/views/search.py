@@ -44,7 +44,7 @@ def _index(shared: Studio) -> None:
     if indexing.state == "done":
         shared.reopen_index()
         indexing.state = "ready"
-    told, start, stop = st.columns([4, 1, 1], vertical_alignment="center")
+    told, act = st.columns([4, 1], vertical_alignment="center")
     if indexing.busy:
         left = (indexing.total - indexing.done) / indexing.rate if indexing.rate else 0.0
         share = indexing.done / indexing.total if indexing.total else 0.0
@@ -54,12 +54,14 @@ def _index(shared: Studio) -> None:
     else:
         state = indexing.message or ("has an index" if there else "has no index yet: make one to search it")
         told.caption(f"Folder {shared.settings.photos.name}: {state}")
-    label, may = "Update index" if there else "Make index", shared.settings.alone and not indexing.busy
-    if start.button(label, disabled=not may, width="stretch"):
-        indexing.start(shared.settings.photos, shared.index_place(), shared.settings.words)
+    label = "Cancel" if indexing.busy else "Update index" if there else "Make index"
+    may = shared.settings.alone
+    if act.button(label, disabled=not may, width="stretch") and may:  # a browser may say what it likes
+        if label == "Cancel":
+            indexing.cancel()
+        else:
+            indexing.start(shared.settings.photos, shared.index_place(), shared.settings.words)
         st.rerun(scope="fragment")
-    if stop.button("Cancel", disabled=not indexing.busy, width="stretch"):
-        indexing.cancel()
 
 
 def _card(shared: Studio, work: Work, match: segclip.Match, text: str) -> None:

@@ -20,7 +20,10 @@ from playwright.sync_api import Locator, Page, expect
 ROOT = Path(__file__).parent.parent.parent
 CHROMIUM = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+FLAGS += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # a camera that sees a test picture
 PATIENCE = 120_000  # ms: the first answer waits for models to be loaded, on a machine that does other things too
+
+expect.set_options(timeout=PATIENCE)
 
 
 @contextmanager
@@ -53,7 +56,7 @@ def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None
     raise AssertionError(log.read_text())
 
 
-class Studio:
+class Person:
     """Stand before one page of the app."""
 
     def __init__(self, page: Page, address: str) -> None:
@@ -69,19 +72,25 @@ class Studio:
         if not url.startswith((self.address, self.address.replace("http", "ws"), "data:", "blob:")):
             self.elsewhere.append(url)
 
-    def go(self, path: str = "") -> Studio:
+    def go(self, path: str = "") -> Person:
         """Open a page."""
         self.page.goto(self.address + path)
         return self
 
-    def ready(self) -> Studio:
+    def turn(self, tab: str) -> Page:
+        """Go to another page by the menu."""
+        self.page.get_by_role("link", name=tab, exact=True).click()
+        self.page.wait_for_url(f"{self.address}/{'' if tab == 'Segment' else tab.lower()}?*")
+        return self.page
+
+    def ready(self) -> Person:
         """Wait for the first answer."""
         self.page.locator(".studio[data-done][data-waiting=no]").wait_for()
         return self
 
     @property
     def root(self) -> Locator:
-        """Give the studio's element."""
+        """Give the element of picture and candidates."""
         return self.page.locator(".studio")
 
     @property
@@ -140,6 +149,19 @@ class Studio:
         """Choose a file of one's own."""
         self.page.get_by_role("button", name="Picture").click()
         self.page.locator("input[type=file]").first.set_input_files(path)
+
+    def save(self, button: str, path: Path) -> Path:
+        """Press a button that gives a file, and keep it."""
+        with self.page.expect_download() as coming:
+            self.page.get_by_role("button", name=button).click()
+        coming.value.save_as(path)
+        return path
+
+    def fill(self, label: str, text: str, role: Any = "textbox") -> None:
+        """Type into a field, and leave it."""
+        field = self.page.get_by_role(role, name=label)
+        field.fill(text)
+        field.press("Enter")
 
     def open(self, path: Path) -> None:
         """Upload a picture, and wait for its answer."""

@@ -10,64 +10,76 @@ from typing import Any
 import PIL.Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.app.browsing import CHROMIUM, FLAGS, Studio, serving
+from tests.app.browsing import CHROMIUM, FLAGS, Person, serving
+from train import shapes
 
 WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
+LOOKS: dict[str, tuple[Any, Any]] = {"light": ("light", WIDE), "dark": ("dark", WIDE), "phone": ("light", PHONE)}
 COLOURS = 256  # enough for a page, and a third of the bytes
+EPOCHS, LONG = 12, 900_000  # ms
+TABS = {  # with what is there once a page is
+    "Export": "as on the Segment page",
+    "Classify": "What is it?",
+    "Search": "Find pictures of",
+    "Train": "Right first",
+    "Models": "sam-vit-b",
+}
 
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        with serving(Path(place) / "log") as address:
-            _index(browser, address)
-            for scheme, size, name in (("light", WIDE, "light"), ("dark", WIDE, "dark"), ("light", PHONE, "phone")):
-                _pages(browser, address, folder, (scheme, size, name))
+        shapes.write(Path(place) / "shapes", 300, held_out=60)
+        with serving(Path(place) / "log", "--runs", f"{place}/runs") as address:
+            _work(browser, address, Path(place) / "shapes")
+            for name, (scheme, size) in LOOKS.items():
+                context = browser.new_context(viewport=size, color_scheme=scheme, has_touch=name == "phone")
+                _pages(Person(context.new_page(), address), folder, name)
+                context.close()
         browser.close()
 
 
-def _pages(browser: Browser, address: str, folder: Path, look: tuple[Any, Any, str]) -> None:
-    scheme, size, name = look
-    context = browser.new_context(viewport=size, color_scheme=scheme, has_touch=name == "phone")
-    page = context.new_page()
-    studio = Studio(page, address).go().ready()
-    studio.say("an apple, coffee, pencil, a submarine", "submarine")
-    _take(page, folder / f"segment-{name}.png")
-    studio.click(200 * studio.canvas()["width"] / 816, 370 * studio.canvas()["width"] / 816)
-    _take(page, folder / f"click-{name}.png")
-    for tab in ("Export", "Classify", "Search", "Models"):
-        _go(page, address, tab)
-        if tab == "Search":
-            page.get_by_label("Find pictures of").fill("a dog")
-            page.get_by_label("Find pictures of").press("Enter")
-            page.get_by_role("button", name="Open in Segment").first.wait_for()
-        if tab == "Classify":
-            page.get_by_text("Each thing in it").click()
-        page.wait_for_timeout(6000)
-        _take(page, folder / f"{tab.lower()}-{name}.png")
-    context.close()
-
-
-def _go(page: Page, address: str, tab: str) -> None:
-    work = page.url.partition("?")[2]
-    page.goto(f"{address}/{tab.lower()}?{work}")
-    page.get_by_role("link", name=tab).first.wait_for(state="attached")
-    page.wait_for_timeout(3000)
-
-
-def _index(browser: Browser, address: str) -> None:
-    page = browser.new_page()
-    page.set_default_timeout(300_000)
-    page.goto(f"{address}/search")
+def _work(browser: Browser, address: str, data: Path) -> None:
+    """Index the samples and train a little, so that every page has something to show."""
+    person = Person(browser.new_page(), address)
+    person.page.set_default_timeout(LONG)
+    page = person.go().ready().turn("Search")
     page.get_by_role("button", name="Make index").click()
-    page.get_by_role("button", name="Update index").wait_for()
     page.get_by_text("regions").wait_for()
+    person.turn("Train")
+    page.get_by_text("My own", exact=True).click()
+    person.fill("Folder or file", str(data))
+    person.fill("Epochs", str(EPOCHS), "spinbutton")
+    person.fill("Learning rate", "2e-3")
+    person.fill("More options", "--size 32 --augment none")
+    page.get_by_role("button", name="Start").click()
+    page.get_by_text("done: epoch").wait_for()
     page.close()
 
 
+def _pages(person: Person, folder: Path, name: str) -> None:
+    person.page.set_default_timeout(LONG)
+    page = person.go().ready().page
+    person.say("an apple, coffee, pencil, a submarine", "submarine")
+    _take(page, folder / f"segment-{name}.png")
+    person.click(200 * person.canvas()["width"] / 816, 370 * person.canvas()["width"] / 816)
+    _take(page, folder / f"click-{name}.png")
+    for tab, there in TABS.items():
+        page.goto(f"{person.address}/{tab.lower()}?{page.url.partition('?')[2]}")
+        page.get_by_text(there).first.wait_for()
+        if tab == "Search":
+            person.fill("Find pictures of", "a dog")
+            page.get_by_role("button", name="Open in Segment").first.wait_for()
+        if tab == "Classify":
+            page.get_by_text("Each thing in it").click()
+            page.get_by_test_id("stProgress").filter(has_text="pencil").wait_for()
+        page.locator("[data-stale=true]").first.wait_for(state="detached")
+        _take(page, folder / f"{tab.lower()}-{name}.png")
+
+
 def _take(page: Page, path: Path) -> None:
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(1500)  # for pictures and letters to be drawn
     page.screenshot(path=path)
     with PIL.Image.open(path) as shot:
         shot.convert("RGB").quantize(COLOURS).save(path, optimize=True)

@@ -11,9 +11,9 @@ import pytest
 
 import segclip
 from app import events
-from app.answers import Answer, answer
+from app.answers import MOST_KEPT, Answer, answer
 from app.settings import Settings
-from app.state import Known, Studio, Work
+from app.state import Known, Question, Studio, Work
 from segclip.types import Image
 from tests.fakes import paint
 
@@ -211,3 +211,24 @@ def test_another_model_looks_anew_and_drops_the_threshold(studio: Studio, work: 
     assert work.question.threshold is None
     answer(studio.models, work)
     assert studio.models.names == ("photo",)
+
+
+def test_who_waits_long_holds_nobody_else_up(studio: Studio, picture: Image) -> None:
+    work = Work(Known(picture), Question(("a red box",)))
+    answer(studio.models, work)
+    do(studio, work, kind="point", x=20, y=20, label=1)
+    with studio.models.look("mini"), studio.models.look("mini-sam"):  # somebody's large picture
+        found: list[Answer] = []
+        done = ({"kind": "undo"}, {"kind": "point", "x": 70, "y": 30, "label": 1})
+        others = Thread(target=lambda: found.extend(do(studio, work, **event) for event in done))
+        others.start()
+        others.join(20)
+        assert [boxes(one.chosen) for one in found] == [[RED], [GREEN]]
+
+
+def test_what_models_of_ones_own_leave_behind_is_bounded(studio: Studio, work: Work) -> None:
+    for number in range(9):
+        work.use(words=f"mini + file:run-{number}")
+        assert boxes(answer(studio.models, work).chosen) == [RED]
+    assert studio.models.names == tuple(f"mini + file:run-{number}" for number in (6, 7, 8))
+    assert len(work.known.regions) == len(work.known.encoded) == MOST_KEPT

@@ -1,0 +1,150 @@
+"""The other pages in real Chromium, with the shipped models: each tab's main way, from the first click to the file."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from playwright.sync_api import expect
+
+import segclip
+from tests.app.browsing import CHROMIUM, ROOT, Person
+from train import shapes
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
+]
+SAMPLES = ROOT / "samples"
+
+
+def test_export_gives_the_masks_at_hand_as_the_library_writes_them(person: Person, tmp_path: Path) -> None:
+    page = person.turn("Export")
+    page.get_by_text("as on the Segment page").wait_for()
+    page.get_by_role("button", name="png", exact=True).click()
+    page.get_by_role("button", name="json", exact=True).click()
+    page.get_by_text("json: record").wait_for()
+    record = json.loads(person.save("Download masks", tmp_path / "desk.json").read_text())
+    wanted = segclip.to_record(segclip.load("mini")(SAMPLES / "desk.png", "red apple"))
+    assert record["rows"][0]["rle"] == wanted["rows"][0]["rle"]
+    assert len(record["rows"]) == len(wanted["rows"])
+
+
+def test_a_zip_is_exported_stopped_and_gone_on_with(person: Person, tmp_path: Path) -> None:
+    names = ("desk", "pond", "picnic", "zoo")
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        for name in names:
+            archive.write(SAMPLES / f"{name}.png", f"{name}.png")
+    page = person.turn("Export")
+    page.locator("input[type=file]").set_input_files(tmp_path / "in.zip")
+    person.fill("Words, by comma", "elephant")
+    page.get_by_role("button", name="Start").click()
+    page.get_by_text("of 4 pictures, running").wait_for()
+    page.get_by_text("1 of 4 pictures").wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_text("pictures, cancelled").wait_for()
+    page.get_by_role("button", name="Go on").click()
+    page.get_by_text("4 of 4 pictures, done").wait_for()
+    with zipfile.ZipFile(person.save("Download zip", tmp_path / "out.zip")) as archive:
+        masks = [name for name in archive.namelist() if name.endswith(".png")]
+        (zoo,) = (name for name in masks if "zoo" in name)
+        mask = np.array(PIL.Image.open(io.BytesIO(archive.read(zoo))))
+        assert any(name.endswith(".json") for name in archive.namelist())
+    assert np.array_equal(mask > 0, segclip.load("mini")(SAMPLES / "zoo.png", "elephant").masks.full(0))
+
+
+def test_classify_tells_the_likeliest_labels_of_the_picture_and_of_each_thing(person: Person) -> None:
+    page = person.turn("Classify")
+    bars = page.get_by_test_id("stProgress")
+    wanted = segclip.classify(
+        SAMPLES / "desk.png", "an apple, an elephant, a bus", encoder=segclip.load("mini").encoder
+    )
+    field = page.get_by_role("textbox", name="Labels, by comma")
+    field.fill("an apple, an elephant, a bus")
+    field.press("Control+Enter")
+    expect(bars).to_have_count(3)
+    assert bars.first.inner_text() == f"{wanted[0][0].label} {wanted[0][0].probability:.2f}"
+    page.get_by_text("Each thing in it").click()
+    bars.filter(has_text="cup of coffee").wait_for()
+    assert bars.filter(has_text="pencil").count() == 1
+    field = page.get_by_role("textbox", name="Labels, by comma")
+    field.fill(" , ")
+    field.press("Control+Enter")
+    page.get_by_text("no labels were given").wait_for()
+
+
+def test_search_indexes_a_folder_finds_by_words_and_opens_what_it_found(person: Person) -> None:
+    page = person.turn("Search")
+    page.get_by_text("has no index yet").wait_for()
+    person.fill("Find pictures of", "elephant")
+    page.get_by_text("index").and_(page.locator("[data-testid=stAlert] *")).first.wait_for()
+    page.get_by_role("button", name="Make index").click()
+    page.get_by_text("2 pictures,").wait_for()
+    person.fill("Find pictures of", "an elephant")
+    page.get_by_role("button", name="Open in Segment").first.wait_for()
+    assert page.get_by_test_id("stImageCaption").first.inner_text().startswith("zoo.png: ")
+    page.get_by_role("button", name="Open in Segment").first.click()
+    page.locator(".studio[data-picture='zoo.png'][data-waiting=no]").wait_for()
+    assert page.get_by_label("What to cut out").input_value() == "an elephant"
+    assert "found" in person.headline
+    person.turn("Search")
+    page.get_by_text("Like my picture").click()
+    page.get_by_role("button", name="Open in Segment").first.wait_for()
+    assert page.get_by_test_id("stImageCaption").first.inner_text().startswith("zoo.png: ")
+
+
+def test_a_run_is_trained_watched_and_answers_words(person: Person, tmp_path: Path) -> None:
+    shapes.write(tmp_path / "shapes", 60, held_out=20)
+    page = person.turn("Train")
+    page.get_by_text("Nothing has been trained yet").wait_for()
+    page.get_by_text("My own", exact=True).click()
+    person.fill("Folder or file", str(tmp_path / "nowhere"))
+    person.fill("Name", "tiny")
+    page.get_by_role("button", name="Start").click()
+    page.get_by_text("no such file or folder").first.wait_for()
+    person.fill("Folder or file", str(tmp_path / "shapes"))
+    person.fill("Epochs", "2", "spinbutton")
+    person.fill("Batch", "20", "spinbutton")
+    person.fill("More options", "--size 32")
+    person.fill("Name", "tiny")
+    page.get_by_role("button", name="Start").click()
+    page.get_by_text("being trained").first.wait_for()
+    page.reload()
+    page.get_by_text("being trained").first.wait_for()
+    page.get_by_text("done: epoch 2 of 2").wait_for()
+    expect(page.get_by_test_id("stVegaLiteChart")).to_have_count(2)
+    page.get_by_role("button", name="Use the best").click()
+    person.ready()
+    page.wait_for_url(lambda url: "/train" not in url)
+    assert person.headline
+    person.turn("Models")
+    expect(page.get_by_role("combobox", name="Words")).to_have_value(re.compile("tiny/used/epoch-00[12]$"))
+    person.complaints.clear()  # a reload below the root asks for its own health first: 404
+
+
+def test_models_are_switched_a_missing_one_is_told_and_a_file_of_ones_own_answers(person: Person) -> None:
+    page = person.turn("Models")
+
+    def choose(title: str, name: str) -> None:
+        page.get_by_role("combobox", name=title).click()
+        page.get_by_role("option", name=name).click()
+
+    choose("Words are answered by", "photo (")
+    page.get_by_test_id("stAlert").filter(has_text="fastsam-s").wait_for()
+    choose("Clicks and boxes are answered by", "mini (")
+    expect(page.get_by_test_id("stAlert")).to_have_count(0)
+    page.get_by_text("Models of your own").click()
+    person.fill("Encoder", f"file:{ROOT / 'weights' / 'mini' / 'clip'}")
+    page.get_by_role("button", name="Let them answer words").click()
+    expect(page.get_by_role("combobox", name="Words")).to_have_value(re.compile("mini-fastsam . file:.*clip$"))
+    person.turn("Segment")
+    person.ready()
+    assert person.headline == f"{len(segclip.load('mini')(SAMPLES / 'desk.png', 'red apple'))} found"
+    person.click(200, 370)
+    assert person.headline == "The object at the click"
