@@ -12,7 +12,7 @@ import PIL.Image
 from PIL import ImageDraw, ImageFont, ImageOps
 
 from .errors import BadPrompt, Unsupported
-from .types import Array, Result
+from .types import Array, Image, Result
 
 _Pen: TypeAlias = ImageDraw.ImageDraw
 _Font: TypeAlias = ImageFont.FreeTypeFont
@@ -46,6 +46,23 @@ def overlay(result: Result, *, opacity: float = 0.5, labels: bool = True) -> PIL
             words = "nothing matches: " + ", ".join(_shorten(text) for text in result.unanswered)
             _write(pen, (0, 0), words.removesuffix(": "), font, (32, 32, 32))
     return picture
+
+
+def heat(image: Image, warm: Array, *, opacity: float = 0.6) -> PIL.Image.Image:
+    """Colour a copy of the image from its coldest place, blue, to its hottest, red. warm: (H, W), of any range."""
+    low, high = float(warm.min()), float(warm.max())
+    steps = np.uint8(255 * (warm - low) / max(high - low, 1e-6))
+    colours = cv2.applyColorMap(steps, cv2.COLORMAP_JET)[..., ::-1]
+    return PIL.Image.fromarray(cv2.addWeighted(image.pixels, 1 - opacity, np.ascontiguousarray(colours), opacity, 0))
+
+
+def labels(image: Image, shown: Array, *, opacity: float = 0.6) -> PIL.Image.Image:
+    """Colour a copy of the image by what each pixel shows. shown: int (H, W), the text's place; -1 is left as it is."""
+    pixels = image.pixels.copy()
+    for row in np.unique(shown[shown >= 0]):
+        inside = shown == row
+        pixels[inside] = (1 - opacity) * pixels[inside] + opacity * np.array(colour(int(row)))
+    return PIL.Image.fromarray(pixels)
 
 
 def contact_sheet(
