@@ -34,10 +34,13 @@ if TYPE_CHECKING:
     from .exporters import to_record as to_record
     from .formats import PER_IMAGE as PER_IMAGE
     from .formats import PER_RUN as PER_RUN
+    from .heat import heat_maps as heat_maps
+    from .heat import label_pixels as label_pixels
     from .images import load_image as load_image
     from .loading import PRESETS as PRESETS
     from .loading import LoadOptions as LoadOptions
     from .loading import load as load
+    from .loading import load_encoder as load_encoder
     from .pipeline import Segmenter as Segmenter
     from .search import Filter as Filter
     from .search import Index as Index
@@ -81,8 +84,9 @@ _HOMES = {
     ),
     "exporters": ("save", "to_record"),
     "formats": ("PER_IMAGE", "PER_RUN"),
+    "heat": ("heat_maps", "label_pixels"),
     "images": ("load_image",),
-    "loading": ("LoadOptions", "PRESETS", "load"),
+    "loading": ("LoadOptions", "PRESETS", "load", "load_encoder"),
     "pipeline": ("Segmenter",),
     "search": ("Filter", "Index", "IndexOptions", "Match", "Query", "find_matches", "make_index"),
     "selection": ("Selection",),

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from . import __version__, cli_app, cli_classify, cli_evaluate, cli_export, cli_search, cli_weights
+from . import __version__, cli_app, cli_classify, cli_evaluate, cli_export, cli_heat, cli_search, cli_weights
 from .cli_app import Serving
 from .cli_classify import Sorting, Told
 from .cli_export import How, Task
+from .cli_heat import Heating
 from .cli_options import Against, Asked, Choice, Models, Output, grouped
 from .cli_search import Among, Indexing, Shown, Wanted, Work
 from .errors import SegclipError
@@ -89,6 +90,14 @@ def classify(sorting: Sorting, models: Models, told: Told) -> None:
     """Say which of some labels each IMAGE, box or segment shows."""
     _listen(told.verbose)
     cli_classify.run(sorting, models, told)
+
+
+@app.command()
+@grouped
+def heat(heating: Heating) -> None:
+    """Show where in IMAGE each TEXT is, without proposals: heat maps of an encoder with a patch head."""
+    _listen(verbose=False)
+    cli_heat.run(heating)
 
 
 @app.command()

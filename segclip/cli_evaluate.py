@@ -135,6 +135,23 @@ def regions(
 
 
 @app.command()
+def heat(
+    folder: Annotated[Path, FOLDER],
+    encoder: Annotated[str, typer.Option(help="An encoder with a patch head, such as file:RUN of train.pacl.")],
+    limit: Annotated[int | None, LIMIT] = None,
+    offline: Annotated[bool, OFFLINE] = False,
+) -> None:
+    """Lay heat maps of the names that are there over the true masks: pointing game, zero-shot segmentation."""
+    from . import datasets, loading, localise
+
+    samples = datasets.read_folder(folder)[:limit]
+    model = loading.load_encoder(encoder, options=loading.LoadOptions(offline=offline))
+    with _progress(samples) as tell:
+        pointed = localise.evaluate_heat(model, samples, tell)
+    _show(pointed.table())
+
+
+@app.command()
 def retrieval(
     captions: Annotated[Path, typer.Argument(help="COCO's or Karpathy's JSON, or image,caption lines.")],
     images: Annotated[Path | None, typer.Option(help="Folder of the images; images/ beside the file.")] = None,

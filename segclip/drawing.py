@@ -12,7 +12,7 @@ import PIL.Image
 from PIL import ImageDraw, ImageFont, ImageOps
 
 from .errors import BadPrompt, Unsupported
-from .types import Array, Result
+from .types import Array, Image, Result
 
 _Pen: TypeAlias = ImageDraw.ImageDraw
 _Font: TypeAlias = ImageFont.FreeTypeFont
@@ -58,6 +58,23 @@ def spotlight(result: Result) -> PIL.Image.Image:
         pixels[y1:y2, x1:x2][bitmap] = result.image.pixels[y1:y2, x1:x2][bitmap]
     for row in range(len(result)):
         _outline(pixels, result, row, max(2, round(min(result.image.size) / 100)))
+    return PIL.Image.fromarray(pixels)
+
+
+def heat(image: Image, warm: Array, *, opacity: float = 0.6) -> PIL.Image.Image:
+    """Colour a copy of the image from its coldest place, blue, to its hottest, red. warm: (H, W), of any range."""
+    low, high = float(warm.min()), float(warm.max())
+    steps = np.uint8(255 * (warm - low) / max(high - low, 1e-6))
+    colours = cv2.applyColorMap(steps, cv2.COLORMAP_JET)[..., ::-1]
+    return PIL.Image.fromarray(cv2.addWeighted(image.pixels, 1 - opacity, np.ascontiguousarray(colours), opacity, 0))
+
+
+def labels(image: Image, shown: Array, *, opacity: float = 0.6) -> PIL.Image.Image:
+    """Colour a copy of the image by what each pixel shows. shown: int (H, W), the text's place; -1 is left as it is."""
+    pixels = image.pixels.copy()
+    for row in np.unique(shown[shown >= 0]):
+        inside = shown == row
+        pixels[inside] = (1 - opacity) * pixels[inside] + opacity * np.array(colour(int(row)))
     return PIL.Image.fromarray(pixels)
 
 

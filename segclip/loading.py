@@ -15,7 +15,7 @@ from .errors import UnknownName, Unsupported
 from .imports import without_collector
 from .pipeline import Segmenter
 from .proposers import PROPOSERS, Proposer, loader_of
-from .scoring import CropScorer
+from .scoring import SCORERS
 
 PRESETS: dict[str, tuple[str, str]] = {
     "mini": ("mini-fastsam", "mini-clip"),
@@ -49,8 +49,8 @@ def load(
     """Load a preset, or a proposer and an encoder by name; either may be a preset, for its part, or ``file:PATH``.
 
     proposer: also NAME/file:PATH, where the file's own name doesn't tell what it is. device: "auto" (CUDA, then Apple's
-    MPS, then the CPU) or a name of torch's. policy: how regions are shown to the encoder; None takes the one stored
-    with it. Raises UnknownName, WeightsMissing, WeightsCorrupt or Unsupported.
+    MPS, then the CPU) or a name of torch's. policy: how regions are cut for the encoder; None takes what is stored with
+    it, which may be another way than crops. Raises UnknownName, WeightsMissing, WeightsCorrupt or Unsupported.
     """
     names = pair(proposer, encoder)
     chosen = registry.choose(POLICIES, policy, "crop policy") if isinstance(policy, str) else policy
@@ -62,7 +62,8 @@ def load(
         log.info("loading %s and %s on %s", *names, place)
         finder = _open_proposer(source, place)
         reader = _open_encoder(names[1], place, options.trust)
-    return Segmenter(finder, reader, CropScorer(reader, chosen))
+    make = registry.choose(SCORERS, "crop" if chosen else reader.serving.scorer, "scorer")
+    return Segmenter(finder, reader, make(reader, chosen))
 
 
 def load_proposer(name: str, *, device: str = "auto", options: LoadOptions = LoadOptions()) -> Proposer:

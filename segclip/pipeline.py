@@ -14,7 +14,7 @@ from .encoders import Encoder
 from .errors import BadPrompt
 from .positions import Position, parse
 from .proposers import Proposer
-from .scoring import CropScorer, embed_texts, similarity
+from .scoring import Scorer, embed_texts, similarity
 from .selection import Selection, meant, probabilities, select, weigh
 from .types import Array, Boxes, Encoded, Everything, Masks, Points, Prompt, Regions, Result
 
@@ -29,7 +29,7 @@ class Segmenter:
 
     proposer: Proposer
     encoder: Encoder
-    scorer: CropScorer
+    scorer: Scorer
 
     def encode(self, source: images.Source | Encoded, *, max_pixels: int = images.MAX_PIXELS) -> Encoded:
         """Look at a picture once; whatever takes a picture takes the answer too, and then only decodes.

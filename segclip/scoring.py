@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
+import cv2
 import numpy as np
 
 from . import crops, templates
@@ -57,6 +59,39 @@ class CropScorer:
         if flip:
             embeddings = unit(embeddings + self.encoder.encode_images(np.ascontiguousarray(seen[:, :, ::-1])))
         return embeddings
+
+
+class DenseScorer:
+    """Embed regions from one pass over the image: the mean of the patches inside less that of those outside.
+
+    Compared with a text that is the region's mean heat less its surroundings', the score of a mask on a heat map. Needs
+    an encoder with dense features.
+    """
+
+    def __init__(self, encoder: Encoder, policy: CropPolicy | None = None) -> None:
+        self.encoder = encoder
+        self.policy = encoder.serving.policy if policy is None else policy
+
+    def embed_regions(self, image: Image, masks: Masks, quality: Array | None = None) -> Array:
+        """Embed N masks: float32 (N, D), unit rows; an empty mask gets a zero row. ``quality`` changes nothing."""
+        dense = self.encoder.encode_dense(image)  # (h, w, D)
+        grid = dense.shape[1::-1]
+        inside = np.zeros((len(masks), dense.shape[0] * dense.shape[1]), np.float32)
+        for row in range(len(masks)):
+            inside[row] = cv2.resize(masks.full(row).astype(np.float32), grid, interpolation=cv2.INTER_AREA).ravel()
+        patches = dense.reshape(-1, dense.shape[2])
+        embeddings = unit(_mean(inside, patches) - _mean(1 - inside, patches))
+        embeddings[masks.areas <= self.policy.min_area] = 0
+        return embeddings
+
+
+def _mean(weights: Array, rows: Array) -> Array:
+    total: Array = weights @ rows / np.maximum(weights.sum(axis=1, keepdims=True), 1e-6)
+    return total
+
+
+Scorer: TypeAlias = CropScorer | DenseScorer
+SCORERS: dict[str, Callable[[Encoder, CropPolicy | None], Scorer]] = {"crop": CropScorer, "dense": DenseScorer}
 
 
 def embed_texts(encoder: Encoder, texts: Sequence[str], sentences: Sequence[str]) -> Array:

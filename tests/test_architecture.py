@@ -26,10 +26,21 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("cache", "downloads", "lines", "weights"), 1),
     **dict.fromkeys(("proposers", "encoders"), 2),
     **dict.fromkeys(("scoring",), 3),
-    **dict.fromkeys(("loading", "pipeline", "zeroshot", "exporters", "datasets"), 4),
+    **dict.fromkeys(("loading", "pipeline", "zeroshot", "exporters", "datasets", "heat"), 4),
     **dict.fromkeys(("accuracy", "batch", "clicks", "evaluate", "localise", "recall", "retrieval", "search"), 5),
     **dict.fromkeys(
-        ("cli", "cli_app", "cli_classify", "cli_evaluate", "cli_export", "cli_options", "cli_search", "cli_weights"), 6
+        (
+            "cli",
+            "cli_app",
+            "cli_classify",
+            "cli_evaluate",
+            "cli_export",
+            "cli_heat",
+            "cli_options",
+            "cli_search",
+            "cli_weights",
+        ),
+        6,
     ),
     **dict.fromkeys(("__main__", "__init__"), 6),
 }
@@ -71,6 +82,7 @@ HOMES: dict[str, set[str]] = {
         "cli_classify",
         "cli_evaluate",
         "cli_export",
+        "cli_heat",
         "cli_options",
         "cli_search",
         "cli_weights",

@@ -38,13 +38,18 @@ JUDGED = 2000  # held-out images looked at each epoch
 
 @dataclass(frozen=True)
 class Recipe:
-    """Hold every setting but the loop's. captions: of an image in a batch. templates: sentences a caption is put in."""
+    """Hold every setting but the loop's.
+
+    captions: of an image in a batch. templates: sentences a caption is put in. side: px of the images, 0 for the
+    model's own.
+    """
 
     loss: str = "softmax"
     augment: str = "light"
     captions: int = 1
     templates: tuple[str, ...] = ("{}",)
     tuning: Tuning = field(default_factory=Tuning)
+    side: int = 0
 
     def __post_init__(self) -> None:
         for kind, name, table in (("loss", self.loss, LOSSES), ("augmentation", self.augment, AUGMENTS)):
@@ -65,13 +70,14 @@ class Contrastive:
         tokenizer = checkpoints.tokenizer(start.checkpoint)
         policy = start.checkpoint.serving.policy
         texts = Texts(parts[0], tokenizer, recipe.templates)
-        options = FeedOptions(settings.batch, start.size, AUGMENTS[recipe.augment], recipe.captions, settings.seed)
+        self.size = recipe.side or start.size
+        options = FeedOptions(settings.batch, self.size, AUGMENTS[recipe.augment], recipe.captions, settings.seed)
         self.feed = Feed(parts[0], texts, options, policy)
-        preprocess = checkpoints.preprocess_config(start.checkpoint, start.size)
+        preprocess = checkpoints.preprocess_config(start.checkpoint, self.size)
         self.mean, self.std = (torch.tensor(v, device=self.device) for v in (preprocess.mean, preprocess.std))
         self.held_out = _spread(parts[1], JUDGED)
         transform = image_transform_v2(preprocess, is_train=False)
-        self.held_pixels = feed.serving_pixels(self.held_out, transform, start.size, policy)
+        self.held_pixels = feed.serving_pixels(self.held_out, transform, self.size, policy)
         self.held_texts = Texts(self.held_out, tokenizer, start.checkpoint.serving.templates)
         model = start.model.to(self.device, memory_format=torch.channels_last)
         self.network = tuning.prepare(model, recipe.tuning)

@@ -32,7 +32,7 @@ MIN_VISIBLE = 1 / 3
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """Say what scenes look like. size is (H, W); across is an object's longer side in px."""
+    """Say what scenes look like. size: (H, W). across: an object's longer side, px. every: 8 draws each 8th alone."""
 
     size: tuple[int, int] = (480, 640)
     objects: tuple[int, int] = (3, 12)
@@ -40,6 +40,7 @@ class SceneConfig:
     photo_share: float = 0.6
     repeat_share: float = 0.08  # objects that are another of one already there
     crowding: float = 0.4  # an object may hide this share of another, mostly
+    every: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +81,7 @@ def compose(
     for _ in range(int(rng.integers(config.objects[0], config.objects[1] + 1))):
         repeat = bool(chosen) and rng.random() < config.repeat_share
         index = chosen[int(rng.integers(len(chosen)))] if repeat else int(rng.integers(len(glyphs)))
+        index -= index % config.every
         index = wanted[len(chosen)] if len(chosen) < len(wanted) else index
         across = float(np.exp(rng.uniform(*np.log(config.across))))
         patch = _render(rng, glyphs[index].pixels, across)
@@ -264,10 +266,8 @@ def write_folder(
         for row in range(len(scene.glyphs)):
             number = len(annotations) + 1
             annotations.append({"id": number, "image_id": seed, **_annotation(scene, row, glyphs)})
-    info = {
-        "drawn objects": "Noto Color Emoji, SIL Open Font License 1.1",
-        "photos": [photo.credit for photo in photos],
-    }
+    drawn = "Noto Color Emoji, SIL Open Font License 1.1"
+    info = {"drawn objects": drawn, "photos": [photo.credit for photo in photos]}
     table = {"info": info, "images": pictures, "annotations": annotations, "categories": categories}
     (folder / "scenes.json").write_text(json.dumps(table, separators=(",", ":")))
     return folder / "scenes.json"

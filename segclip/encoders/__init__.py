@@ -23,7 +23,7 @@ class Serving:
     text competes with. threshold: the probability a region must reach. calibrated: whether that threshold was measured
     on this checkpoint; the defaults, meant for CLIPs trained on photographs, were not. quality_weight: how much the
     proposer's quality counts, see ``selection.weigh``; 0 is not at all. likeness: the cosine two regions of one kind
-    reach, measured where the threshold was.
+    reach, measured where the threshold was. scorer: how regions are embedded, see ``scoring.SCORERS``.
     """
 
     policy: CropPolicy = POLICIES["default"]
@@ -33,6 +33,7 @@ class Serving:
     calibrated: bool = False
     quality_weight: float = 0.0
     likeness: float = 0.8
+    scorer: str = "crop"
 
     def to_dict(self) -> dict[str, Any]:
         """Give what JSON can hold and ``from_dict`` reads."""

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from .. import weights
 from ..errors import Unsupported, WeightsCorrupt, WeightsMissing
 from . import Serving, dual
+from .patches import PatchHead
 
 CONFIGS = ("config.json", "open_clip_config.json")
 SAFE_FILES = ("model.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
@@ -97,6 +98,14 @@ def _make(checkpoint: Checkpoint) -> torch.nn.Module:
 def make_model(model_cfg: dict[str, Any]) -> torch.nn.Module:
     """Build a randomly initialised model from its configuration, open_clip's or a dual encoder's, fetching nothing."""
     config = deepcopy(model_cfg)
+    patch_cfg = config.pop("patch_cfg", None)
+    model = _make_towers(config)
+    if patch_cfg is not None:
+        model.patch_head = PatchHead(config["embed_dim"], **patch_cfg)
+    return model
+
+
+def _make_towers(config: dict[str, Any]) -> torch.nn.Module:
     config["vision_cfg"]["timm_model_pretrained"] = False
     if "hf_config" in config["text_cfg"]:
         return dual.DualEncoder(**config)

@@ -20,7 +20,7 @@ with without_compiler():
     import open_clip
     from open_clip.transform import image_transform_v2
 
-    from . import checkpoints, image_tower, sources, text_tower
+    from . import checkpoints, image_tower, patches, sources, text_tower
     from .checkpoints import save
 
 __all__ = ["OpenClip", "OpenClipOptions", "imagenet_templates", "save"]
@@ -48,6 +48,7 @@ class OpenClip:
     def __init__(self, source: str, *, device: str = "cpu", options: OpenClipOptions = OpenClipOptions()) -> None:
         checkpoint = sources.find(source, trust=options.trust)
         model = checkpoints.build(checkpoint, trust=options.trust)
+        self._dense = patches.Dense(model.visual, model.patch_head) if hasattr(model, "patch_head") else None
         image_tower.streamline(model.visual)
         self.name = checkpoint.name
         self.serving = checkpoint.serving
@@ -58,6 +59,8 @@ class OpenClip:
         self._device = torch.device(device)
         self._dtype = choose_precision(options.precision, self._device)
         self._model = model.to(self._device, self._dtype, memory_format=torch.channels_last).requires_grad_(False)
+        if self._dense is not None:
+            self._dense = self._dense.to(self._device, self._dtype).eval().requires_grad_(False)
         self._preprocess = checkpoints.preprocess_config(checkpoint, self.image_size)
         self._texts: OrderedDict[str, Array] = OrderedDict()
 
@@ -82,10 +85,15 @@ class OpenClip:
         return np.stack([known[text] for text in texts]) if len(texts) else self._none
 
     def encode_dense(self, image: Image) -> Array:
-        """Raise Unsupported: this encoder embeds crops only."""
-        raise Unsupported(
-            f"{self.name} gives no dense features for {image.source}; score its regions by crops (CropScorer)"
-        )
+        """Embed the patches of the whole image in one pass: float32 (h, w, D), unit.
+
+        Raises Unsupported for an encoder without a patch head, which ``train.pacl`` trains.
+        """
+        if self._dense is None:
+            raise Unsupported(
+                f"{self.name} gives no dense features for {image.source}; train.pacl gives it a patch head"
+            )
+        return self._embed(self._dense, self._normalised(self._dense.fit(image.pixels)[None]))[0]
 
     @property
     def _none(self) -> Array:
@@ -105,13 +113,17 @@ class OpenClip:
     def _pixels(self, crops: Sequence[np.ndarray] | np.ndarray) -> torch.Tensor:
         """Preprocess a batch: float32 (B, 3, S, S), channels last in memory."""
         if isinstance(crops, np.ndarray) and crops.shape[1:] == (self.image_size, self.image_size, 3):
-            mean, std = (
-                torch.tensor(values, device=self._device) for values in (self._preprocess.mean, self._preprocess.std)
-            )
-            pixels = torch.from_numpy(crops).to(self._device, torch.float32)
-            return ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)
+            return self._normalised(crops)
         pictures = [self._transform(PIL.Image.fromarray(crop)) for crop in crops]
         return torch.stack(pictures).to(self._device, memory_format=torch.channels_last)
+
+    def _normalised(self, images: np.ndarray) -> torch.Tensor:
+        """Take uint8 (B, H, W, 3) as they are: float32 (B, 3, H, W), channels last in memory."""
+        mean, std = (
+            torch.tensor(values, device=self._device) for values in (self._preprocess.mean, self._preprocess.std)
+        )
+        pixels = torch.from_numpy(images).to(self._device, torch.float32)
+        return ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)
 
     def _embed(self, tower: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor) -> Array:
         with torch.inference_mode():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,8 +14,8 @@ from segclip import images
 from segclip.datasets import read_folder
 from segclip.errors import BadPrompt, WeightsMissing
 from segclip.types import Array
+from train import captions, few, scenes
 from train import glyphs as glyph_module
-from train import scenes
 from train.glyphs import Glyph, load_glyphs, meanings
 from train.photos import Photo
 from train.scenes import SceneConfig, compose
@@ -111,6 +112,20 @@ def test_a_written_folder_reads_back_exactly(
         assert np.array_equal(sample.askable, scene.askable)
         present = {text for index in scene.glyphs for text in glyphs[index].texts}
         assert not present & set(sample.absent)
+
+
+def test_few_things_are_captioned_and_only_those_held_out_are_outlined(
+    glyphs: list[Glyph], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scenes, "load_glyphs", lambda: glyphs)
+    monkeypatch.setattr(few, "FEW", replace(few.FEW, every=2))
+    few.write(tmp_path, 6, held_out=3)
+    trained, judge = captions.split(captions.read(tmp_path))
+    assert (len(trained), len(judge)) == (6, 3)
+    assert {text for item in trained for text in item.captions} == {"a red disc", "a green slab"}  # every second
+    for item, sample in zip(judge, read_folder(tmp_path), strict=True):
+        assert item.image == sample.path
+        assert set(item.captions) == {f"a {name}" for name in sample.names}
 
 
 def test_training_seeds_are_no_validation_scenes(tmp_path: Path) -> None:

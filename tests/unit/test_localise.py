@@ -1,4 +1,4 @@
-"""True masks are named as by hand, on painted colours."""
+"""True masks are named and heat maps judged as by hand, on painted colours."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import PIL.Image
 import pytest
 
 from segclip.datasets import Sample
-from segclip.errors import BadPrompt
-from segclip.localise import evaluate_regions
-from segclip.types import Image, Masks
+from segclip.errors import BadPrompt, Unsupported
+from segclip.localise import evaluate_heat, evaluate_regions
+from segclip.types import Array, Image, Masks
 
 from ..fakes import COLOURS, FakeEncoder, colour_of
 
@@ -36,3 +36,25 @@ def test_every_region_is_named(sample: Sample, encoder: FakeEncoder) -> None:
 def test_nothing_to_name_is_told(encoder: FakeEncoder) -> None:
     with pytest.raises(BadPrompt, match="big enough"):
         evaluate_regions(encoder, [])
+
+
+class Exact(FakeEncoder):
+    """See every pixel's colour; ``sign`` -1 sees everything but that."""
+
+    sign = 1.0
+
+    def encode_dense(self, image: Image) -> Array:
+        return self.sign * np.eye(len(COLOURS), len(COLOURS) + 1, dtype=np.float32)[colour_of(image.pixels)]
+
+
+def test_heat_that_is_the_mask_is_perfect_and_its_opposite_is_not(sample: Sample, encoder: FakeEncoder) -> None:
+    found = evaluate_heat(Exact(), [sample])
+    assert (found.asked, found.pointing, found.miou) == (3, 1.0, 1.0)
+    assert dict(found.table())["pointing game"] == "1.0000"
+    blind = Exact()
+    blind.sign = -1.0
+    assert evaluate_heat(blind, [sample]).pointing == 0
+    with pytest.raises(Unsupported):
+        evaluate_heat(encoder, [sample])
+    with pytest.raises(BadPrompt, match="big enough"):
+        evaluate_heat(encoder, [])

@@ -167,7 +167,7 @@ def test_a_text_too_long_is_told_with_the_place_it_is_cut(small: OpenClip, caplo
 
 
 def test_dense_features_are_refused(small: OpenClip) -> None:
-    with pytest.raises(Unsupported, match="by crops"):
+    with pytest.raises(Unsupported, match="patch head"):
         small.encode_dense(Image(np.zeros((4, 4, 3), np.uint8)))
 
 

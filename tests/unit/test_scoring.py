@@ -9,7 +9,7 @@ import pytest
 
 from segclip import scoring
 from segclip.crops import POLICIES, CropPolicy, View
-from segclip.scoring import CropScorer, embed_texts, similarity
+from segclip.scoring import CropScorer, DenseScorer, embed_texts, similarity
 from segclip.types import Array, Everything, Image, Masks
 
 from ..fakes import FakeEncoder, FakeProposer
@@ -124,3 +124,22 @@ def test_similarity_is_the_cosine() -> None:
     rows = scoring.unit(np.array([[3.0, 4.0], [-1.0, 0.0]]))
     assert similarity(rows, rows) == pytest.approx(np.array([[1, -0.6], [-0.6, 1]]))
     assert similarity(rows, rows).dtype == np.float32
+
+
+class TwoHalves(FakeEncoder):
+    """See one direction on the left of an image and another on the right."""
+
+    def encode_dense(self, image: Image) -> Array:
+        dense = np.zeros((4, 4, 2), np.float32)
+        dense[:, :2, 0] = dense[:, 2:, 1] = 1
+        return dense
+
+
+def test_a_dense_region_is_its_inside_less_its_outside() -> None:
+    image = Image(np.zeros((40, 40, 3), np.uint8))
+    left = np.zeros((40, 40), bool)
+    left[:, :20] = True
+    masks = Masks.from_dense(np.stack([left, ~left, np.zeros_like(left)]), (40, 40))
+    found = DenseScorer(TwoHalves()).embed_regions(image, masks)
+    assert np.allclose(found, [[0.7071, -0.7071], [-0.7071, 0.7071], [0.0, 0.0]], atol=1e-3)
+    assert DenseScorer(TwoHalves()).embed_regions(image, masks[[]]).shape == (0, 2)

@@ -1,0 +1,102 @@
+"""Patches are aligned with texts as PACL has it, beginning at the CLIP's own, and a run is served by them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from segclip.encoders import patches
+from segclip.encoders.openclip import OpenClip, OpenClipOptions
+from segclip.errors import Unsupported
+from segclip.loading import load
+from segclip.scoring import CropScorer, DenseScorer
+from train import contrastive, loop, pacl, shapes
+from train.contrastive import Recipe
+from train.loop import Loop, Settings
+from train.pacl import Pacl, compatibility
+from train.start import Start, begin, fresh
+
+
+def test_the_compatibility_is_the_papers() -> None:
+    torch.manual_seed(0)
+    seen, texts = F.normalize(torch.randn(2, 5, 4), dim=-1), F.normalize(torch.randn(3, 4), dim=-1)
+    found = compatibility(seen, texts)
+    weights = torch.softmax(pacl.SHARP * seen[1] @ texts[2], dim=0)
+    mean = (weights[:, None] * seen[1]).sum(dim=0)
+    torch.testing.assert_close(found[1, 2], F.cosine_similarity(mean, texts[2], dim=0))
+    torch.testing.assert_close(compatibility(seen[:1], texts), found[:1])  # a batch of one
+
+
+def head_of(start: Start, width: int, stride: int = 0) -> patches.PatchHead:
+    head = patches.PatchHead(start.checkpoint.model_cfg["embed_dim"], width, start.size, stride)
+    head.start_at(patches.projection_of(start.model.visual))
+    return head
+
+
+def test_an_untrained_head_is_the_clip_itself() -> None:
+    start = fresh("small")
+    tower, pixels = start.model.visual.eval(), torch.randn(2, 3, 64, 64)
+    head = head_of(start, 512)
+    with torch.no_grad():
+        pooled = head.straight(patches.look(tower, pixels).mean(dim=(1, 2)))  # average pooling and W1 change places
+        torch.testing.assert_close(pooled, tower(pixels), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("model", "grid"), [("small", (2, 2)), ("small-vit", (8, 8)), ("small-rn", (2, 2))])
+def test_every_kind_of_tower_gives_its_patches(model: str, grid: tuple[int, int]) -> None:
+    start = fresh(model)
+    with torch.no_grad():
+        seen = patches.look(start.model.visual.eval(), torch.randn(1, 3, 64, 64))
+        embedded = head_of(start, seen.shape[-1])(seen)
+    assert embedded.shape[1:3] == grid
+    torch.testing.assert_close(embedded.norm(dim=-1), torch.ones(1, *grid))
+    assert patches.projection_of(start.model.visual) is not None
+
+
+def test_a_finer_tower_takes_smaller_steps_and_only_where_it_can() -> None:
+    tower = fresh("small").model.visual.eval()
+    with torch.no_grad():
+        assert patches.look(patches.finer(tower, 8), torch.randn(1, 3, 96, 64)).shape[1:3] == (12, 8)
+    with pytest.raises(Unsupported, match="stride of 8 px is for timm's ResNets"):
+        patches.finer(fresh("small-vit").model.visual, 8)
+
+
+def test_images_keep_their_shape_where_the_tower_lets_them() -> None:
+    wide = np.zeros((50, 100, 3), np.uint8)
+    for name, width, shape in (("small", 512, (64, 128, 3)), ("small-vit", 192, (64, 64, 3))):
+        start = fresh(name)
+        assert patches.Dense(start.model.visual, head_of(start, width)).fit(wide).shape == shape
+
+
+def test_a_run_is_served_by_its_patches(tmp_path: Path) -> None:
+    shapes.write(tmp_path / "scenes", 24, held_out=8)
+    parts = contrastive.parts_of(tmp_path / "scenes", None, share=0.1, skip_bad=False)
+    settings = Settings(epochs=1, batch=8, lr=3e-3, warm_up=1)
+    start = begin("small", None)
+    before = {name: value.clone() for name, value in start.model.state_dict().items()}
+    task = Pacl(start, parts, Recipe(augment="none", side=96), settings, stride=16)
+    loop.start(Loop(task, tmp_path / "run", settings, {}), resume=False)
+    assert all(torch.equal(value, before[name]) for name, value in start.model.state_dict().items())
+    encoder = OpenClip(f"file:{tmp_path / 'run'}", options=OpenClipOptions(precision="float32"))
+    assert encoder.serving.scorer == "dense"
+    served = encoder.encode_dense(task.held_out[0].load())
+    task.network.eval()
+    with torch.no_grad():
+        seen = task.network(task._look(torch.from_numpy(task.held_pixels[:1])))[0].numpy()
+    assert served.shape == (6, 6, 256)
+    assert np.allclose(served, seen, atol=5e-3)  # matrices are stored as float16
+    whole = encoder.encode_images([task.held_out[0].load().pixels])  # the CLIP itself serves as before
+    assert whole.shape == (1, 256)
+    assert isinstance(load("mini", f"file:{tmp_path / 'run'}").scorer, DenseScorer)
+    assert isinstance(load("mini", f"file:{tmp_path / 'run'}", policy="keep").scorer, CropScorer)
+
+
+def test_a_side_that_a_transformer_cannot_see_is_told(tmp_path: Path) -> None:
+    shapes.write(tmp_path, 20, held_out=4)
+    parts = contrastive.parts_of(tmp_path, None, share=0.1, skip_bad=False)
+    with pytest.raises(Unsupported, match="cannot look at 96 px"):
+        Pacl(fresh("small-vit"), parts, Recipe(side=96), Settings(batch=8))

@@ -1,0 +1,53 @@
+"""Compose captioned scenes of few drawn objects: what ``train.pacl`` learns from, and its heat maps are judged by.
+
+    python -m train.few runs/few --count 3000
+
+Writes images/, captions.jsonl (a caption for each thing in the image; the validation scenes are held out) and
+scenes.json, which outlines what is in the held-out scenes alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segclip.datasets import read_folder
+
+from . import command
+from .scenes import VALIDATION_SEED, SceneConfig, write_folder
+
+FEW = SceneConfig((192, 192), (2, 3), (48, 96), photo_share=0.0, repeat_share=0.0, crowding=0.05, every=8)
+
+
+def write(folder: Path, count: int, *, held_out: int = 200) -> None:
+    """Write ``count`` scenes to train on and ``held_out`` others."""
+    lines = []
+    parts = {"train": range(count), "val": range(VALIDATION_SEED, VALIDATION_SEED + held_out)}
+    for split, seeds in parts.items():  # the table of the second replaces that of the first
+        write_folder(folder, seeds, [], config=FEW)
+        for sample in read_folder(folder):
+            said = _said([name for name, seen in zip(sample.names, sample.askable, strict=True) if seen])
+            lines.append(json.dumps({"image": sample.path.name, "caption": said, "split": split}))
+    (folder / "captions.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def _said(names: Sequence[str]) -> list[str]:
+    return [f"{'an' if name[0] in 'aeiou' else 'a'} {name}" for name in dict.fromkeys(names)]
+
+
+def main(
+    folder: Path,
+    count: Annotated[int, typer.Option(help="Scenes to train on.")] = 3000,
+    held_out: Annotated[int, typer.Option(help="Others to judge by.")] = 200,
+) -> None:
+    """Write captioned scenes."""
+    write(folder, count, held_out=held_out)
+    typer.echo(f"wrote {count} scenes and {held_out} held out to {folder}")
+
+
+if __name__ == "__main__":
+    command.run(main)
