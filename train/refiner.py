@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +22,7 @@ import typer
 
 from segclip.proposers import refiner as close
 from segclip.proposers import sam
+from segclip.proposers.edges import EdgeOptions
 from segclip.proposers.logits import Axis, Sampler
 from segclip.proposers.refiner import PLANES, FocusOptions, Refiner, Said, Window
 from segclip.types import Array, Image, Masks
@@ -35,6 +36,7 @@ from .prompting import decode
 from .tiles import CELL, TILE, Tile, make_tile
 
 FOCUS = FocusOptions()
+EDGES = EdgeOptions(radius=8, smoothness=1e-4)  # what the refiner says is nearer to the edge than what SAM says
 ROUNDS = 3
 EMPTY = 40  # pixels of the window an object must have to be learned from
 
@@ -155,7 +157,7 @@ class Run:
         """Put the averaged weights beside the promptable network's, for serving."""
         network = Refiner(FOCUS)
         network.load_state_dict(self.state.average)
-        sam.add_refiner(folder, network)
+        sam.add_refiner(folder, network, EDGES)
 
 
 @torch.no_grad()
@@ -204,8 +206,7 @@ def _said(asked: Ask, gain: float) -> Said:
 def _window(sampler: Sampler, cells: Array, image: Image, said: Said) -> Window:
     box = sampler.reach(cells > 0)
     tight = Masks.from_windows([(box[0], box[1], sampler.mask(cells, box))], image.size)
-    boxes = [tight.boxes] if tight.areas[0] else []
-    return Window.around(np.concatenate([*boxes, said.boxes]).astype(np.float64), FOCUS)
+    return Window.around(tight.boxes[tight.areas > 0].astype(np.float64), said, replace(FOCUS, boxed=FOCUS.margin))
 
 
 def _jittered(window: Window, rng: np.random.Generator) -> Window:

@@ -34,33 +34,18 @@ class FocusOptions:
     """Describe a refiner.
 
     size: side of the window it sees, in its own pixels, a multiple of 16. channels: of its levels, the finest first.
-    joined: of its way back. margin: side of the window over that of the object. least: side of the smallest window, in
-    pixels of the image. quality: least quality of an answer that is looked at again.
+    joined: of its way back. margin: side of the window over that of the object. boxed: the same where a box was given,
+    so that its extent is known. least: side of the smallest window, in pixels of the image. quality: least quality of
+    an answer that is looked at again.
     """
 
     size: int = 96
     channels: tuple[int, ...] = (32, 64, 128, 160)
     joined: int = 48
     margin: float = 1.4
+    boxed: float = 1.2
     least: float = 20.0
     quality: float = 0.2
-
-
-@dataclass(frozen=True)
-class Window:
-    """Say where a refiner looks: a square of ``side`` pixels of the image, of which parts may lie outside it."""
-
-    x: float
-    y: float
-    side: float
-
-    @classmethod
-    def around(cls, boxes: Array, options: FocusOptions) -> Window:
-        """Look at all boxes xyxy (K, 4) and somewhat more."""
-        x1, y1 = boxes[:, :2].min(axis=0)
-        x2, y2 = boxes[:, 2:].max(axis=0)
-        side = max(options.margin * max(x2 - x1, y2 - y1), options.least)
-        return cls((x1 + x2 - side) / 2, (y1 + y2 - side) / 2, side)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +60,25 @@ class Said:
         """Give what a window must hold, as boxes xyxy (K, 4)."""
         held = self.clicks[self.clicks[:, 2] == 1][:, [0, 1, 0, 1]]
         return held if self.box is None else np.concatenate([held, self.box[None]])
+
+
+@dataclass(frozen=True)
+class Window:
+    """Say where a refiner looks: a square of ``side`` pixels of the image, of which parts may lie outside it."""
+
+    x: float
+    y: float
+    side: float
+
+    @classmethod
+    def around(cls, boxes: Array, said: Said, options: FocusOptions) -> Window:
+        """Look at boxes xyxy (K, 4) of an answer, at what was said, and at somewhat more."""
+        held = np.concatenate([boxes, said.boxes])
+        x1, y1 = held[:, :2].min(axis=0)
+        x2, y2 = held[:, 2:].max(axis=0)
+        margin = options.margin if said.box is None else options.boxed
+        side = max(margin * max(x2 - x1, y2 - y1), options.least)
+        return cls((x1 + x2 - side) / 2, (y1 + y2 - side) / 2, side)
 
 
 class _Block(torch.nn.Module):
@@ -197,7 +201,7 @@ def look_again(
     options, size = refiner.options, frame.image.size
     for start in range(0, len(asked), _TOGETHER):
         group = asked[start : start + _TOGETHER]
-        windows = [Window.around(np.concatenate([masks.boxes[[row]], said.boxes]), options) for row, _, said in group]
+        windows = [Window.around(masks.boxes[[row]], said, options) for row, _, said in group]
         seen = [
             look(frame.image, (frame.sampler, cells), window, said, options.size)
             for window, (_, cells, said) in zip(windows, group, strict=True)

@@ -243,12 +243,12 @@ def save(network: Sam, architecture: Architecture, folder: Path, options: SAMOpt
     (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def add_refiner(folder: Path, refiner: Refiner) -> None:
-    """Write a refiner beside the network that ``save`` wrote to a folder, in the place of the one it had."""
+def add_refiner(folder: Path, refiner: Refiner, edges: EdgeOptions) -> None:
+    """Write a refiner, and how edges are fitted to what it says, beside the network that ``save`` wrote to a folder."""
     network, options = load(folder)
     network.refiner = refiner
     config = json.loads((folder / _CONFIG).read_text("utf-8"))
-    save(network, _described(config["sam"]), folder, replace(options, focus=refiner.options))
+    save(network, _described(config["sam"]), folder, replace(options, focus=refiner.options, edges=edges))
 
 
 def _described(config: dict[str, Any]) -> Architecture:

@@ -14,9 +14,9 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from segclip import batch
+from segclip import IndexOptions, batch, loading, make_index
 from segclip.batch import ExportOptions, Running, export
-from tests import batch_script
+from tests import search_script
 from tests.batch_script import FORMATS
 from tests.fakes import paint
 from tests.unit.test_batch import TEXTS, tree
@@ -33,7 +33,7 @@ def cluster() -> Iterator[Cluster]:
         head_node_args={"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False},
     )
     nodes.add_node(num_cpus=1, object_store_memory=100_000_000)
-    environment = {"worker_process_setup_hook": batch_script.put_fakes_in, "env_vars": {"PYTHONPATH": str(ROOT)}}
+    environment = {"worker_process_setup_hook": search_script.put_fakes_in, "env_vars": {"PYTHONPATH": str(ROOT)}}
     ray.init(address=nodes.address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
     yield nodes
     ray.shutdown()
@@ -78,3 +78,18 @@ def test_a_worker_that_is_killed_loses_nothing(cluster: Cluster, photos: Path, t
     assert killed
     assert summary.states == {"matched": 27, "empty": 13, "failed": 1}
     assert tree(tmp_path / "there") == tree(tmp_path / "here")
+
+
+@pytest.mark.parametrize("regions", [True, False])
+def test_an_index_is_that_of_one_process(
+    cluster: Cluster, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, regions: bool
+) -> None:
+    monkeypatch.setattr(loading, "load_encoder", search_script.fake_encoder)
+    monkeypatch.setattr(loading, "encoder_fingerprint", search_script.fake_hash)
+    snapshots = []
+    for name, running in (("here", Running()), ("ray", Running(workers=2, runner="ray"))):
+        done = make_index(photos, IndexOptions(regions=regions), out=tmp_path / name, running=running)
+        assert (done.pictures, len(done.failed)) == (40, 1)
+        files = [path for path in (tmp_path / name).glob("snapshot-*/*") if path.is_file()]
+        snapshots.append({path.relative_to(tmp_path / name): path.read_bytes() for path in files})
+    assert snapshots[0] == snapshots[1]

@@ -15,7 +15,7 @@ from segclip.proposers.sam import SAM
 from segclip.types import Boxes
 from tests.networks import picture
 from tests.train.test_sam import GLYPHS
-from train.refiner import EMPTY, FOCUS, Recipe, Run, Store, ask
+from train.refiner import EDGES, EMPTY, FOCUS, Recipe, Run, Store, ask
 from train.sam import ARCHITECTURE
 from train.tiles import make_tile
 
@@ -74,5 +74,5 @@ def test_it_learns_stops_resumes_and_serves(tmp_path: Path, given: Path) -> None
     assert (resumed.state.step, resumed.tiles) == (2, run.tiles)
     resumed.export(given)
     served = SAM(given)
-    assert served.options.focus == FOCUS
+    assert (served.options.focus, served.options.edges) == (FOCUS, EDGES)
     assert len(served.decode(served.encode(picture(240, 320)), Boxes([(20, 30, 180, 140)]))) == 1

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from segclip.proposers import sam
-from segclip.proposers.edges import Frame
+from segclip.proposers.edges import EdgeOptions, Frame
 from segclip.proposers.edges import refine as refine_masks
 from segclip.proposers.logits import Axis, Sampler
 from segclip.proposers.promptable import SAMOptions
@@ -26,6 +26,7 @@ from segclip.proposers.refiner import (
     look_again,
     refine,
 )
+from segclip.proposers.trunk import Trunk
 from segclip.types import Array, Boxes, Image, Masks, Points
 from tests.networks import picture
 from tests.unit.test_edges import iou, star
@@ -63,9 +64,12 @@ def coarse(mask: Array, cell: int) -> Array:
 
 
 def test_a_window_is_a_square_around_everything_said() -> None:
-    window = Window.around(np.array([[10.0, 20, 50, 40], [60, 25, 60, 25]]), OPTIONS)
+    answer = np.array([[10.0, 20, 50, 40]])
+    window = Window.around(answer, Said(np.array([(60, 25, 1), (90, 90, 0)])), OPTIONS)
     assert (window.x, window.y, window.side) == (0, -5, 70)
-    assert Window.around(np.array([[10.0, 20, 12, 21]]), OPTIONS).side == OPTIONS.least
+    box = Window.around(answer, Said(np.zeros((0, 3)), np.array([10.0, 0, 60, 40])), OPTIONS)
+    assert (box.x, box.y, box.side) == (5, -10, 60)
+    assert Window.around(np.array([[10.0, 20, 12, 21]]), Said(np.array([(11, 20, 1)])), OPTIONS).side == OPTIONS.least
 
 
 @pytest.mark.parametrize("window", [Window(20, 30, 64), Window(-10.5, 70.25, 90), Window(-40, -40, 400)])
@@ -138,12 +142,12 @@ def test_a_second_look_says_what_a_mask_is_where_it_is() -> None:
 
 def test_a_refiner_travels_with_the_network_and_is_used_only_where_asked_for(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    architecture = sam.Architecture(160, 16, sam.Trunk(), 16, 4, 1, 16, 16, decoder_heads=2)
+    architecture = sam.Architecture(160, 16, Trunk(), 16, 4, 1, 16, 16, decoder_heads=2)
     sam.save(architecture.build(), architecture, tmp_path)
     plain = sam.SAM(tmp_path)
-    sam.add_refiner(tmp_path, refiner(trained=True))
+    sam.add_refiner(tmp_path, refiner(trained=True), EdgeOptions(radius=5))
     stored, without = sam.SAM(tmp_path), sam.SAM(tmp_path, options=SAMOptions())
-    assert stored.options.focus == OPTIONS
+    assert (stored.options.focus, stored.options.edges) == (OPTIONS, EdgeOptions(radius=5))
     image = picture(120, 160)
     for prompt in (Points([(50, 60)]), Boxes([(20, 30, 90, 80), (5, 5, 100, 100)])):
         first, second, third = (s.decode(s.encode(image), prompt) for s in (plain, without, stored))
