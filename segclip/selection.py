@@ -10,7 +10,6 @@ from .errors import BadPrompt
 from .types import Array, Masks
 
 _ABOUT_EQUAL = 1.0  # log-odds; at CLIP's logit scale of 100 this is a cosine difference of 0.01
-_FAR_WORSE = 3.0  # log-odds
 
 
 @dataclass(frozen=True)
@@ -78,17 +77,10 @@ def select(probability: Array, similarity: Array, masks: Masks, *, selection: Se
 
 
 def meant(probability: Array, least: int) -> Array:
-    """Mark the answers, best first, that are not far worse than the best; the first ``least`` always: bool (R,)."""
-    odds = _log_odds(probability)
-    kept: Array = odds >= odds.max(initial=-np.inf) - _FAR_WORSE
+    """Mark the answers, best first, at least half as probable as the best; the first ``least`` always: bool (R,)."""
+    kept: Array = probability >= probability.max(initial=0) / 2
     kept[:least] = True
     return kept
-
-
-def _log_odds(probability: Array) -> Array:
-    likely = np.clip(probability.astype(np.float64), 1e-15, 1 - 1e-15)
-    odds: Array = np.log(likely / (1 - likely))
-    return odds
 
 
 def _distinct(masks: Masks, nms: float) -> list[int]:
@@ -108,7 +100,8 @@ def _wholes(masks: Masks, probability: Array, containment: float) -> Array:
     """
     areas, shared = masks.areas, masks.intersections(masks)
     inside = (shared >= containment * areas[:, None]) & (areas[None, :] > areas[:, None])  # (N, N) row i is inside j
-    odds = _log_odds(probability)
+    likely = np.clip(probability.astype(np.float64), 1e-15, 1 - 1e-15)
+    odds = np.log(likely / (1 - likely))
     as_good = odds[None, :] >= odds[:, None] - _ABOUT_EQUAL  # (N, N) j answers about as well as i, or better
     members = inside & as_good & as_good.T
     group = np.array([_covers(masks, members[:, j], j) >= containment for j in range(len(masks))], bool)

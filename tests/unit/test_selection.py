@@ -145,7 +145,7 @@ def test_options_out_of_range_say_so(options: dict[str, float]) -> None:
         Selection(**options)  # type: ignore[arg-type]
 
 
-def test_of_many_answers_those_far_worse_than_the_best_are_not_meant() -> None:
+def test_of_many_answers_those_less_than_half_as_probable_as_the_best_are_not_meant() -> None:
     assert meant(np.array([0.97, 0.9, 0.75, 0.3]), 2).tolist() == [True, True, True, False]
     assert meant(np.array([0.97, 0.3, 0.25]), 2).tolist() == [True, True, False]
     assert meant(np.array([0.97, 0.3, 0.25]), 3).all()
