@@ -15,10 +15,9 @@ from .errors import BadPrompt
 from .positions import Position, parse
 from .proposers import Proposer
 from .scoring import Scorer, embed_texts, similarity
-from .selection import Selection, meant, probabilities, select, weigh
+from .selection import Selection, probabilities, select, weigh
 from .types import Array, Boxes, Encoded, Everything, Masks, Points, Prompt, Regions, Result
 
-_ONE_THING = 0.25  # IoU above which two answers are one thing where a word of place or size counts them
 MAX_TEXT = 1000  # characters; encoders read fewer, and tell where they stop
 
 log = logging.getLogger(__name__)
@@ -224,11 +223,10 @@ def _choose(candidates: _Candidates, place: Position | None, *, selection: Selec
     p, cosine, masks = candidates.probability, candidates.similarity, candidates.masks
     if place is None:
         return _Answer(select(p, cosine, masks, selection=selection, threshold=threshold))
-    every = replace(selection, best=False, top_k=None, nms=min(selection.nms, _ONE_THING))
+    every = replace(selection, best=False, top_k=None)
     rows = select(p, cosine, masks, selection=every, threshold=threshold)
     if selection.best and not len(rows):
         rows = select(p, cosine, masks, selection=selection, threshold=threshold)
-    rows = rows[meant(p[rows], max(2, place.nth))]  # a word that chooses takes for granted that there are several
     return _Answer(rows[place.choose(masks[rows])], place.reason(len(rows)))
 
 

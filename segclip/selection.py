@@ -76,13 +76,6 @@ def select(probability: Array, similarity: Array, masks: Masks, *, selection: Se
     return rows[: selection.top_k]
 
 
-def meant(probability: Array, least: int) -> Array:
-    """Mark the answers, best first, at least half as probable as the best; the first ``least`` always: bool (R,)."""
-    kept: Array = probability >= probability.max(initial=0) / 2
-    kept[:least] = True
-    return kept
-
-
 def _distinct(masks: Masks, nms: float) -> list[int]:
     iou = masks.iou(masks)
     kept: list[int] = []

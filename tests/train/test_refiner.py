@@ -67,6 +67,7 @@ def test_it_learns_stops_resumes_and_serves(tmp_path: Path, given: Path) -> None
     for _ in range(2):
         run._update(0.1)
     assert any(not torch.equal(value, before[name]) for name, value in run.network.state_dict().items())
+    run.state.spent = 1
     run.keep()
     resumed = Run(tmp_path / "run", given, replace(recipe, minutes=1e-6), [], GLYPHS)
     assert resumed.state.resume()

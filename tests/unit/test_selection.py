@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from segclip.errors import BadPrompt
-from segclip.selection import Selection, meant, probabilities, select, weigh
+from segclip.selection import Selection, probabilities, select, weigh
 from segclip.types import Array, Masks
 
 SIZE = (100, 100)
@@ -143,11 +143,3 @@ def test_what_was_never_looked_at_is_never_chosen() -> None:
 def test_options_out_of_range_say_so(options: dict[str, float]) -> None:
     with pytest.raises(BadPrompt, match=next(iter(options))):
         Selection(**options)  # type: ignore[arg-type]
-
-
-def test_of_many_answers_those_less_than_half_as_probable_as_the_best_are_not_meant() -> None:
-    assert meant(np.array([0.97, 0.9, 0.75, 0.3]), 2).tolist() == [True, True, True, False]
-    assert meant(np.array([0.97, 0.3, 0.25]), 2).tolist() == [True, True, False]
-    assert meant(np.array([0.97, 0.3, 0.25]), 3).all()
-    assert meant(np.array([0.3, 0.25, 0.22]), 2).all()
-    assert meant(np.zeros(0), 2).shape == (0,)
