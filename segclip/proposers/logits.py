@@ -92,6 +92,10 @@ class Sampler:
             first, last = rows.first[start], rows.last[end - 1]
             yield start, _product(rows.weights[start:end, first:last], lines[first - top : last - top])
 
+    def at(self, cells: Array, ys: Array, xs: Array) -> Array:
+        """Give the logits at rows of places y and x of the image, in pixels: float32 (len(ys), len(xs))."""
+        return _product(_product(self.rows.at(ys), cells), self.columns.at(xs).T)
+
     def reach(self, cells: Array) -> tuple[int, int, int, int]:
         """Give the box xyxy of all pixels that a true cell has a part in: bool (h, w)."""
         x1, x2 = _reached(self.columns, np.flatnonzero(cells.any(axis=0)))

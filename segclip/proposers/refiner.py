@@ -139,8 +139,7 @@ def look(image: Image, grid: tuple[Sampler, Array], window: Window, said: Said, 
     seen[:3] = cut(image.pixels, window, size).transpose(2, 0, 1)
     sampler, cells = grid
     places = (np.arange(size) + 0.5) / scale
-    rows, columns = sampler.rows.at(window.y + places), sampler.columns.at(window.x + places)
-    seen[3] = np.clip(rows @ cells @ columns.T, -_SURE, _SURE) / _SURE
+    seen[3] = sampler.at(cells, window.y + places, window.x + places).clip(-_SURE, _SURE) / _SURE
     height, width = image.size
     seen[3, (window.y + places < 0) | (window.y + places >= height)] = -1
     seen[3, :, (window.x + places < 0) | (window.x + places >= width)] = -1

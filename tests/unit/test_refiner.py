@@ -60,7 +60,7 @@ def placed(size: tuple[int, int], x: int, y: int, side: int) -> Array:
 def coarse(mask: Array, cell: int) -> Array:
     height, width = mask.shape
     share = cv2.resize(mask.astype(np.float32), (width // cell, height // cell), interpolation=cv2.INTER_AREA)
-    return (share - 0.5) * 10
+    return ((share - 0.5) * 10).astype(np.float32)
 
 
 def test_a_window_is_a_square_around_everything_said() -> None:
@@ -106,7 +106,7 @@ def test_what_is_seen_lies_where_it_is_in_the_image() -> None:
         np.testing.assert_allclose((xs.mean() * 2 + 20, ys.mean() * 2 + 30), (x, y), atol=1.5)
     ys, xs = np.nonzero(seen[6])
     assert (xs.min() * 2 + 20, ys.min() * 2 + 30, xs.max() * 2 + 22, ys.max() * 2 + 32) == (40, 50, 120, 130)
-    beyond = look(image, (sampler(image.size, 4), np.full((40, 50), 9.0)), Window(-64, 0, 128), said, 64)
+    beyond = look(image, (sampler(image.size, 4), np.full((40, 50), 9, np.float32)), Window(-64, 0, 128), said, 64)
     assert (beyond[3, :, :32] == -1).all()
     assert (beyond[3, :, 32:] == 1).all()
     assert np.abs(beyond[:3, :, :31]).max() < 0.01
