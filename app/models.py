@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ class Models:
                     self._loaded[name] = Loaded(segclip.load(*parts(name)))
                     for old in [own for own in self._loaded if own not in segclip.PRESETS][:-MOST_OWN]:
                         del self._loaded[old]  # whoever still asks for it waits for it to be loaded again
+                    _settle()
                 found = self._loaded[name]
         return found
 
@@ -75,3 +77,10 @@ class Models:
         loaded = self.load(name)
         with loaded.reading:
             yield loaded.segmenter
+
+
+def _settle() -> None:
+    """Take what is loaded out of the search for garbage, which Streamlit makes after every event: 0.2 s of each."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()

@@ -105,6 +105,7 @@ def _ours(person: Person) -> dict[str, float]:
     def timed(act: str, value: object) -> float:
         taken = float(page.evaluate(_TIMED, [act, value]))
         person.ready()
+        page.wait_for_timeout(200)  # both sides are asked when they are at rest
         return taken
 
     def place(at: tuple[int, int]) -> float:

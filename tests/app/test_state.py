@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 from threading import Thread
 from typing import Any
 
@@ -232,3 +233,13 @@ def test_what_models_of_ones_own_leave_behind_is_bounded(studio: Studio, work: W
         assert boxes(answer(studio.models, work).chosen) == [RED]
     assert studio.models.names == tuple(f"mini + file:run-{number}" for number in (6, 7, 8))
     assert len(work.known.regions) == len(work.known.encoded) == MOST_KEPT
+
+
+def test_what_is_loaded_is_left_out_of_the_search_for_garbage_after_every_event(studio: Studio) -> None:
+    gc.unfreeze()
+    studio.models._loaded.clear()
+    studio.models.load("mini")
+    try:
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()
