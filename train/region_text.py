@@ -104,6 +104,7 @@ class Recipe:
     warm_up: int = 100
     ema: float = 0.998
     seed: int = 0
+    bfloat16: bool = False
 
 
 class Run:
@@ -118,6 +119,7 @@ class Run:
         self.stores = {name: CropStore(store, name) for name in self.offsets}
         torch.manual_seed(recipe.seed)
         self.rng = np.random.default_rng(recipe.seed)
+        self.early_minutes = EARLY_SHARE * recipe.minutes
         self.model = checkpoints.make_model(MODEL)
         with torch.no_grad():
             self.model.token_embedding.weight.mul_(0.5)  # words never trained on should say little
@@ -140,8 +142,7 @@ class Run:
                 for store in self.stores.values():
                     store.reload()
                 feeds = self._feeds()
-            early = self.state.spent < EARLY_SHARE * self.recipe.minutes * 60
-            size = EARLY_SIZE if early else SIZE
+            size = EARLY_SIZE if self.state.spent < self.early_minutes * 60 else SIZE
             crops, labels = [], []
             for store, offset, rows, count in feeds:
                 for _ in range(count):
@@ -190,10 +191,9 @@ class Run:
         rows = self.bank.sample(self.rng, self._spoken_of(labels))
         said = [expand(self.bank.texts[row], [str(self.rng.choice(TEMPLATES))])[0] for row in rows]
         texts = F.normalize(text_tower.encode(self.model, self.tokenizer([*said, *BACKGROUNDS])), dim=-1)  # (T + K, D)
-        images = self.model.visual(
-            pixels.contiguous(memory_format=torch.channels_last)
-        )  # float32: faster than bfloat16 here
-        logits = self.model.logit_scale.exp() * F.normalize(images, dim=-1) @ texts.T  # (B, T + K)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
+            images = self.model.visual(pixels.contiguous(memory_format=torch.channels_last))
+        logits = self.model.logit_scale.exp() * F.normalize(images.float(), dim=-1) @ texts.T  # (B, T + K)
         is_thing = labels >= 0
         right = torch.from_numpy(self.bank.means[rows])[:, labels.clamp(min=0)].T & is_thing[:, None]  # (B, T)
         count = len(BACKGROUNDS)
@@ -217,7 +217,8 @@ class Run:
             self.rng = np.random.default_rng([self.recipe.seed, self.state.step])
 
     def start_from(self, folder: Path) -> None:
-        """Take the weights an earlier run exported; the optimiser starts anew."""
+        """Take the weights an earlier run exported; the optimiser starts anew, crops are large from the first."""
+        self.early_minutes = 0.0
         self.model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
         self.state.restart()
 
@@ -238,12 +239,15 @@ def main(
     minutes: float = 175,
     start: Annotated[Path | None, typer.Option(help="Start from the weights of this folder.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
+    bfloat16: Annotated[
+        bool, typer.Option(help="Twice as fast where the processor computes in it, else slower.")
+    ] = False,
 ) -> None:
     """Train the mini CLIP and write it."""
     if not (store / "classes.json").exists():
         raise BadPrompt(f"{store} holds no crops; make them with: python -m train.region_text crops {store}")
     cv2.setNumThreads(1)
-    run = Run(store, runs, Recipe(minutes=minutes))
+    run = Run(store, runs, Recipe(minutes=minutes, bfloat16=bfloat16))
     if start:
         run.start_from(start)
     if resume:

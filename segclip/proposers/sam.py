@@ -23,6 +23,7 @@ import torch
 from ..errors import WeightsCorrupt, WeightsMissing
 from ..imports import without_compiler
 from ..types import Array
+from .decoder import QuickLook, decode
 from .edges import EdgeOptions
 from .grid import GridOptions
 from .logits import Axis
@@ -159,6 +160,7 @@ class SAM(Promptable):
         self.refiner = fused(self.network.refiner) if hasattr(self.network, "refiner") else None
         self.image_size = self.network.image_encoder.img_size
         self._positions = self.network.prompt_encoder.get_dense_pe()
+        self._look = QuickLook(self.network.mask_decoder)
 
     @torch.inference_mode()
     def embed(self, pixels: Array) -> torch.Tensor:
@@ -175,14 +177,10 @@ class SAM(Promptable):
         """Decode B prompts."""
         points = None if clicks.points is None or clicks.labels is None else (clicks.points, clicks.labels)
         sparse, dense = self.network.prompt_encoder(points=points, boxes=clicks.boxes, masks=clicks.masks)
-        logits, quality = self.network.mask_decoder(
-            image_embeddings=maps,
-            image_pe=self._positions,
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=multimask,
-        )
-        return logits, quality
+        decoder, given = self.network.mask_decoder, (maps, self._positions, sparse, dense)
+        if isinstance(decoder, FineMaskDecoder):
+            return decoder.predict_masks(*given, count=decoder.count(multimask=multimask), look=self._look)
+        return decode(decoder, self._look, *given, multimask=multimask)
 
     def scale(self, size: tuple[int, int]) -> tuple[float, float]:
         """Give what x and y are multiplied with: the longer side becomes ``image_size``."""

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from ..imports import without_compiler
 from . import yolo
+from .decoder import Look, Seen
 
 with without_compiler():
     from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
@@ -191,7 +192,11 @@ class FineMaskDecoder(MaskDecoder):
         The single mask is the likeliest thing meant: on drawn scenes it is as often right as the best rated of three.
         """
         given = image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings
-        return self.predict_masks(*given, count=self.num_mask_tokens if multimask_output else 1)
+        return self.predict_masks(*given, count=self.count(multimask=multimask_output))
+
+    def count(self, *, multimask: bool) -> int:
+        """Give how many masks are answered."""
+        return self.num_mask_tokens if multimask else 1
 
     def predict_masks(
         self,
@@ -200,8 +205,12 @@ class FineMaskDecoder(MaskDecoder):
         sparse_prompt_embeddings: torch.Tensor,
         dense_prompt_embeddings: torch.Tensor,
         count: int = 4,
+        look: Look | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decode B prompts on one image: logits (B, count, 4h, 4w) and predicted IoU (B, count), single mask first."""
+        """Decode B prompts on one image: logits (B, count, 4h, 4w) and predicted IoU (B, count), single mask first.
+
+        look: what runs the transformer and the upscaling; None is segment-anything's own modules.
+        """
         prompts = len(sparse_prompt_embeddings)
         ends = self.transformer_dim, self.transformer_dim + self.fine * _FOLD**2
         coarse, folded, proposed = image_embeddings.tensor_split(ends, dim=1)
@@ -213,19 +222,25 @@ class FineMaskDecoder(MaskDecoder):
         output = output + torch.cat([noticed[:, :1], noticed], dim=1)
         tokens = torch.cat([output, sparse_prompt_embeddings], dim=1)  # (B, 5 + K, C)
         embedding = coarse + dense  # (B, C, h, w)
-        tokens, seen = self.transformer(embedding, image_pe.expand(prompts, -1, -1, -1), tokens)
-        seen = self.output_upscaling(seen.transpose(1, 2).reshape(embedding.shape))  # (B, C / 8, 4h, 4w)
+        tokens, seen = (look or self._look)(embedding, image_pe, tokens)
         heads = self.output_hypernetworks_mlps[:count]
         factors = [head(tokens[:, 1 + row] + noticed[:, row]) for row, head in enumerate(heads)]
-        wide, narrow = torch.stack(factors, dim=1).tensor_split([seen.shape[1]], dim=2)
+        wide, narrow = torch.stack(factors, dim=1).tensor_split([self.transformer_dim // 8], dim=2)
         fine = (narrow + coefficients[:, :count]) @ folded.view(self.fine, -1)  # (B, count, 16hw), 16 cells in one
         fine = F.pixel_shuffle(fine.view(prompts, -1, *folded.shape[2:]), _FOLD)  # (B, count, 4h, 4w)
-        masks = (wide @ seen.flatten(2)).view_as(fine) + fine
-        masks = masks - self.strictness[0] * _beyond(box[:, :count], seen.shape[2:])
+        masks = seen(wide) + fine
+        masks = masks - self.strictness[0] * _beyond(box[:, :count], fine.shape[2:])
         boxed = (given[:, 2] > given[:, 0])[:, None, None, None]
-        masks = masks - self.strictness[1] * boxed * _beyond(given[:, None], seen.shape[2:])
+        masks = masks - self.strictness[1] * boxed * _beyond(given[:, None], fine.shape[2:])
         quality = self.iou_prediction_head(tokens[:, 0]) + self.trust * score[..., 0].sigmoid()
         return masks, quality[:, :count]
+
+    def _look(
+        self, embedding: torch.Tensor, positions: torch.Tensor, tokens: torch.Tensor
+    ) -> tuple[torch.Tensor, Seen]:
+        tokens, seen = self.transformer(embedding, positions.expand(len(embedding), -1, -1, -1), tokens)
+        seen = self.output_upscaling(seen.transpose(1, 2).reshape(embedding.shape))  # (B, C / 8, 4h, 4w)
+        return tokens, lambda factors: (factors @ seen.flatten(2)).unflatten(2, seen.shape[2:])
 
     def _choose(self, proposed: torch.Tensor, clicks: torch.Tensor, given: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Choose softly what fits a prompt, of all strides for the single mask, of each stride for the other three.
