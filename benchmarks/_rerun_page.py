@@ -26,7 +26,15 @@ from tests.networks import save_checkpoint
 from tests.upstream import install_clip
 
 MINI = Path(__file__).parents[1] / "weights" / "mini"
-LOOK = {"imgsz": 1024, "conf": 0.25, "iou": 0.7, "retina_masks": True, "device": "cpu", "save": False, "verbose": False}
+LOOK: dict[str, Any] = {
+    "imgsz": 1024,
+    "conf": 0.25,
+    "iou": 0.7,
+    "retina_masks": True,
+    "device": "cpu",
+    "save": False,
+    "verbose": False,
+}
 
 
 @st.cache_resource
