@@ -15,14 +15,16 @@ import numpy as np
 import pytest
 import torch
 
+from segclip import datasets
 from segclip.encoders.openclip import OpenClip, OpenClipOptions
 from segclip.errors import BadPrompt
+from segclip.localise import evaluate_regions
 from segclip.retrieval import evaluate_captions
 from train import contrastive, loop, shapes, tuning, wise
 from train.checkpoint import NotSaved
 from train.contrastive import Contrastive, Recipe
 from train.loop import Diverged, Loop, Settings
-from train.start import begin, fresh, trained
+from train.start import Start, begin, fresh, trained
 from train.tuning import Tuning
 
 ROOT = Path(__file__).parents[2]
@@ -266,6 +268,26 @@ def test_from_scratch_it_finds_held_out_captions(tmp_path: Path) -> None:
     figures = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert figures["text to image R@1"] >= 0.04
     assert figures["image to text R@1"] >= 0.04
+
+
+@pytest.mark.slow
+def test_regions_tune_a_half_trained_start(tmp_path: Path) -> None:
+    """It has seen whole scenes alone; tuned on outlined things, it names those of other scenes better by 10 points."""
+    shapes.write(tmp_path / "scenes", 550, held_out=50)
+    shapes.write(tmp_path / "others", 150, held_out=50, first=1_000_000)
+    samples = datasets.read_folder(tmp_path / "others")
+
+    def named(out: str, data: Path, begun: Start, lr: float, tune: str) -> float:
+        settings = Settings(epochs=2, batch=32, lr=lr, warm_up=10)
+        parts = contrastive.parts_of(data, None, share=0.1, skip_bad=False)
+        task = Contrastive(begun, parts, Recipe(augment="none", tuning=Tuning(tune)), settings)
+        loop.start(Loop(task, tmp_path / out, settings, {}), resume=False)
+        return evaluate_regions(OpenClip(f"file:{tmp_path / out}"), samples).top[0]
+
+    half = named("half", tmp_path / "scenes", begin("small", None), 2e-3, "full")
+    assert 0.05 < half < 0.5  # among 48 names: neither nothing nor much
+    table = tmp_path / "scenes" / "scenes.json"
+    assert named("tuned", table, trained(f"file:{tmp_path / 'half'}"), 1e-3, "image") >= half + 0.1
 
 
 @pytest.mark.slow
