@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,31 @@ def test_the_share_that_is_chosen_keeps_what_must_not_be_lost() -> None:
     guards = [{"image to text R@1": 0.5 - 0.01 * row} for row in range(11)]
     assert wise.choose(gains, None, "text to image R@5", 0.02) == 10
     assert wise.choose(gains, guards, "text to image R@5", 0.0201) == 2
+
+
+def test_hard_negatives_share_a_batch_and_a_run_with_them_goes_on_to_the_same_bits(
+    scenes: Path, tmp_path: Path
+) -> None:
+    settings = Settings(epochs=2, batch=8, warm_up=2, lr=1e-3)
+
+    def likeness(task: Contrastive) -> float:
+        """Give the mean cosine of different texts of a batch, by the start."""
+        rows = [task.say(batch.tokens).detach() for batch in task.batches(0, 0)]
+        return float(np.mean([((said @ said.T).sum() - len(said)) / len(said) / (len(said) - 1) for said in rows]))
+
+    hard = task_of(scenes, settings, Recipe(hard=3))
+    assert likeness(hard) > likeness(task_of(scenes, settings)) + 0.03
+    assert len({item.group for batch in hard.batches(1, 0) for item in batch.items}) == 48  # everything once an epoch
+    loop.start(Loop(hard, tmp_path / "straight", settings, {}), resume=False)
+    made = Loop(task_of(scenes, settings, Recipe(hard=3)), tmp_path / "halted", replace(settings, patience=1), {})
+    made.state.extra["best"] = 2.0  # nothing gets better than that: it stops after one epoch
+    made.run()
+    again = Loop(task_of(scenes, settings, Recipe(hard=3)), tmp_path / "halted", settings, {})
+    again.resume()
+    assert again.state.extra["epoch"] == 1
+    again.run()
+    ends = [torch.load(tmp_path / name / "last.pt", weights_only=True)["network"] for name in ("straight", "halted")]
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
 def test_a_loss_that_is_no_number_names_the_batch_and_keeps_the_last(scenes: Path, tmp_path: Path) -> None:
