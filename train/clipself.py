@@ -124,7 +124,7 @@ class ClipSelf:
         preprocess = checkpoints.preprocess_config(start.checkpoint, self.crop)
         self.mean, self.std = (torch.tensor(v, device=self.device) for v in (preprocess.mean, preprocess.std))
         self.teacher = start.model.to(self.device, memory_format=torch.channels_last).requires_grad_(False).eval()
-        tower, head, self.start = with_head(start, self.size, recipe.stride)
+        tower, head, self.start = with_head(start, self.size, recipe.stride, scorer="pooled")
         self.network = torch.nn.ModuleDict({"tower": tower.requires_grad_(recipe.tower > 0), "head": head})
         self.items = parts[0]
         self.pictures = Pictures(self.items, self.size * DETAIL, start.checkpoint.serving.policy)

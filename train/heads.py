@@ -12,10 +12,11 @@ from segclip.errors import Unsupported
 from .start import Start
 
 
-def with_head(start: Start, size: int, stride: int) -> tuple[torch.nn.Module, patches.PatchHead, Start]:
+def with_head(start: Start, size: int, stride: int, *, scorer: str) -> tuple[torch.nn.Module, patches.PatchHead, Start]:
     """Give a copy of the image tower that steps ``stride`` px a patch (0 for its own), a head, and how both are served.
 
-    Raises Unsupported where the tower cannot see images of ``size`` px.
+    scorer: how regions are embedded by the patches, one of ``segclip.scoring.SCORERS``. Raises Unsupported where
+    the tower cannot see images of ``size`` px.
     """
     visual = start.model.visual.eval()
     device = next(visual.parameters()).device
@@ -29,6 +30,6 @@ def with_head(start: Start, size: int, stride: int) -> tuple[torch.nn.Module, pa
     checkpoint = start.checkpoint
     head = patches.PatchHead(checkpoint.model_cfg["embed_dim"], **told).to(device)
     head.start_at(patches.projection_of(visual))
-    serving = replace(checkpoint.serving, scorer="dense", calibrated=False)
+    serving = replace(checkpoint.serving, scorer=scorer, calibrated=False)
     config = {**checkpoint.model_cfg, "patch_cfg": told}
     return tower, head, replace(start, checkpoint=replace(checkpoint, model_cfg=config, serving=serving))

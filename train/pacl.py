@@ -57,7 +57,7 @@ class Pacl(Contrastive):
     ) -> None:
         super().__init__(start, parts, recipe, settings)
         self.model.requires_grad_(False).eval()
-        self.tower, self.network, self.start = with_head(self.start, self.size, stride)
+        self.tower, self.network, self.start = with_head(self.start, self.size, stride, scorer="dense")
 
     def _look(self, pixels: torch.Tensor) -> torch.Tensor:
         """Give the frozen tower's patches of uint8 (B, S, S, 3): (B, h, w, C)."""

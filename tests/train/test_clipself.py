@@ -82,6 +82,7 @@ def test_it_learns_without_labels_and_serves(pictures: Path, tmp_path: Path) -> 
 
     segmenter = load("mini", f"file:{tmp_path}")
     assert isinstance(segmenter.scorer, DenseScorer)
+    assert segmenter.scorer.outside == 0  # a box's patches alone were taught what its crop says
     seen = segmenter.encoder.encode_dense(task.items[0].load())
     with torch.no_grad():
         pixels = torch.from_numpy(cv2.resize(task.items[0].load().pixels, (96, 96))[None])
