@@ -11,7 +11,7 @@ plain cosines differ by less than 2, and it would be almost even. The head begin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,12 +22,12 @@ import torch.nn.functional as F
 import typer
 
 from segclip.encoders import patches
-from segclip.errors import Unsupported
 
 from . import command, losses, processes
 from .captions import Item
 from .contrastive import Contrastive, Recipe, parts_of
 from .feed import AUGMENTS, Batch
+from .heads import with_head
 from .judge import examples, recalls
 from .loop import Judged, Loop, Settings
 from .loop import start as begin_loop
@@ -57,23 +57,7 @@ class Pacl(Contrastive):
     ) -> None:
         super().__init__(start, parts, recipe, settings)
         self.model.requires_grad_(False).eval()
-        self.tower = patches.finer(self.model.visual, stride)
-        told = {"width": self._width(), "side": self.size, "stride": stride}
-        checkpoint = start.checkpoint
-        self.network = patches.PatchHead(checkpoint.model_cfg["embed_dim"], **told).to(self.device)
-        self.network.start_at(patches.projection_of(self.model.visual))
-        serving = replace(checkpoint.serving, scorer="dense", calibrated=False)
-        config = {**checkpoint.model_cfg, "patch_cfg": told}
-        self.start = replace(start, checkpoint=replace(checkpoint, model_cfg=config, serving=serving))
-
-    def _width(self) -> int:
-        """Look once: the patches' width. Raises Unsupported where the tower cannot see images of this side."""
-        try:
-            return int(self._look(torch.from_numpy(self.held_pixels[:1])).shape[-1])
-        except (RuntimeError, AssertionError) as error:
-            raise Unsupported(
-                f"{self.start.checkpoint.name} cannot look at {self.size} px; leave --side out ({error})"
-            ) from None
+        self.tower, self.network, self.start = with_head(self.start, self.size, stride, scorer="dense")
 
     def _look(self, pixels: torch.Tensor) -> torch.Tensor:
         """Give the frozen tower's patches of uint8 (B, S, S, 3): (B, h, w, C)."""
