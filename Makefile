@@ -31,9 +31,11 @@ mini: $(VENV)/train  ## train the shipped weights again; hours on 2 cores, needs
 	$(BIN)/python -m train.proposer --out weights/mini/proposer --photos $(PHOTOS)
 	$(BIN)/python -m train.region_crops runs/crops --photos $(PHOTOS) --caltech $(CALTECH)
 	$(BIN)/python -m train.region_text runs/crops --out weights/mini/clip
+	$(BIN)/python -m train.ship --only-stamp
 	$(BIN)/python -m train.report --calibrate weights/mini/clip --photos $(PHOTOS) --caltech $(CALTECH)
 	$(BIN)/python -m train.sam --trunk weights/mini/proposer --out weights/mini/sam --photos $(PHOTOS)
 	$(BIN)/python -m train.refiner weights/mini/sam --photos $(PHOTOS)
+	$(BIN)/python -m train.ship --only-stamp
 	$(BIN)/python -m train.places --calibrate weights/mini/clip --photos $(PHOTOS)
 	$(BIN)/python -m train.ship --photos $(PHOTOS)
 
