@@ -111,7 +111,7 @@ def test_a_run_is_served_with_the_crops_it_was_trained_on(make: Callable[[Path],
 
 def test_a_patch_head_is_served_by_one_pass_over_the_image(place: Path) -> None:
     parts = contrastive.parts_of(place / "scenes", None, share=0.2, skip_bad=False)
-    task = pacl.Pacl(begin("small", None), parts, Recipe(augment="none", side=96), SETTINGS, stride=16)
+    task = pacl.Pacl(begin("small", None), parts, Recipe(augment="none", side=96), SETTINGS, pacl.Grid(16))
     loop.start(Loop(task, place / "pacl", SETTINGS, {}), resume=False)
     segmenter = loading.load("mini", f"file:{place / 'pacl'}")
     image, masks = scene(place)
