@@ -77,7 +77,10 @@ class Pacl(Contrastive):
         self.network = patches.PatchHead(checkpoint.model_cfg["embed_dim"], **told).to(self.device)
         self.network.start_at(patches.projection_of(self.model.visual))
         serving = replace(checkpoint.serving, scorer="dense", calibrated=False)
-        self.backgrounds = self._tell(Texts(serving.backgrounds, checkpoints.tokenizer(checkpoint), serving.templates))
+        self.backgrounds = torch.zeros(0, checkpoint.model_cfg["embed_dim"], device=self.device)  # (K, D)
+        if serving.backgrounds:
+            texts = Texts(serving.backgrounds, checkpoints.tokenizer(checkpoint), serving.templates)
+            self.backgrounds = self._tell(texts)
         config = {**checkpoint.model_cfg, "patch_cfg": told}
         self.start = replace(start, checkpoint=replace(checkpoint, model_cfg=config, serving=serving))
 
@@ -99,13 +102,12 @@ class Pacl(Contrastive):
     def _recall(self, rows: Sequence[int], pixels: torch.Tensor) -> torch.Tensor:
         """Give the patches (B, h, w, C) of images that look the same each time: the tower sees each of them once."""
         new = [place for place, row in enumerate(rows) if row not in self.known]
-        seen = (
-            dict(zip((rows[place] for place in new), self._look(pixels[new]).half().cpu(), strict=True)) if new else {}
-        )
-        for row, looked in seen.items():
-            if (len(self.known) + 1) * looked.nbytes <= MEMORY:
-                self.known[row] = looked.clone()  # of its own: a view would keep its whole batch
-        return torch.stack([self.known.get(row, seen.get(row)) for row in rows]).to(self.device, torch.float32)
+        looked = self._look(pixels[new]).half().cpu() if new else ()
+        seen = {rows[place]: each for place, each in zip(new, looked, strict=True)}
+        room = MEMORY // next(iter(seen.values())).nbytes if seen else 0
+        for row in list(seen)[: max(0, room - len(self.known))]:
+            self.known[row] = seen.pop(row).clone()  # of its own: a view would keep its whole batch
+        return torch.stack([seen[row] if row in seen else self.known[row] for row in rows]).to(self.device).float()
 
     @torch.no_grad()
     def _tell(self, texts: Texts) -> torch.Tensor:
