@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 import cv2
@@ -65,11 +66,12 @@ class DenseScorer:
     """Embed regions from one pass over the image: the mean of the patches inside less that of those outside.
 
     Compared with a text that is the region's mean heat less its surroundings', the score of a mask on a heat map. Needs
-    an encoder with dense features.
+    an encoder with dense features. outside: how much of the outside's mean is taken off; patches that were trained to
+    say what a crop says are the region's embedding as they are.
     """
 
-    def __init__(self, encoder: Encoder, policy: CropPolicy | None = None) -> None:
-        self.encoder = encoder
+    def __init__(self, encoder: Encoder, policy: CropPolicy | None = None, *, outside: float = 1.0) -> None:
+        self.encoder, self.outside = encoder, outside
         self.policy = encoder.serving.policy if policy is None else policy
 
     def embed_regions(self, image: Image, masks: Masks, quality: Array | None = None) -> Array:
@@ -80,7 +82,7 @@ class DenseScorer:
         for row in range(len(masks)):
             inside[row] = cv2.resize(masks.full(row).astype(np.float32), grid, interpolation=cv2.INTER_AREA).ravel()
         patches = dense.reshape(-1, dense.shape[2])
-        embeddings = unit(_mean(inside, patches) - _mean(1 - inside, patches))
+        embeddings = unit(_mean(inside, patches) - self.outside * _mean(1 - inside, patches))
         embeddings[masks.areas <= self.policy.min_area] = 0
         return embeddings
 
@@ -91,7 +93,11 @@ def _mean(weights: Array, rows: Array) -> Array:
 
 
 Scorer: TypeAlias = CropScorer | DenseScorer
-SCORERS: dict[str, Callable[[Encoder, CropPolicy | None], Scorer]] = {"crop": CropScorer, "dense": DenseScorer}
+SCORERS: dict[str, Callable[[Encoder, CropPolicy | None], Scorer]] = {
+    "crop": CropScorer,
+    "dense": DenseScorer,
+    "pooled": partial(DenseScorer, outside=0.0),
+}
 
 
 def embed_texts(encoder: Encoder, texts: Sequence[str], sentences: Sequence[str]) -> Array:

@@ -24,12 +24,13 @@ from open_clip.transform import image_transform_v2
 from segclip.encoders import checkpoints, text_tower
 from segclip.errors import UnknownName, Unsupported
 
-from . import captions, command, feed, loop, losses, processes, sharding, tuning
+from . import captions, command, feed, loop, losses, neighbours, processes, sharding, tuning
 from .captions import Item
 from .feed import AUGMENTS, Batch, Feed, FeedOptions, Texts
 from .judge import examples, in_chunks, recalls
 from .loop import Judged, Loop, Settings
 from .losses import LOSSES, Scale
+from .neighbours import Neighbours
 from .start import Start, begin
 from .tuning import Tuning
 
@@ -41,7 +42,8 @@ class Recipe:
     """Hold every setting but the loop's.
 
     captions: of an image in a batch. templates: sentences a caption is put in. side: px of the images, 0 for the
-    model's own. spread: over the processes, each with a part of the weights (FSDP).
+    model's own. spread: over the processes, each with a part of the weights (FSDP). hard: neighbours that join an image
+    in its batch.
     """
 
     loss: str = "softmax"
@@ -51,6 +53,7 @@ class Recipe:
     tuning: Tuning = field(default_factory=Tuning)
     side: int = 0
     spread: bool = False
+    hard: int = 0
 
     def __post_init__(self) -> None:
         for kind, name, table in (("loss", self.loss, LOSSES), ("augmentation", self.augment, AUGMENTS)):
@@ -78,7 +81,7 @@ class Contrastive:
         self.feed = Feed(parts[0], texts, options, policy)
         preprocess = checkpoints.preprocess_config(start.checkpoint, self.size)
         self.mean, self.std = (torch.tensor(v, device=self.device) for v in (preprocess.mean, preprocess.std))
-        self.held_out = _spread(parts[1], JUDGED)
+        self.held_out = feed.spread(parts[1], JUDGED)
         transform = image_transform_v2(preprocess, is_train=False)
         self.held_pixels = feed.serving_pixels(self.held_out, transform, self.size, policy)
         self.held_texts = Texts(feed.said_of(self.held_out), tokenizer, start.checkpoint.serving.templates)
@@ -87,6 +90,16 @@ class Contrastive:
         if recipe.spread:
             sharding.spread(self.network)
         self.model = tuning.plain(self.network)
+        if recipe.hard:
+            self.feed.neighbours = self._neighbours()
+
+    def _neighbours(self) -> Neighbours:
+        """Compare what is said first of each image, by the model as it is: the same again when a run goes on."""
+        firsts = [self.feed.texts.of(item)[0] for item in self.feed.items]
+        used, places = np.unique(firsts, return_inverse=True)
+        self.network.eval()
+        embedded = in_chunks(self.say, self.feed.texts.tokens[used, 0])
+        return Neighbours(places, neighbours.nearest(embedded), self.recipe.hard)
 
     def groups(self) -> list[dict[str, Any]]:
         """Group what is trained."""
@@ -159,12 +172,6 @@ class Contrastive:
             self.start.save(model, folder)
 
 
-def _spread(items: Sequence[Item], most: int) -> list[Item]:
-    """Take at most so many items, evenly from among all."""
-    rows = np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int))
-    return [items[row] for row in rows]
-
-
 def parts_of(data: Path, folder: Path | None, *, share: float, skip_bad: bool) -> tuple[list[Item], list[Item]]:
     """Read a data set and part it by image."""
     trained, judge = captions.split(captions.read(data, folder), share)
@@ -190,6 +197,7 @@ def main(
         list[str] | None, typer.Option(help="A sentence with {} captions are put in; several times.")
     ] = None,
     captions_each: Annotated[int, typer.Option(help="Captions of an image in a batch.")] = 1,
+    hard: Annotated[int, typer.Option(help="Hard negatives: images of the nearest texts that join each.")] = 0,
     held_out: Annotated[float, typer.Option(help="Share of images that judge, where DATA has no split.")] = 0.1,
     epochs: int = 10,
     batch: int = 64,
@@ -216,9 +224,8 @@ def main(
     settings = Settings(
         epochs, batch, chunk, accumulate, lr, warm_up, weight_decay, clip, ema, patience, seed, bfloat16
     )
-    recipe = Recipe(
-        loss, augment, captions_each, tuple(template or ["{}"]), Tuning(tune, rank, text_lr, head_lr), spread=fsdp
-    )
+    tuned = Tuning(tune, rank, text_lr, head_lr)
+    recipe = Recipe(loss, augment, captions_each, tuple(template or ["{}"]), tuned, spread=fsdp, hard=hard)
     parts = parts_of(data, images, share=held_out, skip_bad=skip_bad)
     with processes.joined():
         begun = begin(model, start, size=size, seed=seed, sigmoid=loss == "sigmoid")

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -25,10 +26,12 @@ from segclip.types import Array
 from . import processes
 from .captions import Item
 from .losses import Keys
+from .neighbours import Neighbours
 
 ROOM = 1.25  # a stored image's shorter side over the side the network sees: room to cut differently
 MEMORY = 2_000_000_000  # bytes of stored images; what does not fit is read again each epoch
 AHEAD = 3  # batches
+_Made = TypeVar("_Made")
 _SIDED = re.compile(r"\b(left|right|leftmost|rightmost|clockwise)\b", re.IGNORECASE)
 
 
@@ -177,6 +180,7 @@ class Feed:
 
     def __init__(self, items: Sequence[Item], texts: Texts, options: FeedOptions, policy: CropPolicy) -> None:
         self.items, self.texts, self.options = items, texts, options
+        self.neighbours: Neighbours | None = None
         if options.batch > len(items):
             raise BadPrompt(
                 f"a batch of {options.batch} is larger than the {len(items)} images trained on; lower --batch"
@@ -193,22 +197,11 @@ class Feed:
     def epoch(self, epoch: int, first: int) -> Iterator[Batch]:
         """Give an epoch's batches from the ``first`` on, of each the part of this process."""
         size = self.options.batch
-        order = np.random.default_rng([self.options.seed, epoch]).permutation(len(self.items))
+        rng = np.random.default_rng([self.options.seed, epoch])
+        order = self.neighbours.order(rng) if self.neighbours else rng.permutation(len(self.items))
         share = processes.mine(size // processes.world())
-        rows = (order[at * size : (at + 1) * size][share] for at in range(first, len(self)))
-        workers = self.options.threads or os.cpu_count() or 1
-        with ThreadPoolExecutor(workers) as pool:
-            waiting: deque[Future[Batch]] = deque()
-            try:
-                for part in rows:
-                    waiting.append(pool.submit(self._batch, part, epoch))
-                    if len(waiting) > AHEAD:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+        parts = (order[at * size : (at + 1) * size][share] for at in range(first, len(self)))
+        return ahead((partial(self._batch, part, epoch) for part in parts), self.options.threads)
 
     def _batch(self, rows: Array, epoch: int) -> Batch:
         options = self.options
@@ -227,6 +220,22 @@ class Feed:
             captions += said.tolist()
         keys = Keys(torch.from_numpy(rows.astype(np.int64)), torch.tensor(owners), torch.tensor(captions))
         return Batch(torch.from_numpy(pixels), torch.cat(tokens), keys, tuple(self.items[row] for row in rows))
+
+
+def ahead(jobs: Iterable[Callable[[], _Made]], threads: int = 0) -> Iterator[_Made]:
+    """Do jobs in threads (0 for one a core), a few ahead of what is asked for; give what they make in order."""
+    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+        waiting: deque[Future[_Made]] = deque()
+        try:
+            for job in jobs:
+                waiting.append(pool.submit(job))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def check(items: Sequence[Item], *, skip_bad: bool) -> list[Item]:
@@ -250,6 +259,12 @@ def _fault(item: Item) -> str:
         if not isinstance(item.image, os.PathLike) or os.path.exists(item.image)
         else f"{item.image}, which is missing"
     )
+
+
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """Take at most so many items, evenly from among all."""
+    rows = np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int))
+    return [items[row] for row in rows]
 
 
 def readable(items: Sequence[Item]) -> tuple[list[Item], list[str]]:

@@ -14,7 +14,7 @@ names has a text to go to, and heat maps end where things do.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,12 +25,12 @@ import torch.nn.functional as F
 import typer
 
 from segclip.encoders import checkpoints, patches
-from segclip.errors import Unsupported
 
 from . import command, losses, processes
 from .captions import Item
 from .contrastive import Contrastive, Recipe, parts_of
 from .feed import AUGMENTS, Batch, Texts
+from .heads import with_head
 from .judge import examples, recalls
 from .loop import Judged, Loop, Settings
 from .loop import start as begin_loop
@@ -70,28 +70,15 @@ class Pacl(Contrastive):
         super().__init__(start, parts, recipe, settings)
         self.grid = grid
         self.model.requires_grad_(False).eval()
-        self.tower = patches.finer(self.model.visual, grid.stride)
+        self.tower, self.network, self.start = with_head(self.start, self.size, grid.stride, scorer="dense")
         self.known: dict[int, torch.Tensor] = {}  # by row; held-out images below zero
-        told = {"width": self._width(), "side": self.size, "stride": grid.stride}
-        checkpoint = start.checkpoint
-        self.network = patches.PatchHead(checkpoint.model_cfg["embed_dim"], **told).to(self.device)
-        self.network.start_at(patches.projection_of(self.model.visual))
-        serving = replace(checkpoint.serving, scorer="dense", calibrated=False)
+        checkpoint = self.start.checkpoint
         self.backgrounds = torch.zeros(0, checkpoint.model_cfg["embed_dim"], device=self.device)  # (K, D)
-        if serving.backgrounds:
-            texts = Texts(serving.backgrounds, checkpoints.tokenizer(checkpoint), serving.templates)
+        if checkpoint.serving.backgrounds:
+            texts = Texts(
+                checkpoint.serving.backgrounds, checkpoints.tokenizer(checkpoint), checkpoint.serving.templates
+            )
             self.backgrounds = self._tell(texts)
-        config = {**checkpoint.model_cfg, "patch_cfg": told}
-        self.start = replace(start, checkpoint=replace(checkpoint, model_cfg=config, serving=serving))
-
-    def _width(self) -> int:
-        """Look once: the patches' width. Raises Unsupported where the tower cannot see images of this side."""
-        try:
-            return int(self._look(torch.from_numpy(self.held_pixels[:1])).shape[-1])
-        except (RuntimeError, AssertionError) as error:
-            raise Unsupported(
-                f"{self.start.checkpoint.name} cannot look at {self.size} px; leave --side out ({error})"
-            ) from None
 
     def _look(self, pixels: torch.Tensor) -> torch.Tensor:
         """Give the frozen tower's patches of uint8 (B, S, S, 3): (B, h, w, C)."""

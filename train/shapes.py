@@ -97,17 +97,17 @@ def _say(names: Sequence[str], centres: Sequence[Array]) -> str:
     return f"a {names[0]} {side} a {names[1]}"
 
 
-def write(folder: Path, count: int, *, held_out: int = HELD_OUT, objects: int = 2) -> None:
-    """Write ``count`` scenes, the last ``held_out`` of them to judge by."""
+def write(folder: Path, count: int, *, held_out: int = HELD_OUT, objects: int = 2, first: int = 0) -> None:
+    """Write the scenes of ``count`` seeds from ``first`` on, the last ``held_out`` of them to judge by."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     categories = [{"id": row + 1, "name": name} for row, name in enumerate(NAMES)]
     lines, pictures = [], []
     annotations: list[dict[str, Any]] = []
-    for seed in range(count):
+    for seed in range(first, first + count):
         scene = paint(seed, objects=objects)
         file = f"{seed:05d}.png"
         cv2.imwrite(str(folder / "images" / file), scene.pixels[..., ::-1])
-        split = "val" if seed >= count - held_out else "train"
+        split = "val" if seed >= first + count - held_out else "train"
         lines.append(json.dumps({"image": file, "caption": scene.caption, "split": split}))
         pictures.append({"id": seed, "file_name": file, "height": SIZE, "width": SIZE})
         for mask, name in zip(scene.masks, scene.names, strict=True):
@@ -127,9 +127,10 @@ def main(
     folder: Path,
     count: Annotated[int, typer.Option(help="Scenes in all.")] = 2500,
     held_out: Annotated[int, typer.Option(help="Of them, the last, to judge by.")] = HELD_OUT,
+    first: Annotated[int, typer.Option(help="The first scene's seed; others' scenes are other ones.")] = 0,
 ) -> None:
     """Paint captioned scenes."""
-    write(folder, count, held_out=held_out)
+    write(folder, count, held_out=held_out, first=first)
     typer.echo(f"wrote {count} scenes to {folder}")
 
 

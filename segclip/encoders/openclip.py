@@ -87,11 +87,11 @@ class OpenClip:
     def encode_dense(self, image: Image) -> Array:
         """Embed the patches of the whole image in one pass: float32 (h, w, D), unit.
 
-        Raises Unsupported for an encoder without a patch head, which ``train.pacl`` trains.
+        Raises Unsupported for an encoder without a patch head, which ``train.pacl`` and ``train.clipself`` train.
         """
         if self._dense is None:
             raise Unsupported(
-                f"{self.name} gives no dense features for {image.source}; train.pacl gives it a patch head"
+                f"{self.name} gives no dense features for {image.source}: train.pacl, train.clipself train a patch head"
             )
         return self._embed(self._dense, self._normalised(self._dense.fit(image.pixels)[None]))[0]
 

@@ -16,6 +16,7 @@ import torch
 from .. import registry
 from ..errors import UnknownName, WeightsCorrupt, WeightsMissing
 from ..types import Array
+from .decoder import QuickLook, decode
 from .logits import Axis
 from .network import Clicks, read_state
 from .promptable import Promptable, SAMOptions
@@ -50,6 +51,8 @@ class UltralyticsSAM(Promptable):
         self.network: Any = network.to(self.device).eval().requires_grad_(False)
         self._mean, self._std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in (_MEAN, _STD))
         self._second = hasattr(network, "sam_mask_decoder")  # SAM 2 has maps of three resolutions
+        if not self._second:
+            self._look = QuickLook(self.network.mask_decoder)
 
     @torch.inference_mode()
     def embed(self, pixels: Array) -> Any:
@@ -91,14 +94,8 @@ class UltralyticsSAM(Promptable):
         points = None if clicks.points is None else (clicks.points, clicks.labels)
         encoder = self.network.prompt_encoder
         sparse, dense = encoder(points=points, boxes=clicks.boxes, masks=clicks.masks)
-        logits, quality = self.network.mask_decoder(
-            image_embeddings=maps,
-            image_pe=encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=multimask,
-        )
-        return logits, quality
+        given = maps, encoder.get_dense_pe(), sparse, dense
+        return decode(self.network.mask_decoder, self._look, *given, multimask=multimask)
 
     def _predict_second(self, maps: Any, clicks: Clicks, multimask: bool) -> tuple[torch.Tensor, torch.Tensor]:
         points, labels = _with_corners(clicks)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ import numpy as np
 import pytest
 import torch
 
+from segclip import datasets
 from segclip.encoders.openclip import OpenClip, OpenClipOptions
 from segclip.errors import BadPrompt
+from segclip.localise import evaluate_regions
 from segclip.retrieval import evaluate_captions
 from train import contrastive, loop, shapes, tuning, wise
 from train.checkpoint import NotSaved
 from train.contrastive import Contrastive, Recipe
 from train.loop import Diverged, Loop, Settings
-from train.start import begin, fresh, trained
+from train.start import Start, begin, fresh, trained
 from train.tuning import Tuning
 
 ROOT = Path(__file__).parents[2]
@@ -168,6 +171,31 @@ def test_the_share_that_is_chosen_keeps_what_must_not_be_lost() -> None:
     assert wise.choose(gains, guards, "text to image R@5", 0.0201) == 2
 
 
+def test_hard_negatives_share_a_batch_and_a_run_with_them_goes_on_to_the_same_bits(
+    scenes: Path, tmp_path: Path
+) -> None:
+    settings = Settings(epochs=2, batch=8, warm_up=2, lr=1e-3)
+
+    def likeness(task: Contrastive) -> float:
+        """Give the mean cosine of different texts of a batch, by the start."""
+        rows = [task.say(batch.tokens).detach() for batch in task.batches(0, 0)]
+        return float(np.mean([((said @ said.T).sum() - len(said)) / len(said) / (len(said) - 1) for said in rows]))
+
+    hard = task_of(scenes, settings, Recipe(hard=3))
+    assert likeness(hard) > likeness(task_of(scenes, settings)) + 0.03
+    assert len({item.group for batch in hard.batches(1, 0) for item in batch.items}) == 48  # everything once an epoch
+    loop.start(Loop(hard, tmp_path / "straight", settings, {}), resume=False)
+    made = Loop(task_of(scenes, settings, Recipe(hard=3)), tmp_path / "halted", replace(settings, patience=1), {})
+    made.state.extra["best"] = 2.0  # nothing gets better than that: it stops after one epoch
+    made.run()
+    again = Loop(task_of(scenes, settings, Recipe(hard=3)), tmp_path / "halted", settings, {})
+    again.resume()
+    assert again.state.extra["epoch"] == 1
+    again.run()
+    ends = [torch.load(tmp_path / name / "last.pt", weights_only=True)["network"] for name in ("straight", "halted")]
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
 def test_a_loss_that_is_no_number_names_the_batch_and_keeps_the_last(scenes: Path, tmp_path: Path) -> None:
     made = run(scenes, tmp_path, QUICK)
     kept = (tmp_path / "model.safetensors").read_bytes()
@@ -252,6 +280,26 @@ def test_a_killed_run_ends_at_the_same_bits(scenes: Path, tmp_path: Path) -> Non
     ]
     for name in ("model.safetensors", "last/model.safetensors"):
         assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_regions_tune_a_half_trained_start(tmp_path: Path) -> None:
+    """It has seen whole scenes alone; tuned on outlined things, it names those of other scenes better by 10 points."""
+    shapes.write(tmp_path / "scenes", 550, held_out=50)
+    shapes.write(tmp_path / "others", 150, held_out=50, first=1_000_000)
+    samples = datasets.read_folder(tmp_path / "others")
+
+    def named(out: str, data: Path, begun: Start, lr: float, tune: str) -> float:
+        settings = Settings(epochs=2, batch=32, lr=lr, warm_up=10)
+        parts = contrastive.parts_of(data, None, share=0.1, skip_bad=False)
+        task = Contrastive(begun, parts, Recipe(augment="none", tuning=Tuning(tune)), settings)
+        loop.start(Loop(task, tmp_path / out, settings, {}), resume=False)
+        return evaluate_regions(OpenClip(f"file:{tmp_path / out}"), samples).top[0]
+
+    half = named("half", tmp_path / "scenes", begin("small", None), 2e-3, "full")
+    assert 0.05 < half < 0.5  # among 48 names: neither nothing nor much
+    table = tmp_path / "scenes" / "scenes.json"
+    assert named("tuned", table, trained(f"file:{tmp_path / 'half'}"), 1e-3, "image") >= half + 0.1
 
 
 @pytest.mark.slow

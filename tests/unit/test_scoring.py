@@ -9,7 +9,7 @@ import pytest
 
 from segclip import scoring
 from segclip.crops import POLICIES, CropPolicy, View
-from segclip.scoring import CropScorer, DenseScorer, embed_texts, similarity
+from segclip.scoring import SCORERS, CropScorer, DenseScorer, embed_texts, similarity
 from segclip.types import Array, Everything, Image, Masks
 
 from ..fakes import FakeEncoder, FakeProposer
@@ -142,4 +142,5 @@ def test_a_dense_region_is_its_inside_less_its_outside() -> None:
     masks = Masks.from_dense(np.stack([left, ~left, np.zeros_like(left)]), (40, 40))
     found = DenseScorer(TwoHalves()).embed_regions(image, masks)
     assert np.allclose(found, [[0.7071, -0.7071], [-0.7071, 0.7071], [0.0, 0.0]], atol=1e-3)
+    assert np.allclose(SCORERS["pooled"](TwoHalves(), None).embed_regions(image, masks), [[1, 0], [0, 1], [0, 0]])
     assert DenseScorer(TwoHalves()).embed_regions(image, masks[[]]).shape == (0, 2)
