@@ -42,8 +42,8 @@ class Recipe:
     """Hold every setting but the loop's.
 
     captions: of an image in a batch. templates: sentences a caption is put in. side: px of the images, 0 for the
-    model's own. hard: neighbours that join an image in its batch. spread: over the processes, each with a part of the
-    weights (FSDP).
+    model's own. spread: over the processes, each with a part of the weights (FSDP). hard: neighbours that join an image
+    in its batch.
     """
 
     loss: str = "softmax"
@@ -52,8 +52,8 @@ class Recipe:
     templates: tuple[str, ...] = ("{}",)
     tuning: Tuning = field(default_factory=Tuning)
     side: int = 0
-    hard: int = 0
     spread: bool = False
+    hard: int = 0
 
     def __post_init__(self) -> None:
         for kind, name, table in (("loss", self.loss, LOSSES), ("augmentation", self.augment, AUGMENTS)):
@@ -225,7 +225,7 @@ def main(
         epochs, batch, chunk, accumulate, lr, warm_up, weight_decay, clip, ema, patience, seed, bfloat16
     )
     tuned = Tuning(tune, rank, text_lr, head_lr)
-    recipe = Recipe(loss, augment, captions_each, tuple(template or ["{}"]), tuned, hard=hard, spread=fsdp)
+    recipe = Recipe(loss, augment, captions_each, tuple(template or ["{}"]), tuned, spread=fsdp, hard=hard)
     parts = parts_of(data, images, share=held_out, skip_bad=skip_bad)
     with processes.joined():
         begun = begin(model, start, size=size, seed=seed, sigmoid=loss == "sigmoid")

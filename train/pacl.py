@@ -70,12 +70,14 @@ class Pacl(Contrastive):
         super().__init__(start, parts, recipe, settings)
         self.grid = grid
         self.model.requires_grad_(False).eval()
-        self.tower, self.network, self.start = with_head(start, self.size, grid.stride, scorer="dense")
+        self.tower, self.network, self.start = with_head(self.start, self.size, grid.stride, scorer="dense")
         self.known: dict[int, torch.Tensor] = {}  # by row; held-out images below zero
-        serving = start.checkpoint.serving
-        self.backgrounds = torch.zeros(0, start.checkpoint.model_cfg["embed_dim"], device=self.device)  # (K, D)
-        if serving.backgrounds:
-            texts = Texts(serving.backgrounds, checkpoints.tokenizer(start.checkpoint), serving.templates)
+        checkpoint = self.start.checkpoint
+        self.backgrounds = torch.zeros(0, checkpoint.model_cfg["embed_dim"], device=self.device)  # (K, D)
+        if checkpoint.serving.backgrounds:
+            texts = Texts(
+                checkpoint.serving.backgrounds, checkpoints.tokenizer(checkpoint), checkpoint.serving.templates
+            )
             self.backgrounds = self._tell(texts)
 
     def _look(self, pixels: torch.Tensor) -> torch.Tensor:
