@@ -9,6 +9,8 @@ import torch
 
 from segclip.errors import SegclipError
 
+from . import processes, sharding
+
 
 class NotSaved(SegclipError):
     """Raise when a checkpoint cannot be written; the one before it is whole."""
@@ -38,11 +40,17 @@ class Checkpoint:
                 self.average[name].copy_(value)
 
     def keep(self) -> None:
-        """Write last.pt, whole or not at all; raises NotSaved."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Write last.pt, whole or not at all; raises NotSaved.
+
+        Of several processes the first writes; where the network is spread over them, all must ask.
+        """
         partial = self.folder / "last.part"
         state = {"network": self.network.state_dict(), "average": self.average}
         state |= {"optimizer": self.optimizer.state_dict(), "step": self.step, "spent": self.spent}
+        state = sharding.whole(state)
+        if processes.rank() > 0:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
         try:
             torch.save(state | {"extra": self.extra}, partial)
         except (OSError, RuntimeError) as error:  # torch's writer tells a full disk as a RuntimeError
@@ -56,6 +64,14 @@ class Checkpoint:
         if not path.exists():
             return False
         state = torch.load(path, weights_only=True)
+        likes = self.network.state_dict()
+        for name in ("network", "average"):
+            state[name] = {key: sharding.part(value, likes[key]) for key, value in state[name].items()}
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for row, told in state["optimizer"]["state"].items():
+            told |= {key: sharding.part(value, parameters[row]) for key, value in told.items()}
+        for group, told in zip(self.optimizer.param_groups, state["optimizer"]["param_groups"], strict=True):
+            told |= {key: group[key] for key in ("foreach", "fused")}  # this run's, which may be spread otherwise
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average, self.step, self.spent = state["average"], state["step"], state["spent"]

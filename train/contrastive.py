@@ -22,9 +22,9 @@ import typer
 from open_clip.transform import image_transform_v2
 
 from segclip.encoders import checkpoints, text_tower
-from segclip.errors import UnknownName
+from segclip.errors import UnknownName, Unsupported
 
-from . import captions, command, feed, loop, losses, neighbours, processes, tuning
+from . import captions, command, feed, loop, losses, neighbours, processes, sharding, tuning
 from .captions import Item
 from .feed import AUGMENTS, Batch, Feed, FeedOptions, Texts
 from .judge import examples, in_chunks, recalls
@@ -42,7 +42,8 @@ class Recipe:
     """Hold every setting but the loop's.
 
     captions: of an image in a batch. templates: sentences a caption is put in. side: px of the images, 0 for the
-    model's own. hard: neighbours that join an image in its batch.
+    model's own. spread: over the processes, each with a part of the weights (FSDP). hard: neighbours that join an image
+    in its batch.
     """
 
     loss: str = "softmax"
@@ -51,12 +52,15 @@ class Recipe:
     templates: tuple[str, ...] = ("{}",)
     tuning: Tuning = field(default_factory=Tuning)
     side: int = 0
+    spread: bool = False
     hard: int = 0
 
     def __post_init__(self) -> None:
         for kind, name, table in (("loss", self.loss, LOSSES), ("augmentation", self.augment, AUGMENTS)):
             if name not in table:
                 raise UnknownName(f"unknown {kind} {name!r}; choose one of {', '.join(table)}")
+        if self.spread and self.tuning.what == "lora":
+            raise Unsupported("--fsdp spreads what is large, and LoRA trains little; leave one of the two out")
 
 
 class Contrastive:
@@ -71,7 +75,7 @@ class Contrastive:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = checkpoints.tokenizer(start.checkpoint)
         policy = start.checkpoint.serving.policy
-        texts = Texts(parts[0], tokenizer, recipe.templates)
+        texts = Texts(feed.said_of(parts[0]), tokenizer, recipe.templates)
         self.size = recipe.side or start.size
         options = FeedOptions(settings.batch, self.size, AUGMENTS[recipe.augment], recipe.captions, settings.seed)
         self.feed = Feed(parts[0], texts, options, policy)
@@ -80,9 +84,11 @@ class Contrastive:
         self.held_out = feed.spread(parts[1], JUDGED)
         transform = image_transform_v2(preprocess, is_train=False)
         self.held_pixels = feed.serving_pixels(self.held_out, transform, self.size, policy)
-        self.held_texts = Texts(self.held_out, tokenizer, start.checkpoint.serving.templates)
-        model = start.model.to(self.device, memory_format=torch.channels_last)
-        self.network = tuning.prepare(model, recipe.tuning)
+        self.held_texts = Texts(feed.said_of(self.held_out), tokenizer, start.checkpoint.serving.templates)
+        layout = torch.contiguous_format if recipe.spread else torch.channels_last  # FSDP takes no other
+        self.network = tuning.prepare(start.model.to(self.device, memory_format=layout), recipe.tuning)
+        if recipe.spread:
+            sharding.spread(self.network)
         self.model = tuning.plain(self.network)
         if recipe.hard:
             self.feed.neighbours = self._neighbours()
@@ -155,8 +161,15 @@ class Contrastive:
         return Judged({**recalls(similarity, right), "logit scale": scale}, picture)
 
     def save(self, folder: Path) -> None:
-        """Write the model for serving."""
-        self.start.save(tuning.merged(self.network), folder)
+        """Write the model for serving; where it is spread, every process must ask and the first writes."""
+        if not self.recipe.spread:
+            self.start.save(tuning.merged(self.network), folder)
+            return
+        state = sharding.whole(self.network.state_dict())
+        if processes.rank() == 0:
+            model = checkpoints.make_model(self.start.checkpoint.model_cfg)
+            model.load_state_dict(state)
+            self.start.save(model, folder)
 
 
 def parts_of(data: Path, folder: Path | None, *, share: float, skip_bad: bool) -> tuple[list[Item], list[Item]]:
@@ -199,6 +212,9 @@ def main(
     ema: Annotated[float, typer.Option(help="Decay of the average that is served; 0 for none.")] = 0.0,
     patience: Annotated[int, typer.Option(help="Stop after so many epochs without a better R@1; 0 for never.")] = 0,
     bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Compute in bfloat16 where it is safe.")] = False,
+    fsdp: Annotated[
+        bool, typer.Option("--fsdp", help="Under torchrun: spread the weights over the processes.")
+    ] = False,
     seed: int = 0,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out missing images and empty captions.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in OUT.")] = False,
@@ -209,19 +225,14 @@ def main(
         epochs, batch, chunk, accumulate, lr, warm_up, weight_decay, clip, ema, patience, seed, bfloat16
     )
     tuned = Tuning(tune, rank, text_lr, head_lr)
-    recipe = Recipe(loss, augment, captions_each, tuple(template or ["{}"]), tuned, hard=hard)
+    recipe = Recipe(loss, augment, captions_each, tuple(template or ["{}"]), tuned, spread=fsdp, hard=hard)
     parts = parts_of(data, images, share=held_out, skip_bad=skip_bad)
     with processes.joined():
         begun = begin(model, start, size=size, seed=seed, sigmoid=loss == "sigmoid")
         torch.manual_seed(seed)  # LoRA draws its first weights
         task = Contrastive(begun, parts, recipe, settings)
-        told = {
-            "data": str(data),
-            "model": start or model or "small",
-            "size": size,
-            **asdict(recipe),
-            **asdict(settings),
-        }
+        told = {"data": str(data), "model": start or model or "small", "size": size}
+        told |= asdict(recipe) | asdict(settings)
         loop.start(Loop(task, out, settings, told), resume=resume)
 
 

@@ -124,11 +124,16 @@ def show(rng: np.random.Generator, pixels: Array, size: int, augment: Augment, *
     return seen
 
 
+def said_of(items: Sequence[Item]) -> list[str]:
+    """List all captions of items."""
+    return [caption for item in items for caption in item.captions]
+
+
 class Texts:
     """Hold every distinct caption's tokens: a text is its number."""
 
-    def __init__(self, items: Sequence[Item], tokenizer: Any, templates: Sequence[str]) -> None:
-        self.texts = list(dict.fromkeys(caption for item in items for caption in item.captions))
+    def __init__(self, captions: Iterable[str], tokenizer: Any, templates: Sequence[str]) -> None:
+        self.texts = list(dict.fromkeys(captions))
         self.number = {text: row for row, text in enumerate(self.texts)}
         sentences = [template.format(text) for text in self.texts for template in templates]
         rows = [tokenizer(sentences[start : start + 4096]) for start in range(0, len(sentences), 4096)]

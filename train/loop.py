@@ -20,7 +20,7 @@ import typer
 
 from segclip.errors import BadPrompt, SegclipError
 
-from . import processes
+from . import processes, sharding
 from .checkpoint import Checkpoint, NotSaved
 from .journal import Journal, Progress, check_recipe, write_json
 
@@ -92,9 +92,13 @@ class Loop:
         self.groups = task.groups()
         self.parameters = [p for group in self.groups for p in group["params"]]
         self.rates = [group.setdefault("lr", settings.lr) for group in self.groups]
+        self.spread = sharding.is_spread(task.network)
         fused = all(p.device.type in ("cpu", "cuda") for p in self.parameters)
+        at_once = (
+            {"foreach": False, "fused": False} if self.spread else {"fused": fused}
+        )  # both need one kind of tensor
         self.optimizer = torch.optim.AdamW(
-            self.groups, lr=settings.lr, weight_decay=settings.weight_decay, betas=(0.9, 0.98), eps=1e-6, fused=fused
+            self.groups, lr=settings.lr, weight_decay=settings.weight_decay, betas=(0.9, 0.98), eps=1e-6, **at_once
         )
         self.state = Checkpoint(folder, task.network, self.optimizer, settings.ema)
         self.state.extra = {"epoch": 0, "first": 0, "losses": [], "best": -math.inf, "stale": 0}
@@ -116,7 +120,7 @@ class Loop:
         while kept["epoch"] < settings.epochs:
             row = self._epoch(progress)
             kept["epoch"], kept["first"], kept["losses"] = kept["epoch"] + 1, 0, []
-            if journal is not None:
+            if leads or self.spread:  # every process must take part in what is spread
                 self._finish(journal, row)
             if processes.agree(settings.patience and kept["stale"] >= settings.patience):
                 typer.echo(f"stopped: {settings.patience} epochs without a better {self.task.monitor}", err=True)
@@ -139,12 +143,17 @@ class Loop:
             kept["first"] += 1
             images += settings.batch
             progress.advance(settings.batch, f"epoch {kept['epoch'] + 1}/{settings.epochs}  loss {loss:.3f}")
-            if time.monotonic() - saved > settings.minutes * 60 and kept["first"] % settings.accumulate == 0:
+            if kept["first"] % settings.accumulate == 0 and self._due(time.monotonic() - saved):
                 self._keep()
                 saved = time.monotonic()
         spent = time.monotonic() - began
         mean = sum(kept["losses"]) / max(len(kept["losses"]), 1)
         return {"epoch": kept["epoch"] + 1, "loss": mean, "images/s": images / spent, "data wait": waited / spent}
+
+    def _due(self, seconds: float) -> bool:
+        """Tell whether a checkpoint is due; processes that write it together do so at one step."""
+        due = seconds > self.settings.minutes * 60
+        return bool(processes.agree(due)) if self.spread else due
 
     def _step(self, batch: Batch, *, last: bool) -> float:
         """Take one batch's gradients, and a step where enough are together."""
@@ -166,7 +175,7 @@ class Loop:
 
     def _update(self, batches: int) -> None:
         settings, step = self.settings, self.state.step
-        processes.average_gradients(self.parameters)
+        processes.average_gradients(sharding.by_kind(self.parameters)[0] if self.spread else self.parameters)
         if batches > 1:
             for p in self.parameters:
                 if p.grad is not None:
@@ -175,14 +184,14 @@ class Loop:
         share *= 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / max(self.total, 1)))
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * share
-        torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
+        (sharding.clip if self.spread else torch.nn.utils.clip_grad_norm_)(self.parameters, settings.clip)
         self.optimizer.step()
         scale = getattr(self.task.network, "logit_scale", None)
         if scale is not None:
             scale.data.clamp_(0, math.log(100))
         self.state.count()
 
-    def _finish(self, journal: Journal, row: dict[str, float]) -> None:
+    def _finish(self, journal: Journal | None, row: dict[str, float]) -> None:
         """Judge an epoch, keep the best and the last, write its metrics."""
         kept = self.state.extra
         network = self.task.network
@@ -191,21 +200,26 @@ class Loop:
         network.eval()
         judged = self.task.judge()
         row |= judged.figures
-        better = row[self.task.monitor] > kept["best"]
-        kept["best"], kept["stale"] = (row[self.task.monitor], 0) if better else (kept["best"], kept["stale"] + 1)
+        figure = row[self.task.monitor]
+        if self.spread:  # batch norms' statistics are each process's own, but all must take the same turn
+            figure = processes.agree(figure)
+        better = figure > kept["best"]
+        kept["best"], kept["stale"] = (figure, 0) if better else (kept["best"], kept["stale"] + 1)
         try:
             self.task.save(self.folder / "last")
             if better:
                 self.task.save(self.folder)
-                write_json(self.folder / "metrics.json", row)
+                if journal is not None:
+                    write_json(self.folder / "metrics.json", row)
         except OSError as error:
             raise NotSaved(f"{self.folder} cannot be written, is the disk full? ({error})") from None
         network.load_state_dict(trained)
         self._keep()
-        journal.add(row, judged.picture)
+        if journal is not None:
+            journal.add(row, judged.picture)
 
     def _keep(self) -> None:
-        if processes.rank() == 0:
+        if processes.rank() == 0 or self.spread:
             self.state.keep()
 
 

@@ -55,12 +55,16 @@ def softmax_loss(images: torch.Tensor, texts: torch.Tensor, scale: Scale, keys: 
     return both_ways(scale.logits(images, every_text), scale.logits(texts, every_image), keys)
 
 
-def both_ways(by_image: torch.Tensor, by_text: torch.Tensor, keys: Keys) -> torch.Tensor:
-    """Take the cross entropy of logits, this process's images with everyone's texts and the other way round."""
-    right = keys.gathered().right()
-    rows, columns = processes.mine(len(by_image)), processes.mine(len(by_text))
-    told = F.cross_entropy(by_image, _shares(right[rows])) + F.cross_entropy(by_text, _shares(right[:, columns].T))
-    return told / 2
+def both_ways(by_image: torch.Tensor, by_text: torch.Tensor, keys: Keys, *, common: int = 0) -> torch.Tensor:
+    """Take the cross entropy of logits, this process's images with everyone's texts and the other way round.
+
+    common: the last so many texts, the same in every process, are right for every image.
+    """
+    right = keys.gathered().right().float()
+    rows, columns = processes.mine(len(by_image)), processes.mine(len(by_text) - common)
+    of_images = F.pad(right[rows], (0, common), value=1.0)
+    of_texts = F.pad(right[:, columns].T, (0, 0, 0, common), value=1.0)
+    return (F.cross_entropy(by_image, _shares(of_images)) + F.cross_entropy(by_text, _shares(of_texts))) / 2
 
 
 def sigmoid_loss(images: torch.Tensor, texts: torch.Tensor, scale: Scale, keys: Keys) -> torch.Tensor:

@@ -1,17 +1,20 @@
 """Align patches with texts, tower and text frozen: PACL (Mukhoti et al. 2023). One pass gives a heat map of any text.
 
-    python -m train.pacl runs/pictures --start mini-clip --side 160 --stride 8 --out runs/pacl
+    python -m train.pacl runs/few --start mini-clip --side 192 --stride 8 --patches 60 --captions-each 3 --out runs/pacl
     segclip heat desk.jpg "a red apple" --encoder file:runs/pacl
 
 The compatibility of an image with a text is the cosine of the text with the patches' mean, weighted by a softmax of
 their own cosines (equations 2 and 3 there); it takes part in the symmetric InfoNCE. The softmax is sharpened by SHARP:
 plain cosines differ by less than 2, and it would be almost even. The head begins as the CLIP's own projection.
+
+Beyond the paper, the texts the CLIP is served with as backgrounds count as captions of every image: what no caption
+names has a text to go to, and heat maps end where things do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,19 +24,20 @@ import torch
 import torch.nn.functional as F
 import typer
 
-from segclip.encoders import patches
+from segclip.encoders import checkpoints, patches
 
 from . import command, losses, processes
 from .captions import Item
 from .contrastive import Contrastive, Recipe, parts_of
-from .feed import AUGMENTS, Batch
+from .feed import AUGMENTS, Batch, Texts
 from .heads import with_head
 from .judge import examples, recalls
 from .loop import Judged, Loop, Settings
 from .loop import start as begin_loop
 from .start import Start, trained
 
-SHARP = 10.0
+SHARP = 5.0
+MEMORY = 2_000_000_000  # bytes of patches kept; what does not fit is looked at again each epoch
 
 
 def compatibility(seen: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
@@ -43,8 +47,17 @@ def compatibility(seen: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
     return torch.einsum("btd,td->bt", F.normalize(weights @ seen, dim=-1), texts)
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Say how patches lie. stride: px from one to the next, 0 for the tower's own. drawn: how many of an image take
+    part in a step, 0 for all; fewer cost less, and others do the next time."""
+
+    stride: int = 0
+    drawn: int = 0
+
+
 class Pacl(Contrastive):
-    """Train a patch head on a frozen model. stride: px from patch to patch, 0 for the tower's own."""
+    """Train a patch head on a frozen model."""
 
     def __init__(
         self,
@@ -52,18 +65,42 @@ class Pacl(Contrastive):
         parts: tuple[Sequence[Item], Sequence[Item]],
         recipe: Recipe,
         settings: Settings,
-        *,
-        stride: int = 0,
+        grid: Grid = Grid(),
     ) -> None:
         super().__init__(start, parts, recipe, settings)
+        self.grid = grid
         self.model.requires_grad_(False).eval()
-        self.tower, self.network, self.start = with_head(self.start, self.size, stride, scorer="dense")
+        self.tower, self.network, self.start = with_head(self.start, self.size, grid.stride, scorer="dense")
+        self.known: dict[int, torch.Tensor] = {}  # by row; held-out images below zero
+        checkpoint = self.start.checkpoint
+        self.backgrounds = torch.zeros(0, checkpoint.model_cfg["embed_dim"], device=self.device)  # (K, D)
+        if checkpoint.serving.backgrounds:
+            texts = Texts(
+                checkpoint.serving.backgrounds, checkpoints.tokenizer(checkpoint), checkpoint.serving.templates
+            )
+            self.backgrounds = self._tell(texts)
 
     def _look(self, pixels: torch.Tensor) -> torch.Tensor:
         """Give the frozen tower's patches of uint8 (B, S, S, 3): (B, h, w, C)."""
         light = (pixels.to(self.device, torch.float32) / 255 - self.mean) / self.std
-        with torch.no_grad():
-            return patches.look(self.tower, light.permute(0, 3, 1, 2))
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bfloat16):
+            return patches.look(self.tower, light.permute(0, 3, 1, 2)).float()
+
+    def _recall(self, rows: Sequence[int], pixels: torch.Tensor) -> torch.Tensor:
+        """Give the patches (B, h, w, C) of images that look the same each time: the tower sees each of them once."""
+        new = [place for place, row in enumerate(rows) if row not in self.known]
+        looked = self._look(pixels[new]).half().cpu() if new else ()
+        seen = {rows[place]: each for place, each in zip(new, looked, strict=True)}
+        room = MEMORY // next(iter(seen.values())).nbytes if seen else 0
+        for row in list(seen)[: max(0, room - len(self.known))]:
+            self.known[row] = seen.pop(row).clone()  # of its own: a view would keep its whole batch
+        return torch.stack([seen[row] if row in seen else self.known[row] for row in rows]).to(self.device).float()
+
+    @torch.no_grad()
+    def _tell(self, texts: Texts) -> torch.Tensor:
+        """Embed T texts, each as the mean over its templates: unit (T, D)."""
+        said = self.say(texts.tokens.flatten(0, 1)).view(*texts.tokens.shape[:2], -1)
+        return F.normalize(said.mean(dim=1), dim=-1)
 
     def groups(self) -> list[dict[str, Any]]:
         """Train the head alone."""
@@ -74,21 +111,28 @@ class Pacl(Contrastive):
         keys = losses.Keys(*(part.to(self.device) for part in vars(batch.keys).values()))
         with torch.no_grad():
             texts = self.say(batch.tokens)
-        seen = self.network(self._look(batch.pixels)).flatten(1, 2)  # (B, P, D)
-        by_image = compatibility(seen, processes.gather(texts))
-        by_text = compatibility(processes.gather(seen), texts).T
+        same = self.recipe.augment == "none"
+        looked = self._recall(batch.keys.images.tolist(), batch.pixels) if same else self._look(batch.pixels)
+        looked = looked.flatten(1, 2)  # (B, P, C)
+        if self.grid.drawn:
+            looked = looked[:, torch.randperm(looked.shape[1])[: self.grid.drawn].to(self.device)]
+        seen = self.network(looked)  # (B, P, D)
+        common = len(self.backgrounds)
+        by_image = compatibility(seen, torch.cat([processes.gather(texts), self.backgrounds]))
+        by_text = compatibility(processes.gather(seen), torch.cat([texts, self.backgrounds])).T
         scale = self.model.logit_scale.exp()
-        loss = losses.both_ways(scale * by_image, scale * by_text, keys)
+        loss = losses.both_ways(scale * by_image, scale * by_text, keys, common=common)
         loss.backward()
         return loss.detach()
 
     def judge(self) -> Judged:
         """Measure recall by the compatibility, on the held-out images."""
-        tokens = self.held_texts.tokens  # (T, K, L)
+        said = self._tell(self.held_texts)
         with torch.no_grad():
-            said = F.normalize(self.say(tokens.flatten(0, 1)).view(*tokens.shape[:2], -1).mean(dim=1), dim=-1)
-            rows = torch.from_numpy(self.held_pixels).split(32)
-            found = [compatibility(self.network(self._look(part)).flatten(1, 2), said) for part in rows]
+            found = []
+            for part in torch.arange(len(self.held_pixels)).split(32):
+                looked = self._recall((-1 - part).tolist(), torch.from_numpy(self.held_pixels[part.numpy()]))
+                found.append(compatibility(self.network(looked).flatten(1, 2), said))
         similarity = torch.cat(found).cpu().numpy()
         right = np.zeros(similarity.shape, bool)
         for row, item in enumerate(self.held_out):
@@ -109,7 +153,8 @@ def main(
     images: Annotated[Path | None, typer.Option(help="Folder of the images, where not beside DATA.")] = None,
     side: Annotated[int, typer.Option(help="Of the images; 0 for the CLIP's own, a must for transformers.")] = 0,
     stride: Annotated[int, typer.Option(help="Px from patch to patch of a timm ResNet; 0 for its own.")] = 0,
-    augment: Annotated[str, typer.Option(help=f"{', '.join(AUGMENTS)}.")] = "none",
+    patches_each: Annotated[int, typer.Option("--patches", help="Of an image in a step, drawn anew; 0 for all.")] = 0,
+    augment: Annotated[str, typer.Option(help=f"{', '.join(AUGMENTS)}; none looks at each image once.")] = "none",
     captions_each: Annotated[int, typer.Option(help="Captions of an image in a batch.")] = 1,
     held_out: Annotated[float, typer.Option(help="Share of images that judge, where DATA has no split.")] = 0.1,
     epochs: int = 10,
@@ -117,20 +162,24 @@ def main(
     lr: float = 5e-4,
     warm_up: Annotated[int, typer.Option(help="Steps.")] = 20,
     weight_decay: float = 0.2,
+    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Let the frozen tower compute in bfloat16.")] = False,
     seed: int = 0,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out missing images and empty captions.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in OUT.")] = False,
 ) -> None:
     """Train a patch head on captions and write it, with its model, for serving."""
     cv2.setNumThreads(1)
-    settings = Settings(epochs=epochs, batch=batch, lr=lr, warm_up=warm_up, seed=seed, weight_decay=weight_decay)
+    settings = Settings(
+        epochs=epochs, batch=batch, lr=lr, warm_up=warm_up, seed=seed, weight_decay=weight_decay, bfloat16=bfloat16
+    )
     recipe = Recipe(augment=augment, captions=captions_each, side=side)
     parts = parts_of(data, images, share=held_out, skip_bad=skip_bad)
     with processes.joined():
         begun = trained(start)
         torch.manual_seed(seed)
-        task = Pacl(begun, parts, recipe, settings, stride=stride)
-        told = {"data": str(data), "model": start, "stride": stride, **asdict(recipe), **asdict(settings)}
+        grid = Grid(stride, patches_each)
+        task = Pacl(begun, parts, recipe, settings, grid)
+        told = {"data": str(data), "model": start, **asdict(grid), **asdict(recipe), **asdict(settings)}
         begin_loop(Loop(task, out, settings, told), resume=resume)
 
 

@@ -45,7 +45,7 @@ def _with_lora(model: nn.Module, rank: int) -> nn.Module:
         from peft import LoraConfig, get_peft_model
     except ImportError:
         raise Unsupported("--tune lora needs peft: pip install 'segclip[train]'") from None
-    kinds = (nn.Linear, nn.MultiheadAttention, nn.Conv2d)
+    kinds = (nn.Linear, nn.MultiheadAttention, nn.Conv2d, nn.Embedding)  # of words too: the new captions bring others
     inside = {f"{name}." for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)}
     targets = [
         name

@@ -21,14 +21,13 @@ with without_compiler():
 
 
 Seen = Callable[[torch.Tensor], torch.Tensor]  # factors of masks (B, M, C / 8) to their logits (B, M, 4h, 4w)
-Look = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, Seen]]
+Look = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, Seen]]  # embedding (B, C, h, w), tokens (B, T, C)
 
 
 def decode(
     decoder: MaskDecoder,
     look: Look,
     embedding: torch.Tensor,
-    positions: torch.Tensor,
     sparse: torch.Tensor,
     dense: torch.Tensor,
     *,
@@ -36,37 +35,38 @@ def decode(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Do what ``MaskDecoder`` does: logits (B, M, 4h, 4w) and predicted IoU (B, M), M 3 with ``multimask``, else 1."""
     output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).expand(len(sparse), -1, -1)
-    tokens, seen = look(embedding + dense, positions, torch.cat([output, sparse], dim=1))
+    tokens, seen = look(embedding + dense, torch.cat([output, sparse], dim=1))
     rows = range(1, decoder.num_mask_tokens) if multimask else range(1)
     factors = [decoder.output_hypernetworks_mlps[row](tokens[:, 1 + row]) for row in rows]
     return seen(torch.stack(factors, dim=1)), decoder.iou_prediction_head(tokens[:, 0])[:, rows]
 
 
 class QuickLook:
-    """Run a mask decoder's transformer and upscaling, with its weights as they are now."""
+    """Run a mask decoder's transformer and upscaling, with its weights as they are now.
 
-    def __init__(self, decoder: MaskDecoder) -> None:
+    positions: of the image's cells, (1, C, h, w).
+    """
+
+    def __init__(self, decoder: MaskDecoder, positions: torch.Tensor) -> None:
+        self.places = positions.flatten(2).transpose(1, 2).contiguous()  # (1, hw, C)
         self.transformer: TwoWayTransformer = decoder.transformer
         first, self.norm, _, second, _ = decoder.output_upscaling
         self.first, self.second = _per_cell(first), _per_cell(second)
 
-    def __call__(
-        self, embedding: torch.Tensor, positions: torch.Tensor, tokens: torch.Tensor
-    ) -> tuple[torch.Tensor, Seen]:
+    def __call__(self, embedding: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, Seen]:
         """Give B prompts' tokens (B, T, C) as ``TwoWayTransformer`` does, and masks by the upscaled embedding.
 
-        embedding: (B, C, h, w). positions: (1, C, h, w).
+        embedding: (B, C, h, w).
         """
         keys = embedding.flatten(2).transpose(1, 2).contiguous()  # (B, hw, C)
-        places = positions.flatten(2).transpose(1, 2).contiguous()  # (1, hw, C)
-        placed, queries = keys + places, tokens
+        placed, queries = keys + self.places, tokens
         for layer in self.transformer.layers:
             queries = _among_tokens(layer, queries, tokens)
             seen = _tokens_to_cells(layer.cross_attn_token_to_image, queries + tokens, placed, keys)
             queries = layer.norm2(queries + seen)
             queries = layer.norm3(queries + layer.mlp(queries))
             keys = _cells_to_tokens(layer, placed, queries + tokens, queries, keys)
-            placed = keys + places
+            placed = keys + self.places
         seen = _tokens_to_cells(self.transformer.final_attn_token_to_image, queries + tokens, placed, keys)
         return self.transformer.norm_final_attn(queries + seen), self._upscale(keys, embedding.shape[2:])
 

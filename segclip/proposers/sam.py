@@ -160,7 +160,7 @@ class SAM(Promptable):
         self.refiner = fused(self.network.refiner) if hasattr(self.network, "refiner") else None
         self.image_size = self.network.image_encoder.img_size
         self._positions = self.network.prompt_encoder.get_dense_pe()
-        self._look = QuickLook(self.network.mask_decoder)
+        self._look = QuickLook(self.network.mask_decoder, self._positions)
 
     @torch.inference_mode()
     def embed(self, pixels: Array) -> torch.Tensor:
@@ -177,10 +177,11 @@ class SAM(Promptable):
         """Decode B prompts."""
         points = None if clicks.points is None or clicks.labels is None else (clicks.points, clicks.labels)
         sparse, dense = self.network.prompt_encoder(points=points, boxes=clicks.boxes, masks=clicks.masks)
-        decoder, given = self.network.mask_decoder, (maps, self._positions, sparse, dense)
+        decoder = self.network.mask_decoder
         if isinstance(decoder, FineMaskDecoder):
-            return decoder.predict_masks(*given, count=decoder.count(multimask=multimask), look=self._look)
-        return decode(decoder, self._look, *given, multimask=multimask)
+            count, given = decoder.count(multimask=multimask), (maps, self._positions, sparse, dense)
+            return decoder.predict_masks(*given, count=count, look=self._look)
+        return decode(decoder, self._look, maps, sparse, dense, multimask=multimask)
 
     def scale(self, size: tuple[int, int]) -> tuple[float, float]:
         """Give what x and y are multiplied with: the longer side becomes ``image_size``."""

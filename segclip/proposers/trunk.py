@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -222,7 +223,7 @@ class FineMaskDecoder(MaskDecoder):
         output = output + torch.cat([noticed[:, :1], noticed], dim=1)
         tokens = torch.cat([output, sparse_prompt_embeddings], dim=1)  # (B, 5 + K, C)
         embedding = coarse + dense  # (B, C, h, w)
-        tokens, seen = (look or self._look)(embedding, image_pe, tokens)
+        tokens, seen = (look or partial(self._look, image_pe))(embedding, tokens)
         heads = self.output_hypernetworks_mlps[:count]
         factors = [head(tokens[:, 1 + row] + noticed[:, row]) for row, head in enumerate(heads)]
         wide, narrow = torch.stack(factors, dim=1).tensor_split([self.transformer_dim // 8], dim=2)
@@ -236,7 +237,7 @@ class FineMaskDecoder(MaskDecoder):
         return masks, quality[:, :count]
 
     def _look(
-        self, embedding: torch.Tensor, positions: torch.Tensor, tokens: torch.Tensor
+        self, positions: torch.Tensor, embedding: torch.Tensor, tokens: torch.Tensor
     ) -> tuple[torch.Tensor, Seen]:
         tokens, seen = self.transformer(embedding, positions.expand(len(embedding), -1, -1, -1), tokens)
         seen = self.output_upscaling(seen.transpose(1, 2).reshape(embedding.shape))  # (B, C / 8, 4h, 4w)

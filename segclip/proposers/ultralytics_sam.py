@@ -52,7 +52,7 @@ class UltralyticsSAM(Promptable):
         self._mean, self._std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in (_MEAN, _STD))
         self._second = hasattr(network, "sam_mask_decoder")  # SAM 2 has maps of three resolutions
         if not self._second:
-            self._look = QuickLook(self.network.mask_decoder)
+            self._look = QuickLook(self.network.mask_decoder, network.prompt_encoder.get_dense_pe())
 
     @torch.inference_mode()
     def embed(self, pixels: Array) -> Any:
@@ -94,8 +94,7 @@ class UltralyticsSAM(Promptable):
         points = None if clicks.points is None else (clicks.points, clicks.labels)
         encoder = self.network.prompt_encoder
         sparse, dense = encoder(points=points, boxes=clicks.boxes, masks=clicks.masks)
-        given = maps, encoder.get_dense_pe(), sparse, dense
-        return decode(self.network.mask_decoder, self._look, *given, multimask=multimask)
+        return decode(self.network.mask_decoder, self._look, maps, sparse, dense, multimask=multimask)
 
     def _predict_second(self, maps: Any, clicks: Clicks, multimask: bool) -> tuple[torch.Tensor, torch.Tensor]:
         points, labels = _with_corners(clicks)

@@ -9,15 +9,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from segclip import datasets
 from segclip.encoders import patches
 from segclip.encoders.openclip import OpenClip, OpenClipOptions
 from segclip.errors import Unsupported
 from segclip.loading import load
+from segclip.localise import evaluate_heat
 from segclip.scoring import CropScorer, DenseScorer
-from train import contrastive, loop, pacl, shapes
+from train import contrastive, few, glyphs, loop, losses, pacl, shapes
 from train.contrastive import Recipe
 from train.loop import Loop, Settings
-from train.pacl import Pacl, compatibility
+from train.pacl import Grid, Pacl, compatibility
 from train.start import Start, begin, fresh
 
 
@@ -78,7 +80,7 @@ def test_a_run_is_served_by_its_patches(tmp_path: Path) -> None:
     settings = Settings(epochs=1, batch=8, lr=3e-3, warm_up=1)
     start = begin("small", None)
     before = {name: value.clone() for name, value in start.model.state_dict().items()}
-    task = Pacl(start, parts, Recipe(augment="none", side=96), settings, stride=16)
+    task = Pacl(start, parts, Recipe(augment="none", side=96), settings, Grid(16))
     loop.start(Loop(task, tmp_path / "run", settings, {}), resume=False)
     assert all(torch.equal(value, before[name]) for name, value in start.model.state_dict().items())
     encoder = OpenClip(f"file:{tmp_path / 'run'}", options=OpenClipOptions(precision="float32"))
@@ -93,6 +95,57 @@ def test_a_run_is_served_by_its_patches(tmp_path: Path) -> None:
     assert whole.shape == (1, 256)
     assert isinstance(load("mini", f"file:{tmp_path / 'run'}").scorer, DenseScorer)
     assert isinstance(load("mini", f"file:{tmp_path / 'run'}", policy="keep").scorer, CropScorer)
+
+
+def test_every_image_shows_a_background() -> None:
+    torch.manual_seed(0)
+    by_image, by_text = torch.randn(3, 5), torch.randn(5, 3)
+    rows = torch.arange(3)
+    shown = torch.eye(3, 5)
+    shown[:, 3:] = 1
+    wanted = F.cross_entropy(by_image, shown / shown.sum(1, keepdim=True))
+    wanted = wanted + F.cross_entropy(by_text, shown.T / shown.T.sum(1, keepdim=True))
+    found = losses.both_ways(by_image, by_text, losses.Keys(rows, rows, rows), common=2)
+    torch.testing.assert_close(found, wanted / 2)
+
+
+def test_the_tower_looks_once_at_what_stays_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes.write(tmp_path / "scenes", 24, held_out=8)
+    parts = contrastive.parts_of(tmp_path / "scenes", None, share=0.1, skip_bad=False)
+    settings = Settings(epochs=2, batch=8, warm_up=1)
+    looked: list[int] = []
+    look = patches.look
+
+    def counted(tower: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+        looked.append(len(pixels))
+        return look(tower, pixels)
+
+    monkeypatch.setattr(patches, "look", counted)
+    for augment, most, times in (("none", pacl.MEMORY, 1), ("light", pacl.MEMORY, 2), ("none", 0, 2)):
+        monkeypatch.setattr(pacl, "MEMORY", most)
+        task = Pacl(begin("small", None), parts, Recipe(augment=augment), settings, Grid(16, 8))
+        looked.clear()
+        loop.start(Loop(task, tmp_path / f"{augment}-{most}", settings, {}), resume=False)
+        assert sum(looked) == 16 * times + 8 * (2 if most == 0 else 1)
+    pixels = torch.from_numpy(task.held_pixels[:2])
+    torch.testing.assert_close(task._recall([0, 1], pixels), task._look(pixels), atol=1e-2, rtol=1e-3)  # float16
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not glyphs.FONT.exists(), reason=f"needs {glyphs.FONT}")
+def test_heat_maps_lie_on_what_is_named_and_far_better_than_the_clips_own_patches(tmp_path: Path) -> None:
+    """The recipe of train/README.md on fewer scenes, from the shipped CLIP; validation scenes judge."""
+    few.write(tmp_path / "few", 700, held_out=100)
+    parts = contrastive.parts_of(tmp_path / "few", None, share=0.1, skip_bad=False)
+    settings = Settings(epochs=8, batch=32, lr=3e-3, warm_up=20, weight_decay=0.2)
+    recipe = Recipe(augment="none", captions=3, side=192)
+    task = Pacl(begin(None, "mini-clip"), parts, recipe, settings, Grid(8, 60))
+    task.save(tmp_path / "own")
+    loop.start(Loop(task, tmp_path / "run", settings, {}), resume=False)
+    samples = datasets.read_folder(tmp_path / "few")
+    own, learned = (evaluate_heat(OpenClip(f"file:{tmp_path / name}"), samples) for name in ("own", "run"))
+    assert learned.pointing >= 0.8
+    assert learned.miou >= own.miou + 0.2
 
 
 def test_a_side_that_a_transformer_cannot_see_is_told(tmp_path: Path) -> None:

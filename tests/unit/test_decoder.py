@@ -34,7 +34,7 @@ def test_decoding_equals_the_original(decoder: MaskDecoder, prompts: int, tokens
     sparse, dense = torch.randn(prompts, tokens, CHANNELS), torch.randn(prompts, CHANNELS, *SIDES)
     with torch.inference_mode():
         masks, quality = decoder(embedding, positions, sparse, dense, multimask)
-        found = decode(decoder, QuickLook(decoder), embedding, positions, sparse, dense, multimask=multimask)
+        found = decode(decoder, QuickLook(decoder, positions), embedding, sparse, dense, multimask=multimask)
     assert found[0].shape == masks.shape == (prompts, 3 if multimask else 1, 24, 20)
     assert masks.std() > 0.1, "or nothing is compared"
     torch.testing.assert_close(found[0], masks, rtol=1e-4, atol=1e-4)

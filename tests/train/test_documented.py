@@ -1,0 +1,63 @@
+"""The commands of train/README.md are understood, and those that train on painted scenes do what it says of them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "train" / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```bash\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+LINES = [shlex.split(line, comments=True) for block in BLOCKS for line in block.replace("\\\n", "").splitlines()]
+RECIPES = [line[line.index("-m", line[0] == "torchrun") + 1 :] for line in LINES if any("train." in w for w in line)]
+ENOUGH = 0.04  # 20 times chance among 500 captions
+
+
+@pytest.mark.parametrize("line", RECIPES, ids=" ".join)
+def test_a_command_is_understood(line: list[str]) -> None:
+    module, *asked = line
+    recipe = typer.Typer(add_completion=False)
+    recipe.command()(importlib.import_module(module).main)
+    typer.main.get_command(recipe).make_context(module, asked).close()
+
+
+def run(last: str, place: Path) -> None:
+    """Run the documented command that ends so, as documented."""
+    lines = [line for line in RECIPES if " ".join(line).endswith(last)]
+    assert len(lines) == 1, f"{len(lines)} of the documented commands end with {last}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-m", *lines[0]], cwd=place, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("documented")
+    run("train.shapes runs/shapes", folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runs", [("scratch",), ("rn",), ("tiny-start", "tiny")], ids=lambda runs: runs[-1])
+def test_from_scratch_held_out_captions_are_found(runs: tuple[str, ...], place: Path) -> None:
+    """A plain CLIP, RN50's kind with attention pooling and context 77, and a dual encoder."""
+    for name in runs:
+        run(f"--out runs/{name}", place)
+    figures = json.loads((place / "runs" / runs[-1] / "metrics.json").read_text("utf-8"))
+    assert figures["text to image R@1"] >= ENOUGH
+    assert figures["image to text R@1"] >= ENOUGH
+    config = json.loads((place / "runs" / runs[-1] / "config.json").read_text("utf-8"))["model_cfg"]
+    kinds = {
+        "scratch": "timm_model_name" in config["vision_cfg"],
+        "rn": isinstance(config["vision_cfg"].get("layers"), list),
+    }
+    assert kinds.get(runs[-1], "hf_config" in config["text_cfg"])
