@@ -64,6 +64,14 @@ def test_the_threshold_that_fits_separates_what_can_be_separated() -> None:
     assert report.found(fitted) == report.silent(fitted) == 1
 
 
+def test_of_thresholds_that_fit_about_as_well_the_lowest_is_taken() -> None:
+    path = Path("a.png")
+    present = [Asked(path, "x", True, probability, 0.9) for probability in np.linspace(0.3, 0.9, 1000)]
+    absent = [Asked(path, "y", False, probability, 0.0) for probability in [0.05] * 500 + [0.3005] * 2 + [0.95] * 498]
+    report = Report(0.9, np.ones(1000), (*present, *absent), 1.0)
+    assert report.calibrated() == pytest.approx(0.3)  # above 0.3005 two more absent ones are silent: 0.002
+
+
 def test_nothing_to_measure_is_no_error(segmenter: Segmenter) -> None:
     report = evaluate_text(segmenter, [])
     assert np.isnan(report.recall)
