@@ -71,12 +71,12 @@ class Report:
     def calibrated(self) -> float:
         """Give the threshold to store with the encoder: the lowest where 2 x found + silent is about as high as ever.
 
-        What is missed counts twice as much as what is named wrongly, which a person sees at once. About is within a
-        hundredth, less than a thousand questions can tell apart.
+        What is missed counts twice as much as what is named wrongly, which a person sees at once. About is within
+        0.005: less than a thousand questions can tell apart, and the curve's highest point is chance.
         """
         levels = np.unique([row.probability for row in self.asked])
         worth = np.array([2 * self.found(level) + self.silent(level) for level in levels])
-        return float(levels[worth >= worth.max() - 0.01][0]) if len(levels) else self.threshold
+        return float(levels[worth >= worth.max() - 0.005][0]) if len(levels) else self.threshold
 
     @property
     def _present(self) -> list[Asked]:
