@@ -12,7 +12,7 @@ import numpy as np
 from . import images, templates
 from .encoders import Encoder
 from .errors import BadPrompt
-from .positions import Position, parse
+from .positions import Position, Relation, nouns, parse
 from .proposers import Proposer
 from .scoring import Scorer, embed_texts, similarity
 from .selection import Selection, probabilities, select, weigh
@@ -114,20 +114,18 @@ class Segmenter:
         asked, ruled_out = unique(texts), unique(negatives)
         if both := set(asked) & set(ruled_out):
             raise BadPrompt(f"{min(both)!r} is both asked for and ruled out; drop one of them")
-        places = [parse(text) for text in asked]
-        heads = [place.head if place else text for text, place in zip(asked, places, strict=True)]
+        named = [nouns(text) for text in asked]
+        names = [*(first for first, *_ in named), *(anchor for _, *anchors in named for anchor in anchors)]
         others = [*ruled_out, *unique(serving.backgrounds if backgrounds is None else backgrounds)]
-        embedded = embed_texts(self.encoder, [*heads, *others], _sentences(templates, serving.templates))
-        cosine = similarity(regions.embeddings, embedded)  # (N, T + K)
-        probability = _compete(cosine, heads, others, self.encoder.logit_scale)  # (N, T)
+        embedded = embed_texts(self.encoder, [*names, *others], _sentences(templates, serving.templates))
+        cosine = similarity(regions.embeddings, embedded)  # (N, T + anchors + K)
+        probability = _compete(cosine, names, others, self.encoder.logit_scale)  # (N, T + anchors)
         probability = weigh(probability, regions.proposals.quality, serving.quality_weight)
         probability[~regions.embeddings.any(axis=1)] = 0  # too small to be looked at
         threshold = serving.threshold if selection.threshold is None else selection.threshold
-        answers = [
-            _choose(_Candidates(p, cosines, regions.masks), place, selection=selection, threshold=threshold)
-            for p, cosines, place in zip(probability.T, cosine.T[: len(asked)], places, strict=True)
-        ]
-        return _result(regions, asked, cosine, probability, answers, threshold)
+        looks = _Looks(tuple(names), probability, cosine, regions.masks, selection, threshold)
+        answers = [looks.answer(text) for text in asked]
+        return _result(regions, asked, cosine, probability[:, : len(asked)], answers, threshold)
 
     def like(
         self,
@@ -159,20 +157,52 @@ class Segmenter:
 
 
 @dataclass(frozen=True, eq=False)
-class _Candidates:
-    """Hold what one text thinks of N regions."""
-
-    probability: Array
-    similarity: Array
-    masks: Masks
-
-
-@dataclass(frozen=True, eq=False)
 class _Answer:
-    """Hold the rows that answer a text, best first, and why a word of place or size chose them."""
+    """Hold the rows that answer a text, best first, and why words of place or size chose them."""
 
     rows: Array
     reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class _Looks:
+    """Hold what each name thinks of N regions, (N, names) or more, and how rows are selected."""
+
+    names: tuple[str, ...]
+    probability: Array
+    similarity: Array
+    masks: Masks
+    selection: Selection
+    threshold: float
+
+    def answer(self, text: str) -> _Answer:
+        """Choose the rows of one text; words of place and size choose among all that answer the rest of it."""
+        said = parse(text)
+        if said is None:
+            return _Answer(self._select(text, self.selection))
+        answer = self._placed(said)
+        single = self.selection.best or (isinstance(said, Relation) and not said.plural)
+        most = 1 if single else self.selection.top_k
+        return replace(answer, rows=answer.rows[:most])
+
+    def _placed(self, said: Position | Relation) -> _Answer:
+        rows = self._found(said.head)
+        if isinstance(said, Position):
+            return _Answer(rows[said.choose(self.masks[rows])], said.reason(len(rows)))
+        anchors = self._found(said.anchor)
+        kept = rows[said.choose(self.masks[rows], self.masks[anchors])]
+        return _Answer(kept, said.reason(len(kept), len(rows), len(anchors)))
+
+    def _found(self, text: str) -> Array:
+        if said := parse(text):
+            return self._placed(said).rows
+        rows = self._select(text, replace(self.selection, best=False, top_k=None))
+        return rows if len(rows) or not self.selection.best else self._select(text, self.selection)
+
+    def _select(self, name: str, selection: Selection) -> Array:
+        column = self.names.index(name)
+        p, cosine = self.probability[:, column], self.similarity[:, column]
+        return select(p, cosine, self.masks, selection=selection, threshold=self.threshold)
 
 
 def unique(texts: str | Sequence[str]) -> tuple[str, ...]:
@@ -216,18 +246,6 @@ def _compete(cosine: Array, asked: Sequence[str], others: Sequence[str], logit_s
         against = [len(asked) + row for row, other in enumerate(others) if other != text]
         table[:, [column]] = probabilities(cosine[:, [column]], cosine[:, against], logit_scale)
     return table
-
-
-def _choose(candidates: _Candidates, place: Position | None, *, selection: Selection, threshold: float) -> _Answer:
-    """Choose the rows of one text; a word of place or size chooses among all that answer the rest of it."""
-    p, cosine, masks = candidates.probability, candidates.similarity, candidates.masks
-    if place is None:
-        return _Answer(select(p, cosine, masks, selection=selection, threshold=threshold))
-    every = replace(selection, best=False, top_k=None)
-    rows = select(p, cosine, masks, selection=every, threshold=threshold)
-    if selection.best and not len(rows):
-        rows = select(p, cosine, masks, selection=selection, threshold=threshold)
-    return _Answer(rows[place.choose(masks[rows])], place.reason(len(rows)))
 
 
 def _result(

@@ -3,8 +3,9 @@
     python -m train.places --photos ../shared/coco-dev --count 200
     python -m train.places --calibrate weights/mini/clip    # also stores the likeness that fits best
 
-The object meant by "left NAME" or "biggest NAME" is told by the true masks. A word is asked only where it is plain
-which one it means: centres GAP px apart, areas by a factor of LARGER. Likeness is the cosine of two objects' regions.
+The object meant by "left NAME", "biggest NAME" or "NAME above the OTHER" is told by the true masks. A word is asked
+only where it is plain which one it means: centres GAP px apart, areas by a factor of LARGER. Likeness is the cosine of
+two objects' regions.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated
@@ -34,23 +35,42 @@ RIGHT = 0.5  # IoU from which an answer is the object meant
 FIRST_SEED = VALIDATION_SEED + 700_000
 
 
-def questions(sample: Sample) -> Iterator[tuple[str, int]]:
-    """Give each text with the row it means, for names that two or three objects have, all of them askable."""
+@dataclass(frozen=True)
+class Question:
+    """Hold a text, the word of place or size in it, its noun, and the row it means."""
+
+    text: str
+    word: str
+    noun: str
+    row: int
+
+
+def questions(sample: Sample) -> Iterator[Question]:
+    """Ask for each of the names that two or three objects have, all of them askable."""
     counts = Counter(sample.names)
+    centres = {int(row): _centre(sample, int(row)) for row in np.flatnonzero(sample.askable)}
     for name in (name for name, count in counts.items() if count in (2, 3)):
         rows = [row for row, other in enumerate(sample.names) if other == name]
         if not sample.askable[rows].all():
             continue
-        centres = np.array([_centre(sample, row) for row in rows])
         areas = sample.masks.areas[rows].astype(float)
+        xs, ys = np.array([centres[row] for row in rows]).T
         for word, values, apart in (
-            ("left", -centres[:, 0], GAP), ("right", centres[:, 0], GAP), ("top", -centres[:, 1], GAP),
-            ("bottom", centres[:, 1], GAP), ("biggest", np.log(areas), np.log(LARGER)),
+            ("left", -xs, GAP), ("right", xs, GAP), ("top", -ys, GAP),
+            ("bottom", ys, GAP), ("biggest", np.log(areas), np.log(LARGER)),
             ("smallest", -np.log(areas), np.log(LARGER)),
         ):  # fmt: skip
             first, second = np.sort(values)[::-1][:2]
             if first - second >= apart and parse(f"{word} {name}"):  # "left foot" is a thing
-                yield f"{word} {name}", rows[int(values.argmax())]
+                yield Question(f"{word} {name}", word, name, rows[int(values.argmax())])
+        for anchor in centres:
+            other = sample.names[anchor]
+            if counts[other] > 1:
+                continue
+            x, y = xs - centres[anchor][0], ys - centres[anchor][1]
+            for word, beyond in (("left of", -x), ("right of", x), ("above", -y), ("below", y)):
+                if np.count_nonzero(beyond >= GAP) == 1 and (np.abs(beyond) >= GAP).all():
+                    yield Question(f"{name} {word} the {other}", word, name, rows[int(beyond.argmax())])
 
 
 def _centre(sample: Sample, row: int) -> tuple[float, float]:
@@ -58,18 +78,19 @@ def _centre(sample: Sample, row: int) -> tuple[float, float]:
     return float(xs.mean()), float(ys.mean())
 
 
-def measure(segmenter: Segmenter, samples: Sequence[Sample]) -> dict[str, list[bool]]:
-    """Ask everything: for each word, which answers were right."""
-    told: dict[str, list[bool]] = {}
+def measure(segmenter: Segmenter, samples: Sequence[Sample]) -> dict[str, list[tuple[bool, bool]]]:
+    """Ask everything: for each word, which answers were right, and whether the noun's first was; one row must be it."""
+    told: dict[str, list[tuple[bool, bool]]] = {}
     for sample in samples:
         asked = list(questions(sample))
         if not asked:
             continue
-        result = segmenter(sample.path, [text for text, _ in asked])
-        for text, meant in asked:
-            rows = [row for row, other in enumerate(result.texts) if other == text]
-            iou = result.masks[rows].iou(sample.masks[[meant]]).max(initial=0)
-            told.setdefault(text.split()[0], []).append(bool(iou >= RIGHT))
+        result = segmenter(sample.path, list(dict.fromkeys(t for one in asked for t in (one.text, one.noun))))
+        for one in asked:
+            meant = sample.masks[[one.row]]
+            rows, first = ([row for row, t in enumerate(result.texts) if t == said] for said in (one.text, one.noun))
+            right, noun = (bool((result.masks[some].iou(meant) >= RIGHT).all()) for some in (rows, first[:1]))
+            told.setdefault(one.word, []).append((right and len(rows) == 1, noun and bool(first)))
     return told
 
 
@@ -114,10 +135,13 @@ def main(
         samples = scenes(count, photos, Path(folder))
         told = measure(segmenter, samples)
         same, other = likenesses(segmenter, samples)
-    for word, right in sorted(told.items()):
-        typer.echo(f"{word:10} {np.mean(right):.3f} of {len(right)}")
-    every = [answer for right in told.values() for answer in right]
-    typer.echo(f"{'all':10} {np.mean(every):.3f} of {len(every)}")
+    relations = {word: both for word, both in told.items() if word in ("left of", "right of", "above", "below")}
+    words = {word: both for word, both in told.items() if word not in relations}
+    for kind, some in (("all words", words), ("all relations", relations)):
+        every = [answer for answers in some.values() for answer in answers]
+        for word, answers in [*sorted(some.items()), (kind, every)]:
+            right, noun = np.mean(answers, axis=0)
+            typer.echo(f"{word:14} {right:.3f} of {len(answers)}, without it {noun:.3f}")
 
     level = best_likeness(same, other)
     typer.echo(

@@ -74,9 +74,36 @@ def test_a_word_of_place_chooses_among_what_answers_and_says_why(segmenter: Segm
     assert result.reasons[3] == ""
 
 
+def test_a_relation_chooses_by_what_something_else_answers(segmenter: Segmenter) -> None:
+    image = paint(
+        ("red", (10, 10, 30, 30)), ("blue", (50, 40, 70, 60)), ("red", (90, 50, 120, 90)), ("red", (130, 20, 150, 40))
+    )
+    texts = [
+        "a red box left of the blue box",
+        "red boxes right of blue",
+        "the biggest red box right of the blue one",
+        "a red box above the green one",
+        "red next to the blue box",
+    ]
+    result = segmenter(image, texts)
+    boxes: dict[str, list[list[int]]] = {text: [] for text in texts}
+    for text, box in zip(result.texts, result.masks.boxes.tolist(), strict=True):
+        boxes[text].append(box)
+    assert boxes[texts[0]] == [[10, 10, 30, 30]]
+    assert sorted(boxes[texts[1]]) == [[90, 50, 120, 90], [130, 20, 150, 40]]
+    assert boxes[texts[2]] == boxes[texts[4]] == [[90, 50, 120, 90]]
+    assert result.unanswered == (texts[3],)
+    assert result.reasons[3].startswith("nothing was found for 'green one'")
+    only = segmenter(image, texts[1], selection=Selection(top_k=1))
+    assert len(only) == 1
+
+
 def test_texts_without_such_words_are_answered_bit_for_bit_alike(segmenter: Segmenter, picture: Image) -> None:
     regions = segmenter.regions(picture)
-    alone, among = segmenter.rank(regions, "red"), segmenter.rank(regions, ["red", "the left blue box"])
+    alone, among = (
+        segmenter.rank(regions, "red"),
+        segmenter.rank(regions, ["red", "the left blue box", "red above green"]),
+    )
     rows = [row for row, text in enumerate(among.texts) if text == "red"]
     assert among[rows].probability.tobytes() == alone.probability.tobytes()
     assert among[rows].similarity.tobytes() == alone.similarity.tobytes()
