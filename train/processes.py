@@ -10,14 +10,19 @@ import torch
 import torch.distributed as dist
 import torch.distributed.nn
 
+from segclip.errors import BadPrompt
+
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Join the processes that torchrun started, if it did; leave them at the end."""
+    """Join the processes that torchrun started, if it did; leave them at the end. Raises BadPrompt for too few GPUs."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     if torch.cuda.is_available():
+        here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if here > gpus:
+            raise BadPrompt(f"{here} processes share {gpus} GPU{'s' * (gpus > 1)}; give torchrun one for each GPU")
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:

@@ -78,9 +78,11 @@ class Worker:
 
     def __init__(self, job: Job) -> None:
         if job.threads:
+            import cv2
             import torch
 
             torch.set_num_threads(job.threads)
+            cv2.setNumThreads(job.threads)
         self.job = job
         self.load()
 

@@ -100,7 +100,7 @@ def finer(tower: nn.Module, stride: int) -> nn.Module:
         raise Unsupported(f"a stride of {stride} px is for timm's ResNets, 8, 16 or 32; leave it out for another tower")
     copied.trunk = timm.create_model(trunk.pretrained_cfg["architecture"], num_classes=0, output_stride=stride)
     copied.trunk.load_state_dict(trunk.state_dict())
-    return copied.train(tower.training)
+    return copied.to(next(tower.parameters()).device).train(tower.training)
 
 
 def projection_of(tower: nn.Module) -> torch.Tensor | None:

@@ -86,7 +86,7 @@ def test_it_learns_without_labels_and_serves(pictures: Path, tmp_path: Path) -> 
     seen = segmenter.encoder.encode_dense(task.items[0].load())
     with torch.no_grad():
         pixels = torch.from_numpy(cv2.resize(task.items[0].load().pixels, (96, 96))[None])
-        looked = task.network["head"](patches.look(task.network["tower"], task._light(pixels)))[0].numpy()
+        looked = task.network["head"](patches.look(task.network["tower"], task._light(pixels)))[0].cpu().numpy()
     assert np.allclose(seen, looked, atol=2e-2)  # matrices are stored as float16, and perhaps computed in bfloat16
     answer = segmenter(task.items[0].load(), "a red circle", selection=Selection(best=True))
     assert len(answer) == 1

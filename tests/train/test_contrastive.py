@@ -73,7 +73,7 @@ def test_a_run_is_a_folder_that_serves_what_was_trained(scenes: Path, tmp_path: 
     served = encoder.encode_images([item.load().pixels for item in task.held_out])
     task.network.eval()
     with torch.no_grad():
-        seen = task.see(torch.from_numpy(task.held_pixels)).numpy()
+        seen = task.see(torch.from_numpy(task.held_pixels)).cpu().numpy()
     assert np.allclose(served, seen, atol=2e-3)  # matrices are stored as float16
     images = {item.image: item.captions for item in task.held_out}
     report = evaluate_captions(encoder, [_captioned(path, said) for path, said in images.items()])
@@ -121,12 +121,12 @@ def test_lora_merged_is_lora_apart(scenes: Path) -> None:
         optimizer.step()
     task.network.eval()
     plain = tuning.merged(task.network).eval()
-    pixels = torch.randn(4, 3, 32, 32)
-    tokens = batch.tokens[:4]
+    pixels = torch.randn(4, 3, 32, 32, device=task.device)
+    tokens = batch.tokens[:4].to(task.device)
     with torch.no_grad():
         torch.testing.assert_close(plain.encode_image(pixels), task.model.encode_image(pixels), atol=1e-5, rtol=0)
         torch.testing.assert_close(plain.encode_text(tokens), task.model.encode_text(tokens), atol=1e-5, rtol=0)
-        untouched = begin(str(scenes / "tiny.json"), None).model.eval()
+        untouched = begin(str(scenes / "tiny.json"), None).model.eval().to(task.device)
         assert not torch.allclose(plain.encode_image(pixels), untouched.encode_image(pixels), atol=1e-4)
     assert plain.state_dict().keys() == untouched.state_dict().keys()
 
@@ -178,7 +178,7 @@ def test_hard_negatives_share_a_batch_and_a_run_with_them_goes_on_to_the_same_bi
 
     def likeness(task: Contrastive) -> float:
         """Give the mean cosine of different texts of a batch, by the start."""
-        rows = [task.say(batch.tokens).detach() for batch in task.batches(0, 0)]
+        rows = [task.say(batch.tokens).detach().cpu() for batch in task.batches(0, 0)]
         return float(np.mean([((said @ said.T).sum() - len(said)) / len(said) / (len(said) - 1) for said in rows]))
 
     hard = task_of(scenes, settings, Recipe(hard=3))
@@ -317,7 +317,7 @@ def test_the_whole_path_on_real_photographs(shared_data: Path, tmp_path: Path) -
     encoder = OpenClip(f"file:{tmp_path}", options=OpenClipOptions(precision="float32"))
     served = encoder.encode_images([item.load().pixels for item in judge[:2]])
     with torch.no_grad():
-        seen = task.see(torch.from_numpy(task.held_pixels[:2])).numpy()
+        seen = task.see(torch.from_numpy(task.held_pixels[:2])).cpu().numpy()
     assert np.allclose(served, seen, atol=5e-3)
 
 

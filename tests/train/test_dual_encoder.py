@@ -36,8 +36,8 @@ def test_it_is_trained_and_served_like_any_other(start: Path, tmp_path: Path) ->
     encoder = OpenClip(f"file:{tmp_path / 'run'}", options=OpenClipOptions(precision="float32"))
     task.network.eval()
     with torch.no_grad():
-        seen = task.see(torch.from_numpy(task.held_pixels)).numpy()
-        said = task.say(task.held_texts.tokens[:, 0]).numpy()
+        seen = task.see(torch.from_numpy(task.held_pixels)).cpu().numpy()
+        said = task.say(task.held_texts.tokens[:, 0]).cpu().numpy()
     served = encoder.encode_images([item.load().pixels for item in task.held_out])
     assert np.allclose(served, seen, atol=5e-3)
     assert np.allclose(encoder.encode_texts(task.held_texts.texts), said, atol=5e-3)

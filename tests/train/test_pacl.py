@@ -88,7 +88,7 @@ def test_a_run_is_served_by_its_patches(tmp_path: Path) -> None:
     served = encoder.encode_dense(task.held_out[0].load())
     task.network.eval()
     with torch.no_grad():
-        seen = task.network(task._look(torch.from_numpy(task.held_pixels[:1])))[0].numpy()
+        seen = task.network(task._look(torch.from_numpy(task.held_pixels[:1])))[0].cpu().numpy()
     assert served.shape == (6, 6, 256)
     assert np.allclose(served, seen, atol=5e-3)  # matrices are stored as float16
     whole = encoder.encode_images([task.held_out[0].load().pixels])  # the CLIP itself serves as before

@@ -117,7 +117,7 @@ def test_a_patch_head_is_served_by_one_pass_over_the_image(place: Path) -> None:
     image, masks = scene(place)
     task.network.eval()
     with torch.no_grad():
-        seen = task.network(task._look(torch.from_numpy(image.pixels[None].copy())))[0].numpy()
+        seen = task.network(task._look(torch.from_numpy(image.pixels[None].copy())))[0].cpu().numpy()
     assert far(segmenter.encoder.encode_dense(image).reshape(-1, 256), seen.reshape(-1, 256)) < 0.02
     assert segmenter.scorer.embed_regions(image, masks).shape == (len(masks), 256)
     assert {row["text"] for row in answer(f"file:{place / 'pacl'}")} == {"a red circle", "a blue star"}
