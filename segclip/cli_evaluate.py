@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,16 +55,28 @@ def text(
     preset: Annotated[str, typer.Option(help="A preset, or a proposer when --encoder is given.")] = "mini",
     encoder: Annotated[str | None, typer.Option(help="An encoder, as in `segclip segment`.")] = None,
     limit: Annotated[int | None, LIMIT] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Store the threshold that fits best with the encoder, a file:RUN.")
+    ] = False,
     offline: Annotated[bool, OFFLINE] = False,
 ) -> None:
     """Ask each picture for every name in it and for names that are not: recall, right answers, silence."""
     from . import datasets, evaluate, loading
 
+    run = Path((encoder or "").removeprefix("file:"))
+    if calibrate and not (encoder and encoder.startswith("file:") and (run / "config.json").is_file()):
+        raise BadPrompt(f"--calibrate writes into a run of your own: give --encoder file:RUN, a folder; got {encoder}")
     samples = datasets.read_folder(folder)[:limit]
     segmenter = loading.load(preset, encoder, options=loading.LoadOptions(offline=offline))
     with _progress(samples) as tell:
         report = evaluate.evaluate_text(segmenter, samples, tell)
     _show(report.table())
+    if calibrate:
+        from .encoders.checkpoints import store
+
+        threshold = report.calibrated()
+        store(run, replace(segmenter.encoder.serving, threshold=threshold, calibrated=True))
+        typer.echo(f"stored threshold {threshold} in {run / 'config.json'}")
 
 
 @app.command()

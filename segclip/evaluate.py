@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .datasets import Sample
+from .errors import BadPrompt
 from .pipeline import Segmenter
 from .selection import Selection
 from .types import Array, Regions, Result
@@ -72,11 +74,20 @@ class Report:
         """Give the threshold to store with the encoder: the lowest where 2 x found + silent is about as high as ever.
 
         What is missed counts twice as much as what is named wrongly, which a person sees at once. About is within
-        0.005: less than a thousand questions can tell apart, and the curve's highest point is chance.
+        0.005: less than a thousand questions can tell apart, and the curve's highest point is chance. Rounded
+        down to four places, so that what reached it still does. Raises BadPrompt where ``fits`` is False.
         """
+        if not self.fits:
+            raise BadPrompt("a threshold is fitted to names that are there and names that are not; one kind is missing")
         levels = np.unique([row.probability for row in self.asked])
         worth = np.array([2 * self.found(level) + self.silent(level) for level in levels])
-        return float(levels[worth >= worth.max() - 0.005][0]) if len(levels) else self.threshold
+        lowest = float(levels[worth >= worth.max() - 0.005][0])
+        return math.floor(lowest * 1e4) / 1e4
+
+    @property
+    def fits(self) -> bool:
+        """Tell whether a threshold can be fitted: names that are there were asked, and names that are not."""
+        return {row.present for row in self.asked} == {True, False}
 
     @property
     def _present(self) -> list[Asked]:
@@ -93,7 +104,7 @@ class Report:
             (f"found at threshold {self.threshold:.3f}", f"{self.found():.3f}"),
             (f"absent names that return nothing, of {len(self.asked) - present}", f"{self.silent():.3f}"),
             ("mean IoU of right answers", f"{self.mean_iou:.3f}"),
-            ("threshold that fits best here", f"{self.calibrated():.3f}"),
+            ("threshold that fits best here", f"{self.calibrated():.3f}" if self.fits else "-"),
         ]
 
 

@@ -23,10 +23,10 @@ from .scenes import VALIDATION_SEED, SceneConfig, write_folder
 FEW = SceneConfig((192, 192), (2, 3), (48, 96), photo_share=0.0, repeat_share=0.0, crowding=0.05, every=8)
 
 
-def write(folder: Path, count: int, *, held_out: int = 200) -> None:
-    """Write ``count`` scenes to train on and ``held_out`` others."""
+def write(folder: Path, count: int, *, held_out: int = 200, first: int = VALIDATION_SEED) -> None:
+    """Write ``count`` scenes to train on and ``held_out`` others, those of the seeds from ``first``."""
     lines = []
-    parts = {"train": range(count), "val": range(VALIDATION_SEED, VALIDATION_SEED + held_out)}
+    parts = {"train": range(count), "val": range(first, first + held_out)}
     for split, seeds in parts.items():  # the table of the second replaces that of the first
         write_folder(folder, seeds, [], config=FEW)
         for sample in read_folder(folder):
@@ -43,9 +43,10 @@ def main(
     folder: Path,
     count: Annotated[int, typer.Option(help="Scenes to train on.")] = 3000,
     held_out: Annotated[int, typer.Option(help="Others to judge by.")] = 200,
+    first: Annotated[int, typer.Option(help="Seed of the first of those.")] = VALIDATION_SEED,
 ) -> None:
     """Write captioned scenes."""
-    write(folder, count, held_out=held_out)
+    write(folder, count, held_out=held_out, first=first)
     typer.echo(f"wrote {count} scenes and {held_out} held out to {folder}")
 
 

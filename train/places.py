@@ -22,12 +22,12 @@ import numpy as np
 import typer
 
 from segclip.datasets import Sample, read_folder
+from segclip.encoders.checkpoints import store
 from segclip.loading import load
 from segclip.pipeline import Segmenter
 from segclip.positions import parse
 
 from .photos import load_photos
-from .report import store
 from .scenes import VALIDATION_SEED, SceneConfig, write_folder
 
 GAP, LARGER = 30, 1.3

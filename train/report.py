@@ -9,7 +9,6 @@ Photos: the fifth of coco-dev and of caltech-101 that was held out.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +21,7 @@ import typer
 from segclip import images
 from segclip.crops import View, cut
 from segclip.datasets import Sample, read_folder
-from segclip.encoders import Serving
+from segclip.encoders.checkpoints import store
 from segclip.evaluate import Report, evaluate_text
 from segclip.loading import load
 from segclip.pipeline import Segmenter
@@ -65,13 +64,6 @@ def _whole(path: Path, size: int) -> np.ndarray:
     return cut(image, whole, View(1.1, "keep", 1.0), size)
 
 
-def store(folder: Path, serving: Serving) -> None:
-    """Write how an encoder wants to be used into its config.json."""
-    path = folder / "config.json"
-    config = json.loads(path.read_text("utf-8")) | {"serving": serving.to_dict()}
-    path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-
-
 def show(title: str, report: Report) -> None:
     """Print a report."""
     typer.echo(f"\n{title}")
@@ -100,7 +92,7 @@ def main(
             fitted = scenes(200, CALIBRATION_SEED, photos, Path(folder, "calibration"))
             segmenter = load(proposer, encoder)
             threshold = measure(segmenter, fitted, "200 calibration scenes").calibrated()
-            store(calibrate, replace(segmenter.encoder.serving, threshold=round(threshold, 4), calibrated=True))
+            store(calibrate, replace(segmenter.encoder.serving, threshold=threshold, calibrated=True))
         segmenter = load(proposer, encoder)
         asked = scenes(count, VALIDATION_SEED, photos, Path(folder, "scenes"))
         measure(segmenter, asked, f"{count} validation scenes")

@@ -135,6 +135,13 @@ def save(
     _replace(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
 
 
+def store(folder: Path, serving: Serving) -> None:
+    """Replace what config.json says of how the checkpoint in a folder wants to be used; raises OSError."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text("utf-8")) | {"serving": serving.to_dict()}
+    _replace(file, (json.dumps(config, indent=2) + "\n").encode())
+
+
 def _replace(file: Path, content: bytes) -> None:
     partial = file.with_name(file.name + ".part")
     try:

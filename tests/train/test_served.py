@@ -19,7 +19,9 @@ from segclip.cli import app
 from segclip.crops import POLICIES, CropPolicy, View
 from segclip.datasets import read_folder
 from segclip.encoders import Serving
+from segclip.evaluate import evaluate_text
 from segclip.loading import LoadOptions
+from segclip.scoring import DenseScorer
 from segclip.types import Array, Image
 from train import contrastive, dual_encoder, loop, pacl, shapes, wise
 from train.contrastive import Contrastive, Recipe
@@ -121,6 +123,22 @@ def test_a_patch_head_is_served_by_one_pass_over_the_image(place: Path) -> None:
     assert far(segmenter.encoder.encode_dense(image).reshape(-1, 256), seen.reshape(-1, 256)) < 0.02
     assert segmenter.scorer.embed_regions(image, masks).shape == (len(masks), 256)
     assert {row["text"] for row in answer(f"file:{place / 'pacl'}")} == {"a red circle", "a blue star"}
+
+
+def test_a_threshold_is_fitted_to_dense_scores_and_served(place: Path) -> None:
+    parts = contrastive.parts_of(place / "scenes", None, share=0.2, skip_bad=False)
+    task = pacl.Pacl(begin("small", None), parts, Recipe(augment="none"), SETTINGS)
+    task.save(place / "dense")
+    encoder = f"file:{place / 'dense'}"
+    assert not loading.load_encoder(encoder).serving.calibrated
+    asked = ["evaluate", "text", str(place / "scenes"), "--encoder", encoder, "--calibrate"]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    segmenter = loading.load("mini", encoder)
+    assert isinstance(segmenter.scorer, DenseScorer)
+    assert segmenter.encoder.serving.calibrated
+    report = evaluate_text(segmenter, read_folder(place / "scenes"))
+    assert report.threshold == pytest.approx(report.calibrated(), abs=1e-4)
 
 
 def test_what_open_clips_own_trainer_wrote_is_served_as_open_clip_would(place: Path) -> None:

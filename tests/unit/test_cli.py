@@ -357,21 +357,56 @@ def test_a_real_interrupt_leaves_no_traceback(folder: Path) -> None:
     assert "Traceback" not in errors
 
 
-@pytest.mark.usefixtures("loads")
-@pytest.mark.parametrize(("verb", "line"), [("proposals", "AR@10, medium"), ("clicks", "mean IoU after 1 click")])
-def test_evaluate_prints_its_table(verb: str, line: str, folder: Path) -> None:
+def label(folder: Path, *absent: str) -> None:
+    """Write a COCO-format table of the picture's red box, and categories of which there is nothing."""
     (folder / "images").mkdir()
     (folder / "desk.png").rename(folder / "images" / "desk.png")
     thing = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": [10, 10, 40, 40]}
     thing["segmentation"] = [[10, 10, 50, 10, 50, 50, 10, 50]]
     table = {
         "images": [{"id": 1, "file_name": "desk.png", "height": 120, "width": 160}],
-        "categories": [{"id": 1, "name": "red"}],
+        "categories": [{"id": at, "name": name} for at, name in enumerate(("red", *absent), 1)],
         "annotations": [thing],
     }
     (folder / "instances.json").write_text(json.dumps(table))
+
+
+@pytest.mark.usefixtures("loads")
+@pytest.mark.parametrize(("verb", "line"), [("proposals", "AR@10, medium"), ("clicks", "mean IoU after 1 click")])
+def test_evaluate_prints_its_table(verb: str, line: str, folder: Path) -> None:
+    label(folder)
     outcome = run("evaluate", verb, ".")
     assert outcome.exit_code == 0, outcome.output
     assert f"{line:48} 1.000" in outcome.stdout.splitlines()
     (folder / "instances.json").unlink()
     assert run("evaluate", verb, ".").exit_code == 2
+
+
+@pytest.mark.usefixtures("loads")
+def test_evaluate_text_stores_the_threshold_that_fits_with_a_run_of_ones_own(folder: Path) -> None:
+    label(folder, "a zebra")
+    outcome = run("evaluate", "text", ".", "--calibrate")
+    assert outcome.exit_code == 2
+    assert "give --encoder file:RUN" in outcome.stderr
+    (folder / "run").mkdir()
+    config = {"model_cfg": {"embed_dim": 4}, "serving": {"threshold": 0.99}}
+    (folder / "run" / "config.json").write_text(json.dumps(config))
+    outcome = run("evaluate", "text", ".", "--encoder", "file:run", "--calibrate")
+    assert outcome.exit_code == 0, outcome.output
+    stored = json.loads((folder / "run" / "config.json").read_text())
+    assert stored["model_cfg"] == config["model_cfg"]
+    assert stored["serving"]["calibrated"] is True
+    assert stored["serving"]["threshold"] == 0.9999  # not 1, which nothing would reach
+    assert f"stored threshold {stored['serving']['threshold']} in run/config.json" in outcome.stdout
+
+
+@pytest.mark.usefixtures("loads")
+def test_a_threshold_is_not_fitted_to_names_that_are_all_there(folder: Path) -> None:
+    label(folder)
+    (folder / "run").mkdir()
+    (folder / "run" / "config.json").write_text("{}")
+    assert "threshold that fits best here                    -" in run("evaluate", "text", ".").stdout
+    outcome = run("evaluate", "text", ".", "--encoder", "file:run", "--calibrate")
+    assert outcome.exit_code == 2
+    assert "one kind is missing" in outcome.stderr
+    assert (folder / "run" / "config.json").read_text() == "{}"
