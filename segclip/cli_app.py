@@ -23,7 +23,12 @@ class Serving:
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets every machine of the network in.")] = (
         "127.0.0.1"
     )
-    preset: Annotated[str, typer.Option(help="Answers texts at first: mini, photo or photo-large.")] = "mini"
+    preset: Annotated[
+        str, typer.Option(help="Answers texts at first: mini, photo, photo-large; or a proposer, with --encoder.")
+    ] = "mini"
+    encoder: Annotated[
+        str | None, typer.Option(help="Reads texts at first instead of the preset's, such as file:runs/mine.")
+    ] = None
     clicks: Annotated[str, typer.Option(help="Preset that answers clicks and boxes at first.")] = "mini-sam"
     photos: Annotated[
         Path | None, typer.Option(help="Folder the Search page may index and show; the samples if left out.")
@@ -39,10 +44,14 @@ class Serving:
 
     def environment(self) -> dict[str, str]:
         """Give what the server reads its settings from."""
-        from . import loading, registry
+        from . import loading, registry, weights
 
+        if self.encoder is None:
+            registry.choose(loading.PRESETS, self.preset, "preset")
+        elif self.encoder.startswith("file:"):
+            weights.locate(self.encoder)  # what is not there is told now, not to the first who asks
         told = {
-            "SEGCLIP_APP_WORDS": registry.choose(loading.PRESETS, self.preset, "preset") and self.preset,
+            "SEGCLIP_APP_WORDS": " + ".join(loading.pair(self.preset, self.encoder)) if self.encoder else self.preset,
             "SEGCLIP_APP_CLICKS": registry.choose(loading.PRESETS, self.clicks, "preset") and self.clicks,
             "SEGCLIP_APP_PHOTOS": str(self.photos.absolute()) if self.photos else "",
             "SEGCLIP_APP_RUNS": str(self.runs.absolute()) if self.runs else "",

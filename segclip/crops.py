@@ -16,6 +16,7 @@ from .errors import UnknownName
 from .types import Array, Image, Masks
 
 FILLS = ("keep", "blur", "mean", "black", "white")
+_THREADED = 128  # px: smaller crops are cut sooner than threads can take turns
 _BLUR_CELLS = 8  # a blurred background keeps about this many cells a side: colour and layout, no texture
 
 
@@ -87,7 +88,7 @@ def cut(image: Image, masks: Masks, view: View, size: int) -> Array:
             pixels = fill_outside(pixels, inside, view.fill, mean)
         crops[row] = pixels
 
-    threads = min(cv2.getNumThreads(), len(masks))  # a GPU embeds faster than one thread cuts
+    threads = min(cv2.getNumThreads(), len(masks)) if size >= _THREADED else 1  # a GPU embeds faster than one cuts
     if threads > 1:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(cut_one, range(len(masks))))

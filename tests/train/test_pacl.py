@@ -82,7 +82,7 @@ def test_a_run_is_served_by_its_patches(tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in start.model.state_dict().items()}
     task = Pacl(start, parts, Recipe(augment="none", side=96), settings, Grid(16))
     loop.start(Loop(task, tmp_path / "run", settings, {}), resume=False)
-    assert all(torch.equal(value, before[name]) for name, value in start.model.state_dict().items())
+    assert all(torch.equal(value.cpu(), before[name]) for name, value in start.model.state_dict().items())
     encoder = OpenClip(f"file:{tmp_path / 'run'}", options=OpenClipOptions(precision="float32"))
     assert encoder.serving.scorer == "dense"
     served = encoder.encode_dense(task.held_out[0].load())

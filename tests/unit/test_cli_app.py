@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from app.models import parts
 from app.settings import Settings
 from segclip import cli, cli_app
 
@@ -52,11 +53,19 @@ def test_what_is_asked_for_reaches_the_server(
     assert environment["SEGCLIP_OFFLINE"] == "1"
 
 
+def test_a_run_of_ones_own_reads_the_texts(started: list[tuple[list[str], dict[str, str]]], tmp_path: Path) -> None:
+    assert run("--encoder", f"file:{tmp_path}", "--no-browser").exit_code == 0
+    ((_, environment),) = started
+    assert environment["SEGCLIP_APP_WORDS"] == f"mini-fastsam + file:{tmp_path}"
+    assert parts(environment["SEGCLIP_APP_WORDS"]) == ("mini-fastsam", f"file:{tmp_path}")
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
         (["--preset", "maxi"], "unknown preset 'maxi'"),
         (["--clicks", "maxi"], "unknown preset 'maxi'"),
+        (["--encoder", "file:nowhere"], "nowhere"),
         (["--photos", "nowhere"], "no such folder"),
     ],
 )
