@@ -2,19 +2,16 @@
 
 The demo of CASIA-IVA-Lab/FastSAM (app_gradio.py) asks ultralytics for all masks of the picture at 1024 px, at full
 resolution, confidence 0.25, IoU 0.7; a point or a text chooses among them, and the picture is drawn anew. So does this,
-with ultralytics' own predictor and text prompt and its own drawing, on the weights the app is timed with: the mini
-proposer, which is a FastSAM of YOLOv8n, and the mini CLIP.
+with ultralytics' own predictor and text prompt and its own drawing. PROPOSER is a checkpoint of ultralytics, ENCODER a
+folder that holds a CLIP, PICTURE what is asked about, MOST how many masks are looked at.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import cv2
-import safetensors.torch
 import streamlit as st
 import torch
 from open_clip.transform import image_transform_v2
@@ -22,14 +19,13 @@ from PIL import Image
 
 from segclip.encoders import checkpoints, sources
 from segclip.proposers.yolo import quiet
-from tests.networks import save_checkpoint
 from tests.upstream import install_clip
 
-MINI = Path(__file__).parents[1] / "weights" / "mini"
 LOOK: dict[str, Any] = {
     "imgsz": 1024,
     "conf": 0.25,
     "iou": 0.7,
+    "max_det": int(os.environ["MOST"]),
     "retina_masks": True,
     "device": "cpu",
     "save": False,
@@ -39,20 +35,16 @@ LOOK: dict[str, Any] = {
 
 @st.cache_resource
 def load() -> Any:
-    """Hand the mini weights to ultralytics' FastSAM, and let it use all threads, which it doesn't by itself."""
-    source = sources.find(f"file:{MINI / 'clip'}")
+    """Hand the weights to ultralytics' FastSAM, and let it use all threads, which it doesn't by itself."""
+    source = sources.find(f"file:{os.environ['ENCODER']}")
     side = int(source.model_cfg["vision_cfg"]["image_size"])
     see = image_transform_v2(checkpoints.preprocess_config(source, side), is_train=False)
     install_clip(checkpoints.build(source).eval(), see, checkpoints.tokenizer(source))
-    with quiet(), tempfile.TemporaryDirectory() as folder:
+    with quiet():
         from ultralytics.models.fastsam import FastSAMPredictor
-        from ultralytics.nn.tasks import SegmentationModel
 
-        network = SegmentationModel("yolov8n-seg.yaml", nc=1, verbose=False)
-        network.load_state_dict(safetensors.torch.load_file(MINI / "proposer" / "model.safetensors"))
-        network.names, network.task = {0: "object"}, "segment"
-        path = save_checkpoint(network, Path(folder) / "FastSAM-n.pt")
-        predictor = FastSAMPredictor(overrides={**LOOK, "model": str(path), "mode": "predict", "task": "segment"})
+        own = {"model": os.environ["PROPOSER"], "mode": "predict", "task": "segment"}
+        predictor = FastSAMPredictor(overrides={**LOOK, **own})
         predictor.setup_model(None, verbose=False)
     return predictor
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,7 +56,8 @@ def text(
     encoder: Annotated[str | None, typer.Option(help="An encoder, as in `segclip segment`.")] = None,
     limit: Annotated[int | None, LIMIT] = None,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Store the threshold that fits best with the encoder, a file:RUN.")
+        bool,
+        typer.Option("--calibrate", help="Store with the encoder, a file:RUN, what fits best: threshold, logit scale."),
     ] = False,
     offline: Annotated[bool, OFFLINE] = False,
 ) -> None:
@@ -69,14 +70,17 @@ def text(
     samples = datasets.read_folder(folder)[:limit]
     segmenter = loading.load(preset, encoder, options=loading.LoadOptions(offline=offline))
     with _progress(samples) as tell:
-        report = evaluate.evaluate_text(segmenter, samples, tell)
+        if calibrate:
+            report, serving = evaluate.calibrate(segmenter, samples, tell)
+        else:
+            report = evaluate.evaluate_text(segmenter, samples, tell)
     _show(report.table())
     if calibrate:
         from .encoders.checkpoints import store
 
-        threshold = report.calibrated()
-        store(run, replace(segmenter.encoder.serving, threshold=threshold, calibrated=True))
-        typer.echo(f"stored threshold {threshold} in {run / 'config.json'}")
+        store(run, serving)
+        scale = f" and logit scale {serving.logit_scale:.2f}" if serving.logit_scale else ""
+        typer.echo(f"stored threshold {serving.threshold}{scale} in {run / 'config.json'}")
 
 
 @app.command()

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from .datasets import Sample
+from .encoders import Serving
 from .errors import BadPrompt
 from .pipeline import Segmenter
 from .selection import Selection
 from .types import Array, Regions, Result
 
 RIGHT = 0.5  # IoU from which an answer is the named object
+SCALES = tuple(2 ** (-step / 2) for step in range(1, 9))  # of the encoder's own logit scale, tried beside it
+BETTER = 0.01  # of ``Report.worth``: what another scale must gain
 
 
 @dataclass(frozen=True)
@@ -71,18 +75,21 @@ class Report:
         return _mean([row.probability < reached for row in self.asked if not row.present])
 
     def calibrated(self) -> float:
-        """Give the threshold to store with the encoder: the lowest where 2 x found + silent is about as high as ever.
+        """Give the threshold to store with the encoder: the lowest whose ``worth`` is about as high as ever.
 
-        What is missed counts twice as much as what is named wrongly, which a person sees at once. About is within
-        0.005: less than a thousand questions can tell apart, and the curve's highest point is chance. Rounded
-        down to four places, so that what reached it still does. Raises BadPrompt where ``fits`` is False.
+        About is within 0.005: less than a thousand questions can tell apart, and the curve's highest point is chance.
+        Rounded down to four places, so that what reached it still does. Raises BadPrompt where ``fits`` is False.
         """
         if not self.fits:
             raise BadPrompt("a threshold is fitted to names that are there and names that are not; one kind is missing")
         levels = np.unique([row.probability for row in self.asked])
-        worth = np.array([2 * self.found(level) + self.silent(level) for level in levels])
+        worth = np.array([self.worth(level) for level in levels])
         lowest = float(levels[worth >= worth.max() - 0.005][0])
         return math.floor(lowest * 1e4) / 1e4
+
+    def worth(self, threshold: float) -> float:
+        """Give 2 x found + silent: what is missed counts twice as much as what is named wrongly, which one sees."""
+        return 2 * self.found(threshold) + self.silent(threshold)
 
     @property
     def fits(self) -> bool:
@@ -112,18 +119,54 @@ def evaluate_text(
     segmenter: Segmenter, samples: Sequence[Sample], tell: Callable[[int, int], None] = lambda done, total: None
 ) -> Report:
     """Ask each picture for every name in it and for its absent names; ``tell`` hears how many pictures are done."""
-    best_iou, asked, candidates = [], [], []
+    (report,) = _evaluate([segmenter], samples, tell)
+    return report
+
+
+def calibrate(
+    segmenter: Segmenter, samples: Sequence[Sample], tell: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[Report, Serving]:
+    """Fit the threshold, and the logit scale where another than its own is better: what to store, and how it answers.
+
+    Scores of patches are spread wider than those of crops; at the scale crops were trained with, all are 0 or 1. Raises
+    BadPrompt where there are not both names that are there and names that are not.
+    """
+    serving, own = segmenter.encoder.serving, segmenter.encoder.logit_scale
+    servings = [replace(serving, logit_scale=scale) for scale in (None, *(own * step for step in SCALES))]
+    reports = _evaluate([_served(segmenter, told) for told in servings], samples, tell)
+    thresholds = [report.calibrated() for report in reports]
+    worth = np.array([report.worth(threshold) for report, threshold in zip(reports, thresholds, strict=True)])
+    best = int(worth.argmax()) if worth.max() > worth[0] + BETTER else 0
+    chosen = replace(reports[best], threshold=thresholds[best])
+    return chosen, replace(servings[best], threshold=thresholds[best], calibrated=True)
+
+
+def _served(segmenter: Segmenter, serving: Serving) -> Segmenter:
+    encoder = copy.copy(segmenter.encoder)  # the same network, the same texts remembered
+    encoder.serving = serving
+    return replace(segmenter, encoder=encoder)
+
+
+def _evaluate(
+    segmenters: Sequence[Segmenter], samples: Sequence[Sample], tell: Callable[[int, int], None]
+) -> list[Report]:
+    """Let several that differ in how they rank answer about the same regions, those of the first."""
+    best_iou, candidates = [], []
+    asked: list[list[Asked]] = [[] for _ in segmenters]
     for done, sample in enumerate(samples, 1):
-        regions = segmenter.regions(sample.path)
+        regions = segmenters[0].regions(sample.path)
         overlap = regions.masks.iou(sample.masks)  # (N, objects)
         best_iou.extend(overlap.max(axis=0, initial=0)[sample.askable])
         candidates.append(len(regions))
         present = tuple(dict.fromkeys(np.array(sample.names, object)[sample.askable]))
-        asked.extend(_ask(segmenter, regions, sample, present))
+        for segmenter, answers in zip(segmenters, asked, strict=True):
+            answers.extend(_ask(segmenter, regions, sample, present))
         tell(done, len(samples))
-    return Report(
-        segmenter.encoder.serving.threshold, np.array(best_iou), tuple(asked), float(np.mean(candidates or 0))
-    )
+    mean = float(np.mean(candidates or 0))
+    return [
+        Report(segmenter.encoder.serving.threshold, np.array(best_iou), tuple(answers), mean)
+        for segmenter, answers in zip(segmenters, asked, strict=True)
+    ]
 
 
 def _ask(segmenter: Segmenter, regions: Regions, sample: Sample, present: Sequence[str]) -> list[Asked]:

@@ -119,7 +119,7 @@ class Segmenter:
         others = [*ruled_out, *unique(serving.backgrounds if backgrounds is None else backgrounds)]
         embedded = embed_texts(self.encoder, [*names, *others], _sentences(templates, serving.templates))
         cosine = similarity(regions.embeddings, embedded)  # (N, T + anchors + K)
-        probability = _compete(cosine, names, others, self.encoder.logit_scale)  # (N, T + anchors)
+        probability = _compete(cosine, names, others, serving.logit_scale or self.encoder.logit_scale)
         probability = weigh(probability, regions.proposals.quality, serving.quality_weight)
         probability[~regions.embeddings.any(axis=1)] = 0  # too small to be looked at
         threshold = serving.threshold if selection.threshold is None else selection.threshold

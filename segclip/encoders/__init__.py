@@ -23,7 +23,9 @@ class Serving:
     text competes with. threshold: the probability a region must reach. calibrated: whether that threshold was measured
     on this checkpoint; the defaults, meant for CLIPs trained on photographs, were not. quality_weight: how much the
     proposer's quality counts, see ``selection.weigh``; 0 is not at all. likeness: the cosine two regions of one kind
-    reach, measured where the threshold was. scorer: how regions are embedded, see ``scoring.SCORERS``.
+    reach, measured where the threshold was. scorer: how regions are embedded, see ``scoring.SCORERS``. logit_scale:
+    what multiplies regions' cosines before the softmax in place of the encoder's own, fitted where the threshold was;
+    temperature scaling (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
     """
 
     policy: CropPolicy = POLICIES["default"]
@@ -34,6 +36,7 @@ class Serving:
     quality_weight: float = 0.0
     likeness: float = 0.8
     scorer: str = "crop"
+    logit_scale: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give what JSON can hold and ``from_dict`` reads."""

@@ -65,7 +65,7 @@ def embed(encoder: Encoder, query: Query) -> Embedded:
         rows[0] if asked else None,
         rows[first:second],
         rows[second:],
-        encoder.logit_scale,
+        encoder.serving.logit_scale or encoder.logit_scale,
         encoder.serving.quality_weight,
     )
 

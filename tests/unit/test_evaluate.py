@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from segclip.datasets import Sample
-from segclip.evaluate import Asked, Report, evaluate_text
+from segclip.evaluate import Asked, Report, calibrate, evaluate_text
 from segclip.pipeline import Segmenter
 from segclip.scoring import CropScorer
 from segclip.types import Image, Masks
@@ -70,6 +70,29 @@ def test_of_thresholds_that_fit_about_as_well_the_lowest_is_taken() -> None:
     absent = [Asked(path, "y", False, probability, 0.0) for probability in [0.05] * 500 + [0.3005] * 2 + [0.95] * 498]
     report = Report(0.9, np.ones(1000), (*present, *absent), 1.0)
     assert report.calibrated() == pytest.approx(0.3)  # above 0.3005 two more absent ones are silent: 0.002
+
+
+def test_a_scale_at_which_all_is_sure_is_lowered_and_its_threshold_fitted(
+    segmenter: Segmenter, picture: Image, tmp_path: Path
+) -> None:
+    samples = [sample_of(tmp_path, picture, {"red": (10, 10, 50, 50)}, "red and green")]
+    assert evaluate_text(segmenter, samples).silent(0.9999) == 0
+    report, serving = calibrate(segmenter, samples)
+    assert serving.calibrated
+    assert serving.logit_scale is not None
+    assert serving.logit_scale < segmenter.encoder.logit_scale
+    assert report.threshold == serving.threshold
+    assert report.found() == report.silent() == 1
+    segmenter.encoder.serving = serving
+    again = evaluate_text(segmenter, samples)
+    assert again.found() == again.silent() == 1
+
+
+def test_a_scale_that_tells_apart_is_left_as_it_is(segmenter: Segmenter, picture: Image, tmp_path: Path) -> None:
+    before = segmenter.encoder.serving
+    report, serving = calibrate(segmenter, [sample_of(tmp_path, picture, {"red": (10, 10, 50, 50)}, "green zebra")])
+    assert segmenter.encoder.serving == before
+    assert (serving.logit_scale, serving.threshold) == (None, report.threshold)
 
 
 def test_nothing_to_measure_is_no_error(segmenter: Segmenter) -> None:
