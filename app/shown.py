@@ -99,7 +99,7 @@ def notes(answer: Answer) -> list[str]:
         return []
     told = [f"“{text}”: {why}" for text, why in zip(result.asked, result.reasons, strict=False) if why]
     for text, near in zip(result.asked, result.nearest, strict=False):
-        if text in answer.unanswered:
+        if text in answer.unanswered and near < result.threshold:  # else words of place left none
             told.append(f"“{text}”: the best region reaches {near:.2f}, {result.threshold:.2f} is asked for")
     return told
 

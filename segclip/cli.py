@@ -183,7 +183,7 @@ def _report(result: Result, targets: dict[str, Path], output: Output) -> None:
 
 
 def _near(result: Result, row: int) -> str:
-    if not result.nearest:
+    if not result.nearest or result.nearest[row] >= result.threshold:  # then words of place left none
         return ""
     return f" (best {result.nearest[row]:.2f}, threshold {result.threshold:.2f})"
 

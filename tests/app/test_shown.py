@@ -56,6 +56,9 @@ def test_headlines_say_what_was_found(studio: Studio, work: Work) -> None:
     assert "is asked for" in shown.notes(found)[0]
     work.say(("the left red box",))
     assert shown.notes(answer(studio.models, work)) == ["“the left red box”: leftmost of 1 found for 'red box'"]
+    work.say(("red right of the green box",))
+    (told,) = shown.notes(answer(studio.models, work))  # and not that the best region reaches 1.00
+    assert told.startswith("“red right of the green box”: none of 1 found for 'red'")
     work.click(70, 30, 1)
     assert shown.headline(answer(studio.models, work)) == "The object at the click"
     work.click(3, 3, 1)

@@ -84,6 +84,13 @@ def test_nothing_found_is_said_plainly_and_is_no_error(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("loads", "folder")
+def test_what_lies_elsewhere_is_not_called_unlike() -> None:
+    lines = run("segment", "desk.png", "red right of the green box").stdout.splitlines()
+    assert lines[0] == "nothing here matches 'red right of the green box'"
+    assert lines[1] == "'red right of the green box': none of 1 found for 'red': right of 'green box'"
+
+
+@pytest.mark.usefixtures("loads", "folder")
 @pytest.mark.parametrize(
     ("options", "rows"),
     [
