@@ -92,6 +92,16 @@ def headline(answer: Answer) -> str:
     return f"{count} found" + (f"; nothing matches {_listed(missing)}" if missing else "")
 
 
+def reached(answer: Answer) -> float:
+    """Give the threshold the slider stands at: its own, else the lowest that changes nothing of the answer."""
+    result = answer.candidates
+    if answer.question.threshold is not None:
+        return answer.question.threshold
+    share = segclip.Selection().near_best
+    found = [near for near in result.nearest if near >= result.threshold]
+    return min((max(result.threshold, share * near) for near in found), default=result.threshold)
+
+
 def notes(answer: Answer) -> list[str]:
     """Say why: words of place that chose, how far the nearest miss stayed behind."""
     result = answer.candidates

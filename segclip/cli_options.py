@@ -91,7 +91,8 @@ class Choice:
     """Which regions are kept; see ``selection.Selection``."""
 
     threshold: Annotated[
-        float | None, typer.Option(help="Probability to reach; stored with the encoder if left out.")
+        float | None,
+        typer.Option(help="Probability to reach; left out, the encoder's own, and 0.6 times the best one's."),
     ] = None
     top_k: Annotated[int | None, typer.Option(help="At most this many for each text.")] = None
     best: Annotated[bool, typer.Option("--best", help="The best one for each text, even below the threshold.")] = False

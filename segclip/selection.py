@@ -16,10 +16,12 @@ _ABOUT_EQUAL = 1.0  # log-odds; at CLIP's logit scale of 100 this is a cosine di
 class Selection:
     """Say which rows of a text's answer are kept.
 
-    threshold: probability a region must reach; None takes the one stored with the encoder. top_k: at most this many a
-    text. best: exactly one a text, the nearest even when it misses the threshold. nms: of two masks with more than this
-    IoU the less probable goes. containment: a mask with this share of its pixels inside another that answers about as
-    well is a part of it and goes, as does a whole that such parts make up; None keeps both.
+    threshold: probability a region must reach; None takes the one stored with the encoder and ``near_best``. top_k: at
+    most this many a text. best: exactly one a text, the nearest even when it misses the threshold. nms: of two masks
+    with more than this IoU the less probable goes. containment: a mask with this share of its pixels inside another
+    that answers about as well is a part of it and goes, as does a whole that such parts make up; None keeps both.
+    near_best: without a threshold of one's own, a region less than so many times as probable as the text's best goes:
+    where the thing itself is there, what is merely like it is not meant. 0 keeps it.
     """
 
     threshold: float | None = None
@@ -27,9 +29,10 @@ class Selection:
     best: bool = False
     nms: float = 0.6
     containment: float | None = 0.8
+    near_best: float = 0.6
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "nms", "containment"):
+        for name in ("threshold", "nms", "containment", "near_best"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise BadPrompt(f"{name} must be between 0 and 1, got {value}")
@@ -68,12 +71,18 @@ def select(probability: Array, similarity: Array, masks: Masks, *, selection: Se
     order = order[probability[order] > 0]
     if selection.best:
         return order[:1]
-    reached = threshold if selection.threshold is None else selection.threshold
-    rows = order[probability[order] >= reached]
+    rows = order[probability[order] >= least(probability, selection=selection, threshold=threshold)]
     rows = rows[_distinct(masks[rows], selection.nms)]
     if selection.containment is not None:
         rows = rows[_wholes(masks[rows], probability[rows], selection.containment)]
     return rows[: selection.top_k]
+
+
+def least(probability: Array, *, selection: Selection, threshold: float) -> float:
+    """Give the probability a row must reach, where (N,) are one text's: ``threshold`` holds where none was chosen."""
+    if selection.threshold is not None:
+        return selection.threshold
+    return max(threshold, selection.near_best * float(probability.max(initial=0)))
 
 
 def _distinct(masks: Masks, nms: float) -> list[int]:

@@ -131,7 +131,7 @@ def _data(shared: Studio, work: Work, answer: Answer | None, error: str) -> dict
         "headline": shown.headline(answer),
         "notes": shown.notes(answer),
         "sliders": bool(question.texts) and not question.by_place and not question.everything,
-        "threshold": answer.candidates.threshold if own else question.threshold,
+        "threshold": shown.reached(answer),
         "top": question.top_k,
         "own": own,
         "answer": f"{answer.hits}/{len(answer.candidates)} in {answer.seconds * 1000:.0f} ms",

@@ -58,9 +58,11 @@ class OpenClip:
         self._options = options
         self._device = torch.device(device)
         self._dtype = choose_precision(options.precision, self._device)
-        self._model = model.to(self._device, self._dtype, memory_format=torch.channels_last).requires_grad_(False)
+        # weights go on requiring gradients, which inference mode never takes: only then does torch.matmul make one
+        # product of a batch of transposed rows, as attention has them; else it copies the weights for each (3x slower)
+        self._model = model.to(self._device, self._dtype, memory_format=torch.channels_last)
         if self._dense is not None:
-            self._dense = self._dense.to(self._device, self._dtype).eval().requires_grad_(False)
+            self._dense = self._dense.to(self._device, self._dtype).eval()
         self._preprocess = checkpoints.preprocess_config(checkpoint, self.image_size)
         self._texts: OrderedDict[str, Array] = OrderedDict()
 

@@ -77,7 +77,17 @@ def test_quality_weighs_the_odds() -> None:
 
 
 def test_every_region_above_the_threshold_comes_back_best_first() -> None:
-    assert chosen([0.6, 0.2, 0.9, 0.5], row_of_boxes(4)) == [2, 0, 3]
+    assert chosen([0.6, 0.2, 0.9, 0.55], row_of_boxes(4)) == [2, 0, 3]
+
+
+def test_what_is_merely_like_the_best_goes_unless_a_threshold_was_asked_for() -> None:
+    sure, like = [0.95, 0.55, 0.6], [0.5, 0.3, 0.29]
+    assert chosen(sure, row_of_boxes(3), threshold=0.2) == [0, 2]
+    assert chosen(like, row_of_boxes(3), threshold=0.2) == [0, 1]
+    assert chosen(sure, row_of_boxes(3), Selection(near_best=0), threshold=0.2) == [0, 2, 1]
+    assert chosen(sure, row_of_boxes(3), Selection(threshold=0.2)) == [0, 2, 1]
+    with pytest.raises(BadPrompt, match="near_best must be between 0 and 1"):
+        Selection(near_best=1.5)
 
 
 def test_a_threshold_asked_for_wins_over_the_encoders() -> None:
