@@ -13,7 +13,7 @@ import numpy as np
 
 import segclip
 
-from .models import Models
+from .models import Models, quickly
 from .state import Known, Point, Question, Work
 
 MOST_SHOWN = 250  # rows the browser draws: one byte numbers them
@@ -80,7 +80,7 @@ def answer(models: Models, work: Work) -> Answer:
 def _by_words(models: Models, work: Work, question: Question) -> segclip.Result:
     chosen = segclip.Selection(question.threshold, question.top_k)
     regions = _regions_left(models, work, question)
-    with models.read(work.words) as segmenter:
+    with models.read(work.words) as segmenter, quickly():
         return segmenter.rank(regions, question.texts, negatives=question.negatives, selection=chosen)
 
 
@@ -89,7 +89,7 @@ def _misses(models: Models, work: Work, question: Question, result: segclip.Resu
     near = [near for text, near in zip(result.asked, result.nearest, strict=True) if text in result.unanswered]
     chosen = segclip.Selection(threshold=min(1.0, max(min(near) * _NEAR, 1e-6)), top_k=MISSES)
     regions = _regions_left(models, work, question)
-    with models.read(work.words) as segmenter:
+    with models.read(work.words) as segmenter, quickly():
         return segmenter.rank(regions, result.unanswered, negatives=question.negatives, selection=chosen)
 
 
@@ -127,7 +127,7 @@ def pick(models: Models, work: Work, prompt: segclip.Everything | segclip.Points
     if encoded is None:
         with models.look(work.clicks) as segmenter:
             encoded = encode(segmenter, work.known, work.clicks)
-    with models.point(work.clicks) as segmenter:
+    with models.point(work.clicks) as segmenter, quickly():
         return segmenter.pick(encoded, prompt)
 
 

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
 
+import torch
+
 import segclip
 
 MOST_OWN = 3  # models kept beside the presets
+_ALL = torch.get_num_threads()
 
 
 def parts(name: str) -> tuple[str, str | None]:
@@ -61,7 +64,7 @@ class Models:
     def look(self, name: str) -> Iterator[segclip.Segmenter]:
         """Wait for one's turn to show pictures to a model."""
         loaded = self.load(name)
-        with loaded.looking:
+        with loaded.looking, _threads(_ALL):
             yield loaded.segmenter
 
     @contextmanager
@@ -84,3 +87,20 @@ def _settle() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+
+
+@contextmanager
+def quickly() -> Iterator[None]:
+    """Compute what takes milliseconds on half of the cores: browser and server, at work too, hold up the others."""
+    with _threads(max(1, _ALL // 2)):
+        yield
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let torch compute with so many threads here; who looks at a picture elsewhere has said how many he needs."""
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(_ALL)

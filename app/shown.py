@@ -30,15 +30,25 @@ def picture_url(image: segclip.Image) -> str:
     return _address(file, "jpeg")
 
 
-def map_url(masks: segclip.Masks) -> str:
-    """Give a grey PNG as a data address: 0 for nothing, r + 1 for row r; where masks overlap the better row shows."""
-    file = io.BytesIO()
-    PIL.Image.fromarray(label_map(masks, MAP_SIDE)).save(file, "PNG", compress_level=1)
-    return _address(file, "png")
+def map_runs(masks: segclip.Masks) -> str:
+    """Give the label map as text, each row in runs of equal labels: "W H LABELS LENGTHS".
+
+    LABELS, LENGTHS: base64 of a byte for each run, and of two, the lower first.
+    """
+    labels = label_map(masks, MAP_SIDE)
+    begins = np.ones(labels.shape, bool)
+    begins[:, 1:] = labels[:, 1:] != labels[:, :-1]
+    runs = np.flatnonzero(begins)
+    parts = (labels.ravel()[runs], np.diff(runs, append=labels.size).astype("<u2"))
+    height, width = labels.shape
+    return " ".join((str(width), str(height), *(base64.b64encode(part.tobytes()).decode() for part in parts)))
 
 
 def label_map(masks: segclip.Masks, side: int) -> np.ndarray:
-    """Number each pixel by its mask at a longer side of at most ``side``: uint8 (h, w)."""
+    """Number each pixel at a longer side of at most ``side``: 0 for nothing, r + 1 for row r, uint8 (h, w).
+
+    Where masks overlap the better row shows.
+    """
     height, width = masks.size
     scale = min(1.0, side / max(height, width))
     ys = _centres(height, max(1, round(height * scale)))

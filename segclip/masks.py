@@ -104,20 +104,38 @@ class Masks:
             dense[row, y1:y2, x1:x2] = bitmap
         return dense
 
-    def intersections(self, other: Masks) -> Array:
-        """Count the pixels each pair shares: int64 (N, M). Pairs whose boxes don't touch cost nothing."""
+    def union(self, box: Array) -> Array:
+        """Paint where any mask is inside a box xyxy: bool (y2 - y1, x2 - x1)."""
+        x1, y1, x2, y2 = box
+        painted = np.zeros((y2 - y1, x2 - x1), bool)
+        for (left, top, right, bottom), bitmap in zip(self.boxes, self.bitmaps, strict=True):
+            ax, ay, bx, by = max(x1, left), max(y1, top), min(x2, right), min(y2, bottom)
+            if ax < bx and ay < by:
+                painted[ay - y1 : by - y1, ax - x1 : bx - x1] |= bitmap[ay - top : by - top, ax - left : bx - left]
+        return painted
+
+    def intersections(self, other: Masks, wanted: Array | None = None) -> Array:
+        """Count the pixels each pair shares: int64 (N, M). Pairs whose boxes don't touch cost nothing.
+
+        wanted: bool (N, M), the pairs to count; the others give 0. With itself it must be symmetric.
+        """
         if self.size != other.size:
             raise ValueError(f"masks of different images: {self.size} and {other.size}")
         shared = np.zeros((len(self), len(other)), np.int64)
         corner = np.maximum(self.boxes[:, None, :2], other.boxes[None, :, :2])  # (N, M, 2)
         end = np.minimum(self.boxes[:, None, 2:], other.boxes[None, :, 2:])  # (N, M, 2)
-        for i, j in zip(*np.nonzero((end > corner).all(axis=2)), strict=True):
+        counted = (end > corner).all(axis=2)
+        if wanted is not None:
+            counted &= wanted
+        if other is self:
+            counted = np.triu(counted, 1)  # the rest is known by symmetry
+        for i, j in zip(*np.nonzero(counted), strict=True):
             (x1, y1), (x2, y2) = corner[i, j], end[i, j]
             (ax, ay), (bx, by) = self.boxes[i, :2], other.boxes[j, :2]
             a = self.bitmaps[i][y1 - ay : y2 - ay, x1 - ax : x2 - ax]
             b = other.bitmaps[j][y1 - by : y2 - by, x1 - bx : x2 - bx]
             shared[i, j] = np.count_nonzero(a & b)
-        return shared
+        return shared + shared.T + np.diag(self.areas) if other is self else shared
 
     def iou(self, other: Masks) -> Array:
         """Give intersection over union of each pair: float64 (N, M) in [0, 1]; two empty masks give 0."""

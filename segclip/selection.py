@@ -72,9 +72,11 @@ def select(probability: Array, similarity: Array, masks: Masks, *, selection: Se
     if selection.best:
         return order[:1]
     rows = order[probability[order] >= least(probability, selection=selection, threshold=threshold)]
-    rows = rows[_distinct(masks[rows], selection.nms)]
+    shared = _shared(masks[rows], selection)
+    kept = _distinct(masks[rows].areas, shared, selection.nms)
+    rows, shared = rows[kept], shared[np.ix_(kept, kept)]
     if selection.containment is not None:
-        rows = rows[_wholes(masks[rows], probability[rows], selection.containment)]
+        rows = rows[_wholes(masks[rows], shared, probability[rows], selection.containment)]
     return rows[: selection.top_k]
 
 
@@ -85,22 +87,35 @@ def least(probability: Array, *, selection: Selection, threshold: float) -> floa
     return max(threshold, selection.near_best * float(probability.max(initial=0)))
 
 
-def _distinct(masks: Masks, nms: float) -> list[int]:
-    iou = masks.iou(masks)
+def _shared(masks: Masks, selection: Selection) -> Array:
+    """Count the pixels pairs of masks share: int64 (N, N); 0 where boxes and areas alone say that neither rule holds."""
+    areas, boxes = masks.areas, masks.boxes.astype(np.int64)
+    sides = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    smaller = np.minimum(areas[:, None], areas[None, :])
+    most = np.minimum(smaller, sides.clip(0).prod(axis=2))  # (N, N) they can share no more
+    wanted = most >= selection.nms * (areas[:, None] + areas[None, :] - most)
+    if selection.containment is not None:
+        wanted |= most >= selection.containment * smaller
+    return masks.intersections(masks, wanted)
+
+
+def _distinct(areas: Array, shared: Array, nms: float) -> Array:
+    """Give the rows that no better one says again: int64 (R,). shared: (N, N)."""
+    iou = shared / np.maximum(areas[:, None] + areas[None, :] - shared, 1)
     kept: list[int] = []
-    for row in range(len(masks)):
+    for row in range(len(areas)):
         if not (iou[row, kept] > nms).any():
             kept.append(row)
-    return kept
+    return np.array(kept, np.int64)
 
 
-def _wholes(masks: Masks, probability: Array, containment: float) -> Array:
+def _wholes(masks: Masks, shared: Array, probability: Array, containment: float) -> Array:
     """Mark the rows that are neither a part of another nor a group of others: bool (N,).
 
     A leaf goes: the apple around it answers "apple" about as well or better. An apple in a basket stays: the basket
     answers worse. Two apples taken for one go when each apple is there and answers about as well.
     """
-    areas, shared = masks.areas, masks.intersections(masks)
+    areas = masks.areas
     inside = (shared >= containment * areas[:, None]) & (areas[None, :] > areas[:, None])  # (N, N) row i is inside j
     likely = np.clip(probability.astype(np.float64), 1e-15, 1 - 1e-15)
     odds = np.log(likely / (1 - likely))
@@ -115,5 +130,5 @@ def _covers(masks: Masks, members: Array, whole: int) -> float:
     """Give the share of ``whole`` that two or more members cover together; 0 for fewer."""
     if np.count_nonzero(members) < 2:
         return 0.0
-    covered = masks[members].to_dense().any(axis=0) & masks.full(whole)
+    covered = masks[members].union(masks.boxes[whole]) & masks.bitmaps[whole]
     return float(np.count_nonzero(covered) / masks.areas[whole])

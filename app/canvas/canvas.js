@@ -17,7 +17,7 @@ export default function (component) {
 function makeStudio(root) {
   const $ = (selector) => root.querySelector(selector);
   const view = $("canvas.view"), frame = $(".frame"), pen = view.getContext("2d");
-  const s = { data: null, image: null, imageId: null, map: null, mapUrl: null, overlay: null, zoom: 1, x: 0, y: 0, mode: "1",
+  const s = { data: null, image: null, imageId: null, map: null, mapText: "", overlay: null, frame: 0, zoom: 1, x: 0, y: 0, mode: "1",
     drag: null, hover: -1, wipe: null, compare: false, queue: [], sent: 0, sentAt: 0, pending: [], fingers: new Map(), pinch: null };
   const listening = new AbortController();
   const on = (target, kinds, act) => kinds.split(" ").forEach((kind) => target.addEventListener(kind, act, { signal: listening.signal, passive: false }));
@@ -69,7 +69,7 @@ function makeStudio(root) {
     $(".percent").textContent = `${Math.round(s.zoom * 100)}%`;
     view.classList.toggle("zoomed", s.zoom > 1);
     root.dataset.view = JSON.stringify([s.x, s.y, s.zoom]);
-    draw();
+    soon();
   }
 
   // ---- drawing
@@ -82,27 +82,34 @@ function makeStudio(root) {
     s.overlay = null;
     if (!s.map) return;
     const { width: w, height: h, labels } = s.map, drawn = s.data.drawn, opacity = Number($(".opacity").value);
-    const taken = s.data.rows.some((row) => row.taken), spot = $(".spot").checked;
-    const tint = drawn.map((row) => {
-      const faint = s.hover >= 0 ? row !== s.hover : taken && !s.data.rows[row]?.taken;
-      return [...hue(row), Math.round(255 * opacity * (faint ? 0.3 : 1)), faint ? 110 : 255];
+    const taken = s.data.rows.some((row) => row.taken), spot = $(".spot").checked && drawn.length > 0;
+    const [x1, y1, x2, y2] = spot ? [0, 0, w, h] : s.map.box;
+    if (x1 >= x2) return;
+    const colour = (r, g, b, a) => ((a << 24) | (b << 16) | (g << 8) | r) >>> 0;
+    const [fill, line, white] = [[], [], []]; // by label, as the pixels of an image lie in memory
+    drawn.forEach((row, i) => {
+      const faint = s.hover >= 0 ? row !== s.hover : taken && !s.data.rows[row]?.taken, a = faint ? 110 : 255;
+      fill[i + 1] = colour(...hue(row), Math.round(255 * opacity * (faint ? 0.3 : 1)));
+      line[i + 1] = colour(...hue(row), a);
+      white[i + 1] = colour(255, 255, 255, a);
     });
-    const off = new OffscreenCanvas(w, h), g = off.getContext("2d"), picture = g.createImageData(w, h), out = picture.data;
+    const off = new OffscreenCanvas(x2 - x1, y2 - y1), g = off.getContext("2d"), picture = g.createImageData(off.width, off.height);
+    const out = new Uint32Array(picture.data.buffer), shade = colour(0, 0, 0, 140);
     const edge = Math.max(1, Math.round(Math.max(w, h) / 640));
     const outside = (x, y, i, label, by) => x < by || y < by || x >= w - by || y >= h - by || labels[i - by] !== label
       || labels[i + by] !== label || labels[i - by * w] !== label || labels[i + by * w] !== label;
-    for (let y = 0, i = 0; y < h; y++) for (let x = 0; x < w; x++, i++) {
+    for (let y = y1, o = 0; y < y2; y++) for (let x = x1, i = y * w + x1; x < x2; x++, i++, o++) {
       const label = labels[i];
-      if (!label) { if (spot && drawn.length) out[4 * i + 3] = 140; continue; }
-      const [r, gr, b, a, line] = tint[label - 1] ?? [0, 0, 0, 0, 0];
-      const [u, v] = [outside(x, y, i, label, edge), outside(x, y, i, label, 2 * edge)];
-      if (u) { out[4 * i] = out[4 * i + 1] = out[4 * i + 2] = 255; out[4 * i + 3] = line; continue; }
-      out[4 * i] = r; out[4 * i + 1] = gr; out[4 * i + 2] = b; out[4 * i + 3] = v ? line : a;
+      if (!label) { if (spot) out[o] = shade; continue; }
+      out[o] = (outside(x, y, i, label, edge) ? white : outside(x, y, i, label, 2 * edge) ? line : fill)[label];
     }
     g.putImageData(picture, 0, 0);
-    s.overlay = off;
+    s.overlay = { canvas: off, box: [x1, y1, x2, y2] };
   }
+  function soon() { s.frame ||= requestAnimationFrame(draw); } // what goes to the server goes first
   function draw() {
+    cancelAnimationFrame(s.frame);
+    s.frame = 0;
     if (!s.data) return;
     const { css } = fit(), ratio = window.devicePixelRatio || 1, [w, h] = size();
     const width = Math.round(css[0] * ratio), height = Math.round(css[1] * ratio);
@@ -117,7 +124,8 @@ function makeStudio(root) {
     if (s.overlay && !(s.compare && s.wipe === null)) {
       pen.save();
       if (s.compare) { pen.beginPath(); pen.rect(s.wipe, 0, w - s.wipe, h); pen.clip(); }
-      pen.drawImage(s.overlay, 0, 0, w, h);
+      const [x1, y1, x2, y2] = s.overlay.box, across = w / s.map.width, down = h / s.map.height;
+      pen.drawImage(s.overlay.canvas, x1 * across, y1 * down, (x2 - x1) * across, (y2 - y1) * down);
       pen.restore();
     }
     pen.setTransform(1, 0, 0, 1, 0, 0);
@@ -169,6 +177,9 @@ function makeStudio(root) {
     return item;
   }
   function thumb(canvas, [x1, y1, x2, y2]) {
+    const wanted = `${s.imageId} ${x1} ${y1} ${x2} ${y2}`;
+    if (canvas.shown === wanted) return;
+    canvas.shown = wanted;
     const g = canvas.getContext("2d"), side = Math.max(x2 - x1, y2 - y1, 1) * 1.15, k = canvas.width / side, [w, h] = size();
     g.clearRect(0, 0, canvas.width, canvas.height);
     if (s.image) g.drawImage(s.image, canvas.width / 2 - ((x1 + x2) / 2) * k, canvas.height / 2 - ((y1 + y2) / 2) * k, w * k, h * k);
@@ -184,12 +195,14 @@ function makeStudio(root) {
     if (data.image) { pictures.clear(); pictures.set(data.picture, data.image); }
     words();
     pump();
-    await Promise.all([readImage(), readMap()]);
+    await readImage();
     if (s.data !== data) return;
+    readMap();
     s.hover = Math.min(s.hover, data.rows.length - 1);
     paintMap();
     cards();
     hold();
+    draw();
     root.dataset.done = data.done;
     root.dataset.places = JSON.stringify([data.points, data.boxes]);
     root.dataset.picture = data.name;
@@ -203,17 +216,23 @@ function makeStudio(root) {
     const image = await load(url);
     if (s.data.picture === wanted) { s.image = image; s.imageId = wanted; }
   }
-  async function readMap() {
-    const url = s.data.map;
-    if (s.mapUrl === url) return;
-    const image = await load(url);
-    if (s.data.map !== url) return;
-    const off = new OffscreenCanvas(image.naturalWidth, image.naturalHeight), g = off.getContext("2d", { willReadFrequently: true });
-    g.drawImage(image, 0, 0);
-    const { width, height, data } = g.getImageData(0, 0, off.width, off.height), labels = new Uint8Array(width * height);
-    for (let i = 0; i < labels.length; i++) labels[i] = data[4 * i];
-    s.map = { width, height, labels };
-    s.mapUrl = url;
+  function readMap() { // runs of equal labels, each within a row
+    if (s.mapText === s.data.map) return;
+    s.mapText = s.data.map;
+    const [width, height, ...runs] = s.mapText.split(" "), w = Number(width), h = Number(height);
+    const [names, lengths] = runs.map((text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)));
+    const labels = new Uint8Array(w * h);
+    let [x1, y1, x2, y2, at] = [w, h, 0, 0, 0];
+    new Uint16Array(lengths.buffer).forEach((length, run) => {
+      if (names[run]) {
+        const x = at % w, y = (at - x) / w;
+        labels.fill(names[run], at, at + length);
+        [x1, y1, x2, y2] = [Math.min(x1, x), Math.min(y1, y), Math.max(x2, x + length), y + 1];
+      }
+      at += length;
+    });
+    const box = [Math.max(x1 - 1, 0), Math.max(y1 - 1, 0), Math.min(x2 + 1, w), Math.min(y2 + 1, h)]; // its edge is soft
+    s.map = { width: w, height: h, labels, box };
   }
   const load = (url) => new Promise((done) => { const image = new Image(); image.onload = image.onerror = () => done(image); image.src = url; });
   function words() {
@@ -265,7 +284,7 @@ function makeStudio(root) {
   });
   const spread = () => { const [a, b] = [...s.fingers.values()]; return Math.hypot(a[0] - b[0], a[1] - b[1]) * s.zoom; };
   on(view, "pointermove", (e) => {
-    if (s.compare && !s.drag) { s.wipe = place(e)[0]; draw(); return; }
+    if (s.compare && !s.drag) { s.wipe = place(e)[0]; soon(); return; }
     if (s.fingers.has(e.pointerId)) s.fingers.set(e.pointerId, place(e, false));
     if (s.pinch && s.fingers.size === 2) {
       const [a, b] = [...s.fingers.values()], now = spread();
@@ -284,7 +303,7 @@ function makeStudio(root) {
     const [x, y] = place(e);
     d.boxing = Math.abs(dx) > 4 && Math.abs(dy) > 4;
     d.box = [Math.min(x, d.x), Math.min(y, d.y), Math.max(x, d.x), Math.max(y, d.y)];
-    draw();
+    soon();
   });
   on(view, "pointerup pointercancel", (e) => {
     s.fingers.delete(e.pointerId);
@@ -298,7 +317,7 @@ function makeStudio(root) {
       s.pending.push([d.x, d.y, label]);
       send({ kind: "point", x: d.x, y: d.y, label });
     }
-    draw();
+    soon();
   });
   on(view, "wheel", (e) => { if (e.ctrlKey || e.metaKey || s.zoom > 1) { e.preventDefault(); zoomTo(s.zoom * Math.exp(-e.deltaY / 300), place(e)); } });
   on(root, "keydown", (e) => {

@@ -122,10 +122,10 @@ def _data(shared: Studio, work: Work, answer: Answer | None, error: str) -> dict
         "done": st.session_state.get("done", 0),
     }
     if answer is None:
-        return data | {"map": "", "drawn": [], "rows": [], "headline": "", "notes": [], "sliders": False, "answer": ""}
+        return data | {"map": "0 0  ", "drawn": [], "rows": [], "headline": "", "notes": [], "sliders": False, "answer": ""}
     own = question.threshold is None
     return data | {
-        "map": shown.map_url(answer.candidates.masks[list(answer.drawn)]),
+        "map": shown.map_runs(answer.candidates.masks[list(answer.drawn)]),
         "drawn": answer.drawn,
         "rows": shown.rows_of(answer),
         "headline": shown.headline(answer),
