@@ -88,7 +88,7 @@ def least(probability: Array, *, selection: Selection, threshold: float) -> floa
 
 
 def _shared(masks: Masks, selection: Selection) -> Array:
-    """Count the pixels pairs of masks share: int64 (N, N); 0 where boxes and areas alone say that neither rule holds."""
+    """Count the pixels pairs of masks share: int64 (N, N); 0 where boxes and areas say that neither rule can hold."""
     areas, boxes = masks.areas, masks.boxes.astype(np.int64)
     sides = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - np.maximum(boxes[:, None, :2], boxes[None, :, :2])
     smaller = np.minimum(areas[:, None], areas[None, :])

@@ -64,7 +64,8 @@ NOT_WELCOME: dict[str, set[str]] = {
     "cv2": {"errors", "masks", "prompts", "types", "app"},
 }
 HOMES: dict[str, set[str]] = {
-    "torch": {"proposers", "encoders", "train", "loading", "batch"},  # loading picks the device, batch the threads
+    # loading picks the device, batch and app the threads
+    "torch": {"proposers", "encoders", "train", "loading", "batch", "app"},
     "torchvision": {"proposers", "encoders", "train"},
     "ultralytics": {"proposers", "train"},
     "segment_anything": {"proposers"},

@@ -122,7 +122,8 @@ def _data(shared: Studio, work: Work, answer: Answer | None, error: str) -> dict
         "done": st.session_state.get("done", 0),
     }
     if answer is None:
-        return data | {"map": "0 0  ", "drawn": [], "rows": [], "headline": "", "notes": [], "sliders": False, "answer": ""}
+        nothing = {"map": "0 0  ", "drawn": [], "rows": [], "headline": "", "notes": [], "sliders": False, "answer": ""}
+        return data | nothing
     own = question.threshold is None
     return data | {
         "map": shown.map_runs(answer.candidates.masks[list(answer.drawn)]),

@@ -210,10 +210,10 @@ def look_again(
 
 
 def fused(refiner: Refiner) -> Refiner:
-    """Fold the norms into the convolutions before them, for serving."""
+    """Fold the norms into the convolutions before them, and lay weights as CPUs read them fastest, for serving."""
     for part in refiner.eval().modules():
         if isinstance(part, torch.nn.Sequential):
             for row, (before, after) in enumerate(pairwise(part)):
                 if isinstance(before, torch.nn.Conv2d) and isinstance(after, torch.nn.BatchNorm2d):
                     part[row], part[row + 1] = fuse_conv_bn_eval(before, after), torch.nn.Identity()
-    return refiner
+    return refiner.to(memory_format=torch.channels_last)

@@ -26,9 +26,11 @@ def picture_in(url: str) -> PIL.Image.Image:
 def test_the_map_numbers_the_masks_and_the_better_one_shows() -> None:
     dense = np.zeros((2, 60, 80), bool)
     dense[0, 10:20, 10:30] = dense[1, 5:40, 5:60] = True
-    width, height, labels, lengths = shown.map_runs(Masks.from_dense(dense)).split(" ")
-    labels, lengths = (np.frombuffer(base64.b64decode(part), kind) for part, kind in ((labels, "u1"), (lengths, "<u2")))
-    labels = np.repeat(labels, lengths).reshape(int(height), int(width))
+    width, height, *runs = shown.map_runs(Masks.from_dense(dense)).split(" ")
+    names, lengths = (
+        np.frombuffer(base64.b64decode(part), kind) for part, kind in zip(runs, ("u1", "<u2"), strict=True)
+    )
+    labels = np.repeat(names, lengths).reshape(int(height), int(width))
     assert labels.shape == (60, 80)
     assert np.array_equal(labels == 1, dense[0])
     assert np.array_equal(labels == 2, dense[1] & ~dense[0])

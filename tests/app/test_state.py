@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import segclip
-from app import events
+from app import events, models
 from app.answers import MOST_KEPT, Answer, answer
 from app.settings import Settings
 from app.state import Known, Question, Studio, Work
@@ -243,3 +244,23 @@ def test_what_is_loaded_is_left_out_of_the_search_for_garbage_after_every_event(
         assert gc.get_freeze_count() > 10_000
     finally:
         gc.unfreeze()
+
+
+def test_what_is_quick_leaves_half_of_the_cores_and_holds_nobody_back(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, told = torch.get_num_threads(), []
+
+    def look() -> None:
+        with studio.models.look("mini"):
+            told.append(torch.get_num_threads())
+
+    monkeypatch.setattr(models, "_ALL", 4)
+    with models.quickly():
+        other = Thread(target=look)
+        other.start()
+        other.join()
+        told.append(torch.get_num_threads())
+    told.append(torch.get_num_threads())
+    torch.set_num_threads(before)
+    assert told == [4, 2, 4]

@@ -123,6 +123,16 @@ class TestMasks:
         masks, other = Masks.from_dense(a), Masks.from_dense(b)
         assert np.array_equal(masks.intersections(other), shared)
         assert np.allclose(masks.iou(other), np.divide(shared, union, out=np.zeros((n, m)), where=union > 0))
+        wanted = np.random.default_rng(seed).random((n, m)) < 0.5
+        assert np.array_equal(masks.intersections(other, wanted), shared * wanted)
+        assert np.array_equal(masks.intersections(masks), masks.intersections(Masks.from_dense(a)))
+
+    @given(st.integers(0, 4), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.02, 0.4]))
+    def test_the_union_inside_a_box_is_that_of_the_dense_stack(self, count: int, seed: int, share: float) -> None:
+        dense = random_dense(count, seed, share)
+        x1, y1, x2, y2 = 2, 1, 9, 7
+        inside = dense[:, y1:y2, x1:x2].any(axis=0)
+        assert np.array_equal(Masks.from_dense(dense).union(np.array([x1, y1, x2, y2])), inside)
 
     def test_windows_are_pasted_at_their_corner(self) -> None:
         bitmap = np.array([[0, 0, 0], [0, 1, 1]], bool)
