@@ -67,7 +67,7 @@ def answer(models: Models, work: Work) -> Answer:
         if question.by_place:
             result = _by_place(models, work, question)
         elif question.everything:
-            result = _everything(models, work)
+            result = _everything(models, work, question)
         else:
             result = _by_words(models, work, question)
         hits = min(len(result), MOST_SHOWN)
@@ -136,13 +136,13 @@ def _points(question: Question) -> segclip.Points:
     return segclip.Points(places, [label for _, _, label in question.points], box=question.box)
 
 
-def _everything(models: Models, work: Work) -> segclip.Result:
-    """Give every region, small ones first, so that none lies hidden beneath a large one."""
+def _everything(models: Models, work: Work, question: Question) -> segclip.Result:
+    """Give every object, small ones first, so that none lies hidden beneath a large one."""
+    chosen = segclip.Selection(question.threshold, question.top_k)
     regions = find_regions(models, work)
-    rows = np.argsort(regions.masks.areas, kind="stable")
-    rows = rows[regions.masks.areas[rows] > 0]
-    unknown = np.full(len(rows), np.nan, np.float32)
-    return segclip.Result(regions[rows], ("object",) * len(rows), unknown, unknown, ("object",), 0.0)
+    with models.read(work.words) as segmenter:
+        result = segmenter.everything(regions, selection=chosen)
+    return result[np.argsort(result.masks.areas, kind="stable")]
 
 
 def prepare(models: Models, work: Work) -> None:

@@ -66,11 +66,17 @@ def _result(studio: Studio, work: Work, prompt: schema.Prompt) -> segclip.Result
     where: segclip.Everything | segclip.Points | segclip.Boxes = segclip.Everything(
         prompt.boxes or None, places or None
     )
-    if places and (any(labels) or not prompt.texts):
+    if prompt.everything and (prompt.texts or any(labels)):
+        raise segclip.BadPrompt("everything takes neither texts nor a click on an object; leave those out")
+    if places and (any(labels) or not (prompt.texts or prompt.everything)):
         where = segclip.Points(places, labels, box=prompt.boxes or None)
-    elif prompt.boxes and not prompt.texts:
+    elif prompt.boxes and not (prompt.texts or prompt.everything):
         where = segclip.Boxes(prompt.boxes)
     where.check(work.image.size)
+    if isinstance(where, segclip.Everything) and prompt.everything:
+        with studio.models.look(work.words) as segmenter:
+            encoded = answers.encode(segmenter, work.known, work.words)
+            return segmenter.everything(encoded, where, selection=selection)
     if not prompt.texts:
         result = answers.pick(studio.models, work, where)
         return result if "point" not in result.asked else result[: prompt.top_k or 1]

@@ -34,6 +34,7 @@ class Prompt(_Strict):
     threshold: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = None
     best: StrictBool = False
+    everything: StrictBool = Field(False, description="Every object, without texts; boxes are looked in.")
 
 
 class SegmentThese(_Strict):

@@ -93,7 +93,7 @@ def headline(answer: Answer) -> str:
             f"The object at the click{'s' * (len(question.points) > 1)}" if question.points else "The object in the box"
         )
     if question.everything:
-        return f"{count} objects"
+        return f"{count} object{'s' * (count != 1)}" if count else "Nothing here is surely an object"
     if not question.texts:
         return "Type what to look for, or click on it"
     if not count:

@@ -132,7 +132,7 @@ class Work:
 
     def click(self, x: float, y: float, label: int) -> None:
         """Point at the object, or at what it is not."""
-        self.ask(replace(self.question, points=(*self.question.points, (x, y, label)), everything=False))
+        self.ask(replace(self._pointing(), points=(*self.question.points, (x, y, label))))
 
     def drag(self, box: Box) -> None:
         """Draw a box around an object; points go."""
@@ -140,7 +140,7 @@ class Work:
 
     def everything(self) -> None:
         """Show every region there is."""
-        self.ask(replace(self._cleared(), everything=True))
+        self.ask(replace(self._cleared(), everything=True, threshold=None))
 
     def take(self, row: int) -> None:
         """Choose a row of the answer, or leave it again; by place one row is the answer."""
@@ -158,7 +158,12 @@ class Work:
         self.ask(self._cleared())
 
     def _cleared(self) -> Question:
-        return replace(self.question, points=(), box=None, everything=False, taken=frozenset())
+        return replace(self._pointing(), points=(), box=None, taken=frozenset())
+
+    def _pointing(self) -> Question:
+        """Ask no longer for everything; its threshold is one of quality, and goes too."""
+        question = self.question
+        return replace(question, everything=False, threshold=None) if question.everything else question
 
 
 class Studio:

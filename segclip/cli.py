@@ -61,7 +61,7 @@ app.add_typer(cli_evaluate.app, name="evaluate")
 @app.command()
 @grouped
 def segment(asked: Asked, against: Against, choice: Choice, models: Models, output: Output) -> None:
-    """Cut out of IMAGE what each TEXT names, or what points and boxes show."""
+    """Cut out of IMAGE what each TEXT names, what points and boxes show, or everything."""
     from . import images, pipeline
 
     _listen(output.verbose)
@@ -126,12 +126,14 @@ def app_(serving: Serving) -> None:
 def _answer(
     segmenter: Segmenter, image: Image, question: tuple[Asked, Against], prompt: Prompt, selection: Selection
 ) -> Result:
-    """Ask the segmenter by example, by place, or by texts."""
+    """Ask the segmenter by example, for everything, by place, or by texts."""
     from .types import Everything
 
     asked, against = question
     if (example := asked.example()) and isinstance(prompt, Everything):
         return segmenter.like(image, example, prompt, selection=selection)
+    if asked.everything and isinstance(prompt, Everything):
+        return segmenter.everything(image, prompt, selection=selection)
     if not asked.texts:
         return _best_first(segmenter.pick(image, prompt), selection)
     return segmenter.rank(

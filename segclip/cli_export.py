@@ -14,6 +14,7 @@ import typer
 
 from . import lines
 from .cli_options import Against, Choice, Crew, Models, numbers
+from .errors import BadPrompt
 from .formats import PER_IMAGE, PER_RUN
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ class Task:
     boxes: Annotated[
         list[str] | None, typer.Option("--box", metavar="X1,Y1,X2,Y2", help="A box in every picture; repeatable.")
     ] = None
+    everything: Annotated[
+        bool,
+        typer.Option("--everything", help="Cut out every object where there is no text; with a box, those inside."),
+    ] = False
     boxes_file: Annotated[
         Path | None, typer.Option(help="A .csv or .jsonl table of image and boxes, by name inside INPUT.")
     ] = None
@@ -48,6 +53,8 @@ class Task:
         from .batch import Answers, Ask, ExportOptions
 
         preset = registry.choose(loading.PRESETS, models.preset, "preset")
+        if self.everything and (self.texts or self.texts_file):
+            raise BadPrompt("--everything takes no texts; leave out --text and --texts-file, or --everything")
         boxes = tuple(tuple(numbers("--box", value, (4,))) for value in self.boxes or ())
         return ExportOptions(
             formats=[name.strip() for name in self.format.split(",") if name.strip()],
@@ -55,7 +62,7 @@ class Task:
             encoder=models.encoder or preset[1],
             device=models.device,
             policy=models.policy,
-            ask=Ask(self._texts(), boxes),
+            ask=Ask(self._texts(), boxes, everything=self.everything),
             boxes_of=self.boxes_file,
             answers=Answers(
                 negatives=tuple(against.negatives or ()),

@@ -46,6 +46,10 @@ class Asked:
         str | None, typer.Option(metavar="X,Y", help="Find everything like what is at this place, without a text.")
     ] = None
 
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Cut out every object, without a text; with --box, those inside.")
+    ] = False
+
     def example(self) -> Points | None:
         """Say where the example is that everything shall be like."""
         from .types import Points
@@ -64,9 +68,14 @@ class Asked:
         clicks = [numbers("--point", value, (2, 3)) for value in self.points or ()]
         boxes = [numbers("--box", value, (4,)) for value in self.boxes or ()]
         labels = [click[2] if len(click) == 3 else 1 for click in clicks]
-        if clicks and (any(labels) or not self.texts):
+        if self.everything and (self.texts or self.like or any(labels)):
+            raise BadPrompt(
+                "--everything takes neither texts nor --like nor a click on an object; give a --box to look in, or "
+                "--point X,Y,0 on what to leave out"
+            )
+        if clicks and (any(labels) or not (self.texts or self.everything)):
             return Points([click[:2] for click in clicks], labels, box=boxes or None)
-        if boxes and not self.texts and not self.like:
+        if boxes and not (self.texts or self.like or self.everything):
             return Boxes(boxes)
         return Everything(boxes or None, [click[:2] for click in clicks] or None)
 
@@ -92,7 +101,9 @@ class Choice:
 
     threshold: Annotated[
         float | None,
-        typer.Option(help="Probability to reach; left out, the encoder's own, and 0.6 times the best one's."),
+        typer.Option(
+            help="Probability to reach, with --everything quality; left out, the encoder's own, and 0.6 times the best."
+        ),
     ] = None
     top_k: Annotated[int | None, typer.Option(help="At most this many for each text.")] = None
     best: Annotated[bool, typer.Option("--best", help="The best one for each text, even below the threshold.")] = False

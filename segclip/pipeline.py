@@ -19,6 +19,7 @@ from .selection import Selection, probabilities, select, weigh
 from .types import Array, Boxes, Encoded, Everything, Masks, Points, Prompt, Regions, Result
 
 MAX_TEXT = 1000  # characters; encoders read fewer, and tell where they stop
+_SURE = 0.4  # quality of what counts as an object when everything is asked for: the confidence of FastSAM's own demo
 
 log = logging.getLogger(__name__)
 
@@ -68,15 +69,43 @@ class Segmenter:
         Raises BadImage, and BadPrompt for neither points nor boxes.
         """
         if isinstance(prompt, Everything):
-            raise BadPrompt("neither a text nor a place was given; say what to look for, or give points or boxes")
+            raise BadPrompt(
+                "neither a text nor a place was given; say what to look for, give points or boxes, or take everything"
+            )
         encoded = self.encode(source, max_pixels=max_pixels)
         proposals = self.proposer.decode(encoded.features, prompt)
         names = [f"box {row + 1}" if isinstance(prompt, Boxes) else "point" for row in range(len(proposals))]
         kept = np.flatnonzero(proposals.masks.areas > 0)
         regions = Regions(encoded.image, proposals[kept], np.zeros((len(kept), 0), np.float32))
-        unknown = np.full(len(kept), np.nan, np.float32)
         asked = tuple(names) if isinstance(prompt, Boxes) else ("point",)
-        return Result(regions, tuple(names[row] for row in kept), unknown, unknown, asked, 0.0)
+        return _unworded(regions, tuple(names[row] for row in kept), asked, 0.0)
+
+    def everything(
+        self,
+        source: images.Source | Encoded | Regions,
+        prompt: Everything = Everything(),
+        *,
+        selection: Selection = Selection(),
+        max_pixels: int = images.MAX_PIXELS,
+    ) -> Result:
+        """Cut out every object, surest first, without words or an encoder: the "everything" of SAM and FastSAM.
+
+        The proposer's quality stands for the probability, and a threshold left out is 0.4, as FastSAM has it. Of
+        duplicates the surer stays; parts of things are things too. Raises BadImage, and BadPrompt for a place outside
+        the picture. source: ``regions`` found before are chosen from without asking the proposer again.
+        """
+        if isinstance(source, Regions):
+            regions = source
+        else:
+            encoded = self.encode(source, max_pixels=max_pixels)
+            proposals = self.proposer.decode(encoded.features, prompt)
+            regions = Regions(encoded.image, proposals, np.zeros((len(proposals), 0), np.float32))
+        regions = regions[np.flatnonzero(regions.masks.areas > 0)]
+        quality = regions.proposals.quality.astype(np.float64)
+        threshold = _SURE if selection.threshold is None else selection.threshold
+        chosen = replace(selection, threshold=threshold, containment=None)
+        rows = select(quality, quality, regions.masks, selection=chosen, threshold=threshold)
+        return _unworded(regions[rows], ("object",) * len(rows), ("object",), threshold)
 
     def regions(
         self, source: images.Source | Encoded, prompt: Prompt = Everything(), *, max_pixels: int = images.MAX_PIXELS
@@ -246,6 +275,12 @@ def _compete(cosine: Array, asked: Sequence[str], others: Sequence[str], logit_s
         against = [len(asked) + row for row, other in enumerate(others) if other != text]
         table[:, [column]] = probabilities(cosine[:, [column]], cosine[:, against], logit_scale)
     return table
+
+
+def _unworded(regions: Regions, names: tuple[str, ...], asked: tuple[str, ...], threshold: float) -> Result:
+    """Answer without words: what the encoder would say is unknown, NaN."""
+    unknown = np.full(len(names), np.nan, np.float32)
+    return Result(regions, names, unknown, unknown, asked, threshold)
 
 
 def _result(

@@ -131,7 +131,7 @@ def _data(shared: Studio, work: Work, answer: Answer | None, error: str) -> dict
         "rows": shown.rows_of(answer),
         "headline": shown.headline(answer),
         "notes": shown.notes(answer),
-        "sliders": bool(question.texts) and not question.by_place and not question.everything,
+        "sliders": question.everything or (bool(question.texts) and not question.by_place),
         "threshold": shown.reached(answer),
         "top": question.top_k,
         "own": own,

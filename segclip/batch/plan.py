@@ -22,14 +22,18 @@ _MAGIC = frozenset("*?[")
 
 @dataclass(frozen=True)
 class Ask:
-    """Say what one picture is asked: texts, and boxes x1, y1, x2, y2 and clicks x, y, label, to look in or cut out."""
+    """Say what one picture is asked: texts, and boxes x1, y1, x2, y2 and clicks x, y, label, to look in or cut out.
+
+    everything: every object, where there are neither texts nor a click on an object.
+    """
 
     texts: tuple[str, ...] = ()
     boxes: tuple[tuple[float, ...], ...] = ()
     points: tuple[tuple[float, ...], ...] = ()
+    everything: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.texts or self.boxes or self.points)
+        return bool(self.texts or self.boxes or self.points or self.everything)
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,9 @@ def read(source: str | Path, default: Ask, boxes: Path | None = None) -> list[It
         raise BadPrompt(f"{source} lists {twice[0]!r} twice; list each picture once, with all its texts")
     silent = next((item for item in items if not item.ask), None)
     if silent:
-        raise BadPrompt(f"nothing is asked of {silent.name!r}; give --text, or texts, boxes or points in its row")
+        raise BadPrompt(
+            f"nothing is asked of {silent.name!r}; give --text, --everything, or texts, boxes or points in its row"
+        )
     return items
 
 
@@ -84,7 +90,8 @@ def shard(items: list[Item], part: str) -> list[Item]:
 
 def digest(ask: Ask, settings: dict[str, Any]) -> str:
     """Give a short hash of everything but the picture that changes the answer."""
-    told = json.dumps([settings, ask.texts, ask.boxes, ask.points], sort_keys=True, default=str)
+    asked = [ask.texts, ask.boxes, ask.points] + [True] * ask.everything
+    told = json.dumps([settings, *asked], sort_keys=True, default=str)
     return sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 

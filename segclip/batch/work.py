@@ -129,6 +129,9 @@ class Worker:
     def look(self, image: Image, ask: Ask) -> Result:
         """Answer what is asked of a picture."""
         prompt, answers = _prompt(ask), self.job.answers
+        if isinstance(prompt, Everything) and not ask.texts:
+            found = answers.selection
+            return self.segmenter.everything(image, prompt, selection=found, max_pixels=answers.max_pixels)
         if not ask.texts:
             return self.segmenter.pick(image, prompt, max_pixels=answers.max_pixels)
         return self.segmenter.rank(
@@ -191,12 +194,12 @@ def stamp_of(path: Path) -> tuple[int, int]:
 
 
 def _prompt(ask: Ask) -> Prompt:
-    """Say where to look; with texts, boxes are searched and background clicks are left out, as in ``segment``."""
+    """Say where to look; for texts and everything, boxes are searched and background clicks are left out."""
     labels = [int(point[2]) if len(point) == 3 else 1 for point in ask.points]
-    places = [point[:2] for point in ask.points]
-    if places and (any(labels) or not ask.texts):
+    places, among = [point[:2] for point in ask.points], bool(ask.texts or ask.everything)
+    if places and (any(labels) or not among):
         return Points(places, labels, box=list(ask.boxes) or None)
-    if ask.boxes and not ask.texts:
+    if ask.boxes and not among:
         return Boxes(list(ask.boxes))
     return Everything(list(ask.boxes) or None, places or None)
 

@@ -67,6 +67,21 @@ def test_many_prompts_in_one_call_are_answered_as_the_library_does(
     assert inside["rows"] == []
 
 
+def test_everything_is_asked_for_without_texts(client: TestClient, opened: str) -> None:
+    everything, some = ask(client, opened, {"everything": True}, {"everything": True, "boxes": [[105, 55, 155, 115]]})
+    assert sorted(row["box"] for row in everything["rows"]) == [
+        [10, 10, 50, 50],
+        [60, 20, 100, 80],
+        [110, 60, 150, 110],
+    ]
+    assert [row["box"] for row in some["rows"]] == [[110, 60, 150, 110]]
+    for other in ({"texts": ["a red box"]}, {"points": [{"x": 20, "y": 20}]}):
+        body = {"image": opened, "prompts": [{"everything": True, **other}]}
+        answer = client.post("/segment", json=body)
+        assert answer.status_code == 422
+        assert "everything takes neither texts" in answer.json()["detail"]
+
+
 def test_masks_come_as_png_and_as_polygons(client: TestClient, opened: str) -> None:
     (answer,) = ask(client, opened, {"texts": ["a red box"]}, masks="png")
     mask = np.array(PIL.Image.open(io.BytesIO(base64.b64decode(answer["rows"][0]["mask"]))))

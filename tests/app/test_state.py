@@ -96,6 +96,14 @@ def test_everything_shows_the_small_ones_on_top(studio: Studio, work: Work) -> N
     assert boxes(do(studio, work, kind="take", row=2).chosen) == [RED]
 
 
+def test_everything_has_a_threshold_of_its_own(studio: Studio, work: Work) -> None:
+    do(studio, work, kind="tune", threshold=0.9, top=None)
+    assert do(studio, work, kind="everything").candidates.threshold == 0.4
+    assert len(do(studio, work, kind="tune", threshold=0.3, top=2).candidates) == 2
+    assert boxes(do(studio, work, kind="clear").chosen) == [RED]
+    assert work.question.threshold is None
+
+
 def test_nothing_matches_and_the_nearest_misses_can_be_taken(studio: Studio, work: Work) -> None:
     work.say(("a black box",))
     do(studio, work, kind="tune", threshold=1.0, top=None)

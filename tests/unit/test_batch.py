@@ -128,6 +128,22 @@ class TestWhatIsWritten:
         assert [row["name"] for row in dataset.dataset["categories"]] == ["object"]
         assert len(dataset.anns) == 1
 
+    def test_everything_is_cut_out_where_there_is_no_text(self, photos: Path, tmp_path: Path) -> None:
+        table = photos / "t.jsonl"
+        table.write_text('{"image": "e.bmp"}\n{"image": "a.png", "texts": ["a red square"]}\n')
+        options = ExportOptions(formats=("coco",), ask=Ask(everything=True))
+        export(table, tmp_path / "out", options=options)
+        dataset = COCO(str(tmp_path / "out" / "coco.json"))
+        names = {row["id"]: row["name"] for row in dataset.dataset["categories"]}
+        found = [(row["image_id"], names[row["category_id"]]) for row in dataset.anns.values()]
+        assert len([name for _, name in found if name == "object"]) >= 2
+        assert len([name for _, name in found if name == "a red square"]) == 1
+
+    def test_a_box_says_where_everything_is_looked_for(self, photos: Path, tmp_path: Path) -> None:
+        options = ExportOptions(formats=("coco",), ask=Ask(boxes=((0, 0, 5, 5),), everything=True))
+        export(photos / "e.bmp", tmp_path / "out", options=options)
+        assert not COCO(str(tmp_path / "out" / "coco.json")).anns
+
 
 class TestInterruption:
     def test_a_second_run_does_nothing_and_changes_nothing(self, photos: Path, tmp_path: Path) -> None:
@@ -384,5 +400,6 @@ class TestPlan:
             digest(Ask(("b",)), {}),
             digest(Ask(("a",), ((1, 2, 3, 4),)), {}),
             digest(Ask(("a",)), {"threshold": 0.2}),
+            digest(Ask(("a",), everything=True), {}),
         }
-        assert len(digests) == 4
+        assert len(digests) == 5

@@ -103,6 +103,10 @@ def test_what_lies_elsewhere_is_not_called_unlike() -> None:
         (["red", "blue", "--point", "20,20,0"], [("blue", [110, 60, 150, 110])]),
         (["red", "blue", "--point", "120,80"], [("blue", [110, 60, 150, 110])]),
         (["--like", "20,20"], [("like this", [10, 10, 50, 50])]),
+        (["--everything", "--top-k", "1"], [("object", [10, 10, 50, 50])]),
+        (["--everything", "--box", "55,0,105,120"], [("object", [60, 20, 100, 80])]),
+        (["--everything", "--point", "20,20,0", "--box", "0,0,105,120"], [("object", [60, 20, 100, 80])]),
+        (["--everything", "--box", "0,0,5,5"], []),
         (["--like", "20,20", "--box", "55,0,160,120"], []),
     ],
 )
@@ -132,6 +136,9 @@ def test_places_are_asked_about_alone_and_with_texts(options: list[str], rows: l
         (["--like", "155,5"], "nothing at the example's place"),
         (["red", "--like", "20,20"], "neither texts nor --point"),
         (["--like", "20,20", "--point", "5,5"], "neither texts nor --point"),
+        (["red", "--everything"], "takes neither texts"),
+        (["--everything", "--point", "20,20"], "nor a click on an object"),
+        (["--everything", "--like", "20,20"], "nor --like"),
         (["second from the right"], "not what"),
     ],
 )

@@ -17,9 +17,10 @@ from segclip.crops import POLICIES
 from segclip.errors import BadImage, BadPrompt, UnknownName, Unsupported
 from segclip.loading import PRESETS, load, pair
 from segclip.pipeline import Segmenter, unique
+from segclip.proposers.space import keep_within
 from segclip.scoring import CropScorer
 from segclip.selection import Selection
-from segclip.types import Boxes, Image, Masks, Points, Proposals, Regions
+from segclip.types import Boxes, Everything, Image, Masks, Points, Prompt, Proposals, Regions
 from tests.fakes import COLOURS, FakeEncoder, FakeProposer, paint
 
 
@@ -128,6 +129,50 @@ def test_a_place_alone_needs_no_encoder(segmenter: Segmenter, encoder: FakeEncod
     assert result.score.tolist() == result.quality.tolist()
     assert not encoder.crops_seen
     assert not encoder.texts_seen
+
+
+class Rated:
+    """Propose a whole, its part, its duplicate, and something else, rated."""
+
+    BOXES = ((10, 10, 60, 60), (20, 20, 40, 40), (11, 10, 60, 60), (80, 80, 90, 90), (100, 10, 120, 30))
+    QUALITY = (0.7, 0.6, 0.9, 0.3, 0.5)
+
+    def encode(self, image: Image) -> Image:
+        return image
+
+    def decode(self, features: Image, prompt: Prompt) -> Proposals:
+        assert isinstance(prompt, Everything)
+        dense = np.zeros((len(self.BOXES), *features.size), bool)
+        for mask, (x1, y1, x2, y2) in zip(dense, self.BOXES, strict=True):
+            mask[y1:y2, x1:x2] = True
+        return keep_within(Proposals(Masks.from_dense(dense), np.array(self.QUALITY, np.float32)), prompt)
+
+
+def test_everything_is_each_object_once_surest_first_and_parts_are_objects(
+    encoder: FakeEncoder, picture: Image
+) -> None:
+    segmenter = Segmenter(Rated(), encoder, CropScorer(encoder))
+    result = segmenter.everything(picture)
+    assert result.quality.tolist() == pytest.approx([0.9, 0.6, 0.5])
+    assert (result.texts, result.asked, result.threshold) == (("object",) * 3, ("object",), 0.4)
+    assert np.isnan(result.probability).all()
+    assert not encoder.crops_seen
+    assert not encoder.texts_seen
+    few = segmenter.everything(picture, selection=Selection(threshold=0.2, top_k=4))
+    assert few.quality.tolist() == pytest.approx([0.9, 0.6, 0.5, 0.3])
+    assert len(segmenter.everything(picture, selection=Selection(nms=1.0))) == 4
+    inside = segmenter.everything(segmenter.encode(picture), Everything(inside=(95, 5, 125, 35)))
+    assert inside.masks.boxes.tolist() == [[100, 10, 120, 30]]
+    none = segmenter.everything(picture, selection=Selection(threshold=0.95))
+    assert none.unanswered == ("object",)
+
+
+def test_everything_may_be_chosen_from_regions_found_before(segmenter: Segmenter, picture: Image) -> None:
+    regions = segmenter.regions(picture)
+    result = segmenter.everything(regions)
+    assert segmenter.proposer.encoded == 1  # type: ignore[attr-defined]
+    assert len(result) == len(regions)
+    assert result.regions.embeddings.shape == regions.embeddings.shape
 
 
 def test_one_region_may_answer_two_texts(segmenter: Segmenter, picture: Image) -> None:
