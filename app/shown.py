@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from .answers import Answer
 PICTURE_SIDE = 1600  # px, of the longer side: what is sent of a picture, once
 MAP_SIDE = 1024  # px: what is sent of the masks, at every answer
 SMALL = 300_000  # pixels: pictures up to here go without loss
+MOST_LISTED = 3  # texts a headline names
 
 
 def picture_url(image: segclip.Image) -> str:
@@ -125,7 +127,9 @@ def notes(answer: Answer) -> list[str]:
 
 
 def _listed(texts: tuple[str, ...]) -> str:
-    return ", ".join(f"“{text}”" for text in texts)
+    """Name the first texts, short; the notes have all of them, whole."""
+    named = ", ".join(f"“{shorten(text, 40, placeholder=' ...')}”" for text in texts[:MOST_LISTED])
+    return named + (f" and {len(texts) - MOST_LISTED} more" if len(texts) > MOST_LISTED else "")
 
 
 def _centres(length: int, count: int) -> np.ndarray:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cli_options import grouped
+from .cli_options import EVERY, grouped
 from .errors import BadPrompt
 
 if TYPE_CHECKING:
@@ -208,8 +209,22 @@ def search(
 
 @contextmanager
 def _progress(samples: Sequence[object]) -> Iterator[Callable[[int, int], None]]:
-    with typer.progressbar(length=len(samples), label="pictures", file=sys.stderr) as bar:
-        yield lambda done, total: bar.update(1)
+    """Show a bar on a terminal, else a line now and then."""
+    if sys.stderr.isatty():
+        with typer.progressbar(length=len(samples), label="pictures", file=sys.stderr) as bar:
+            yield lambda done, total: bar.update(done - bar.pos)
+        return
+    start = told = monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        now = monotonic()
+        if done and now - told >= EVERY:
+            told, rate = now, done / (now - start)
+            left = (total - done) / rate / 60
+            typer.echo(f"{done} of {total} pictures, {rate:.1f}/s, {left:.0f} min left", err=True)
+
+    yield tell
 
 
 def _show(table: list[tuple[str, str]]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import lines
-from .cli_options import Against, Choice, Crew, Models, numbers
+from .cli_options import EVERY, Against, Choice, Crew, Models, numbers
 from .errors import BadPrompt
 from .formats import PER_IMAGE, PER_RUN
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from .batch import ExportOptions, Progress, Running, Summary
 
 FORMATS = tuple(dict.fromkeys((*PER_IMAGE, *PER_RUN)))
-_EVERY = 30.0  # s between lines of progress where there is no terminal
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ class _Lines:
         self.last = monotonic()
 
     def __call__(self, seen: Progress) -> None:
-        if monotonic() - self.last < _EVERY:
+        if monotonic() - self.last < EVERY:
             return
         self.last = monotonic()
         left = (seen.total - seen.before - seen.now) / max(seen.rate, 1e-9)

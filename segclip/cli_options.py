@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .types import Points, Prompt
 
 OUT = Path("segclip-out")
+EVERY = 30.0  # s between lines of progress where there is no terminal
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,9 @@ def test_headlines_say_what_was_found(studio: Studio, work: Work) -> None:
     found = answer(studio.models, work)
     assert shown.headline(found) == "Nothing here matches “a black box”"
     assert "is asked for" in shown.notes(found)[0]
+    work.say(("a black box", "a black circle", "a black box that holds " + "very " * 9 + "many things", "black"))
+    told = "Nothing here matches “a black box”, “a black circle”, “a black box that holds very very ...” and 1 more"
+    assert shown.headline(answer(studio.models, work)) == told
     work.say(("the left red box",))
     assert shown.notes(answer(studio.models, work)) == ["“the left red box”: leftmost of 1 found for 'red box'"]
     work.say(("red right of the green box",))
