@@ -52,14 +52,18 @@ class Batch:
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, texts: Sequence[str], formats: Sequence[str], model: str) -> None:
-        """Run, or go on: what is done is not done again. model: a preset, or PROPOSER + ENCODER."""
+        """Run, or go on: what is done is not done again.
+
+        texts: none cuts out every object. model: a preset, or PROPOSER + ENCODER.
+        """
         if self.busy:
             return
         self._stop.clear()
         self.state, self.message = "waiting", ""
         proposer, encoder = models.parts(model)
-        options = segclip.ExportOptions(formats=tuple(formats), proposer=proposer, encoder=encoder)
-        self._thread = Thread(target=self._run, args=(tuple(texts), options), daemon=True)
+        ask = segclip.Ask(tuple(texts), everything=not texts)
+        options = segclip.ExportOptions(formats=tuple(formats), proposer=proposer, encoder=encoder, ask=ask)
+        self._thread = Thread(target=self._run, args=(options,), daemon=True)
         self._thread.start()
 
     def cancel(self) -> None:
@@ -79,14 +83,13 @@ class Batch:
             self._thread.join()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _run(self, texts: tuple[str, ...], options: segclip.ExportOptions) -> None:
+    def _run(self, options: segclip.ExportOptions) -> None:
         try:
             with _turn:
                 self.state = "running"
                 summary = segclip.export(
                     self.folder / "in",
                     self.folder / "out",
-                    texts,
                     options=options,
                     tell=self._tell,
                 )
@@ -94,8 +97,11 @@ class Batch:
             self.state, self.message = "done", counts
         except Cancelled:
             self.state = "cancelled"
-        except segclip.SegclipError as problem:
+        except (segclip.SegclipError, OSError) as problem:  # a full disk, say
             self.state, self.message = "failed", str(problem)
+        finally:
+            if self.state == "running":  # what nobody foresaw
+                self.state, self.message = "failed", "It broke off; the server's log says where."
 
     def _tell(self, progress: segclip.Progress) -> None:
         self.done, self.rate = progress.before + progress.now, progress.rate

@@ -51,8 +51,11 @@ class Indexing:
             self.state, self.message = "done", f"{done.pictures} pictures, {done.regions} regions{failed}"
         except Cancelled:
             self.state = "cancelled"
-        except segclip.SegclipError as problem:
+        except (segclip.SegclipError, OSError) as problem:  # a full disk, say
             self.state, self.message = "failed", str(problem)
+        finally:
+            if self.state == "running":  # what nobody foresaw
+                self.state, self.message = "failed", "It broke off; the server's log says where."
 
     def _tell(self, progress: segclip.Progress) -> None:
         self.total, self.done, self.rate = progress.total, progress.before + progress.now, progress.rate

@@ -48,14 +48,14 @@ def _batch(work: Work) -> None:
         st.error(error)
     if work.batch is None:
         return
-    texts = st.text_input("Words, by comma", ", ".join(work.question.texts), key="batch-texts")
+    asked = ", ".join(work.question.texts)
+    texts = st.text_input("Words, by comma", asked, key="batch-texts", placeholder="none: every object is cut out")
     formats = st.multiselect("Formats", _EVERY, ["png", "coco"], key="batch-formats")
-    ready = bool(texts.strip(",; ") and formats)
-    _progress(texts, tuple(formats), ready)
+    _progress(texts, tuple(formats))
 
 
 @st.fragment(run_every=1.0)
-def _progress(texts: str, formats: tuple[str, ...], ready: bool) -> None:
+def _progress(texts: str, formats: tuple[str, ...]) -> None:
     _, work = session.current()
     batch = work.batch
     if batch is None:
@@ -68,7 +68,7 @@ def _progress(texts: str, formats: tuple[str, ...], ready: bool) -> None:
         (st.error if batch.state == "failed" else st.success)(batch.message)
     start, stop, get = st.columns(3)
     label = "Go on" if batch.state == "cancelled" else "Start"
-    if start.button(label, type="primary", disabled=batch.busy or not ready, width="stretch"):
+    if start.button(label, type="primary", disabled=batch.busy or not formats, width="stretch"):
         batch.start([part.strip() for part in texts.split(",") if part.strip()], formats, work.words)
         st.rerun(scope="fragment")
     if stop.button("Cancel", disabled=not batch.busy, width="stretch"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import time
 import zipfile
@@ -63,6 +64,39 @@ def test_a_cancelled_batch_goes_on_where_it_stopped() -> None:
     batch.start(["a red box"], ["png"], "mini")
     assert wait(batch) == "done", batch.message
     assert batch.done == 30
+    batch.remove()
+
+
+def test_a_batch_without_words_cuts_out_everything(tmp_path: Path) -> None:
+    batch = Batch.unpacked(pictures(2))
+    batch.start([], ["coco"], "mini")
+    assert wait(batch) == "done", batch.message
+    every = segclip.ExportOptions(formats=("coco",), ask=segclip.Ask(everything=True))
+    segclip.export(batch.folder / "in", tmp_path, options=every)
+    with zipfile.ZipFile(io.BytesIO(batch.result())) as archive:
+        assert archive.read("coco.json") == (tmp_path / "coco.json").read_bytes()
+    batch.remove()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(OSError(errno.ENOSPC, "No space left on device"), "No space left"), (RuntimeError("!"), "the server's log")],
+)
+def test_what_breaks_a_batch_or_an_index_is_told(
+    error: Exception, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    batch, indexing = Batch.unpacked(pictures(1)), Indexing()
+    monkeypatch.setattr(segclip, "export", broken)
+    monkeypatch.setattr(segclip, "make_index", broken)
+    batch.start(["a red box"], ["png"], "mini")
+    indexing.start(tmp_path, tmp_path / "index", "mini")
+    for job in (batch, indexing):
+        assert wait(job) == "failed"
+        assert told in job.message
     batch.remove()
 
 
