@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from .loading import LoadOptions as LoadOptions
     from .loading import load as load
     from .loading import load_encoder as load_encoder
+    from .loading import load_picker as load_picker
+    from .pipeline import Picker as Picker
     from .pipeline import Segmenter as Segmenter
     from .search import Filter as Filter
     from .search import Index as Index
@@ -86,8 +88,8 @@ _HOMES = {
     "formats": ("PER_IMAGE", "PER_RUN"),
     "heat": ("heat_maps", "label_pixels"),
     "images": ("load_image",),
-    "loading": ("LoadOptions", "PRESETS", "load", "load_encoder"),
-    "pipeline": ("Segmenter",),
+    "loading": ("LoadOptions", "PRESETS", "load", "load_encoder", "load_picker"),
+    "pipeline": ("Picker", "Segmenter"),
     "search": ("Filter", "Index", "IndexOptions", "Match", "Query", "find_matches", "make_index"),
     "selection": ("Selection",),
     "types": ("Boxes", "Encoded", "Everything", "Image", "Masks", "Points", "Proposals", "Regions", "Result", "Scores"),

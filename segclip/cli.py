@@ -26,7 +26,7 @@ from .cli_search import Among, Indexing, Shown, Wanted, Work
 from .errors import SegclipError
 
 if TYPE_CHECKING:
-    from .pipeline import Segmenter
+    from .pipeline import Picker
     from .selection import Selection
     from .types import Image, Prompt, Result
 
@@ -68,9 +68,9 @@ def segment(asked: Asked, against: Against, choice: Choice, models: Models, outp
     targets, selection, prompt = output.targets(asked.image), choice.selection(), asked.prompt()
     texts = pipeline.unique(asked.texts or ())
     image = images.load(asked.image, max_pixels=against.max_pixels)
-    segmenter = models.load(output)
+    finder = models.load(output) if texts or asked.like else models.load_picker(output)
     with output.telling(f"looking at {asked.image.name}"):
-        result = _answer(segmenter, image, (replace(asked, texts=list(texts)), against), prompt, selection)
+        result = _answer(finder, image, (replace(asked, texts=list(texts)), against), prompt, selection)
     _report(result, targets, output)
     if choice.require and result.unanswered:
         raise typer.Exit(1)
@@ -124,21 +124,22 @@ def app_(serving: Serving) -> None:
 
 
 def _answer(
-    segmenter: Segmenter, image: Image, question: tuple[Asked, Against], prompt: Prompt, selection: Selection
+    finder: Picker, image: Image, question: tuple[Asked, Against], prompt: Prompt, selection: Selection
 ) -> Result:
     """Ask the segmenter by example, for everything, by place, or by texts."""
+    from .pipeline import Segmenter
     from .types import Everything
 
     asked, against = question
-    if (example := asked.example()) and isinstance(prompt, Everything):
-        return segmenter.like(image, example, prompt, selection=selection)
     if asked.everything and isinstance(prompt, Everything):
-        return segmenter.everything(image, prompt, selection=selection)
-    if not asked.texts:
-        return _best_first(segmenter.pick(image, prompt), selection)
-    return segmenter.rank(
-        segmenter.regions(image, prompt),
-        asked.texts,
+        return finder.everything(image, prompt, selection=selection)
+    if not isinstance(finder, Segmenter):
+        return _best_first(finder.pick(image, prompt), selection)
+    if (example := asked.example()) and isinstance(prompt, Everything):
+        return finder.like(image, example, prompt, selection=selection)
+    return finder.rank(
+        finder.regions(image, prompt),
+        asked.texts or (),
         negatives=against.negatives or (),
         backgrounds=against.backgrounds or None,
         templates=against.templates,

@@ -18,7 +18,7 @@ from .errors import BadPrompt
 from .formats import PER_IMAGE
 
 if TYPE_CHECKING:
-    from .pipeline import Segmenter
+    from .pipeline import Picker, Segmenter
     from .selection import Selection
     from .types import Points, Prompt
 
@@ -137,13 +137,25 @@ class Models:
 
     def load(self, output: Output) -> Segmenter:
         """Load what was named."""
+        from . import loading
+
+        names, options = self._names(), loading.LoadOptions(self.offline, self.trust)
+        with output.telling(f"loading {names[0]} and {names[1]}"):
+            return loading.load(*names, device=self.device, policy=self.policy, options=options)
+
+    def load_picker(self, output: Output) -> Picker:
+        """Load the proposer alone, in half the time: no words are to be read."""
+        from . import loading
+
+        (name, _), options = self._names(), loading.LoadOptions(self.offline, self.trust)
+        with output.telling(f"loading {name}"):
+            return loading.load_picker(name, device=self.device, options=options)
+
+    def _names(self) -> tuple[str, str]:
         from . import loading, registry
 
         proposer, encoder = registry.choose(loading.PRESETS, self.preset, "preset")
-        names = self.proposer or proposer, self.encoder or encoder
-        options = loading.LoadOptions(self.offline, self.trust)
-        with output.telling(f"loading {names[0]} and {names[1]}"):
-            return loading.load(*names, device=self.device, policy=self.policy, options=options)
+        return self.proposer or proposer, self.encoder or encoder
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,10 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Segmenter:
-    """Find regions in an image and rank them by text."""
+class Picker:
+    """Cut out what places show, or everything: the half of a segmenter that needs no words, and so no encoder."""
 
     proposer: Proposer
-    encoder: Encoder
-    scorer: Scorer
 
     def encode(self, source: images.Source | Encoded, *, max_pixels: int = images.MAX_PIXELS) -> Encoded:
         """Look at a picture once; whatever takes a picture takes the answer too, and then only decodes.
@@ -43,25 +41,6 @@ class Segmenter:
         if source.proposer is not self.proposer:
             raise BadPrompt("the picture was encoded by another proposer; encode it with this segmenter")
         return source
-
-    def __call__(
-        self,
-        source: images.Source | Encoded,
-        texts: str | Sequence[str] | None = None,
-        prompt: Prompt = Everything(),
-        *,
-        negatives: str | Sequence[str] = (),
-        backgrounds: str | Sequence[str] | None = None,
-        selection: Selection = Selection(),
-    ) -> Result:
-        """Answer texts about a picture in one go; ``regions`` and ``rank`` are its halves, ``pick`` does without texts.
-
-        With texts and points the clicked object is asked about; see ``Everything`` for texts inside boxes.
-        """
-        if texts is None:
-            return self.pick(source, prompt)
-        regions = self.regions(source, prompt)
-        return self.rank(regions, texts, negatives=negatives, backgrounds=backgrounds, selection=selection)
 
     def pick(self, source: images.Source | Encoded, prompt: Prompt, *, max_pixels: int = images.MAX_PIXELS) -> Result:
         """Cut out what points or boxes show, without words or an encoder: box by box, or a click's masks best first.
@@ -106,6 +85,33 @@ class Segmenter:
         chosen = replace(selection, threshold=threshold, containment=None)
         rows = select(quality, quality, regions.masks, selection=chosen, threshold=threshold)
         return _unworded(regions[rows], ("object",) * len(rows), ("object",), threshold)
+
+
+@dataclass(frozen=True, eq=False)
+class Segmenter(Picker):
+    """Find regions in an image and rank them by text."""
+
+    encoder: Encoder
+    scorer: Scorer
+
+    def __call__(
+        self,
+        source: images.Source | Encoded,
+        texts: str | Sequence[str] | None = None,
+        prompt: Prompt = Everything(),
+        *,
+        negatives: str | Sequence[str] = (),
+        backgrounds: str | Sequence[str] | None = None,
+        selection: Selection = Selection(),
+    ) -> Result:
+        """Answer texts about a picture in one go; ``regions`` and ``rank`` are its halves, ``pick`` does without texts.
+
+        With texts and points the clicked object is asked about; see ``Everything`` for texts inside boxes.
+        """
+        if texts is None:
+            return self.pick(source, prompt)
+        regions = self.regions(source, prompt)
+        return self.rank(regions, texts, negatives=negatives, backgrounds=backgrounds, selection=selection)
 
     def regions(
         self, source: images.Source | Encoded, prompt: Prompt = Everything(), *, max_pixels: int = images.MAX_PIXELS

@@ -110,9 +110,12 @@ def test_what_lies_elsewhere_is_not_called_unlike() -> None:
         (["--like", "20,20", "--box", "55,0,160,120"], []),
     ],
 )
-def test_places_are_asked_about_alone_and_with_texts(options: list[str], rows: list[tuple[str, list[int]]]) -> None:
+def test_places_are_asked_about_alone_and_with_texts(
+    options: list[str], rows: list[tuple[str, list[int]]], loads: list[tuple[object, ...]]
+) -> None:
     outcome = run("segment", "desk.png", *options, "--json")
     assert outcome.exit_code == 0, outcome.output
+    assert bool(loads) == bool({"red", "--like"} & set(options))  # else no encoder is needed, and none loaded
     record = json.loads(outcome.stdout)
     assert [(row["text"], row["box"]) for row in record["rows"]] == rows
     if rows and "red" not in options and "--like" not in options:

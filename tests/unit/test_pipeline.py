@@ -16,7 +16,7 @@ from segclip import loading, weights
 from segclip.crops import POLICIES
 from segclip.errors import BadImage, BadPrompt, UnknownName, Unsupported
 from segclip.loading import PRESETS, load, pair
-from segclip.pipeline import Segmenter, unique
+from segclip.pipeline import Picker, Segmenter, unique
 from segclip.proposers.space import keep_within
 from segclip.scoring import CropScorer
 from segclip.selection import Selection
@@ -131,6 +131,14 @@ def test_a_place_alone_needs_no_encoder(segmenter: Segmenter, encoder: FakeEncod
     assert not encoder.texts_seen
 
 
+def test_a_picker_answers_places_as_the_segmenter_does(segmenter: Segmenter, picture: Image) -> None:
+    picker = Picker(FakeProposer())
+    for prompt in (Boxes([(0, 0, 55, 55)]), Points([(20, 20)])):
+        mine, whole = picker.pick(picture, prompt), segmenter.pick(picture, prompt)
+        assert mine.masks.boxes.tolist() == whole.masks.boxes.tolist()
+        assert mine.texts == whole.texts
+
+
 class Rated:
     """Propose a whole, its part, its duplicate, and something else, rated."""
 
@@ -148,22 +156,18 @@ class Rated:
         return keep_within(Proposals(Masks.from_dense(dense), np.array(self.QUALITY, np.float32)), prompt)
 
 
-def test_everything_is_each_object_once_surest_first_and_parts_are_objects(
-    encoder: FakeEncoder, picture: Image
-) -> None:
-    segmenter = Segmenter(Rated(), encoder, CropScorer(encoder))
-    result = segmenter.everything(picture)
+def test_everything_is_each_object_once_surest_first_and_parts_are_objects(picture: Image) -> None:
+    picker = Picker(Rated())
+    result = picker.everything(picture)
     assert result.quality.tolist() == pytest.approx([0.9, 0.6, 0.5])
     assert (result.texts, result.asked, result.threshold) == (("object",) * 3, ("object",), 0.4)
     assert np.isnan(result.probability).all()
-    assert not encoder.crops_seen
-    assert not encoder.texts_seen
-    few = segmenter.everything(picture, selection=Selection(threshold=0.2, top_k=4))
+    few = picker.everything(picture, selection=Selection(threshold=0.2, top_k=4))
     assert few.quality.tolist() == pytest.approx([0.9, 0.6, 0.5, 0.3])
-    assert len(segmenter.everything(picture, selection=Selection(nms=1.0))) == 4
-    inside = segmenter.everything(segmenter.encode(picture), Everything(inside=(95, 5, 125, 35)))
+    assert len(picker.everything(picture, selection=Selection(nms=1.0))) == 4
+    inside = picker.everything(picker.encode(picture), Everything(inside=(95, 5, 125, 35)))
     assert inside.masks.boxes.tolist() == [[100, 10, 120, 30]]
-    none = segmenter.everything(picture, selection=Selection(threshold=0.95))
+    none = picker.everything(picture, selection=Selection(threshold=0.95))
     assert none.unanswered == ("object",)
 
 
