@@ -132,14 +132,14 @@ class Work:
 
     def click(self, x: float, y: float, label: int) -> None:
         """Point at the object, or at what it is not."""
-        self.ask(replace(self._pointing(), points=(*self.question.points, (x, y, label))))
+        self.ask(replace(self._not_everything(), points=(*self.question.points, (x, y, label))))
 
     def drag(self, box: Box) -> None:
         """Draw a box around an object; points go."""
         self.ask(replace(self._cleared(), box=box))
 
     def everything(self) -> None:
-        """Show every region there is."""
+        """Show every object."""
         self.ask(replace(self._cleared(), everything=True, threshold=None))
 
     def take(self, row: int) -> None:
@@ -158,9 +158,9 @@ class Work:
         self.ask(self._cleared())
 
     def _cleared(self) -> Question:
-        return replace(self._pointing(), points=(), box=None, taken=frozenset())
+        return replace(self._not_everything(), points=(), box=None, taken=frozenset())
 
-    def _pointing(self) -> Question:
+    def _not_everything(self) -> Question:
         """Ask no longer for everything; its threshold is one of quality, and goes too."""
         question = self.question
         return replace(question, everything=False, threshold=None) if question.everything else question

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cli_options import EVERY, grouped
+from .cli_options import Lines, grouped
 from .errors import BadPrompt
 
 if TYPE_CHECKING:
@@ -214,15 +214,11 @@ def _progress(samples: Sequence[object]) -> Iterator[Callable[[int, int], None]]
         with typer.progressbar(length=len(samples), label="pictures", file=sys.stderr) as bar:
             yield lambda done, total: bar.update(done - bar.pos)
         return
-    start = told = monotonic()
+    start, line = monotonic(), Lines()
 
     def tell(done: int, total: int) -> None:
-        nonlocal told
-        now = monotonic()
-        if done and now - told >= EVERY:
-            told, rate = now, done / (now - start)
-            left = (total - done) / rate / 60
-            typer.echo(f"{done} of {total} pictures, {rate:.1f}/s, {left:.0f} min left", err=True)
+        rate = done / max(monotonic() - start, 1e-9)
+        line(done, total, rate, f"{rate:.1f}/s")
 
     yield tell
 

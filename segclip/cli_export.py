@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import lines
-from .cli_options import EVERY, Against, Choice, Crew, Models, numbers
+from .cli_options import Against, Choice, Crew, Lines, Models, numbers
 from .errors import BadPrompt
 from .formats import PER_IMAGE, PER_RUN
 
@@ -152,7 +151,8 @@ def _show_failures(path: Path, verbose: bool) -> None:
 def shown_progress() -> Iterator[Callable[[Progress], None]]:
     """Show a bar on a terminal, else a line now and then."""
     if not sys.stderr.isatty():
-        yield _Lines()
+        line = Lines()
+        yield lambda seen: line(seen.now + seen.before, seen.total, seen.rate, _counts(seen))
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -164,18 +164,6 @@ def shown_progress() -> Iterator[Callable[[Progress], None]]:
         yield lambda seen: bar.update(
             shown, total=seen.total, completed=seen.now + seen.before, description=_counts(seen)
         )
-
-
-class _Lines:
-    def __init__(self) -> None:
-        self.last = monotonic()
-
-    def __call__(self, seen: Progress) -> None:
-        if monotonic() - self.last < EVERY:
-            return
-        self.last = monotonic()
-        left = (seen.total - seen.before - seen.now) / max(seen.rate, 1e-9)
-        typer.echo(f"{seen.now + seen.before} of {seen.total}, {_counts(seen)}, {left / 60:.0f} min left", err=True)
 
 
 def _counts(seen: Progress) -> str:

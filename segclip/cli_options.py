@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -46,7 +46,6 @@ class Asked:
     like: Annotated[
         str | None, typer.Option(metavar="X,Y", help="Find everything like what is at this place, without a text.")
     ] = None
-
     everything: Annotated[
         bool, typer.Option("--everything", help="Cut out every object, without a text; with --box, those inside.")
     ] = False
@@ -189,6 +188,20 @@ class Output:
         yield
         if told:
             typer.echo(f" {perf_counter() - start:.1f} s", err=True)
+
+
+class Lines:
+    """Tell progress in a line now and then, where there is no terminal."""
+
+    def __init__(self) -> None:
+        self.last = monotonic()
+
+    def __call__(self, done: int, total: int, rate: float, told: str) -> None:
+        """Hear of a step; rate: steps a second."""
+        if monotonic() - self.last < EVERY:
+            return
+        self.last = monotonic()
+        typer.echo(f"{done} of {total}, {told}, {(total - done) / max(rate, 1e-9) / 60:.0f} min left", err=True)
 
 
 def grouped(verb: Callable[..., None]) -> Callable[..., None]:

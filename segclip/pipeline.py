@@ -19,7 +19,7 @@ from .selection import Selection, probabilities, select, weigh
 from .types import Array, Boxes, Encoded, Everything, Masks, Points, Prompt, Regions, Result
 
 MAX_TEXT = 1000  # characters; encoders read fewer, and tell where they stop
-_SURE = 0.4  # quality of what counts as an object when everything is asked for: the confidence of FastSAM's own demo
+_SURE = 0.4  # quality of what counts as an object when everything is asked for: --conf of FastSAM's Inference.py
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Picker:
     ) -> Result:
         """Cut out every object, surest first, without words or an encoder: the "everything" of SAM and FastSAM.
 
-        The proposer's quality stands for the probability, and a threshold left out is 0.4, as FastSAM has it. Of
+        The proposer's quality stands for the probability, and a threshold left out is 0.4, as in FastSAM's script. Of
         duplicates the surer stays; parts of things are things too. Raises BadImage, and BadPrompt for a place outside
         the picture. source: ``regions`` found before are chosen from without asking the proposer again.
         """

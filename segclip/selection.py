@@ -72,11 +72,12 @@ def select(probability: Array, similarity: Array, masks: Masks, *, selection: Se
     if selection.best:
         return order[:1]
     rows = order[probability[order] >= least(probability, selection=selection, threshold=threshold)]
-    shared = _shared(masks[rows], selection)
-    kept = _distinct(masks[rows].areas, shared, selection.nms)
+    some = masks[rows]
+    shared = _shared(some, selection)
+    kept = _distinct(some.areas, shared, selection.nms)
     rows, shared = rows[kept], shared[np.ix_(kept, kept)]
     if selection.containment is not None:
-        rows = rows[_wholes(masks[rows], shared, probability[rows], selection.containment)]
+        rows = rows[_wholes(some[kept], shared, probability[rows], selection.containment)]
     return rows[: selection.top_k]
 
 

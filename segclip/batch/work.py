@@ -129,9 +129,8 @@ class Worker:
     def look(self, image: Image, ask: Ask) -> Result:
         """Answer what is asked of a picture."""
         prompt, answers = _prompt(ask), self.job.answers
-        if isinstance(prompt, Everything) and not ask.texts:
-            found = answers.selection
-            return self.segmenter.everything(image, prompt, selection=found, max_pixels=answers.max_pixels)
+        if not ask.texts and isinstance(prompt, Everything):
+            return self.segmenter.everything(image, prompt, selection=answers.selection, max_pixels=answers.max_pixels)
         if not ask.texts:
             return self.segmenter.pick(image, prompt, max_pixels=answers.max_pixels)
         return self.segmenter.rank(

@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 from typer.testing import CliRunner
 
 import segclip
-from segclip import cli, cli_evaluate, cli_options, exporters, formats, images, loading, weights
+from segclip import cli, cli_options, exporters, formats, images, loading, weights
 from segclip.pipeline import Segmenter
 from segclip.scoring import CropScorer
 from segclip.selection import Selection
@@ -403,9 +403,9 @@ def test_evaluate_prints_its_table(verb: str, line: str, folder: Path) -> None:
 @pytest.mark.usefixtures("loads")
 def test_evaluate_says_how_far_it_is_where_there_is_no_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     label(folder)
-    monkeypatch.setattr(cli_evaluate, "EVERY", 0.0)
+    monkeypatch.setattr(cli_options, "EVERY", 0.0)
     told = run("evaluate", "proposals", ".").stderr
-    assert re.fullmatch(r"1 of 1 pictures, [\d.]+/s, 0 min left\n", told)
+    assert re.fullmatch(r"1 of 1, [\d.]+/s, 0 min left\n", told)
 
 
 @pytest.mark.usefixtures("loads")
