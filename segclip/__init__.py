@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from .drawing import contact_sheet as contact_sheet
     from .drawing import overlay as overlay
     from .errors import BadImage as BadImage
+    from .errors import BadIndex as BadIndex
     from .errors import BadPrompt as BadPrompt
+    from .errors import BadTable as BadTable
+    from .errors import Busy as Busy
+    from .errors import NotWritable as NotWritable
     from .errors import SegclipError as SegclipError
     from .errors import UnknownName as UnknownName
     from .errors import Unsupported as Unsupported
@@ -77,7 +81,11 @@ _HOMES = {
     "drawing": ("contact_sheet", "overlay"),
     "errors": (
         "BadImage",
+        "BadIndex",
         "BadPrompt",
+        "BadTable",
+        "Busy",
+        "NotWritable",
         "SegclipError",
         "UnknownName",
         "Unsupported",

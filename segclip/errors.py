@@ -3,6 +3,10 @@
 SegclipError
 ├── BadImage          not readable as an image, truncated, empty, or over the pixel limit
 ├── BadPrompt         a point, box, text or option that cannot be answered
+├── BadTable          a list, table, caption or annotation file of the user's that is not as it must be
+├── BadIndex          a search index, journal or other record of segclip's own that is damaged or of another version
+├── NotWritable       an output that cannot be written: full disk, no permission, or a place that is not segclip's
+├── Busy              something another process is working on
 ├── UnknownName       a preset, proposer, encoder, policy or format that is not in its table
 ├── WeightsMissing    a weight file that is not on this machine
 ├── WeightsCorrupt    a weight file whose bytes are not the expected ones
@@ -20,6 +24,22 @@ class BadImage(SegclipError):
 
 class BadPrompt(SegclipError):
     """Raise for a point, box, text or option that cannot be answered."""
+
+
+class BadTable(SegclipError):
+    """Raise for a list, table, caption or annotation file that is not as it must be; the message names the row."""
+
+
+class BadIndex(SegclipError):
+    """Raise for a search index, journal or other record of segclip's own that is damaged or of another version."""
+
+
+class NotWritable(SegclipError):
+    """Raise for an output that cannot be written: a full disk, no permission, or a place that is not segclip's."""
+
+
+class Busy(SegclipError):
+    """Raise for something that another process is working on."""
 
 
 class UnknownName(SegclipError):
