@@ -25,12 +25,15 @@ class View:
     """Say how one crop of a region is cut.
 
     context: side of the window over the longer side of the region's box, 1.0 is tight. fill: what becomes of pixels
-    outside the mask. weight: share of this view's embedding in the blend.
+    outside the mask. weight: share of this view's embedding in the blend. stretch: the window has the box's own shape,
+    context times its width and height, and is stretched to the square an encoder takes: no pixel shows padding, so that
+    a small encoder gets the region as large as it can be.
     """
 
     context: float = 1.5
     fill: str = "blur"
     weight: float = 0.5
+    stretch: bool = False
 
     def __post_init__(self) -> None:
         if self.fill not in FILLS:
@@ -72,7 +75,7 @@ POLICIES: dict[str, CropPolicy] = {
 
 
 def cut(image: Image, masks: Masks, view: View, size: int) -> Array:
-    """Cut every mask's square window and bring it to ``size``: uint8 (N, size, size, 3) RGB.
+    """Cut every mask's window and bring it to a square of ``size``: uint8 (N, size, size, 3) RGB.
 
     The window is centred on the box and may reach past the image, where it is padded with the image's edge, then the
     fill is applied outside the mask. Shrinks by area, enlarges bicubically.
@@ -81,7 +84,7 @@ def cut(image: Image, masks: Masks, view: View, size: int) -> Array:
     mean = image.pixels.mean(axis=(0, 1)) if view.fill == "mean" else None
 
     def cut_one(row: int) -> None:
-        window = _window(masks.boxes[row], view.context)
+        window = _window(masks.boxes[row], view)
         pixels = _resize(_read(image.pixels, window, cv2.BORDER_REPLICATE), size)
         if view.fill != "keep":
             inside = _resize(_paint(masks, row, window), size).astype(np.float32) / 255
@@ -119,32 +122,34 @@ def cut_boxes(image: Image, masks: Masks, fill: str) -> list[Array]:
     return crops
 
 
-def _window(box: Array, context: float) -> tuple[int, int, int]:
+def _window(box: Array, view: View) -> tuple[int, int, int, int]:
+    """Place the window of a box: left, top, width, height, px; it may reach past the image."""
     x1, y1, x2, y2 = (int(v) for v in box)
-    side = max(2, round(max(x2 - x1, y2 - y1) * context))
-    return (x1 + x2 - side) // 2, (y1 + y2 - side) // 2, side
+    sides = (x2 - x1, y2 - y1) if view.stretch else (max(x2 - x1, y2 - y1),) * 2
+    width, height = (max(2, round(side * view.context)) for side in sides)
+    return (x1 + x2 - width) // 2, (y1 + y2 - height) // 2, width, height
 
 
-def _read(frame: Array, window: tuple[int, int, int], border: int) -> Array:
-    left, top, side = window
-    height, width = frame.shape[:2]
-    x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
+def _read(frame: Array, window: tuple[int, int, int, int], border: int) -> Array:
+    left, top, width, height = window
+    rows, columns = frame.shape[:2]
+    x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + width, columns), min(top + height, rows)
     inner = frame[y1:y2, x1:x2]
-    if inner.shape[:2] == (side, side):
+    if inner.shape[:2] == (height, width):
         return inner
-    return cv2.copyMakeBorder(inner, y1 - top, top + side - y2, x1 - left, left + side - x2, border)
+    return cv2.copyMakeBorder(inner, y1 - top, top + height - y2, x1 - left, left + width - x2, border)
 
 
-def _paint(masks: Masks, row: int, window: tuple[int, int, int]) -> Array:
-    left, top, side = window
+def _paint(masks: Masks, row: int, window: tuple[int, int, int, int]) -> Array:
+    left, top, width, height = window
     x1, y1, x2, y2 = masks.boxes[row]
-    frame = np.zeros((side, side), np.uint8)
+    frame = np.zeros((height, width), np.uint8)
     frame[y1 - top : y2 - top, x1 - left : x2 - left][masks.bitmaps[row]] = 255
     return frame
 
 
 def _resize(pixels: Array, size: int) -> Array:
-    shrinks = pixels.shape[0] > size
+    shrinks = max(pixels.shape[:2]) > size
     return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
 
