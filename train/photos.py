@@ -38,12 +38,18 @@ class Photo:
 
 
 def load_photos(
-    folder: Path | None, *, held_out: bool, free: bool = False, most: Mapping[str, int] | None = None
+    folder: Path | None,
+    *,
+    held_out: bool,
+    free: bool = False,
+    most: Mapping[str, int] | None = None,
+    garments: bool = False,
 ) -> list[Photo]:
     """Read the photos of a COCO-format folder (images/ and instances.json).
 
     held_out: every fifth by name, else the rest. free: only those whose licence lets anyone pass on changed copies.
-    most: how many of a source are taken, evenly spread; all where it isn't named.
+    most: how many of a source are taken, evenly spread; all where it isn't named. garments: where people's clothes
+    are labelled, these are the things, not the person who wears them.
     """
     if folder is None:
         return []
@@ -61,14 +67,16 @@ def load_photos(
         of_it = [image for image in kept if image.get("source") == source]
         spread = {image["id"] for image in of_it[:: max(1, -(-len(of_it) // max(count, 1)))][:count]}
         kept = [image for image in kept if image.get("source") != source or image["id"] in spread]
+    if not garments:
+        for image in kept:
+            if image.get("source") == PERSON_ONLY:
+                things[image["id"]] = [thing for thing in things[image["id"]] if thing["name"] == "person"]
     return [_photo(folder, image, things[image["id"]], licences.get(image.get("license"), "")) for image in kept]
 
 
 def _photo(folder: Path, image: dict[str, Any], things: Sequence[dict[str, Any]], licence: str) -> Photo:
     labels = np.zeros((image["height"], image["width"]), np.int16)
     source = image.get("source", "")
-    if source == PERSON_ONLY:
-        things = [thing for thing in things if thing["name"] == "person"]
     things = sorted(things, key=lambda thing: -thing["area"])
     for number, thing in enumerate(things, 1):
         _paint(labels, thing["segmentation"], number)

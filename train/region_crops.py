@@ -1,15 +1,19 @@
 """Cut training crops out of scenes and photos once, as serving cuts them, and keep them in shards.
 
-python -m train.region_crops runs/crops --photos ../shared/coco-dev --caltech ../shared/caltech-101
+    python -m train.region_crops runs/crops --data ../shared
+
+A crop is stored with more of its surroundings than serving shows, so that training can cut it again in many ways.
 """
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import cv2
 import numpy as np
@@ -19,43 +23,77 @@ from segclip import images
 from segclip.crops import View, cut
 from segclip.types import Array, Image, Masks
 
+from .cutouts import PHOTOGRAPHIC, load_cutouts, photo_cutouts
 from .glyphs import Glyph, load_glyphs
 from .photos import HELD_OUT_EVERY, Photo, load_photos
-from .scenes import SceneConfig, compose
+from .scenes import Scene, SceneConfig, compose
+from .wordnet import look_up, synsets
 
-STORED = 96  # px of a stored crop, at CONTEXT
-CONTEXT = 1.5
-SHARD = 2048
+STORED = 192  # px of a stored crop at most
+CONTEXT = 1.4  # of a stored region; whole photos are stored as they are, at 1
+SHARD = 4096
 DENSE = SceneConfig(objects=(9, 18), across=(26, 200), crowding=0.5)
+PASTED = replace(PHOTOGRAPHIC, size=(480, 640), objects=(4, 10))
+BACKGROUND, UNLABELLED = -1, -2
+MOST_OF_A_NAME = {"clothes": 120, "food": 50, "bottles": 300}  # crops of one name from one source
+MOST_OF_A_CLASS = 90  # photos of one class of Caltech-101
+VALIDATION = 1_000_000  # scenes from here on are never trained on
 
 
 @dataclass(frozen=True)
 class Class:
-    """Name one thing a crop can be: every text that means it, its name first, and the word for its colour or ""."""
+    """Name one thing a crop can be.
+
+    texts: every text that means it, its name first. colour: the word for its colour or "". synset: WordNet's number
+    of what it is, where that is certain. group: which source it comes from.
+    """
 
     texts: tuple[str, ...]
     colour: str = ""
+    synset: int | None = None
+    group: str = ""
 
 
-def drawn_classes(glyphs: Sequence[Glyph]) -> list[Class]:
-    """Name the drawn objects."""
-    return [Class(glyph.texts, glyph.colour) for glyph in glyphs]
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """Hold one stored crop. pixels: uint8 (S, S, 3). mask: uint8 (S, S). context: of its window. label: its class."""
+
+    pixels: Array
+    mask: Array
+    label: int
+    context: float = CONTEXT
 
 
-def photo_classes(names: Sequence[str]) -> list[Class]:
-    """Name photographed things by their folder or category."""
-    return [Class((name.replace("_", " ").lower(),)) for name in names]
+def region_crops(image: Image, masks: Masks, labels: Sequence[int]) -> Iterator[Crop]:
+    """Cut regions with their surroundings, stretched to a square."""
+    for row, label in enumerate(labels):
+        x1, y1, x2, y2 = (int(v) for v in masks.boxes[row])
+        side = min(STORED, max(48, round(max(x2 - x1, y2 - y1) * CONTEXT)))
+        view = View(CONTEXT, "keep", stretch=True)
+        pixels = cut(image, masks[[row]], view, side)[0]
+        canvas = Image(np.repeat(masks.full(row)[..., None].astype(np.uint8) * 255, 3, axis=2))
+        inside = cut(canvas, masks[[row]], replace(view, fill="black"), side)[0, ..., 0]
+        yield Crop(pixels, inside, label)
 
 
-def scene_crops(seed: int, glyphs: Sequence[Glyph], photos: Sequence[Photo]) -> Iterator[tuple[Array, Array, int]]:
-    """Cut a scene's objects and two pieces of background: (uint8 (S, S, 3), mask uint8 (S, S), glyph or -1)."""
-    scene = compose(seed, glyphs, photos, DENSE)
+def whole_crop(pixels: Array, label: int, alpha: Array | None = None) -> Crop:
+    """Store a whole photo as a crop; alpha: what of it is the thing."""
+    side = min(STORED, max(pixels.shape[:2]))
+    small = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
+    inside = np.full((side, side), 255, np.uint8)
+    if alpha is not None:
+        inside = cv2.resize(alpha, (side, side), interpolation=cv2.INTER_AREA)
+    return Crop(small, inside, label, 1.0)
+
+
+def scene_crops(scene: Scene, seed: int, labels: Sequence[int]) -> Iterator[Crop]:
+    """Cut a scene's objects and two pieces of background; labels: of each object."""
     kept = np.flatnonzero((scene.visible >= 0.3) & (scene.masks.areas >= 150))
     image = Image(scene.pixels)
-    yield from _with_masks(image, scene.masks[kept], [scene.glyphs[row] for row in kept])
+    yield from region_crops(image, scene.masks[kept], [labels[row] for row in kept])
     rng = np.random.default_rng([seed, 2])
-    blobs = [_blob(rng, scene.layers) for _ in range(2)]
-    yield from _with_masks(image, Masks.from_windows([blob for blob in blobs if blob], scene.masks.size), [-1] * 2)
+    blobs = [blob for blob in (_blob(rng, scene.layers) for _ in range(2)) if blob]
+    yield from region_crops(image, Masks.from_windows(blobs, scene.masks.size), [BACKGROUND] * len(blobs))
 
 
 def _blob(rng: np.random.Generator, layers: Array) -> tuple[int, int, Array] | None:
@@ -71,22 +109,35 @@ def _blob(rng: np.random.Generator, layers: Array) -> tuple[int, int, Array] | N
     return None
 
 
-def _with_masks(image: Image, masks: Masks, labels: Sequence[int]) -> Iterator[tuple[Array, Array, int]]:
-    pixels = cut(image, masks, View(CONTEXT, "keep"), STORED)
-    for row in range(len(masks)):
-        canvas = Image(np.repeat(masks.full(row)[..., None].astype(np.uint8) * 255, 3, axis=2))
-        inside = cut(canvas, masks[[row]], View(CONTEXT, "black"), STORED)[0, ..., 0]
-        yield pixels[row], inside, labels[row]
+def photo_crops(photos: Sequence[Photo], labels: dict[str, int]) -> Iterator[Crop]:
+    """Cut the labelled things of photos, at most so many of a name where a source has few kinds."""
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    for photo in photos:
+        rows = range(1, len(photo.names) + 1)
+        masks = Masks.from_windows([(0, 0, photo.labels == row) for row in rows], photo.labels.shape)
+        kept = []
+        for row in np.flatnonzero(masks.areas >= 300):
+            key = photo.source, photo.names[row]
+            counts[key] += 1
+            if counts[key] <= MOST_OF_A_NAME.get(photo.source, 10**6):
+                kept.append(row)
+        yield from region_crops(Image(photo.pixels), masks[kept], [labels[photo.names[row]] for row in kept])
 
 
-def photo_crops(photos: Sequence[Photo], categories: Sequence[Sequence[int]]) -> Iterator[tuple[Array, Array, int]]:
-    """Cut the labelled things of photos; the label is the category's place."""
-    for photo, kinds in zip(photos, categories, strict=True):
-        masks = Masks.from_windows(
-            [(0, 0, photo.labels == number) for number in range(1, len(kinds) + 1)], photo.labels.shape
-        )
-        kept = np.flatnonzero(masks.areas >= 400)
-        yield from _with_masks(Image(photo.pixels), masks[kept], [kinds[int(row)] for row in kept])
+def random_crops(files: Iterable[Path], count: int, seed: int) -> Iterator[Crop]:
+    """Cut boxes of any place and size out of photos, for a teacher to name."""
+    rng = np.random.default_rng(seed)
+    for file in files:
+        image = images.load(file)
+        height, width = image.size
+        for _ in range(count):
+            sides = np.exp(rng.uniform(np.log(0.15), np.log(0.9))) * np.exp(rng.uniform(-0.4, 0.4, 2))
+            h, w = (max(16, int(min(1, s) * full)) for s, full in zip(sides, (height, width), strict=True))
+            y, x = int(rng.integers(max(1, height - h))), int(rng.integers(max(1, width - w)))
+            bitmap = np.zeros((h, w), np.uint8)
+            cv2.ellipse(bitmap, (w // 2, h // 2), (w // 2, h // 2), 0, 0, 360, 1, -1)
+            masks = Masks.from_windows([(x, y, bitmap.astype(bool))], image.size)
+            yield from region_crops(image, masks, [UNLABELLED])
 
 
 def caltech_files(folder: Path, *, held_out: bool) -> list[tuple[Path, int]]:
@@ -99,110 +150,261 @@ def caltech_files(folder: Path, *, held_out: bool) -> list[tuple[Path, int]]:
     return files
 
 
-def caltech_crops(files: Sequence[tuple[Path, int]]) -> Iterator[tuple[Array, Array, int]]:
-    """Show whole photos as regions."""
+def imagenet_files(folder: Path, *, held_out: bool) -> list[tuple[Path, int]]:
+    """List photos of ImageNet's classes: the odd lines of names.csv when ``held_out``, else the even ones."""
+    rows = list(csv.DictReader((folder / "names.csv").read_text("utf-8").splitlines()))
+    order = {number: label for label, number in enumerate(sorted(row["wnid"] for row in rows))}
+    return [
+        (folder / row["image"], order[row["wnid"]])
+        for line, row in enumerate(rows, 1)
+        if (line % 2 == 1) == held_out
+    ]
+
+
+def class_crops(files: Sequence[tuple[Path, int]], masks: Path, offset: int) -> Iterator[Crop]:
+    """Store whole photos of named things, and the thing alone where a background remover cut it out well."""
+    shown: dict[int, int] = defaultdict(int)
+    clean = _clean_masks(masks)
     for file, label in files:
+        shown[label] += 1
+        if shown[label] > MOST_OF_A_CLASS:
+            continue
         image = images.load(file)
-        whole = Masks.from_windows([(0, 0, np.ones(image.size, bool))], image.size)
-        yield from _with_masks(image, whole, [label])
+        yield whole_crop(image.pixels, label + offset)
+        mask = clean.get(f"{file.stem}:{file.parent.name}")
+        if mask is None:
+            continue
+        alpha = cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)
+        alpha = cv2.resize(alpha, image.size[::-1], interpolation=cv2.INTER_AREA)
+        found = Masks.from_dense((alpha > 127)[None], image.size)
+        yield from region_crops(image, found, [label + offset])
 
 
-def write_shards(folder: Path, name: str, crops: Iterator[tuple[Array, Array, int]]) -> int:
-    """Write crops in shards NAME-NNN.npz: pixels and mask as one RGBA uint8 array, and labels."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows: list[tuple[Array, Array, int]] = []
-    count = 0
+def _clean_masks(folder: Path) -> dict[str, Path]:
+    rows = csv.DictReader((folder / "masks.csv").read_text("utf-8").splitlines())
+    kept = [folder / row["mask"] for row in rows if float(row["soft"]) < 0.35 and 0.03 < float(row["share"]) < 0.9]
+    return {f"{path.stem}:{path.parent.name}": path for path in kept}
 
-    def flush() -> None:
-        rgba = np.stack([np.dstack([pixels, mask]) for pixels, mask, _ in rows])
-        path = folder / f"{name}-{count // SHARD:03d}.npz"
+
+def captions(folder: Path, *, held_out: bool) -> list[tuple[Path, str]]:
+    """Read photos with a caption, laid out as Flickr8k is: every fifth when ``held_out``, else the others."""
+    rows = list(csv.DictReader((folder / "captions.txt").read_text("utf-8").splitlines()))
+    kept = [row for k, row in enumerate(rows) if (k % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == held_out]
+    return [(folder / "Images" / row["image"], row["caption"].strip(" .").lower()) for row in kept]
+
+
+def imagenet_classes(folder: Path) -> list[Class]:
+    """Name ImageNet's classes: the name of names.csv first, then the other words of its synset."""
+    rows = csv.DictReader((folder / "names.csv").read_text("utf-8").splitlines())
+    found = []
+    for row in sorted(rows, key=lambda row: row["wnid"]):
+        number = int(row["wnid"][1:])
+        words = [word.lower() for word in synsets()[number].words] if number in synsets() else []
+        texts = dict.fromkeys([row["name"].replace("_", " ").lower(), *words])
+        found.append(Class(tuple(texts), synset=number, group="imagenet"))
+    return found
+
+
+# What people also call the things of data sets, and WordNet's word for a name that means several things.
+SYNONYMS = {
+    "person": ("human", "people"), "tv": ("television", "tv screen"), "couch": ("sofa",), "airplane": ("plane",),
+    "airplanes": ("airplane", "plane"), "motorcycle": ("motorbike",), "motorbikes": ("motorbike", "motorcycle"),
+    "bicycle": ("bike",), "cell phone": ("mobile phone", "phone", "smartphone"), "cellphone": ("cell phone", "phone"),
+    "potted plant": ("house plant", "plant"), "dining table": ("table",), "donut": ("doughnut",),
+    "hair drier": ("hair dryer",), "remote": ("remote control",), "refrigerator": ("fridge",),
+    "sports ball": ("ball",), "mouse": ("computer mouse",), "keyboard": ("computer keyboard",), "car": ("automobile",),
+    "laptop": ("laptop computer",), "sneakers": ("trainers", "sports shoes"), "t-shirt": ("tee shirt", "shirt"),
+    "pants": ("trousers",), "purse": ("handbag", "bag"), "bag": ("handbag",), "faces": ("face", "human face"),
+    "leopards": ("leopard",), "car side": ("car",), "soccer ball": ("football",), "water lilly": ("water lily",),
+    "cup": ("mug",), "suitcase": ("luggage",), "handbag": ("purse",),
+}  # fmt: skip
+MEANS = {
+    "tv": "television receiver", "mouse": "computer mouse", "keyboard": "computer keyboard", "potted plant": "flora",
+    "microwave": "microwave oven", "hot dog": "frank", "remote": "remote control", "kite": None, "plate": None,
+    "heels": None, "flats": None, "pumps": None, "loafers": None, "wedges": None, "top": None, "ring": None,
+    "cape": None, "jumper": None, "romper": None, "shoes": "shoe", "toilet": None, "tick": None, "crab": None,
+    "bass": None, "brain": None, "snoopy": None, "garfield": None, "pants": "trouser", "baseball bat": "baseball bat",
+    "banana": None, "orange": None, "carrot": None, "cake": None, "stop sign": None, "wine glass": None,
+}  # fmt: skip
+
+
+def plain_classes(names: Sequence[str], group: str) -> list[Class]:
+    """Name things by their folder or category."""
+    texts = [name.replace("_", " ").lower() for name in names]
+    meanings = [look_up(MEANS.get(text, text) or "") for text in texts]
+    return [
+        Class((text, *SYNONYMS.get(text, ())), synset=number, group=group)
+        for text, number in zip(texts, meanings, strict=True)
+    ]
+
+
+class Shards:
+    """Write crops in shards NAME-NNN.npz: JPEG and PNG files end to end, labels and contexts."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name, self.count = folder, name, 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, crops: Iterable[Crop]) -> int:
+        """Write them all; return how many there are."""
+        waiting: list[Crop] = []
+        for crop in crops:
+            waiting.append(crop)
+            if len(waiting) == SHARD:
+                self._flush(waiting)
+                waiting = []
+        if waiting:
+            self._flush(waiting)
+        return self.count
+
+    def _flush(self, crops: list[Crop]) -> None:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, 92]
+        files = [cv2.imencode(".jpg", crop.pixels[..., ::-1], quality)[1].ravel() for crop in crops]
+        files += [cv2.imencode(".png", crop.mask)[1].ravel() for crop in crops]
+        path = self.folder / f"{self.name}-{self.count // SHARD:03d}.npz"
         partial = path.with_suffix(".part.npz")
-        np.savez(partial, rgba=rgba, labels=np.array([label for *_, label in rows], np.int16))
+        np.savez(
+            partial,
+            data=np.concatenate(files),
+            ends=np.cumsum([len(file) for file in files]),
+            labels=np.array([crop.label for crop in crops], np.int32),
+            contexts=np.array([crop.context for crop in crops], np.float32),
+        )
         partial.replace(path)
-
-    for row in crops:
-        rows.append(row)
-        if len(rows) == SHARD:
-            flush()
-            count, rows = count + SHARD, []
-    if rows:
-        flush()
-    return count + len(rows)
+        self.count += len(crops)
 
 
 class CropStore:
-    """Hold all stored crops of one kind, by class; more shards may appear while training reads."""
+    """Read the stored crops of one kind, in order."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        self.folder, self.name = folder, name
-        self.shards: list[tuple[Array, Array]] = []
-        self.seen: set[Path] = set()
-        self.reload()
+        self.shards = [dict(np.load(path)) for path in sorted(folder.glob(f"{name}-[0-9][0-9][0-9].npz"))]
+        sizes = [len(shard["labels"]) for shard in self.shards]
+        self.starts = np.cumsum([0, *sizes])
 
-    def reload(self) -> None:
-        """Read the shards that were not there before."""
-        for path in sorted(self.folder.glob(f"{self.name}-[0-9][0-9][0-9].npz")):
-            if path not in self.seen:
-                data = np.load(path)
-                self.shards.append((data["rgba"], data["labels"]))
-                self.seen.add(path)
-        self.where = np.concatenate(
-            [
-                np.stack([np.full(len(labels), shard), np.arange(len(labels))], 1)
-                for shard, (_, labels) in enumerate(self.shards)
-            ]
-        )
-        self.labels = np.concatenate([labels for _, labels in self.shards])
+    def __len__(self) -> int:
+        return int(self.starts[-1])
 
-    def order(self, rng: np.random.Generator, *, things: bool) -> Iterator[int]:
-        """Go through the crops without end in random order, only the labelled ones or only the background."""
-        rows = np.flatnonzero((self.labels >= 0) == things)
-        while True:
-            yield from rng.permutation(rows)
+    def __getitem__(self, row: int) -> Crop:
+        number = int(np.searchsorted(self.starts, row, "right")) - 1
+        shard, index = self.shards[number], row - int(self.starts[number])
+        half = len(shard["labels"])
 
-    def __getitem__(self, row: int) -> tuple[Array, int]:
-        shard, index = self.where[row]
-        return self.shards[shard][0][index], int(self.labels[row])
+        def read(place: int, flag: int) -> Array:
+            start = int(shard["ends"][place - 1]) if place else 0
+            return cv2.imdecode(shard["data"][start : int(shard["ends"][place])], flag)
+
+        pixels = np.ascontiguousarray(read(index, cv2.IMREAD_COLOR)[..., ::-1])
+        mask = read(half + index, cv2.IMREAD_GRAYSCALE)
+        return Crop(pixels, mask, int(shard["labels"][index]), float(shard["contexts"][index]))
 
 
-def photo_kinds(folder: Path) -> tuple[list[str], list[list[int]]]:
-    """List the category names of a COCO-format folder, and for each training photo its things' categories."""
-    table = json.loads((folder / "instances.json").read_text())
-    names = [row["name"] for row in table["categories"]]
-    place = {row["id"]: index for index, row in enumerate(table["categories"])}
-    kinds = []
-    for row, image in enumerate(sorted(table["images"], key=lambda row: row["file_name"])):
-        if row % HELD_OUT_EVERY != HELD_OUT_EVERY - 1:
-            things = [t for t in table["annotations"] if t["image_id"] == image["id"] and not t["iscrowd"]]
-            kinds.append([place[t["category_id"]] for t in sorted(things, key=lambda t: -t["area"])])
-    return names, kinds
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """Hold what crops are cut from, the training part or the held-out one."""
+
+    data: Path
+    held_out: bool
+    glyphs: list[Glyph]
+    coco: list[Photo]
+    photos: list[Photo]
+    classes: list[Class]
+    offsets: dict[str, int]
+
+    @classmethod
+    def load(cls, data: Path, *, held_out: bool) -> Sources:
+        """Read the data sets and list every class."""
+        glyphs = load_glyphs()
+        coco = load_photos(data / "coco-dev", held_out=held_out)
+        photos = load_photos(data / "photos", held_out=held_out, garments=True)
+        names = sorted({name for folder in ("coco-dev", "photos") for name in _categories(data / folder)})
+        kinds = sorted(path.name for path in (data / "caltech-101").iterdir() if path.is_dir())
+        groups = {
+            "drawn": [Class(glyph.texts, glyph.colour, group="drawn") for glyph in glyphs],
+            "photo": plain_classes(names, "photo"),
+            "caltech": plain_classes(kinds, "caltech"),
+            "imagenet": imagenet_classes(data / "imagenet-sample"),
+            "caption": [
+                Class((text,), group="caption") for _, text in captions(data / "flickr8k-1000", held_out=held_out)
+            ],
+        }
+        classes, offsets = [], {}
+        for group, rows in groups.items():
+            offsets[group] = len(classes)
+            classes += rows
+        return cls(data, held_out, glyphs, coco, photos, classes, offsets)
+
+    def crops(self, name: str, count: int) -> Iterator[Crop]:
+        """Cut the crops of one source; count: of scenes."""
+        data, start = self.data, self.offsets
+        if name in ("drawn", "pasted"):
+            return self._scenes(name, count)
+        if name == "photo":
+            labels = {k.texts[0]: start["photo"] + row for row, k in enumerate(self._group("photo"))}
+            return photo_crops([*self.coco, *self.photos], labels)
+        if name == "caltech":
+            files = caltech_files(data / "caltech-101", held_out=self.held_out)
+            return class_crops(files, data / "foreground", start["caltech"])
+        if name == "imagenet":
+            files = imagenet_files(data / "imagenet-sample", held_out=self.held_out)
+            return class_crops(files, data / "foreground", start["imagenet"])
+        if name == "caption":
+            rows = captions(data / "flickr8k-1000", held_out=self.held_out)
+            return (whole_crop(images.load(f).pixels, start["caption"] + row) for row, (f, _) in enumerate(rows))
+        return self._unlabelled()
+
+    def _group(self, name: str) -> list[Class]:
+        return [kind for kind in self.classes if kind.group == name]
+
+    def _scenes(self, name: str, count: int) -> Iterator[Crop]:
+        first = 530_000 + (VALIDATION if self.held_out else 0)
+        things: Sequence[Glyph] = self.glyphs
+        labels, config = list(range(len(things))), DENSE
+        if name == "pasted":
+            cutouts = load_cutouts(self.data / "foreground", self.data, held_out=self.held_out)
+            cutouts += photo_cutouts([*self.coco, *(p for p in self.photos if p.source == "coco")])
+            known = {kind.texts[0]: row for row, kind in enumerate(self.classes) if kind.group != "drawn"}
+            cutouts = [cutout for cutout in cutouts if cutout.name.replace("_", " ").lower() in known]
+            labels = [known[cutout.name.replace("_", " ").lower()] for cutout in cutouts]
+            things, config = cutouts, PASTED  # type: ignore[assignment]  # used as drawings are
+        for seed in range(first, first + count):
+            scene = compose(seed, things, self.coco, config)
+            yield from scene_crops(scene, seed, [labels[row] for row in scene.glyphs])
+
+    def _unlabelled(self) -> Iterator[Crop]:
+        data = self.data
+        yield from random_crops((file for file, _ in captions(data / "flickr8k-1000", held_out=False)), 5, 1)
+        yield from random_crops((f for f, _ in imagenet_files(data / "imagenet-sample", held_out=False)), 3, 2)
+        files = sorted((data / "coco-dev" / "images").glob("*.jpg"))
+        kept = [file for row, file in enumerate(files) if row % HELD_OUT_EVERY != HELD_OUT_EVERY - 1]
+        yield from random_crops(kept, 8, 3)
+        yield from random_crops((f for f, _ in caltech_files(data / "caltech-101", held_out=False)[::4]), 1, 4)
+
+
+def _categories(folder: Path) -> list[str]:
+    return [row["name"].lower() for row in json.loads((folder / "instances.json").read_text("utf-8"))["categories"]]
 
 
 def main(
     folder: Path,
-    photos: Annotated[Path | None, typer.Option(help="COCO-format folder of photos.")] = None,
-    caltech: Annotated[Path | None, typer.Option(help="Folder tree of class folders.")] = None,
-    scenes: Annotated[int, typer.Option(help="Scenes to cut.")] = 12_000,
-    first: Annotated[int, typer.Option(help="The first scene's seed.")] = 500_000,
+    data: Annotated[Path, typer.Option(help="Folder of the data sets: coco-dev, photos, caltech-101 and so on.")],
+    scenes: Annotated[int, typer.Option(help="Drawn scenes to cut.")] = 3_000,
+    pasted: Annotated[int, typer.Option(help="Scenes of pasted cut-outs to cut.")] = 1_500,
+    held_out: Annotated[bool, typer.Option("--held-out", help="The part that is never trained on.")] = False,
+    only: Annotated[str, typer.Option(help="Names of sources, by comma; all if left out.")] = "",
 ) -> None:
     """Cut and store training crops."""
     cv2.setNumThreads(1)
+    sources = Sources.load(data, held_out=held_out)
     folder.mkdir(parents=True, exist_ok=True)
-    glyphs, behind = load_glyphs(), load_photos(photos, held_out=False)
-    classes, offsets = drawn_classes(glyphs), {"drawn": 0}
-    if caltech:
-        offsets["caltech"] = len(classes)
-        classes += photo_classes(sorted(path.name for path in caltech.iterdir() if path.is_dir()))
-        write_shards(folder, "caltech", caltech_crops(caltech_files(caltech, held_out=False)))
-    if photos:
-        offsets["photo"] = len(classes)
-        names, kinds = photo_kinds(photos)
-        classes += photo_classes(names)
-        write_shards(folder, "photo", photo_crops(behind, kinds))
-    rows: list[dict[str, Any]] = [{"texts": kind.texts, "colour": kind.colour} for kind in classes]
-    (folder / "classes.json").write_text(json.dumps({"classes": rows, "offsets": offsets}))
-    cutting = (crop for seed in range(first, first + scenes) for crop in scene_crops(seed, glyphs, behind))
-    typer.echo(f"{write_shards(folder, 'drawn', cutting)} crops of {scenes} scenes in {folder}")
+    rows = [{"texts": k.texts, "colour": k.colour, "synset": k.synset, "group": k.group} for k in sources.classes]
+    (folder / "classes.json").write_text(json.dumps({"classes": rows, "offsets": sources.offsets}))
+    names = ["photo", "imagenet", "caltech", "caption", "unlabelled", "pasted", "drawn"]
+    for name in only.split(",") if only else names:
+        if held_out and name == "unlabelled":
+            continue
+        count = pasted if name == "pasted" else scenes
+        typer.echo(f"{name}: {Shards(folder, name).write(sources.crops(name, count))} crops")
 
 
 if __name__ == "__main__":

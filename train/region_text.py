@@ -1,10 +1,13 @@
 """Train the mini CLIP on regions: crops cut as serving cuts them, against the texts that mean them.
 
-    python -m train.region_text runs/crops --out weights/mini/clip --minutes 175
+    python -m train.region_text runs/crops runs/features --text runs/text --out weights/mini/clip --minutes 60
 
-A step shows B crops and says a text of each and of many others. The loss is what serving computes: a softmax over the
-texts that tells objects apart (several may be right: a red apple is an apple), and for each crop and text the sigmoid
-of their logit against the background texts (the two-way softmax of serving), so that an absent thing scores low.
+The image tower starts from EfficientNet-Lite0, whose first stages stay as they are (``train.region_features`` ran them
+once), the text tower from ``train.text_distill``. Each step shows B crops and compares them with a text of each and of
+many others. The loss is what serving computes: a softmax over the texts that tells objects apart, and for each crop and
+text the sigmoid of their logit against the background texts, so that an absent thing scores low. Beside it: ImageNet's
+own classifier as a teacher of crops without a name, captions of whole photos, and MiniLM's meaning of texts that no
+crop is shown for.
 """
 
 from __future__ import annotations
@@ -17,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import cv2
 import numpy as np
 import open_clip
 import safetensors.torch
@@ -25,191 +27,255 @@ import torch
 import torch.nn.functional as F
 import typer
 
-from segclip.crops import CropPolicy, View, fill_outside
-from segclip.encoders import Serving, checkpoints, text_tower
+from segclip.crops import CropPolicy, View
+from segclip.encoders import Serving, checkpoints
 from segclip.errors import BadPrompt
 from segclip.templates import expand
 from segclip.types import Array
 
 from .bank import Bank
 from .checkpoint import Checkpoint
-from .region_crops import CONTEXT, STORED, Class, CropStore
+from .model import BACKGROUNDS, MODEL, PREPROCESS, TEMPLATES
+from .pretrained import load_classifier
+from .region_crops import Class
+from .region_features import FROZEN, Table
+from .text_distill import distance, embed, load_vocabulary
 
-SIZE = 64  # px the image tower sees
-EARLY_SIZE, EARLY_SHARE = 48, 0.45  # it sees less in the first part of a run: half the cost
-OTHER_TEXTS = 400  # classes spoken of in a step besides those shown
+OTHER_TEXTS = 700  # classes compared with in a step besides those shown
 WRONG_WEIGHT = 40.0  # what all wrong texts of a crop weigh together, against 1 for the right ones
-MODEL: dict[str, Any] = {
-    "embed_dim": 256,
-    "vision_cfg": {"timm_model_name": "resnet10t", "timm_pool": "avg", "timm_proj": "linear", "image_size": SIZE},
-    "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 96, "heads": 4, "layers": 2},
-}
-PREPROCESS = {"mean": [0.45] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
-BACKGROUNDS = ("background", "something else")
-TEMPLATES = ("{}", "a {}", "the {}", "a photo of a {}", "a picture of a {}", "one {}")
 QUALITY_WEIGHT = 0.7  # chosen on calibration scenes among 0, 0.3, 0.5, 0.7 and 1
-OBJECT_SHARE, CALTECH_SHARE, PHOTO_SHARE = 0.78, 0.10, 0.05  # of a batch; the rest is background
-
-
-def augment(rng: np.random.Generator, rgba: Array, size: int) -> Array:
-    """Cut a stored crop again, uint8 (size, size, 3): other context, turn, light, a mask as rough as a proposer's."""
-    scale = size / STORED * CONTEXT / rng.uniform(1.0, 1.6)
-    turn = cv2.getRotationMatrix2D((STORED / 2, STORED / 2), rng.normal(0, 9), scale)
-    turn[:, 2] += (size - STORED) / 2 + rng.normal(0, 0.03 * size, 2)
-    moved = cv2.warpAffine(rgba, turn, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    pixels, inside = moved[..., :3], _imprecise(rng, moved[..., 3])
-    light = rng.normal(1, 0.12) * rng.normal(1, 0.05, 3)
-    pixels = np.clip(pixels * light + rng.normal(0, 10), 0, 255).astype(np.uint8)
-    if rng.random() < 0.2:
-        pixels = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.4, 1.2))
-    fill = str(rng.choice(("blur", "keep", "mean"), p=(0.8, 0.1, 0.1)))
-    return fill_outside(pixels, inside, fill)
-
-
-def _imprecise(rng: np.random.Generator, mask: Array) -> Array:
-    inside = mask.astype(np.float32) / 255
-    if rng.random() < 0.7:
-        inside = cv2.GaussianBlur(inside, (0, 0), rng.uniform(0.5, 3.0))
-        inside = (inside > rng.uniform(0.3, 0.7)).astype(np.float32)
-    return inside
+SHARES = {"drawn": 0.34, "photo": 0.2, "pasted": 0.12, "imagenet": 0.07, "caltech": 0.1, "unlabelled": 0.09, "caption": 0.08}
+SURE = 0.5  # a teacher's class that is this likely names a crop without a name
+TAUGHT, CAPTIONED, MEANT = 0.5, 0.25, 2.0  # weights of the losses beside the regions' own
+REFRESH = 25  # steps between two embeddings of the teacher's 1,000 names
 
 
 def region_loss(
-    logits: torch.Tensor, right: torch.Tensor, backgrounds: torch.Tensor, is_thing: torch.Tensor
+    logits: torch.Tensor,
+    right: torch.Tensor,
+    spared: torch.Tensor,
+    backgrounds: torch.Tensor,
+    is_thing: torch.Tensor,
 ) -> torch.Tensor:
     """Score B crops against T texts and K background texts.
 
-    logits: (B, T). right: bool (B, T), the texts that mean the crop. backgrounds: (B, K). is_thing: bool (B,).
+    logits: (B, T). right: bool (B, T), the texts that mean the crop. spared: bool (B, T), neither right nor wrong.
+    backgrounds: (B, K). is_thing: bool (B,).
     Softmax: -log of the share of all right texts, among texts and the first background text (the right one of a crop
     that is nothing). Sigmoid: of each logit less the log-sum-exp of the backgrounds, as serving's softmax has it.
     """
-    everything = torch.cat([logits, backgrounds[:, :1]], dim=1)  # (B, T + 1)
+    everything = torch.cat([logits.masked_fill(spared, -1e4), backgrounds[:, :1]], dim=1)  # (B, T + 1)
     allowed = torch.cat([right, ~is_thing[:, None]], dim=1)
-    told = torch.logsumexp(everything, dim=1) - torch.logsumexp(everything.masked_fill(~allowed, -1e4), dim=1)
+    named = torch.logsumexp(everything, dim=1) - torch.logsumexp(everything.masked_fill(~allowed, -1e4), dim=1)
     margin = logits - torch.logsumexp(backgrounds, dim=1, keepdim=True)  # (B, T)
-    wrong = WRONG_WEIGHT * (F.softplus(margin) * ~right).sum(dim=1) / (~right).sum(dim=1)
+    is_wrong = ~right & ~spared
+    wrong = WRONG_WEIGHT * (F.softplus(margin) * is_wrong).sum(dim=1) / is_wrong.sum(dim=1)
     missed = (F.softplus(-margin) * right).sum(dim=1) / right.sum(dim=1).clamp(min=1)
-    return (told + 0.5 * (missed + wrong)).mean()
+    return (named + 0.5 * (missed + wrong)).mean()
+
+
+def caption_loss(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Tell B photos by their captions and captions by their photos: InfoNCE of unit rows (B, D)."""
+    logits = scale * images @ texts.T
+    own = torch.arange(len(logits))
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Every setting of a run."""
 
-    minutes: float = 175
-    batch: int = 192
-    lr: float = 2e-3
-    text_lr: float = 1e-3
+    minutes: float = 60
+    batch: int = 224
+    lr: float = 1e-3  # of the image head; the trunk's last stages take TRUNK_RATE of it
+    trunk_rate: float = 0.25
+    text_lr: float = 5e-4
     weight_decay: float = 0.05
-    warm_up: int = 100
-    ema: float = 0.998
+    warm_up: int = 60
+    ema: float = 0.995
     seed: int = 0
-    bfloat16: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Hold one step's crops. features: (B, *SHAPE). labels: (B,), -1 background, -2 without a name. captioned: how
+    many of the last are photos with captions. likeliest, chances: (B, K), the teacher's; -1 without one."""
+
+    features: torch.Tensor
+    labels: torch.Tensor
+    captioned: int
+    likeliest: torch.Tensor
+    chances: torch.Tensor
+
+
+class Feed:
+    """Draw rows of one source: named things evenly by the square root of how many there are of a name."""
+
+    def __init__(self, table: Table, rng: np.random.Generator) -> None:
+        self.table, self.rng, self.labels = table, rng, np.array(table.labels)
+        _, group, counts = np.unique(self.labels, return_inverse=True, return_counts=True)
+        weights = 1 / np.sqrt(counts[group])
+        weights[self.labels < 0] = weights.max()
+        self.weights = weights / weights.sum()
+        self.waiting: list[int] = []
+
+    def take(self, count: int) -> Array:
+        """Return the next rows."""
+        if len(self.waiting) < count:
+            self.waiting = list(self.rng.choice(len(self.labels), len(self.labels), p=self.weights))
+        rows, self.waiting = self.waiting[:count], self.waiting[count:]
+        return np.sort(np.array(rows))
 
 
 class Run:
     """Train, keep checkpoints, go on from the last one."""
 
-    def __init__(self, store: Path, folder: Path, recipe: Recipe) -> None:
+    def __init__(self, store: Path, features: Path, folder: Path, text: Path, recipe: Recipe) -> None:
         self.recipe = recipe
-        table = json.loads((store / "classes.json").read_text())
-        self.classes = [Class(tuple(row["texts"]), row["colour"]) for row in table["classes"]]
+        table = json.loads((store / "classes.json").read_text("utf-8"))
+        rows = table["classes"]
+        self.classes = [Class(tuple(r["texts"]), r["colour"], r["synset"], r["group"]) for r in rows]
         self.offsets = table["offsets"]
         self.bank = Bank.build(self.classes)
-        self.stores = {name: CropStore(store, name) for name in self.offsets}
+        self.named = np.array([row for row, k in enumerate(self.classes) if k.group != "caption"])
         torch.manual_seed(recipe.seed)
         self.rng = np.random.default_rng(recipe.seed)
-        self.early_minutes = EARLY_SHARE * recipe.minutes
-        self.model = checkpoints.make_model(MODEL)
-        with torch.no_grad():
-            self.model.token_embedding.weight.mul_(0.5)  # words never trained on should say little
-            self.model.logit_scale.fill_(math.log(14))
-        self.model.visual.to(memory_format=torch.channels_last)
-        text = [p for name, p in self.model.named_parameters() if not name.startswith("visual.")]
-        groups = [
-            {"params": list(self.model.visual.parameters()), "lr": recipe.lr},
-            {"params": text, "lr": recipe.text_lr},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True)
+        self.features = features
+        self.vocabulary, self.meanings = load_vocabulary(text)
+        self.model = start(text)
+        self.optimizer = torch.optim.AdamW(
+            _groups(self.model, recipe), weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True
+        )
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.state = Checkpoint(folder, self.model, self.optimizer, recipe.ema)
         self.tokenizer = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])
+        names = [k.texts[0] for k in self.classes if k.group == "imagenet"]
+        self.teacher_tokens = self.tokenizer(names)
+        self.teacher_texts = torch.zeros(len(names), MODEL["embed_dim"])
 
-    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Make batches without end: crops (B, 3, S, S) normalised and their classes (B,), -1 for background."""
-        feeds = self._feeds()
+    def batches(self) -> Iterator[Batch]:
+        """Make batches without end."""
+        feeds: dict[str, Feed] = {}
+        count = 0
         while True:
-            if self.state.step and self.state.step % 200 == 0:
-                for store in self.stores.values():
-                    store.reload()
-                feeds = self._feeds()
-            size = EARLY_SIZE if self.state.spent < self.early_minutes * 60 else SIZE
-            crops, labels = [], []
-            for store, offset, rows, count in feeds:
-                for _ in range(count):
-                    rgba, label = store[next(rows)]
-                    crops.append(augment(self.rng, rgba, size))
-                    labels.append(label + offset if label >= 0 else -1)
-            pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
-            yield (pixels - PREPROCESS["mean"][0]) / PREPROCESS["std"][0], torch.tensor(labels)
+            if count % 100 == 0:  # features may still be growing
+                for name in SHARES:
+                    if (self.features / f"{name}.json").exists():
+                        feeds[name] = Feed(Table(self.features, name), self.rng)
+            count += 1
+            yield self._batch(feeds)
 
-    def _feeds(self) -> list[tuple[CropStore, int, Iterator[int], int]]:
-        """List where a batch's crops come from: store, offset of its classes, rows without end, how many."""
-        wanted = (("drawn", OBJECT_SHARE, True), ("caltech", CALTECH_SHARE, True), ("photo", PHOTO_SHARE, True))
-        shares = [row for row in wanted if row[0] in self.stores]
-        shares.append(("drawn", 1 - sum(share for _, share, _ in shares), False))
-        feeds = []
-        for name, share, things in shares:
-            store = self.stores[name]
-            rows = store.order(self.rng, things=things)
-            feeds.append((store, self.offsets[name], rows, round(share * self.recipe.batch)))
-        return feeds
+    def _batch(self, feeds: dict[str, Feed]) -> Batch:
+        names = [name for name in SHARES if name in feeds]
+        total = sum(SHARES[name] for name in names)
+        parts, captioned = [], 0
+        for name in names:  # captions come last
+            wanted = round(self.recipe.batch * SHARES[name] / total)
+            table, rows = feeds[name].table, feeds[name].take(wanted)
+            labels = table.labels[rows].astype(np.int64)
+            if name == "caption":
+                captioned = len(rows)
+            parts.append((table.features[rows], labels, table.likeliest[rows], table.chances[rows]))
+        features, labels, likeliest, chances = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return Batch(
+            torch.from_numpy(features).float().contiguous(memory_format=torch.channels_last),
+            torch.from_numpy(labels),
+            captioned,
+            torch.from_numpy(likeliest.astype(np.int64)),
+            torch.from_numpy(chances).float(),
+        )
 
     def train(self) -> None:
         """Train until the recipe's minutes are spent."""
-        self.model.train()
-        last = time.monotonic()
-        for pixels, labels in self.batches():
+        self.model.eval()  # batch norms keep ImageNet's statistics
+        last, told = time.monotonic(), np.zeros(4)
+        for batch in self.batches():
             share = self.state.spent / (self.recipe.minutes * 60)
             if share >= 1:
                 break
-            loss = self._update(pixels, labels, share)
+            told = 0.98 * told + 0.02 * np.array(self._update(batch, share))
             now = time.monotonic()
             self.state.spent, last = self.state.spent + now - last, now
-            if self.state.step % 50 == 0:
+            if self.state.step % 25 == 0:
                 rate = self.state.step * self.recipe.batch / self.state.spent
                 scale = float(self.model.logit_scale.detach().exp())
                 left = self.recipe.minutes - self.state.spent / 60
-                told = f"loss {loss:.3f}  scale {scale:.1f}  {rate:.0f} crops/s  {left:.0f} min left"
-                typer.echo(f"step {self.state.step}  {told}", err=True)
-            if self.state.step % 250 == 0:
+                told_now = told / (1 - 0.98**self.state.step)
+                losses = "  ".join(f"{n} {v:.3f}" for n, v in zip(("region", "teacher", "caption", "text"), told_now))
+                typer.echo(f"step {self.state.step}  {losses}  scale {scale:.1f}  {rate:.0f} crops/s  {left:.0f} min left", err=True)
+            if self.state.step % 100 == 0:
                 self.state.keep()
 
-    def _update(self, pixels: torch.Tensor, labels: torch.Tensor, share: float) -> float:
+    def _update(self, batch: Batch, share: float) -> list[float]:
         rate = min(1, (self.state.step + 1) / self.recipe.warm_up) * (0.5 + 0.5 * math.cos(math.pi * share)) + 0.002
-        for group, base in zip(self.optimizer.param_groups, (self.recipe.lr, self.recipe.text_lr), strict=True):
+        for group, base in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = base * rate
-        rows = self.bank.sample(self.rng, self._spoken_of(labels))
-        said = [expand(self.bank.texts[row], [str(self.rng.choice(TEMPLATES))])[0] for row in rows]
-        texts = F.normalize(text_tower.encode(self.model, self.tokenizer([*said, *BACKGROUNDS])), dim=-1)  # (T + K, D)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
-            images = self.model.visual(pixels.contiguous(memory_format=torch.channels_last))
-        logits = self.model.logit_scale.exp() * F.normalize(images.float(), dim=-1) @ texts.T  # (B, T + K)
-        is_thing = labels >= 0
-        right = torch.from_numpy(self.bank.means[rows])[:, labels.clamp(min=0)].T & is_thing[:, None]  # (B, T)
-        count = len(BACKGROUNDS)
-        loss = region_loss(logits[:, :-count], right, logits[:, -count:], is_thing)
+        images = F.normalize(last_layers(self.model.visual, batch.features), dim=-1)
+        losses = [
+            self._region_loss(batch, images),
+            TAUGHT * self._teacher_loss(batch, images),
+            CAPTIONED * self._caption_loss(batch, images),
+            MEANT * self._meaning_loss(),
+        ]
         self.optimizer.zero_grad()
-        loss.backward()
+        sum(losses).backward()  # type: ignore[union-attr]  # never empty
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         with torch.no_grad():
             self.model.logit_scale.clamp_(max=math.log(100))
         self.state.count()
-        return float(loss.detach())
+        return [float(loss.detach()) for loss in losses]
 
-    def _spoken_of(self, labels: torch.Tensor) -> Array:
-        others = self.rng.choice(len(self.classes), min(OTHER_TEXTS, len(self.classes)), replace=False)
-        return np.union1d(labels[labels >= 0].numpy(), others)
+    def _region_loss(self, batch: Batch, images: torch.Tensor) -> torch.Tensor:
+        """Compare named crops, and those a teacher is sure of, with texts; photos with captions are left out."""
+        kept = len(batch.labels) - batch.captioned
+        labels = batch.labels[:kept].clone()
+        sure = (labels == -2) & (batch.chances[:kept, 0] > SURE) & (batch.likeliest[:kept, 0] >= 0)
+        labels[sure] = batch.likeliest[:kept, 0][sure] + self.offsets["imagenet"]
+        used = labels > -2
+        labels = labels[used]
+        others = self.rng.choice(self.named, min(OTHER_TEXTS, len(self.named)), replace=False)
+        rows = self.bank.sample(self.rng, np.union1d(labels[labels >= 0].numpy(), others))
+        texts = [expand(self.bank.texts[row], [str(self.rng.choice(TEMPLATES))])[0] for row in rows]
+        embedded = self._embed_texts([*texts, *BACKGROUNDS])
+        logits = self.model.logit_scale.exp() * images[:kept][used] @ embedded.T  # (B, T + K)
+        is_thing = labels >= 0
+        place = labels.clamp(min=0)
+        right = torch.from_numpy(self.bank.means[rows])[:, place].T & is_thing[:, None]  # (B, T)
+        spared = torch.from_numpy(self.bank.spared[rows])[:, place].T & is_thing[:, None]
+        count = len(BACKGROUNDS)
+        return region_loss(logits[:, :-count], right, spared, logits[:, -count:], is_thing)
+
+    def _teacher_loss(self, batch: Batch, images: torch.Tensor) -> torch.Tensor:
+        """Let the texts of ImageNet's names be as likely as the teacher has its classes."""
+        if self.state.step % REFRESH == 0:
+            with torch.no_grad():
+                self.teacher_texts = embed(self.model, self.teacher_tokens)
+        taught = batch.likeliest[:, 0] >= 0
+        logits = self.model.logit_scale.exp() * images[taught] @ self.teacher_texts.T
+        chances = F.log_softmax(logits, dim=1).gather(1, batch.likeliest[taught])
+        wanted = batch.chances[taught]
+        entropy = (wanted * wanted.clamp(min=1e-4).log()).sum(dim=1)
+        return (entropy - (wanted * chances).sum(dim=1)).mean()
+
+    def _caption_loss(self, batch: Batch, images: torch.Tensor) -> torch.Tensor:
+        labels = batch.labels[len(batch.labels) - batch.captioned :]
+        if not len(labels):
+            return torch.zeros(())
+        first = {int(label): row for row, label in enumerate(labels)}  # one photo of each caption
+        rows = torch.tensor(sorted(first.values()))
+        texts = self._embed_texts([self.classes[int(labels[row])].texts[0] for row in rows])
+        shown = images[len(images) - batch.captioned :][rows]
+        return caption_loss(shown, texts, self.model.logit_scale.exp())
+
+    def _meaning_loss(self) -> torch.Tensor:
+        """Keep texts where MiniLM has them."""
+        rows = self.rng.integers(len(self.vocabulary), size=160)
+        embedded = self._embed_texts([self.vocabulary[row] for row in rows])
+        return distance(embedded, torch.from_numpy(self.meanings[rows]))
+
+    def _embed_texts(self, texts: list[str]) -> torch.Tensor:
+        return embed(self.model, self.tokenizer(texts))
 
     def resume(self) -> None:
         """Go on from the last checkpoint, if there is one, with other crops than those it has seen."""
@@ -217,8 +283,7 @@ class Run:
             self.rng = np.random.default_rng([self.recipe.seed, self.state.step])
 
     def start_from(self, folder: Path) -> None:
-        """Take the weights an earlier run exported; the optimiser starts anew, crops are large from the first."""
-        self.early_minutes = 0.0
+        """Take the weights an earlier run exported; the optimiser starts anew."""
         self.model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
         self.state.restart()
 
@@ -226,28 +291,60 @@ class Run:
         """Write the averaged weights for serving."""
         model = checkpoints.make_model(MODEL)
         model.load_state_dict(self.state.average)
-        policy = CropPolicy((View(1.5, "blur", 0.5), View(1.1, "blur", 0.5)), flip=True)
+        policy = CropPolicy((View(1.1, "blur", 1.0, stretch=True),))
         templates = ("{}", "a {}", "a photo of a {}")
         serving = Serving(policy, templates, BACKGROUNDS, quality_weight=QUALITY_WEIGHT)
         checkpoints.save(model, out, model_cfg=MODEL, preprocess_cfg=PREPROCESS, serving=serving)
 
 
+def start(text: Path) -> Any:
+    """Build the model: EfficientNet-Lite0's trunk, a new head, the distilled text tower."""
+    model = checkpoints.make_model(MODEL)
+    trunk = {n: v for n, v in load_classifier().state_dict().items() if not n.startswith("classifier")}
+    model.visual.trunk.load_state_dict(trunk)
+    model.load_state_dict(safetensors.torch.load_file(text / "text.safetensors"), strict=False)
+    with torch.no_grad():
+        model.logit_scale.fill_(math.log(14))
+    for parameter in [*model.visual.trunk.conv_stem.parameters(), *model.visual.trunk.bn1.parameters()]:
+        parameter.requires_grad_(False)
+    for stage in model.visual.trunk.blocks[:FROZEN]:
+        stage.requires_grad_(False)
+    model.visual.to(memory_format=torch.channels_last)
+    return model
+
+
+def last_layers(visual: Any, features: torch.Tensor) -> torch.Tensor:
+    """Run what comes after the stages that are not trained: (B, *SHAPE) to (B, D)."""
+    trunk = visual.trunk
+    for stage in trunk.blocks[FROZEN:]:
+        features = stage(features)
+    return visual.head(trunk.forward_head(trunk.bn2(trunk.conv_head(features))))
+
+
+def _groups(model: Any, recipe: Recipe) -> list[dict[str, Any]]:
+    trunk = [p for p in model.visual.trunk.parameters() if p.requires_grad]
+    text = [p for name, p in model.named_parameters() if not name.startswith("visual.")]
+    return [
+        {"params": list(model.visual.head.parameters()), "lr": recipe.lr},
+        {"params": trunk, "lr": recipe.lr * recipe.trunk_rate},
+        {"params": text, "lr": recipe.text_lr},
+    ]
+
+
 def main(
-    store: Path,
+    store: Annotated[Path, typer.Argument(help="Folder of crops, for their classes.")],
+    features: Annotated[Path, typer.Argument(help="Folder of their features.")],
+    text: Annotated[Path, typer.Option(help="Folder of the distilled text tower.")],
     out: Annotated[Path, typer.Option(help="Folder for model.safetensors and config.json.")],
     runs: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("runs/region_text"),
-    minutes: float = 175,
+    minutes: float = 60,
     start: Annotated[Path | None, typer.Option(help="Start from the weights of this folder.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
-    bfloat16: Annotated[
-        bool, typer.Option(help="Twice as fast where the processor computes in it, else slower.")
-    ] = False,
 ) -> None:
     """Train the mini CLIP and write it."""
     if not (store / "classes.json").exists():
-        raise BadPrompt(f"{store} holds no crops; make them with: python -m train.region_text crops {store}")
-    cv2.setNumThreads(1)
-    run = Run(store, runs, Recipe(minutes=minutes, bfloat16=bfloat16))
+        raise BadPrompt(f"{store} holds no crops; make them with: python -m train.region_crops {store}")
+    run = Run(store, features, runs, text, Recipe(minutes=minutes))
     if start:
         run.start_from(start)
     if resume:

@@ -1,18 +1,25 @@
 """Take out of an open_clip image tower what changes nothing in its embedding.
 
-A ViT's last block runs for the class token alone; a ResNet's batch norms go into the convolutions before them.
+A ViT's last block runs for the class token alone; the batch norms of a ResNet or an EfficientNet go into the
+convolutions before them.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
 
+import timm.models.efficientnet
 import timm.models.resnet
 import torch
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from timm.layers import BatchNormAct2d
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+# Networks whose every batch norm runs just after the convolution that is defined before it.
+_FUSED = (timm.models.resnet.ResNet, timm.models.efficientnet.EfficientNet, ModifiedResNet)
 
 
 class ClassTokenBlock(torch.nn.Module):
@@ -38,7 +45,7 @@ def streamline(tower: torch.nn.Module) -> None:
     if isinstance(tower, VisionTransformer):
         _trim(tower)
     network = tower.trunk if isinstance(tower, TimmModel) else tower
-    if isinstance(network, timm.models.resnet.ResNet | ModifiedResNet):
+    if isinstance(network, _FUSED):
         _fuse(network)
 
 
@@ -55,10 +62,10 @@ def _fuse(module: torch.nn.Module) -> None:
     """Fold each batch norm into the convolution just before it; in these networks it also runs just before it."""
     children = list(module.named_children())
     for (name, child), (next_name, following) in pairwise(children):
-        if type(following) is torch.nn.BatchNorm2d:
+        if type(following) in (torch.nn.BatchNorm2d, BatchNormAct2d):
             stem = isinstance(child, torch.nn.Sequential)  # its last convolution comes before the norm
             holder, place = (child, str(len(child) - 1)) if stem else (module, name)
             setattr(holder, place, fuse_conv_bn_eval(getattr(holder, place), following))
-            setattr(module, next_name, torch.nn.Identity())
+            setattr(module, next_name, following.act if type(following) is BatchNormAct2d else torch.nn.Identity())
     for _, child in children:
         _fuse(child)

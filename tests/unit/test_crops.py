@@ -158,3 +158,19 @@ class TestPolicies:
             View(0.5)
         with pytest.raises(ValueError, match="weight > 0"):
             View(weight=0)
+
+
+def test_a_stretched_window_has_the_shape_of_the_box_and_fills_the_square() -> None:
+    pixels = np.zeros((60, 120, 3), np.uint8)
+    pixels[20:30, 20:100] = (200, 100, 50)
+    masks = Masks.from_windows([(20, 20, np.ones((10, 80), bool))], (60, 120))
+    tight = cut(Image(pixels), masks, View(1.0, "keep", stretch=True), 32)[0]
+    padded = cut(Image(pixels), masks, View(1.0, "keep"), 32)[0]
+    assert (tight == (200, 100, 50)).all()
+    assert (padded == (200, 100, 50)).all(axis=2).mean() < 0.25
+
+
+def test_a_stretched_window_reaches_past_the_image_on_each_side() -> None:
+    masks = Masks.from_windows([(0, 0, np.ones((40, 10), bool))], (40, 10))
+    crop = cut(Image(np.full((40, 10, 3), 9, np.uint8)), masks, View(1.5, "keep", stretch=True), 16)[0]
+    assert (crop == 9).all()

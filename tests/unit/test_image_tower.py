@@ -57,9 +57,10 @@ def lived_in(model: torch.nn.Module) -> torch.nn.Module:
     [
         TimmModel("resnet10t", 16, image_size=64, pool="avg", proj="linear", pretrained=False),
         TimmModel("resnet26d", 16, image_size=64, pool="avg", proj="linear", pretrained=False),
+        TimmModel("tf_efficientnet_lite0", 16, image_size=64, pool="avg", proj="mlp", pretrained=False),
         ModifiedResNet(layers=(1, 2, 1, 1), output_dim=16, heads=4, image_size=64, width=16),
     ],
-    ids=["resnet10t", "resnet26d", "openai"],
+    ids=["resnet10t", "resnet26d", "efficientnet_lite0", "openai"],
 )
 def test_batch_norms_go_into_convolutions(model: torch.nn.Module) -> None:
     lived_in(model)
@@ -74,7 +75,7 @@ def test_batch_norms_go_into_convolutions(model: torch.nn.Module) -> None:
 
 
 def test_a_network_of_another_order_keeps_its_batch_norms() -> None:
-    model = TimmModel("efficientnet_b0", 16, image_size=64, pool="avg", proj="linear", pretrained=False).eval()
+    model = TimmModel("mobilenetv3_small_050", 16, image_size=64, pool="avg", proj="linear", pretrained=False).eval()
     norms = sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
     streamline(model)
     assert sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules()) == norms > 0

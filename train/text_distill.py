@@ -1,0 +1,141 @@
+"""Teach the mini text tower what words mean: MiniLM's embeddings of a large vocabulary, distilled.
+
+    python -m train.text_distill runs/crops --out runs/text --data ../shared
+
+The targets are MiniLM's unit vectors less their mean, so that two unrelated things are about orthogonal; a template
+around a text changes nothing in its target. Words that no crop is ever shown for land near their kin this way.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import open_clip
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+import typer
+
+from segclip.encoders import checkpoints, text_tower
+from segclip.types import Array
+
+from .bank import Bank
+from .model import EMBED, MODEL, TEMPLATES
+from .pretrained import SentenceTeacher
+from .region_crops import Class, captions
+from .vocabulary import nouns, phrases, pieces
+
+PHRASES = 40_000
+BATCH = 512
+SHORT = 8  # place of the end token up to which a text is a short one
+LR, WEIGHT_DECAY, WARM_UP = 3e-3, 0.02, 100
+NAMED_SHARE = 0.35  # of a batch: texts that crops are shown for
+
+
+def vocabulary(classes: list[Class], sentences: list[str]) -> tuple[list[str], int]:
+    """List the texts to learn, those of the classes first, and how many of these there are."""
+    named = list(dict.fromkeys([*Bank.build(classes).texts, *sentences]))
+    words, common = nouns()
+    rest = dict.fromkeys([*words, *phrases([*common, *named[: len(named) // 2]], PHRASES), *pieces(sentences)])
+    known = set(named)
+    return named + [text for text in rest if text not in known], len(named)
+
+
+def load_vocabulary(folder: Path) -> tuple[list[str], Array]:
+    """Read the texts and their targets, float32 (T, D), unit rows."""
+    texts = json.loads((folder / "texts.json").read_text("utf-8"))["texts"]
+    return texts, np.load(folder / "targets.npy").astype(np.float32)
+
+
+def centred(vectors: Array) -> Array:
+    """Take off the mean and scale to length one."""
+    moved = vectors - vectors.mean(axis=0)
+    return moved / np.linalg.norm(moved, axis=1, keepdims=True)
+
+
+def train(model: torch.nn.Module, folder: Path, minutes: float) -> None:
+    """Fit the text tower to the targets."""
+    texts, targets = load_vocabulary(folder)
+    named = json.loads((folder / "texts.json").read_text("utf-8"))["named"]
+    tokenizer = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])
+    wanted = torch.from_numpy(targets)
+    parameters = [p for name, p in model.named_parameters() if not name.startswith(("visual.", "logit_scale"))]
+    optimizer = torch.optim.AdamW(parameters, lr=LR, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98), fused=True)
+    rng, started, step = np.random.default_rng(0), time.monotonic(), 0
+    held = rng.permutation(np.arange(named, len(texts)))[:1000]  # never learned, to see what unknown texts become
+    learned = np.setdiff1d(np.arange(named, len(texts)), held)
+    model.train()
+    while (share := (time.monotonic() - started) / 60 / minutes) < 1:
+        rate = LR * min(1, (step + 1) / WARM_UP) * (0.5 + 0.5 * np.cos(np.pi * share)) + 1e-5
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        count = int(BATCH * NAMED_SHARE)
+        rows = np.concatenate([rng.integers(named, size=count), rng.choice(learned, BATCH - count)])
+        embedded = embed(model, tokenizer([_in_template(rng, texts[row]) for row in rows]))
+        loss = distance(embedded, wanted[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        step += 1
+        if step % 100 == 0:
+            with torch.no_grad():
+                found = embed(model, tokenizer([texts[row] for row in held]))
+            nearest = (found @ wanted[held].T).argmax(dim=1).numpy() == np.arange(len(held))
+            cosine = (found * wanted[held]).sum(dim=1).mean()
+            typer.echo(f"step {step}  loss {loss:.4f}  unknown texts: cosine {cosine:.3f}, own first {nearest.mean():.3f}")
+
+
+def embed(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """Embed token ids (T, context): unit rows (T, D).
+
+    Short texts apart from long ones: a batch costs what its longest text does, and most texts are words.
+    """
+    lengths = tokens.argmax(dim=1)  # where the end token lies
+    rows = torch.empty(len(tokens), EMBED)
+    parts = [chosen for chosen in (lengths <= SHORT, lengths > SHORT) if chosen.any()]
+    embedded = [text_tower.encode(model, tokens[chosen]) for chosen in parts]
+    order = torch.cat([chosen.nonzero()[:, 0] for chosen in parts])
+    return F.normalize(rows.index_copy(0, order, torch.cat(embedded)), dim=-1)
+
+
+def distance(embedded: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Compare T unit embeddings with their targets: each with its own, and all pairs with all pairs."""
+    own = 1 - (embedded * wanted).sum(dim=1).mean()
+    pairs = F.mse_loss(embedded @ embedded.T, wanted @ wanted.T)
+    return own + 4 * pairs
+
+
+def _in_template(rng: np.random.Generator, text: str) -> str:
+    return str(rng.choice(TEMPLATES)).replace("{}", text) if rng.random() < 0.35 else text
+
+
+def main(
+    store: Annotated[Path, typer.Argument(help="Folder of crops, for their classes.")],
+    out: Annotated[Path, typer.Option(help="Folder for the vocabulary and the tower.")],
+    data: Annotated[Path, typer.Option(help="Folder of the data sets, for their captions.")],
+    minutes: float = 12,
+) -> None:
+    """Write the vocabulary with its targets, and train the text tower on them."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / "targets.npy").exists():
+        table = json.loads((store / "classes.json").read_text("utf-8"))["classes"]
+        classes = [Class(tuple(r["texts"]), r["colour"], r["synset"], r["group"]) for r in table]
+        sentences = [text for _, text in captions(data / "flickr8k-1000", held_out=False)]
+        texts, named = vocabulary(classes, sentences)
+        typer.echo(f"{len(texts)} texts, {named} of them of the crops")
+        np.save(out / "targets.npy", centred(SentenceTeacher().encode(texts)).astype(np.float16))
+        (out / "texts.json").write_text(json.dumps({"texts": texts, "named": named}))
+    torch.manual_seed(0)
+    model = checkpoints.make_model(MODEL)
+    train(model, out, minutes)
+    state: dict[str, Any] = {n: v for n, v in model.state_dict().items() if not n.startswith("visual.")}
+    safetensors.torch.save_file({n: v.contiguous().clone() for n, v in state.items()}, out / "text.safetensors")
+
+
+if __name__ == "__main__":
+    typer.run(main)
