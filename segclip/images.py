@@ -19,12 +19,13 @@ import PIL.Image
 from PIL.Image import Transpose
 
 from .errors import BadImage
+from .listing import SUFFIXES as SUFFIXES
+from .listing import walk as walk
 from .types import Array, Image
 
 Source: TypeAlias = "str | Path | bytes | PIL.Image.Image | Array | Image"
 
 MAX_PIXELS = 100_000_000
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _ALLOWED = "JPEG, PNG, WebP, BMP, TIFF or GIF"
 _ORIENTATION = 0x0112  # EXIF tags
@@ -94,14 +95,6 @@ def taken(path: Path) -> float | None:
         return datetime.strptime(str(said).strip("\0 "), "%Y:%m:%d %H:%M:%S").replace(tzinfo=timezone.utc).timestamp()
     except _DAMAGE:  # among them ValueError, for what is no date
         return None
-
-
-def walk(folder: Path) -> list[Path]:
-    """List the image files under ``folder``, by suffix, in an order that is the same on every machine."""
-    if not folder.is_dir():
-        raise BadImage(f"{folder}: no such folder")
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    return sorted(found, key=lambda path: path.relative_to(folder).parts)
 
 
 def _from_path(path: Path, label: str, max_pixels: int) -> Image:

@@ -374,19 +374,3 @@ class TestArrays:
     def test_other_dtypes_are_refused(self, array: Array) -> None:
         with pytest.raises(BadImage, match="want uint8"):
             images.load(array)
-
-
-class TestWalk:
-    def test_images_by_suffix_in_a_stable_order(self, tmp_path: Path) -> None:
-        for name in ("b.PNG", "a/z.jpeg", "a.webp", "a/b/c.tif", "notes.txt", "a/.DS_Store", "c.gif"):
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        (tmp_path / "folder.jpg").mkdir()
-        found = [path.relative_to(tmp_path).as_posix() for path in images.walk(tmp_path)]
-        assert found == ["a/b/c.tif", "a/z.jpeg", "a.webp", "b.PNG", "c.gif"]
-
-    def test_an_empty_folder_is_normal_and_a_missing_one_is_told(self, tmp_path: Path) -> None:
-        assert images.walk(tmp_path) == []
-        with pytest.raises(BadImage, match="no such folder"):
-            images.walk(tmp_path / "nowhere")
