@@ -211,7 +211,7 @@ def is_record(record: dict[str, Any], item: Item, max_pixels: int) -> bool:
         height, width = record["size"]
         sized = type(height) is type(width) is int and min(height, width) > 0 and height * width <= max_pixels
         return sized and all(_is_row(row, item, height, width) for row in record["rows"]) and _is_texts(record["asked"])
-    except (LookupError, TypeError, ValueError, OverflowError):
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError):
         return False
 
 
