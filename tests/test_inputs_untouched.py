@@ -223,6 +223,9 @@ def test_fault_17_4_outputs_of_earlier_runs_are_no_inputs(tmp_path: Path) -> Non
     assert run(folder, tmp_path / "out").images == 5
     assert run(f"{folder}/**/*", tmp_path / "out").images == 5
     assert len(listing.list_images(folder).images) == 5
+    run(folder, folder, formats=("overlay", "yolo", "png"))  # the input itself was an output
+    for given in (folder, f"{folder}/**/*"):
+        assert run(given, tmp_path / "other").images == 5
 
 
 def test_fault_17_4_a_table_that_names_an_output_is_refused(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ class Ledger(Journal):
         )
         self._table.execute("CREATE INDEX by_owner ON files (owner)")
         self._table.execute("CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT)")
-        self._enter(Kept(path, owner, -1, "") for owner, path in _read(self._entries))
+        self._enter(Kept(path, owner, -1, "") for owner, path in read_entries(self._entries))
 
     def _enter(self, files: Iterable[Kept]) -> None:
         rows = (
@@ -173,8 +173,8 @@ def _line(owner: str, path: str) -> bytes:
     return json.dumps([owner, path]).encode() + b"\n"
 
 
-def _read(entries: Path) -> Iterator[tuple[str, str]]:
-    """Read a list of entries; lines that make no sense are passed over."""
+def read_entries(entries: Path) -> Iterator[tuple[str, str]]:
+    """Read a list of owners and paths; what makes no sense is passed over, and a missing list is empty."""
     with suppress(OSError), entries.open("rb") as file:
         for line in file:
             with suppress(ValueError, TypeError, RecursionError):

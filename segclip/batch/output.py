@@ -89,9 +89,12 @@ class Output:
     def link(self, path: str, target: Path) -> None:
         """Write a link of the run."""
         aside = self._scratch / "run" / path
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        aside.unlink(missing_ok=True)
-        aside.symlink_to(target)
+        try:
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            aside.unlink(missing_ok=True)
+            aside.symlink_to(target)
+        except OSError as error:
+            raise NotWritable(f"{self.root / path}: no link can be made, {error.strerror or error}") from error
         self._take(describe(aside, path))
 
     def end_run(self, planned: Collection[str], unread: Collection[str]) -> None:

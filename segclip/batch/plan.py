@@ -17,10 +17,11 @@ from typing import Any
 from ..errors import BadPrompt
 from ..listing import SUFFIXES, is_image, list_images
 from . import names
+from .state import STATE, written
 
 TABLES = (".csv", ".jsonl", ".txt")
 _MAGIC = frozenset("*?[")
-_OWN, _STATE = "segclip-out", ".segclip"  # folders that segclip writes to: by name, and by what they hold
+_OWN = "segclip-out"  # where segclip writes unless another folder is named
 
 log = logging.getLogger(__name__)
 
@@ -131,25 +132,33 @@ def _walked(folder: Path, default: Ask, out: Path | None) -> Iterator[Item]:
     found = list_images(folder, skip=[out] if out else [])
     for line in replace(found, unreadable={}).report():
         log.warning("%s", line)
-    listed = [(name, False) for name in found.images] + [(name, True) for name in found.unreadable]
+    earlier = _earlier(folder, out)
+    listed = [(name, False) for name in found.images if name not in earlier]
+    listed += [(name, True) for name in found.unreadable]
     for name, unreadable in sorted(listed, key=lambda pair: pair[0].split("/")):
         yield Item(folder / name, name, default, folder=unreadable)
+
+
+def _earlier(folder: Path, out: Path | None) -> frozenset[str]:
+    """Name what earlier runs wrote into a folder that is an input now; the journal of ``out`` itself knows better."""
+    return frozenset() if out and os.path.realpath(folder) == os.path.realpath(out) else written(folder)
 
 
 def _globbed(pattern: str, default: Ask, out: Path | None) -> Iterator[Item]:
     fixed = Path(*_until_magic(Path(pattern)))
     own: dict[Path, bool] = {fixed: False}
     outside = os.path.realpath(out) if out else None
+    earlier = _earlier(fixed, out)
 
     def is_own(folder: Path) -> bool:
         if folder not in own:
-            holds = folder.name == _OWN or (folder / _STATE).is_dir() or os.path.realpath(folder) == outside
+            holds = folder.name == _OWN or (folder / STATE).is_dir() or os.path.realpath(folder) == outside
             own[folder] = folder != folder.parent and (holds or is_own(folder.parent))
         return own[folder]
 
     for path in map(Path, sorted(set(glob.glob(pattern, recursive=True)))):
         name = _name(path, fixed)
-        if is_image(name) and not path.is_dir() and not is_own(path.parent):
+        if is_image(name) and name not in earlier and not path.is_dir() and not is_own(path.parent):
             yield Item(path, name, default)
 
 

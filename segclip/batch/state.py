@@ -12,9 +12,10 @@ from pathlib import Path
 
 import filelock
 
+from .. import atomic
 from ..errors import BadIndex, Busy, NotWritable
 from .journal import Damaged
-from .ledger import Ledger
+from .ledger import Ledger, read_entries
 
 STATE = ".segclip"  # folder inside the output that remembers what is done
 WHOLE = "all"  # the part that is a run as a whole; others are "2-of-3"
@@ -117,10 +118,18 @@ def _set_aside(folder: Path, reason: str) -> None:
         raise NotWritable(f"{folder}: cannot be written, {error.strerror or error}") from None
 
 
+def written(out: Path) -> frozenset[str]:
+    """Name what runs wrote into a folder, relative to it, as far as its list of entries says."""
+    return frozenset(path for _, path in read_entries(out / STATE / _ENTRIES))
+
+
 def clear_scratch(scratch: Path, *, whole: bool) -> None:
     """Remove what a killed run of this part left half written; whole: that of all parts."""
-    for path in scratch.parent.glob("parts-*") if whole else [scratch]:
-        clear(path)
+    for path in scratch.parent.iterdir() if whole else [scratch]:
+        if path.name.startswith("parts-"):
+            clear(path)
+        elif atomic.is_leftover(path):
+            path.unlink(missing_ok=True)
 
 
 def clear(path: Path) -> None:
