@@ -7,7 +7,7 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -89,15 +89,13 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             _check_rollback(path)
             self._table = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
-        try:
-            with self._plainly():
-                self._table.execute("PRAGMA trusted_schema=OFF")  # an output may have been received from elsewhere
-                self._table.execute(f"PRAGMA journal_mode={self._mode}")
-                self._table.execute(f"PRAGMA synchronous={'NORMAL' if self._mode == 'WAL' else 'FULL'}")
-                self._prepare()
-        except BaseException:
-            self._table.close()
-            raise
+        with ExitStack() as stack, self._plainly():
+            stack.callback(self._table.close)
+            self._table.execute("PRAGMA trusted_schema=OFF")  # an output may have been received from elsewhere
+            self._table.execute(f"PRAGMA journal_mode={self._mode}")
+            self._table.execute(f"PRAGMA synchronous={'NORMAL' if self._mode == 'WAL' else 'FULL'}")
+            self._prepare()
+            stack.pop_all()
 
     def close(self) -> None:
         """Close the file."""
@@ -194,10 +192,10 @@ class Journal:
             try:
                 yield
                 self._table.execute("COMMIT")
-            except BaseException:
-                with suppress(sqlite3.Error):  # a full disk has rolled it back already
-                    self._table.execute("ROLLBACK")
-                raise
+            finally:
+                if self._table.in_transaction:  # it failed, and not for a full disk, which rolls back by itself
+                    with suppress(sqlite3.Error):
+                        self._table.execute("ROLLBACK")
 
     @contextmanager
     def _plainly(self) -> Iterator[None]:
