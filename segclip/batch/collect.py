@@ -22,7 +22,7 @@ from .. import exporters, images
 from ..drawing import contact_sheet, overlay
 from ..errors import BadImage
 from ..exporters import records
-from ..polygons import outline
+from ..polygons import outlines
 from ..types import Image, Masks, Proposals, Regions, Result
 from . import names
 from .journal import STATES, Outcome
@@ -35,6 +35,7 @@ _PARQUET_ROWS = 5000
 # What YOLO's trainers read, by ending and by the first bytes; the rest is converted to PNG.
 _YOLO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _YOLO_HEADS = (b"\xff\xd8", b"\x89PNG", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+_INSET = 0.01  # px inside the pixels' edges, so that readers who round outlines to pixels stay inside
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,8 +120,8 @@ def write_parquet(done: Done) -> list[Path]:
 def write_yolo(done: Done) -> list[Path]:
     """Write a YOLO segmentation data set: data.yaml, labels/, and images/ with links to the images, or PNGs of them.
 
-    A label holds outlines without holes; parts of one mask are joined by a line there and back, as YOLO's own
-    converters do.
+    A label holds outlines along the edges of pixels, without holes; parts of one mask are joined by a line there and
+    back, as YOLO's own converters do.
     """
     categories = {name: number for number, name in enumerate(done.categories())}
     stems = _yolo_stems([item.name for item in done.items])
@@ -129,11 +130,11 @@ def write_yolo(done: Done) -> list[Path]:
         height, width = found.record["size"]
         lines = []
         for row in found.record["rows"]:
-            points = _joined(outline(records.decode_rle(row["rle"])))
-            if len(points) >= 3:
-                scaled = (points + 0.5) / (width, height)
+            points = _joined(outlines(records.decode_rle(row["rle"]), diagonal=True, inset=_INSET))
+            if len(points):
+                scaled = points / (width, height)
                 kind = categories[row["text"] if row["text"] in item.ask.texts else OBJECT]
-                lines.append(f"{kind} " + " ".join(f"{value:.6f}" for value in scaled.ravel()))
+                lines.append(f"{kind} " + " ".join(f"{value:.7f}" for value in scaled.ravel()))
         with done.output.writing(f"yolo/labels/{stem}.txt") as file:
             file.write("".join(f"{line}\n" for line in lines).encode())
         _show(done, item, f"yolo/images/{stem}")
