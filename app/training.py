@@ -198,6 +198,7 @@ class Training:
                         return
                     self._process = subprocess.Popen(
                         [sys.executable, "-m", *command],
+                        env={**os.environ, "SEGCLIP_PARENT": str(os.getpid())},  # it ends with this process
                         cwd=_ROOT,  # where its commands are given in a terminal, so that paths mean the same
                         stdin=subprocess.DEVNULL,
                         stdout=file,

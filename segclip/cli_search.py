@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import lifetime
 from .cli_export import shown_progress
 from .cli_options import OUT, Crew
 from .errors import BadPrompt
@@ -132,9 +133,9 @@ def index(task: Indexing, how: Work) -> None:
     try:
         with shown_progress() as tell:
             done = make_index(task.folder, task.options(), out=task.out, running=running, tell=tell)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         typer.echo("\nstopped; what is done is kept, and the same command goes on from here", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(lifetime.exit_code(interrupt)) from None
     _report(done, how.verbose)
     if done.failed and not done.pictures:
         raise typer.Exit(1)
