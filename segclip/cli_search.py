@@ -43,6 +43,9 @@ class Indexing:
     device: Annotated[str, DEVICE] = "auto"
     offline: Annotated[bool, OFFLINE] = False
     trust: Annotated[bool, TRUST] = False
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Drop images too whose folder is empty or cannot be read.")
+    ] = False
 
     def options(self) -> IndexOptions:
         """Put the options into the library's terms."""
@@ -51,7 +54,7 @@ class Indexing:
 
         return IndexOptions(
             self.proposer, self.encoder, self.policy, self.regions, self.engine, self.rebuild, self.device,
-            self.max_pixels, LoadOptions(self.offline, self.trust),
+            self.max_pixels, LoadOptions(self.offline, self.trust), self.prune,
         )  # fmt: skip
 
 
@@ -81,7 +84,7 @@ class Wanted:
     regions: Annotated[bool, typer.Option("--regions", help="Search the segments.")] = False
     templates: Annotated[str | None, typer.Option(help="Sentences a text is put in: a set's name or a file.")] = None
     n: Annotated[int, typer.Option("-n", "--count", help="How many pictures.", min=1)] = 9
-    encoder: Annotated[str | None, typer.Option(help="Where the index's encoder lies now, if it was moved.")] = None
+    encoder: Annotated[str | None, typer.Option(help="The index's encoder, where it is no published one: MODEL/file:PATH, file:FOLDER.")] = None
     device: Annotated[str, DEVICE] = "auto"
     offline: Annotated[bool, OFFLINE] = False
     trust: Annotated[bool, TRUST] = False
@@ -174,6 +177,10 @@ def _report(done: Indexed, verbose: bool) -> None:
             typer.echo(f"... and {len(done.failed) - 5} more: -v shows all", err=True)
             break
         typer.echo(f"failed: {reason}", err=True)
+    for line in done.unreachable:
+        typer.echo(f"unreachable: {line}", err=True)
+    if done.unreachable:
+        typer.echo("what the index knows of them stays in it; --prune drops it", err=True)
     typer.echo(f"wrote {done.path}")
 
 
