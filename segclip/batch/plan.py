@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -14,10 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadPrompt
-from ..images import SUFFIXES
+from ..listing import SUFFIXES, is_image, list_images
+from . import names
 
 TABLES = (".csv", ".jsonl", ".txt")
 _MAGIC = frozenset("*?[")
+_OWN, _STATE = "segclip-out", ".segclip"  # folders that segclip writes to: by name, and by what they hold
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,25 +43,34 @@ class Ask:
 
 @dataclass(frozen=True)
 class Item:
-    """Name one picture of a run: its path, its name inside the output (relative, with "/"), and what it is asked."""
+    """Name one image of a run: its path, its name inside the input (relative, with "/"), and what it is asked.
+
+    place: what its files are called, its name unless that would meet another's. folder: it is a folder that cannot be
+    read, in the place of whatever images are in it.
+    """
 
     path: Path
     name: str
     ask: Ask
+    place: str = ""
+    folder: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "place", self.place or self.name)
 
 
-def read(source: str | Path, default: Ask, boxes: Path | None = None) -> list[Item]:
+def read(source: str | Path, default: Ask, boxes: Path | None = None, *, out: Path | None = None) -> list[Item]:
     """List the pictures of a folder, a glob, a .txt list, or a .csv or .jsonl table of image, texts, boxes, points.
 
     The order is the same on every machine. What a row does not say comes from ``default``. boxes: a table of image and
-    boxes for the pictures of those names. Raises BadPrompt when there is no such place, when a picture is listed twice
-    or is asked nothing.
+    boxes for the pictures of those names. out: a folder that is never an input. Raises BadPrompt when there is no such
+    place, when a picture is listed twice or is asked nothing.
     """
     path = Path(source)
     if path.is_dir():
-        items = [Item(path / name, name, default) for name in walk(path)]
-    elif _MAGIC & set(str(source)) and not path.exists():
-        items = list(_globbed(str(source), default))
+        items = list(_walked(path, default, out))
+    elif is_glob(source):
+        items = list(_globbed(str(source), default, out))
     elif path.suffix.lower() in TABLES and path.is_file():
         items = list(_listed(path, default))
     elif path.suffix.lower() in SUFFIXES and path.exists():
@@ -72,6 +86,8 @@ def read(source: str | Path, default: Ask, boxes: Path | None = None) -> list[It
     twice = [name for name, count in Counter(item.name for item in items).items() if count > 1]
     if twice:
         raise BadPrompt(f"{source} lists {twice[0]!r} twice; list each picture once, with all its texts")
+    if nul := next((item.name for item in items if "\0" in item.name), None):
+        raise BadPrompt(f"{source} lists {nul!r}; the name of a file holds no NUL")
     silent = next((item for item in items if not item.ask), None)
     if silent:
         raise BadPrompt(
@@ -95,22 +111,56 @@ def digest(ask: Ask, settings: dict[str, Any]) -> str:
     return sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
+def is_glob(source: str | Path) -> bool:
+    """Decide whether an input is a pattern."""
+    return bool(_MAGIC & set(str(source))) and not Path(source).exists()
+
+
+def apart(items: list[Item]) -> list[Item]:
+    """Give each image a place of its own, on file systems too that take A.jpg for a.jpg."""
+    places = names.distinct({item.name: item.name for item in items})
+    return [item if places[item.name] == item.name else replace(item, place=places[item.name]) for item in items]
+
+
 def walk(folder: Path) -> list[str]:
-    """List by suffix; links that lead nowhere too, which become failures that are told, but not into linked folders."""
-    found = []
-    for place, folders, files in os.walk(folder):
-        folders.sort()
-        base = Path(place).relative_to(folder)
-        found += [(base / name) for name in files if Path(name).suffix.lower() in SUFFIXES]
-    return [path.as_posix() for path in sorted(found, key=lambda path: path.parts)]
+    """List the images of a folder by name, as ``listing.list_images`` does."""
+    return list(list_images(folder).images)
 
 
-def _globbed(pattern: str, default: Ask) -> Iterator[Item]:
+def _walked(folder: Path, default: Ask, out: Path | None) -> Iterator[Item]:
+    found = list_images(folder, skip=[out] if out else [])
+    for line in replace(found, unreadable={}).report():
+        log.warning("%s", line)
+    listed = [(name, False) for name in found.images] + [(name, True) for name in found.unreadable]
+    for name, unreadable in sorted(listed, key=lambda pair: pair[0].split("/")):
+        yield Item(folder / name, name, default, folder=unreadable)
+
+
+def _globbed(pattern: str, default: Ask, out: Path | None) -> Iterator[Item]:
     fixed = Path(*_until_magic(Path(pattern)))
-    for name in sorted(glob.glob(pattern, recursive=True)):
-        path = Path(name)
-        if path.suffix.lower() in SUFFIXES and not path.is_dir():
-            yield Item(path, path.relative_to(fixed).as_posix(), default)
+    own: dict[Path, bool] = {fixed: False}
+    outside = os.path.realpath(out) if out else None
+
+    def is_own(folder: Path) -> bool:
+        if folder not in own:
+            holds = folder.name == _OWN or (folder / _STATE).is_dir() or os.path.realpath(folder) == outside
+            own[folder] = folder != folder.parent and (holds or is_own(folder.parent))
+        return own[folder]
+
+    for path in map(Path, sorted(set(glob.glob(pattern, recursive=True)))):
+        name = _name(path, fixed)
+        if is_image(name) and not path.is_dir() and not is_own(path.parent):
+            yield Item(path, name, default)
+
+
+def _name(path: Path, base: Path) -> str:
+    """Return the name of an image inside a folder, or inside the root where it lies elsewhere; never with "..".
+
+    Both names are made plain first, as text: "a/../../b" may lead out of any folder it is appended to.
+    """
+    full = os.path.abspath(path)
+    name = Path(os.path.relpath(full, os.path.abspath(base)))
+    return Path(*Path(full).parts[1:]).as_posix() if ".." in name.parts or name.is_absolute() else name.as_posix()
 
 
 def _until_magic(path: Path) -> Iterator[str]:
@@ -128,9 +178,7 @@ def _listed(table: Path, default: Ask) -> Iterator[Item]:
         if not image:
             raise BadPrompt(f"{where}: it names no image; a column or key 'image' does")
         path = base / str(image)
-        name = Path(os.path.relpath(path, base)).as_posix()
-        if name.startswith("../") or Path(name).is_absolute():
-            name = Path(*path.absolute().parts[1:]).as_posix()
+        name = _name(path, base)
         own = {key: value for key, value in _ask(row, where).items() if value}
         yield Item(path, name, replace(default, **own))
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import PIL.Image
 
-from ..errors import BadPrompt
+from .. import atomic
 
 
 def numbered(path: Path, row: int) -> Path:
-    """Give the path of row ``row``'s own picture."""
+    """Return the path of row ``row``'s own image."""
     return path.with_name(f"{path.stem}.{row:02d}.png")
 
 
@@ -34,15 +31,5 @@ def encode(picture: PIL.Image.Image, kind: str) -> bytes:
 
 
 def write(path: Path, data: bytes) -> Path:
-    """Write bytes under a temporary name in the same folder, then rename: no reader ever meets half a file."""
-    temporary = path.with_name(f".{uuid4().hex[:16]}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise BadPrompt(f"{path}: cannot be written, {error.strerror}") from None
-    finally:
-        with suppress(OSError):  # gone after the rename
-            temporary.unlink()
-    return path
+    """Write bytes whole or not at all; whoever needs them to outlive a power cut syncs them. Raises NotWritable."""
+    return atomic.write(path, data, sync=False)
