@@ -43,9 +43,9 @@ class Indexing:
     device: Annotated[str, DEVICE] = "auto"
     offline: Annotated[bool, OFFLINE] = False
     trust: Annotated[bool, TRUST] = False
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Drop images too whose folder is empty or cannot be read.")
-    ] = False
+    prune: Annotated[bool, typer.Option("--prune", help="Drop images too whose folder is empty or cannot be read.")] = (
+        False
+    )
 
     def options(self) -> IndexOptions:
         """Put the options into the library's terms."""
@@ -62,13 +62,17 @@ class Indexing:
 class Work(Crew):
     """How indexing runs."""
 
+    verify: Annotated[bool, typer.Option("--verify", help="Read every image again, to find what changed.")] = False
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name every picture that failed.")] = False
 
     def running(self) -> Running:
         """Put the options into the library's terms."""
         from .batch import Running
 
-        return Running(self.workers, self.runner, self.address, self.gpus, self.threads, retry_failed=self.retry_failed)
+        return Running(
+            self.workers, self.runner, self.address, self.gpus, self.threads, retry_failed=self.retry_failed,
+            verify=self.verify,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,10 @@ class Wanted:
     regions: Annotated[bool, typer.Option("--regions", help="Search the segments.")] = False
     templates: Annotated[str | None, typer.Option(help="Sentences a text is put in: a set's name or a file.")] = None
     n: Annotated[int, typer.Option("-n", "--count", help="How many pictures.", min=1)] = 9
-    encoder: Annotated[str | None, typer.Option(help="The index's encoder, where it is no published one: MODEL/file:PATH, file:FOLDER.")] = None
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="The index's encoder, where it is no published one: MODEL/file:PATH, file:FOLDER."),
+    ] = None
     device: Annotated[str, DEVICE] = "auto"
     offline: Annotated[bool, OFFLINE] = False
     trust: Annotated[bool, TRUST] = False

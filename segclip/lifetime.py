@@ -14,7 +14,7 @@ import threading
 import time
 from types import FrameType
 
-GRACE = 3.0  # s from the signal until a process that is still there is ended
+GRACE = 2.0  # s from the signal until a process that is still there is ended
 PARENT = "SEGCLIP_PARENT"  # environment variable: the id of the process that a command must not outlive
 _EVERY = 0.5  # s between looks at the parent, where the system does not tell of its end
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>

@@ -44,7 +44,8 @@ LAYERS: dict[str, int] = {
     ),
     **dict.fromkeys(("__main__", "__init__"), 6),
 }
-TRAIN_MAY_IMPORT = {"atomic", "lifetime", "types", "images", "crops", "errors", "proposers", "encoders", "scoring", "templates", "positions"}
+TRAIN_MAY_IMPORT = {"atomic", "lifetime"}
+TRAIN_MAY_IMPORT |= {"types", "images", "crops", "errors", "proposers", "encoders", "scoring", "templates", "positions"}
 TRAIN_MAY_IMPORT |= {
     "clicks",
     "datasets",

@@ -71,7 +71,8 @@ def parse(told: object) -> Identity:
     named = {*words, "policy", "regions", "engine", "format"}
     if told.keys() != named or not all(isinstance(told[word], str) and "\0" not in told[word] for word in words):
         raise ValueError("its entries are others")
-    if not isinstance(told["policy"], (str, type(None))) or not isinstance(told["regions"], bool):
+    policy = "" if told["policy"] is None else told["policy"]
+    if not isinstance(policy, str) or "\0" in policy or not isinstance(told["regions"], bool):
         raise ValueError("its entries are of other types")
     if told["engine"] not in ENGINES or told["format"] != FORMAT or type(told["format"]) is not int:
         raise ValueError("its engine or format is none")

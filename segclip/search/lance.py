@@ -80,7 +80,9 @@ class Lance:
         try:
             found = _vectors(search.to_arrow(), len(query), query)
         except _DAMAGE as error:
-            raise BadIndex(f"{self._folder} cannot be searched: {_first_line(error)}; run segclip index again") from None
+            raise BadIndex(
+                f"{self._folder} cannot be searched: {_first_line(error)}; run segclip index again"
+            ) from None
         if len(found) and not 0 <= found.picture.min() <= found.picture.max() < self._pictures:
             raise BadIndex(f"{self._folder} is damaged, its rows point outside; run segclip index again")
         return found

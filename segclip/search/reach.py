@@ -64,6 +64,6 @@ def why_closed(path: Path) -> str:
 
 def report(lost: Iterable[tuple[str, str]], unreadable: Mapping[str, str]) -> tuple[str, ...]:
     """Say what cannot be reached, a line a place: how many images of the index it holds, and why."""
-    counts = Counter({place: 0 for place in unreadable.items()})
+    counts = Counter(dict.fromkeys(unreadable.items(), 0))
     counts.update(lost)
     return tuple(f"{place} ({count} of the index): {reason}" for (place, reason), count in sorted(counts.items()))

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import base64
 import binascii
-import logging
 import os
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..batch.journal import COLUMNS, Journal, Outcome, read_row
+from ..batch.journal import Journal, Outcome, salvage
 from . import reach, store
 
 NAME = Path("journal") / "index.sqlite"  # inside an index
-_FARTHEST = 100_000  # row numbers that are tried where rows cannot be read
-_DIM = 1 << 16
-
-log = logging.getLogger(__name__)
+_DIM, _PIXELS = 1 << 16, 10**9  # at most, of an image
 
 
 class Rows(Journal):
-    """Keep what became of each image of a folder. ``Journal`` says what is raised; a row that is unsound counts as none.
+    """Keep what became of each image of a folder; an unsound row counts as none. ``Journal`` says what is raised.
 
     unreached: images that could not be opened, each with the reason; their former embeddings stay.
     """
@@ -56,7 +50,7 @@ def is_record(record: dict[str, Any]) -> bool:
     """Decide whether a record is one of ``Embedder.keep``'s: a journal may be damaged, or received from elsewhere."""
     size, dim, taken = record.get("size"), record.get("dim"), record.get("taken")
     quality, boxes, rle = (record.get(name) for name in ("quality", "boxes", "rle"))
-    if not store.is_size(size) or type(dim) is not int or not 0 < dim <= _DIM:
+    if not store.is_size(size) or size[0] * size[1] > _PIXELS or type(dim) is not int or not 0 < dim <= _DIM:
         return False
     if taken is not None and not (type(taken) in (int, float) and abs(taken) < 1e12):
         return False
@@ -95,7 +89,7 @@ def mend(path: Path, folder: Path) -> int:
     fresh, count = path.with_name("mended.sqlite"), 0
     _remove(fresh)
     with closing(Rows(fresh, folder)) as journal:
-        for outcome in _readable(path):
+        for outcome in salvage(path):
             if outcome.state == "failed" or is_record(outcome.record):
                 journal.put(outcome)
                 count += 1
@@ -108,25 +102,3 @@ def mend(path: Path, folder: Path) -> int:
 def _remove(path: Path) -> None:
     for suffix in ("", "-wal", "-shm", "-journal"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
-
-
-def _readable(path: Path) -> Iterator[Outcome]:
-    """Read whatever rows a damaged journal still gives, one by one: where a page is lost, those behind it are not."""
-    query = f"SELECT rowid, {', '.join(COLUMNS)} FROM outcomes WHERE rowid > ? ORDER BY rowid LIMIT 1"
-    row, misses = 0, 0
-    with closing(sqlite3.connect(path)) as table:
-        with suppress(sqlite3.Error):
-            table.execute("PRAGMA trusted_schema=OFF")
-        while misses < _FARTHEST:
-            try:
-                found = table.execute(query, (row,)).fetchone()
-            except sqlite3.Error as error:
-                if getattr(error, "sqlite_errorcode", 0) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
-                    return  # nothing of it can be read
-                row, misses = row + 1, misses + 1
-                continue
-            if found is None:
-                return
-            row, misses = found[0], 0
-            if outcome := read_row(found[1:]):
-                yield outcome

@@ -125,7 +125,9 @@ def _is_sound(place: Path, name: str) -> bool:
         return False
     reason = store.damage(folder, facts["files"], whole=True)
     if reason:
-        log.warning("the index at %s was damaged, %s; it is written anew, and nothing is embedded for it", place, reason)
+        log.warning(
+            "the index at %s was damaged, %s; it is written anew, and nothing is embedded for it", place, reason
+        )
     return not reason
 
 

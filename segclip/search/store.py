@@ -189,7 +189,7 @@ def read_pictures(folder: Path) -> tuple[Pictures, dict[str, Any]]:
 def _checked(facts: dict[str, Any], pictures: int) -> dict[str, Any]:
     """Return the facts of a snapshot. Raises ValueError."""
     engine, files = facts.get("engine"), facts.get("files")
-    numbers = [facts.get(name) for name in ("dim", "images", "regions")]
+    numbers = [facts.get(name) for name in ("dim", *KINDS)]
     if engine not in ENGINES or not all(type(number) is int and number >= 0 for number in numbers):
         raise ValueError("its facts make no sense")
     dim, images, _ = (int(number or 0) for number in numbers)
@@ -198,6 +198,10 @@ def _checked(facts: dict[str, Any], pictures: int) -> dict[str, Any]:
     sums = files.values() if isinstance(files, dict) else [None]
     if not all(isinstance(pair, list) and [type(number) for number in pair] == [int, int] for pair in sums):
         raise ValueError("its checksums are not there")
+    for kind in KINDS if engine == "numpy" else ():
+        sizes = [facts["files"].get(f"{kind}.{ending}", [0])[0] for ending in ("f32", "rows")]
+        if sizes != [4 * dim * facts[kind], 12 * facts[kind]]:
+            raise ValueError(f"its {kind} are more or fewer than their files hold")
     return facts
 
 

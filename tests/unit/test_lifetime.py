@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -23,6 +24,10 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0  # s until a run must have begun; machines under test are busy
 LEFT = 5.0  # s after which nothing may be left
 IMAGES = 24
+PARENT = (  # starts what it is given, and waits
+    "import os, subprocess, sys, time; os.environ['SEGCLIP_PARENT'] = str(os.getpid()); "
+    "subprocess.Popen([sys.executable, '-c', *sys.argv[1:]]); time.sleep(600)"
+)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 
 
@@ -51,8 +56,11 @@ def session(leader: int) -> list[str]:
     return [row[-1] for row in rows if row[0] == str(leader) and not row[1].startswith("Z")]
 
 
-def end(command: list[str], number: signal.Signals, begun: Callable[[], bool]) -> int:
-    """Start a command, send it a signal once it has begun, see that nothing of it is left; return its exit code."""
+def end(command: list[str], number: signal.Signals, begun: Callable[[], bool], *, plain: bool = True) -> int:
+    """Start a command, send it a signal once it has begun, see that nothing of it is left; return its exit code.
+
+    plain: it ends without a traceback.
+    """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -63,7 +71,7 @@ def end(command: list[str], number: signal.Signals, begun: Callable[[], bool]) -
         assert process.poll() is None, f"it ended by itself: {process.communicate()[1]}"
         process.send_signal(number)
         assert await_(lambda: process.poll() is not None and not session(process.pid), LEFT), session(process.pid)
-        assert "Traceback" not in (process.stderr.read() if process.stderr else "")
+        assert "Traceback" not in (process.stderr.read() if process.stderr and plain else "")
         return process.returncode
     finally:
         if process.poll() is None:
@@ -120,19 +128,55 @@ def test_an_index_that_is_ended_leaves_nothing_and_goes_on(
     assert ended == {path.name: path.read_bytes() for path in place.glob("snapshot-*/*")}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 4])
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_training_that_is_ended_leaves_nothing_and_goes_on(
+    tmp_path: Path, number: signal.Signals, processes: int
+) -> None:
+    from tests.train.test_contrastive import TINY
+    from train import shapes
+
+    shapes.write(tmp_path / "scenes", 60, held_out=12)
+    (tmp_path / "tiny.json").write_text(json.dumps(TINY))
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
+    if launcher:
+        launcher += ["--master-port", str(29400 + number)]
+    recipe = ["-m", "train.contrastive", str(tmp_path / "scenes"), "--model", str(tmp_path / "tiny.json")]
+    command = [sys.executable, *launcher, *recipe, "--batch", "8", "--epochs", "30", "--out"]
+    run = tmp_path / "ended"
+    code = end([*command, str(run)], number, lambda: (run / "last.pt").exists(), plain=not launcher)
+    assert launcher or code == code_of(number)
+    for folder, more in ((run, ["--resume"]), (tmp_path / "straight", [])):
+        subprocess.run([*command, str(folder), *more], cwd=ROOT, check=True, capture_output=True)
+    one, other = ((folder / "model.safetensors").read_bytes() for folder in (run, tmp_path / "straight"))
+    assert one == other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_training_ends_with_the_server_that_started_it(tmp_path: Path, number: signal.Signals) -> None:
+    """Fault 17.6: the app's server is killed, or stopped, while it trains."""
+    script = (
+        "import sys, time; from pathlib import Path; from app.training import Recipe, Training; from segclip import "
+        "lifetime; lifetime.stop_on_signals(); training = Training(Path(sys.argv[1])); "
+        "training.start('run', Recipe('', ('--epochs', '9999')))\n"
+        "try: time.sleep(600)\nexcept KeyboardInterrupt: sys.exit(143)"
+    )
+    runs = tmp_path / "runs"
+    command = [sys.executable, "-c", script, str(runs)]
+    code = end(command, number, lambda: (runs / "run" / "last.pt").exists())
+    assert code == code_of(number)
+
+
 def test_a_process_ends_with_its_parent(tmp_path: Path) -> None:
     """Fault 17.6: also one that holds the interpreter's lock is ended, and one whose parent is gone already."""
     child = (
         "import os, sys; from pathlib import Path; from segclip import lifetime; lifetime.end_with_starter(); "
         "assert lifetime.PARENT not in os.environ; Path(sys.argv[1]).touch(); sum(range(10**12))"
     )
-    parent = (
-        "import os, subprocess, sys, time; "
-        "subprocess.Popen([sys.executable, '-c', *sys.argv[1:]], env={**os.environ, 'SEGCLIP_PARENT': str(os.getpid())}); "
-        "time.sleep(600)"
-    )
     began = tmp_path / "began"
-    command = [sys.executable, "-c", parent, child, str(began)]
+    command = [sys.executable, "-c", PARENT, child, str(began)]
     for number in (signal.SIGKILL, signal.SIGTERM):
         assert end(command, number, began.exists) == -number
         began.unlink()
@@ -148,13 +192,8 @@ def test_without_the_kernels_help_the_parent_is_watched(tmp_path: Path) -> None:
         "import os, sys, time; from pathlib import Path; from segclip import lifetime; sys.platform = 'darwin'; "
         "lifetime.end_with_starter(); Path(sys.argv[1]).touch(); time.sleep(600)"
     )
-    parent = (
-        "import os, subprocess, sys, time; "
-        "subprocess.Popen([sys.executable, '-c', *sys.argv[1:]], env={**os.environ, 'SEGCLIP_PARENT': str(os.getpid())}); "
-        "time.sleep(600)"
-    )
     began = tmp_path / "began"
-    assert end([sys.executable, "-c", parent, child, str(began)], signal.SIGKILL, began.exists) == -signal.SIGKILL
+    assert end([sys.executable, "-c", PARENT, child, str(began)], signal.SIGKILL, began.exists) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
