@@ -20,6 +20,7 @@ PATIENCE = 10.0  # s that another process may hold the file
 
 Stamp: TypeAlias = tuple[int, int, int, int]  # size, modification and change time in ns, inode
 
+_NONE = (1, 26)  # SQLite's codes: no such table or column, no database at all
 _BUSY, _FULL = (5, 6), (3, 8, 10, 13, 14, 23)  # SQLite's codes: busy, locked; no permission, read-only, I/O, full ...
 _MOST = 2**28  # bytes of one row's record
 _FARTHEST = 100_000  # row numbers that are tried where rows cannot be read
@@ -127,7 +128,7 @@ class Journal:
         """Name the images of this many bytes: among them is the former name of one that was moved."""
         with self._plainly():
             rows = self._table.execute("SELECT name FROM outcomes WHERE size = ? AND state <> 'failed'", (size,))
-            return [os.fsdecode(name) for (name,) in rows.fetchall()]
+            return [os.fsdecode(name) for (name,) in rows.fetchall() if isinstance(name, (bytes, str))]
 
     def forget(self, name: str) -> None:
         """Drop an image's outcome."""
@@ -250,12 +251,13 @@ def salvage(path: Path) -> Iterator[Outcome]:
     with closing(sqlite3.connect(path)) as table:
         with suppress(sqlite3.Error):
             table.execute("PRAGMA trusted_schema=OFF")
+            table.execute("PRAGMA writable_schema=ON")  # a file that was cut off is read as far as it goes
         while misses < _FARTHEST:
             try:
                 found = table.execute(query, (row,)).fetchone()
             except sqlite3.Error as error:
-                if getattr(error, "sqlite_errorcode", 0) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
-                    return  # nothing of it can be read
+                if getattr(error, "sqlite_errorcode", 0) in _NONE:
+                    return
                 row, misses = row + 1, misses + 1
                 continue
             if found is None:

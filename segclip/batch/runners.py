@@ -81,8 +81,7 @@ def _shared(workers: int, job: Job, groups: Iterator[list[Task]], lost: list[Tas
             busy = {hand.channel: hand for hand in hands if hand.given}
             if not busy:
                 return
-            for channel in wait(list(busy)):
-                hand = busy[channel]
+            for hand in [busy[channel] for channel in wait(list(busy)) if isinstance(channel, Connection)]:
                 if hand.receive():
                     yield from hand.outcomes
                 else:

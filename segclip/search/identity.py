@@ -13,6 +13,7 @@ from . import store
 
 ENGINES = ("auto", *store.ENGINES)
 FORMAT = 1
+_LONGEST = 1024  # characters of an entry
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,17 @@ def parse(told: object) -> Identity:
         raise BadIndex(f"the index has format {told['format']}, and this segclip reads {FORMAT}; update segclip")
     words = ("source", "encoder", "weights", "proposer", "proposer_weights")
     named = {*words, "policy", "regions", "engine", "format"}
-    if told.keys() != named or not all(isinstance(told[word], str) and "\0" not in told[word] for word in words):
+    if told.keys() != named or not all(_is_word(told[word]) for word in words):
         raise ValueError("its entries are others")
-    policy = "" if told["policy"] is None else told["policy"]
-    if not isinstance(policy, str) or "\0" in policy or not isinstance(told["regions"], bool):
+    if not (told["policy"] is None or _is_word(told["policy"])) or not isinstance(told["regions"], bool):
         raise ValueError("its entries are of other types")
     if told["engine"] not in ENGINES or told["format"] != FORMAT or type(told["format"]) is not int:
         raise ValueError("its engine or format is none")
     return Identity(**told)
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and "\0" not in value and len(value) <= _LONGEST
 
 
 def is_place(model: str) -> bool:

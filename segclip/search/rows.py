@@ -15,7 +15,7 @@ from ..batch.journal import Journal, Outcome, salvage
 from . import reach, store
 
 NAME = Path("journal") / "index.sqlite"  # inside an index
-_DIM, _PIXELS = 1 << 16, 10**9  # at most, of an image
+_DIM, _PIXELS, _SECONDS = 1 << 16, 10**9, 10**12  # at most: of an embedding, of an image, since 1970
 
 
 class Rows(Journal):
@@ -50,16 +50,17 @@ def is_record(record: dict[str, Any]) -> bool:
     """Decide whether a record is one of ``Embedder.keep``'s: a journal may be damaged, or received from elsewhere."""
     size, dim, taken = record.get("size"), record.get("dim"), record.get("taken")
     quality, boxes, rle = (record.get(name) for name in ("quality", "boxes", "rle"))
-    if not store.is_size(size) or size[0] * size[1] > _PIXELS or type(dim) is not int or not 0 < dim <= _DIM:
+    if not (isinstance(size, list) and store.is_size(size) and size[0] * size[1] <= _PIXELS):
         return False
-    if taken is not None and not (type(taken) in (int, float) and abs(taken) < 1e12):
-        return False
-    if not all(isinstance(column, list) for column in (quality, boxes, rle)):
+    if not (isinstance(quality, list) and isinstance(boxes, list) and isinstance(rle, list)):
         return False
     count = len(quality)
     return (
-        0 < count == len(boxes) == len(rle) + 1
-        and all(isinstance(counts, str) for counts in rle)
+        type(dim) is int
+        and 0 < dim <= _DIM
+        and (taken is None or (type(taken) in (int, float) and abs(taken) < _SECONDS))
+        and 0 < count == len(boxes) == len(rle) + 1
+        and all(isinstance(counts, str) and counts.isascii() for counts in rle)
         and all(value is None or type(value) in (int, float) for value in quality)
         and all(_is_box(box, *size) for box in boxes)
         and _is_packed(record.get("embeddings"), count * dim)

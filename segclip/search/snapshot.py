@@ -29,6 +29,7 @@ from .identity import Identity
 from .store import KINDS, Pictures, Table, Vectors
 
 EXACT_TO = 100_000  # vectors that NumPy compares with every query
+MEND = "run segclip index again: it keeps every embedding that is sound"
 LAYOUT = 2  # of a snapshot's files
 _NAME = re.compile(r"snapshot-[0-9a-f]{16}")
 
@@ -57,15 +58,18 @@ def current(place: Path) -> Path:
     return _current(place)[0]
 
 
-def tables(place: Path) -> tuple[Pictures, dict[str, Table]]:
-    """Open an index's snapshot: its pictures, and a table for each of KINDS. Raises BadIndex."""
+def tables(place: Path, *, whole: bool = False) -> tuple[Pictures, dict[str, Table]]:
+    """Open an index's snapshot: its pictures, and a table for each of KINDS. Raises BadIndex.
+
+    whole: read all files to see whether they are as they were written, those of LanceDB too, which may be large.
+    """
     folder, checksum = _current(place)
     try:
         if zlib.crc32(store.read_bytes(folder / "pictures.json")) != checksum:
             raise ValueError("pictures.json is not as it was written")
         pictures, facts = store.read_pictures(folder)
         exact = facts["engine"] == "numpy"  # all of it is read with the first query anyway
-        if reason := store.damage(folder, facts["files"], whole=exact):
+        if reason := store.damage(folder, facts["files"], whole=whole or exact):
             raise ValueError(reason)
         opened: dict[str, Table] = {}
         for kind in KINDS:
@@ -76,9 +80,6 @@ def tables(place: Path) -> tuple[Pictures, dict[str, Table]]:
     except (OSError, ValueError) as error:
         raise BadIndex(f"the index at {place} is damaged, {error}; {MEND}") from None
     return pictures, opened
-
-
-MEND = "run segclip index again: it keeps every embedding that is sound"
 
 
 def remembered(place: Path) -> Identity | None:
@@ -116,19 +117,18 @@ def _current(place: Path) -> tuple[Path, int]:
 
 
 def _is_sound(place: Path, name: str) -> bool:
+    """Find out whether the snapshot of this name is in use, whole and readable."""
     try:
-        folder, checksum = _current(place)
-        if folder.name != name or zlib.crc32(store.read_bytes(folder / "pictures.json")) != checksum:
+        if current(place).name != name:
             return False
-        _, facts = store.read_pictures(folder)
-    except (OSError, ValueError, BadIndex):
+    except BadIndex:
         return False
-    reason = store.damage(folder, facts["files"], whole=True)
-    if reason:
-        log.warning(
-            "the index at %s was damaged, %s; it is written anew, and nothing is embedded for it", place, reason
-        )
-    return not reason
+    try:
+        tables(place, whole=True)
+    except BadIndex as error:
+        log.warning("%s (this run does)", error)
+        return False
+    return True
 
 
 def _name(good: Sequence[Item], journal: Journal, identity: Identity) -> str:
@@ -144,12 +144,16 @@ def _write(folder: Path, good: Sequence[Item], journal: Journal, identity: Ident
     remove(aside)
     aside.mkdir(parents=True)
     records: list[tuple[float, list[int]]] = []
-    regions = dim = 0
+    regions, dims = 0, set[int]()
     for item in good:
         outcome = _outcome(journal, item)
         taken, record = outcome.record["taken"], outcome.record
         records.append((outcome.stamp[1] / 1e9 if taken is None else taken, record["size"]))
-        regions, dim = regions + len(record["rle"]), record["dim"]
+        regions += len(record["rle"])
+        dims.add(record["dim"])
+    if len(dims) > 1:
+        raise BadIndex(f"{folder.parent} holds embeddings of different lengths; make it anew with --rebuild")
+    dim = max(dims, default=0)
     taken_column = np.array([taken for taken, _ in records], np.float64)
     sizes = np.array([size for _, size in records], np.int32).reshape(-1, 2)
     pictures = Pictures(tuple(item.name for item in good), taken_column, sizes)

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..errors import BadIndex
 from ..types import Array
 
 KINDS = ("images", "regions")
@@ -143,7 +144,12 @@ class Exact:
         return len(self.vectors)
 
     def nearest(self, query: Array, count: int, where: Filter = Filter()) -> Vectors:
-        """Give the nearest; equal ones in the order they are stored in."""
+        """Return the nearest; equal ones in the order they are stored in. Raises BadIndex for a query of another D."""
+        if len(query) != self.vectors.embeddings.shape[1]:
+            raise BadIndex(
+                f"the index holds embeddings of {self.vectors.embeddings.shape[1]} numbers, and its encoder makes "
+                f"{len(query)}; make it anew with segclip index --rebuild"
+            )
         cosine = self.vectors.embeddings @ query.astype(np.float32)  # (M,)
         if where != Filter():
             cosine = np.where(self.pictures.allowed(where)[self.vectors.picture], cosine, -np.inf)
@@ -176,8 +182,9 @@ def read_pictures(folder: Path) -> tuple[Pictures, dict[str, Any]]:
         raise ValueError("its columns are not all there")
     if not len(names) == len(taken) == len(sizes):
         raise ValueError("its columns differ in length")
-    if strange := next((name for name in names if not is_inside(name)), None):
-        raise ValueError(f"{strange!r} is no name of a file in the folder")
+    for name in names:
+        if not is_inside(name):
+            raise ValueError(f"{str(name)[:200]!r} is no name of a file in the folder")
     if not all(type(number) in (int, float) and math.isfinite(number) for number in taken):
         raise ValueError("its times are no numbers")
     if not all(is_size(size) for size in sizes):

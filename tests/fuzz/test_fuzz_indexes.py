@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import PIL.Image
 import pytest
@@ -51,18 +51,19 @@ def make_sound(folder: Path) -> None:
 def try_damaged_index(seed: int, sound: Path, folder: Path) -> None:
     """Damage a copy of what ``make_sound`` made, search it, index it, search it again.
 
-    Raises AssertionError where an index that was brought up to date without an error does not find what it did, and
-    whatever error is not segclip's.
+    Raises AssertionError where an index that was brought up to date cannot be searched, or no longer finds what it did
+    though nobody forged it, and whatever error is not segclip's.
     """
     rng = random.Random(seed)
     shutil.copytree(sound, folder)
     photos = folder / "photos"
-    for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        rng.choice(HARMS)(rng, photos / INSIDE)
+    harms = [rng.choice((*HARMS, *FORGERIES)) for _ in range(rng.choice((1, 1, 1, 2, 4)))]
+    for harm in harms:
+        harm(rng, photos / INSIDE)
     _search(photos)
     if _ends_well(lambda: make_index(photos)):
-        _search(photos)
-        assert Index(photos, encoder="mini-clip").search("red", n=1)[0].name == "sub/red.png", f"seed {seed}"
+        found = Index(photos, encoder="mini-clip").search("red", n=1)
+        assert set(harms) & set(FORGERIES) or found[0].name == "sub/red.png", f"seed {seed}"
     elif _ends_well(lambda: make_index(photos, IndexOptions(regions=True, rebuild=True))):
         assert _search(photos), f"seed {seed}: rebuilt, and not to be searched"
     left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if INSIDE not in path.parts}
@@ -205,10 +206,9 @@ def _damage_tables(rng: random.Random, place: Path) -> None:
         )  # fmt: skip
 
 
-HARMS: tuple[Callable[[random.Random, Path], None], ...] = (
-    _damage_bytes, _damage_bytes, _replace_file, _damage_json, _damage_json, _damage_vectors, _damage_rows,
-    _damage_rows, _damage_tables,
-)  # fmt: skip
+Harm: TypeAlias = Callable[[random.Random, Path], None]
+HARMS: tuple[Harm, ...] = (_damage_bytes, _damage_bytes, _damage_bytes, _replace_file, _damage_tables)
+FORGERIES: tuple[Harm, ...] = (_damage_json, _damage_vectors, _damage_rows, _damage_rows)  # who knows what finds it?
 
 
 @pytest.fixture
@@ -224,7 +224,6 @@ def test_no_damaged_index_ends_in_a_traceback(sound: Path, tmp_path: Path) -> No
     for seed in range(SEED, SEED + EXAMPLES):
         try:
             try_damaged_index(seed, sound, tmp_path / "damaged")
-        except BaseException as error:
-            error.add_note(f"seed {seed}")
-            raise
+        except Exception as error:
+            raise AssertionError(f"seed {seed}") from error
         shutil.rmtree(tmp_path / "damaged")

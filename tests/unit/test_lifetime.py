@@ -15,7 +15,7 @@ import PIL.Image
 import pytest
 
 from segclip import lifetime
-from segclip.batch import STATE
+from segclip.batch.state import STATE
 from segclip.search.build import INSIDE
 from tests.fakes import paint
 
