@@ -140,14 +140,14 @@ def export(
     part = running.part.replace("/", "-of-") if running.part else state.WHOLE
     job = _job(out, part, options, running)
     order = _Order(source, job, tuple(dict.fromkeys(options.formats)), _settings(job), running, tell)
-    given_files = [path for path in (Path(source), options.boxes_of) if path and path.is_file()]
-    inputs = real_paths([*given_files, *(item.path for item in listed)])
-    _check_apart(order, inputs)
+    if not (out / state.STATE).exists():  # nothing there is an earlier run's
+        _check_apart(order, real_paths(item.path for item in listed))
+    tables = [path for path in (Path(source), options.boxes_of) if path and path.is_file()]
     folder, begun, damaged = state.prepare(out), plan.digest(options.ask, order.told()), ""
     while True:
         try:
             with state.opened(folder, part, begun, damaged=damaged) as ledger:
-                return _carry_out(order, listed, Output(out, job.scratch, ledger, inputs))
+                return _carry_out(order, listed, Output(out, job.scratch, ledger, real_paths(tables)))
         except Damaged as error:
             if damaged:
                 raise BadIndex(f"{error}; wait until the other parts have ended, and run again") from error
@@ -178,6 +178,9 @@ def _carry_out(order: _Order, listed: list[Item], output: Output) -> Summary:
     """Do what is to be done, and put the run together once nothing is left."""
     job, part = order.job, order.running.part
     every = plan.apart(_without_outputs(order, listed, output))
+    inputs = real_paths(item.path for item in every)
+    _check_apart(order, inputs)
+    output.inputs |= inputs
     if not every and output.ledger.owners():
         raise BadPrompt(f"{order.source} holds no image now; {job.out} is left as it is: delete it if that is meant")
     digests = {item.name: order.digest(item) for item in every}
@@ -242,7 +245,7 @@ def run(
 
 
 def _holds(known: Outcome, item: Item, asked: str, running: Running) -> bool:
-    """Decide whether an image's outcome still holds: the same question, the same bytes, no failure to be tried again."""
+    """Decide whether an outcome still holds: the same question, the same bytes, no failure to try again."""
     if known.asked != asked or (known.state == "failed" and (running.retry_failed or known.passing)):
         return False
     if known.stamp == stamp_of(item.path) and not running.verify:
@@ -256,7 +259,7 @@ def _holds(known: Outcome, item: Item, asked: str, running: Running) -> bool:
 
 
 def _is_there(known: Outcome, item: Item, job: Job, output: Output | None, running: Running) -> bool:
-    """Decide whether an outcome can be relied on: its record makes sense, and its files are there as they were written."""
+    """Decide whether an outcome can be relied on: its record makes sense, its files are as they were written."""
     if output is None or known.state == "failed":
         return True
     sound = collect.is_record(known.record, item, job.answers.max_pixels)

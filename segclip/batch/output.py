@@ -29,12 +29,12 @@ _PAUSE, _SHARE = 1.0, 20.0  # s from one time to the next at least, and how many
 class Output:
     """Write to one output folder. Raises NotWritable for what would touch anything else, and what ``Journal`` does."""
 
-    def __init__(self, out: Path, scratch: Path, ledger: Ledger, inputs: Collection[str]) -> None:
-        """Take a folder, one inside it for what is written aside, its journal, and the real paths of all inputs."""
+    def __init__(self, out: Path, scratch: Path, ledger: Ledger, inputs: frozenset[str]) -> None:
+        """Take a folder, one inside it for what is written aside, its journal, and the real paths of inputs."""
         self.root = Path(os.path.realpath(out))
         self.ledger = ledger
         self._scratch = scratch
-        self._inputs = inputs
+        self.inputs = inputs
         self._outcomes: list[Outcome] = []
         self._files: list[Staged] = []  # of the run
         self._run: set[str] = set()  # those that the run has now
@@ -68,7 +68,7 @@ class Output:
         self._touched[0].append((name, stamp))
 
     def is_sound(self, name: str, *, verify: bool = False) -> bool:
-        """Find out whether an image's files are there as they were written; verify: read them whatever they look like."""
+        """Find out whether an image's files are as they were written; verify: read them even if untouched."""
         return all(self._is_there(kept, verify) for kept in self.ledger.files(name))
 
     def owns(self, path: Path) -> bool:
@@ -160,7 +160,7 @@ class Output:
             found = place.lstat()
         except FileNotFoundError:
             return
-        if _real(place) in self._inputs:
+        if _real(place) in self.inputs:
             raise NotWritable(f"{place} is an input and would be overwritten; choose another folder for the output")
         if self.ledger.find(file.path) and not stat.S_ISDIR(found.st_mode):
             return
@@ -212,7 +212,7 @@ class Output:
         except NotWritable:  # whatever took the folder's place is not ours
             return
         place = self.root / path
-        if not is_ours(path) or _real(place) in self._inputs:
+        if not is_ours(path) or _real(place) in self.inputs:
             return
         with suppress(FileNotFoundError):
             if not stat.S_ISDIR(place.lstat().st_mode):

@@ -22,7 +22,7 @@ from pycocotools.coco import COCO
 from segclip import batch, exporters
 from segclip.batch import Answers, Ask, ExportOptions, Running, export
 from segclip.batch.plan import digest, read, shard
-from segclip.errors import BadPrompt, UnknownName
+from segclip.errors import BadPrompt, Busy, UnknownName
 from segclip.exporters import raster, records
 from segclip.selection import Selection
 from tests.batch_script import FORMATS, POISON
@@ -211,7 +211,7 @@ class TestInterruption:
         (tmp_path / "out" / ".segclip").mkdir(parents=True)
         with (
             filelock.FileLock(tmp_path / "out" / ".segclip" / "all.lock"),
-            pytest.raises(BadPrompt, match="another run"),
+            pytest.raises(Busy, match="another run"),
         ):
             run(photos, tmp_path / "out")
 
