@@ -38,6 +38,8 @@ def stop_on_signals() -> None:
     caught = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
     if signal.SIGTERM in caught:
         signal.signal(signal.SIGTERM, _raise_stopped)
+    if sys.platform == "win32":  # which has neither
+        return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)  # written at once, whatever the main thread is at

@@ -19,7 +19,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from segclip import Filter, Index, IndexOptions, atomic, loading, make_index
+from segclip import Filter, Index, IndexOptions, atomic, find_matches, loading, make_index
 from segclip.batch import Running, work
 from segclip.errors import BadIndex, BadPrompt, NotWritable, SegclipError
 from segclip.search import results, rows, snapshot, store
@@ -214,8 +214,7 @@ def test_fault_17b_embeddings_of_another_length_are_refused(photos: Path) -> Non
                     table.execute("UPDATE outcomes SET rest = ? WHERE name = ?", (packed, name))
         shutil.rmtree(snapshot.current(place(photos)))
         with pytest.raises(BadIndex, match="--rebuild"):
-            make_index(photos)
-            Index(photos).search("red")
+            find_matches(make_index(photos).path, "red", regions=False)
     make_index(photos, IndexOptions(regions=True, rebuild=True))
     assert Index(photos).search("red", n=1)[0].name == "sub/red.png"
 
