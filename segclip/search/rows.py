@@ -15,6 +15,7 @@ from ..batch.journal import Journal, Outcome, salvage
 from . import reach, store
 
 NAME = Path("journal") / "index.sqlite"  # inside an index
+_PAGE = 4096  # bytes, SQLite's own choice
 _DIM, _PIXELS, _SECONDS = 1 << 16, 10**9, 10**12  # at most: of an embedding, of an image, since 1970
 
 
@@ -87,17 +88,36 @@ def _is_packed(text: object, count: int) -> bool:
 
 def mend(path: Path, folder: Path) -> int:
     """Make a damaged journal anew of the rows that are sound; return how many those are. Raises as ``Journal``."""
-    fresh, count = path.with_name("mended.sqlite"), 0
+    fresh = path.with_name("mended.sqlite")
     _remove(fresh)
     with closing(Rows(fresh, folder)) as journal:
-        for outcome in salvage(path):
-            if outcome.state == "failed" or is_record(outcome.record):
-                journal.put(outcome)
-                count += 1
+        count = _copy_sound(path, journal)
+    if not count:
+        _lend_first_page(path, fresh)
+        with closing(Rows(fresh, folder)) as journal:
+            count = _copy_sound(path, journal)
     for suffix in ("-wal", "-shm", "-journal"):  # of the damaged one, which would be taken for those of the new one
         Path(f"{path}{suffix}").unlink(missing_ok=True)
     os.replace(fresh, path)
     return count
+
+
+def _copy_sound(path: Path, journal: Rows) -> int:
+    count = 0
+    for outcome in salvage(path):
+        if outcome.state == "failed" or is_record(outcome.record):
+            journal.put(outcome)
+            count += 1
+    return count
+
+
+def _lend_first_page(path: Path, fresh: Path) -> None:
+    """Put a new journal's first page, which says what tables there are, in the place of one that is lost."""
+    with fresh.open("rb") as file:
+        page = bytearray(file.read(_PAGE))
+    page[28:32] = (path.stat().st_size // _PAGE).to_bytes(4, "big")  # pages of the file
+    with path.open("r+b") as file:
+        file.write(page)
 
 
 def _remove(path: Path) -> None:

@@ -8,7 +8,6 @@ received from elsewhere: names lead out of the folder, rows out of their table, 
 from __future__ import annotations
 
 import json
-import math
 import os
 import stat
 import zlib
@@ -26,6 +25,7 @@ from ..types import Array
 KINDS = ("images", "regions")
 ENGINES = ("numpy", "lancedb")
 _LARGEST = 1 << 30  # px, of a side
+_LATEST = 1e12  # s since 1970
 _MOST_DIM = 1 << 16
 _CHUNK = 1 << 22  # bytes read at a time
 
@@ -185,7 +185,9 @@ def read_pictures(folder: Path) -> tuple[Pictures, dict[str, Any]]:
     for name in names:
         if not is_inside(name):
             raise ValueError(f"{str(name)[:200]!r} is no name of a file in the folder")
-    if not all(type(number) in (int, float) and math.isfinite(number) for number in taken):
+    if len(set(names)) < len(names):
+        raise ValueError("it names a file twice")
+    if not all(type(number) in (int, float) and abs(number) < _LATEST for number in taken):
         raise ValueError("its times are no numbers")
     if not all(is_size(size) for size in sizes):
         raise ValueError("its sizes are no sizes")

@@ -143,7 +143,7 @@ def test_fault_17b_what_an_index_was_made_with_is_not_guessed(photos: Path) -> N
     assert embedded(make_index(photos, IndexOptions(encoder="mini-clip", regions=True))) == (0, 5)
 
 
-@pytest.mark.parametrize("where", [0.6, 0.75, 0.9])
+@pytest.mark.parametrize("where", [0.0, 0.6, 0.75, 0.9])
 @pytest.mark.parametrize("harm", ["zero", "garble", "truncate"])
 def test_fault_17_3_a_damaged_journal_keeps_its_sound_rows(tmp_path: Path, harm: str, where: float) -> None:
     folder = tmp_path / "photos"
@@ -154,9 +154,9 @@ def test_fault_17_3_a_damaged_journal_keeps_its_sound_rows(tmp_path: Path, harm:
     data = bytearray(journal.read_bytes())
     start = round(where * len(data)) // 4096 * 4096
     if harm == "truncate":
-        del data[start:]
+        del data[start or 20_480 :]
     else:
-        data[start : start + 8192] = bytes(8192) if harm == "zero" else np.random.default_rng(0).bytes(8192)
+        data[start : start + 4096] = bytes(4096) if harm == "zero" else np.random.default_rng(0).bytes(4096)
     journal.write_bytes(data)
     done = make_index(folder)
     assert done.pictures == 60
@@ -212,7 +212,7 @@ def test_fault_17b_embeddings_of_another_length_are_refused(photos: Path) -> Non
                 if names is None or name.decode() in names:
                     packed = zlib.compress(json.dumps(told).encode())
                     table.execute("UPDATE outcomes SET rest = ? WHERE name = ?", (packed, name))
-        shutil.rmtree(snapshot.current(place(photos)))
+        shutil.rmtree(snapshot.current(place(photos)), ignore_errors=True)
         with pytest.raises(BadIndex, match="--rebuild"):
             find_matches(make_index(photos).path, "red", regions=False)
     make_index(photos, IndexOptions(regions=True, rebuild=True))
