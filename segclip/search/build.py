@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
@@ -129,8 +129,9 @@ class _Update:
         asked = digest(Ask(), self.identity.settings())
         with closing(Rows(self.place / rows.NAME, self.folder)) as journal:
             lost = self._lost(found, journal)
-            items, kept = self._items(found.images), self._items(lost)
-            moved, removed = _follow(items, kept, journal, asked)
+            items = self._items(found.images)
+            moved, removed = _follow(items, lost, journal, asked)
+            kept = self._items(lost)
             job = _job(self.place, self.options, self.identity)
             progress = batch.run(job, [(item, asked) for item in items], journal, running, tell)
             every = sorted((*items, *kept), key=lambda item: item.name.split("/"))
@@ -139,7 +140,7 @@ class _Update:
             done = _summary(self.place, items, journal, (moved, removed, progress))
             return replace(done, unreachable=reach.report(places, found.unreadable))
 
-    def _items(self, names: Sequence[str] | dict[str, tuple[str, str]]) -> list[Item]:
+    def _items(self, names: Iterable[str]) -> list[Item]:
         return [Item(self.folder / name, name, Ask()) for name in names]
 
     def _lost(self, found: Listing, journal: Rows) -> dict[str, tuple[str, str]]:
@@ -224,16 +225,21 @@ def _job(place: Path, options: IndexOptions, identity: Identity) -> EmbedJob:
     return EmbedJob(place, place / "parts", models, (), answers, options.load, regions=identity.regions)
 
 
-def _follow(items: Sequence[Item], kept: Sequence[Item], journal: Rows, asked: str) -> tuple[int, int]:
-    """Give a picture that moved or was copied its former embeddings; drop those of pictures that are gone."""
-    known, here = set(journal.names()), {item.name for item in (*items, *kept)}
-    gone, moved = known - here, 0
+def _follow(items: Sequence[Item], lost: dict[str, tuple[str, str]], journal: Rows, asked: str) -> tuple[int, int]:
+    """Give a picture that moved or was copied its former embeddings; drop those of pictures that are gone.
+
+    lost: pictures that cannot be reached; those that turn up elsewhere are taken from it, for they moved.
+    """
+    known, here = set(journal.names()), {item.name for item in items}
+    gone, moved = known - here - lost.keys(), 0
     for item in items if known else ():
         if item.name in known:
             continue
         former = _same(item, journal, asked)
         if former:
             journal.put(replace(former, name=item.name, stamp=stamp_of(item.path)))
+            if lost.pop(former.name, None):
+                gone.add(former.name)
             moved += former.name in gone
     for name in gone:
         journal.forget(name)

@@ -492,6 +492,13 @@ def test_fault_17_21_what_cannot_be_reached_stays_in_the_index(
     assert answers(photos) == before
 
 
+def test_fault_17_21_what_moved_out_of_a_folder_is_not_unreachable(photos: Path) -> None:
+    for path in (photos / "sub").iterdir():
+        path.rename(photos / f"moved {path.name}")
+    done = make_index(photos)
+    assert (embedded(done), done.pictures, done.moved, done.removed, done.unreachable) == ((0, 5), 5, 2, 0, ())
+
+
 def test_fault_17_21_what_is_gone_goes_and_the_rest_can_be_pruned(photos: Path, tmp_path: Path) -> None:
     make_index(photos, DEEP, out=tmp_path / "beside")
     shutil.rmtree(photos / "sub")
