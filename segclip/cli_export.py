@@ -87,6 +87,9 @@ class How(Crew):
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only this part, for job arrays.")] = None
     max_failures: Annotated[int | None, typer.Option(help="Stop when more pictures than this failed.", min=0)] = None
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Print the traceback of each failure too.")] = False
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read all that is done again, and do what turns out to be another.")
+    ] = False
 
     def running(self) -> Running:
         """Put the options into the library's terms."""
@@ -94,7 +97,7 @@ class How(Crew):
 
         return Running(
             self.workers, self.runner, self.address, self.gpus, self.threads, self.shard, self.retry_failed,
-            self.max_failures,
+            self.max_failures, self.verify,
         )  # fmt: skip
 
 
@@ -110,6 +113,9 @@ def run(options: ExportOptions, task: Task, how: How) -> None:
         typer.echo("\nstopped; what is done is kept, and the same command goes on from here", err=True)
         raise typer.Exit(lifetime.exit_code(interrupt)) from None
     _report(summary, task.out, how.verbose)
+    if not summary.images:
+        typer.echo(f"no image was found in {task.source}", err=True)
+        raise typer.Exit(1)
     if summary.progress.stopped or summary.states.get("failed"):
         raise typer.Exit(1)
 
