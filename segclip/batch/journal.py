@@ -23,7 +23,7 @@ Stamp: TypeAlias = tuple[int, int, int, int]  # size, modification and change ti
 _NONE = (1, 26)  # SQLite's codes: no such table or column, no database at all
 _BUSY, _FULL = (5, 6), (3, 8, 10, 13, 14, 23)  # SQLite's codes: busy, locked; no permission, read-only, I/O, full ...
 _MOST = 2**28  # bytes of one row's record
-_FARTHEST = 100_000  # row numbers that are tried where rows cannot be read
+_FARTHEST = 20_000  # row numbers that are tried where rows cannot be read
 _SUPER = bytes.fromhex("d9d505f920a163d7")  # ends a rollback file that names a further file, which SQLite then deletes
 _COLUMNS = ("name", "content", "size", "mtime", "ctime", "inode", "asked", "state", "rest")
 
