@@ -54,14 +54,16 @@ def _index(table: Any, length: int) -> None:
 class Lance:
     """Search one table."""
 
-    def __init__(self, folder: Path, kind: str, pictures: Pictures) -> None:
-        """Open a table. Raises ValueError for one that is damaged."""
+    def __init__(self, folder: Path, kind: str, pictures: Pictures, *, length: int) -> None:
+        """Open a table of ``length`` rows. Raises ValueError for one that is damaged."""
         self._folder, self._pictures = folder, len(pictures)
         try:
             self._table = _connect(folder).open_table(kind)
             self._length: int = self._table.count_rows()
         except _DAMAGE as error:
             raise ValueError(f"LanceDB cannot open its {kind}: {_first_line(error)}") from None
+        if self._length != length:
+            raise ValueError(f"LanceDB finds {self._length} of its {length} {kind}")
 
     def __len__(self) -> int:
         return self._length

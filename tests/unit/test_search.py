@@ -274,7 +274,7 @@ def test_an_indexed_table_finds_nearly_all_and_keeps_to_its_filter(
     pictures = Pictures(names, np.zeros(3000), np.full((3000, 2), 9))
     vectors = Vectors(rows, picture, np.full_like(picture, -1), np.ones(3000, np.float32))
     assert lance.write(tmp_path, "images", iter([vectors]), pictures, 16) == 3000
-    near, exact = lance.Lance(tmp_path, "images", pictures), Exact(vectors, pictures)
+    near, exact = lance.Lance(tmp_path, "images", pictures, length=3000), Exact(vectors, pictures)
     found = [len(set(near.nearest(q, 10).picture) & set(exact.nearest(q, 10).picture)) for q in rows[:50]]
     assert np.mean(found) > 9
     assert sorted(near.nearest(rows[0], 10, Filter(folder="rare")).picture) == [7, 1007, 2007]
@@ -363,7 +363,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     store.write_pictures(tmp_path, pictures, told)
     read, facts = store.read_pictures(tmp_path)
     assert (read.names, facts) == (pictures.names, told)
-    assert store.damage(tmp_path, facts["files"], whole=True) == ""
+    assert store.damage(tmp_path, facts["files"]) == ""
     table = store.open_exact(tmp_path, "images", read, dim=3, length=5)
     for column in ("embeddings", "picture", "region", "quality"):
         assert np.array_equal(getattr(table.vectors, column), getattr(wanted, column))

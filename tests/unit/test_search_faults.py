@@ -122,6 +122,21 @@ def test_fault_17_3_lost_vectors_are_found_out_and_written_anew(
     assert answers(photos) == wanted
 
 
+@pytest.mark.parametrize("harm", [_zero, _halve, _garble, Path.unlink])
+def test_fault_17_3_lost_files_of_lancedb_are_found_out(photos: Path, harm: Callable[[Path], None]) -> None:
+    pytest.importorskip("lancedb")
+    lancedb = IndexOptions(regions=True, engine="lancedb")
+    assert make_index(photos, lancedb).engine == "lancedb"
+    wanted = answers(photos)
+    for number in range(8):
+        files = sorted(path for path in snapshot.current(place(photos)).rglob("*") if path.is_file())
+        harm(files[number % len(files)])
+        with pytest.raises(BadIndex, match="run segclip index again"):
+            Index(photos)
+        assert embedded(make_index(photos)) == (0, 5)
+        assert answers(photos) == wanted
+
+
 @pytest.mark.parametrize("harm", [_zero, _halve, _garble, _empty, Path.unlink, _replace_by_pipe])
 @pytest.mark.parametrize("name", ["index.json", "current.json"])
 def test_fault_17b_lost_records_are_made_of_what_is_sound(
