@@ -151,7 +151,7 @@ def _mutate(rng: random.Random, value: Any, depth: int = 0) -> Any:
 def _damage_json(rng: random.Random, place: Path) -> None:
     files = [place / "index.json", place / "current.json", *place.glob("snapshot-*/pictures.json")]
     path = rng.choice(files)
-    with suppress(OSError, ValueError, RecursionError):
+    with suppress(OSError, ValueError, TypeError, RecursionError):
         told = _mutate(rng, store.read_json(path))
         path.write_text(json.dumps(told), "utf-8")
         if path.name == "pictures.json" and rng.random() < 0.8:
@@ -166,7 +166,7 @@ def _vouch(place: Path, path: Path) -> None:
 def _damage_vectors(rng: random.Random, place: Path) -> None:
     """Change vectors or rows as someone would who knows of the checksums."""
     for path in place.glob("snapshot-*/pictures.json"):
-        with suppress(OSError, ValueError, RecursionError):
+        with suppress(OSError, ValueError, TypeError, RecursionError):
             file = rng.choice([other for other in _files(path.parent) if other != path])
             data = bytearray(file.read_bytes())
             start = rng.randrange(0, max(1, len(data)), 4)
