@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from types import FrameType
 
 GRACE = 2.0  # s from the signal until a process that is still there is ended
@@ -64,6 +65,24 @@ def end_with_starter() -> None:
     parent = os.environ.pop(PARENT, "")  # not for those that this process starts
     if parent.isdecimal():
         end_with_parent(int(parent))
+
+
+def end_with_launcher(name: str) -> None:
+    """Do ``end_with_parent`` for a launcher that does not tell its id; ``name`` is in its command line.
+
+    A process whose parent has ended is process 1's child, which in a container may be the launcher itself.
+    """
+    parent = os.getppid()
+    if parent == 1 and name.encode() not in _command_line(1):
+        os._exit(1)
+    end_with_parent(parent)
+
+
+def _command_line(process: int) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _raise_stopped(number: int, frame: FrameType | None) -> None:

@@ -21,7 +21,7 @@ def joined() -> Iterator[None]:
         yield
         return
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun ends its processes, unless it is killed itself
-        lifetime.end_with_parent(os.getppid())
+        lifetime.end_with_launcher("torch")
     if torch.cuda.is_available():
         here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
         if here > gpus:
