@@ -14,7 +14,7 @@ import segclip
 
 from .batches import Batch
 from .indexing import Indexing
-from .models import Models
+from .models import Models, parts
 from .settings import SAMPLES, Settings
 from .training import Training
 
@@ -203,7 +203,7 @@ class Studio:
     def index(self) -> segclip.Index:
         """Give the index of the server's folder, open. Raises BadPrompt when there is none."""
         if self._index is None:
-            self._index = segclip.Index(self.index_place())
+            self._index = segclip.Index(self.index_place(), encoder=parts(self.settings.words)[1])
         return self._index
 
     def index_place(self) -> Path:

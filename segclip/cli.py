@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from . import __version__, cli_app, cli_classify, cli_evaluate, cli_export, cli_heat, cli_search, cli_weights
+from . import __version__, cli_app, cli_classify, cli_evaluate, cli_export, cli_heat, cli_search, cli_weights, lifetime
 from .cli_app import Serving
 from .cli_classify import Sorting, Told
 from .cli_export import How, Task
@@ -35,7 +35,7 @@ class Commands(TyperGroup):
     """Turn the errors a user can cause into one line on stderr and exit code 2."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a verb; Ctrl-C gives 130."""
+        """Run a verb; Ctrl-C gives 130, SIGTERM 143."""
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # a file name may hold bytes that are no characters
@@ -47,8 +47,8 @@ class Commands(TyperGroup):
             if error.errno == errno.EPIPE:  # the reader of our output left: no error of anyone's
                 raise
             _fail(str(error))
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
+        except KeyboardInterrupt as interrupt:
+            raise typer.Exit(lifetime.exit_code(interrupt)) from None
 
 
 app = typer.Typer(
@@ -219,5 +219,6 @@ def _fail(message: str) -> NoReturn:
 
 def main() -> None:
     """Run as a process of its own."""
+    lifetime.stop_on_signals()
     atexit.register(gc.freeze)  # else the interpreter looks for garbage in all that was loaded: half a second
     app(prog_name="segclip")

@@ -192,6 +192,7 @@ def retrieval(
 def search(
     folder: Annotated[Path, FOLDER],
     index: Annotated[Path | None, typer.Option(help="Of FOLDER/images with --regions; made there if left out.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="The index's, where it is no published one.")] = None,
 ) -> None:
     """Search an index of labelled pictures for every name: by segments, and by whole images beside it."""
     from . import datasets
@@ -204,7 +205,7 @@ def search(
             place = make_index(
                 folder / "images", IndexOptions(regions=True), tell=lambda seen: tell(seen.now, seen.total)
             ).path
-    _show(evaluate_names(Index(index or place), samples).table())
+    _show(evaluate_names(Index(index or place, encoder=encoder), samples).table())
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import lines
+from . import lifetime, lines
 from .cli_options import Against, Choice, Crew, Lines, Models, numbers
 from .errors import BadPrompt
 from .formats import PER_IMAGE, PER_RUN
@@ -109,9 +109,9 @@ def run(options: ExportOptions, task: Task, how: How) -> None:
     try:
         with shown_progress() as tell:
             summary = batch.export(task.source, task.out, options=options, running=running, tell=tell)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         typer.echo("\nstopped; what is done is kept, and the same command goes on from here", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(lifetime.exit_code(interrupt)) from None
     _report(summary, task.out, how.verbose)
     if not summary.images:
         typer.echo(f"no image was found in {task.source}", err=True)

@@ -23,7 +23,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         ("images", "crops", "positions", "selection", "templates", "metrics", "drawing", "registry", "polygons"), 1
     ),
-    **dict.fromkeys(("atomic", "cache", "downloads", "lines", "listing", "profiles", "weights"), 1),
+    **dict.fromkeys(("atomic", "cache", "downloads", "lifetime", "lines", "listing", "profiles", "weights"), 1),
     **dict.fromkeys(("proposers", "encoders"), 2),
     **dict.fromkeys(("scoring",), 3),
     **dict.fromkeys(("loading", "pipeline", "zeroshot", "exporters", "datasets", "heat"), 4),
@@ -44,7 +44,8 @@ LAYERS: dict[str, int] = {
     ),
     **dict.fromkeys(("__main__", "__init__"), 6),
 }
-TRAIN_MAY_IMPORT = {"atomic", "types", "images", "crops", "errors", "proposers", "encoders", "scoring", "templates", "positions"}
+TRAIN_MAY_IMPORT = {"atomic", "lifetime"}
+TRAIN_MAY_IMPORT |= {"types", "images", "crops", "errors", "proposers", "encoders", "scoring", "templates", "positions"}
 TRAIN_MAY_IMPORT |= {
     "clicks",
     "datasets",

@@ -7,19 +7,30 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
+from segclip import lifetime
 from segclip.errors import SegclipError
 
 
+class _Recipe(TyperCommand):
+    def invoke(self, ctx: Any) -> Any:
+        """Run the recipe; Ctrl-C gives 130, SIGTERM 143."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            raise typer.Exit(lifetime.exit_code(interrupt)) from None
+
+
 def run(main: Callable[..., Any]) -> None:
-    """Run ``main`` with its options from the command line; Ctrl-C gives 130."""
+    """Run ``main`` with its options from the command line, until it ends, is stopped, or its starter ends."""
+    lifetime.end_with_starter()
+    lifetime.stop_on_signals()
     logging.basicConfig(format="%(message)s")
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(main)
+    app.command(cls=_Recipe)(main)
     try:
         app(standalone_mode=True)
     except (SegclipError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None

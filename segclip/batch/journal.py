@@ -7,7 +7,7 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,8 +20,10 @@ PATIENCE = 10.0  # s that another process may hold the file
 
 Stamp: TypeAlias = tuple[int, int, int, int]  # size, modification and change time in ns, inode
 
+_NONE = (1, 26)  # SQLite's codes: no such table or column, no database at all
 _BUSY, _FULL = (5, 6), (3, 8, 10, 13, 14, 23)  # SQLite's codes: busy, locked; no permission, read-only, I/O, full ...
 _MOST = 2**28  # bytes of one row's record
+_FARTHEST = 20_000  # row numbers that are tried where rows cannot be read
 _SUPER = bytes.fromhex("d9d505f920a163d7")  # ends a rollback file that names a further file, which SQLite then deletes
 _COLUMNS = ("name", "content", "size", "mtime", "ctime", "inode", "asked", "state", "rest")
 
@@ -124,7 +126,7 @@ class Journal:
         """Name the images of this many bytes: among them is the former name of one that was moved."""
         with self._plainly():
             rows = self._table.execute("SELECT name FROM outcomes WHERE size = ? AND state <> 'failed'", (size,))
-            return [os.fsdecode(name) for (name,) in rows.fetchall()]
+            return [os.fsdecode(name) for (name,) in rows.fetchall() if isinstance(name, (bytes, str))]
 
     def forget(self, name: str) -> None:
         """Drop an image's outcome."""
@@ -155,7 +157,8 @@ class Journal:
         (version,) = self._table.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
             raise BadIndex(f"{self._path} was written by a newer segclip; update segclip, or choose another folder")
-        named = {name for (name,) in self._table.execute("SELECT tbl_name FROM sqlite_master")}
+        names = "SELECT iif(type IN ('table', 'index'), tbl_name, name) FROM sqlite_master"  # no trigger, no view
+        named = {name for (name,) in self._table.execute(names)}
         if strange := named - {*self._tables, "sqlite_sequence"}:
             raise Damaged(f"{self._path} is no journal of segclip's, it holds {min(strange)!r}")
         if version < VERSION:
@@ -237,3 +240,26 @@ def _outcome(row: tuple[Any, ...]) -> Outcome | None:
             told = {"record": record, "reason": reason, "trace": trace, "passing": bool(rest.get("passing"))}
             return Outcome(os.fsdecode(name), content, (size, mtime, ctime, inode), asked, state, **told)
     return None
+
+
+def salvage(path: Path) -> Iterator[Outcome]:
+    """Read whatever rows a damaged journal still holds: where a page is lost, those behind it are not."""
+    query = f"SELECT rowid, {', '.join(_COLUMNS)} FROM outcomes WHERE rowid > ? ORDER BY rowid LIMIT 1"
+    row, misses = 0, 0
+    with closing(sqlite3.connect(path)) as table:
+        with suppress(sqlite3.Error):
+            table.execute("PRAGMA trusted_schema=OFF")
+            table.execute("PRAGMA writable_schema=ON")  # a file that was cut off is read as far as it goes
+        while misses < _FARTHEST:
+            try:
+                found = table.execute(query, (row,)).fetchone()
+            except sqlite3.Error as error:
+                if getattr(error, "sqlite_errorcode", 0) in _NONE:
+                    return
+                row, misses = row + 1, misses + 1
+                continue
+            if found is None:
+                return
+            row, misses = found[0], 0
+            if outcome := _outcome(found[1:]):
+                yield outcome

@@ -123,11 +123,6 @@ def apart(items: list[Item]) -> list[Item]:
     return [item if places[item.name] == item.name else replace(item, place=places[item.name]) for item in items]
 
 
-def walk(folder: Path) -> list[str]:
-    """List the images of a folder by name, as ``listing.list_images`` does."""
-    return list(list_images(folder).images)
-
-
 def _walked(folder: Path, default: Ask, out: Path | None) -> Iterator[Item]:
     found = list_images(folder, skip=[out] if out else [])
     for line in replace(found, unreadable={}).report():
