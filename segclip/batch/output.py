@@ -134,7 +134,7 @@ class Output:
 
     def _place(self, outcomes: Sequence[Outcome], files: Sequence[Staged]) -> None:
         wanted = [(outcome.name, file) for outcome in outcomes for file in outcome.files] + [(RUN, f) for f in files]
-        refused = {}
+        refused: dict[str, NotWritable] = {}
         for owner, file in wanted:
             try:
                 self._check(file)
@@ -153,8 +153,8 @@ class Output:
                     self._unlink(path, folders)
             placed = [Kept(file.path, who, file.size, file.sha256, self._stamp(file.path)) for who, file in good]
             self.ledger.confirm(placed, done, gone)
-        for error in refused.values():
-            raise error
+        for refusal in refused.values():
+            raise refusal
 
     def _remove(self, names: Sequence[str], paths: Sequence[str]) -> None:
         with self._synced() as folders:
