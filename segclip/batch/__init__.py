@@ -181,6 +181,7 @@ def _carry_out(order: _Order, listed: list[Item], output: Output) -> Summary:
     inputs = real_paths(item.path for item in every)
     _check_apart(order, inputs)
     output.inputs |= inputs
+    output.verify = order.running.verify
     if not every and output.ledger.owners():
         raise BadPrompt(f"{order.source} holds no image now; {job.out} is left as it is: delete it if that is meant")
     digests = {item.name: order.digest(item) for item in every}

@@ -42,6 +42,7 @@ class Output:
         self.ledger = ledger
         self._scratch = scratch
         self.inputs = inputs
+        self.verify = False  # read the run's files even if untouched
         self._outcomes: list[Outcome] = []
         self._files: list[Staged] = []  # of the run
         self._run: set[str] = set()  # those that the run has now
@@ -124,7 +125,7 @@ class Output:
         self._run.add(file.path)
         known = self.ledger.find(file.path)
         same = known is not None and (known.owner, known.size, known.sha256) == (RUN, file.size, file.sha256)
-        if known and same and self._is_there(known, verify=False):
+        if known and same and self._is_there(known, self.verify):
             os.unlink(file.at)
             return
         sync_staged(Path(file.at))
