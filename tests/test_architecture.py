@@ -23,7 +23,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         ("images", "crops", "positions", "selection", "templates", "metrics", "drawing", "registry", "polygons"), 1
     ),
-    **dict.fromkeys(("atomic", "cache", "captions", "downloads", "lines", "tables", "weights"), 1),
+    **dict.fromkeys(("atomic", "cache", "captions", "checks", "downloads", "lines", "outputs", "tables", "weights"), 1),
     **dict.fromkeys(("proposers", "encoders"), 2),
     **dict.fromkeys(("scoring",), 3),
     **dict.fromkeys(("loading", "pipeline", "zeroshot", "exporters", "datasets", "heat"), 4),
@@ -47,6 +47,7 @@ LAYERS: dict[str, int] = {
 TRAIN_MAY_IMPORT = {"atomic", "types", "images", "crops", "errors", "proposers", "encoders", "scoring", "templates", "positions"}
 TRAIN_MAY_IMPORT |= {
     "captions",
+    "checks",
     "clicks",
     "datasets",
     "tables",

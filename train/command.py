@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from segclip.checks import checked
 from segclip.errors import SegclipError
 
 
@@ -15,7 +16,7 @@ def run(main: Callable[..., Any]) -> None:
     """Run ``main`` with its options from the command line; Ctrl-C gives 130."""
     logging.basicConfig(format="%(message)s")
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(main)
+    app.command()(checked(main))
     try:
         app(standalone_mode=True)
     except (SegclipError, OSError) as error:
