@@ -43,5 +43,8 @@ def check(value: Any, name: str, hint: Any) -> None:
 
 def _flag(name: str, hint: Any) -> str:
     """Return how an option is written: as it is declared, or by its parameter's name."""
-    declared = (one for extra in getattr(hint, "__metadata__", ()) for one in getattr(extra, "param_decls", None) or ())
-    return next((one for one in declared if one.startswith("--")), f"--{name.replace('_', '-')}")
+    extras = getattr(hint, "__metadata__", ())
+    # inside Annotated, typer takes the first declaration for one though it calls it a default
+    declared = [one for extra in extras for one in (getattr(extra, "default", None), *(extra.param_decls or ()))]
+    long = (one for one in declared if isinstance(one, str) and one.startswith("--"))
+    return next(long, f"--{name.replace('_', '-')}").partition("/")[0]

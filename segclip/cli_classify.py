@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cli_options import OUT, Models, Output, comma, numbers, plain
+from .cli_options import OUT, Models, Output, numbers, plain
 from .errors import BadImage, BadPrompt
 
 if TYPE_CHECKING:
@@ -43,9 +43,7 @@ class Sorting:
 
         if (not self.labels) == (self.labels_file is None):
             raise BadPrompt("give --labels cat,dog or --labels imagenet, or --labels-file FILE, and not both")
-        given = self.labels or [""]
-        several = comma(given) if len(given) > 1 else given[0]
-        return read_labels(several, templates=self.templates, file=self.labels_file)
+        return read_labels(",".join(self.labels or ()), templates=self.templates, file=self.labels_file)
 
     def places(self) -> Boxes | None:
         """Give the boxes."""

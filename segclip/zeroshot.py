@@ -176,10 +176,13 @@ def read_labels(
     if isinstance(given, str) and given.strip() in CLASS_LISTS:
         names = resolve(CLASS_LISTS, given.strip(), "class list")()
         return Labels(_apart(names), templates or LIST_TEMPLATES, verbatim=True)
-    if isinstance(given, str) and get_close_matches(given.strip().lower(), CLASS_LISTS, n=1, cutoff=0.75):
+    lone = given.strip().lower() if isinstance(given, str) and "," not in given else ""
+    if isinstance(given, str) and get_close_matches(lone, CLASS_LISTS, n=1, cutoff=0.75):
         message = explain(CLASS_LISTS, given.strip(), "list of labels")
         raise UnknownName(f"{message}; for a label of that name write it with a comma, {given.strip() + ','!r}")
     parts = [part for part in given.split(",") if part.strip()] if isinstance(given, str) else given
+    if isinstance(given, str) and len(parts) > 1 and (lists := CLASS_LISTS.keys() & {part.strip() for part in parts}):
+        raise BadPrompt(f"{min(lists)!r} is a whole list of labels; give it alone, or leave it out")
     return _labels(parts, templates)
 
 

@@ -26,7 +26,8 @@ def numeric(verb: Callable[..., Any]) -> Iterator[str]:
         hint = hints[name]
         kinds = get_args(hint)[:1] if get_origin(hint) is Annotated else (hint,)
         if {int, float} & {*kinds, *get_args(kinds[0])}:
-            flags = [flag for extra in hint.__metadata__ for flag in extra.param_decls or () if flag.startswith("--")]
+            written = [flag for extra in hint.__metadata__ for flag in (extra.default, *(extra.param_decls or ()))]
+            flags = [flag for flag in written if isinstance(flag, str) and flag.startswith("--")]
             yield flags[0] if flags else f"--{name.replace('_', '-')}"
 
 

@@ -84,6 +84,14 @@ def test_a_misspelt_list_is_no_label(typed: str) -> None:
 
 
 @pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("labels", [["imagenet,red"], ["red", "imagenet"]])
+def test_a_list_is_given_alone(labels: list[str]) -> None:
+    outcome = run("mon/1.png", *(part for one in labels for part in ("--labels", one)))
+    assert outcome.exit_code == 2
+    assert "'imagenet' is a whole list of labels" in outcome.stderr
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_lone_label_is_no_answer() -> None:
     outcome = run("mon/1.png", "--labels", "a zebra")
     assert outcome.exit_code == 0
