@@ -1,4 +1,4 @@
-# Everything from a fresh clone, given python3 (3.10 or newer) and make.
+# Everything from a fresh clone, given python3 (3.11 or newer) and make.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,8 +7,19 @@ PHOTOS ?= ../shared/coco-dev
 CALTECH ?= ../shared/caltech-101
 DEMO_IMAGE ?= samples/desk.png
 DEMO_TEXT ?= "red apple"
+MINUTES ?= 60
 
-.PHONY: demo app test lint bench mini venv clean
+# A .venv of another Python than PYTHON's, or of one that has gone, is made anew; a good one stays where PYTHON is too old.
+VERSION = -c 'import sys; sys.version_info < (3, 11) or print("%d.%d" % sys.version_info[:2])' 2>/dev/null
+WANTED := $(shell $(PYTHON) $(VERSION))
+FOUND := $(shell $(BIN)/python $(VERSION))
+ifneq ($(wildcard $(VENV)),)
+ifneq ($(FOUND),$(or $(WANTED),$(FOUND),none))
+STALE := stale
+endif
+endif
+
+.PHONY: demo app test fuzz lint bench mini venv clean $(STALE)
 
 demo: $(VENV)/installed  ## segment a sample by text
 	$(BIN)/segclip segment $(DEMO_IMAGE) $(DEMO_TEXT)
@@ -18,6 +29,9 @@ app: $(VENV)/installed  ## the same by hand, in a browser
 
 test: lint  ## lint, type-check, run every test
 	$(BIN)/python -m pytest -n auto --dist loadscope
+
+fuzz: $(VENV)/dev  ## random inputs of every kind for MINUTES, from SEED on; what failed before comes first
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -44,13 +58,18 @@ venv: $(VENV)/dev  ## only install
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
-$(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-	  || { echo "segclip needs Python 3.10 or newer; name one: make PYTHON=python3.12"; exit 1; }
+stale:
+	@test -f $(VENV)/pyvenv.cfg || rmdir $(VENV) 2>/dev/null \
+	  || { echo "$(VENV) is not empty and no virtual environment; move it away, or name another: make VENV=..."; exit 1; }
+	@echo "$(VENV) is of Python $(or $(FOUND),that is gone or too old), not $(WANTED): it is made anew"
+	@rm -rf $(VENV)
+
+$(VENV)/bin/python: $(STALE)
+	@test -n "$(WANTED)" || { echo "segclip needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) \
 	  || { rm -rf $(VENV); echo "python3 -m venv failed; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 
-$(VENV)/installed: requirements.txt pyproject.toml | $(VENV)/bin/python
+$(VENV)/installed: requirements.txt pyproject.toml $(STALE) | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@$(BIN)/python -c 'import cv2' 2>/dev/null \
 	  || { $(BIN)/python -c 'import cv2'; echo "OpenCV lacks system libraries; on Debian and Ubuntu:" \

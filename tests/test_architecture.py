@@ -23,7 +23,8 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         ("images", "crops", "positions", "selection", "templates", "metrics", "drawing", "registry", "polygons"), 1
     ),
-    **dict.fromkeys(("atomic", "cache", "downloads", "lifetime", "lines", "listing", "profiles", "weights"), 1),
+    **dict.fromkeys(("atomic", "cache", "captions", "checks", "downloads", "lifetime", "lines", "listing"), 1),
+    **dict.fromkeys(("outputs", "profiles", "tables", "weights"), 1),
     **dict.fromkeys(("proposers", "encoders"), 2),
     **dict.fromkeys(("scoring",), 3),
     **dict.fromkeys(("loading", "pipeline", "zeroshot", "exporters", "datasets", "heat"), 4),
@@ -47,8 +48,11 @@ LAYERS: dict[str, int] = {
 TRAIN_MAY_IMPORT = {"atomic", "lifetime"}
 TRAIN_MAY_IMPORT |= {"types", "images", "crops", "errors", "proposers", "encoders", "scoring", "templates", "positions"}
 TRAIN_MAY_IMPORT |= {
+    "captions",
+    "checks",
     "clicks",
     "datasets",
+    "tables",
     "metrics",
     "weights",
     "drawing",

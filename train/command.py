@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from segclip import lifetime
+from segclip.checks import checked
 from segclip.errors import SegclipError
 
 
@@ -28,7 +29,7 @@ def run(main: Callable[..., Any]) -> None:
     lifetime.stop_on_signals()
     logging.basicConfig(format="%(message)s")
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command(cls=_Recipe)(main)
+    app.command(cls=_Recipe)(checked(main))
     try:
         app(standalone_mode=True)
     except (SegclipError, OSError) as error:
