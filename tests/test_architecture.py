@@ -50,6 +50,7 @@ TRAIN_MAY_IMPORT |= {
     "checks",
     "clicks",
     "datasets",
+    "lines",
     "tables",
     "metrics",
     "weights",
