@@ -124,18 +124,18 @@ class OpenClip:
     def _widened(self, crop: Array) -> Array:
         """Keep the middle of a crop too thin to be resized by its shorter side, which is all that would be looked at.
 
-        One that is resized by its longer side is made as wide as keeps a pixel of its width.
+        Where all of it would be, it becomes a line of one pixel.
         """
         height, width = crop.shape[:2]
         longer, shorter = max(height, width), min(height, width)
         if longer <= _THIN * shorter:
             return crop
-        if self._preprocess.resize_mode == "shortest":
-            length = _THIN * shorter
-            start = (longer - length) // 2
-            return crop[start : start + length] if height > width else crop[:, start : start + length]
-        least = -(-longer // self.image_size)
-        return cv2.resize(crop, (max(width, least), max(height, least)), interpolation=cv2.INTER_NEAREST)
+        if self._preprocess.resize_mode != "shortest":
+            line = (1, self.image_size) if height > width else (self.image_size, 1)
+            return cv2.resize(crop, line, interpolation=cv2.INTER_AREA)
+        length = _THIN * shorter
+        start = (longer - length) // 2
+        return crop[start : start + length] if height > width else crop[:, start : start + length]
 
     def _normalised(self, images: np.ndarray) -> torch.Tensor:
         """Take uint8 (B, H, W, 3) as they are: float32 (B, 3, H, W), channels last in memory."""
