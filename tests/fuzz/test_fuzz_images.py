@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from time import monotonic
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,7 +32,7 @@ MOST = 4_000_000  # pixels
 _EXTREMES = (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\x01", b"\xff\xff\xff\x7f", b"\0\0\x80\0")
 
 
-def _encode(format: str, mode: str = "RGB", **options: object) -> bytes:
+def _encode(format: str, mode: str = "RGB", **options: Any) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (24, 33, 4), dtype=np.uint8)
     pixels[4:20, 5:25] = 200
     image = PIL.Image.fromarray(pixels).convert("RGB" if mode != "RGBA" else mode).convert(mode)
@@ -45,7 +46,7 @@ def sound() -> tuple[bytes, ...]:
     """Encode an image in every format that is read, and in their commoner kinds."""
     exif = PIL.Image.Exif()
     exif[0x0112], exif[0x0132] = 6, "2020:01:02 03:04:05"
-    more = {"save_all": True, "append_images": [PIL.Image.new("RGB", (33, 24), "red")] * 2}
+    more: dict[str, Any] = {"save_all": True, "append_images": [PIL.Image.new("RGB", (33, 24), "red")] * 2}
     found = [
         _encode("JPEG", exif=exif), _encode("JPEG", "CMYK"), _encode("JPEG", progressive=True),
         _encode("JPEG", icc_profile=profiles.srgb()), _encode("PNG"), _encode("PNG", "RGBA"), _encode("PNG", "P"),

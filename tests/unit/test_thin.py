@@ -33,7 +33,7 @@ def striped(size: tuple[int, int]) -> Image:
 def test_every_prompt_is_answered(size: tuple[int, int], name: str) -> None:
     picker, (height, width) = load_picker(name), size
     encoded = picker.encode(striped(size))
-    prompts = [
+    prompts: list[segclip.Points | segclip.Boxes] = [
         segclip.Points([(width / 2, height / 2)], [1]),
         segclip.Points([(width - 0.5, height - 0.5)], [1], box=(0, 0, width, height)),
         segclip.Boxes([(0, 0, width, height), (0, 0, (width + 1) // 2, (height + 1) // 2)]),
