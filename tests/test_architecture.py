@@ -23,7 +23,8 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         ("images", "crops", "positions", "selection", "templates", "metrics", "drawing", "registry", "polygons"), 1
     ),
-    **dict.fromkeys(("atomic", "cache", "captions", "checks", "downloads", "lines", "outputs", "tables", "weights"), 1),
+    **dict.fromkeys(("atomic", "cache", "captions", "checks", "downloads", "lines", "listing", "outputs"), 1),
+    **dict.fromkeys(("profiles", "tables", "weights"), 1),
     **dict.fromkeys(("proposers", "encoders"), 2),
     **dict.fromkeys(("scoring",), 3),
     **dict.fromkeys(("loading", "pipeline", "zeroshot", "exporters", "datasets", "heat"), 4),
@@ -93,6 +94,7 @@ HOMES: dict[str, set[str]] = {
         "cli_weights",
         "train",
     },
+    "pillow_heif": {"images"},
     "emoji": {"train"},
     "matplotlib": {"accuracy", "train"},
     "peft": {"train"},

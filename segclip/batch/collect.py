@@ -21,7 +21,7 @@ from .. import exporters, images
 from ..drawing import contact_sheet, overlay
 from ..errors import BadImage
 from ..exporters import records
-from ..polygons import outline
+from ..polygons import outlines
 from ..types import Image, Masks, Proposals, Regions, Result
 from .journal import STATES, Outcome
 from .plan import Item
@@ -29,6 +29,7 @@ from .plan import Item
 OBJECT = "object"  # the category of what a place, and no text, asked for
 SAMPLE = 16  # pictures on the contact sheet
 _PARQUET_ROWS = 5000
+_INSET = 0.01  # px inside the pixels' edges, so that readers who round outlines to pixels stay inside
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +115,8 @@ def write_parquet(done: Done) -> list[Path]:
 def write_yolo(done: Done) -> list[Path]:
     """Write a YOLO segmentation data set: data.yaml, labels/, and images/ with links to the pictures.
 
-    A label holds outlines without holes; parts of one mask are joined by a line there and back, as YOLO's own
-    converters do.
+    A label holds outlines along the edges of pixels, without holes; parts of one mask are joined by a line there and
+    back, as YOLO's own converters do.
     """
     root = done.out / "yolo"
     categories = {name: number for number, name in enumerate(done.categories())}
@@ -125,11 +126,11 @@ def write_yolo(done: Done) -> list[Path]:
         height, width = found.record["size"]
         lines = []
         for row in found.record["rows"]:
-            points = _joined(outline(records.decode_rle(row["rle"])))
-            if len(points) >= 3:
-                scaled = (points + 0.5) / (width, height)
+            points = _joined(outlines(records.decode_rle(row["rle"]), diagonal=True, inset=_INSET))
+            if len(points):
+                scaled = points / (width, height)
                 kind = categories[row["text"] if row["text"] in item.ask.texts else OBJECT]
-                lines.append(f"{kind} " + " ".join(f"{value:.6f}" for value in scaled.ravel()))
+                lines.append(f"{kind} " + " ".join(f"{value:.7f}" for value in scaled.ravel()))
         label = root / "labels" / Path(name).with_suffix(".txt")
         with _replacing(label) as file:
             file.write("".join(f"{line}\n" for line in lines).encode())

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import filelock
 import numpy as np
 import PIL.Image
@@ -98,6 +99,22 @@ class TestWhatIsWritten:
         label = tmp_path / "out" / "labelme" / "sub dir" / "c.png.labelme.json"
         named = json.loads(label.read_text("utf-8"))["imagePath"]
         assert (label.parent / named).resolve() == (photos / "sub dir" / "c.png").resolve()
+
+    def test_thin_things_keep_their_outline_in_yolo(self, tmp_path: Path) -> None:
+        """Fault 17.19: masks of 1 or 2 px, and one px wide, vanished; read as ultralytics does, each is there."""
+        boxes = [(20, 10, 120, 11), (150, 20, 151, 100), (30, 30, 31, 31), (40, 40, 42, 41), (10, 105, 40, 115)]
+        (tmp_path / "in").mkdir()
+        PIL.Image.fromarray(paint(*(("red", box) for box in boxes)).pixels).save(tmp_path / "in" / "wire.png")
+        options = ExportOptions(formats=("yolo",), answers=Answers(selection=Selection(threshold=0.0)))
+        export(tmp_path / "in", tmp_path / "out", ["a red wire"], options=options)
+        lines = (tmp_path / "out/yolo/labels/wire.txt").read_text().splitlines()
+        found = set()
+        for line in lines:
+            points = np.array(line.split()[1:], np.float32).reshape(-1, 2) * (160, 120)
+            filled = np.zeros((120, 160), np.uint8)
+            cv2.fillPoly(filled, [points.astype(np.int32)], 1)
+            found.add((*np.argwhere(filled.T).min(axis=0).tolist(), *(np.argwhere(filled.T).max(axis=0) + 1).tolist()))
+        assert found == set(boxes)
 
     def test_yolo_pairs_every_picture_with_its_own_label(self, photos: Path, tmp_path: Path) -> None:
         run(photos, tmp_path / "out")
