@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from . import __version__, cli_app, cli_classify, cli_evaluate, cli_export, cli_heat, cli_search, cli_weights, lifetime
+from . import __version__, cli_app, cli_classify, cli_evaluate, cli_export, cli_heat, cli_search
+from . import cli_weights, lifetime, lines
 from .cli_app import Serving
 from .cli_classify import Sorting, Told
 from .cli_export import How, Task
 from .cli_heat import Heating
-from .cli_options import Against, Asked, Choice, Models, Output, grouped, plain
+from .cli_options import Against, Asked, Choice, Models, Output, grouped
 from .cli_search import Among, Indexing, Shown, Wanted, Work
 from .errors import SegclipError
 
@@ -39,6 +40,10 @@ class Commands(TyperGroup):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # a file name may hold bytes that are no characters
+        with lines.shown_safely():
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except SegclipError as error:
@@ -180,14 +185,14 @@ def _report(result: Result, image: Path, targets: dict[str, str], output: Output
         return
     if len(result):
         for line in _table(result):
-            typer.echo(plain(line))
+            typer.echo(line)
     for row, text in enumerate(result.asked):
         if text in result.unanswered:
             typer.echo(f"nothing here matches {text!r}{_near(result, row)}")
         if reason := result.reasons[row] if result.reasons else "":
             typer.echo(f"{text!r}: {reason}")
     for path in written:
-        typer.echo(plain(f"wrote {path}"))
+        typer.echo(f"wrote {path}")
 
 
 def _near(result: Result, row: int) -> str:
@@ -218,7 +223,7 @@ def _listen(verbose: bool) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    typer.echo(plain(f"segclip: {' '.join(message.split())}"), err=True)
+    typer.echo(f"segclip: {' '.join(message.split())}", err=True)
     raise typer.Exit(2) from None
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cli_options import OUT, Models, Output, numbers, plain
+from .cli_options import OUT, Models, Output, numbers
 from .errors import BadImage, BadPrompt
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def run(sorting: Sorting, models: Models, told: Told) -> None:
             image = images.load(path)
         except BadImage as error:
             failed += 1
-            typer.echo(plain(f"segclip: {error}"), err=True)
+            typer.echo(f"segclip: {error}", err=True)
             continue
         if segmenter:
             result = classifier.name(segmenter.regions(image), Selection(threshold=sorting.threshold))
@@ -103,9 +103,9 @@ def _tell(path: Path, rows: Sequence[Sequence[Guess]], boxes: list[str] | None, 
             record = {"path": str(path), "box": box, "labels": [asdict(guess) for guess in guesses]}
             typer.echo(json.dumps(record, ensure_ascii=False))
             continue
-        typer.echo(plain(f"{path}" + (f" --box {place}" if place else "")))
+        typer.echo(f"{path}" + (f" --box {place}" if place else ""))
         for guess in guesses:
-            typer.echo(plain(f"  {guess.probability:6.3f}  {guess.label}  (similarity {guess.similarity:.3f})"))
+            typer.echo(f"  {guess.probability:6.3f}  {guess.label}  (similarity {guess.similarity:.3f})")
 
 
 def _tell_segments(path: Path, name: str, result: Result, told: Told) -> None:
@@ -117,11 +117,11 @@ def _tell_segments(path: Path, name: str, result: Result, told: Told) -> None:
     else:
         counts = Counter(result.texts)
         listed = ", ".join(text if count == 1 else f"{count} x {text}" for text, count in counts.items())
-        typer.echo(plain(f"{path}: {listed or 'nothing that these labels name'}"))
+        typer.echo(f"{path}: {listed or 'nothing that these labels name'}")
         for text, probability, box in zip(result.texts, result.probability, result.masks.boxes, strict=True):
-            typer.echo(plain(f"  {probability:6.3f}  {text}  (box {','.join(map(str, box))})"))
+            typer.echo(f"  {probability:6.3f}  {text}  (box {','.join(map(str, box))})")
     folder = told.out or (None if told.record else OUT)
     if folder:
         save = partial(exporters.save, result, format="overlay")
         for file in outputs.renew(folder, f"classify {name}", lambda place: save(place / f"{name}.labels.png")):
-            typer.echo(plain(f"wrote {file}"), err=told.record)
+            typer.echo(f"wrote {file}", err=told.record)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_options import OUT, plain
+from .cli_options import OUT
 
 
 @dataclass(frozen=True)
@@ -43,4 +43,4 @@ def run(heating: Heating) -> None:
         return [target]
 
     for path in outputs.renew(heating.out, f"heat {heating.image.stem}", write):
-        typer.echo(plain(f"wrote {path}"))
+        typer.echo(f"wrote {path}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 OUT = Path("segclip-out")
 FORMATS = "overlay,png,cutout,json"
-_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 EVERY = 30.0  # s between lines of progress where there is no terminal
 
 
@@ -254,11 +252,6 @@ def _parameters(kind: Any) -> Iterator[inspect.Parameter]:
 def comma(values: Iterable[str]) -> list[str]:
     """Return what an option names, by comma, repeated or both: each once, in that order."""
     return list(dict.fromkeys(part.strip() for value in values for part in value.split(",") if part.strip()))
-
-
-def plain(text: str) -> str:
-    """Return a text that a terminal only shows: control characters, and those that turn its direction, are escaped."""
-    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def numbers(flag: str, value: str, counts: tuple[int, ...]) -> list[float]:

@@ -1,4 +1,4 @@
-"""Read the text files that people write: UTF-8, of bounded size, from a file, a pipe or standard input ("-")."""
+"""Read the text files that people write, from a file, a pipe or standard input ("-"); print lines safely."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import select
 import stat
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TextIO, cast
 
 from .errors import BadTable
 
@@ -20,6 +22,9 @@ VALUE_LIMIT = 131_072  # characters of one text, caption or label; also what Pyt
 _CHUNK = 1 << 20  # bytes
 _BINARY = bytes(64)  # no text holds so many NULs in a row; single ones are told where they stand
 _ENDS = re.compile(r"\r\n|\r|\n")  # str.splitlines also ends lines at U+2028 and the like, which texts hold
+# What steers a terminal instead of being seen: control characters but line feed and tab, and changes of direction.
+_UNSEEN = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+_UNSEEN |= {code: f"\\u{code:04x}" for code in (0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 
 def read(file: Path, what: str) -> list[str]:
@@ -120,3 +125,39 @@ def _stream(descriptor: int) -> Iterator[bytes]:
         if not select.select([descriptor], [], [], PATIENCE)[0]:
             raise TimeoutError
         begun = True
+
+
+def visible(text: str) -> str:
+    """Replace what would steer a terminal by its code, such as \\x1b: names and texts may hold anything."""
+    return text.translate(_UNSEEN)
+
+
+class _Visible:
+    """Write text to a stream, made ``visible``."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.rich_proxied_file = stream  # rich, which draws progress bars, steers the terminal on purpose
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+    def write(self, text: str) -> int:
+        """Write a text; a carriage return at its start is a progress bar's."""
+        bar = "\r" if text.startswith("\r") else ""
+        return self.rich_proxied_file.write(bar + visible(text[len(bar) :]))
+
+    def writelines(self, texts: list[str]) -> None:
+        """Write several."""
+        for text in texts:
+            self.write(text)
+
+
+@contextmanager
+def shown_safely() -> Iterator[None]:
+    """Make all that is printed meanwhile ``visible``, whoever prints it."""
+    former = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (cast(TextIO, _Visible(stream)) for stream in former)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = former

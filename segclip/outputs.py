@@ -1,6 +1,6 @@
 """Put the files of a run into a folder: what an earlier run left for the same target goes, what is not segclip's stays.
 
-The folder's ``.segclip/written`` records the files of each target by name and SHA-256. A file that is not there, or
+The folder's ``.segclip-files`` records the files of each target by name and SHA-256. A file that is not there, or
 has been changed since, is somebody's own: it is neither removed nor replaced.
 """
 
@@ -20,7 +20,7 @@ from uuid import uuid4
 from . import atomic
 from .errors import NotWritable
 
-STATE = ".segclip"
+STATE = ".segclip-files"  # not the batches' ".segclip", which marks a folder as all segclip's
 
 
 def renew(folder: Path, target: str, write: Callable[[Path], Sequence[Path]]) -> list[Path]:

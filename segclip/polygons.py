@@ -142,7 +142,8 @@ def _follow(bitmap: Array, *, diagonal: bool) -> _Rings:
     places[columns] = np.arange(len(columns))
     first = places[swapped]
     columns[first], columns[first + 1] = swapped + 1, swapped
-    left, right, upper, lower = *np.arange(len(xs)).reshape(-1, 2).T, *columns.reshape(-1, 2).T
+    left, right = np.arange(len(xs)).reshape(-1, 2).T
+    upper, lower = columns.reshape(-1, 2).T
     rightwards, downwards = code[left] & _BOTTOM_RIGHT != 0, code[upper] & _BOTTOM_LEFT != 0
     after = np.empty(len(xs), np.int64)
     for start, end, forwards in ((left, right, rightwards), (upper, lower, downwards)):
@@ -153,7 +154,8 @@ def _follow(bitmap: Array, *, diagonal: bool) -> _Rings:
 
 def _cycles(after: list[int]) -> tuple[Array, Array]:
     """Order places so that each is followed by ``after`` it; return the order and where each cycle starts in it."""
-    order, starts = [], []
+    order: list[int] = []
+    starts: list[int] = []
     for start in range(len(after)):
         place = start
         if after[place] >= 0:

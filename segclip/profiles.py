@@ -44,6 +44,8 @@ def to_srgb(image: PIL.Image.Image, profile: bytes) -> PIL.Image.Image:
         converted = ImageCms.applyTransform(colours, transform)
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError, AttributeError) as error:
         raise BadProfile(str(error)) from None
+    if converted is None:  # only where it was to be converted in place
+        return image
     if alpha:
         converted.putalpha(alpha)
     return converted

@@ -52,6 +52,7 @@ TRAIN_MAY_IMPORT |= {
     "checks",
     "clicks",
     "datasets",
+    "lines",
     "tables",
     "metrics",
     "weights",

@@ -74,7 +74,9 @@ def through(profile: bytes, colour: tuple[int, int, int]) -> Array:
     """Convert a colour to sRGB by the profile, straight."""
     one = PIL.Image.new("RGB", (1, 1), colour)
     given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    done = ImageCms.profileToProfile(one, given, ImageCms.createProfile("sRGB"), renderingIntent=1)
+    done = ImageCms.profileToProfile(
+        one, given, ImageCms.createProfile("sRGB"), renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC
+    )
     assert done is not None
     return np.asarray(done)[0, 0].astype(int)
 
