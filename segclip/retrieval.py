@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from . import images
+from . import coco, documents, images
 from .datasets import Sample
 from .encoders import Encoder
-from .errors import BadPrompt
+from .errors import BadPrompt, BadTable
 from .search import Index, Match
 from .types import Array
 
@@ -58,11 +56,10 @@ def read_captions(file: Path, folder: Path | None = None, *, split: str = "test"
     """
     base = folder or (file.parent / "images" if (file.parent / "images").is_dir() else file.parent)
     try:
-        text = file.read_text("utf-8")
         if file.suffix.lower() == ".json":
-            pairs = _json_pairs(json.loads(text), split)
+            pairs = _json_pairs(file, split)
         else:
-            lines = list(csv.reader(text.splitlines()))
+            lines = list(csv.reader(file.read_text("utf-8").splitlines()))
             pairs = [(row[0], row[1]) for row in lines if len(row) > 1 and row[:2] != ["image", "caption"]]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise BadPrompt(
@@ -76,16 +73,9 @@ def read_captions(file: Path, folder: Path | None = None, *, split: str = "test"
     return [Captioned(base / name, tuple(captions[:CAPTIONS])) for name, captions in told.items()]
 
 
-def _json_pairs(table: dict[str, Any], split: str) -> list[tuple[str, str]]:
-    if "annotations" in table:
-        names = {row["id"]: row["file_name"] for row in table["images"]}
-        return [(names[row["image_id"]], row["caption"]) for row in table["annotations"]]
-    chosen = [row for row in table["images"] if row["split"] == split]
-    return [
-        (str(Path(row.get("filepath", "")) / row["filename"]), sentence["raw"])
-        for row in chosen
-        for sentence in row["sentences"]
-    ]
+def _json_pairs(file: Path, split: str) -> list[tuple[str, str]]:
+    rows = coco.captions(documents.read(file), str(file))
+    return [(name, caption) for name, caption, of in rows if of in ("", split)]
 
 
 def evaluate_captions(
@@ -169,4 +159,7 @@ def evaluate_names(index: Index, samples: Sequence[Sample], *, by: str | None = 
 
 def _overlap(index: Index, match: Match, sample: Sample, name: str) -> float:
     rows = [row for row, said in enumerate(sample.names) if said == name]
-    return float(index.masks(match).iou(sample.masks[rows]).max(initial=0))
+    found = index.masks(match)
+    if found.size != sample.masks.size:
+        raise BadTable(f"{sample.path} is {found.size} high and wide in the index, {sample.masks.size} in its table")
+    return float(found.iou(sample.masks[rows]).max(initial=0))

@@ -23,7 +23,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         ("images", "crops", "positions", "selection", "templates", "metrics", "drawing", "registry", "polygons"), 1
     ),
-    **dict.fromkeys(("atomic", "cache", "downloads", "lines", "weights"), 1),
+    **dict.fromkeys(("atomic", "cache", "coco", "documents", "downloads", "lines", "rle", "weights"), 1),
     **dict.fromkeys(("proposers", "encoders"), 2),
     **dict.fromkeys(("scoring",), 3),
     **dict.fromkeys(("loading", "pipeline", "zeroshot", "exporters", "datasets", "heat"), 4),
@@ -44,10 +44,24 @@ LAYERS: dict[str, int] = {
     ),
     **dict.fromkeys(("__main__", "__init__"), 6),
 }
-TRAIN_MAY_IMPORT = {"atomic", "types", "images", "crops", "errors", "proposers", "encoders", "scoring", "templates", "positions"}
+TRAIN_MAY_IMPORT = {
+    "atomic",
+    "types",
+    "images",
+    "crops",
+    "errors",
+    "proposers",
+    "encoders",
+    "scoring",
+    "templates",
+    "positions",
+}
 TRAIN_MAY_IMPORT |= {
     "clicks",
+    "coco",
     "datasets",
+    "documents",
+    "lines",
     "metrics",
     "weights",
     "drawing",
@@ -75,7 +89,7 @@ HOMES: dict[str, set[str]] = {
     "safetensors": {"proposers", "encoders", "train"},
     "huggingface_hub": {"encoders", "downloads"},
     "filelock": {"batch", "downloads"},
-    "pycocotools": {"exporters", "datasets", "recall", "train"},
+    "pycocotools": {"coco", "exporters", "recall", "train"},
     "rich": {"cli", "cli_export", "cli_weights", "downloads"},
     "typer": {
         "cli",

@@ -15,9 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-from segclip import datasets, images
+from segclip import coco, datasets, documents, images, lines
 from segclip.errors import BadPrompt
 from segclip.types import Image, Masks
 
@@ -103,7 +102,7 @@ def _read_file(file: Path, folder: Path | None) -> list[Item]:
         return list(_shard(file))
     base = folder or next((file.parent / name for name in IMAGE_FOLDERS if (file.parent / name).is_dir()), file.parent)
     if suffix == ".json":
-        return _json(file, json.loads(file.read_text("utf-8")), base)
+        return _json(file, base)
     if suffix == ".jsonl":
         return _merge(base, _json_rows(file))
     if suffix in (".csv", ".tsv", ".txt"):
@@ -169,34 +168,21 @@ def _json_rows(file: Path) -> Iterator[tuple[str, str, str]]:
             yield str(name), str(caption), str(row.get("split", ""))
 
 
-def _json(file: Path, table: Any, base: Path) -> list[Item]:
-    if "annotations" not in table:  # Karpathy's
-        rows = [
-            (str(Path(row.get("filepath", "")) / row["filename"]), sentence["raw"], row["split"])
-            for row in table["images"]
-            for sentence in row["sentences"]
-        ]
-        return _merge(base, rows)
-    names = {row["id"]: str(row["file_name"]) for row in table["images"]}
-    if any("caption" in row for row in table["annotations"][:1]):
-        return _merge(base, [(names[row["image_id"]], row["caption"], "") for row in table["annotations"]])
-    return _regions(file, table)
+def _json(file: Path, base: Path) -> list[Item]:
+    table = documents.read(file)
+    if coco.holds_captions(table):
+        return _merge(base, coco.captions(table, str(file)))
+    return list(_regions(coco.instances(table, str(file)), base))
 
 
-def _regions(file: Path, table: Any) -> list[Item]:
-    """Give every outlined thing large enough to be asked for, with its name, other names, and phrases."""
-    more = {row["name"]: tuple(row.get("texts", ())) for row in table["categories"]}
-    told: dict[str, list[tuple[str, ...]]] = {}
-    names = {row["id"]: str(row["file_name"]) for row in table["images"]}
-    for row in table["annotations"]:
-        told.setdefault(names[row["image_id"]], []).append(tuple(row.get("phrases", ())))
-    items = []
-    for sample in datasets.read_folder(file.parent):
-        for row, name in enumerate(sample.names):
+def _regions(table: coco.Instances, base: Path) -> Iterator[Item]:
+    """Go through every outlined thing large enough to be asked for, with its name, other names, and phrases."""
+    for image, sample in zip(table.images, datasets.samples_of(table, base), strict=True):
+        for row, thing in enumerate(table.things[image.key]):
             if sample.askable[row] and not sample.crowd[row]:
-                said = tuple(dict.fromkeys((name, *more[name], *told[sample.path.name][row])))
-                items.append(Item(sample.path, said, sample.path.name, region=sample.masks[[row]]))
-    return items
+                category = table.categories[thing.category]
+                said = tuple(dict.fromkeys((category.name, *category.texts, *thing.phrases)))
+                yield Item(sample.path, said, image.name, region=sample.masks[[row]])
 
 
 def _shard(shard: Path) -> Iterator[Item]:
@@ -263,8 +249,8 @@ def split(items: Sequence[Item], share: float = 0.1, seed: int = 0) -> tuple[lis
 
 def exclude(items: Sequence[Item], file: Path) -> list[Item]:
     """Leave out the images a file lists, by id or name, one a line or as a JSON list: RefCOCO's val and test, say."""
-    text = file.read_text("utf-8")
-    listed = json.loads(text) if text.lstrip().startswith("[") else text.split()
+    text = " ".join(lines.read(file, "the list of images"))
+    listed = documents.parse(text.encode(), str(file)) if text.startswith("[") else text.split()
     unwanted = {_number(str(name)) for name in listed}
     return [item for item in items if _number(item.group) not in unwanted]
 

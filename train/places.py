@@ -85,7 +85,7 @@ def measure(segmenter: Segmenter, samples: Sequence[Sample]) -> dict[str, list[t
         asked = list(questions(sample))
         if not asked:
             continue
-        result = segmenter(sample.path, list(dict.fromkeys(t for one in asked for t in (one.text, one.noun))))
+        result = segmenter(sample.load(), list(dict.fromkeys(t for one in asked for t in (one.text, one.noun))))
         for one in asked:
             meant = sample.masks[[one.row]]
             rows, first = ([row for row, t in enumerate(result.texts) if t == said] for said in (one.text, one.noun))
@@ -99,7 +99,7 @@ def likenesses(segmenter: Segmenter, samples: Sequence[Sample]) -> tuple[np.ndar
     same: list[float] = []
     other: list[float] = []
     for sample in samples:
-        regions = segmenter.regions(sample.path)
+        regions = segmenter.regions(sample.load())
         overlap = regions.masks.iou(sample.masks)  # (N, objects)
         rows = [row for row in np.flatnonzero(sample.askable) if overlap[:, row].max(initial=0) >= RIGHT]
         seen = regions.embeddings[[int(overlap[:, row].argmax()) for row in rows]]

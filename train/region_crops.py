@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 import typer
 
-from segclip import images
+from segclip import coco, images
 from segclip.crops import View, cut
 from segclip.types import Array, Image, Masks
 
 from .glyphs import Glyph, load_glyphs
-from .photos import HELD_OUT_EVERY, Photo, load_photos
+from .photos import Photo, is_held_out, largest_first, load_photos
 from .scenes import SceneConfig, compose
 
 STORED = 96  # px of a stored crop, at CONTEXT
@@ -94,7 +94,7 @@ def caltech_files(folder: Path, *, held_out: bool) -> list[tuple[Path, int]]:
     files = []
     for label, kind in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
         for row, file in enumerate(sorted(kind.glob("*.jpg"))):
-            if (row % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == held_out:
+            if is_held_out(row) == held_out:
                 files.append((file, label))
     return files
 
@@ -167,15 +167,11 @@ class CropStore:
 
 def photo_kinds(folder: Path) -> tuple[list[str], list[list[int]]]:
     """List the category names of a COCO-format folder, and for each training photo its things' categories."""
-    table = json.loads((folder / "instances.json").read_text())
-    names = [row["name"] for row in table["categories"]]
-    place = {row["id"]: index for index, row in enumerate(table["categories"])}
-    kinds = []
-    for row, image in enumerate(sorted(table["images"], key=lambda row: row["file_name"])):
-        if row % HELD_OUT_EVERY != HELD_OUT_EVERY - 1:
-            things = [t for t in table["annotations"] if t["image_id"] == image["id"] and not t["iscrowd"]]
-            kinds.append([place[t["category_id"]] for t in sorted(things, key=lambda t: -t["area"])])
-    return names, kinds
+    table = coco.read(folder / "instances.json")
+    place = {key: index for index, key in enumerate(table.categories)}
+    kept = [image for row, image in enumerate(table.images) if not is_held_out(row)]
+    kinds = [[place[thing.category] for thing in largest_first(table.things[image.key])] for image in kept]
+    return [category.name for category in table.categories.values()], kinds
 
 
 def main(
