@@ -37,6 +37,7 @@ class ImageRow:
     """Hold what a table says of an image. name: relative, inside the folder of the images. size: (H, W).
 
     absent: names of things that are not in the image, None where the table does not say. licence: its name, or "".
+    url, source: where it was published, and which collection it is of, or "".
     """
 
     key: Key
@@ -45,6 +46,7 @@ class ImageRow:
     absent: tuple[str, ...] | None
     licence: str
     url: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +180,8 @@ def _image(row: Fields, key: Key, licences: Mapping[Key, str]) -> ImageRow:
     if height * width > MAX_PIXELS:
         row.fail("height", f"{MAX_PIXELS:,} pixels at most, not {height} x {width}")
     licence = licences.get(row.key("license"), "") if row.has("license") else ""
-    name, absent, url = row.name("file_name"), row.texts("absent"), row.text("flickr_url", "")
-    return ImageRow(key, name, (height, width), absent, licence, url)
+    name, absent = row.name("file_name"), row.texts("absent")
+    return ImageRow(key, name, (height, width), absent, licence, row.text("flickr_url", ""), row.text("source", ""))
 
 
 def _thing(row: Fields, size: tuple[int, int]) -> Thing:

@@ -41,6 +41,8 @@ class SceneConfig:
     repeat_share: float = 0.08  # objects that are another of one already there
     crowding: float = 0.4  # an object may hide this share of another, mostly
     every: int = 1
+    upright: bool = False  # objects lean a little at most, as photographed things do
+    blended: float = 0.0  # share of objects that are brought near the light of the place they stand at
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,10 +86,12 @@ def compose(
         index -= index % config.every
         index = wanted[len(chosen)] if len(chosen) < len(wanted) else index
         across = float(np.exp(rng.uniform(*np.log(config.across))))
-        patch = _render(rng, glyphs[index].pixels, across)
+        patch = _render(rng, glyphs[index].pixels, across, upright=config.upright)
         corner = _place(rng, patch, layers, full, config)
         if corner is None:
             continue
+        if config.blended and rng.random() < config.blended:
+            patch = _blend(rng, canvas, patch, corner)
         _paste(rng, canvas, layers, patch, corner, len(chosen))
         chosen.append(index)
         full.append(int((patch[..., 3] > 0.5).sum()))
@@ -130,7 +134,7 @@ def _texture(rng: np.random.Generator, height: int, width: int) -> Array:
     )
 
 
-def _render(rng: np.random.Generator, pixels: Array, across: float) -> Array:
+def _render(rng: np.random.Generator, pixels: Array, across: float, *, upright: bool = False) -> Array:
     """Draw a glyph at a size, rotation and light: float32 (h, w, 4), premultiplied."""
     while max(pixels.shape[:2]) > 2 * across:
         pixels = cv2.resize(
@@ -139,6 +143,7 @@ def _render(rng: np.random.Generator, pixels: Array, across: float) -> Array:
     height, width = pixels.shape[:2]
     scale = across / max(height, width)
     angle = rng.uniform(-25, 25) if rng.random() < 0.8 else rng.uniform(-180, 180)
+    angle = angle / 3 if upright else angle
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, scale)
     cos, sin = abs(turn[0, 0]), abs(turn[0, 1])
     out_w, out_h = int(np.ceil(width * cos + height * sin)) + 2, int(np.ceil(width * sin + height * cos)) + 2
@@ -150,6 +155,20 @@ def _render(rng: np.random.Generator, pixels: Array, across: float) -> Array:
     ys, xs = np.mgrid[-1 : 1 : out_h * 1j, -1 : 1 : out_w * 1j]
     light = rng.uniform(0.75, 1.15) * (1 + strength * (xs * np.cos(direction) + ys * np.sin(direction)))
     patch[..., :3] = np.minimum(patch[..., :3] * light[..., None], patch[..., 3:])
+    return patch
+
+
+def _blend(rng: np.random.Generator, canvas: Array, patch: Array, corner: tuple[int, int]) -> Array:
+    """Bring an object's light and tint towards its surroundings' and soften its edge, so that neither gives it away."""
+    under, over = _overlap(canvas.shape[:2], patch.shape, corner)
+    inside = patch[over][..., 3]
+    if inside.sum() < 1:
+        return patch
+    behind = canvas[under].reshape(-1, 3).mean(axis=0)
+    own = patch[over][..., :3].reshape(-1, 3).sum(axis=0) / inside.sum()
+    gain = ((behind + 0.1) / (own + 0.1)) ** rng.uniform(0, 0.45)
+    patch = cv2.GaussianBlur(patch, (0, 0), rng.uniform(0.3, 1.2))
+    patch[..., :3] = np.minimum(patch[..., :3] * gain.clip(0.5, 2).astype(np.float32), patch[..., 3:])
     return patch
 
 

@@ -5,6 +5,7 @@ Two formats: ultralytics' own ``.pt`` (a pickled network) and ours, a folder of 
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import pickle
@@ -119,15 +120,24 @@ def _load_folder(folder: Path) -> tuple[Any, dict[str, Any]]:
     return network, config
 
 
-def _build(config: dict[str, Any]) -> Any:
-    from ultralytics.nn.tasks import SegmentationModel
+def build(architecture: str | dict[str, Any], nc: int = 1) -> Any:
+    """Build a SegmentationModel of a description, which may name ``lite.Lite0`` beside ultralytics' own layers."""
+    with quiet():
+        from ultralytics.nn import tasks
 
+        from . import lite
+
+        tasks.Lite0 = lite.Lite0  # the description's names are looked up there
+        return tasks.SegmentationModel(copy.deepcopy(architecture), nc=nc, verbose=False)
+
+
+def _build(config: dict[str, Any]) -> Any:
     architecture = config["architecture"]
     if isinstance(architecture, str) and not _STOCK_ARCHITECTURE.fullmatch(architecture):
         raise ValueError(
             f"architecture must be a description or a plain .yaml name of ultralytics, got {architecture!r}"
         )
-    return SegmentationModel(architecture, nc=config["nc"], verbose=False)
+    return build(architecture, config["nc"])
 
 
 def _load_pickle(path: Path, trust: bool) -> Any:
