@@ -20,6 +20,7 @@ from segclip import coco, datasets, documents, images, lines
 from segclip.errors import BadPrompt
 from segclip.types import Image, Masks
 
+from . import limits
 from .photos import HELD_OUT_EVERY
 
 IMAGE_FOLDERS = ("images", "Images", "Flicker8k_Dataset", "flickr30k_images", "flickr30k-images")
@@ -232,6 +233,7 @@ def split(items: Sequence[Item], share: float = 0.1, seed: int = 0) -> tuple[lis
 
     Raises BadPrompt when nothing is left on one side.
     """
+    limits.check({"--held-out": (share, limits.PART)})
     if any(item.split for item in items):
         kinds = {item.split for item in items}
         judge = next((name for name in ("val", "dev", "validation", "test") if name in kinds), "val")

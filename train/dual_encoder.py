@@ -12,20 +12,26 @@ the architectures alone; the text tower "small" is always random, two layers, it
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Annotated, Any
 
 import timm
 import torch
 import typer
+from safetensors import SafetensorError
 
 from segclip.encoders import checkpoints, dual
-from segclip.errors import BadPrompt, UnknownName, Unsupported, WeightsMissing
+from segclip.errors import BadPrompt, UnknownName, Unsupported, WeightsCorrupt, WeightsMissing
 
-from . import captions, command
+from . import captions, command, limits
 from .start import SERVING
 
 VOCABULARY = 4000  # word pieces of a tokenizer of our own
+_NO_TOWER = (  # what transformers lets out for files that hold no tower
+    ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError,
+    SafetensorError, pickle.UnpicklingError,
+)  # fmt: skip
 
 
 def make_tokenizer(texts: list[str]) -> Any:
@@ -72,11 +78,16 @@ def published_text(name: str) -> tuple[dict[str, Any], Any]:
     from transformers import AutoConfig, AutoTokenizer
 
     try:
-        return AutoConfig.from_pretrained(name).to_dict(), AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise WeightsMissing(
-            f"{name} is neither a folder nor can it be fetched: {str(error).splitlines()[0]}"
-        ) from None
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)  # left out, it asks on the terminal
+        return config.to_dict(), AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except OSError as error:
+        raise WeightsMissing(f"{name} is neither a folder nor can it be fetched: {_first_line(error)}") from None
+    except _NO_TOWER as error:
+        raise WeightsCorrupt(f"{name} holds no text tower that can be read: {_first_line(error)}") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def assemble(
@@ -95,7 +106,11 @@ def assemble(
     if weights is not None:
         from transformers import AutoModel
 
-        model.text.tower.load_state_dict(AutoModel.from_pretrained(weights).state_dict(), strict=False)
+        try:
+            tower = AutoModel.from_pretrained(weights, trust_remote_code=False)
+        except (OSError, *_NO_TOWER) as error:
+            raise WeightsCorrupt(f"{weights} holds no weights of a text tower: {_first_line(error)}") from None
+        model.text.tower.load_state_dict(tower.state_dict(), strict=False)
     return model, told, preprocess
 
 
@@ -111,6 +126,13 @@ def main(
     seed: int = 0,
 ) -> None:
     """Put two towers together."""
+    limits.check(
+        {
+            "--embed-dim": (embed_dim, limits.WIDTH),
+            "--size": (1 if size is None else size, limits.SIDE),
+            "--seed": (seed, limits.SEED),
+        }
+    )
     torch.manual_seed(seed)
     if pooling not in dual.POOLINGS:
         raise UnknownName(f"unknown pooling {pooling!r}; choose one of {', '.join(dual.POOLINGS)}")

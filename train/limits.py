@@ -30,12 +30,19 @@ class Range:
 
 
 COUNT = Range(1, whole=True)
-COUNT_OR_NONE = Range(0, whole=True)
+NONE_OR_MORE = Range(0, whole=True)
 SEED = Range(0, 2**63 - 1, whole=True)
+FEW = Range(1, 1000, whole=True)
 SIDE = Range(1, 4096, whole=True)  # px; a batch of larger images fits no memory
+SIDE_OR_OWN = Range(0, 4096, whole=True)
+POSITIVE = Range(0, above=True)
+DECAY = Range(0, 0.999999)
 RATE = Range(0, 100, above=True)
 FACTOR = Range(0)
 SHARE = Range(0, 1)
+TOKENS = Range(3, 100_000, whole=True)  # with those that begin and end a text
+WIDTH = Range(1, 65_536, whole=True)
+PART = Range(0, 0.99, above=True)
 MINUTES = Range(0, 1e6, above=True)
 
 

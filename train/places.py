@@ -27,6 +27,7 @@ from segclip.loading import load
 from segclip.pipeline import Segmenter
 from segclip.positions import parse
 
+from . import command, limits
 from .photos import load_photos
 from .scenes import VALIDATION_SEED, SceneConfig, write_folder
 
@@ -130,6 +131,7 @@ def main(
     calibrate: Annotated[Path | None, typer.Option(help="Encoder folder to store the fitted likeness in.")] = None,
 ) -> None:
     """Print how often each word picks the right one, and how well likeness tells the same from others."""
+    limits.check({"--count": (count, limits.COUNT)})
     segmenter = load(preset)
     with tempfile.TemporaryDirectory() as folder:
         samples = scenes(count, photos, Path(folder))
@@ -153,4 +155,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

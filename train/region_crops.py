@@ -15,10 +15,11 @@ import cv2
 import numpy as np
 import typer
 
-from segclip import coco, images
+from segclip import atomic, coco, images
 from segclip.crops import View, cut
 from segclip.types import Array, Image, Masks
 
+from . import command, limits
 from .glyphs import Glyph, load_glyphs
 from .photos import Photo, is_held_out, largest_first, load_photos
 from .scenes import SceneConfig, compose
@@ -115,10 +116,8 @@ def write_shards(folder: Path, name: str, crops: Iterator[tuple[Array, Array, in
 
     def flush() -> None:
         rgba = np.stack([np.dstack([pixels, mask]) for pixels, mask, _ in rows])
-        path = folder / f"{name}-{count // SHARD:03d}.npz"
-        partial = path.with_suffix(".part.npz")
-        np.savez(partial, rgba=rgba, labels=np.array([label for *_, label in rows], np.int16))
-        partial.replace(path)
+        with atomic.replacing(folder / f"{name}-{count // SHARD:03d}.npz") as file:
+            np.savez(file, rgba=rgba, labels=np.array([label for *_, label in rows], np.int16))
 
     for row in crops:
         rows.append(row)
@@ -182,6 +181,7 @@ def main(
     first: Annotated[int, typer.Option(help="The first scene's seed.")] = 500_000,
 ) -> None:
     """Cut and store training crops."""
+    limits.check({"--scenes": (scenes, limits.COUNT), "--first": (first, limits.SEED)})
     cv2.setNumThreads(1)
     folder.mkdir(parents=True, exist_ok=True)
     glyphs, behind = load_glyphs(), load_photos(photos, held_out=False)
@@ -196,10 +196,10 @@ def main(
         classes += photo_classes(names)
         write_shards(folder, "photo", photo_crops(behind, kinds))
     rows: list[dict[str, Any]] = [{"texts": kind.texts, "colour": kind.colour} for kind in classes]
-    (folder / "classes.json").write_text(json.dumps({"classes": rows, "offsets": offsets}))
+    atomic.write(folder / "classes.json", json.dumps({"classes": rows, "offsets": offsets}).encode())
     cutting = (crop for seed in range(first, first + scenes) for crop in scene_crops(seed, glyphs, behind))
     typer.echo(f"{write_shards(folder, 'drawn', cutting)} crops of {scenes} scenes in {folder}")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -31,6 +31,7 @@ from segclip.errors import BadPrompt
 from segclip.templates import expand
 from segclip.types import Array
 
+from . import command, limits
 from .bank import Bank
 from .checkpoint import Checkpoint
 from .region_crops import CONTEXT, STORED, Class, CropStore
@@ -244,6 +245,7 @@ def main(
     ] = False,
 ) -> None:
     """Train the mini CLIP and write it."""
+    limits.check({"--minutes": (minutes, limits.MINUTES)})
     if not (store / "classes.json").exists():
         raise BadPrompt(f"{store} holds no crops; make them with: python -m train.region_text crops {store}")
     cv2.setNumThreads(1)
@@ -259,4 +261,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -12,7 +12,7 @@ from typing import Annotated
 import PIL.Image
 import typer
 
-from segclip import coco
+from segclip import atomic, coco
 from segclip.clicks import evaluate_clicks
 from segclip.datasets import read_folder
 from segclip.drawing import contact_sheet, overlay
@@ -22,6 +22,7 @@ from segclip.pipeline import Segmenter
 from segclip.selection import Selection
 from segclip.weights import describe
 
+from . import command
 from .photos import FREE_LICENCES, HELD_OUT_EVERY
 from .samples import SAMPLES, Sample
 
@@ -40,7 +41,7 @@ def stamp(folder: Path) -> None:
         if entry["name"] in SHIPPED:
             told = describe(folder / SHIPPED[entry["name"]])
             entry.update(bytes=told.bytes, sha256=told.sha256)
-    path.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    atomic.write(path, (json.dumps(table, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def clicked(scenes: Path) -> dict[str, float]:
@@ -105,7 +106,7 @@ def main(
     answers = [answer(segmenter, sample, samples) for sample in SAMPLES]
     clicks = {name: round(value - MARGIN, 3) for name, value in clicked(scenes).items()}
     table = {"at least": least, "clicks at least": clicks, "samples": answers}
-    out.write_text(json.dumps(table, indent=1) + "\n", "utf-8")
+    atomic.write(out, (json.dumps(table, indent=1) + "\n").encode())
     Path("docs").mkdir(exist_ok=True)
     demo(segmenter, samples).save("docs/demo.png")
     if photos:
@@ -114,4 +115,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

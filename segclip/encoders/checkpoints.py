@@ -17,7 +17,7 @@ from open_clip.transform import PreprocessCfg
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
-from .. import weights
+from .. import atomic, weights
 from ..errors import Unsupported, WeightsCorrupt, WeightsMissing
 from . import Serving, dual
 from .patches import PatchHead
@@ -126,30 +126,19 @@ def save(
 ) -> None:
     """Write model.safetensors (matrices as float16) and config.json, which ``file:FOLDER`` loads.
 
-    Each replaces the one before it only once it is whole; raises OSError, as on a full disk.
+    Each replaces the one before it only once it is whole and on the disk; raises NotWritable, as on a full disk.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: _halved(tensor) for name, tensor in model.state_dict().items()}
     config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg, "serving": serving.to_dict()}
-    _replace(folder / "model.safetensors", safetensors.torch.save(tensors, metadata={"format": "pt"}))
-    _replace(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    atomic.write(folder / "model.safetensors", safetensors.torch.save(tensors, metadata={"format": "pt"}))
+    atomic.write(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
 
 
 def store(folder: Path, serving: Serving) -> None:
-    """Replace what config.json says of how the checkpoint in a folder wants to be used; raises OSError."""
+    """Replace what config.json says of how the checkpoint in a folder wants to be used; raises NotWritable."""
     file = folder / "config.json"
     config = json.loads(file.read_text("utf-8")) | {"serving": serving.to_dict()}
-    _replace(file, (json.dumps(config, indent=2) + "\n").encode())
-
-
-def _replace(file: Path, content: bytes) -> None:
-    partial = file.with_name(file.name + ".part")
-    try:
-        partial.write_bytes(content)
-        partial.replace(file)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    atomic.write(file, (json.dumps(config, indent=2) + "\n").encode())
 
 
 def preprocess_config(checkpoint: Checkpoint, image_size: int) -> PreprocessCfg:
