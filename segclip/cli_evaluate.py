@@ -170,10 +170,10 @@ def heat(
 
 @app.command()
 def retrieval(
-    captions: Annotated[Path, typer.Argument(help="COCO's or Karpathy's JSON, or image,caption lines.")],
+    captions: Annotated[Path, typer.Argument(help="COCO's or Karpathy's JSON, or a table of image and caption.")],
     images: Annotated[Path | None, typer.Option(help="Folder of the images; images/ beside the file.")] = None,
     encoder: Annotated[str, typer.Option(help="An encoder, or a preset for its own.")] = "mini",
-    split: Annotated[str, typer.Option(help="Of Karpathy's JSON.")] = "test",
+    split: Annotated[str, typer.Option(help="Of captions that name one.")] = "test",
     limit: Annotated[int | None, LIMIT] = None,
     offline: Annotated[bool, OFFLINE] = False,
 ) -> None:

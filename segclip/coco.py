@@ -1,11 +1,11 @@
-"""Read COCO-format tables: the one reader of their JSON, which checks all of it before anything works on it.
+"""Read COCO-format tables of outlined things: the one reader, which checks all of a table before anything works on it.
 
-Instances (images, categories, outlined things) and captions (COCO's own, and Karpathy's of COCO and Flickr). Whatever
-is wrong is a BadTable that names the file, the row, the field, what it is and what is wanted.
+Whatever is wrong is a BadTable that names the file, the row, the field, what it is and what is wanted.
 """
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -14,10 +14,13 @@ from typing import Any, NoReturn, TypeAlias
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from . import documents, rle
+from . import rle, tables
 from .errors import BadTable
 from .images import MAX_PIXELS
 from .types import Array, Masks
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = 60
 
 Key: TypeAlias = "int | str"
 MAX_OUTLINE = 4_000_000  # px of one thing's outlines; pycocotools takes 100 bytes for each
@@ -59,7 +62,7 @@ class Place:
     id: object
 
     def __str__(self) -> str:
-        own = "" if self.id is None else f" (id {documents.brief(self.id)})"
+        own = "" if self.id is None else f" (id {_brief(self.id)})"
         return f"{self.table}, {self.rows}[{self.number}]{own}"
 
 
@@ -115,7 +118,7 @@ class Instances:
 
 def read(file: Path) -> Instances:
     """Read a table of outlined things. Raises BadTable."""
-    return instances(documents.read(file), str(file))
+    return instances(tables.read_json(file, "the COCO file"), str(file))
 
 
 def instances(table: Any, label: str) -> Instances:
@@ -139,33 +142,6 @@ def instances(table: Any, label: str) -> Instances:
         things[image].append(_thing(row, images[image].size))
     ordered = sorted(images.values(), key=lambda row: row.name)
     return Instances(tuple(ordered), categories, {key: tuple(rows) for key, rows in things.items()})
-
-
-def captions(table: Any, label: str) -> list[tuple[str, str, str]]:
-    """Check a table of captions, COCO's or Karpathy's: image name, caption, split ("" in COCO's). Raises BadTable."""
-    top = Fields(table, label)
-    if not top.has("annotations"):
-        return [told for row in top.rows("images") for told in _karpathy(row)]
-    names = {row.key("id"): row.name("file_name") for row in top.rows("images")}
-    rows = []
-    for row in top.rows("annotations"):
-        image = row.known("image_id", names, "images")
-        rows.append((names[image], row.text("caption"), ""))
-    return rows
-
-
-def holds_captions(table: Any) -> bool:
-    """Tell a table of captions from one of outlined things, by its first annotation; it may be neither."""
-    rows = table.get("annotations") if isinstance(table, dict) else None
-    if not isinstance(rows, list) or not rows:
-        return rows is None
-    return isinstance(rows[0], dict) and "caption" in rows[0]
-
-
-def _karpathy(row: Fields) -> Iterator[tuple[str, str, str]]:
-    folder, name, split = row.name("filepath", optional=True), row.name("filename"), row.text("split", least=1)
-    for sentence in row.rows("sentences"):
-        yield str(Path(folder) / name), sentence.text("raw"), split
 
 
 def _new(row: Fields, known: Mapping[Key, Any]) -> Key:
@@ -239,7 +215,7 @@ class Fields:
 
     def __init__(self, row: Any, where: object) -> None:
         if not isinstance(row, dict):
-            raise BadTable(f"{where} is {documents.brief(row)}; want a JSON object")
+            raise BadTable(f"{where} is {_brief(row)}; want a JSON object")
         self.row, self.where = row, where
 
     def has(self, name: str) -> bool:
@@ -248,7 +224,7 @@ class Fields:
 
     def fail(self, name: str, want: str) -> NoReturn:
         """Raise BadTable for a field."""
-        told = f"is {documents.brief(self.row[name])}" if name in self.row else "is missing"
+        told = f"is {_brief(self.row[name])}" if name in self.row else "is missing"
         raise BadTable(f"{self.where}: {name} {told}; want {want}")
 
     def rows(self, name: str, *, optional: bool = False) -> Iterator[Fields]:
@@ -325,6 +301,11 @@ class Fields:
         if value not in (0, 1):
             self.fail(name, "true, false, 0 or 1")
         return bool(value)
+
+
+def _brief(value: Any) -> str:
+    """Write a value of JSON in short, without control characters."""
+    return "null" if value is None else _SHORT.repr(value)
 
 
 def _is_unicode(text: str) -> bool:

@@ -23,7 +23,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         ("images", "crops", "positions", "selection", "templates", "metrics", "drawing", "registry", "polygons"), 1
     ),
-    **dict.fromkeys(("atomic", "cache", "coco", "documents", "downloads", "lines", "rle", "weights"), 1),
+    **dict.fromkeys(("atomic", "cache", "captions", "coco", "downloads", "lines", "rle", "tables", "weights"), 1),
     **dict.fromkeys(("proposers", "encoders"), 2),
     **dict.fromkeys(("scoring",), 3),
     **dict.fromkeys(("loading", "pipeline", "zeroshot", "exporters", "datasets", "heat"), 4),
@@ -57,11 +57,12 @@ TRAIN_MAY_IMPORT = {
     "positions",
 }
 TRAIN_MAY_IMPORT |= {
+    "captions",
     "clicks",
     "coco",
     "datasets",
-    "documents",
     "lines",
+    "tables",
     "metrics",
     "weights",
     "drawing",

@@ -16,8 +16,8 @@ import PIL.Image
 import torch
 import typer
 
-from segclip import atomic, documents
-from segclip.errors import BadIndex, BadPrompt
+from segclip import atomic, tables
+from segclip.errors import BadIndex, BadPrompt, BadTable
 
 SERVED = ("model.safetensors", "config.json")
 PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "peft", "numpy", "opencv-python")
@@ -105,7 +105,10 @@ def check_recipe(folder: Path, recipe: Mapping[str, Any], *, resumes: bool) -> N
     file = folder / "recipe.json"
     if not resumes or not file.exists():
         return
-    before = documents.read(file, BadIndex)
+    try:
+        before = tables.read_json(file, "the record of a run")
+    except BadTable as error:
+        raise BadIndex(f"{error}; take another --out") from None
     if not isinstance(before, dict):
         raise BadIndex(f"{file} holds no settings; take another --out")
     now = json.loads(json.dumps(recipe))

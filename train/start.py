@@ -9,7 +9,7 @@ from typing import Any
 import open_clip
 import torch
 
-from segclip import atomic, documents
+from segclip import atomic, tables
 from segclip.crops import POLICIES
 from segclip.encoders import Serving, checkpoints, sources
 from segclip.errors import BadPrompt, BadTable, UnknownName, Unsupported
@@ -77,7 +77,7 @@ def fresh(name: str, *, size: int | None = None, seed: int = 0, sigmoid: bool = 
     """
     limits.check({"--seed": (seed, limits.SEED), "--size": (1 if size is None else size, limits.SIDE)})
     if name.endswith(".json"):
-        told = documents.read(Path(name))
+        told = tables.read_json(Path(name), "the model")
         if not isinstance(told, dict):
             raise BadTable(f"{name} describes no model; want a JSON object")
         config, preprocess = told.get("model_cfg", told), told.get("preprocess_cfg", PLAIN)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import json
 import os
@@ -13,10 +12,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from .. import lines, tables
 from ..errors import BadPrompt
 from ..images import SUFFIXES
+from ..tables import Columns, Row
 
-TABLES = (".csv", ".jsonl", ".txt")
+TABLES = (".csv", ".jsonl", ".tsv", ".txt")
+COLUMNS = Columns(
+    known={"image": ("image", "path"), "texts": ("texts", "text"), "boxes": ("boxes",), "points": ("points",)},
+    needed=("image",),
+)
+BOXES = Columns(known={"image": ("image", "path"), "boxes": ("boxes",)}, needed=("image", "boxes"))
 _MAGIC = frozenset("*?[")
 
 
@@ -46,7 +52,7 @@ class Item:
 
 
 def read(source: str | Path, default: Ask, boxes: Path | None = None) -> list[Item]:
-    """List the pictures of a folder, a glob, a .txt list, or a .csv or .jsonl table of image, texts, boxes, points.
+    """List the pictures of a folder, a glob, a .txt list, or a .csv, .tsv or .jsonl table of COLUMNS.
 
     The order is the same on every machine. What a row does not say comes from ``default``. boxes: a table of image and
     boxes for the pictures of those names. Raises BadPrompt when there is no such place, when a picture is listed twice
@@ -65,7 +71,7 @@ def read(source: str | Path, default: Ask, boxes: Path | None = None) -> list[It
         kinds = f"a folder, a picture, a glob such as 'photos/**/*.jpg', or a {_words(TABLES)} file"
         raise BadPrompt(f"{source}: no such input; give {kinds}")
     if boxes:
-        own = {item.name: item.ask.boxes for item in _listed(boxes, Ask())}
+        own = {item.name: item.ask.boxes for item in _listed(boxes, Ask(), BOXES)}
         if strange := own.keys() - {item.name for item in items}:
             raise BadPrompt(f"{boxes} names {min(strange)!r}, which is not in {source}")
         items = [replace(item, ask=replace(item.ask, boxes=own.get(item.name, item.ask.boxes))) for item in items]
@@ -120,64 +126,28 @@ def _until_magic(path: Path) -> Iterator[str]:
         yield part
 
 
-def _listed(table: Path, default: Ask) -> Iterator[Item]:
+def _listed(table: Path, default: Ask, columns: Columns = COLUMNS) -> Iterator[Item]:
     base = table.parent
-    for number, row in enumerate(_rows(table), 1):
-        where = f"{table}, row {number}"
-        image = row.get("image") or row.get("path")
-        if not image:
-            raise BadPrompt(f"{where}: it names no image; a column or key 'image' does")
-        path = base / str(image)
+    for row in _rows(table, columns):
+        image = row.text("image") or row.refuse("it names no image", "image")
+        path = base / image
         name = Path(os.path.relpath(path, base)).as_posix()
         if name.startswith("../") or Path(name).is_absolute():
             name = Path(*path.absolute().parts[1:]).as_posix()
-        own = {key: value for key, value in _ask(row, where).items() if value}
-        yield Item(path, name, replace(default, **own))
+        own = {
+            "texts": row.texts("texts"),
+            "boxes": row.places("boxes", (4,), "a box x1,y1,x2,y2"),
+            "points": row.places("points", (2, 3), "a point x,y or x,y,0"),
+        }
+        yield Item(path, name, replace(default, **{key: value for key, value in own.items() if value}))
 
 
-def _rows(table: Path) -> Iterator[dict[str, Any]]:
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            if table.suffix.lower() == ".csv":
-                yield from csv.DictReader(file)
-            elif table.suffix.lower() == ".jsonl":
-                yield from (json.loads(line) for line in file if line.strip())
-            else:
-                yield from ({"image": line.strip()} for line in file if line.strip())
-    except (ValueError, csv.Error) as error:
-        raise BadPrompt(f"{table} cannot be read as a table: {error}") from None
-
-
-def _ask(row: dict[str, Any], where: str) -> dict[str, Any]:
-    try:
-        texts = _values(row.get("texts", row.get("text")), ";")
-        boxes, points = (_places(row.get(key)) for key in ("boxes", "points"))
-    except (ValueError, TypeError) as error:
-        raise BadPrompt(f"{where}: {error}") from None
-    if any(len(box) != 4 for box in boxes):
-        raise BadPrompt(f"{where}: a box is x1,y1,x2,y2")
-    if any(len(point) not in (2, 3) for point in points):
-        raise BadPrompt(f"{where}: a point is x,y or x,y,0")
-    return {"texts": tuple(str(text) for text in texts), "boxes": boxes, "points": points}
-
-
-def _values(told: Any, separator: str) -> list[Any]:
-    """Read a list, a JSON list, or values separated by ``separator``."""
-    if told is None or told == "":
-        return []
-    if isinstance(told, str):
-        return (
-            json.loads(told)
-            if told.lstrip().startswith("[")
-            else [v.strip() for v in told.split(separator) if v.strip()]
-        )
-    return list(told)
-
-
-def _places(told: Any) -> tuple[tuple[float, ...], ...]:
-    """Read [[1, 2, 3, 4], ...] or "1,2,3,4; 5,6,7,8"."""
-    rows = [value.split(",") if isinstance(value, str) else value for value in _values(told, ";")]
-    return tuple(tuple(float(number) for number in row) for row in rows)
+def _rows(table: Path, columns: Columns) -> Iterator[Row]:
+    if table.suffix.lower() != ".txt":
+        yield from tables.read(table, columns)
+        return
+    for number, (line, name) in enumerate(lines.numbered(lines.read_text(table, "the list")), 1):
+        yield Row(table, number, line, {"image": name})
 
 
 def _words(suffixes: tuple[str, ...]) -> str:

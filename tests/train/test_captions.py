@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from segclip.errors import BadPrompt
+from segclip.errors import BadPrompt, BadTable
 from train import captions, data, shapes
 from train.captions import Item, Member
 from train.feed import check
@@ -133,7 +133,7 @@ def test_refcoco_images_are_left_out_by_any_spelling(tmp_path: Path) -> None:
 )
 def test_what_holds_no_captions_is_told(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(BadPrompt, match=name):
+    with pytest.raises(BadTable, match=name):
         captions.read(tmp_path / name)
 
 

@@ -22,7 +22,7 @@ from pycocotools.coco import COCO
 from segclip import batch, exporters
 from segclip.batch import Answers, Ask, ExportOptions, Running, export
 from segclip.batch.plan import digest, read, shard
-from segclip.errors import BadPrompt, UnknownName
+from segclip.errors import BadPrompt, BadTable, UnknownName
 from segclip.exporters import raster, records
 from segclip.selection import Selection
 from tests.batch_script import FORMATS, POISON
@@ -361,14 +361,14 @@ class TestPlan:
         ("content", "message"),
         [
             ("image\na.png\na.png\n", "twice"),
-            ("picture\na.png\n", "names no image"),
-            ('image,boxes\na.png,"1,2,3"\n', "row 1: a box is"),
-            ('image,points\na.png,"1,x"\n', "row 1"),
+            ("picture\na.png\n", "unknown column 'picture'"),
+            ('image,boxes\na.png,"1,2,3"\n', "row 1 .*'boxes': a box x1,y1,x2,y2 is wanted"),
+            ('image,points\na.png,"1,x"\n', "row 1 .*'points'"),
         ],
     )
     def test_a_table_that_says_nonsense_is_refused(self, photos: Path, content: str, message: str) -> None:
         (photos / "t.csv").write_text(content)
-        with pytest.raises(BadPrompt, match=message):
+        with pytest.raises((BadPrompt, BadTable), match=message):
             read(photos / "t.csv", Ask(("x",)))
 
     def test_misuse_is_told_before_any_work(self, photos: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -154,79 +153,29 @@ def test_a_code_that_lies_is_told_when_it_is_painted(counts: Any) -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "the file is empty"),
-        (b" \n", "the file is empty"),
+        (b"", "not JSON"),
+        (b" \n", "not JSON"),
         (b"[]", r"is \[\]; want a JSON object"),
         (b"null", "is null"),
         (b"7", "is 7"),
         (b"{", "not JSON"),
+        (b'{"images": [NaN]}', "NaN"),
         (b"\xff\xfe{}", "not UTF-8"),
-        (b"[" * 100_000 + b"]" * 100_000, "nested too deep"),
-        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "nested too deep"),
-        (b"1" * 5000, "not JSON"),
+        (bytes(100), "NUL"),
+        (b"[" * 100_000 + b"]" * 100_000, "too deep"),
+        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "too deep"),
+        (b"1" * 5000, "JSON"),
     ],
 )
-@pytest.mark.parametrize("reader", [coco.instances, coco.captions])
-def test_a_file_that_is_no_table_is_told(
-    tmp_path: Path, data: bytes, reason: str, reader: Callable[[Any, str], Any]
-) -> None:
+def test_a_file_that_is_no_table_is_told(tmp_path: Path, data: bytes, reason: str) -> None:
     """Fault 17.17c: an empty file, a list."""
-    from segclip import documents
-
     (tmp_path / "t.json").write_bytes(data)
-    with pytest.raises(BadTable, match=reason):
-        reader(documents.read(tmp_path / "t.json"), "t.json")
+    with pytest.raises(BadTable, match=reason) as told:
+        coco.read(tmp_path / "t.json")
+    assert "t.json" in str(told.value)
 
 
-def test_what_is_no_regular_file_is_told_and_never_waited_for(tmp_path: Path) -> None:
-    """Fault 17.16: a pipe hung."""
-    import os
-
-    os.mkfifo(tmp_path / "pipe.json")
-    for place in (tmp_path / "pipe.json", tmp_path, Path("/dev/zero"), tmp_path / "none.json", Path("a\0b")):
-        with pytest.raises(BadTable, match=r"no such file|regular file|cannot be read"):
+def test_what_is_no_file_is_told(tmp_path: Path) -> None:
+    for place in (tmp_path, Path("/dev/zero"), tmp_path / "none.json", Path("a\0b")):
+        with pytest.raises(BadTable):
             coco.read(place)
-
-
-CAPTIONS: dict[str, Any] = {
-    "images": [{"id": 7, "file_name": "a.jpg"}],
-    "annotations": [{"image_id": 7, "caption": "a dog"}],
-}
-KARPATHY: dict[str, Any] = {
-    "images": [{"filename": "b.jpg", "filepath": "val", "split": "test", "sentences": [{"raw": "a cat"}]}]
-}
-
-
-def test_captions_are_read_in_both_forms() -> None:
-    assert coco.captions(CAPTIONS, "t") == [("a.jpg", "a dog", "")]
-    assert coco.captions(KARPATHY, "t") == [("val/b.jpg", "a cat", "test")]
-
-
-@pytest.mark.parametrize(
-    ("table", "place", "value", "field"),
-    [
-        (CAPTIONS, ("images",), 5, "images"),
-        (CAPTIONS, ("images", 0, "file_name"), 5, "file_name"),
-        (CAPTIONS, ("images", 0, "id"), {}, "id"),
-        (CAPTIONS, ("annotations",), {}, "annotations"),
-        (CAPTIONS, ("annotations", 0), "a dog", r"annotations\[0\]"),
-        (CAPTIONS, ("annotations", 0, "image_id"), 8, "image_id"),
-        (CAPTIONS, ("annotations", 0, "caption"), None, "caption"),
-        (CAPTIONS, ("annotations", 0, "caption"), "\ud800", "caption"),
-        (KARPATHY, ("images", 0, "split"), 5, "split"),
-        (KARPATHY, ("images", 0, "filename"), "../b.jpg", "filename"),
-        (KARPATHY, ("images", 0, "filepath"), [], "filepath"),
-        (KARPATHY, ("images", 0, "sentences"), 5, "sentences"),
-        (KARPATHY, ("images", 0, "sentences", 0), "a cat", r"sentences\[0\]"),
-        (KARPATHY, ("images", 0, "sentences", 0, "raw"), 5, "raw"),
-    ],
-)
-def test_what_is_wrong_with_captions_is_told(table: Any, place: tuple[str | int, ...], value: Any, field: str) -> None:
-    """Fault 17.17c: captions of COCO's and of Karpathy's kind."""
-    broken = copy.deepcopy(table)
-    row: Any = broken
-    for step in place[:-1]:
-        row = row[step]
-    row[place[-1]] = value
-    with pytest.raises(BadTable, match=field):
-        coco.captions(broken, "t.json")

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from segclip import lines
-from segclip.errors import BadPrompt
+from segclip.errors import BadTable
 
 
 def test_lines_are_read_from_a_file_or_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,7 +21,7 @@ def test_lines_are_read_from_a_file_or_a_pipe(tmp_path: Path, monkeypatch: pytes
 
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(BadPrompt, match=r"the labels file .*picture\.png is not UTF-8 text"):
+    with pytest.raises(BadTable, match=r"the labels file .*picture\.png is not UTF-8 text"):
         lines.read(tmp_path / "picture.png", "the labels file")
-    with pytest.raises(BadPrompt, match="cannot be read: No such file"):
+    with pytest.raises(BadTable, match="cannot be read: No such file"):
         lines.read(tmp_path / "none.txt", "the labels file")
