@@ -72,7 +72,8 @@ def published_text(name: str) -> tuple[dict[str, Any], Any]:
     from transformers import AutoConfig, AutoTokenizer
 
     try:
-        return AutoConfig.from_pretrained(name).to_dict(), AutoTokenizer.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        return config.to_dict(), AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise WeightsMissing(
             f"{name} is neither a folder nor can it be fetched: {str(error).splitlines()[0]}"
@@ -95,7 +96,8 @@ def assemble(
     if weights is not None:
         from transformers import AutoModel
 
-        model.text.tower.load_state_dict(AutoModel.from_pretrained(weights).state_dict(), strict=False)
+        published = AutoModel.from_pretrained(weights, trust_remote_code=False)
+        model.text.tower.load_state_dict(published.state_dict(), strict=False)
     return model, told, preprocess
 
 

@@ -18,7 +18,7 @@ import PIL.Image
 import torch
 import typer
 
-from segclip.errors import BadPrompt, SegclipError
+from segclip.errors import BadPrompt, NotWritable, SegclipError
 
 from . import processes, sharding
 from .checkpoint import Checkpoint, NotSaved
@@ -211,7 +211,7 @@ class Loop:
                 self.task.save(self.folder)
                 if journal is not None:
                     write_json(self.folder / "metrics.json", row)
-        except OSError as error:
+        except (OSError, NotWritable) as error:
             raise NotSaved(f"{self.folder} cannot be written, is the disk full? ({error})") from None
         network.load_state_dict(trained)
         self._keep()
