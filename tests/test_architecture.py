@@ -23,8 +23,10 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         ("images", "crops", "positions", "selection", "templates", "metrics", "drawing", "registry", "polygons"), 1
     ),
-    **dict.fromkeys(("atomic", "cache", "captions", "coco", "downloads", "lines", "rle", "tables", "weights"), 1),
-    **dict.fromkeys(("proposers", "encoders"), 2),
+    **dict.fromkeys(
+        ("atomic", "cache", "captions", "coco", "downloads", "lines", "rle", "tables", "weight_files", "weights"), 1
+    ),
+    **dict.fromkeys(("proposers", "encoders", "tensors", "torchscript"), 2),
     **dict.fromkeys(("scoring",), 3),
     **dict.fromkeys(("loading", "pipeline", "zeroshot", "exporters", "datasets", "heat"), 4),
     **dict.fromkeys(("accuracy", "batch", "clicks", "evaluate", "localise", "recall", "retrieval", "search"), 5),
@@ -64,6 +66,7 @@ TRAIN_MAY_IMPORT |= {
     "lines",
     "tables",
     "metrics",
+    "weight_files",
     "weights",
     "drawing",
     "loading",
@@ -80,14 +83,14 @@ NOT_WELCOME: dict[str, set[str]] = {
 }
 HOMES: dict[str, set[str]] = {
     # loading picks the device, batch and app the threads
-    "torch": {"proposers", "encoders", "train", "loading", "batch", "app"},
+    "torch": {"proposers", "encoders", "tensors", "torchscript", "train", "loading", "batch", "app"},
     "torchvision": {"proposers", "encoders", "train"},
     "ultralytics": {"proposers", "train"},
     "segment_anything": {"proposers"},
     "open_clip": {"encoders", "train"},
     "timm": {"encoders", "train"},
     "sentence_transformers": {"encoders", "train"},
-    "safetensors": {"proposers", "encoders", "train"},
+    "safetensors": {"proposers", "encoders", "tensors", "train"},
     "huggingface_hub": {"encoders", "downloads"},
     "filelock": {"batch", "downloads"},
     "pycocotools": {"coco", "exporters", "recall", "train"},
@@ -116,7 +119,8 @@ HOMES: dict[str, set[str]] = {
     "streamlit": {"app"},
 }
 HEAVY = {"torch", "torchvision", "ultralytics", "open_clip", "timm", "cv2", "PIL", "pycocotools", "streamlit", "typer"}
-CATCH_ALL = {"work.py", "runners.py"}  # of batch: where one picture's failure ends, and where a process tells its own
+# of batch: where one picture's failure ends, and where a process tells its own; where a weight file's does
+CATCH_ALL = {"work.py", "runners.py", "weight_files.py"}
 MANY_OPTIONS = {
     "cli_app.py",
     "cli_classify.py",

@@ -12,26 +12,21 @@ the architectures alone; the text tower "small" is always random, two layers, it
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Annotated, Any
 
 import timm
 import torch
 import typer
-from safetensors import SafetensorError
 
 from segclip.encoders import checkpoints, dual
-from segclip.errors import BadPrompt, UnknownName, Unsupported, WeightsCorrupt, WeightsMissing
+from segclip.errors import BadPrompt, UnknownName, Unsupported, WeightsMissing
+from segclip.weight_files import one_line, reading
 
 from . import captions, command, limits
 from .start import SERVING
 
 VOCABULARY = 4000  # word pieces of a tokenizer of our own
-_NO_TOWER = (  # what transformers lets out for files that hold no tower
-    ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError,
-    SafetensorError, pickle.UnpicklingError,
-)  # fmt: skip
 
 
 def make_tokenizer(texts: list[str]) -> Any:
@@ -77,17 +72,12 @@ def published_text(name: str) -> tuple[dict[str, Any], Any]:
     """Read a published text tower's configuration and tokenizer."""
     from transformers import AutoConfig, AutoTokenizer
 
-    try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)  # left out, it asks on the terminal
-        return config.to_dict(), AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except OSError as error:
-        raise WeightsMissing(f"{name} is neither a folder nor can it be fetched: {_first_line(error)}") from None
-    except _NO_TOWER as error:
-        raise WeightsCorrupt(f"{name} holds no text tower that can be read: {_first_line(error)}") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    with reading(Path(name), "a text tower"):
+        try:
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            return config.to_dict(), AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise WeightsMissing(f"{name} is neither a folder nor can it be fetched: {one_line(error)}") from None
 
 
 def assemble(
@@ -106,11 +96,9 @@ def assemble(
     if weights is not None:
         from transformers import AutoModel
 
-        try:
-            tower = AutoModel.from_pretrained(weights, trust_remote_code=False)
-        except (OSError, *_NO_TOWER) as error:
-            raise WeightsCorrupt(f"{weights} holds no weights of a text tower: {_first_line(error)}") from None
-        model.text.tower.load_state_dict(tower.state_dict(), strict=False)
+        with reading(Path(weights), "a text tower"):
+            published = AutoModel.from_pretrained(weights, trust_remote_code=False)
+        model.text.tower.load_state_dict(published.state_dict(), strict=False)
     return model, told, preprocess
 
 

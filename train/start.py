@@ -9,10 +9,11 @@ from typing import Any
 import open_clip
 import torch
 
-from segclip import atomic, tables
+from segclip import atomic
 from segclip.crops import POLICIES
 from segclip.encoders import Serving, checkpoints, sources
-from segclip.errors import BadPrompt, BadTable, UnknownName, Unsupported
+from segclip.errors import BadPrompt, UnknownName, Unsupported
+from segclip.weight_files import read_config, reading
 
 from . import limits
 
@@ -35,10 +36,6 @@ MODELS: dict[str, dict[str, Any]] = {
         "text_cfg": {**TEXT, "context_length": 77},
     },
 }
-_NO_MODEL = (  # what torch, open_clip and timm let out for a configuration that is none
-    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NotImplementedError, RecursionError,
-    RuntimeError, TypeError, ValueError,
-)  # fmt: skip
 SERVING = Serving(POLICIES["keep"], ("{}", "a photo of a {}"))
 
 
@@ -65,21 +62,20 @@ class Start:
         checkpoints.save(model, folder, model_cfg=told.model_cfg, preprocess_cfg=preprocess, serving=told.serving)
         if told.folder is None or told.folder.resolve() == folder.resolve():
             return
-        for file in (file for pattern in checkpoints.TOKENIZER_FILES for file in sorted(told.folder.glob(pattern))):
-            atomic.write(folder / file.name, file.read_bytes())
+        for file in (told.folder / name for name in checkpoints.TOKENIZER_FILES):
+            if file.is_file():
+                atomic.write(folder / file.name, file.read_bytes())
 
 
 def fresh(name: str, *, size: int | None = None, seed: int = 0, sigmoid: bool = False) -> Start:
     """Make a model with random weights: a name of MODELS or of open_clip's, or a .json of either's kind.
 
     size: side of the images it sees, where not its own. sigmoid: begin with the scale and bias of SigLIP. Raises
-    UnknownName, BadTable for a .json that describes no model, and Unsupported for a side that it cannot see.
+    UnknownName, and WeightsCorrupt for a .json that describes no model and for a side that it cannot see.
     """
     limits.check({"--seed": (seed, limits.SEED), "--size": (1 if size is None else size, limits.SIDE)})
     if name.endswith(".json"):
-        told = tables.read_json(Path(name), "the model")
-        if not isinstance(told, dict):
-            raise BadTable(f"{name} describes no model; want a JSON object")
+        told = read_config(Path(name))
         config, preprocess = told.get("model_cfg", told), told.get("preprocess_cfg", PLAIN)
     else:
         config, preprocess = MODELS.get(name) or open_clip.get_model_config(name), dict(PLAIN)
@@ -87,17 +83,17 @@ def fresh(name: str, *, size: int | None = None, seed: int = 0, sigmoid: bool = 
             preprocess = {"mean": list(open_clip.OPENAI_DATASET_MEAN), "std": list(open_clip.OPENAI_DATASET_STD)}
     if config is None:
         raise UnknownName(f"unknown model {name!r}; give one of {', '.join(MODELS)}, a name of open_clip's, or a .json")
-    torch.manual_seed(seed)
-    try:
+    with reading(Path(name), "a model's configuration"):
         if size:
             config = {**config, "vision_cfg": {**config["vision_cfg"], "image_size": size}}
         if sigmoid:
             config = {**config, "init_logit_scale": 2.302585, "init_logit_bias": -10.0}
-        start = Start(checkpoints.make_model(config), checkpoints.Checkpoint(name, config, preprocess, Path(), SERVING))
+        torch.manual_seed(seed)
+        model = checkpoints.make_model(config)
+        start = Start(model, checkpoints.Checkpoint(name, config, preprocess, Path(), SERVING))
+        side = start.size
+    with reading(Path(name), f"a model that sees images of {side} px"):
         _try(start)
-    except _NO_MODEL as error:
-        what = f"{name} cannot see images of {size} px" if size else f"{name} describes no model that can be trained"
-        raise Unsupported(f"{what} ({type(error).__name__}: {error})") from None
     return start
 
 
@@ -114,8 +110,7 @@ def _try(start: Start) -> None:
 
 def trained(spec: str, *, trust: bool = False) -> Start:
     """Take weights that are there: ``file:FOLDER``, MODEL/TAG, MODEL/file:PATH, hf-hub:OWNER/REPO."""
-    checkpoint = sources.find(spec, trust=trust)
-    return Start(checkpoints.build(checkpoint, trust=trust), checkpoint)
+    return Start(*checkpoints.restore(sources.find(spec, trust=trust), trust=trust))
 
 
 def begin(
