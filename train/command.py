@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import Callable
 from io import TextIOWrapper
 from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
-from segclip.errors import SegclipError
+from segclip.errors import BadPrompt, SegclipError
 
 _NO_ROOM = ("out of memory", "can't allocate memory")  # what torch says, in a RuntimeError
+
+
+class Command(TyperCommand):
+    """Refuse options that are no finite numbers, which compare with nothing; their ranges are each recipe's own."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the recipe; raises BadPrompt."""
+        for option in self.params:
+            value = ctx.params.get(option.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise BadPrompt(f"{option.opts[0]} is {value}; give a finite number")
+        return super().invoke(ctx)
 
 
 def run(main: Callable[..., Any]) -> None:
@@ -22,7 +36,7 @@ def run(main: Callable[..., Any]) -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file name may hold bytes that are no characters
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(main)
+    app.command(cls=Command)(main)
     try:
         app(standalone_mode=True)
     except (SegclipError, OSError) as error:

@@ -30,6 +30,7 @@ from segclip.proposers.grid import GridOptions
 from segclip.proposers.promptable import SAMOptions
 from segclip.proposers.trunk import Trunk
 
+from . import command, limits
 from .checkpoint import Checkpoint
 from .clicks import correction, first_ask
 from .glyphs import Glyph, load_glyphs
@@ -220,6 +221,7 @@ def main(
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
 ) -> None:
     """Train mini-sam and write it."""
+    limits.check({"--minutes": (minutes, limits.MINUTES), "--lr": (lr, limits.RATE), "--first": (first, limits.SEED)})
     cv2.setNumThreads(1)
     recipe = Recipe(minutes=minutes, first=first, lr=lr, trunk_lr=lr * Recipe.trunk_lr / Recipe.lr)
     run = Run(runs, recipe, load_photos(photos, held_out=False), load_glyphs())
@@ -233,4 +235,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

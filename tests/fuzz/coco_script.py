@@ -7,6 +7,7 @@ Each seed is written to FOLDER/seed before its file is read: what is there when 
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import sys
@@ -109,7 +110,7 @@ def _change(rng: random.Random, table: Any) -> None:
     if kind < 0.15:
         del holder[key]
     elif kind < 0.25 and isinstance(holder, list):
-        holder.insert(rng.randrange(len(holder) + 1), holder[key])
+        holder.insert(rng.randrange(len(holder) + 1), copy.deepcopy(holder[key]))
     elif kind < 0.35 and isinstance(holder[key], int | float) and not isinstance(holder[key], bool):
         holder[key] = rng.choice(
             (holder[key] + 1, -holder[key], holder[key] * 10**6, holder[key] / 3, str(holder[key]))
@@ -119,7 +120,7 @@ def _change(rng: random.Random, table: Any) -> None:
         place = rng.randrange(len(text) + 1)
         holder[key] = text[:place] + rng.choice(("", "o", "\0", "é", "\x1b[2J", "/", "1")) + text[place + 1 :]
     else:
-        holder[key] = rng.choice(WEIRD)
+        holder[key] = copy.deepcopy(rng.choice(WEIRD))
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:
