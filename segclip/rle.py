@@ -12,6 +12,7 @@ import numpy as np
 
 from .types import Array
 
+MOST = 2**32  # pixels of an image
 _LONGEST = 7  # characters of a count; 35 bits are more than any image has pixels
 
 
@@ -20,8 +21,10 @@ def window(counts: str | Sequence[int], size: tuple[int, int]) -> tuple[int, int
 
     counts: text or whole numbers; size: (H, W) of the image. Raises ValueError for what is no code of that size.
     """
-    runs = _unpacked(counts) if isinstance(counts, str) else _listed(counts)
     height, width = size
+    if type(height) is not int or type(width) is not int or not 0 < height * width < MOST:
+        raise ValueError(f"its size is {height!r} x {width!r}")
+    runs = _unpacked(counts) if isinstance(counts, str) else _listed(counts)
     if (runs < 0).any() or int(runs.sum()) != height * width:
         raise ValueError(f"its runs cover {int(runs.sum())} pixels, not {height} x {width}, or one is below 0")
     ends = np.cumsum(runs)
@@ -37,7 +40,7 @@ def window(counts: str | Sequence[int], size: tuple[int, int]) -> tuple[int, int
 
 
 def _listed(counts: Sequence[int]) -> Array:
-    if not all(type(count) is int and abs(count) < 2**40 for count in counts):
+    if not isinstance(counts, list | tuple) or not all(type(count) is int and abs(count) < 2**40 for count in counts):
         raise ValueError("its counts are not all whole numbers")
     return np.array(counts, np.int64)
 

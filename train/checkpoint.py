@@ -132,7 +132,7 @@ def _is_whole(path: Path) -> bool:
             if tail.startswith(_MARK):
                 return _hash(file, size) == tail[len(_MARK) :].decode("latin-1")
     with zipfile.ZipFile(path) as archive:
-        return archive.testzip() is None
+        return not archive.comment and archive.testzip() is None
 
 
 def _hash(file: IO[bytes], size: int) -> str:

@@ -97,7 +97,7 @@ OPTIONS = {  # of each recipe, what it must have to be asked at all
     ),
     "clipself": (
         ["DATA", "--start", "mini-clip", "--out", "OUT"],
-        "--lr nan|--lr -1|--batch 0|--seed -1|--held-out nan|--side -1|--side 100000|--stride -1|--split 0|--split 9999|"
+        "--lr nan|--lr -1|--batch 0|--seed -1|--held-out nan|--side -1|--side 100000|--stride -1|--split 0|"
         "--tower-lr nan|--tower-lr -1|--epochs 0|--warm-up -1|--augment no",
     ),
     "wise": (["file:A", "file:B", "--out", "OUT"], "--share nan|--loss nan|--loss -1|--held-out nan|--held-out 0"),
@@ -155,7 +155,8 @@ TABLES = {
     "empty.csv": "", "blank.csv": "\n\n", "header.csv": "image,caption\n", "null.json": "null", "list.json": "[]",
     "none.json": "{}", "images.json": '{"images": []}', "wrong.json": '{"images": 5, "annotations": 5}',
     "cut.json": '{"images": [', "empty.json": "", "empty.jsonl": "", "rows.jsonl": "[1]\n", "deep.json": "[" * 100_000,
-    "deep.jsonl": '{"image": ' + "[" * 100_000, "half.jsonl": '{"image": "\\ud800", "caption": "x"}', "nul.csv": "a\0,b\n",
+    "deep.jsonl": '{"image": ' + "[" * 100_000, "nul.csv": "a\0,b\n",
+    "half.jsonl": '{"image": "\\ud800", "caption": "x"}',
     "shard.tar": "no archive", "gone.csv": "image,caption\nnone.png,a\nnone2.png,b\n",
 }  # fmt: skip
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
 from segclip import rle
+from segclip.errors import BadIndex
+from segclip.exporters import records
 from segclip.types import Array, Masks
 
 
@@ -41,6 +45,23 @@ def test_a_code_that_lies_is_refused(counts: str | list[int]) -> None:
     """Fault 17.17c: pycocotools wrote beyond its memory for such codes."""
     with pytest.raises(ValueError, match="its "):
         rle.window(counts, (10, 10))
+
+
+@pytest.mark.parametrize("size", [(0, 10), (-10, -10), (10**6, 10**6), (10.0, 10), ("10", 10), (True, 100)])
+def test_a_size_that_is_none_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="its size"):
+        rle.window([0, 100], size)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [{}, {"size": [10, 10]}, {"size": 5, "counts": "0"}, {"size": [10], "counts": "0"}, {"size": [10, 10], "counts": 5},
+     {"size": [10, 10], "counts": "oooo"}, {"size": [10**6, 10**6], "counts": [0, 10**12]}, {"size": None, "counts": None}],
+)  # fmt: skip
+def test_a_mask_that_was_kept_and_damaged_is_told(code: dict[str, Any]) -> None:
+    """Fault 17.17c: in journals and indexes too."""
+    with pytest.raises(BadIndex, match="a mask that was kept is damaged"):
+        records.decode_rle(code)
 
 
 def test_random_texts_are_refused_or_of_the_size() -> None:
