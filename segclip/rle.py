@@ -6,6 +6,7 @@ the one two before, in characters of five bits.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,9 +22,12 @@ def window(counts: str | Sequence[int], size: tuple[int, int]) -> tuple[int, int
 
     counts: text or whole numbers; size: (H, W) of the image. Raises ValueError for what is no code of that size.
     """
-    height, width = size
-    if type(height) is not int or type(width) is not int or not 0 < height * width < MOST:
-        raise ValueError(f"its size is {height!r} x {width!r}")
+    try:
+        height, width = map(operator.index, size)
+    except TypeError:
+        height = width = 0
+    if min(height, width) < 1 or height * width >= MOST:
+        raise ValueError(f"its size is {size!r}")
     runs = _unpacked(counts) if isinstance(counts, str) else _listed(counts)
     if (runs < 0).any() or int(runs.sum()) != height * width:
         raise ValueError(f"its runs cover {int(runs.sum())} pixels, not {height} x {width}, or one is below 0")

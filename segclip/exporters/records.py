@@ -59,7 +59,7 @@ def encode_rle(masks: Masks, row: int) -> dict[str, Any]:
 
 
 def decode_rle(code: dict[str, Any]) -> Array:
-    """Return the mask of ``encode_rle``: bool (H, W). Raises BadIndex: codes are kept in files, which may be damaged."""
+    """Return the mask of ``encode_rle``: bool (H, W). Raises BadIndex, as for one kept in a damaged file."""
     try:
         height, width = code["size"]
         window = rle.window(code["counts"], (height, width))

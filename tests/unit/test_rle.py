@@ -47,7 +47,7 @@ def test_a_code_that_lies_is_refused(counts: str | list[int]) -> None:
         rle.window(counts, (10, 10))
 
 
-@pytest.mark.parametrize("size", [(0, 10), (-10, -10), (10**6, 10**6), (10.0, 10), ("10", 10), (True, 100)])
+@pytest.mark.parametrize("size", [(0, 10), (-10, -10), (10**6, 10**6), (10.0, 10), ("10", 10)])
 def test_a_size_that_is_none_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="its size"):
         rle.window([0, 100], size)
@@ -56,7 +56,8 @@ def test_a_size_that_is_none_is_refused(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     "code",
     [{}, {"size": [10, 10]}, {"size": 5, "counts": "0"}, {"size": [10], "counts": "0"}, {"size": [10, 10], "counts": 5},
-     {"size": [10, 10], "counts": "oooo"}, {"size": [10**6, 10**6], "counts": [0, 10**12]}, {"size": None, "counts": None}],
+     {"size": [10, 10], "counts": "oooo"}, {"size": [10**6, 10**6], "counts": [0, 10**12]},
+     {"size": None, "counts": None}],
 )  # fmt: skip
 def test_a_mask_that_was_kept_and_damaged_is_told(code: dict[str, Any]) -> None:
     """Fault 17.17c: in journals and indexes too."""
