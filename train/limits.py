@@ -29,12 +29,12 @@ class Range:
         return f"{kind} {low}" + ("" if math.isinf(self.most) else f", {self.most:.12g} at most")
 
 
-COUNT = Range(1, whole=True)
-NONE_OR_MORE = Range(0, whole=True)
+COUNT = Range(1, 10**9, whole=True)
+NONE_OR_MORE = Range(0, 10**9, whole=True)
 SEED = Range(0, 2**63 - 1, whole=True)
 FEW = Range(1, 1000, whole=True)
-SIDE = Range(1, 4096, whole=True)  # px; a batch of larger images fits no memory
-SIDE_OR_OWN = Range(0, 4096, whole=True)
+SIDE = Range(1, 2048, whole=True)  # px; a batch of larger images fits no memory
+SIDE_OR_OWN = Range(0, 2048, whole=True)
 POSITIVE = Range(0, above=True)
 DECAY = Range(0, 0.999999)
 RATE = Range(0, 100, above=True)

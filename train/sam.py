@@ -29,6 +29,7 @@ from segclip.proposers.edges import EdgeOptions
 from segclip.proposers.grid import GridOptions
 from segclip.proposers.promptable import SAMOptions
 from segclip.proposers.trunk import Trunk
+from segclip.weight_files import reading
 
 from . import command, limits
 from .checkpoint import Checkpoint
@@ -190,10 +191,11 @@ class Run:
 
     def start_from(self, trunk: Path) -> None:
         """Take what a trained proposer has."""
-        state = safetensors.torch.load_file(trunk / "model.safetensors")
-        last = max(int(name.split(".")[1]) for name in state)
-        for part, place in zip(self._given(), ("model.", f"model.{last}."), strict=True):
-            part.load_state_dict({name: state[place + name] for name in part.state_dict()})
+        with reading(trunk / "model.safetensors"):
+            state = safetensors.torch.load_file(trunk / "model.safetensors")
+            last = max(int(name.split(".")[1]) for name in state)
+            for part, place in zip(self._given(), ("model.", f"model.{last}."), strict=True):
+                part.load_state_dict({name: state[place + name] for name in part.state_dict()})
         self.state.restart()
 
     def go_on(self, folder: Path) -> None:

@@ -38,6 +38,16 @@ def test_every_recipe_is_run_by_the_one_entry() -> None:
             assert "typer.run" not in file.read_text("utf-8"), file.name
 
 
+def test_no_recipe_turns_trust_on() -> None:
+    """Fault 17.9: --start ran the code of a folder or a pickle."""
+    for file in sorted(TRAIN.glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg in ("trust", "trust_remote_code"):
+                assert ast.unparse(node.value) in ("trust", "False"), f"{file.name}:{node.value.lineno}"
+            if isinstance(node, ast.keyword) and node.arg == "weights_only":
+                assert ast.unparse(node.value) == "True", f"{file.name}:{node.value.lineno}"
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [

@@ -21,7 +21,7 @@ NEVER = (math.nan, math.inf, -math.inf, -1)
 @pytest.mark.parametrize(
     ("range_", "inside", "outside"),
     [
-        (limits.COUNT, (1, 10**30), (*NEVER, 0, 1.5, True)),
+        (limits.COUNT, (1, 10**9), (*NEVER, 0, 1.5, True, 10**30, 10**400)),
         (limits.NONE_OR_MORE, (0, 7), (*NEVER, 0.5)),
         (limits.SEED, (0, 2**63 - 1), (*NEVER, 2**63)),
         (limits.RATE, (1e-9, 5, 100), (*NEVER, 0, 101)),
@@ -29,7 +29,7 @@ NEVER = (math.nan, math.inf, -math.inf, -1)
         (limits.DECAY, (0, 0.999), (*NEVER, 1, 1.5)),
         (limits.PART, (0.01, 0.5), (*NEVER, 0, 1)),
         (limits.SHARE, (0, 1), (*NEVER, 1.01)),
-        (limits.SIDE, (1, 4096), (*NEVER, 0, 100_000)),
+        (limits.SIDE, (1, 2048), (*NEVER, 0, 100_000)),
         (limits.MINUTES, (0.1, 600), (*NEVER, 0)),
     ],
 )
