@@ -17,6 +17,7 @@ from segclip import atomic
 from segclip.errors import BadIndex, NotWritable
 
 from . import processes, sharding
+from .files import sweep
 
 _DAMAGE = (  # what torch, pickle and zipfile let out when bytes are not what was written
     OSError, EOFError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError,
@@ -71,6 +72,8 @@ class Checkpoint:
     def resume(self) -> bool:
         """Go on from last.pt; tell whether there is one. Raises BadIndex for what is damaged or of another model."""
         path = self.folder / "last.pt"
+        if processes.rank() == 0:
+            sweep(self.folder)
         if not path.exists():
             return False
         state = _read(path, next(self.network.parameters()).device)

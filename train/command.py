@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import sys
 from collections.abc import Callable
 from io import TextIOWrapper
@@ -14,6 +15,7 @@ from typer.core import TyperCommand
 
 from segclip.errors import BadPrompt, SegclipError
 
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # what a terminal would obey, as in names of files
 _NO_ROOM = ("out of memory", "can't allocate memory")  # what torch says, in a RuntimeError
 
 
@@ -50,5 +52,6 @@ def run(main: Callable[..., Any]) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    shown = _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), " ".join(message.split()))
+    typer.echo(f"error: {shown}", err=True)
     raise SystemExit(2) from None

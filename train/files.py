@@ -1,4 +1,4 @@
-"""Write the images of data sets that recipes make."""
+"""Write the images of data sets that recipes make, and clear away what killed runs leave."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ import cv2
 from segclip import atomic
 from segclip.errors import NotWritable
 from segclip.types import Array
+
+
+def sweep(*folders: Path) -> None:
+    """Remove the files that a killed process was writing into folders of a run, which only one process writes to."""
+    for folder in folders:
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if atomic.is_leftover(path):
+                path.unlink(missing_ok=True)
 
 
 def write_image(path: Path, pixels: Array, settings: Sequence[int] = ()) -> None:

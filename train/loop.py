@@ -23,6 +23,7 @@ from segclip.errors import BadIndex, BadPrompt, SegclipError
 
 from . import limits, processes, sharding
 from .checkpoint import Checkpoint
+from .files import sweep
 from .journal import Journal, Progress, check_recipe, digests, write_json
 
 BEST, LAST = ".", "last"  # folders inside the run's, of the best weights and the last ones
@@ -135,7 +136,9 @@ class Loop:
         fresh = self.state.extra
         self.state.resume()
         if not _is_kept(self.state.extra):
-            raise BadIndex(f"{self.folder / 'last.pt'} says not how far the run was; remove it to begin the run again")
+            raise BadIndex(
+                f"{self.folder / 'last.pt'} does not say how far the run was; remove it to begin the run again"
+            )
         self.state.extra = fresh | self.state.extra
         self._mend()
 
@@ -157,6 +160,8 @@ class Loop:
         """Train until the last epoch, or until nothing has got better for as long as patience says."""
         kept, settings = self.state.extra, self.settings
         leads = processes.rank() == 0
+        if leads:
+            sweep(self.folder, self.folder / LAST, self.folder / "samples")
         journal = Journal(self.folder, self.recipe, epoch=kept["epoch"]) if leads else None
         images = self.task.steps() * settings.batch
         done = (kept["epoch"] * self.task.steps() + kept["first"]) * settings.batch

@@ -78,10 +78,13 @@ def folder(once: Path, tmp_path: Path) -> Path:
     return shutil.copytree(once, tmp_path / "run")
 
 
-def test_a_run_goes_on(folder: Path) -> None:
+def test_a_run_goes_on_and_clears_what_a_killed_one_left(folder: Path) -> None:
+    for place in (folder, folder / "last"):
+        (place / ".segclip-0123456789abcdef.part").write_bytes(b"half a file")
+    (folder / "notes.part").write_text("a user's own")
     start(loop_in(folder), resume=True)
     assert [row["epoch"] for row in read_metrics(folder)] == [1, 2]
-    assert not [path for path in folder.rglob("*") if atomic.is_leftover(path) or path.suffix == ".part"]
+    assert [path.name for path in folder.rglob("*.part")] == ["notes.part"]
 
 
 @pytest.mark.parametrize(("recipe", "width"), [({"model": "other"}, 3), ({"model": "other"}, 5), ({"tune": "lora"}, 5)])

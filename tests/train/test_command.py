@@ -51,7 +51,7 @@ def test_no_recipe_turns_trust_on() -> None:
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (BadPrompt("a\nb\x1b"), "error: a b"),
+        (BadPrompt("a\nb\x1b"), "error: a b\\x1b"),
         (FileNotFoundError(2, "No such file or directory", "x"), "No such file"),
         (MemoryError(), "too little memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "too little memory"),

@@ -31,7 +31,7 @@ def table(thing: dict[str, Any] | None = None, image: dict[str, Any] | None = No
 BROKEN = {
     "empty": "", "a list": "[]", "cut": table()[:50], "deep": "[" * 100_000, "no images": table(images=[]),
     "no categories": table(categories=None), "no category of that id": table({"category_id": 9}),
-    "no image of that id": table({"image_id": 9}), "no box": table({"bbox": "gone"}), "a box of none": table({"bbox": 5}),
+    "no image of that id": table({"image_id": 9}), "no box": table({"bbox": "gone"}), "a wrong box": table({"bbox": 5}),
     "no outline": table({"segmentation": "gone"}), "a null outline": table({"segmentation": None}),
     "an empty outline": table({"segmentation": []}), "a lying code": table({"segmentation": RLE}),
     "another code": table({"segmentation": {"size": [120, 160], "counts": [2**31, 2**31]}}),
