@@ -23,8 +23,6 @@ _DAMAGE = (  # what torch, pickle and zipfile let out when bytes are not what wa
     OSError, EOFError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError,
     MemoryError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-
-
 _MARK = b"sha256 "
 _ZEROS = b"0" * 64
 
@@ -94,13 +92,21 @@ class Checkpoint:
             state[name] = {key: sharding.part(value, likes[key]) for key, value in state[name].items()}
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         for row, told in state["optimizer"]["state"].items():
+            _check_moments(told, parameters[row])
             told |= {key: sharding.part(value, parameters[row]) for key, value in told.items()}
         for group, told in zip(self.optimizer.param_groups, state["optimizer"]["param_groups"], strict=True):
-            told |= {key: group[key] for key in ("foreach", "fused")}  # this run's, which may be spread otherwise
+            told |= {key: value for key, value in group.items() if key != "params"}  # this run's, as it was asked for
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average, self.step, self.spent = state["average"], state["step"], state["spent"]
         self.extra = state.get("extra", {})
+
+
+def _check_moments(told: Mapping[str, Any], parameter: torch.nn.Parameter) -> None:
+    """Raise ValueError unless this is what AdamW keeps of a parameter."""
+    step, *moments = (told[name] for name in ("step", "exp_avg", "exp_avg_sq"))
+    if len(told) != 3 or step.ndim or any(moment.shape != parameter.shape for moment in moments):
+        raise ValueError("the optimizer's state is of other parameters")
 
 
 class _Hashing:
@@ -179,7 +185,7 @@ def _is_state(state: Any) -> bool:
 
 
 def _differences(state: Mapping[str, Any], likes: Mapping[str, Any]) -> list[str]:
-    """Name the tensors that one of two states lacks, or that are not of one shape in both."""
-    shapes = {name: tuple(like.shape) for name, like in likes.items()}
-    given = {str(name): tuple(getattr(value, "shape", (-1,))) for name, value in state.items()}
-    return sorted(name for name in shapes.keys() | given.keys() if shapes.get(name) != given.get(name))
+    """Name the tensors that one of two states lacks, or that are not of one shape and kind in both."""
+    shapes = {name: (tuple(like.shape), like.dtype) for name, like in likes.items()}
+    given = {name: (tuple(value.shape), value.dtype) for name, value in state.items() if torch.is_tensor(value)}
+    return sorted(name for name in {*shapes, *map(str, state)} if shapes.get(name) != given.get(name))

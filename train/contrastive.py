@@ -21,9 +21,9 @@ import torch.nn.functional as F
 import typer
 from open_clip.transform import image_transform_v2
 
-from segclip import templates
+from segclip import lines, templates
 from segclip.encoders import checkpoints, text_tower
-from segclip.errors import UnknownName, Unsupported
+from segclip.errors import BadPrompt, UnknownName, Unsupported
 
 from . import captions, command, feed, limits, loop, losses, neighbours, processes, sharding, tuning
 from .captions import Item
@@ -68,6 +68,8 @@ class Recipe:
             }
         )
         templates.check(self.templates)
+        if problem := next((problem for each in self.templates if (problem := lines.fault(each))), ""):
+            raise BadPrompt(f"a --template cannot be read: {problem}")
         if self.spread and self.tuning.what == "lora":
             raise Unsupported("--fsdp spreads what is large, and LoRA trains little; leave one of the two out")
 

@@ -20,6 +20,7 @@ import numpy as np
 import PIL.Image
 import torch
 
+from segclip import lines
 from segclip.crops import CropPolicy, cut
 from segclip.errors import BadImage, BadPrompt
 from segclip.types import Array
@@ -255,6 +256,8 @@ def check(items: Sequence[Item], *, skip_bad: bool) -> list[Item]:
 def _fault(item: Item) -> str:
     if not item.captions or not all(item.captions):
         return f"{item.image} with an empty caption"
+    if problem := next((problem for caption in item.captions if (problem := lines.fault(caption))), ""):
+        return f"{item.image} with a caption that no model reads: {problem}"
     if not isinstance(item.image, Path) or item.image.is_file():
         return ""
     return f"{item.image}, which is {'no regular file' if item.image.exists() else 'missing'}"

@@ -124,6 +124,17 @@ def without(name: str, value: Any = None) -> Callable[[Path], None]:
     return change
 
 
+def with_moment(**parts: Any) -> Callable[[Path], None]:
+    """Put something else among what the optimizer keeps of the first parameter."""
+
+    def change(path: Path) -> None:
+        state = torch.load(path, weights_only=True)
+        state["optimizer"]["state"][0] |= parts
+        torch.save(state, path)
+
+    return change
+
+
 DAMAGE: dict[str, Callable[[Path], None]] = {
     "empty": broken(lambda data: b""),
     "zeros": broken(lambda data: bytes(len(data))),
@@ -139,6 +150,9 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "no network": without("network"),
     "no optimizer": without("optimizer"),
     "another optimizer": without("optimizer", {"state": {}, "param_groups": []}),
+    "an optimizer of other shapes": with_moment(exp_avg=torch.zeros(7)),
+    "an optimizer's numbers": with_moment(exp_avg=5),
+    "no moments": with_moment(step=None),
     "an optimizer of no kind": without("optimizer", {"state": 5, "param_groups": 5}),
     "a step that is none": without("step", -1),
     "a time that is none": without("spent", float("nan")),
