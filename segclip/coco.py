@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeAlias
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from . import rle, tables
+from . import lines, rle, tables
 from .errors import BadTable
 from .images import MAX_PIXELS
 from .types import Array, Masks
@@ -253,7 +253,7 @@ class Fields:
     def text(self, name: str, default: str | None = None, *, least: int = 0) -> str:
         """Return a text of ``least`` characters or more."""
         value = self.row[name] if self.has(name) else default
-        if not isinstance(value, str) or len(value.strip()) < least or not _is_unicode(value):
+        if not isinstance(value, str) or len(value.strip()) < least or lines.fault(value):
             self.fail(name, "text that is not empty" if least else "text")
         return value
 
@@ -262,15 +262,15 @@ class Fields:
         if not self.has(name):
             return None
         value = self.row[name]
-        if not isinstance(value, list) or not all(isinstance(text, str) and _is_unicode(text) for text in value):
+        if not isinstance(value, list) or not all(isinstance(text, str) and not lines.fault(text) for text in value):
             self.fail(name, "a list of texts")
         return tuple(value)
 
-    def name(self, name: str, *, optional: bool = False) -> str:
+    def name(self, name: str) -> str:
         """Return the name of a file inside its folder."""
-        value = self.text(name, "" if optional else None, least=0 if optional else 1)
+        value = self.text(name, least=1)
         leaves = ".." in PurePosixPath(value.replace("\\", "/")).parts
-        if leaves or "\0" in value or PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute():
+        if leaves or PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute():
             self.fail(name, "a relative name inside the folder of the images")
         return value
 
@@ -306,8 +306,3 @@ class Fields:
 def _brief(value: Any) -> str:
     """Write a value of JSON in short, without control characters."""
     return "null" if value is None else _SHORT.repr(value)
-
-
-def _is_unicode(text: str) -> bool:
-    """Tell whether a text can be written as UTF-8; JSON can name half a character."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
