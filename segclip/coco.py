@@ -125,11 +125,11 @@ def instances(table: Any, label: str) -> Instances:
     """Check a table of outlined things that was read from JSON; label: its file. Raises BadTable."""
     top = Fields(table, label)
     licences = {row.key("id"): row.text("name", "") for row in top.rows("licenses", optional=True)}
-    categories = {}
+    categories: dict[Key, Category] = {}
     for row in top.rows("categories"):
         key = _new(row, categories)
         categories[key] = Category(row.text("name", least=1), row.texts("texts") or ())
-    images = {}
+    images: dict[Key, ImageRow] = {}
     for row in top.rows("images"):
         key = _new(row, images)
         images[key] = _image(row, key, licences)

@@ -80,7 +80,8 @@ def _is_askable(thing: coco.Thing) -> bool:
 
 
 def _absent(key: coco.Key, names: Sequence[str]) -> tuple[str, ...]:
-    known = isinstance(key, int) and key >= 0
-    seed = key if known else int.from_bytes(sha256(str(key).encode("utf-8", "replace")).digest()[:8], "big")
+    seed = key
+    if isinstance(seed, str) or seed < 0:
+        seed = int.from_bytes(sha256(str(key).encode("utf-8", "replace")).digest()[:8], "big")
     chosen = np.random.default_rng(seed).choice(len(names), min(ABSENT, len(names)), replace=False)
     return tuple(names[index] for index in chosen)

@@ -158,7 +158,7 @@ def _said(archive: tarfile.TarFile, parts: dict[str, tarfile.TarInfo]) -> Iterat
         row = tables.parse_json(text)
         if not isinstance(row, dict):
             raise ValueError(f"{parts[suffix].name} holds no JSON object")
-        given = next((row[key] for key in CAPTION_COLUMNS if key in row), [])
+        given: Any = next((row[key] for key in CAPTION_COLUMNS if key in row), [])
         texts = [given] if isinstance(given, str) else given
         if not isinstance(texts, list) or not all(isinstance(each, str) and not lines.fault(each) for each in texts):
             raise ValueError(f"{parts[suffix].name} holds captions that are no texts")

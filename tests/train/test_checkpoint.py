@@ -258,7 +258,12 @@ def test_all_that_a_checkpoint_vouches_for_is_on_the_disk_before_it(
         synced.append(Path(target).name)
 
     monkeypatch.setattr(os, "replace", replaced)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append("sync"), fsync(descriptor))[1])
+
+    def synced_once(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append("sync")
+
+    monkeypatch.setattr(os, "fsync", synced_once)
     start(loop_in(tmp_path, Settings(epochs=1, batch=2, warm_up=0, lr=0.1)), resume=False)
     assert synced.index("last.pt") > max(synced.index(name) for name in ("model.safetensors", "metrics.jsonl"))
     for place, name in enumerate(synced):
