@@ -59,6 +59,7 @@ TRAIN_MAY_IMPORT = {
     "positions",
 }
 TRAIN_MAY_IMPORT |= {
+    "cache",
     "captions",
     "clicks",
     "coco",

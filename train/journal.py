@@ -7,7 +7,6 @@ import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 import typer
 
 from segclip import atomic, tables
+from segclip.cache import hash_file
 from segclip.errors import BadIndex, BadPrompt, BadTable
 
 SERVED = ("model.safetensors", "config.json")
@@ -143,7 +143,7 @@ def _is_number(value: Any) -> bool:
 def digests(folder: Path) -> dict[str, str]:
     """Hash the files of a model that is served from a folder; one that is not there has no hash."""
     files = (folder / name for name in SERVED)
-    return {file.name: sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()}
+    return {file.name: hash_file(file).hexdigest() for file in files if file.is_file()}
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:

@@ -144,7 +144,7 @@ class Loop:
 
     def _mend(self) -> None:
         """Write the last checkpoint's weights where those that are served are not the bytes that were written."""
-        kept = self.state.extra
+        kept, mended = self.state.extra, False
         for name, written in list(kept["written"].items()):
             damaged = digests(self.folder / name) != written
             if not (processes.agree(damaged) if self.spread else damaged and processes.rank() == 0):
@@ -155,6 +155,9 @@ class Loop:
             kept["written"][name] = digests(self.folder / name)
             if name == BEST:
                 kept["best"] = -math.inf  # the next epoch is the best one there is
+            mended = True
+        if mended:
+            self._keep()
 
     def run(self) -> None:
         """Train until the last epoch, or until nothing has got better for as long as patience says."""

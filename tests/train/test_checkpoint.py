@@ -223,15 +223,21 @@ def test_metrics_are_read_as_far_as_they_are_sound(folder: Path, line: str) -> N
 @pytest.mark.parametrize("name", [".", "last"])
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
 @pytest.mark.parametrize("damage", ["empty", "garbage", "gone"])
-def test_weights_that_a_power_cut_left_wrong_are_written_again(folder: Path, name: str, file: str, damage: str) -> None:
+def test_weights_that_a_power_cut_left_wrong_are_written_again(
+    folder: Path, name: str, file: str, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Fault 17.3: a run that went on trusted whatever lay there."""
     place, sound = folder / name / file, (folder / name / file).read_bytes()
     if damage == "gone":
         place.unlink()
     else:
         place.write_bytes(b"" if damage == "empty" else sound[::-1] + b"?")
-    start(loop_in(folder, Settings(epochs=1, batch=2, warm_up=0, lr=0.1)), resume=True)  # it is over already
+    over = Settings(epochs=1, batch=2, warm_up=0, lr=0.1)
+    start(loop_in(folder, over), resume=True)
     assert place.read_bytes() == sound
+    capsys.readouterr()
+    start(loop_in(folder, over), resume=True)
+    assert "is not as it was written" not in capsys.readouterr().err
 
 
 def test_a_run_ends_at_the_same_bytes_whatever_was_left_wrong(folder: Path, tmp_path: Path) -> None:
