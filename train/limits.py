@@ -37,7 +37,7 @@ SIDE = Range(1, 2048, whole=True)  # px; a batch of larger images fits no memory
 SIDE_OR_OWN = Range(0, 2048, whole=True)
 POSITIVE = Range(0, above=True)
 DECAY = Range(0, 0.999999)
-RATE = Range(0, 100, above=True)
+RATE = Range(0, 100)
 FACTOR = Range(0)
 SHARE = Range(0, 1)
 TOKENS = Range(3, 100_000, whole=True)  # with those that begin and end a text

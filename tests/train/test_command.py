@@ -94,7 +94,7 @@ def test_an_option_that_is_no_finite_number_is_told(
 OPTIONS = {  # of each recipe, what it must have to be asked at all
     "contrastive": (
         ["DATA", "--out", "OUT"],
-        "--lr nan|--lr -1|--lr 0|--lr inf|--lr 1e9|--batch 0|--batch -1|--rank 0|--rank -3|--seed -1|--seed 9e99|"
+        "--lr nan|--lr -1|--lr inf|--lr 1e9|--batch 0|--batch -1|--rank 0|--rank -3|--seed -1|--seed 9e99|"
         "--seed 9999999999999999999999|--held-out nan|--held-out 0|--held-out 1|--held-out -1|--size 100000|--size 0|"
         "--size -1|--captions-each 0|--captions-each -1|--epochs 0|--epochs -1|--chunk -1|--accumulate 0|--warm-up -1|"
         "--weight-decay -1|--weight-decay nan|--clip 0|--clip nan|--ema 1|--ema nan|--ema -1|--patience -1|--hard -1|"

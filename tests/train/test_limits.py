@@ -24,7 +24,7 @@ NEVER = (math.nan, math.inf, -math.inf, -1)
         (limits.COUNT, (1, 10**9), (*NEVER, 0, 1.5, True, 10**30, 10**400)),
         (limits.NONE_OR_MORE, (0, 7), (*NEVER, 0.5)),
         (limits.SEED, (0, 2**63 - 1), (*NEVER, 2**63)),
-        (limits.RATE, (1e-9, 5, 100), (*NEVER, 0, 101)),
+        (limits.RATE, (0, 1e-9, 5, 100), (*NEVER, 101)),
         (limits.FACTOR, (0, 0.5, 1e9), NEVER),
         (limits.DECAY, (0, 0.999), (*NEVER, 1, 1.5)),
         (limits.PART, (0.01, 0.5), (*NEVER, 0, 1)),
