@@ -21,7 +21,7 @@ from .cli_app import Serving
 from .cli_classify import Sorting, Told
 from .cli_export import How, Task
 from .cli_heat import Heating
-from .cli_options import Against, Asked, Choice, Models, Output, grouped
+from .cli_options import Against, Asked, Choice, Models, Output, grouped, plain
 from .cli_search import Among, Indexing, Shown, Wanted, Work
 from .errors import SegclipError
 
@@ -65,13 +65,14 @@ def segment(asked: Asked, against: Against, choice: Choice, models: Models, outp
     from . import images, pipeline
 
     _listen(output.verbose)
+    asked.check()
     targets, selection, prompt = output.targets(asked.image), choice.selection(), asked.prompt()
     texts = pipeline.unique(asked.texts or ())
     image = images.load(asked.image, max_pixels=against.max_pixels)
     finder = models.load(output) if texts or asked.like else models.load_picker(output)
     with output.telling(f"looking at {asked.image.name}"):
         result = _answer(finder, image, (replace(asked, texts=list(texts)), against), prompt, selection)
-    _report(result, targets, output)
+    _report(result, asked.image, targets, output)
     if choice.require and result.unanswered:
         raise typer.Exit(1)
 
@@ -167,22 +168,26 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
         typer.echo(__version__)
 
 
-def _report(result: Result, targets: dict[str, Path], output: Output) -> None:
-    from . import exporters
+def _report(result: Result, image: Path, targets: dict[str, str], output: Output) -> None:
+    from . import exporters, outputs
 
-    written = [path for name, target in targets.items() for path in exporters.save(result, target, format=name)]
+    def write(folder: Path) -> list[Path]:
+        return [path for name, file in targets.items() for path in exporters.save(result, folder / file, format=name)]
+
+    written = outputs.renew(output.folder, f"segment {image.stem}", write) if output.folder else []
     if output.record:
         typer.echo(json.dumps(exporters.to_record(result), ensure_ascii=False))
         return
     if len(result):
-        typer.echo(_table(result))
+        for line in _table(result):
+            typer.echo(plain(line))
     for row, text in enumerate(result.asked):
         if text in result.unanswered:
             typer.echo(f"nothing here matches {text!r}{_near(result, row)}")
         if reason := result.reasons[row] if result.reasons else "":
             typer.echo(f"{text!r}: {reason}")
     for path in written:
-        typer.echo(f"wrote {path}")
+        typer.echo(plain(f"wrote {path}"))
 
 
 def _near(result: Result, row: int) -> str:
@@ -191,14 +196,14 @@ def _near(result: Result, row: int) -> str:
     return f" (best {result.nearest[row]:.2f}, threshold {result.threshold:.2f})"
 
 
-def _table(result: Result) -> str:
+def _table(result: Result) -> list[str]:
     columns = zip(result.texts, result.probability, result.similarity, result.quality, result.masks.boxes, strict=True)
     rows = [("text", "probability", "similarity", "quality", "box x1,y1,x2,y2")]
     rows += [
         (text, _shown(p, 2), _shown(s, 3), _shown(q, 2), ",".join(map(str, box))) for text, p, s, q, box in columns
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _shown(value: float, digits: int) -> str:
@@ -213,7 +218,7 @@ def _listen(verbose: bool) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    typer.echo(f"segclip: {' '.join(message.split())}", err=True)
+    typer.echo(plain(f"segclip: {' '.join(message.split())}"), err=True)
     raise typer.Exit(2) from None
 
 

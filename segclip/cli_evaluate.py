@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .checks import checked
 from .cli_options import Lines, grouped
 from .errors import BadPrompt
 
@@ -51,6 +52,7 @@ class Finding:
 
 
 @app.command()
+@checked
 def text(
     folder: Annotated[Path, FOLDER],
     preset: Annotated[str, typer.Option(help="A preset, or a proposer when --encoder is given.")] = "mini",
@@ -109,6 +111,7 @@ def clicks(finding: Finding) -> None:
 
 
 @app.command()
+@checked
 def zeroshot(
     folder: Annotated[Path, typer.Argument(help="A folder of pictures for each class.")],
     encoder: Annotated[str, typer.Option(help="An encoder, or a preset for its own.")] = "mini",
@@ -135,6 +138,7 @@ def zeroshot(
 
 
 @app.command()
+@checked
 def regions(
     folder: Annotated[Path, FOLDER],
     encoder: Annotated[str, typer.Option(help="An encoder, or a preset for its own.")] = "mini",
@@ -152,6 +156,7 @@ def regions(
 
 
 @app.command()
+@checked
 def heat(
     folder: Annotated[Path, FOLDER],
     encoder: Annotated[str, typer.Option(help="An encoder with a patch head, such as file:RUN of train.pacl.")],
@@ -169,6 +174,7 @@ def heat(
 
 
 @app.command()
+@checked
 def retrieval(
     captions: Annotated[Path, typer.Argument(help="COCO's or Karpathy's JSON, or a table of image and caption.")],
     images: Annotated[Path | None, typer.Option(help="Folder of the images; images/ beside the file.")] = None,
@@ -189,6 +195,7 @@ def retrieval(
 
 
 @app.command()
+@checked
 def search(
     folder: Annotated[Path, FOLDER],
     index: Annotated[Path | None, typer.Option(help="Of FOLDER/images with --regions; made there if left out.")] = None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import lines
-from .cli_options import Against, Choice, Crew, Lines, Models, numbers
+from .cli_options import Against, Choice, Crew, Lines, Models, comma, numbers
 from .errors import BadPrompt
 from .formats import PER_IMAGE, PER_RUN
 
@@ -42,7 +42,10 @@ class Task:
     boxes_file: Annotated[
         Path | None, typer.Option(help="A .csv or .jsonl table of image and boxes, by name inside INPUT.")
     ] = None
-    format: Annotated[str, typer.Option(help=f"Files, by comma: {', '.join(FORMATS)}.")] = "png,coco"
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help=f"Files, by comma or repeated: {', '.join(FORMATS)}; png,coco if left out."),
+    ] = None
     feather: Annotated[float, typer.Option(help="Pixels over which the edge of a cut-out fades.", min=0)] = 0.0
 
     def options(self, against: Against, choice: Choice, models: Models) -> ExportOptions:
@@ -55,7 +58,7 @@ class Task:
             raise BadPrompt("--everything takes no texts; leave out --text and --texts-file, or --everything")
         boxes = tuple(tuple(numbers("--box", value, (4,))) for value in self.boxes or ())
         return ExportOptions(
-            formats=[name.strip() for name in self.format.split(",") if name.strip()],
+            formats=comma(self.formats or ["png,coco"]),
             proposer=models.proposer or preset[0],
             encoder=models.encoder or preset[1],
             device=models.device,

@@ -23,9 +23,8 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         ("images", "crops", "positions", "selection", "templates", "metrics", "drawing", "registry", "polygons"), 1
     ),
-    **dict.fromkeys(
-        ("atomic", "cache", "captions", "coco", "downloads", "lines", "rle", "tables", "weight_files", "weights"), 1
-    ),
+    **dict.fromkeys(("atomic", "cache", "captions", "checks", "coco", "downloads", "lines", "outputs"), 1),
+    **dict.fromkeys(("rle", "tables", "weight_files", "weights"), 1),
     **dict.fromkeys(("proposers", "encoders", "tensors", "torchscript"), 2),
     **dict.fromkeys(("scoring",), 3),
     **dict.fromkeys(("loading", "pipeline", "zeroshot", "exporters", "datasets", "heat"), 4),
@@ -61,6 +60,7 @@ TRAIN_MAY_IMPORT = {
 TRAIN_MAY_IMPORT |= {
     "cache",
     "captions",
+    "checks",
     "clicks",
     "coco",
     "datasets",

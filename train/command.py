@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 import sys
 from collections.abc import Callable
@@ -11,24 +10,12 @@ from io import TextIOWrapper
 from typing import Any, NoReturn
 
 import typer
-from typer.core import TyperCommand
 
-from segclip.errors import BadPrompt, SegclipError
+from segclip.checks import checked
+from segclip.errors import SegclipError
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # what a terminal would obey, as in names of files
 _NO_ROOM = ("out of memory", "can't allocate memory")  # what torch says, in a RuntimeError
-
-
-class Command(TyperCommand):
-    """Refuse options that are no finite numbers, which compare with nothing; their ranges are each recipe's own."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the recipe; raises BadPrompt."""
-        for option in self.params:
-            value = ctx.params.get(option.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise BadPrompt(f"{option.opts[0]} is {value}; give a finite number")
-        return super().invoke(ctx)
 
 
 def run(main: Callable[..., Any]) -> None:
@@ -38,7 +25,7 @@ def run(main: Callable[..., Any]) -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file name may hold bytes that are no characters
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command(cls=Command)(main)
+    app.command()(checked(main))
     try:
         app(standalone_mode=True)
     except (SegclipError, OSError) as error:

@@ -24,7 +24,13 @@ def show() -> None:
         st.subheader("What is it?")
         what = st.segmented_control("Of", ["Whole picture", "Each thing in it"], default="Whole picture", key="what")
         things = what == "Each thing in it"
-        given = st.text_area("Labels, by comma", _THINGS if things else _LABELS, key=f"labels-{things}", height=120)
+        given = st.text_area(
+            "Labels, by comma", _THINGS if things else "", key=f"labels-{things}", height=120, placeholder=_LABELS
+        )
+    if not given:  # whole drawings are not what the shipped encoder knows: no answer before a question
+        left.image(work.image.pixels)
+        right.info("Write the labels to choose among.")
+        return
     try:
         labels = segclip.read_labels(given)
         if len(labels) > _MOST:

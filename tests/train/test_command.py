@@ -11,7 +11,6 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
-import typer
 
 from segclip.errors import BadPrompt
 from train import command
@@ -84,11 +83,11 @@ def test_a_fault_of_ours_stays_a_traceback(monkeypatch: pytest.MonkeyPatch) -> N
 def test_an_option_that_is_no_finite_number_is_told(
     value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def main(rate: float = typer.Option(1.0, "--speed")) -> None:
+    def main(rate: float = 1.0) -> None:
         raise AssertionError("it began")
 
-    code, told = outcome(main, ["--speed", value], monkeypatch, capsys)
-    assert (code, told) == (2, f"error: --speed is {value}; give a finite number\n")
+    code, told = outcome(main, ["--rate", value], monkeypatch, capsys)
+    assert (code, told) == (2, f"error: --rate takes a finite number; got {value}\n")
 
 
 OPTIONS = {  # of each recipe, what it must have to be asked at all
