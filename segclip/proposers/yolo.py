@@ -12,7 +12,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -118,23 +117,19 @@ def _load_folder(folder: Path) -> tuple[Any, dict[str, Any]]:
     return network, config
 
 
-def build(architecture: str | dict[str, Any], classes: int = 1) -> Any:
+def build(architecture: str | dict[str, Any], classes: int) -> Any:
     """Make a SegmentationModel, randomly initialised, of a plain .yaml name of ultralytics or a description like one.
 
-    A description may name ``lite.Lite0`` beside ultralytics' own layers. Nothing is evaluated and no file but the
-    package's own is read. Raises ValueError, and what ultralytics does.
+    Nothing is evaluated and no file but the package's own is read. Raises ValueError, and what ultralytics does.
     """
-    from ultralytics.nn import tasks
-
-    from . import lite
+    from ultralytics.nn.tasks import SegmentationModel
 
     if not isinstance(classes, int) or not 0 < classes < 10_000:
         raise ValueError(f"nc must be a number of classes, got {str(classes)[:60]!r}")
     if isinstance(architecture, str):
         architecture = _stock(architecture)
     _check_description(architecture)
-    tasks.Lite0 = lite.Lite0  # the description's names are looked up there
-    return tasks.SegmentationModel(deepcopy(architecture), nc=classes, verbose=False)
+    return SegmentationModel(architecture, nc=classes, verbose=False)
 
 
 def _stock(name: str) -> dict[str, Any]:
@@ -157,8 +152,6 @@ def _check_description(architecture: Any) -> None:
     """Refuse what would make ultralytics' builder call or evaluate anything but layers of networks."""
     from ultralytics.nn import modules
 
-    from . import lite
-
     if not isinstance(architecture, dict):
         raise ValueError(f"architecture must be a description or a .yaml name, got {str(architecture)[:60]!r}")
     activation = architecture.get("activation")
@@ -166,8 +159,7 @@ def _check_description(architecture: Any) -> None:
         raise ValueError(f"the activation {str(activation)[:60]!r} is no layer of torch")
     rows = [row for part in ("backbone", "head") for row in architecture[part]]
     for _, repeats, name, given in rows:
-        home = torch.nn if name.startswith("nn.") else lite if name == "Lite0" else modules
-        layer = getattr(home, name.removeprefix("nn."), None)
+        layer = getattr(torch.nn, name.removeprefix("nn."), None) if name.startswith("nn.") else getattr(modules, name)
         if name in _FETCHING or not (isinstance(layer, type) and issubclass(layer, torch.nn.Module)):
             raise ValueError(f"{name[:60]!r} is no layer of a network")
         if not isinstance(repeats, int) or not 0 < repeats <= 100 or not all(map(_is_argument, given)):
