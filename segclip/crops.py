@@ -5,6 +5,7 @@ Training cuts its crops here too, so a checkpoint is served with what it was tra
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ FILLS = ("keep", "blur", "mean", "black", "white")
 _THREADED = 128  # px: smaller crops are cut sooner than threads can take turns
 _LARGEST = 8192  # px: side of the largest window that is read pixel by pixel
 _COARSE = 4096  # px: side of what a larger one is read at
+_WIDEST = 64  # of a window, over its region: a wider one shows next to nothing of it
 _BLUR_CELLS = 8  # a blurred background keeps about this many cells a side: colour and layout, no texture
 
 
@@ -37,8 +39,10 @@ class View:
     def __post_init__(self) -> None:
         if self.fill not in FILLS:
             raise UnknownName(f"unknown fill {self.fill!r}; choose one of {', '.join(FILLS)}")
-        if self.context < 1 or self.weight <= 0:
-            raise ValueError(f"want context >= 1 and weight > 0, got {self.context} and {self.weight}")
+        if not (1 <= self.context <= _WIDEST and 0 < self.weight < math.inf):
+            raise ValueError(
+                f"want context in [1, {_WIDEST}] and weight > 0, got {self.context} and {self.weight}"
+            )
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,16 @@ class CropPolicy:
     min_area: int = 0
     flip: bool = False
     thorough: float = 0.0
+
+    def __post_init__(self) -> None:
+        numbers = isinstance(self.min_area, int) and isinstance(self.thorough, int | float)
+        if not (numbers and self.min_area >= 0 and isinstance(self.square, bool) and isinstance(self.flip, bool)):
+            raise ValueError(
+                f"want square and flip true or false, min_area >= 0 and a number for thorough, got "
+                f"{str((self.square, self.flip, self.min_area, self.thorough))[:80]}"
+            )
+        if not self.views:
+            raise ValueError("a crop policy needs a view at least")
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> CropPolicy:

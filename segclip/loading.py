@@ -160,7 +160,7 @@ def _source(name: str, *, trust: bool) -> _Source:
         loader = registry.choose(_names("proposer"), known, "proposer")
         path = weights.locate(f"file:{own}" if slash else known, trust=trust)
         options = dict(weights.entry_of(known).options)
-    return _Source(loader, path, options | ({"trust": trust} if loader == "fastsam" else {}))
+    return _Source(loader, path, options | {"trust": trust})
 
 
 def _open_proposer(source: _Source, device: str) -> Proposer:

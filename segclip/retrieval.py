@@ -154,4 +154,7 @@ def evaluate_names(index: Index, samples: Sequence[Sample], *, by: str | None = 
 
 def _overlap(index: Index, match: Match, sample: Sample, name: str) -> float:
     rows = [row for row, said in enumerate(sample.names) if said == name]
-    return float(index.masks(match).iou(sample.masks[rows]).max(initial=0))
+    found = index.masks(match)
+    if found.size != sample.masks.size:
+        raise BadTable(f"{sample.path} is {found.size} high and wide in the index, {sample.masks.size} in its table")
+    return float(found.iou(sample.masks[rows]).max(initial=0))

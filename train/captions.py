@@ -6,19 +6,20 @@ JSONL of image and caption, webdataset shards, folders of classes. A split never
 
 from __future__ import annotations
 
-import json
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from segclip import captions, datasets, images, tables
+from segclip import captions, coco, datasets, images, lines, tables
 from segclip.captions import Caption
 from segclip.errors import BadPrompt, BadTable
 from segclip.types import Image, Masks
 
+from . import limits
 from .photos import HELD_OUT_EVERY
 
 IMAGE_FOLDERS = ("images", "Images", "Flicker8k_Dataset", "flickr30k_images", "flickr30k-images")
@@ -75,7 +76,7 @@ def read(path: Path, folder: Path | None = None) -> list[Item]:
         items = _read_folder(path, folder) if path.is_dir() else _read_file(path, folder)
     except BadPrompt as error:
         raise BadTable(f"{path} cannot be read as images with captions: {error}") from None
-    except (OSError, ValueError, LookupError, TypeError, tarfile.TarError) as error:
+    except (OSError, EOFError, ValueError, LookupError, TypeError, zlib.error, tarfile.TarError) as error:
         raise BadTable(f"{path} cannot be read as images with captions: {error!r}") from None
     if not items:
         raise BadTable(f"{path} holds no images with captions")
@@ -100,7 +101,9 @@ def _read_file(file: Path, folder: Path | None) -> list[Item]:
     base = folder or next((file.parent / name for name in IMAGE_FOLDERS if (file.parent / name).is_dir()), file.parent)
     if suffix == ".json":
         table = tables.read_json(file, captions.WHAT)
-        return _merge(base, captions.from_json(file, table)) if captions.is_captions(table) else _regions(file, table)
+        if captions.is_captions(table):
+            return _merge(base, captions.from_json(file, table))
+        return list(_regions(coco.instances(table, str(file)), base))
     if suffix in captions.SUFFIXES:
         return _merge(base, captions.read(file))
     raise BadTable(f"{file}: want {', '.join(captions.SUFFIXES)}, .tar or a folder")
@@ -116,20 +119,14 @@ def _merge(base: Path, rows: Iterable[Caption]) -> list[Item]:
     return [Item(base / name, tuple(each), name, splits[name]) for name, each in texts.items()]
 
 
-def _regions(file: Path, table: Any) -> list[Item]:
-    """Give every outlined thing large enough to be asked for, with its name, other names, and phrases."""
-    more = {row["name"]: tuple(row.get("texts", ())) for row in table["categories"]}
-    told: dict[str, list[tuple[str, ...]]] = {}
-    names = {row["id"]: str(row["file_name"]) for row in table["images"]}
-    for row in table["annotations"]:
-        told.setdefault(names[row["image_id"]], []).append(tuple(row.get("phrases", ())))
-    items = []
-    for sample in datasets.read_folder(file.parent):
-        for row, name in enumerate(sample.names):
+def _regions(table: coco.Instances, base: Path) -> Iterator[Item]:
+    """Go through every outlined thing large enough to be asked for, with its name, other names, and phrases."""
+    for image, sample in zip(table.images, datasets.samples_of(table, base), strict=True):
+        for row, thing in enumerate(table.things[image.key]):
             if sample.askable[row] and not sample.crowd[row]:
-                said = tuple(dict.fromkeys((name, *more[name], *told[sample.path.name][row])))
-                items.append(Item(sample.path, said, sample.path.name, region=sample.masks[[row]]))
-    return items
+                category = table.categories[thing.category]
+                said = tuple(dict.fromkeys((category.name, *category.texts, *thing.phrases)))
+                yield Item(sample.path, said, image.name, region=sample.masks[[row]])
 
 
 def _shard(shard: Path) -> Iterator[Item]:
@@ -158,9 +155,14 @@ def _said(archive: tarfile.TarFile, parts: dict[str, tarfile.TarInfo]) -> Iterat
         if suffix != ".json":
             yield " ".join(text.split())
             return
-        row = json.loads(text)
-        said = next((row[key] for key in CAPTION_COLUMNS if key in row), ())
-        yield from [said] if isinstance(said, str) else said
+        row = tables.parse_json(text)
+        if not isinstance(row, dict):
+            raise ValueError(f"{parts[suffix].name} holds no JSON object")
+        given: Any = next((row[key] for key in CAPTION_COLUMNS if key in row), [])
+        texts = [given] if isinstance(given, str) else given
+        if not isinstance(texts, list) or not all(isinstance(each, str) and not lines.fault(each) for each in texts):
+            raise ValueError(f"{parts[suffix].name} holds captions that are no texts")
+        yield from texts
 
 
 def _classes(path: Path) -> list[Item]:
@@ -179,6 +181,7 @@ def split(items: Sequence[Item], share: float = 0.1, seed: int = 0) -> tuple[lis
 
     Raises BadPrompt when nothing is left on one side.
     """
+    limits.check({"--held-out": (share, limits.PART)})
     if any(item.split for item in items):
         kinds = {item.split for item in items}
         judge = next((name for name in ("val", "dev", "validation", "test") if name in kinds), "val")
@@ -196,10 +199,17 @@ def split(items: Sequence[Item], share: float = 0.1, seed: int = 0) -> tuple[lis
 
 def exclude(items: Sequence[Item], file: Path) -> list[Item]:
     """Leave out the images a file lists, by id or name, one a line or as a JSON list: RefCOCO's val and test, say."""
-    text = file.read_text("utf-8")
-    listed = json.loads(text) if text.lstrip().startswith("[") else text.split()
+    text = " ".join(lines.read(file, "the list of images"))
+    listed = _listed(file, text) if text.startswith("[") else text.split()
     unwanted = {_number(str(name)) for name in listed}
     return [item for item in items if _number(item.group) not in unwanted]
+
+
+def _listed(file: Path, text: str) -> list[Any]:
+    try:
+        return list(tables.parse_json(text))
+    except ValueError as error:
+        raise BadTable(f"{file}: {error}") from None
 
 
 def _number(name: str) -> str:

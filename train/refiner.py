@@ -27,6 +27,7 @@ from segclip.proposers.logits import Axis, Sampler
 from segclip.proposers.refiner import PLANES, FocusOptions, Refiner, Said, Window
 from segclip.types import Array, Image, Masks
 
+from . import command, limits
 from .checkpoint import Checkpoint
 from .clicks import Ask, correction, first_ask
 from .glyphs import Glyph, load_glyphs
@@ -233,6 +234,7 @@ def main(
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
 ) -> None:
     """Train a refiner and put it beside mini-sam."""
+    limits.check({"--minutes": (minutes, limits.MINUTES)})
     cv2.setNumThreads(1)
     run = Run(runs, given, Recipe(minutes=minutes), load_photos(photos, held_out=False), load_glyphs())
     if resume:
@@ -244,4 +246,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -15,12 +15,13 @@ import cv2
 import numpy as np
 import typer
 
-from segclip import images
+from segclip import atomic, coco, images
 from segclip.crops import View, cut
 from segclip.types import Array, Image, Masks
 
+from . import command, limits
 from .glyphs import Glyph, load_glyphs
-from .photos import HELD_OUT_EVERY, Photo, load_photos
+from .photos import Photo, is_held_out, largest_first, load_photos
 from .scenes import SceneConfig, compose
 
 STORED = 96  # px of a stored crop, at CONTEXT
@@ -94,7 +95,7 @@ def caltech_files(folder: Path, *, held_out: bool) -> list[tuple[Path, int]]:
     files = []
     for label, kind in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
         for row, file in enumerate(sorted(kind.glob("*.jpg"))):
-            if (row % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == held_out:
+            if is_held_out(row) == held_out:
                 files.append((file, label))
     return files
 
@@ -115,10 +116,8 @@ def write_shards(folder: Path, name: str, crops: Iterator[tuple[Array, Array, in
 
     def flush() -> None:
         rgba = np.stack([np.dstack([pixels, mask]) for pixels, mask, _ in rows])
-        path = folder / f"{name}-{count // SHARD:03d}.npz"
-        partial = path.with_suffix(".part.npz")
-        np.savez(partial, rgba=rgba, labels=np.array([label for *_, label in rows], np.int16))
-        partial.replace(path)
+        with atomic.replacing(folder / f"{name}-{count // SHARD:03d}.npz") as file:
+            np.savez(file, rgba=rgba, labels=np.array([label for *_, label in rows], np.int16))
 
     for row in crops:
         rows.append(row)
@@ -167,15 +166,11 @@ class CropStore:
 
 def photo_kinds(folder: Path) -> tuple[list[str], list[list[int]]]:
     """List the category names of a COCO-format folder, and for each training photo its things' categories."""
-    table = json.loads((folder / "instances.json").read_text())
-    names = [row["name"] for row in table["categories"]]
-    place = {row["id"]: index for index, row in enumerate(table["categories"])}
-    kinds = []
-    for row, image in enumerate(sorted(table["images"], key=lambda row: row["file_name"])):
-        if row % HELD_OUT_EVERY != HELD_OUT_EVERY - 1:
-            things = [t for t in table["annotations"] if t["image_id"] == image["id"] and not t["iscrowd"]]
-            kinds.append([place[t["category_id"]] for t in sorted(things, key=lambda t: -t["area"])])
-    return names, kinds
+    table = coco.read(folder / "instances.json")
+    place = {key: index for index, key in enumerate(table.categories)}
+    kept = [image for row, image in enumerate(table.images) if not is_held_out(row)]
+    kinds = [[place[thing.category] for thing in largest_first(table.things[image.key])] for image in kept]
+    return [category.name for category in table.categories.values()], kinds
 
 
 def main(
@@ -186,6 +181,7 @@ def main(
     first: Annotated[int, typer.Option(help="The first scene's seed.")] = 500_000,
 ) -> None:
     """Cut and store training crops."""
+    limits.check({"--scenes": (scenes, limits.COUNT), "--first": (first, limits.SEED)})
     cv2.setNumThreads(1)
     folder.mkdir(parents=True, exist_ok=True)
     glyphs, behind = load_glyphs(), load_photos(photos, held_out=False)
@@ -200,10 +196,10 @@ def main(
         classes += photo_classes(names)
         write_shards(folder, "photo", photo_crops(behind, kinds))
     rows: list[dict[str, Any]] = [{"texts": kind.texts, "colour": kind.colour} for kind in classes]
-    (folder / "classes.json").write_text(json.dumps({"classes": rows, "offsets": offsets}))
+    atomic.write(folder / "classes.json", json.dumps({"classes": rows, "offsets": offsets}).encode())
     cutting = (crop for seed in range(first, first + scenes) for crop in scene_crops(seed, glyphs, behind))
     typer.echo(f"{write_shards(folder, 'drawn', cutting)} crops of {scenes} scenes in {folder}")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

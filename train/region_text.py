@@ -30,7 +30,9 @@ from segclip.encoders import Serving, checkpoints, text_tower
 from segclip.errors import BadPrompt
 from segclip.templates import expand
 from segclip.types import Array
+from segclip.weight_files import reading
 
+from . import command, limits
 from .bank import Bank
 from .checkpoint import Checkpoint
 from .region_crops import CONTEXT, STORED, Class, CropStore
@@ -112,11 +114,12 @@ class Run:
 
     def __init__(self, store: Path, folder: Path, recipe: Recipe) -> None:
         self.recipe = recipe
-        table = json.loads((store / "classes.json").read_text())
-        self.classes = [Class(tuple(row["texts"]), row["colour"]) for row in table["classes"]]
-        self.offsets = table["offsets"]
-        self.bank = Bank.build(self.classes)
-        self.stores = {name: CropStore(store, name) for name in self.offsets}
+        with reading(store, "crops"):
+            table = json.loads((store / "classes.json").read_text())
+            self.classes = [Class(tuple(row["texts"]), row["colour"]) for row in table["classes"]]
+            self.offsets = table["offsets"]
+            self.bank = Bank.build(self.classes)
+            self.stores = {name: CropStore(store, name) for name in self.offsets}
         torch.manual_seed(recipe.seed)
         self.rng = np.random.default_rng(recipe.seed)
         self.early_minutes = EARLY_SHARE * recipe.minutes
@@ -219,7 +222,8 @@ class Run:
     def start_from(self, folder: Path) -> None:
         """Take the weights an earlier run exported; the optimiser starts anew, crops are large from the first."""
         self.early_minutes = 0.0
-        self.model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
+        with reading(folder / "model.safetensors"):
+            self.model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
         self.state.restart()
 
     def export(self, out: Path) -> None:
@@ -244,6 +248,7 @@ def main(
     ] = False,
 ) -> None:
     """Train the mini CLIP and write it."""
+    limits.check({"--minutes": (minutes, limits.MINUTES)})
     if not (store / "classes.json").exists():
         raise BadPrompt(f"{store} holds no crops; make them with: python -m train.region_text crops {store}")
     cv2.setNumThreads(1)
@@ -259,4 +264,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -29,7 +29,9 @@ from segclip.proposers.edges import EdgeOptions
 from segclip.proposers.grid import GridOptions
 from segclip.proposers.promptable import SAMOptions
 from segclip.proposers.trunk import Trunk
+from segclip.weight_files import reading
 
+from . import command, limits
 from .checkpoint import Checkpoint
 from .clicks import correction, first_ask
 from .glyphs import Glyph, load_glyphs
@@ -189,10 +191,11 @@ class Run:
 
     def start_from(self, trunk: Path) -> None:
         """Take what a trained proposer has."""
-        state = safetensors.torch.load_file(trunk / "model.safetensors")
-        last = max(int(name.split(".")[1]) for name in state)
-        for part, place in zip(self._given(), ("model.", f"model.{last}."), strict=True):
-            part.load_state_dict({name: state[place + name] for name in part.state_dict()})
+        with reading(trunk / "model.safetensors"):
+            state = safetensors.torch.load_file(trunk / "model.safetensors")
+            last = max(int(name.split(".")[1]) for name in state)
+            for part, place in zip(self._given(), ("model.", f"model.{last}."), strict=True):
+                part.load_state_dict({name: state[place + name] for name in part.state_dict()})
         self.state.restart()
 
     def go_on(self, folder: Path) -> None:
@@ -220,6 +223,7 @@ def main(
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
 ) -> None:
     """Train mini-sam and write it."""
+    limits.check({"--minutes": (minutes, limits.MINUTES), "--lr": (lr, limits.RATE), "--first": (first, limits.SEED)})
     cv2.setNumThreads(1)
     recipe = Recipe(minutes=minutes, first=first, lr=lr, trunk_lr=lr * Recipe.trunk_lr / Recipe.lr)
     run = Run(runs, recipe, load_photos(photos, held_out=False), load_glyphs())
@@ -233,4 +237,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -18,10 +18,12 @@ import numpy as np
 import typer
 from pycocotools import mask as coco_mask
 
-from segclip import images
+from segclip import atomic, images
 from segclip.errors import BadPrompt
 from segclip.types import Array, Masks
 
+from . import command, limits
+from .files import write_image
 from .glyphs import Glyph, load_glyphs, meanings
 from .photos import Photo, load_photos
 
@@ -41,6 +43,8 @@ class SceneConfig:
     repeat_share: float = 0.08  # objects that are another of one already there
     crowding: float = 0.4  # an object may hide this share of another, mostly
     every: int = 1
+    upright: bool = False  # objects lean a little at most, as photographed things do
+    blended: float = 0.0  # share of objects that are brought near the light of the place they stand at
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,10 +88,12 @@ def compose(
         index -= index % config.every
         index = wanted[len(chosen)] if len(chosen) < len(wanted) else index
         across = float(np.exp(rng.uniform(*np.log(config.across))))
-        patch = _render(rng, glyphs[index].pixels, across)
+        patch = _render(rng, glyphs[index].pixels, across, upright=config.upright)
         corner = _place(rng, patch, layers, full, config)
         if corner is None:
             continue
+        if config.blended and rng.random() < config.blended:
+            patch = _blend(rng, canvas, patch, corner)
         _paste(rng, canvas, layers, patch, corner, len(chosen))
         chosen.append(index)
         full.append(int((patch[..., 3] > 0.5).sum()))
@@ -130,7 +136,7 @@ def _texture(rng: np.random.Generator, height: int, width: int) -> Array:
     )
 
 
-def _render(rng: np.random.Generator, pixels: Array, across: float) -> Array:
+def _render(rng: np.random.Generator, pixels: Array, across: float, *, upright: bool = False) -> Array:
     """Draw a glyph at a size, rotation and light: float32 (h, w, 4), premultiplied."""
     while max(pixels.shape[:2]) > 2 * across:
         pixels = cv2.resize(
@@ -139,6 +145,7 @@ def _render(rng: np.random.Generator, pixels: Array, across: float) -> Array:
     height, width = pixels.shape[:2]
     scale = across / max(height, width)
     angle = rng.uniform(-25, 25) if rng.random() < 0.8 else rng.uniform(-180, 180)
+    angle = angle / 3 if upright else angle
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, scale)
     cos, sin = abs(turn[0, 0]), abs(turn[0, 1])
     out_w, out_h = int(np.ceil(width * cos + height * sin)) + 2, int(np.ceil(width * sin + height * cos)) + 2
@@ -150,6 +157,20 @@ def _render(rng: np.random.Generator, pixels: Array, across: float) -> Array:
     ys, xs = np.mgrid[-1 : 1 : out_h * 1j, -1 : 1 : out_w * 1j]
     light = rng.uniform(0.75, 1.15) * (1 + strength * (xs * np.cos(direction) + ys * np.sin(direction)))
     patch[..., :3] = np.minimum(patch[..., :3] * light[..., None], patch[..., 3:])
+    return patch
+
+
+def _blend(rng: np.random.Generator, canvas: Array, patch: Array, corner: tuple[int, int]) -> Array:
+    """Bring an object's light and tint towards its surroundings' and soften its edge, so that neither gives it away."""
+    under, over = _overlap(canvas.shape[:2], patch.shape, corner)
+    inside = patch[over][..., 3]
+    if inside.sum() < 1:
+        return patch
+    behind = canvas[under].reshape(-1, 3).mean(axis=0)
+    own = patch[over][..., :3].reshape(-1, 3).sum(axis=0) / inside.sum()
+    gain = ((behind + 0.1) / (own + 0.1)) ** rng.uniform(0, 0.45)
+    patch = cv2.GaussianBlur(patch, (0, 0), rng.uniform(0.3, 1.2))
+    patch[..., :3] = np.minimum(patch[..., :3] * gain.clip(0.5, 2).astype(np.float32), patch[..., 3:])
     return patch
 
 
@@ -259,7 +280,7 @@ def write_folder(
         scene = compose(seed, glyphs, photos, config)
         file = f"{seed}.{'jpg' if jpeg else 'png'}"
         settings = [cv2.IMWRITE_JPEG_QUALITY, 85] if jpeg else [cv2.IMWRITE_PNG_COMPRESSION, 3]
-        cv2.imwrite(str(folder / "images" / file), scene.pixels[..., ::-1], settings)
+        write_image(folder / "images" / file, scene.pixels, settings)
         height, width = scene.pixels.shape[:2]
         gone = _absent(seed, scene, glyphs, absent)
         pictures.append({"id": seed, "file_name": file, "height": height, "width": width, "absent": gone})
@@ -269,7 +290,7 @@ def write_folder(
     drawn = "Noto Color Emoji, SIL Open Font License 1.1"
     info = {"drawn objects": drawn, "photos": [photo.credit for photo in photos]}
     table = {"info": info, "images": pictures, "annotations": annotations, "categories": categories}
-    (folder / "scenes.json").write_text(json.dumps(table, separators=(",", ":")))
+    atomic.write(folder / "scenes.json", json.dumps(table, separators=(",", ":")).encode())
     return folder / "scenes.json"
 
 
@@ -310,6 +331,7 @@ def main(
     jpeg: Annotated[bool, typer.Option("--jpeg", help="Small files instead of exact ones.")] = False,
 ) -> None:
     """Write validation scenes."""
+    limits.check({"--count": (count, limits.COUNT), "--first": (first, limits.SEED)})
     if first < VALIDATION_SEED:
         raise BadPrompt(f"seeds under {VALIDATION_SEED} are for training and are composed on the fly, got {first}")
     behind = load_photos(photos, held_out=True, free=free)
@@ -317,4 +339,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

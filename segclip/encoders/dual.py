@@ -14,6 +14,7 @@ from open_clip.timm_model import TimmModel
 from torch import nn
 
 from ..errors import Unsupported
+from ..weight_files import one_line
 
 POOLINGS = ("mean", "cls")
 
@@ -56,8 +57,9 @@ class TextSide(nn.Module):
     def __init__(self, embed_dim: int, text_cfg: dict[str, Any]) -> None:
         super().__init__()
         transformers = _transformers()
-        config = transformers.AutoConfig.for_model(**text_cfg["hf_config"])
-        self.tower = transformers.AutoModel.from_config(config)
+        described = {name: value for name, value in text_cfg["hf_config"].items() if name != "auto_map"}
+        config = transformers.AutoConfig.for_model(**described)
+        self.tower = transformers.AutoModel.from_config(config, trust_remote_code=False)
         self.padding = config.pad_token_id or 0
         self.pooling = text_cfg.get("pooling", "mean")
         if self.pooling not in POOLINGS:
@@ -95,6 +97,21 @@ class DualEncoder(nn.Module):
         """Embed (T, L), not normalised: (T, D)."""
         embedded: torch.Tensor = self.text(tokens)
         return embedded
+
+
+def known_config(name: str, *, local_files_only: bool) -> Any:
+    """Fetch the configuration of a text tower of the Hugging Face hub; raise Unsupported for one that brings code.
+
+    Raises OSError when it is not here and may not be fetched.
+    """
+    auto = _transformers().AutoConfig
+    try:
+        config = auto.from_pretrained(name, trust_remote_code=False, local_files_only=local_files_only)
+    except ValueError as error:
+        raise Unsupported(f"the text tower {name!r} is none that transformers has: {one_line(error)}") from error
+    if getattr(config, "auto_map", None):
+        raise Unsupported(f"the text tower {name!r} is code of its own, which is never run")
+    return config
 
 
 def _transformers() -> Any:

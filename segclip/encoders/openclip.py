@@ -48,8 +48,7 @@ class OpenClip:
     """Embed with an open_clip model named by a spec: MODEL/TAG, MODEL/file:PATH, file:FOLDER, hf-hub:OWNER/REPO."""
 
     def __init__(self, source: str, *, device: str = "cpu", options: OpenClipOptions = OpenClipOptions()) -> None:
-        checkpoint = sources.find(source, trust=options.trust)
-        model = checkpoints.build(checkpoint, trust=options.trust)
+        model, checkpoint = checkpoints.restore(sources.find(source, trust=options.trust), trust=options.trust)
         self._dense = patches.Dense(model.visual, model.patch_head) if hasattr(model, "patch_head") else None
         image_tower.streamline(model.visual)
         self.name = checkpoint.name

@@ -5,7 +5,7 @@ Fast Segment Anything, Zhao et al. 2023, https://arxiv.org/abs/2306.12156.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import BadPrompt, Unsupported
+from ..errors import BadPrompt, Unsupported, WeightsCorrupt
 from ..types import Boxes, Everything, Image, Prompt, Proposals
+from ..weight_files import described, reading
 from . import space
 from .edges import EdgeOptions, Frame, patches, refine
 from .logits import assemble, prototype_gain, prototype_sampler
@@ -24,6 +25,7 @@ from .yolo import letterbox, load, save
 
 __all__ = ["FastSAM", "FastSAMOptions", "Features", "save"]
 
+_LARGEST = 4096  # px, the longer side a checkpoint may ask for
 _PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -95,28 +97,25 @@ class Features:
 class FastSAM:
     """Propose masks with a FastSAM checkpoint.
 
-    path: ultralytics' ``.pt`` or a folder written by ``save``. device: as torch names it. trust: allow a pickled
-    checkpoint that holds more than ultralytics' own types. Raises WeightsMissing, WeightsCorrupt, Unsupported.
+    path: ultralytics' ``.pt`` or a folder written by ``save``. device: as torch names it. trust: True allows a pickled
+    checkpoint that holds more than ultralytics' own types, False none but those of the manifest. Raises WeightsMissing,
+    WeightsCorrupt, Unsupported.
     """
 
     def __init__(
-        self, path: Path, *, device: str = "cpu", trust: bool = False, options: FastSAMOptions = FastSAMOptions()
+        self, path: Path, *, device: str = "cpu", trust: bool | None = None, options: FastSAMOptions = FastSAMOptions()
     ) -> None:
         self.options = options
         network, config = load(Path(path), trust=trust)
         self.device = torch.device(device)
         self.network: Any = network.to(self.device, memory_format=torch.channels_last)
-        self.image_size = int(self._choose(self.options.image_size, config, "image_size", 1024))
-        self.confidence = self._choose(self.options.confidence, config, "confidence", 0.4)
-        self.iou = self._choose(self.options.iou, config, "iou", 0.9)
-        stored = EdgeOptions(**config["edges"]) if "edges" in config else None
-        self.edges = self.options.edges or stored
+        stored = _stored(Path(path), config)
+        self.image_size = self.options.image_size or stored.image_size or 1024
+        self.confidence = _first(self.options.confidence, stored.confidence, 0.4)
+        self.iou = _first(self.options.iou, stored.iou, 0.9)
+        self.edges = self.options.edges or stored.edges
         self.letterbox = letterbox(self.image_size, max(int(self.network.stride.max()), 32))
         self._lock = Lock()  # the network keeps the anchors of the last shape it saw on itself
-
-    @staticmethod
-    def _choose(option: float | None, config: dict[str, Any], key: str, default: float) -> float:
-        return float(config.get(key, default)) if option is None else option
 
     @torch.inference_mode()
     def encode(self, image: Image) -> Features:
@@ -157,3 +156,18 @@ class FastSAM:
         boxes = torch.cat([confident[:, :2] - half, confident[:, :2] + half], dim=1)
         kept = suppress(boxes.numpy(), confident[:, 4].numpy(), self.iou, self.options.max_det)
         return torch.cat([boxes, confident[:, 4:]], dim=1)[kept]
+
+
+def _first(*values: float | None) -> float:
+    return next(float(value) for value in values if value is not None)
+
+
+def _stored(path: Path, config: dict[str, Any]) -> FastSAMOptions:
+    """Read the options beside a network; raise WeightsCorrupt for those that are none."""
+    with reading(path, "a configuration"):
+        given = {name: config[name] for name in ("image_size", "confidence", "iou") if name in config}
+        try:
+            options = described(FastSAMOptions, given, {"image_size": _LARGEST})
+        except BadPrompt as error:  # right where a user gives it, but here the file is wrong
+            raise WeightsCorrupt(f"{path}: {error}") from error
+        return replace(options, edges=described(EdgeOptions, config["edges"]) if "edges" in config else None)
