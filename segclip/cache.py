@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from . import atomic
-from .errors import NotWritable, WeightsMissing
+from .errors import NotWritable, Unsupported, WeightsMissing
 from .weight_files import open_file
 
 _TICK = 0.02  # seconds; file systems' clocks stand still for as long
@@ -56,7 +56,7 @@ def hash_file(path: Path) -> hashlib._Hash:
         with open_file(path) as file:
             while chunk := file.read(1 << 20):
                 hasher.update(chunk)
-    except OSError as error:
+    except (OSError, Unsupported) as error:
         raise WeightsMissing(f"cannot read {path}: {error}") from error
     return hasher
 

@@ -79,9 +79,7 @@ def _unpickled(path: Path, data: bytes) -> Any:
                 "save the state_dict of its model alone"
             ) from error
         reason = re.search(r"WeightsUnpickler error: (.+)", str(error))
-        raise WeightsCorrupt(
-            f"{path} cannot be read as weights: {one_line(reason[1] if reason else error)}"
-        ) from error
+        raise WeightsCorrupt(f"{path} cannot be read as weights: {one_line(reason[1] if reason else error)}") from error
 
 
 @contextmanager
@@ -147,9 +145,7 @@ def lay_in(
     if shapes:
         name = shapes[0]
         sizes = f"{tuple(tensors[name].shape)}, not {tuple(own[name].shape)}"
-        raise WeightsCorrupt(
-            f"{what}: {_count(shapes)} of another shape, such as {_shown(name)}: {sizes}"
-        )
+        raise WeightsCorrupt(f"{what}: {_count(shapes)} of another shape, such as {_shown(name)}: {sizes}")
     missing, strange = network.load_state_dict(dict(tensors), strict=False)
     differing = [
         f"{_count(names)} {how}, such as {', '.join(_shown(name) for name in names[:2])}"

@@ -122,13 +122,16 @@ def refused(load: Callable[[], Any]) -> None:
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_the_canaries_are_alive(name: str, tmp_path: Path) -> None:
     """See that each would leave its marker, had it been loaded as such files are."""
-    data, opened = CONTAINERS[name](tmp_path / "ran"), {
-        "torchscript": lambda held: torch.jit.load(held),
-        "numpy": lambda held: np.load(held, allow_pickle=True)["a"],
-        "pickle": pickle.load,
-        "pickle 2": pickle.load,
-        "pickle 0": pickle.load,
-    }
+    data, opened = (
+        CONTAINERS[name](tmp_path / "ran"),
+        {
+            "torchscript": lambda held: torch.jit.load(held),
+            "numpy": lambda held: np.load(held, allow_pickle=True)["a"],
+            "pickle": pickle.load,
+            "pickle 2": pickle.load,
+            "pickle 0": pickle.load,
+        },
+    )
     opened.get(name, lambda held: torch.load(held, weights_only=False))(io.BytesIO(data))
     assert (tmp_path / "ran").exists()
 

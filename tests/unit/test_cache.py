@@ -81,7 +81,9 @@ def test_records_of_foreign_files_stay_out_of_their_folder(home: Path, tmp_path:
     assert cache.recorded(folder / "model.bin") is not None
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"sha256": "0"}', '{"bytes":5,"mtime_ns":0,"sha256":[]}', "[" * 99_999])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"sha256": "0"}', '{"bytes":5,"mtime_ns":0,"sha256":[]}', "[" * 99_999]
+)
 def test_a_broken_record_is_no_record(home: Path, text: str) -> None:
     home.mkdir()
     file = home / "model.bin"

@@ -208,7 +208,9 @@ def test_a_redirect_to_nowhere_is_told(shelf: Shelf, target: Path, location: str
     assert not target.exists()
 
 
-@pytest.mark.parametrize("etag", [b"\xff\xfe\x00", b"", b'"one\r\nX: y"', b"W/\"one\"", b'"' + b"x" * 9000 + b'"', b"\x00"])
+@pytest.mark.parametrize(
+    "etag", [b"\xff\xfe\x00", b"", b'"one\r\nX: y"', b'W/"one"', b'"' + b"x" * 9000 + b'"', b"\x00"]
+)
 def test_an_etag_file_that_is_no_text_vouches_for_nothing(shelf: Shelf, target: Path, etag: bytes) -> None:
     """Fault 17.17a: it was a traceback."""
     cut_once(shelf, target)

@@ -28,7 +28,10 @@ SMALL_SAM = Architecture(64, 16, ViT(32, 2, 2, 2, (1,)), 16, 4, 1, 32, 16)
 def _adamw(state: State) -> dict[str, Any]:
     """Give an optimiser's state as open_clip's trainer wrote it until 2.29: NumPy numbers among its settings."""
     rate = 0.5 * (1 + np.cos(np.pi * 3 / 10)) * 1e-4
-    return {"state": {}, "param_groups": [{"lr": rate, "step": np.int64(3), "half": np.float32(1), "on": np.bool_(True)}]}
+    return {
+        "state": {},
+        "param_groups": [{"lr": rate, "step": np.int64(3), "half": np.float32(1), "on": np.bool_(True)}],
+    }
 
 
 FORMS: dict[str, Callable[[State], Any]] = {
@@ -110,7 +113,10 @@ def test_other_precisions_are_read(sam: State, halved: torch.dtype, tmp_path: Pa
     [
         (lambda s: {n: v for n, v in s.items() if n.startswith("visual.")}, r"missing, such as \w+"),
         (lambda s: s | {"classifier.weight": torch.zeros(3, 3)}, r"1 tensor is unexpected, such as classifier\.weight"),
-        (lambda s: s | {"ln_final.bias": torch.zeros(3)}, r"of another shape, such as ln_final\.bias: \(3,\), not \(64,\)"),
+        (
+            lambda s: s | {"ln_final.bias": torch.zeros(3)},
+            r"of another shape, such as ln_final\.bias: \(3,\), not \(64,\)",
+        ),
         (lambda s: [1, 2], "is a list where a state dict should be"),
         (lambda s: {"epoch": 3}, r"has no tensors, but 'epoch'"),
         (lambda s: {}, "has no tensors, but nothing"),
@@ -224,7 +230,9 @@ def test_a_network_its_file_cannot_fill_is_not_built(tmp_path: Path) -> None:
         torch.nn.Linear(8, 8)
 
 
-@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html>", b"hello\n" * 9, b"\x80", b"PK\x03\x04", b"\x80\x02}", b"\0" * 99])
+@pytest.mark.parametrize(
+    "content", [b"", b"<!DOCTYPE html><html>", b"hello\n" * 9, b"\x80", b"PK\x03\x04", b"\x80\x02}", b"\0" * 99]
+)
 @pytest.mark.parametrize("name", ["a.pt", "a.safetensors", "a", "sam_a.pth"])
 @pytest.mark.parametrize("trust", [True, False, None])
 def test_no_weights_are_one_line(content: bytes, name: str, trust: bool | None, tmp_path: Path) -> None:

@@ -94,7 +94,9 @@ def test_a_tree_that_names_anything_else_is_refused(archive: Path, call: str, tm
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("tree", [b"", b"N.", b"\x80\x02]q\x00h\x00a.", pickle.dumps({"a": 1}), b"\x80\x02K\x01.garbage", b"("])
+@pytest.mark.parametrize(
+    "tree", [b"", b"N.", b"\x80\x02]q\x00h\x00a.", pickle.dumps({"a": 1}), b"\x80\x02K\x01.garbage", b"("]
+)
 def test_a_damaged_tree_is_one_line(archive: Path, tree: bytes, tmp_path: Path) -> None:
     (tmp_path / "b.pt").write_bytes(changed(archive, tree))
     with pytest.raises(WeightsCorrupt, match=r"b\.pt"):

@@ -24,7 +24,6 @@ from segclip.proposers import PROPOSERS
 from tests.file_server import Shelf, serve
 
 
-
 def whole(content: bytes, size: int = 80_000) -> bytes:
     """Make a safetensors file of so many bytes."""
     count = size - 8 - 80
@@ -149,7 +148,16 @@ LOGIN = b"<!DOCTYPE html><html><form>Please log in</form></html>"
 
 @pytest.mark.parametrize(
     "body",
-    [LOGIN, b"", b"{}", BODY[:-1], BODY + b"x", BODY[:40], b"version https://git-lfs.github.com/spec/v1\n", b"\x80\x02}."],
+    [
+        LOGIN,
+        b"",
+        b"{}",
+        BODY[:-1],
+        BODY + b"x",
+        BODY[:40],
+        b"version https://git-lfs.github.com/spec/v1\n",
+        b"\x80\x02}.",
+    ],
     ids=["a login page", "nothing", "json", "short", "long", "half a header", "a pointer", "a pickle"],
 )
 def test_without_a_published_hash_only_whole_weights_are_recorded(shelf: Shelf, body: bytes) -> None:
@@ -219,7 +227,7 @@ def test_what_never_ends_is_no_file(tmp_path: Path) -> None:
     for path in (tmp_path / "pipe.pt", Path("/dev/zero")):
         with pytest.raises(Unsupported, match=f"{path} is not a file"):
             weights.locate(f"file:{path}")
-        with pytest.raises(Unsupported, match=f"{path} is not a file"):
+        with pytest.raises(WeightsMissing, match=f"{path} is not a file"):
             hash_file(path)
 
 
