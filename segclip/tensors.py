@@ -8,6 +8,7 @@ import io
 import math
 import pickle
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -88,7 +89,12 @@ def unpickling() -> Iterator[None]:
     scalar = np.float64(0).__reduce__()[0]  # of a number's dtype and bytes; it makes nothing else
     kinds = [type(np.dtype(code)) for code in "?bhilqBHILQefd"]
     named = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    with _loading, torch.serialization.safe_globals([*named, np.dtype, *dict.fromkeys(kinds)]):
+    with (
+        _loading,
+        warnings.catch_warnings(),
+        torch.serialization.safe_globals([*named, np.dtype, *dict.fromkeys(kinds)]),
+    ):
+        warnings.simplefilter("ignore")  # of pickle protocols: what cannot be read is told by an error
         yield
 
 

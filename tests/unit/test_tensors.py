@@ -187,6 +187,26 @@ def test_a_quickgelu_checkpoint_under_a_gelu_name_is_told(tmp_path: Path, caplog
     assert "trained with QuickGELU" in caplog.text
 
 
+def test_openais_own_archive_is_read_without_running_it(tmp_path: Path) -> None:
+    """TorchScript in float16 with sizes beside the weights, as OpenAI's CLIPs are: the same numbers as jit.load's."""
+    model = save_small_clip(tmp_path, quick_gelu=True).half().float()
+    theirs = OpenClip(f"file:{tmp_path}", options=TRUSTED).encode_texts(TEXTS)
+    for name in ("input_resolution", "context_length", "vocab_size"):
+        model.register_buffer(name, torch.tensor(7))
+    tokens = torch.zeros(1, 16, dtype=torch.long)
+    traced = torch.jit.trace_module(
+        model, {"encode_image": torch.zeros(1, 3, 32, 32), "encode_text": tokens}, check_trace=False
+    )
+    (tmp_path / "model.safetensors").unlink()
+    traced.half().save(str(tmp_path / "open_clip_pytorch_model.pt"))
+    loaded = OpenClip(f"file:{tmp_path}", options=TRUSTED)
+    assert loaded.encode_texts(TEXTS) == pytest.approx(theirs, abs=1e-3)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"quick_gelu": true', '"quick_gelu": false'))
+    with pytest.raises(Unsupported, match="need the -quickgelu model"):
+        OpenClip(f"file:{tmp_path}", options=TRUSTED)
+
+
 class Named:
     """Name something on being pickled."""
 
