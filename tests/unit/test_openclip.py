@@ -313,6 +313,14 @@ def test_a_config_that_could_not_be_served_is_told_at_once(
     assert "\n" not in str(told.value)
 
 
+def test_a_tower_that_knows_fewer_tokens_than_its_tokenizer_is_told(tmp_path: Path) -> None:
+    """Fault 17.11."""
+    save_small_clip(tmp_path, text_cfg={**MODEL_CFG["text_cfg"], "vocab_size": 100})
+    encoder = OpenClip(f"file:{tmp_path}", options=FLOAT32)
+    with pytest.raises(WeightsCorrupt, match=r"config\.json: .* knows 100 tokens"):
+        encoder.encode_texts(["a cat"])
+
+
 def test_serving_survives_json() -> None:
     assert Serving.from_dict(json.loads(json.dumps(SERVING.to_dict()))) == SERVING
     assert Serving.from_dict({}) == Serving()
