@@ -195,7 +195,8 @@ def _make(checkpoint: Checkpoint) -> torch.nn.Module:
 def make_model(model_cfg: dict[str, Any]) -> torch.nn.Module:
     """Build a randomly initialised model from its configuration, open_clip's or a dual encoder's, fetching no weights.
 
-    Nothing a configuration holds turns on code of its own. Raises Unsupported for names of other than known networks.
+    Nothing a configuration holds turns on code of its own. Raises ValueError for names of other than known networks,
+    and whatever else a wrong one makes open_clip raise.
     """
     config = deepcopy(model_cfg)
     patch_cfg = config.pop("patch_cfg", None)
@@ -221,12 +222,12 @@ def _check_names(vision: dict[str, Any], text: dict[str, Any]) -> None:
     """Refuse names that would make timm or transformers read from elsewhere, or run, what the checkpoint points to."""
     network = vision.get("timm_model_name")
     if network is not None and not (isinstance(network, str) and _PLAIN_NAME.fullmatch(network)):
-        raise Unsupported(f"timm_model_name {str(network)[:80]!r} is not a plain name of one of timm's networks")
+        raise ValueError(f"timm_model_name {str(network)[:80]!r} is not a plain name of one of timm's networks")
     name = text.get("hf_model_name")
     if name is None:
         return
     if not (isinstance(name, str) and _HUB_NAME.fullmatch(name)) or ".." in name or Path(name).exists():
-        raise Unsupported(f"hf_model_name {str(name)[:80]!r} is not a name of the Hugging Face hub, OWNER/REPO")
+        raise ValueError(f"hf_model_name {str(name)[:80]!r} is not a name of the Hugging Face hub, OWNER/REPO")
     dual.known_config(name, local_files_only=weights.is_offline())
 
 
@@ -320,7 +321,7 @@ def _hf_tokenizer(checkpoint: Checkpoint, name: str, options: dict[str, Any]) ->
     folder, mode = checkpoint.folder, checkpoint.model_cfg["text_cfg"].get("tokenizer_mode")
     own = folder is not None and first(folder, TOKENIZER_FILES[:2]) is not None
     if not own and not (isinstance(name, str) and _HUB_NAME.fullmatch(name) and not Path(name).exists()):
-        raise Unsupported(f"hf_tokenizer_name {str(name)[:80]!r} is not a name of the Hugging Face hub, OWNER/REPO")
+        raise ValueError(f"hf_tokenizer_name {str(name)[:80]!r} is not a name of the Hugging Face hub, OWNER/REPO")
     source = str(folder) if own else name
     local = own or weights.is_offline()
     try:

@@ -15,6 +15,7 @@ import torch
 from ..errors import UnknownName, Unsupported, WeightsCorrupt
 from ..imports import without_compiler
 from ..types import Array, Image
+from ..weight_files import reading
 
 with without_compiler():
     import open_clip
@@ -47,14 +48,15 @@ class OpenClip:
 
     def __init__(self, source: str, *, device: str = "cpu", options: OpenClipOptions = OpenClipOptions()) -> None:
         model, checkpoint = checkpoints.restore(sources.find(source, trust=options.trust), trust=options.trust)
-        self._dense = patches.Dense(model.visual, model.patch_head) if hasattr(model, "patch_head") else None
-        image_tower.streamline(model.visual)
+        with reading(checkpoint.source, f"the description of {checkpoint.name}"):
+            self._dense = patches.Dense(model.visual, model.patch_head) if hasattr(model, "patch_head") else None
+            self._vocabulary = checkpoints.vocabulary(model)
+            image_tower.streamline(model.visual)
         self.name = checkpoint.name
         self.serving = checkpoint.serving
         self.logit_scale = float(model.logit_scale.detach().exp())
         self.image_size = _side(model.visual.image_size)
         self._checkpoint = checkpoint
-        self._vocabulary = checkpoints.vocabulary(model)
         self._options = options
         self._device = torch.device(device)
         self._dtype = choose_precision(options.precision, self._device)

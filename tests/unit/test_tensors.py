@@ -192,6 +192,8 @@ def test_openais_own_archive_is_read_without_running_it(tmp_path: Path) -> None:
     model = save_small_clip(tmp_path, quick_gelu=True).half().float()
     theirs = OpenClip(f"file:{tmp_path}", options=TRUSTED).encode_texts(TEXTS)
     for name in ("input_resolution", "context_length", "vocab_size"):
+        if hasattr(model, name):
+            delattr(model, name)
         model.register_buffer(name, torch.tensor(7))
     tokens = torch.zeros(1, 16, dtype=torch.long)
     traced = torch.jit.trace_module(

@@ -322,7 +322,10 @@ def test_no_record_vouches_for_a_pickle() -> None:
         weights.vouch(row.path, hashlib.sha256(other).hexdigest(), trust=True)
 
 
-@pytest.mark.parametrize(("text", "error"), [(None, WeightsMissing), ("{", WeightsCorrupt), ("[]", WeightsCorrupt)])
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [(None, WeightsMissing), ("{", WeightsCorrupt), ("[]", WeightsCorrupt), ("[" * 99_999, WeightsCorrupt)],
+)
 def test_a_manifest_that_cannot_be_read(text: str | None, error: type[Exception]) -> None:
     if text is not None:
         (weights.weights_folder() / "manifest.json").write_text(text)
