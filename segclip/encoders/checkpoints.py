@@ -202,6 +202,8 @@ def make_model(model_cfg: dict[str, Any]) -> torch.nn.Module:
     patch_cfg = config.pop("patch_cfg", None)
     model = _make_towers(config)
     if patch_cfg is not None:
+        if not 0 < patch_cfg["side"] <= _LARGEST or patch_cfg.get("stride", 0) not in (0, 8, 16, 32):
+            raise ValueError(f"patch_cfg {str(patch_cfg)[:80]} has a side or a stride that no tower has")
         model.patch_head = PatchHead(config["embed_dim"], **patch_cfg)
     return model
 

@@ -21,9 +21,6 @@ from torch import nn
 from ..errors import Unsupported
 from ..types import Array
 
-_LARGEST = 4096  # px
-
-
 class PatchHead(nn.Module):
     """Embed patches.
 
@@ -33,8 +30,6 @@ class PatchHead(nn.Module):
 
     def __init__(self, embed_dim: int, width: int, side: int, stride: int = 0) -> None:
         super().__init__()
-        if not (isinstance(side, int) and 0 < side <= _LARGEST and stride in (0, 8, 16, 32)):
-            raise ValueError(f"side must lie in [1, {_LARGEST}] and stride be 0, 8, 16 or 32, got {side}, {stride}")
         self.side, self.stride = side, stride
         self.straight = nn.Linear(width, embed_dim)
         self.norm = nn.LayerNorm(width)
