@@ -21,6 +21,7 @@ from torch import nn
 from ..errors import Unsupported
 from ..types import Array
 
+
 class PatchHead(nn.Module):
     """Embed patches.
 
