@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import signal
 import subprocess
@@ -296,8 +297,13 @@ def test_a_download_is_on_the_disk_before_it_has_its_name(
 ) -> None:
     """Fault 17.3, of weights: file, name, folder, in this order."""
     done: list[str] = []
-    monkeypatch.setattr(downloads.os, "fsync", lambda descriptor: done.append("sync"))
-    replace = downloads.os.replace
-    monkeypatch.setattr(downloads.os, "replace", lambda a, b: (done.append("name"), replace(a, b)))
+    replace = os.replace
+
+    def rename(old: Path, new: Path) -> None:
+        done.append("name")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", lambda descriptor: done.append("sync"))
+    monkeypatch.setattr(os, "replace", rename)
     fetch(job(shelf, target), progress=False)
     assert done == ["sync", "name", "sync"]
