@@ -10,13 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from . import atomic
-from .errors import NotWritable, WeightsMissing
+from .errors import NotWritable, Unsupported, WeightsMissing
 from .weight_files import open_file
+
+_TICK = 0.02  # seconds; file systems' clocks stand still for as long
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def hash_file(path: Path) -> hashlib._Hash:
         with open_file(path) as file:
             while chunk := file.read(1 << 20):
                 hasher.update(chunk)
-    except OSError as error:
+    except (OSError, Unsupported) as error:
         raise WeightsMissing(f"cannot read {path}: {error}") from error
     return hasher
 
@@ -83,6 +86,8 @@ def is_fresh(record: Record, path: Path) -> bool:
 def remember(path: Path, sha256: str) -> None:
     """Record a file's SHA-256; a cache that can't be written only costs hashing again."""
     record = Record.of(path, sha256)
+    if abs(time.time_ns() - record.ctime_ns) < _TICK * 1e9:
+        time.sleep(_TICK)  # a change within the clock's tick would leave the time as it is recorded
     if recorded(path) != record:
         _write(path, record)
 

@@ -40,9 +40,7 @@ class View:
         if self.fill not in FILLS:
             raise UnknownName(f"unknown fill {self.fill!r}; choose one of {', '.join(FILLS)}")
         if not (1 <= self.context <= _WIDEST and 0 < self.weight < math.inf):
-            raise ValueError(
-                f"want context in [1, {_WIDEST}] and weight > 0, got {self.context} and {self.weight}"
-            )
+            raise ValueError(f"want context in [1, {_WIDEST}] and weight > 0, got {self.context} and {self.weight}")
 
 
 @dataclass(frozen=True)

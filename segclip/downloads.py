@@ -258,11 +258,11 @@ def _open(request: Request) -> HTTPResponse:
 
     class Plain(HTTPHandler):
         def http_open(self, req: Request) -> HTTPResponse:
-            return self.do_open(partial(note, HTTPConnection), req)  # type: ignore[arg-type]
+            return self.do_open(partial(note, HTTPConnection), req)
 
     class Secure(HTTPSHandler):
         def https_open(self, req: Request) -> HTTPResponse:
-            return self.do_open(partial(note, HTTPSConnection), req)  # type: ignore[arg-type]
+            return self.do_open(partial(note, HTTPSConnection), req)
 
     def cut() -> None:
         for connection in made:

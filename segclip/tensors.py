@@ -8,6 +8,7 @@ import io
 import math
 import pickle
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -79,9 +80,7 @@ def _unpickled(path: Path, data: bytes) -> Any:
                 "save the state_dict of its model alone"
             ) from error
         reason = re.search(r"WeightsUnpickler error: (.+)", str(error))
-        raise WeightsCorrupt(
-            f"{path} cannot be read as weights: {one_line(reason[1] if reason else error)}"
-        ) from error
+        raise WeightsCorrupt(f"{path} cannot be read as weights: {one_line(reason[1] if reason else error)}") from error
 
 
 @contextmanager
@@ -90,7 +89,12 @@ def unpickling() -> Iterator[None]:
     scalar = np.float64(0).__reduce__()[0]  # of a number's dtype and bytes; it makes nothing else
     kinds = [type(np.dtype(code)) for code in "?bhilqBHILQefd"]
     named = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    with _loading, torch.serialization.safe_globals([*named, np.dtype, *dict.fromkeys(kinds)]):
+    with (
+        _loading,
+        warnings.catch_warnings(),
+        torch.serialization.safe_globals([*named, np.dtype, *dict.fromkeys(kinds)]),
+    ):
+        warnings.simplefilter("ignore")  # of pickle protocols: what cannot be read is told by an error
         yield
 
 
@@ -145,27 +149,21 @@ def lay_in(
     own, spared = network.state_dict(), tuple(unused)
     shapes = [name for name, value in tensors.items() if name in own and value.shape != own[name].shape]
     if shapes:
-        name = shapes[0]
-        sizes = f"{tuple(tensors[name].shape)}, not {tuple(own[name].shape)}"
-        raise WeightsCorrupt(
-            f"{what}: {_count(shapes)} of another shape, such as {_shown(name)}: {sizes}"
-        )
+        sizes = f"{tuple(tensors[shapes[0]].shape)}, not {tuple(own[shapes[0]].shape)}"
+        raise WeightsCorrupt(f"{what}: {_named(shapes[:1], 'of another shape', len(shapes))}: {sizes}")
     missing, strange = network.load_state_dict(dict(tensors), strict=False)
-    differing = [
-        f"{_count(names)} {how}, such as {', '.join(_shown(name) for name in names[:2])}"
-        for names, how in ((_without(missing, spared), "missing"), (_without(strange, spared), "unexpected"))
-        if names
-    ]
-    if differing:
-        raise WeightsCorrupt(f"{what}: {'; '.join(differing)}")
+    missing, strange = _without(missing, spared), _without(strange, spared)
+    kinds = ((missing, "missing"), (strange, "unexpected"))
+    if differing := [_named(names, how, len(names)) for names, how in kinds if names]:
+        raise WeightsCorrupt(f"{what}, {len(missing) + len(strange)} tensors differ: {'; '.join(differing)}")
 
 
 def _without(names: Iterable[str], beginnings: tuple[str, ...]) -> list[str]:
-    return [name for name in names if not name.startswith(beginnings)] if beginnings else list(names)
+    return [name for name in names if not beginnings or not name.startswith(beginnings)]
 
 
-def _count(names: list[str]) -> str:
-    return f"{len(names)} tensor{'s are' if len(names) > 1 else ' is'}"
+def _named(names: list[str], how: str, count: int) -> str:
+    return f"{count} {how}, such as {', '.join(_shown(name) for name in names[:2])}"
 
 
 def _shown(name: str) -> str:

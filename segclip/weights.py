@@ -139,7 +139,7 @@ def manifest() -> dict[str, Entry]:
         return {row["name"]: Entry(**row) for row in rows}
     except OSError as error:
         raise WeightsMissing(f"cannot read {path}: {error}; SEGCLIP_WEIGHTS must name its folder") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsCorrupt(f"{path} is not a manifest of segclip: {error!r}") from error
 
 

@@ -44,7 +44,7 @@ class Serving:
             if not all(isinstance(text, str) for text in getattr(self, name)):
                 raise ValueError(f"{name} must be texts, got {str(getattr(self, name))[:60]}")
         check_templates(self.templates)
-        bounds = {"threshold": (0, 1), "quality_weight": (0, 100), "likeness": (-1, 1)}
+        bounds: dict[str, tuple[float, float]] = {"threshold": (0, 1), "quality_weight": (0, 100), "likeness": (-1, 1)}
         bounds |= {} if self.logit_scale is None else {"logit_scale": (0, 1e6)}
         for name, (least, most) in bounds.items():
             value = getattr(self, name)

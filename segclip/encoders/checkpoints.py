@@ -36,7 +36,9 @@ TOKENIZER_FILES = (  # data alone, by their whole names: a pattern such as vocab
     "vocab.json",
     "vocab.txt",
     "merges.txt",
+    "bpe.codes",
     "spiece.model",
+    "spm.model",
     "tokenizer.model",
     "sentencepiece.bpe.model",
 )
@@ -44,6 +46,8 @@ TOKENIZER_FILES = (  # data alone, by their whole names: a pattern such as vocab
 _TORCHSCRIPT_EXTRAS = {"input_resolution", "context_length", "vocab_size"}
 _PLAIN_NAME = re.compile(r"[\w.-]+")  # of one of timm's networks: no address of a repository, no path
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")  # of one of transformers'
+_PLAIN_TOKEN = re.compile(r"[\w <>|-]{1,60}")  # open_clip makes patterns of some
+_LARGEST = 2048  # px, the side of the images a checkpoint may ask for
 _SIMPLE_OPTIONS = {"context_length": int, "clean": str, "reduction_mask": str, "additional_special_tokens": list}
 _HF_OPTIONS = {"context_length": int, "clean": str, "strip_sep_token": bool, "language": str}
 
@@ -83,7 +87,30 @@ def restore(checkpoint: Checkpoint, *, trust: bool = False) -> tuple[torch.nn.Mo
         checkpoint = _as_long_as_stored(checkpoint, stored.tensors)
         model = _make(checkpoint)
         _load(model, stored, checkpoint)
+        _check_sizes(model, checkpoint)
     return model.eval(), checkpoint
+
+
+def _check_sizes(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
+    """Refuse sizes that weights do not show: the images of a convolutional tower, the texts of one of transformers'."""
+    size = model.visual.image_size
+    if not all(0 < side <= _LARGEST for side in (size if isinstance(size, tuple | list) else (size,))):
+        raise ValueError(f"image_size is {str(size)[:60]}, it must lie in [1, {_LARGEST}]")
+    text = getattr(model, "text", None)
+    config = getattr(getattr(text, "tower", None) or getattr(text, "transformer", None), "config", None)
+    longest = getattr(config, "max_position_embeddings", None)
+    length = checkpoint.model_cfg["text_cfg"].get("context_length", 77)
+    if not 0 < length <= (longest or 1 << 16):
+        raise ValueError(f"context_length is {str(length)[:60]}, and the text tower reads {longest or 'fewer'} tokens")
+
+
+def vocabulary(model: torch.nn.Module) -> int:
+    """Count the tokens a model's text tower knows."""
+    text = getattr(model, "text", model)
+    table = getattr(text, "token_embedding", None)
+    if table is None:
+        table = (getattr(text, "tower", None) or text.transformer).get_input_embeddings()
+    return int(table.weight.shape[0])
 
 
 def _check_activation(checkpoint: Checkpoint, stored: tensors.Stored) -> None:
@@ -168,12 +195,15 @@ def _make(checkpoint: Checkpoint) -> torch.nn.Module:
 def make_model(model_cfg: dict[str, Any]) -> torch.nn.Module:
     """Build a randomly initialised model from its configuration, open_clip's or a dual encoder's, fetching no weights.
 
-    Nothing a configuration holds turns on code of its own. Raises Unsupported for names of other than known networks.
+    Nothing a configuration holds turns on code of its own. Raises ValueError for names of other than known networks,
+    and whatever else a wrong one makes open_clip raise.
     """
     config = deepcopy(model_cfg)
     patch_cfg = config.pop("patch_cfg", None)
     model = _make_towers(config)
     if patch_cfg is not None:
+        if not 0 < patch_cfg["side"] <= _LARGEST or patch_cfg.get("stride", 0) not in (0, 8, 16, 32):
+            raise ValueError(f"patch_cfg {str(patch_cfg)[:80]} has a side or a stride that no tower has")
         model.patch_head = PatchHead(config["embed_dim"], **patch_cfg)
     return model
 
@@ -194,12 +224,12 @@ def _check_names(vision: dict[str, Any], text: dict[str, Any]) -> None:
     """Refuse names that would make timm or transformers read from elsewhere, or run, what the checkpoint points to."""
     network = vision.get("timm_model_name")
     if network is not None and not (isinstance(network, str) and _PLAIN_NAME.fullmatch(network)):
-        raise Unsupported(f"timm_model_name {str(network)[:80]!r} is not a plain name of one of timm's networks")
+        raise ValueError(f"timm_model_name {str(network)[:80]!r} is not a plain name of one of timm's networks")
     name = text.get("hf_model_name")
     if name is None:
         return
     if not (isinstance(name, str) and _HUB_NAME.fullmatch(name)) or ".." in name or Path(name).exists():
-        raise Unsupported(f"hf_model_name {str(name)[:80]!r} is not a name of the Hugging Face hub, OWNER/REPO")
+        raise ValueError(f"hf_model_name {str(name)[:80]!r} is not a name of the Hugging Face hub, OWNER/REPO")
     dual.known_config(name, local_files_only=weights.is_offline())
 
 
@@ -262,8 +292,9 @@ def tokenizer(checkpoint: Checkpoint) -> Any:
     with reading(where, f"the tokenizer of {checkpoint.name}"):
         text_cfg = checkpoint.model_cfg["text_cfg"]
         name = text_cfg.get("hf_tokenizer_name")
-        options = {"context_length": text_cfg.get("context_length", 77)}
-        options |= _tokenizer_options(where, text_cfg, _HF_OPTIONS if name else _SIMPLE_OPTIONS)
+        longest = text_cfg.get("context_length", 77)
+        options = _tokenizer_options(where, text_cfg, _HF_OPTIONS if name else _SIMPLE_OPTIONS)
+        options["context_length"] = min(longest, options.get("context_length", longest))
         if name:
             return _hf_tokenizer(checkpoint, name, options)
         if options.keys() > {"context_length"}:
@@ -280,7 +311,10 @@ def _tokenizer_options(where: Path, text_cfg: dict[str, Any], allowed: dict[str,
             raise Unsupported(
                 f"{where} asks for a tokenizer with {str(name)[:60]!r}; what it may set is {', '.join(allowed)}"
             )
-        if not isinstance(value, allowed[name]) or (name == "context_length" and not 0 < value <= 1 << 16):
+        parts = value if isinstance(value, list) else [value]
+        right = isinstance(value, allowed[name]) and not (name == "context_length" and isinstance(value, bool))
+        right = right and all(_PLAIN_TOKEN.fullmatch(str(part)) for part in parts)
+        if not right:
             raise WeightsCorrupt(f"{where}: {name} of its tokenizer_kwargs is {str(value)[:60]!r}")
     return dict(given)
 
@@ -289,7 +323,7 @@ def _hf_tokenizer(checkpoint: Checkpoint, name: str, options: dict[str, Any]) ->
     folder, mode = checkpoint.folder, checkpoint.model_cfg["text_cfg"].get("tokenizer_mode")
     own = folder is not None and first(folder, TOKENIZER_FILES[:2]) is not None
     if not own and not (isinstance(name, str) and _HUB_NAME.fullmatch(name) and not Path(name).exists()):
-        raise Unsupported(f"hf_tokenizer_name {str(name)[:80]!r} is not a name of the Hugging Face hub, OWNER/REPO")
+        raise ValueError(f"hf_tokenizer_name {str(name)[:80]!r} is not a name of the Hugging Face hub, OWNER/REPO")
     source = str(folder) if own else name
     local = own or weights.is_offline()
     try:

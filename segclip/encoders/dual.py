@@ -14,7 +14,6 @@ from open_clip.timm_model import TimmModel
 from torch import nn
 
 from ..errors import Unsupported
-from ..weight_files import one_line
 
 POOLINGS = ("mean", "cls")
 
@@ -100,17 +99,15 @@ class DualEncoder(nn.Module):
 
 
 def known_config(name: str, *, local_files_only: bool) -> Any:
-    """Fetch the configuration of a text tower of the Hugging Face hub; raise Unsupported for one that brings code.
+    """Fetch the configuration of a text tower of the Hugging Face hub; raise ValueError for one that brings code.
 
     Raises OSError when it is not here and may not be fetched.
     """
-    auto = _transformers().AutoConfig
-    try:
-        config = auto.from_pretrained(name, trust_remote_code=False, local_files_only=local_files_only)
-    except ValueError as error:
-        raise Unsupported(f"the text tower {name!r} is none that transformers has: {one_line(error)}") from error
+    config = _transformers().AutoConfig.from_pretrained(
+        name, trust_remote_code=False, local_files_only=local_files_only
+    )
     if getattr(config, "auto_map", None):
-        raise Unsupported(f"the text tower {name!r} is code of its own, which is never run")
+        raise ValueError(f"the text tower {name!r} is code of its own, which is never run")
     return config
 
 

@@ -13,9 +13,10 @@ import numpy as np
 import PIL.Image
 import torch
 
-from ..errors import UnknownName, Unsupported
+from ..errors import UnknownName, Unsupported, WeightsCorrupt
 from ..imports import without_compiler
 from ..types import Array, Image
+from ..weight_files import reading
 
 with without_compiler():
     import open_clip
@@ -49,8 +50,10 @@ class OpenClip:
 
     def __init__(self, source: str, *, device: str = "cpu", options: OpenClipOptions = OpenClipOptions()) -> None:
         model, checkpoint = checkpoints.restore(sources.find(source, trust=options.trust), trust=options.trust)
-        self._dense = patches.Dense(model.visual, model.patch_head) if hasattr(model, "patch_head") else None
-        image_tower.streamline(model.visual)
+        with reading(checkpoint.source, f"the description of {checkpoint.name}"):
+            self._dense = patches.Dense(model.visual, model.patch_head) if hasattr(model, "patch_head") else None
+            self._vocabulary = checkpoints.vocabulary(model)
+            image_tower.streamline(model.visual)
         self.name = checkpoint.name
         self.serving = checkpoint.serving
         self.logit_scale = float(model.logit_scale.detach().exp())
@@ -81,7 +84,7 @@ class OpenClip:
         missing = [text for text in dict.fromkeys(texts) if text not in self._texts]
         known = {text: self._texts[text] for text in texts if text in self._texts}
         for chunk in self._chunks(missing):
-            tokens = text_tower.tokenize(self._tokenizer, chunk).to(self._device)
+            tokens = self._tokens(chunk).to(self._device)
             embeddings = self._embed(lambda tokens: text_tower.encode(self._model, tokens), tokens)
             known.update(zip(chunk, embeddings, strict=True))
         self._remember(known)
@@ -97,6 +100,16 @@ class OpenClip:
                 f"{self.name} gives no dense features for {image.source}: train.pacl, train.clipself train a patch head"
             )
         return self._embed(self._dense, self._normalised(self._dense.fit(image.pixels)[None]))[0]
+
+    def _tokens(self, texts: Sequence[str]) -> torch.Tensor:
+        """Turn texts into token ids (T, context); raise WeightsCorrupt where the tower does not know one of them."""
+        tokens = text_tower.tokenize(self._tokenizer, texts)
+        if tokens.numel() and int(tokens.max()) >= self._vocabulary:
+            raise WeightsCorrupt(
+                f"{self._checkpoint.source}: the tokenizer of {self.name} gives token {int(tokens.max())}, and its "
+                f"text tower knows {self._vocabulary} tokens"
+            )
+        return tokens
 
     @property
     def _none(self) -> Array:

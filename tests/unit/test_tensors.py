@@ -28,7 +28,10 @@ SMALL_SAM = Architecture(64, 16, ViT(32, 2, 2, 2, (1,)), 16, 4, 1, 32, 16)
 def _adamw(state: State) -> dict[str, Any]:
     """Give an optimiser's state as open_clip's trainer wrote it until 2.29: NumPy numbers among its settings."""
     rate = 0.5 * (1 + np.cos(np.pi * 3 / 10)) * 1e-4
-    return {"state": {}, "param_groups": [{"lr": rate, "step": np.int64(3), "half": np.float32(1), "on": np.bool_(True)}]}
+    return {
+        "state": {},
+        "param_groups": [{"lr": rate, "step": np.int64(3), "half": np.float32(1), "on": np.bool_(True)}],
+    }
 
 
 FORMS: dict[str, Callable[[State], Any]] = {
@@ -109,8 +112,11 @@ def test_other_precisions_are_read(sam: State, halved: torch.dtype, tmp_path: Pa
     ("change", "message"),
     [
         (lambda s: {n: v for n, v in s.items() if n.startswith("visual.")}, r"missing, such as \w+"),
-        (lambda s: s | {"classifier.weight": torch.zeros(3, 3)}, r"1 tensor is unexpected, such as classifier\.weight"),
-        (lambda s: s | {"ln_final.bias": torch.zeros(3)}, r"of another shape, such as ln_final\.bias: \(3,\), not \(64,\)"),
+        (lambda s: s | {"classifier.weight": torch.zeros(3, 3)}, r"1 unexpected, such as classifier\.weight"),
+        (
+            lambda s: s | {"ln_final.bias": torch.zeros(3)},
+            r"of another shape, such as ln_final\.bias: \(3,\), not \(64,\)",
+        ),
         (lambda s: [1, 2], "is a list where a state dict should be"),
         (lambda s: {"epoch": 3}, r"has no tensors, but 'epoch'"),
         (lambda s: {}, "has no tensors, but nothing"),
@@ -135,7 +141,7 @@ def test_a_part_of_a_sam_names_what_is_missing(sam: State, tmp_path: Path) -> No
     with pytest.raises(WeightsCorrupt, match=r"sam_part\.pth .*image_encoder\."):
         SAM(tmp_path / "sam_part.pth")
     torch.save(sam | {"mask_decoder.hf_token.weight": torch.zeros(1, 64)}, tmp_path / "sam_hq.pth")
-    with pytest.raises(WeightsCorrupt, match=r"sam_hq\.pth .* 1 tensor is unexpected, such as mask_decoder\.hf_token"):
+    with pytest.raises(WeightsCorrupt, match=r"sam_hq\.pth .* 1 unexpected, such as mask_decoder\.hf_token"):
         SAM(tmp_path / "sam_hq.pth")
 
 
@@ -181,6 +187,28 @@ def test_a_quickgelu_checkpoint_under_a_gelu_name_is_told(tmp_path: Path, caplog
     assert "trained with QuickGELU" in caplog.text
 
 
+def test_openais_own_archive_is_read_without_running_it(tmp_path: Path) -> None:
+    """TorchScript in float16 with sizes beside the weights, as OpenAI's CLIPs are: the same numbers as jit.load's."""
+    model = save_small_clip(tmp_path, quick_gelu=True).half().float()
+    theirs = OpenClip(f"file:{tmp_path}", options=TRUSTED).encode_texts(TEXTS)
+    for name in ("input_resolution", "context_length", "vocab_size"):
+        if hasattr(model, name):
+            delattr(model, name)
+        model.register_buffer(name, torch.tensor(7))
+    tokens = torch.zeros(1, 16, dtype=torch.long)
+    traced = torch.jit.trace_module(
+        model, {"encode_image": torch.zeros(1, 3, 32, 32), "encode_text": tokens}, check_trace=False
+    )
+    (tmp_path / "model.safetensors").unlink()
+    traced.half().save(str(tmp_path / "open_clip_pytorch_model.pt"))
+    loaded = OpenClip(f"file:{tmp_path}", options=TRUSTED)
+    assert loaded.encode_texts(TEXTS) == pytest.approx(theirs, abs=1e-3)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"quick_gelu": true', '"quick_gelu": false'))
+    with pytest.raises(Unsupported, match="need the -quickgelu model"):
+        OpenClip(f"file:{tmp_path}", options=TRUSTED)
+
+
 class Named:
     """Name something on being pickled."""
 
@@ -224,7 +252,9 @@ def test_a_network_its_file_cannot_fill_is_not_built(tmp_path: Path) -> None:
         torch.nn.Linear(8, 8)
 
 
-@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html>", b"hello\n" * 9, b"\x80", b"PK\x03\x04", b"\x80\x02}", b"\0" * 99])
+@pytest.mark.parametrize(
+    "content", [b"", b"<!DOCTYPE html><html>", b"hello\n" * 9, b"\x80", b"PK\x03\x04", b"\x80\x02}", b"\0" * 99]
+)
 @pytest.mark.parametrize("name", ["a.pt", "a.safetensors", "a", "sam_a.pth"])
 @pytest.mark.parametrize("trust", [True, False, None])
 def test_no_weights_are_one_line(content: bytes, name: str, trust: bool | None, tmp_path: Path) -> None:
