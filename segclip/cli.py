@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from . import __version__, cli_app, cli_classify, cli_evaluate, cli_export, cli_heat, cli_search, cli_weights, lifetime
+from . import (
+    __version__,
+    cli_app,
+    cli_classify,
+    cli_evaluate,
+    cli_export,
+    cli_heat,
+    cli_search,
+    cli_weights,
+    lifetime,
+    lines,
+)
 from .cli_app import Serving
 from .cli_classify import Sorting, Told
 from .cli_export import How, Task
@@ -39,6 +50,10 @@ class Commands(TyperGroup):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # a file name may hold bytes that are no characters
+        with lines.shown_safely():
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except SegclipError as error:

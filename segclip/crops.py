@@ -17,6 +17,8 @@ from .types import Array, Image, Masks
 
 FILLS = ("keep", "blur", "mean", "black", "white")
 _THREADED = 128  # px: smaller crops are cut sooner than threads can take turns
+_LARGEST = 8192  # px: side of the largest window that is read pixel by pixel
+_COARSE = 4096  # px: side of what a larger one is read at
 _BLUR_CELLS = 8  # a blurred background keeps about this many cells a side: colour and layout, no texture
 
 
@@ -82,9 +84,14 @@ def cut(image: Image, masks: Masks, view: View, size: int) -> Array:
 
     def cut_one(row: int) -> None:
         window = _window(masks.boxes[row], view.context)
-        pixels = _resize(_read(image.pixels, window, cv2.BORDER_REPLICATE), size)
+        if window[2] > _LARGEST:
+            pixels, painted = _read_coarsely(image.pixels, masks, row, window)
+        else:
+            pixels, painted = _read(image.pixels, window, cv2.BORDER_REPLICATE), None
+        pixels = _resize(pixels, size)
         if view.fill != "keep":
-            inside = _resize(_paint(masks, row, window), size).astype(np.float32) / 255
+            painted = _paint(masks, row, window) if painted is None else painted
+            inside = _resize(painted, size).astype(np.float32) / 255
             pixels = fill_outside(pixels, inside, view.fill, mean)
         crops[row] = pixels
 
@@ -133,6 +140,25 @@ def _read(frame: Array, window: tuple[int, int, int], border: int) -> Array:
     if inner.shape[:2] == (side, side):
         return inner
     return cv2.copyMakeBorder(inner, y1 - top, top + side - y2, x1 - left, left + side - x2, border)
+
+
+def _read_coarsely(frame: Array, masks: Masks, row: int, window: tuple[int, int, int]) -> tuple[Array, Array]:
+    """Read a window and paint its mask at a fraction of its size: the square around a thin region may be gigabytes."""
+    left, top, side = window
+    x1, y1 = (int(v) for v in masks.boxes[row, :2])
+    fold = -(-side // _COARSE)
+    sides = -(-side // fold)
+
+    def shrink(part: Array, x: int, y: int, border: int) -> Array:
+        height, width = (max(1, min(length // fold, sides)) for length in part.shape[:2])
+        x, y = min((x - left) // fold, sides - width), min((y - top) // fold, sides - height)
+        small = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
+        return cv2.copyMakeBorder(small, y, sides - y - height, x, sides - x - width, border)
+
+    inner_x, inner_y = max(left, 0), max(top, 0)
+    inner = frame[inner_y : top + side, inner_x : left + side]
+    painted = shrink(masks.bitmaps[row] * np.uint8(255), x1, y1, cv2.BORDER_CONSTANT)
+    return shrink(inner, inner_x, inner_y, cv2.BORDER_REPLICATE), painted
 
 
 def _paint(masks: Masks, row: int, window: tuple[int, int, int]) -> Array:

@@ -143,7 +143,7 @@ def export(
     if not (out / state.STATE).exists():  # nothing there is an earlier run's
         _check_apart(order, real_paths(item.path for item in listed))
     tables = [path for path in (Path(source), options.boxes_of) if path and path.is_file()]
-    folder, begun, damaged = state.prepare(out), plan.digest(options.ask, order.told()), ""
+    folder, begun, damaged = state.prepare(out), plan.digest(options.ask, order.shared()), ""
     while True:
         try:
             with state.opened(folder, part, begun, damaged=damaged) as ledger:
@@ -165,7 +165,7 @@ class _Order:
     running: Running
     tell: Callable[[Progress], None]
 
-    def told(self) -> dict[str, Any]:
+    def shared(self) -> dict[str, Any]:
         """Name all that the parts of one run have in common but their images."""
         return self.settings | {"formats of the run": sorted(self.formats)}
 

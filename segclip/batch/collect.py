@@ -159,12 +159,12 @@ def write_failures(done: Done) -> list[Path]:
     with done.output.writing("failures.jsonl") as file:
         for item in failed:
             found = done.outcome(item)
-            told = {"image": item.name, "path": str(item.path), "reason": found.reason}
-            file.write(_line(told | {"traceback": found.trace or None}) + b"\n")
+            row = {"image": item.name, "path": str(item.path), "reason": found.reason}
+            file.write(_line(row | {"traceback": found.trace or None}) + b"\n")
             for name in _known_below(done, item) if item.folder else ():
                 path = item.path / PurePosixPath(name).relative_to(item.name)
-                told = {"image": name, "path": str(path), "reason": f"{path}: its folder cannot be read"}
-                file.write(_line(told | {"traceback": None}) + b"\n")
+                row = {"image": name, "path": str(path), "reason": f"{path}: its folder cannot be read"}
+                file.write(_line(row | {"traceback": None}) + b"\n")
     return [done.out / "failures.jsonl"]
 
 

@@ -237,8 +237,8 @@ def _outcome(row: tuple[Any, ...]) -> Outcome | None:
         sound = all(isinstance(number, int) for number in stamp) and state in STATES and isinstance(record, dict)
         if sound and all(isinstance(text, str) for text in (content, asked, reason, trace)):
             size, mtime, ctime, inode = stamp
-            told = {"record": record, "reason": reason, "trace": trace, "passing": bool(rest.get("passing"))}
-            return Outcome(os.fsdecode(name), content, (size, mtime, ctime, inode), asked, state, **told)
+            known = {"record": record, "reason": reason, "trace": trace, "passing": bool(rest.get("passing"))}
+            return Outcome(os.fsdecode(name), content, (size, mtime, ctime, inode), asked, state, **known)
     return None
 
 

@@ -1,7 +1,7 @@
-"""Remember every file of an output, so that nothing else is overwritten or removed, and nothing of a run left behind.
+"""Remember every file of an output: nothing else is overwritten, and nothing is left behind.
 
-A file is entered before it takes its place. The entries are appended to a plain list too, of which the journal is made
-again where it was damaged.
+A file is entered before it takes its place. The entries are appended to a plain list too, of which
+the journal is made again where it was damaged.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ _NEVER: Stamp = (0, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Kept:
-    """Hold what is known of a file of the output: ``Staged``'s columns, and its stamp once it took its place."""
+    """Hold what is known of a file of the output, ``stamp`` once it took its place.
+
+    path, size, sha256: as ``Staged`` holds them. owner: an image's name, or RUN.
+    """
 
     path: str
     owner: str
@@ -44,7 +47,10 @@ class Kept:
 
 
 def is_ours(path: str) -> bool:
-    """Decide whether a path relative to an output is one that segclip writes to; what journals say is not trusted."""
+    """Decide whether a path relative to an output is one that segclip writes to.
+
+    What journals say is not trusted.
+    """
     parts = PurePosixPath(path).parts
     plain = path == "/".join(parts) and "\0" not in path and not {"..", "."} & set(parts)
     return plain and (path in RUN_FILES or (len(parts) > 1 and (parts[0] in PER_IMAGE or parts[0] == YOLO)))
@@ -63,14 +69,14 @@ class Ledger(Journal):
         super().__init__(path)
 
     def intend(self, files: Sequence[tuple[str, Staged]], names: Iterable[str]) -> None:
-        """Enter files that will take their places, and drop the outcomes that will no longer hold."""
+        """Enter files that will take their places; drop outcomes that will no longer hold."""
         self._append([(owner, file.path) for owner, file in files])
         with self._change():
             self._enter(Kept(file.path, owner, file.size, file.sha256) for owner, file in files)
             self._table.executemany("DELETE FROM outcomes WHERE name = ?", [(os.fsencode(name),) for name in names])
 
     def confirm(self, files: Iterable[Kept], outcomes: Iterable[Outcome], gone: Iterable[str]) -> None:
-        """Enter files that took their places, and the outcomes they are of; drop files that are gone."""
+        """Enter files that took their places, and their outcomes; drop files that are gone."""
         with self._change():
             self._enter(files)
             self._table.executemany("DELETE FROM files WHERE path = ?", [(os.fsencode(path),) for path in gone])
@@ -84,7 +90,7 @@ class Ledger(Journal):
             self._table.executemany("DELETE FROM outcomes WHERE name = ?", [(os.fsencode(name),) for name in names])
 
     def restamp(self, names: Sequence[tuple[str, Stamp]], files: Sequence[tuple[str, Stamp]]) -> None:
-        """Note that images and files were touched, but are the same: they need not be read again."""
+        """Note that images and files were touched, but are the same: they stay known."""
         update = "UPDATE {} SET size = ?, mtime = ?, ctime = ?, inode = ? WHERE {} = ?"
         with self._change():
             for table, key, rows in (("outcomes", "name", names), ("files", "path", files)):
@@ -174,7 +180,10 @@ def _line(owner: str, path: str) -> bytes:
 
 
 def read_entries(entries: Path) -> Iterator[tuple[str, str]]:
-    """Read a list of owners and paths; what makes no sense is passed over, and a missing list is empty."""
+    """Read a list of owners and paths.
+
+    What makes no sense is passed over, and a missing list is empty.
+    """
     with suppress(OSError), entries.open("rb") as file:
         for line in file:
             with suppress(ValueError, TypeError, RecursionError):

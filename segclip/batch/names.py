@@ -11,9 +11,10 @@ from pathlib import PurePosixPath
 
 
 def distinct(wanted: Mapping[str, str]) -> dict[str, str]:
-    """Return a name for each key: the wanted one, or where some would meet, each of them with a piece of a hash.
+    """Return a name for each key: the wanted one, with a piece of a hash where some would meet.
 
-    The answer depends on the keys alone that meet, not on their order. No name is that of another key's after folding.
+    The answer depends on the keys alone that meet, not on their order. No name is that of another
+    key's after folding.
     """
     length, chosen = 8, dict(wanted)
     while len(meeting := _meeting(chosen)):

@@ -1,8 +1,11 @@
-"""Write to an output folder, and nowhere else: every file of a batch takes its place, or goes, through here.
+"""Write to an output folder, and nowhere else.
 
-Files are written aside and synced first. Then, for some images at a time, so that waiting for the disk costs little:
-the journal enters what will be written, the files take their places, their folders are synced, and the journal enters
-the outcomes. Whatever happens in between, the next run knows which files are a run's.
+Every file of a batch takes its place, or goes, through here.
+
+Files are written aside and synced first. Then, for some images at a time, so that waiting for the
+disk costs little: the journal enters what will be written, the files take their places, their
+folders are synced, and the journal enters the outcomes. Whatever happens in between, the next run
+knows which files are a run's.
 """
 
 from __future__ import annotations
@@ -23,14 +26,18 @@ from .journal import Outcome, Staged, Stamp
 from .ledger import RUN, Kept, Ledger, is_ours
 
 _TOGETHER = 64  # outcomes, or files of the run, that take their places together
-_PAUSE, _SHARE = 1.0, 20.0  # s from one time to the next at least, and how many times as long as the last one took
+_PAUSE = 1.0  # s from one time to the next, at least
+_SHARE = 20.0  # and so many times as long as the last one took: waiting costs a twentieth
 
 
 class Output:
-    """Write to one output folder. Raises NotWritable for what would touch anything else, and what ``Journal`` does."""
+    """Write to one output folder.
+
+    Raises NotWritable for what would touch anything else, and what ``Journal`` does.
+    """
 
     def __init__(self, out: Path, scratch: Path, ledger: Ledger, inputs: frozenset[str]) -> None:
-        """Take a folder, one inside it for what is written aside, its journal, and the real paths of inputs."""
+        """Take a folder, one inside it to write aside in, its journal, and inputs' real paths."""
         self.root = Path(os.path.realpath(out))
         self.ledger = ledger
         self._scratch = scratch
@@ -42,7 +49,7 @@ class Output:
         self._last, self._took = monotonic(), 0.0
 
     def keep(self, outcome: Outcome) -> None:
-        """Take an image's outcome, whose files take the places of its former ones, soon or by ``flush``."""
+        """Take an image's outcome; its files take their places soon, or by ``flush``."""
         if outcome.halts:
             raise NotWritable(f"{outcome.reason}; what is done is kept, and the same command goes on from here")
         self._outcomes.append(outcome)
@@ -68,7 +75,10 @@ class Output:
         self._touched[0].append((name, stamp))
 
     def is_sound(self, name: str, *, verify: bool = False) -> bool:
-        """Find out whether an image's files are as they were written; verify: read them even if untouched."""
+        """Find out whether an image's files are as they were written.
+
+        verify: read them even if untouched.
+        """
         return all(self._is_there(kept, verify) for kept in self.ledger.files(name))
 
     def owns(self, path: Path) -> bool:
@@ -80,7 +90,7 @@ class Output:
 
     @contextmanager
     def writing(self, path: str) -> Iterator[IO[bytes]]:
-        """Open a file of the run; it takes its place by ``flush`` or before, where it is another than is there."""
+        """Open a file of the run; it takes its place by ``flush`` unless the same is there."""
         aside = self._scratch / "run" / path
         with atomic.replacing(aside, sync=False) as file:
             yield file
@@ -98,9 +108,9 @@ class Output:
         self._take(describe(aside, path))
 
     def end_run(self, planned: Collection[str], unread: Collection[str]) -> None:
-        """Remove what is none of this run's any more: files of the run it did not write, images not of the plan.
+        """Remove what is none of this run's: files it did not write, images not of the plan.
 
-        unread: folders that cannot be read now, whose images may come back: what was made of them stays.
+        unread: folders that cannot be read now; what was made of their images stays.
         """
         self.flush()
         self._remove([], [kept.path for kept in self.ledger.files(RUN) if kept.path not in self._run])
@@ -164,7 +174,7 @@ class Output:
         except FileNotFoundError:
             return
         if _real(place) in self.inputs:
-            raise NotWritable(f"{place} is an input and would be overwritten; choose another folder for the output")
+            raise NotWritable(f"{place} is an input and would be overwritten; choose another folder")
         if self.ledger.find(file.path) and not stat.S_ISDIR(found.st_mode):
             return
         if not self._is_same(place, file.size, file.sha256):
@@ -173,7 +183,10 @@ class Output:
             )
 
     def _folder(self, path: str) -> Path:
-        """Return the folder of a file of ours, which is inside the output; refuse links, which may lead anywhere."""
+        """Return the folder of a file of ours, which is inside the output.
+
+        Refuse links, which may lead anywhere.
+        """
         folder = self.root
         for part in PurePosixPath(path).parts[:-1]:
             folder = folder / part
@@ -287,7 +300,10 @@ def describe(aside: Path, path: str) -> Staged:
 
 
 def sync_staged(aside: Path) -> None:
-    """Wait until what was written aside is on the disk; a link is with its folder. Raises NotWritable."""
+    """Wait until what was written aside is on the disk; a link is with its folder.
+
+    Raises NotWritable.
+    """
     try:
         if not aside.is_symlink():
             atomic.sync_file(aside)
@@ -320,7 +336,7 @@ def is_below(name: str, folders: Collection[str]) -> bool:
 
 
 def is_short_of_room(error: BaseException | None) -> bool:
-    """Decide whether an error ends all writing, and not that of a file alone whose name, say, is too long."""
+    """Decide whether an error ends all writing, and not that of a file whose name is too long."""
     ours = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EINVAL, errno.EILSEQ)
     return isinstance(error, OSError) and error.errno not in ours
 

@@ -26,7 +26,10 @@ log = logging.getLogger(__name__)
 
 
 def prepare(out: Path) -> Path:
-    """Make the state folder of an output and return it. Raises NotWritable, and BadIndex for a former version's."""
+    """Make the state folder of an output and return it.
+
+    Raises NotWritable, and BadIndex for a former version's.
+    """
     folder = out / STATE
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +52,7 @@ def prepare(out: Path) -> Path:
 
 @contextmanager
 def opened(folder: Path, part: str, run: str, *, damaged: str = "") -> Iterator[Ledger]:
-    """Open the journal of an output for a part of a run, and keep others out but parts of the same run.
+    """Open the journal of an output for a part of a run; keep others out, but for its other parts.
 
     run: digest of all that the parts must have in common. damaged: why the journal that is there is to be set aside.
     Raises Busy when another run, or the same part, is at work there, and what ``Journal`` raises.
@@ -75,7 +78,10 @@ def opened(folder: Path, part: str, run: str, *, damaged: str = "") -> Iterator[
 
 
 def _others(folder: Path, part: str) -> bool:
-    """Find out whether other parts of the same division are at work; raises Busy for anything else that is."""
+    """Find out whether other parts of the same division are at work.
+
+    Raises Busy for anything else that is.
+    """
     found = False
     for other in sorted(folder.glob("*.lock")):
         if other.name in (f"{part}.lock", "begin.lock", "collect.lock") or not _is_held(other):
@@ -95,7 +101,10 @@ def collecting(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def alone(folder: Path, part: str) -> Iterator[None]:
-    """Keep a second run of the same name out of a folder, which is made. Raises Busy and NotWritable."""
+    """Keep a second run of the same name out of a folder, which is made.
+
+    Raises Busy and NotWritable.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -105,7 +114,10 @@ def alone(folder: Path, part: str) -> Iterator[None]:
 
 
 def _set_aside(folder: Path, reason: str) -> None:
-    """Put a damaged journal out of the way; the next one is made of the list of files. Raises NotWritable."""
+    """Put a damaged journal out of the way; the next one is made of the list of files.
+
+    Raises NotWritable.
+    """
     number = 1
     while (aside := folder / f"damaged-{number}.sqlite").exists():
         number += 1

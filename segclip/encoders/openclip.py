@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import cv2
 import numpy as np
 import PIL.Image
 import torch
@@ -25,6 +26,7 @@ with without_compiler():
 
 __all__ = ["OpenClip", "OpenClipOptions", "imagenet_templates", "save"]
 
+_THIN = 64  # times its width a crop is long before it is resized in part
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -116,8 +118,24 @@ class OpenClip:
         """Preprocess a batch: float32 (B, 3, S, S), channels last in memory."""
         if isinstance(crops, np.ndarray) and crops.shape[1:] == (self.image_size, self.image_size, 3):
             return self._normalised(crops)
-        pictures = [self._transform(PIL.Image.fromarray(crop)) for crop in crops]
+        pictures = [self._transform(PIL.Image.fromarray(self._widened(crop))) for crop in crops]
         return torch.stack(pictures).to(self._device, memory_format=torch.channels_last)
+
+    def _widened(self, crop: Array) -> Array:
+        """Keep the middle of a crop too thin to be resized by its shorter side, which is all that would be looked at.
+
+        One that is resized by its longer side is made as wide as keeps a pixel of its width.
+        """
+        height, width = crop.shape[:2]
+        longer, shorter = max(height, width), min(height, width)
+        if longer <= _THIN * shorter:
+            return crop
+        if self._preprocess.resize_mode == "shortest":
+            length = _THIN * shorter
+            start = (longer - length) // 2
+            return crop[start : start + length] if height > width else crop[:, start : start + length]
+        least = -(-longer // self.image_size)
+        return cv2.resize(crop, (max(width, least), max(height, least)), interpolation=cv2.INTER_NEAREST)
 
     def _normalised(self, images: np.ndarray) -> torch.Tensor:
         """Take uint8 (B, H, W, 3) as they are: float32 (B, 3, H, W), channels last in memory."""

@@ -82,7 +82,7 @@ class UltralyticsSAM(Promptable):
     def axes(self, size: tuple[int, int]) -> tuple[Axis, Axis]:
         """Lay the part of the logits that is not padding over the image; its end may lie inside a cell."""
         cells, gain = _SIZE // 4, _SIZE / max(size)
-        spans = [round(pixels * gain) / 4 for pixels in size]
+        spans = [max(1, round(pixels * gain)) / 4 for pixels in size]
         whole = all(span.is_integer() for span in spans)
         rows, columns = (
             Axis.through(cells, [slice(0, int(span)), pixels]) if whole else Axis.spanning(cells, span, pixels)

@@ -436,3 +436,13 @@ def test_a_threshold_is_not_fitted_to_names_that_are_all_there(folder: Path) -> 
     assert outcome.exit_code == 2
     assert "one kind is missing" in outcome.stderr
     assert (folder / "run" / "config.json").read_text() == "{}"
+
+
+def test_escapes_in_names_and_texts_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    """Fault 17.17d."""
+    path = tmp_path / "\x1b[2Ja\x9b.png"
+    path.write_bytes(b"no image")
+    done = CliRunner().invoke(cli.app, ["segment", str(path), "a \x1b[31mred"], color=True)  # as on a terminal
+    assert done.exit_code == 2
+    assert "\\x1b[2Ja\\x9b.png" in done.output
+    assert not {"\x1b", "\x9b"} & set(done.output)
