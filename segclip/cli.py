@@ -16,8 +16,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from . import __version__, cli_app, cli_classify, cli_evaluate, cli_export, cli_heat, cli_search
-from . import cli_weights, lifetime, lines
+from . import (
+    __version__,
+    cli_app,
+    cli_classify,
+    cli_evaluate,
+    cli_export,
+    cli_heat,
+    cli_search,
+    cli_weights,
+    lifetime,
+    lines,
+)
 from .cli_app import Serving
 from .cli_classify import Sorting, Told
 from .cli_export import How, Task

@@ -231,11 +231,11 @@ def _is_row(row: dict[str, Any], item: Item, height: int, width: int) -> bool:
         and 0 <= x1 <= x2 <= width
         and 0 <= y1 <= y2 <= height
         and row["rle"]["size"] == [height, width]
-        and _is_rle(row["rle"]["counts"], height * width)
+        and is_rle(row["rle"]["counts"], height * width)
     )
 
 
-def _is_rle(counts: str, total: int) -> bool:
+def is_rle(counts: str, total: int) -> bool:
     """Decide whether COCO's compressed run lengths fill an image: pycocotools writes beyond it where they do not."""
     data = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
     if not len(data) or data.min() < 0 or data.max() > 63 or data[-1] & 32:

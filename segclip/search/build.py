@@ -135,6 +135,7 @@ class _Update:
             job = _job(self.place, self.options, self.identity)
             progress = batch.run(job, [(item, asked) for item in items], journal, running, tell)
             every = sorted((*items, *kept), key=lambda item: item.name.split("/"))
+            journal.sync()  # before anything is said of its rows
             snapshot.publish(self.place, self.identity, every, journal)
             places = [*lost.values(), *journal.unreached.items()]
             done = _summary(self.place, items, journal, (moved, removed, progress))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import images, loading
-from ..batch.collect import _is_rle as is_rle
+from ..batch.collect import is_rle
 from ..batch.journal import Outcome
 from ..batch.plan import Ask
 from ..batch.work import Job, Read, Worker

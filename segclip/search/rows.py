@@ -46,6 +46,11 @@ class Rows(Journal):
                 return
         super().put(outcome)
 
+    def sync(self) -> None:
+        """Wait until every row is on the disk: a power cut may take what was put since."""
+        with self._plainly():
+            self._table.execute("PRAGMA wal_checkpoint(FULL)")
+
 
 def is_record(record: dict[str, Any]) -> bool:
     """Decide whether a record is one of ``Embedder.keep``'s: a journal may be damaged, or received from elsewhere."""

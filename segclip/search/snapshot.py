@@ -172,7 +172,8 @@ def _write(folder: Path, good: Sequence[Item], journal: Journal, identity: Ident
     atomic.sync_folder(aside)
     remove(folder)
     aside.rename(folder)
-    atomic.sync_folder(folder.parent)
+    for place in (folder.parent, folder.parent / "journal", folder.parent.parent):  # all may be new
+        atomic.sync_folder(place)
 
 
 def _parts(kind: str, good: Sequence[Item], journal: Journal) -> Iterator[Vectors]:

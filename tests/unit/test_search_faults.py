@@ -354,6 +354,23 @@ def test_fault_17_3_a_snapshot_is_on_the_disk_before_it_is_in_use(
     assert place(photos) in synced  # after the rename, and after current.json
 
 
+def test_fault_17_3_rows_are_on_the_disk_before_a_snapshot_is_made_of_them(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = snapshot.publish
+
+    def checked(where: Path, *others: Any) -> None:
+        shutil.copytree(where / "journal", photos.parent / "copy", ignore=shutil.ignore_patterns("*-wal", "*-shm"))
+        with closing(rows.Rows(photos.parent / "copy" / rows.NAME.name, photos)) as journal:
+            assert "new.png" in journal.names()
+        publish(where, *others)
+
+    monkeypatch.setattr(snapshot, "publish", checked)
+    draw(photos / "new.png", "red", 30)
+    make_index(photos)
+    assert (photos.parent / "copy").exists()
+
+
 def test_fault_17_9_a_model_that_only_the_index_names_is_not_loaded(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
