@@ -8,6 +8,7 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -19,6 +20,7 @@ from .plain import file_name
 MOST_FILES = 2000
 MOST_BYTES = 1_000_000_000  # of a zip's pictures, unpacked
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+_ROOT = Path(__file__).resolve().parent.parent
 _STEP = 1 << 20
 _SOURCES = (".py", ".js", ".css", ".html", ".toml", ".md", ".txt", "")
 
@@ -48,24 +50,26 @@ def zip_files(paths: Sequence[Path], folder: Path) -> bytes:
 
 
 def source() -> bytes:
-    """Pack the source of what is running: the library and these pages.
+    """Pack the source of what is running: the library and these pages."""
+    return zip_files(source_files(), _ROOT)
 
-    Only files that git tracks, or those of the installed wheel: what else lies beside them is nobody's business.
-    Raises Unsupported where neither says which they are.
+
+@cache
+def source_files() -> tuple[Path, ...]:
+    """List the source of what is running: only files that git tracks, or those of the installed wheel.
+
+    What else lies beside them is nobody's business; none where neither says which files they are.
     """
-    root = Path(__file__).resolve().parent.parent
     named = {"LICENSE", "NOTICE", "README.md", "pyproject.toml", "requirements.txt"}
     parts = {Path(segclip.__file__).parent.name, Path(__file__).parent.name}
     found = [
         name
-        for name in _tracked(root) or _installed(root)
+        for name in _tracked(_ROOT) or _installed(_ROOT)
         if (name in named or name.partition("/")[0] in parts or ".dist-info/licenses/" in name)
         and PurePosixPath(name).suffix in _SOURCES
     ]
-    paths = [root / name for name in sorted(found) if PurePosixPath(name).name != "secrets.toml"]
-    if not paths:
-        raise segclip.Unsupported("this server has no list of its source files; ask who runs it")
-    return zip_files([path for path in paths if path.is_file() and not path.is_symlink()], root)
+    paths = [_ROOT / name for name in sorted(found) if PurePosixPath(name).name != "secrets.toml"]
+    return tuple(path for path in paths if path.is_file() and not path.is_symlink())
 
 
 def _tracked(root: Path) -> list[str]:

@@ -88,12 +88,17 @@ class Guard:
             return
         why = self.names.refuse(_headers(scope, b"host"), _headers(scope, b"origin"))
         if not why:
-            await self.app(scope, receive, send)
+            await self.app(_from_here(scope), receive, send)
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": "refused"})
         else:
             await JSONResponse({"detail": why}, 403)(scope, receive, send)
+
+
+def _from_here(scope: Scope) -> Scope:
+    """Leave the origin out, which was checked: Streamlit knows no proxies, and would ask elsewhere for its address."""
+    return {**scope, "headers": [(key, value) for key, value in scope["headers"] if key != b"origin"]}
 
 
 def _headers(scope: Scope, name: bytes) -> list[str]:

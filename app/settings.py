@@ -6,6 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from streamlit.config import get_option
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = _ROOT / "segclip_samples" if (_ROOT / "segclip_samples").is_dir() else _ROOT / "samples"  # in a wheel, or not
 
@@ -57,8 +60,13 @@ class Settings:
             Path(told("PHOTOS", str(SAMPLES))),
             runs=Path(told("RUNS", str(cls.runs))),
             source=told("SOURCE", cls.source),
-            alone=told("ALONE", "1") == "1",
+            alone=told("ALONE", "1") == "1" and _is_loopback(get_option("server.address")),
             api=told("API", "0") == "1",
             hosts=tuple(told("HOSTS", "").split()),
             scratch=told("SCRATCH", cls.scratch),
         )
+
+
+def _is_loopback(address: str | None) -> bool:
+    """Tell whether Streamlit listens to this machine alone; None is what the pages' own configuration says."""
+    return address is None or address in LOOPBACK
