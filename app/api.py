@@ -294,7 +294,7 @@ def make_api(studio: Studio) -> FastAPI:
 
 
 def _refuse(api: FastAPI, studio: Studio) -> None:
-    """Turn errors a caller can cause into answers; none of them quotes more than it must, nor names the server's places."""
+    """Turn errors a caller can cause into answers; none quotes more than it must, or names the server's places."""
     settings = studio.settings
     places = (studio.index_place(), settings.photos, settings.runs, settings.indexes)
 

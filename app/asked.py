@@ -58,9 +58,7 @@ def search(studio: Studio, example: segclip.Image | None, ask: schema.SearchFor)
         raise segclip.BadPrompt("this server has no index to search; its Search page makes one") from None
     if ask.regions and not index.identity.regions:
         raise segclip.BadPrompt("this server's index holds no regions; leave regions out")
-    found = segclip.find_matches(
-        index, ask.text, ask.n, image=example, negatives=ask.negatives, regions=ask.regions
-    )
+    found = segclip.find_matches(index, ask.text, ask.n, image=example, negatives=ask.negatives, regions=ask.regions)
     return [
         schema.Found(name=m.name, similarity=m.similarity, probability=m.probability, box=m.box, size=m.size)
         for m in found

@@ -39,12 +39,11 @@ class Batch:
     _thread: Thread | None = None
 
     @classmethod
-    def unpacked(
-        cls, data: bytes, scratch: Scratch | None = None, *, most: int = files.MOST_BYTES
-    ) -> Batch:
+    def unpacked(cls, data: bytes, scratch: Scratch | None = None, *, most: int = files.MOST_BYTES) -> Batch:
         """Unpack a zip of images to a folder of its own.
 
-        scratch: where that folder lies, the system's place for temporary files if left out. most: bytes of images. Raises BadImage, NotWritable, and leaves nothing then.
+        scratch: where that folder lies; the system's place for temporary files if left out. most: bytes of images.
+        Raises BadImage, NotWritable, and leaves nothing then.
         """
         folder = scratch.folder() if scratch else Path(tempfile.mkdtemp(prefix="segclip-"))
         try:

@@ -109,6 +109,9 @@ def unpack(data: bytes, folder: Path, *, most: int = MOST_BYTES) -> int:
                     raise segclip.BadImage(f"the zip holds {str(name)!r} twice; name each image once")
                 names.add(folded)
                 left = _extract(archive, entry, folder / name, left)
+                if left < 0:
+                    limit = min(most, MOST_BYTES) // 1_000_000
+                    raise segclip.BadImage(f"the zip's images are more than {limit} MB; split it")
     except _UNREADABLE as error:
         raise segclip.BadImage(f"the zip cannot be read: {error}") from None
     except OSError as error:  # a full disk is not the zip's fault, a name too long is
@@ -133,12 +136,15 @@ def _folded(name: PurePosixPath) -> str:
 
 
 def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, left: int) -> int:
-    """Write one file, counting its bytes as they come, whatever the zip says of them: how many more may come."""
+    """Write one file, counting its bytes as they come, whatever the zip says of them: how many more may come.
+
+    Below 0 it was too many, and the file is not whole.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     with archive.open(entry) as source, target.open("wb") as file:
         while part := source.read(_STEP):
             left -= len(part)
             if left < 0:
-                raise segclip.BadImage("the zip's images take more memory than there is for them; split it")
+                break
             file.write(part)
     return left

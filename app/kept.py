@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 _DEEPEST = 6  # levels of what a model found out that are weighed
 
+
 @dataclass(frozen=True)
 class Limits:
     """Say how much is kept.
@@ -35,8 +36,8 @@ class _Entry(Generic[T]):
 class Kept(Generic[T]):
     """Hold entries by name; those longest unused go first, the newest stays whatever it weighs.
 
-    limits: asked for whenever something may have to go. heavy: returns what of an entry takes memory; what several entries share counts once.
-    gone: called with each entry that had to go.
+    limits: called whenever something may have to go. heavy: returns what of an entry takes memory; what
+    several entries share counts once. gone: called with each entry that had to go.
     """
 
     def __init__(

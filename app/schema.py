@@ -54,9 +54,7 @@ class SegmentThese(_Strict):
     @model_validator(mode="after")
     def _bounded(self) -> SegmentThese:
         if (parts := self.parts - len(self.prompts)) > MOST_PARTS:
-            raise ValueError(
-                f"{parts} texts, negatives and boxes were given; one request may have {MOST_PARTS} in all"
-            )
+            raise ValueError(f"{parts} texts, negatives and boxes were given; one request may have {MOST_PARTS} in all")
         return self
 
 

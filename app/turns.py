@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from math import inf
 from threading import Event, Lock
 from time import monotonic
 from typing import Any, Protocol
@@ -37,7 +36,7 @@ class Full(Exception):
 class Turn:
     """Hold until when an answer is of use. until: by the clock of ``time.monotonic``."""
 
-    until: float = inf
+    until: float
     _left: Event = field(default_factory=Event)
 
     @classmethod
@@ -62,12 +61,13 @@ class Turn:
             raise Late
 
 
-_turn: ContextVar[Turn] = ContextVar("turn", default=Turn())
+_turn: ContextVar[Turn | None] = ContextVar("turn", default=None)  # None: nobody is in a hurry
 
 
 def check() -> None:
     """Raise Left or Late unless somebody still waits for what is being worked out here."""
-    _turn.get().check()
+    if (turn := _turn.get()) is not None:
+        turn.check()
 
 
 @contextmanager

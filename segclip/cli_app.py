@@ -40,7 +40,9 @@ class Serving:
     upload_mb: Annotated[int, typer.Option(help="Largest upload.", min=1, max=200)] = 20
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Name by which browsers may reach the server, such as a proxy's; repeatable."),
+        typer.Option(
+            metavar="NAME", help="Name by which browsers may reach the server, such as a proxy's; repeatable."
+        ),
     ] = None
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False
@@ -110,9 +112,7 @@ def _check_address(host: str, port: int) -> None:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         taken = isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES)
-        advice = (
-            "choose another port" if taken else "give 127.0.0.1, 0.0.0.0, or an address of this machine"
-        )
+        advice = "choose another port" if taken else "give 127.0.0.1, 0.0.0.0, or an address of this machine"
         raise BadPrompt(f"--host {host} --port {port}: cannot listen there, {reason}; {advice}") from None
 
 

@@ -94,7 +94,10 @@ def _outlined(shared: Studio, match: segclip.Match, small: segclip.Image, step: 
 
 def _open(work: Work, match: segclip.Match, text: str, most: int) -> None:
     try:
-        work.open(Known(segclip.load_image(match.path, label=match.name, max_pixels=most)), (text.strip(),) if text.strip() else ())
+        work.open(
+            Known(segclip.load_image(match.path, label=match.name, max_pixels=most)),
+            (text.strip(),) if text.strip() else (),
+        )
     except segclip.BadImage as problem:
         st.session_state["error"] = str(problem)
     st.session_state["goto"] = "segment"

@@ -6,7 +6,6 @@ import io
 import json
 import random
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from starlette.testclient import TestClient
 
 import segclip
 from app import api, asked, kept
+from app.models import Loaded
 from app.settings import Settings
 from app.state import Studio
 from segclip.types import Image
@@ -145,7 +145,10 @@ def test_numbers_and_texts_that_are_none_are_refused_with_a_reason(
         ("multipart/form-data; boundary=", b"--a--"),
         ("multipart/form-data; boundary=a", b"--a\r\n\r\n\xff\r\n--a--"),
         ("multipart/form-data; boundary=a", b'--a\r\ncontent-disposition: form-data; name="image"\r\n\r\nx\r\n--a--'),
-        ("multipart/form-data; boundary=a; charset=\xff", b'--a\r\ncontent-disposition: form-data; name="\xff"; filename="\xff"\r\n\r\nx\r\n--a--'),
+        (
+            "multipart/form-data; boundary=a; charset=\xff",
+            b'--a\r\ncontent-disposition: form-data; name="\xff"; filename="\xff"\r\n\r\nx\r\n--a--',
+        ),
         ("application/x-www-form-urlencoded", b"image=%ff&image=%00"),
     ],
 )
@@ -207,7 +210,9 @@ def test_a_request_that_waits_for_another_is_late_on_time(
     assert studio.models._loaded["mini"].looking._places == type(studio.models._loaded["mini"].looking._places)()
 
 
-def test_the_work_of_a_client_that_is_gone_is_dropped(studio: Studio, client: TestClient, opened: str, slow: Slow) -> None:
+def test_the_work_of_a_client_that_is_gone_is_dropped(
+    studio: Studio, client: TestClient, opened: str, slow: Slow
+) -> None:
     body = json.dumps(prompts(opened, 50)).encode()
     heads = [(b"content-type", b"application/json"), (b"host", b"testserver")]
     scope = {"type": "http", "method": "POST", "path": "/segment", "headers": heads, "query_string": b""}
@@ -303,24 +308,16 @@ def test_the_regions_of_an_image_are_weighed_with_it(studio: Studio, picture: Im
 
 
 @pytest.fixture
-def private(tmp_path: Path) -> Iterator[tuple[TestClient, Path]]:
+def private(tmp_path: Path) -> tuple[TestClient, Path]:
     """Serve a studio whose folders lie in a place with a name nobody else should learn."""
     place = tmp_path / "very private" / "patients"
     place.mkdir(parents=True)
     studio = Studio(Settings(photos=place, indexes=place / "indexes", runs=place / "runs"))
-    studio.models._loaded["mini"] = studio.models._loaded["mini-sam"] = _loaded()
-    yield TestClient(api.make_api(studio), raise_server_exceptions=False), place
+    studio.models._loaded |= {name: Loaded(batch_script.fake_load()) for name in ("mini", "mini-sam")}
+    return TestClient(api.make_api(studio), raise_server_exceptions=False), place
 
 
-def _loaded() -> Any:
-    from app.models import Loaded
-
-    return Loaded(batch_script.fake_load())
-
-
-def test_search_names_no_place_of_the_server(
-    private: tuple[TestClient, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_search_names_no_place_of_the_server(private: tuple[TestClient, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     client, place = private
 
     def broken(*_: object, **__: object) -> None:
