@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from types import FrameType
 from typing import Any
 
 import anyio
@@ -15,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
+from . import turns
 from .guard import Names
 from .scratch import Scratch, place
 from .settings import Settings
@@ -52,6 +56,8 @@ async def _off(request: Request) -> Response:
 async def lifespan(app: Any) -> AsyncIterator[None]:
     """Tidy up while the server runs, and remove what people left when it ends, also by SIGTERM."""
     settings = Settings.from_environment()
+    _end_turns_on(signal.SIGTERM)
+    _end_turns_on(signal.SIGINT)
     await anyio.to_thread.run_sync(Scratch(place(settings.scratch)).sweep)
     async with anyio.create_task_group() as group:
         group.start_soon(_tidy)
@@ -62,6 +68,20 @@ async def lifespan(app: Any) -> AsyncIterator[None]:
             if state := _state():
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(state.studio().close)
+
+
+def _end_turns_on(number: int) -> None:
+    """Let requests in work end at their next step on a signal: the server waits for them before it ends."""
+    turns.closing.clear()
+    former = signal.getsignal(number)
+    if not callable(former) or threading.current_thread() is not threading.main_thread():
+        return
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        turns.closing.set()
+        former(signum, frame)
+
+    signal.signal(number, handle)
 
 
 async def _tidy() -> None:

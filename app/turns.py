@@ -62,12 +62,16 @@ class Turn:
 
 
 _turn: ContextVar[Turn | None] = ContextVar("turn", default=None)  # None: nobody is in a hurry
+closing = Event()  # set when the server ends: every turn does
 
 
 def check() -> None:
     """Raise Left or Late unless somebody still waits for what is being worked out here."""
-    if (turn := _turn.get()) is not None:
-        turn.check()
+    if (turn := _turn.get()) is None:
+        return
+    if closing.is_set():
+        raise Late
+    turn.check()
 
 
 @contextmanager

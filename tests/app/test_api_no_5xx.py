@@ -178,7 +178,10 @@ def test_thin_pictures_are_answered(client: TestClient, size: tuple[int, int]) -
 
 @pytest.mark.slow
 @each("size", [(1, 100_000), (100_000, 1), (2, 4000), (1, 1)])
-def test_thin_pictures_are_answered_by_the_models_that_come_with_it(size: tuple[int, int]) -> None:
+def test_thin_pictures_are_answered_by_the_models_that_come_with_it(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "PATIENCE", 600)  # loading them counts
     client = TestClient(api.make_api(Studio(Settings())), raise_server_exceptions=False)
     image = send(client, np.zeros((*size, 3)))
     for prompt in ({"texts": ["a black box"]}, {"points": [{"x": 0, "y": 0}]}, {"everything": True}):
