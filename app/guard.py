@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from time import monotonic
@@ -18,6 +18,7 @@ LOWEST_RATE = 16_000  # bytes a second that a body must come at, on average
 GRACE = 10.0  # s before that counts
 LONGEST = 600.0  # s a body may take in all: 200 MB at a third of a MB a second
 MOST_UNDERWAY = 600_000_000  # bytes of bodies that have come, of requests not yet answered
+MOST_HELD = 2_000_000_000  # bytes of what people's browsers have sent, which Streamlit keeps while their pages are open
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -106,10 +107,13 @@ def _headers(scope: Scope, name: bytes) -> list[str]:
 
 
 class Paced:
-    """Drop requests whose bodies come too slowly or not at all, and take no more of them than there is room for."""
+    """Drop requests whose bodies come too slowly or not at all, and take no more of them than there is room for.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    held: returns the bytes kept of bodies that came before.
+    """
+
+    def __init__(self, app: ASGIApp, held: Callable[[], int] = lambda: 0) -> None:
+        self.app, self._held = app, held
         self._underway = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -133,7 +137,7 @@ class Paced:
     def grow(self, count: int) -> bool:
         """Count bytes of a body; whether there is room for them."""
         self._underway += count
-        return self._underway <= MOST_UNDERWAY
+        return self._underway <= MOST_UNDERWAY and (not count or self._held() <= MOST_HELD)
 
 
 class _Body:

@@ -15,6 +15,6 @@ _guard = import_module(f"{_HERE.name}.guard")
 app = st.App(
     "streamlit_app.py",
     routes=_serving.routes(),
-    middleware=[Middleware(_guard.Guard, names=_serving.names()), Middleware(_guard.Paced)],
+    middleware=[Middleware(_guard.Guard, names=_serving.names()), Middleware(_guard.Paced, held=_serving.held)],
     lifespan=_serving.lifespan,
 )

@@ -17,6 +17,7 @@ from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
+from streamlit import runtime
 
 from . import turns
 from .guard import Names
@@ -46,6 +47,14 @@ def routes() -> list[BaseRoute]:
     api = make_api(studio())
     _tidying.append(api.state.pictures.tidy)
     return [Mount("/api", api)]
+
+
+def held() -> int:
+    """Return the bytes of the uploads that Streamlit keeps, of everybody whose pages are open."""
+    if not runtime.exists():
+        return 0
+    families = runtime.get_instance().uploaded_file_mgr.get_stats().values()
+    return sum(one.byte_length for family in families for one in family)
 
 
 async def _off(request: Request) -> Response:

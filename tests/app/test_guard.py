@@ -136,3 +136,12 @@ def test_bodies_on_their_way_are_bounded_together(monkeypatch: pytest.MonkeyPatc
     assert (b"retry-after", b"5") in answered[0]["headers"]
     answered, read = talk([(0, b"x" * 3000), (0, b"")], paced=paced)
     assert (answered[0]["status"], read) == (200, [3000])
+
+
+def test_nothing_more_is_taken_while_too_much_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault 17.12e."""
+    monkeypatch.setattr(guard, "MOST_HELD", 10)
+    for held, status in ((11, 429), (9, 200)):
+        paced = Paced(lambda *_: None, held=lambda held=held: held)  # type: ignore[arg-type, return-value, misc]
+        answered, _ = talk([(0, b"x" * 3000), (0, b"")], paced=paced)
+        assert answered[0]["status"] == status
