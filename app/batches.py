@@ -25,12 +25,12 @@ class Cancelled(Exception):
 class Batch:
     """Hold one person's batch: pictures, where the files go, how far it is.
 
-    bytes: of the images, unpacked. state: "ready", "waiting" for another's, "running", "cancelled", "done" or "failed".
+    size: bytes of the images, unpacked. state: "ready", "waiting" for another's, "running", "cancelled", "done" or "failed".
     """
 
     pictures: int
     folder: Path
-    bytes: int = 0
+    size: int = 0
     state: str = "ready"
     done: int = 0
     rate: float = 0.0

@@ -55,12 +55,12 @@ class Models:
         found = self._loaded.get(name)
         if found is None:
             with holding(self._loading):
-                if name not in self._loaded:
-                    self._loaded[name] = Loaded(_load(name))
+                found = self._loaded.get(name)
+                if found is None:
+                    found = self._loaded[name] = Loaded(_load(name))
                     for old in [own for own in self._loaded if own not in segclip.PRESETS][:-MOST_OWN]:
                         del self._loaded[old]  # whoever still asks for it waits for it to be loaded again
                     _settle()
-                found = self._loaded[name]
         return found
 
     @property

@@ -229,7 +229,7 @@ class Studio:
 
     def unpack(self, data: bytes) -> Batch:
         """Unpack a zip for a batch, within what all batches may take. Raises BadImage, NotWritable."""
-        others = [work.batch.bytes for work in self._works.values() if work.batch is not None]
+        others = [work.batch.size for work in self._works.values() if work.batch is not None]
         return Batch.unpacked(data, self.scratch, most=self.settings.batch_mb * 1_000_000 - sum(others))
 
     def index(self) -> segclip.Index:

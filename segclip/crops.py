@@ -91,14 +91,14 @@ def cut(image: Image, masks: Masks, view: View, size: int) -> Array:
 
     threads = min(cv2.getNumThreads(), len(masks)) if size >= _THREADED else 1  # a GPU embeds faster than one cuts
     longer = (masks.boxes[:, 2:] - masks.boxes[:, :2]).max(axis=1, initial=0)
-    rows = np.flatnonzero(longer * view.context <= _LARGEST)
+    rows = np.flatnonzero(longer * view.context <= _LARGEST).tolist()
     if threads > 1:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(cut_one, rows))
     else:
         for row in rows:
             cut_one(row)
-    for row in np.flatnonzero(longer * view.context > _LARGEST):
+    for row in np.flatnonzero(longer * view.context > _LARGEST).tolist():
         crops[row] = cut(*_shrink(image, masks[[row]], _LARGEST / (longer[row] * view.context)), view, size)[0]
     return crops
 

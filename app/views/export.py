@@ -69,8 +69,8 @@ def _progress(texts: str, formats: tuple[str, ...]) -> None:
     start, stop, get = st.columns(3)
     label = "Go on" if batch.state == "cancelled" else "Start"
     if start.button(label, type="primary", disabled=batch.busy or not formats, width="stretch"):
-        words = [part.strip() for part in texts.split(",") if part.strip()]
-        batch.start(words[:MOST_TEXTS], formats, work.words)
+        named = [part.strip() for part in texts.split(",") if part.strip()]
+        batch.start(named[:MOST_TEXTS], formats, work.words)
         st.rerun(scope="fragment")
     if stop.button("Cancel", disabled=not batch.busy, width="stretch"):
         batch.cancel()

@@ -71,7 +71,7 @@ def slow(studio: Studio, client: TestClient, opened: str) -> Slow:
     segmenter = studio.models.load("mini").segmenter
     encoder: Any = Slow(segmenter.encoder, 0.1)
     studio.models._loaded["mini"].segmenter = replace(segmenter, encoder=encoder)
-    return encoder  # type: ignore[no-any-return]
+    return encoder
 
 
 def send(client: TestClient, pixels: Any) -> str:
@@ -154,7 +154,7 @@ def test_numbers_and_texts_that_are_none_are_refused_with_a_reason(
 )
 def test_bodies_that_are_no_bodies_are_refused(client: TestClient, kind: str, body: bytes) -> None:
     for path in ("images", "segment", "classify", "search"):
-        answer = client.post(f"/{path}", content=body, headers={"content-type": kind.encode("latin-1")})
+        answer = client.post(f"/{path}", content=body, headers={b"content-type": kind.encode("latin-1")})
         assert 400 <= answer.status_code < 500, answer.text
         assert answer.json()["detail"]
 

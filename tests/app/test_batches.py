@@ -187,7 +187,7 @@ def test_batches_lie_in_memory_where_the_system_can() -> None:
 def test_batches_are_bounded_together(tmp_path: Path) -> None:
     """Fault 17.12e."""
     studio = Studio(Settings(scratch=str(tmp_path), batch_mb=1))
-    size = Batch.unpacked(pictures(1)).bytes
+    size = Batch.unpacked(pictures(1)).size
     object.__setattr__(studio.settings, "batch_mb", 2.5 * size / 1e6)
     works = [studio.begin()[1] for _ in range(3)]
     for work in works[:2]:
