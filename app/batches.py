@@ -25,7 +25,8 @@ class Cancelled(Exception):
 class Batch:
     """Hold one person's batch: pictures, where the files go, how far it is.
 
-    size: bytes of the images, unpacked. state: "ready", "waiting" for another's, "running", "cancelled", "done" or "failed".
+    size: bytes of the images, unpacked. state: "ready", "waiting" for another's, "running", "cancelled", "done" or
+    "failed".
     """
 
     pictures: int

@@ -54,7 +54,7 @@ def held() -> int:
     if not runtime.exists():
         return 0
     families = runtime.get_instance().uploaded_file_mgr.get_stats().values()
-    return sum(int(getattr(one, "byte_length", 0)) for family in families for one in family)
+    return sum(one.byte_length for family in families for one in family)  # type: ignore[attr-defined]
 
 
 async def _off(request: Request) -> Response:

@@ -9,8 +9,10 @@ import anyio
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
+from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 
-from app import guard
+from app import guard, serving
 from app.guard import Names, Paced
 
 each = pytest.mark.parametrize
@@ -146,3 +148,16 @@ def test_nothing_more_is_taken_while_too_much_is_held(monkeypatch: pytest.Monkey
         paced = Paced(lambda *_: None, held=lambda held=held: held)  # type: ignore[arg-type, misc]
         answered, _ = talk([(0, b"x" * 3000), (0, b"")], paced=paced)
         assert answered[0]["status"] == status
+
+
+def test_what_streamlit_keeps_of_uploads_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert serving.held() == 0
+
+    class Running:
+        uploaded_file_mgr = MemoryUploadedFileManager("/upload")
+
+    monkeypatch.setattr(serving.runtime, "exists", lambda: True)
+    monkeypatch.setattr(serving.runtime, "get_instance", Running)
+    assert serving.held() == 0
+    Running.uploaded_file_mgr.add_file("somebody", UploadedFileRec("1", "a.png", "image/png", b"x" * 1000))
+    assert serving.held() == 1000
