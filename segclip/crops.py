@@ -17,7 +17,6 @@ from .types import Array, Image, Masks
 
 FILLS = ("keep", "blur", "mean", "black", "white")
 _THREADED = 128  # px: smaller crops are cut sooner than threads can take turns
-_LARGEST = 8192  # px of a window's side; before a larger one is cut, the image is shrunk
 _BLUR_CELLS = 8  # a blurred background keeps about this many cells a side: colour and layout, no texture
 
 
@@ -90,26 +89,13 @@ def cut(image: Image, masks: Masks, view: View, size: int) -> Array:
         crops[row] = pixels
 
     threads = min(cv2.getNumThreads(), len(masks)) if size >= _THREADED else 1  # a GPU embeds faster than one cuts
-    longer = (masks.boxes[:, 2:] - masks.boxes[:, :2]).max(axis=1, initial=0)
-    rows = np.flatnonzero(longer * view.context <= _LARGEST).tolist()
     if threads > 1:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(cut_one, rows))
+            list(pool.map(cut_one, range(len(masks))))
     else:
-        for row in rows:
+        for row in range(len(masks)):
             cut_one(row)
-    for row in np.flatnonzero(longer * view.context > _LARGEST).tolist():
-        crops[row] = cut(*_shrink(image, masks[[row]], _LARGEST / (longer[row] * view.context)), view, size)[0]
     return crops
-
-
-def _shrink(image: Image, masks: Masks, scale: float) -> tuple[Image, Masks]:
-    """Make an image and one mask of it smaller: a window as large as a long thin region would fill the memory."""
-    height, width = (max(1, int(side * scale)) for side in image.size)
-    pixels = cv2.resize(image.pixels, (width, height), interpolation=cv2.INTER_AREA)
-    mask = cv2.resize(masks.full(0).astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_AREA)
-    shown = mask.reshape(height, width) >= min(128, int(mask.max()))
-    return Image(pixels.reshape(height, width, 3), image.source), Masks.from_dense(shown[None])
 
 
 def fill_outside(pixels: Array, inside: Array, fill: str, mean: Array | None = None) -> Array:

@@ -200,7 +200,7 @@ class SAM(Promptable):
     def _content(self, size: tuple[int, int]) -> tuple[int, int]:
         """Give the size (h, w) of an image resized until its longer side fits the network."""
         scale = self.image_size / max(size)
-        return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
+        return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
 
 
 def load(path: Path) -> tuple[Sam, SAMOptions]:
