@@ -7,7 +7,9 @@ import streamlit as st
 import segclip
 
 from .. import answers, session
+from ..plain import as_markdown
 from ..state import Studio, Work
+from . import parts
 
 _LABELS = "a desk, a street, a picnic, a pond, a zoo, a toy shop"
 _THINGS = (
@@ -38,17 +40,18 @@ def show() -> None:
         result = _name_things(shared, work, labels) if things else None
         guesses = () if things else _guess(shared, work, labels)
     except segclip.SegclipError as problem:
-        left.image(work.image.pixels, work.image.source)
-        right.error(str(problem))
+        left.image(work.image.pixels, as_markdown(work.image.source))
+        right.error(parts.problem(shared, str(problem)))
         return
     if result is None:
-        left.image(work.image.pixels, work.image.source)
+        left.image(work.image.pixels, as_markdown(work.image.source))
         for guess in guesses:
-            right.progress(guess.probability, f"**{guess.label}** {guess.probability:.2f}")
+            right.progress(guess.probability, f"**{as_markdown(guess.label)}** {guess.probability:.2f}")
         return
-    left.image(segclip.overlay(result), f"{work.image.source}: {', '.join(dict.fromkeys(result.texts)) or 'nothing'}")
+    named = ", ".join(dict.fromkeys(result.texts)) or "nothing"
+    left.image(segclip.overlay(result), as_markdown(f"{work.image.source}: {named}"))
     for text, probability in zip(result.texts, result.probability, strict=True):
-        right.progress(float(probability), f"**{text}** {probability:.2f}")
+        right.progress(float(probability), f"**{as_markdown(text)}** {probability:.2f}")
     if not len(result):
         right.info("Nothing in the picture is like one of these labels.")
 
