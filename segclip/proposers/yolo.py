@@ -96,6 +96,12 @@ def save(model: Any, folder: Path, config: dict[str, Any]) -> None:
     _write(folder / _CONFIG, json.dumps(described | config).encode())
 
 
+def described(folder: Path) -> dict[str, Any]:
+    """Return the configuration that ``save`` wrote."""
+    config: dict[str, Any] = json.loads((folder / _CONFIG).read_text("utf-8"))
+    return config
+
+
 def _compact(tensor: torch.Tensor) -> torch.Tensor:
     plain = tensor.detach().cpu().clone().contiguous()
     return plain.half() if plain.is_floating_point() and plain.ndim > 1 else plain
