@@ -71,9 +71,7 @@ class Material:
         return photo_tile(rng, group[int(rng.integers(len(group)))], size, beyond=beyond)
 
 
-def photo_tile(
-    rng: np.random.Generator, photo: Photo, size: int, *, beyond: int = GREY
-) -> tuple[Array, Array]:
+def photo_tile(rng: np.random.Generator, photo: Photo, size: int, *, beyond: int = GREY) -> tuple[Array, Array]:
     """Cut a part or the whole of a photo to a tile, ``beyond`` where it has ended; mirrored half the time.
 
     Returns uint8 (S, S, 3) and layers, int16 (S, S): -1 where nothing is labelled, -1 - k for the photo's thing k.
@@ -105,10 +103,8 @@ def photo_tile(
     return shot, -np.maximum(layers, 1)
 
 
-def load_material(
-    folders: Sequence[Path], foreground: Path | None = None, mixture: Mixture = Mixture()
-) -> Material:
-    """Load what is not held out of COCO-format folders of photos, and the cut-outs of a folder beside its photographs."""
+def load_material(folders: Sequence[Path], foreground: Path | None = None, mixture: Mixture = Mixture()) -> Material:
+    """Load what is not held out of COCO-format folders of photos, and a folder's cut-outs, beside its photographs."""
     photos = [photo for folder in folders for photo in load_photos(folder, held_out=False, most=MOST)]
     whole = [photo for photo in photos if photo.source in ("", "coco")]
     cutouts = photo_cutouts(whole)

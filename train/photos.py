@@ -27,7 +27,7 @@ PERSON_ONLY = "clothes"  # a source of photos whose things are garments: the per
 class Photo:
     """Hold a background photo. pixels: uint8 (H, W, 3) RGB. labels: int16 (H, W), 0 for nothing, k for its object k.
 
-    credit: where it was published, and its licence. names: of object 1, 2, and so on. source: which collection it is of.
+    credit: where it was published, and its licence. names: of object 1, 2 and so on. source: its collection.
     """
 
     pixels: Array

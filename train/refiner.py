@@ -1,6 +1,7 @@
 """Train the refiner of mini-sam: what it answers to clicks and boxes, corrected inside each object's own window.
 
-    python -m train.refiner weights/mini/sam --photos ../shared/coco-dev --photos ../shared/photos --foreground ../shared/foreground
+    python -m train.refiner weights/mini/sam --photos ../shared/coco-dev --photos ../shared/photos \
+        --foreground ../shared/foreground
 
 The promptable network stays as it is. It is asked as in `train.sam`, by a first prompt and corrections of what the
 refiner makes of the answer; each answer is kept for a while and learned from about ``reuse`` times.
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -18,7 +17,11 @@ from .scenes import SceneConfig
 FRAME = 800  # px; a scene of 640 x 480 is enlarged to it, which makes edges finer
 PATCH = 16  # px of a cell of the image encoder's map
 TILE = 320  # px
-SIDES = {320: (2, 0.6), 480: (1, 0.25), 640: (1, 0.15)}  # px of a tile: how many a step, how often; large things need room
+SIDES = {
+    320: (2, 0.6),
+    480: (1, 0.25),
+    640: (1, 0.15),
+}  # px of a tile: how many a step, how often; large things need room
 CELL = PATCH // 4  # pixels a logit covers
 OBJECTS = 6  # asked about in a tile
 MIN_PIXELS = 100

@@ -33,11 +33,11 @@ _PRECISIONS = ("auto", "float32", "bfloat16")
 class FastSAMOptions:
     """Say how FastSAM looks; None takes what the checkpoint's configuration says, else FastSAM's own 1024, 0.4, 0.9.
 
-    image_size: longer side the network sees, rounded up to its stride. again: a smaller size it sees too, for things that
-    fill the image; 0 for none. confidence: least quality of a proposal. iou: of
-    two boxes overlapping more than this, the better is kept. max_det: most proposals. precision: of the network;
-    "bfloat16" halves its time on CPUs with AVX512-BF16 and moves edges a little, "auto" is float32. edges: fit masks to
-    the edges in the picture, which FastSAM does not.
+    image_size: longer side the network sees, rounded up to its stride. again: a smaller size it sees too, for things
+    that fill the image; 0 for none. confidence: least quality of a proposal. iou: of two boxes overlapping more than
+    this, the better is kept. max_det: most proposals. precision: of the network; "bfloat16" halves its time on CPUs
+    with AVX512-BF16 and moves edges a little, "auto" is float32. edges: fit masks to the edges in the picture, which
+    FastSAM does not.
     """
 
     image_size: int | None = None

@@ -5,7 +5,6 @@ Two formats: ultralytics' own ``.pt`` (a pickled network) and ours, a folder of 
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import pickle
@@ -96,12 +95,6 @@ def save(model: Any, folder: Path, config: dict[str, Any]) -> None:
     _write(folder / _CONFIG, json.dumps(described | config).encode())
 
 
-def described(folder: Path) -> dict[str, Any]:
-    """Return the configuration that ``save`` wrote."""
-    config: dict[str, Any] = json.loads((folder / _CONFIG).read_text("utf-8"))
-    return config
-
-
 def _compact(tensor: torch.Tensor) -> torch.Tensor:
     plain = tensor.detach().cpu().clone().contiguous()
     return plain.half() if plain.is_floating_point() and plain.ndim > 1 else plain
@@ -126,24 +119,15 @@ def _load_folder(folder: Path) -> tuple[Any, dict[str, Any]]:
     return network, config
 
 
-def build(architecture: str | dict[str, Any], nc: int = 1) -> Any:
-    """Build a SegmentationModel of a description, which may name ``lite.Lite0`` beside ultralytics' own layers."""
-    with quiet():
-        from ultralytics.nn import tasks
-
-        from . import lite
-
-        tasks.Lite0 = lite.Lite0  # the description's names are looked up there
-        return tasks.SegmentationModel(copy.deepcopy(architecture), nc=nc, verbose=False)
-
-
 def _build(config: dict[str, Any]) -> Any:
+    from ultralytics.nn.tasks import SegmentationModel
+
     architecture = config["architecture"]
     if isinstance(architecture, str) and not _STOCK_ARCHITECTURE.fullmatch(architecture):
         raise ValueError(
             f"architecture must be a description or a plain .yaml name of ultralytics, got {architecture!r}"
         )
-    return build(architecture, config["nc"])
+    return SegmentationModel(architecture, nc=config["nc"], verbose=False)
 
 
 def _load_pickle(path: Path, trust: bool) -> Any:
