@@ -5,6 +5,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PHOTOS ?= ../shared/coco-dev
 CALTECH ?= ../shared/caltech-101
+MORE_PHOTOS ?= ../shared/photos
+FOREGROUND ?= ../shared/foreground
+LEARNED = --photos $(PHOTOS) --photos $(MORE_PHOTOS) --foreground $(FOREGROUND)
 DEMO_IMAGE ?= samples/desk.png
 DEMO_TEXT ?= "red apple"
 MINUTES ?= 60
@@ -42,13 +45,13 @@ bench: $(VENV)/dev  ## each claim of the README against a peer, on this machine
 	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python -m benchmarks.$$(basename $$script .py); done
 
 mini: $(VENV)/train  ## train the shipped weights again; hours on 2 cores, needs fonts-noto-color-emoji
-	$(BIN)/python -m train.proposer --out weights/mini/proposer --photos $(PHOTOS)
+	$(BIN)/python -m train.proposer --out weights/mini/proposer $(LEARNED) --minutes 480
 	$(BIN)/python -m train.region_crops runs/crops --photos $(PHOTOS) --caltech $(CALTECH)
 	$(BIN)/python -m train.region_text runs/crops --out weights/mini/clip
 	$(BIN)/python -m train.ship --only-stamp
 	$(BIN)/python -m train.report --calibrate weights/mini/clip --photos $(PHOTOS) --caltech $(CALTECH)
-	$(BIN)/python -m train.sam --trunk weights/mini/proposer --out weights/mini/sam --photos $(PHOTOS)
-	$(BIN)/python -m train.refiner weights/mini/sam --photos $(PHOTOS)
+	$(BIN)/python -m train.sam --trunk weights/mini/proposer --out weights/mini/sam $(LEARNED) --minutes 180
+	$(BIN)/python -m train.refiner weights/mini/sam $(LEARNED)
 	$(BIN)/python -m train.ship --only-stamp
 	$(BIN)/python -m train.places --calibrate weights/mini/clip --photos $(PHOTOS)
 	$(BIN)/python -m train.ship --photos $(PHOTOS)

@@ -98,7 +98,7 @@ def compose(
         chosen.append(index)
         full.append(int((patch[..., 3] > 0.5).sum()))
         sizes.append(across)
-    pixels = _camera(rng, canvas)
+    pixels = camera(rng, canvas)
     masks = Masks.from_windows([(0, 0, layers == row) for row in range(len(chosen))], config.size)
     visible = masks.areas / np.maximum(full, 1)
     return Scene(pixels, layers, masks, tuple(chosen), visible, np.asarray(sizes))
@@ -219,7 +219,7 @@ def _paste(
     layers[under][piece[..., 3] > 0.5] = row
 
 
-def _camera(rng: np.random.Generator, canvas: Array) -> Array:
+def camera(rng: np.random.Generator, canvas: Array) -> Array:
     """Pass the scene through a camera: contrast, tint, blur, noise, JPEG."""
     tint = rng.uniform(0.92, 1.08, 3).astype(np.float32)
     picture = canvas * (rng.uniform(0.8, 1.15) * tint) + rng.uniform(-0.06, 0.06)
