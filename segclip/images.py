@@ -12,7 +12,7 @@ import os
 import stat
 import struct
 import zlib
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -105,7 +105,7 @@ def taken(path: Path) -> float | None:
                 return None
             exif = picture.getexif()
             said = exif.get_ifd(_EXIF).get(_TAKEN) or exif.get(_DATE)
-        return datetime.strptime(str(said).strip("\0 "), "%Y:%m:%d %H:%M:%S").replace(tzinfo=timezone.utc).timestamp()
+        return datetime.strptime(str(said).strip("\0 "), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
     except (BadImage, *_DAMAGE):  # among them ValueError, for what is no date
         return None
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,7 @@ class Index:
 def _day(seconds: float) -> datetime:
     """Return a time, in s since 1970, within what a calendar holds: a file's may be any number."""
     span = 2.0**35  # s: about a thousand years
-    return datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=max(-span, min(seconds, span)))
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=max(-span, min(seconds, span)))
 
 
 def find_matches(

@@ -179,7 +179,13 @@ def _damage_vectors(rng: random.Random, place: Path) -> None:
 
 def _damage_rows(rng: random.Random, place: Path) -> None:
     """Change a row of the journal by SQL."""
-    failures = (sqlite3.Error, zlib.error, TypeError, ValueError, RecursionError)  # what was damaged before, or is no row any more
+    failures = (
+        sqlite3.Error,
+        zlib.error,
+        TypeError,
+        ValueError,
+        RecursionError,
+    )  # what was damaged before, or is no row any more
     with suppress(*failures), closing(sqlite3.connect(place / rows.NAME)) as table, table:
         name, rest = rng.choice(table.execute("SELECT name, rest FROM outcomes").fetchall())
         column = rng.choice(("name", "content", "size", "mtime", "ctime", "inode", "asked", "state", *["rest"] * 4))
