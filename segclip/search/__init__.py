@@ -152,8 +152,8 @@ class Index:
 
     def _journal(self) -> Rows:
         path = self.path / rows.NAME
-        if not path.is_file():
-            raise BadIndex(f"the index at {self.path} is damaged, its journal is gone; {snapshot.MEND}")
+        if not path.is_file() or rows.links(self.path):
+            raise BadIndex(f"the index at {self.path} is damaged, its journal is gone or a link; {snapshot.MEND}")
         return Rows(path, self.folder, fixed=not os.access(path.parent, os.W_OK))
 
     def _record(self, journal: Rows, name: str, region: int) -> dict[str, Any]:

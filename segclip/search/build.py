@@ -98,7 +98,12 @@ def make_index(
         raise BadPrompt(f"{folder}: no such folder; give the folder of pictures to index")
     if place.exists() and not place.is_dir():
         raise BadPrompt(f"{place} is a file; give a folder for the index")
+    for path in (place, (place / rows.NAME).parent) if out is None else ((place / rows.NAME).parent,):
+        if path.is_symlink():
+            raise NotWritable(f"{path} is a link, which may lead anywhere; delete it, or name where it leads by --out")
     with batch.alone(place / "journal", "index"):
+        for link in rows.links(place):  # nothing of segclip's; what they lead to is not written to
+            snapshot.remove(link)
         if options.rebuild:
             _clear(place)
         options, identity = _identify(folder, place, options)

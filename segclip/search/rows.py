@@ -52,6 +52,12 @@ class Rows(Journal):
             self._table.execute("PRAGMA wal_checkpoint(FULL)")
 
 
+def links(place: Path) -> list[Path]:
+    """Find links in the place of an index's journal and what SQLite keeps beside it: they would be written through."""
+    folder = (place / NAME).parent
+    return [path for path in (folder, *folder.glob("*")) if path.is_symlink()]
+
+
 def is_record(record: dict[str, Any]) -> bool:
     """Decide whether a record is one of ``Embedder.keep``'s: a journal may be damaged, or received from elsewhere."""
     size, dim, taken = record.get("size"), record.get("dim"), record.get("taken")

@@ -304,6 +304,27 @@ def test_fault_17_2_names_in_an_index_lead_nowhere(photos: Path, name: str) -> N
     assert precious.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm", "index.sqlite-journal"])
+def test_fault_17_2_links_in_an_index_are_not_written_through(photos: Path, name: str) -> None:
+    wanted, before = answers(photos), (photos / "green.png").read_bytes()
+    link = place(photos) / "journal" / name
+    link.unlink(missing_ok=True)
+    link.symlink_to(photos / "green.png")
+    with pytest.raises(BadIndex, match="a link"):
+        Index(photos).search("red", regions=True)
+    make_index(photos)
+    assert answers(photos) == wanted
+    assert (photos / "green.png").read_bytes() == before
+
+
+def test_fault_17_2_an_index_that_is_a_link_is_refused(photos: Path, tmp_path: Path) -> None:
+    place(photos).rename(tmp_path / "elsewhere")
+    place(photos).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(NotWritable, match="--out"):
+        make_index(photos)
+    assert make_index(photos, out=tmp_path / "elsewhere").pictures == 5
+
+
 def test_fault_17b_a_snapshot_is_looked_for_in_the_index_alone(photos: Path) -> None:
     folder = snapshot.current(place(photos))
     shutil.copytree(folder, photos.parent / "elsewhere")
