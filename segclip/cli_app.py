@@ -16,7 +16,6 @@ import typer
 
 from .errors import BadPrompt, Unsupported
 
-
 # large arrays are handed back to the system when they are freed, and few heaps keep the small ones
 _GLIBC = {"MALLOC_ARENA_MAX": "4", "MALLOC_MMAP_THRESHOLD_": "4000000"}
 

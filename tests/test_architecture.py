@@ -74,7 +74,7 @@ HOMES: dict[str, set[str]] = {
     "sentence_transformers": {"encoders", "train"},
     "safetensors": {"proposers", "encoders", "train"},
     "huggingface_hub": {"encoders", "downloads"},
-    "filelock": {"batch", "downloads"},
+    "filelock": {"app", "batch", "downloads"},
     "pycocotools": {"exporters", "datasets", "recall", "train"},
     "rich": {"cli", "cli_export", "cli_weights", "downloads"},
     "typer": {
