@@ -18,6 +18,7 @@ import anyio
 from fastapi import Depends, FastAPI, Path, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse, Response
+from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import segclip
@@ -30,7 +31,7 @@ from .state import Known, Studio, Work
 from .turns import Full, Late, Left, Line, Turn, taking
 
 MOST_PICTURES = 32
-IDLE_BYTES = 50_000_000  # of pictures nobody has asked about for half a minute
+IDLE_BYTES = 30_000_000  # of pictures nobody has asked about for half a minute
 AT_A_TIME = 4  # requests in work; others wait
 WAITING = 32  # requests that may wait; whoever comes then is asked to come back
 LARGE_AT_A_TIME, LARGE_WAITING = 2, 4  # of those that ask for much: the others go past them
@@ -39,6 +40,7 @@ PATIENCE = 60.0  # s a request may take, waiting included, once it has arrived
 MOST_JSON = 4_000_000  # bytes
 _RETRY = 5  # s after which who was refused may try again
 _MOST_TOLD = 10  # things wrong with a request that are named
+_GONE = 499  # the status that is counted for a client that went before it was answered
 _TURN = "segclip.turn"  # where a request's scope holds its turn
 
 _log = logging.getLogger(__name__)
@@ -197,7 +199,7 @@ class Counted:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start, status = perf_counter(), 500
+        start, status = perf_counter(), _GONE
 
         async def noting(message: Message) -> None:
             nonlocal status
@@ -206,8 +208,12 @@ class Counted:
 
         try:
             await self.app(scope, receive, noting)
+        except Exception:
+            status = 500
+            raise
         finally:
-            path = getattr(scope.get("route"), "path", "other")
+            route = scope.get("route")
+            path = route.path if isinstance(route, APIRoute) else "other"
             self.meter.count(path, status, perf_counter() - start)
 
 

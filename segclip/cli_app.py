@@ -16,6 +16,9 @@ import typer
 
 from .errors import BadPrompt, Unsupported
 
+# large arrays are handed back to the system when they are freed, and few heaps keep the small ones
+_GLIBC = {"MALLOC_ARENA_MAX": "4", "MALLOC_MMAP_THRESHOLD_": "4000000"}
+
 
 @dataclass(frozen=True)
 class Serving:
@@ -93,7 +96,7 @@ def run(serving: Serving) -> int:
     if serving.api and find_spec("fastapi") is None:
         raise Unsupported("the HTTP API needs FastAPI: pip install 'segclip[api]'")
     _check_address(serving.host, serving.port)
-    environment, command = {**os.environ, **serving.environment()}, serving.command(_folder())
+    environment, command = {**_GLIBC, **os.environ, **serving.environment()}, serving.command(_folder())
     if os.name == "posix":
         os.execve(command[0], command, environment)  # the server takes this process over, and hears its signals
     return subprocess.run(command, env=environment, check=False).returncode

@@ -83,7 +83,7 @@ HOMES: dict[str, set[str]] = {
     "sentence_transformers": {"encoders", "train"},
     "safetensors": {"proposers", "encoders", "tensors", "train"},
     "huggingface_hub": {"encoders", "downloads"},
-    "filelock": {"batch", "downloads"},
+    "filelock": {"app", "batch", "downloads"},
     "pycocotools": {"coco", "exporters", "recall", "train"},
     "rich": {"cli", "cli_export", "cli_weights", "downloads"},
     "typer": {

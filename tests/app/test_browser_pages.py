@@ -154,7 +154,7 @@ def test_models_are_switched_a_missing_one_is_told_and_a_file_of_ones_own_answer
 
 def test_no_text_is_read_as_markdown(person: Person) -> None:
     """Fault 17.12: neither a file's name nor a text nor an error has the browser fetch anything from elsewhere."""
-    hostile = "![x](https:evil.test) <b>b</b> :red[r] www.evil.test.png"
+    hostile = "![x](https:evil.test) <b>b :red[r] www.evil.test.png"
     page = person.page
     page.get_by_role("button", name="Picture").click()
     given = {"name": hostile, "mimeType": "image/png", "buffer": (SAMPLES / "desk.png").read_bytes()}
