@@ -109,6 +109,7 @@ HOMES: dict[str, set[str]] = {
 HEAVY = {"torch", "torchvision", "ultralytics", "open_clip", "timm", "cv2", "PIL", "pycocotools", "streamlit", "typer"}
 CATCH_ALL = {"work.py", "runners.py"}  # of batch: where one picture's failure ends, and where a process tells its own
 MANY_OPTIONS = {
+    "checks.py",
     "cli_app.py",
     "cli_classify.py",
     "cli_export.py",
