@@ -53,7 +53,7 @@ class Columns:
 
     def place(self, headings: Sequence[str]) -> list[str]:
         """Return the column of each heading, "" or _NUMBERS for none. Raises ValueError, which says what is wrong."""
-        placed = []
+        placed: list[str] = []
         for heading in headings:
             column = _NUMBERS if _INDEX.fullmatch(heading.strip().lower()) else self.meaning(heading)
             if column is None:

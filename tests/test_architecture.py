@@ -114,6 +114,7 @@ HEAVY = {"torch", "torchvision", "ultralytics", "open_clip", "timm", "cv2", "PIL
 # of batch: where one picture's failure ends, and where a process tells its own; where a weight file's does
 CATCH_ALL = {"work.py", "runners.py", "weight_files.py"}
 MANY_OPTIONS = {
+    "checks.py",
     "cli_app.py",
     "cli_classify.py",
     "cli_export.py",

@@ -191,7 +191,8 @@ def _listed(table: Path, default: Ask, columns: Columns = COLUMNS) -> Iterator[I
             "boxes": row.places("boxes", (4,), "a box x1,y1,x2,y2"),
             "points": row.places("points", (2, 3), "a point x,y or x,y,0"),
         }
-        yield Item(path, name, replace(default, **{key: value for key, value in own.items() if value}))
+        given: dict[str, Any] = {key: value for key, value in own.items() if value}
+        yield Item(path, name, replace(default, **given))
 
 
 def _rows(table: Path, columns: Columns) -> Iterator[Row]:

@@ -26,7 +26,7 @@ import typer
 from typer.models import ArgumentInfo
 from typer.testing import CliRunner
 
-from segclip import cli, cli_app, cli_evaluate, cli_weights, lines, loading
+from segclip import cli, cli_evaluate, cli_weights, lines, loading
 from segclip.errors import WeightsMissing
 from tests import batch_script, search_script
 from tests.fakes import FakeEncoder, FakeProposer, paint
@@ -409,7 +409,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(loading, "load_encoder", fake_encoder)
     monkeypatch.setattr(loading, "encoder_fingerprint", search_script.fake_hash)
     monkeypatch.setattr(lines, "PATIENCE", 0.2)
-    monkeypatch.setattr(cli_app.os, "execve", lambda *arguments: sys.exit(0))
+    monkeypatch.setattr(os, "execve", lambda *arguments: sys.exit(0))
     return place
 
 
