@@ -31,7 +31,7 @@ _PRECISIONS = ("auto", "float32", "bfloat16")
 
 @dataclass(frozen=True)
 class FastSAMOptions:
-    """Say how FastSAM looks; None takes what the checkpoint's configuration says, else FastSAM's own 1024, 0.4, 0.9.
+    """Say how FastSAM looks; None takes what the checkpoint's configuration says, else 1024, 0.4, 0.9, 300.
 
     image_size: longer side the network sees, rounded up to its stride. again: a smaller size it sees too, for things
     that fill the image; 0 for none. confidence: least quality of a proposal. iou: of two boxes overlapping more than
@@ -44,7 +44,7 @@ class FastSAMOptions:
     again: int | None = None
     confidence: float | None = None
     iou: float | None = None
-    max_det: int = 300
+    max_det: int | None = None
     precision: str = "auto"
     edges: EdgeOptions | None = None
 
@@ -152,6 +152,7 @@ class FastSAM:
         self.image_size = int(self._choose(self.options.image_size, config, "image_size", 1024))
         self.confidence = self._choose(self.options.confidence, config, "confidence", 0.4)
         self.iou = self._choose(self.options.iou, config, "iou", 0.9)
+        self.max_det = int(self._choose(self.options.max_det, config, "max_det", 300))
         stored = EdgeOptions(**config["edges"]) if "edges" in config else None
         self.edges = self.options.edges or stored
         stride = max(int(self.network.stride.max()), 32)
@@ -206,5 +207,5 @@ class FastSAM:
         confident = prediction[:, prediction[4] > self.confidence].T
         half = confident[:, 2:4] / 2
         boxes = torch.cat([confident[:, :2] - half, confident[:, :2] + half], dim=1)
-        kept = suppress(boxes.numpy(), confident[:, 4].numpy(), self.iou, self.options.max_det)
+        kept = suppress(boxes.numpy(), confident[:, 4].numpy(), self.iou, self.max_det)
         return torch.cat([boxes, confident[:, 4:]], dim=1)[kept]
