@@ -35,7 +35,7 @@ from segclip.types import Everything, Image
 from tests.networks import picture, random_network, save_checkpoint
 from tests.upstream import install_clip
 
-LOOK = FastSAMOptions(image_size=640, confidence=0.4, iou=0.9, max_det=100, max_det=300)
+LOOK = FastSAMOptions(image_size=640, confidence=0.4, iou=0.9, max_det=100)
 SIZE = (480, 640)
 FIRST_CLAIM, SECOND_CLAIM = 2.0, 100.0
 
