@@ -35,7 +35,7 @@ SIZES = {256: (12, 0.15), 320: (8, 0.4), 448: (4, 0.25), 640: (2, 0.2)}  # px of
 MIN_PIXELS = 60  # visible pixels an object needs to be a target
 DRAWN = SceneConfig(objects=(1, 7), photo_share=0.6, across=(20, 240))
 GAINS = {"box": 12.0, "cls": 0.5, "dfl": 1.5, "overlap_mask": True}  # 12: ultralytics' 7.5 leaves masks vague
-SERVED = {"image_size": 640, "again": 384, "confidence": 0.01, "iou": 0.7}
+SERVED = {"image_size": 768, "again": 384, "confidence": 0.01, "iou": 0.7, "max_det": 400}
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,14 @@ from .yolo import letterbox, load, save
 
 __all__ = ["FastSAM", "FastSAMOptions", "Features", "save"]
 
+_STORED = ("image_size", "again", "confidence", "iou", "max_det")  # options that a checkpoint may come with
 _LARGEST = 4096  # px, the longer side a checkpoint may ask for
 _PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
 class FastSAMOptions:
-    """Say how FastSAM looks; None takes what the checkpoint's configuration says, else FastSAM's own 1024, 0.4, 0.9.
+    """Say how FastSAM looks; None takes what the checkpoint's configuration says, else 1024, 0.4, 0.9, 300.
 
     image_size: longer side the network sees, rounded up to its stride. again: a smaller size it sees too, for things
     that fill the image; 0 for none. confidence: least quality of a proposal. iou: of two boxes overlapping more than
@@ -46,7 +47,7 @@ class FastSAMOptions:
     again: int | None = None
     confidence: float | None = None
     iou: float | None = None
-    max_det: int = 300
+    max_det: int | None = None
     precision: str = "auto"
     edges: EdgeOptions | None = None
 
@@ -156,6 +157,7 @@ class FastSAM:
         self.image_size = self.options.image_size or stored.image_size or 1024
         self.confidence = _first(self.options.confidence, stored.confidence, 0.4)
         self.iou = _first(self.options.iou, stored.iou, 0.9)
+        self.max_det = int(_first(self.options.max_det, stored.max_det, 300))
         self.edges = self.options.edges or stored.edges
         stride = max(int(self.network.stride.max()), 32)
         sizes = (self.image_size, int(_first(self.options.again, stored.again, 0)))
@@ -205,7 +207,7 @@ class FastSAM:
         confident = prediction[:, prediction[4] > self.confidence].T
         half = confident[:, 2:4] / 2
         boxes = torch.cat([confident[:, :2] - half, confident[:, :2] + half], dim=1)
-        kept = suppress(boxes.numpy(), confident[:, 4].numpy(), self.iou, self.options.max_det)
+        kept = suppress(boxes.numpy(), confident[:, 4].numpy(), self.iou, self.max_det)
         return torch.cat([boxes, confident[:, 4:]], dim=1)[kept]
 
 
@@ -216,7 +218,7 @@ def _first(*values: float | None) -> float:
 def _stored(path: Path, config: dict[str, Any]) -> FastSAMOptions:
     """Read the options beside a network; raise WeightsCorrupt for those that are none."""
     with reading(path, "a configuration"):
-        given = {name: config[name] for name in ("image_size", "again", "confidence", "iou") if name in config}
+        given = {name: config[name] for name in _STORED if name in config}
         try:
             options = described(FastSAMOptions, given, {"image_size": _LARGEST, "again": _LARGEST})
         except BadPrompt as error:  # right where a user gives it, but here the file is wrong

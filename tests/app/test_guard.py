@@ -156,8 +156,8 @@ def test_what_streamlit_keeps_of_uploads_is_counted(monkeypatch: pytest.MonkeyPa
     class Running:
         uploaded_file_mgr = MemoryUploadedFileManager("/upload")
 
-    monkeypatch.setattr(serving.runtime, "exists", lambda: True)
-    monkeypatch.setattr(serving.runtime, "get_instance", Running)
+    monkeypatch.setattr("app.serving.runtime.exists", lambda: True)
+    monkeypatch.setattr("app.serving.runtime.get_instance", Running)
     assert serving.held() == 0
     Running.uploaded_file_mgr.add_file("somebody", UploadedFileRec("1", "a.png", "image/png", b"x" * 1000))
     assert serving.held() == 1000

@@ -22,7 +22,7 @@ def blobs(count: int, seed: int = 0) -> Array:
     rng = np.random.default_rng(seed)
     dense = np.zeros((count, *SIZE), bool)
     for mask in dense:
-        x1, y1 = rng.integers(0, 40), rng.integers(0, 25)
+        x1, y1 = int(rng.integers(0, 40)), int(rng.integers(0, 25))
         mask[y1 : y1 + 12, x1 : x1 + 13] = rng.random((12, min(13, 53 - x1))) > 0.4
     return dense
 
