@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from threading import Barrier, Lock, Thread
+from threading import Barrier, Lock, Thread, Timer
 
 import pytest
 
@@ -129,7 +129,7 @@ def test_who_is_late_or_gone_waits_no_longer() -> None:
             def late(wait: Callable[[], object] = wait, caught: list[type[Exception]] = caught) -> None:
                 for turn, leaves in ((Turn.lasting(0.15), False), (Turn.lasting(60), True)):
                     if leaves:
-                        Thread(target=lambda turn=turn: (time.sleep(0.1), turn.leave())).start()
+                        Timer(0.1, turn.leave).start()
                     try:
                         with taking(turn), wait():  # type: ignore[attr-defined]
                             raise AssertionError
