@@ -163,12 +163,12 @@ def test_no_text_is_read_as_markdown(person: Person) -> None:
     page.get_by_role("button", name="Picture").click()
     expect(page.get_by_text(re.compile(r"!\[x\]\(https:.?evil\.test\)")).first).to_be_visible()
     person.turn("Classify")
-    person.fill("Labels, by comma", "![x](https://evil.test/x.png), https://evil.test, [l](https://evil.test)")
-    page.get_by_text("![x](").first.wait_for()
+    labels = page.get_by_role("textbox", name="Labels, by comma")
+    labels.fill("![x](https://evil.test/x.png), https://evil.test, [l](https://evil.test)")
+    labels.press("Control+Enter")
+    page.get_by_test_id("stProgress").filter(has_text="![x](").first.wait_for()
     for tag in ("img[src*='evil']", "a[href*='evil']"):
         assert page.locator(tag).count() == 0
-    person.fill("Labels, by comma", " , ")
-    page.get_by_text("no labels were given").wait_for()
     person.turn("Export")
     page.get_by_text("as on the Segment page").wait_for()
     for tag in ("img[src*='evil']", "a[href*='evil']"):

@@ -9,6 +9,7 @@ import anyio
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
+from streamlit import runtime
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 
@@ -156,8 +157,8 @@ def test_what_streamlit_keeps_of_uploads_is_counted(monkeypatch: pytest.MonkeyPa
     class Running:
         uploaded_file_mgr = MemoryUploadedFileManager("/upload")
 
-    monkeypatch.setattr("app.serving.runtime.exists", lambda: True)
-    monkeypatch.setattr("app.serving.runtime.get_instance", Running)
+    monkeypatch.setattr(runtime, "exists", lambda: True)
+    monkeypatch.setattr(runtime, "get_instance", Running)
     assert serving.held() == 0
     Running.uploaded_file_mgr.add_file("somebody", UploadedFileRec("1", "a.png", "image/png", b"x" * 1000))
     assert serving.held() == 1000

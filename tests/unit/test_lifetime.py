@@ -147,7 +147,7 @@ def test_a_training_that_is_ended_leaves_nothing_and_goes_on(
     if launcher:
         launcher += ["--master-port", str(29400 + number)]
     recipe = ["-m", "train.contrastive", str(tmp_path / "scenes"), "--model", str(tmp_path / "tiny.json")]
-    command = [sys.executable, *launcher, *recipe, "--batch", "8", "--epochs", "30", "--out"]
+    command = [sys.executable, *launcher, *recipe, "--batch", "8", "--epochs", "6", "--out"]
     run = tmp_path / "ended"
     code = end([*command, str(run)], number, lambda: (run / "last.pt").exists(), plain=not launcher)
     assert launcher or code == code_of(number)
