@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import cv2
 import numpy as np
@@ -28,6 +28,14 @@ from .photos import Photo, load_photos
 VALIDATION_SEED = 1_000_000
 MIN_ACROSS = 32  # px; smaller objects are drawn but not asked for
 MIN_VISIBLE = 1 / 3
+
+
+class Thing(Protocol):
+    """What scenes are made of: a Glyph or a Cutout."""
+
+    @property
+    def pixels(self) -> Array:
+        """Return float32 (h, w, 4) RGBA in [0, 1], colour premultiplied."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class Scene:
 
 def compose(
     seed: int,
-    glyphs: Sequence[Glyph],
+    glyphs: Sequence[Thing],
     photos: Sequence[Photo],
     config: SceneConfig = SceneConfig(),
     *,

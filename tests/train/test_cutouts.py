@@ -32,9 +32,9 @@ def folder(tmp_path: Path) -> Path:
         pixels[disc(120, 30) == 0] = (0, 90, 0)
         cv2.imwrite(str(tmp_path / kind / f"{number:02d}.jpg"), pixels)
         cv2.imwrite(str(tmp_path / "foreground" / kind / f"{number:02d}.png"), disc(120, 30))
-        told = {"share": 0.2, "pieces": 1, "on_border": 0.0, "soft": 0.1}
-        told |= {2: {"soft": 0.5}, 3: {"share": 0.95}, 4: {"pieces": 6}}.get(number, {})
-        rows.append({"mask": f"{kind}/{number:02d}.png", **told})
+        told: dict[str, float] = {"share": 0.2, "pieces": 1, "on_border": 0.0, "soft": 0.1}
+        changed: dict[int, dict[str, float]] = {2: {"soft": 0.5}, 3: {"share": 0.95}, 4: {"pieces": 6}}
+        rows.append({"mask": f"{kind}/{number:02d}.png", **told, **changed.get(number, {})})
     (tmp_path / "imagenet-sample" / "names.csv").write_text("image,wnid,name\n11.jpg,n1,tench\n")
     with (tmp_path / "foreground" / "masks.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
