@@ -64,7 +64,7 @@ class Material:
         if cut:
             most = size * float(rng.uniform(0.3, 1.2))
             config = replace(PHOTOGRAPHIC, size=(size, size), objects=(1, 7), across=(26, max(most, 60)))
-            scene = compose(seed, self.cutouts, self.behind, config)  # type: ignore[arg-type]  # used as glyphs are
+            scene = compose(seed, self.cutouts, self.behind, config)
             return scene.pixels, scene.layers
         shares = np.array([SHARES.get(name, 0.02) for name in self.groups])
         group = list(self.groups.values())[int(rng.choice(len(shares), p=shares / shares.sum()))]

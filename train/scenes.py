@@ -18,12 +18,10 @@ import numpy as np
 import typer
 from pycocotools import mask as coco_mask
 
-from segclip import atomic, images
+from segclip import images
 from segclip.errors import BadPrompt
 from segclip.types import Array, Masks
 
-from . import command, limits
-from .files import write_image
 from .glyphs import Glyph, load_glyphs, meanings
 from .photos import Photo, load_photos
 
@@ -32,8 +30,8 @@ MIN_ACROSS = 32  # px; smaller objects are drawn but not asked for
 MIN_VISIBLE = 1 / 3
 
 
-class Pasted(Protocol):
-    """Hold one object to paste: a drawing, or a thing cut out of a photo."""
+class Thing(Protocol):
+    """What scenes are made of: a Glyph or a Cutout."""
 
     @property
     def pixels(self) -> Array:
@@ -78,7 +76,7 @@ class Scene:
 
 def compose(
     seed: int,
-    glyphs: Sequence[Pasted],
+    glyphs: Sequence[Thing],
     photos: Sequence[Photo],
     config: SceneConfig = SceneConfig(),
     *,
@@ -288,7 +286,7 @@ def write_folder(
         scene = compose(seed, glyphs, photos, config)
         file = f"{seed}.{'jpg' if jpeg else 'png'}"
         settings = [cv2.IMWRITE_JPEG_QUALITY, 85] if jpeg else [cv2.IMWRITE_PNG_COMPRESSION, 3]
-        write_image(folder / "images" / file, scene.pixels, settings)
+        cv2.imwrite(str(folder / "images" / file), scene.pixels[..., ::-1], settings)
         height, width = scene.pixels.shape[:2]
         gone = _absent(seed, scene, glyphs, absent)
         pictures.append({"id": seed, "file_name": file, "height": height, "width": width, "absent": gone})
@@ -298,7 +296,7 @@ def write_folder(
     drawn = "Noto Color Emoji, SIL Open Font License 1.1"
     info = {"drawn objects": drawn, "photos": [photo.credit for photo in photos]}
     table = {"info": info, "images": pictures, "annotations": annotations, "categories": categories}
-    atomic.write(folder / "scenes.json", json.dumps(table, separators=(",", ":")).encode())
+    (folder / "scenes.json").write_text(json.dumps(table, separators=(",", ":")))
     return folder / "scenes.json"
 
 
@@ -339,7 +337,6 @@ def main(
     jpeg: Annotated[bool, typer.Option("--jpeg", help="Small files instead of exact ones.")] = False,
 ) -> None:
     """Write validation scenes."""
-    limits.check({"--count": (count, limits.COUNT), "--first": (first, limits.SEED)})
     if first < VALIDATION_SEED:
         raise BadPrompt(f"seeds under {VALIDATION_SEED} are for training and are composed on the fly, got {first}")
     behind = load_photos(photos, held_out=True, free=free)
@@ -347,4 +344,4 @@ def main(
 
 
 if __name__ == "__main__":
-    command.run(main)
+    typer.run(main)

@@ -33,9 +33,8 @@ def folder(tmp_path: Path) -> Path:
         cv2.imwrite(str(tmp_path / kind / f"{number:02d}.jpg"), pixels)
         cv2.imwrite(str(tmp_path / "foreground" / kind / f"{number:02d}.png"), disc(120, 30))
         told: dict[str, float] = {"share": 0.2, "pieces": 1, "on_border": 0.0, "soft": 0.1}
-        odd: dict[int, dict[str, float]] = {2: {"soft": 0.5}, 3: {"share": 0.95}, 4: {"pieces": 6}}
-        told |= odd.get(number, {})
-        rows.append({"mask": f"{kind}/{number:02d}.png", **told})
+        changed: dict[int, dict[str, float]] = {2: {"soft": 0.5}, 3: {"share": 0.95}, 4: {"pieces": 6}}
+        rows.append({"mask": f"{kind}/{number:02d}.png", **told, **changed.get(number, {})})
     (tmp_path / "imagenet-sample" / "names.csv").write_text("image,wnid,name\n11.jpg,n1,tench\n")
     with (tmp_path / "foreground" / "masks.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
