@@ -26,6 +26,7 @@ from segclip.proposers import yolo
 from segclip.proposers.edges import EdgeOptions
 from segclip.types import Array
 
+from . import command, limits
 from .checkpoint import Checkpoint
 from .material import Material, load_material
 from .scenes import SceneConfig
@@ -181,6 +182,7 @@ def main(
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
 ) -> None:
     """Train the mini proposer and write it."""
+    limits.check({"--minutes": (minutes, limits.MINUTES), "--lr": (lr, limits.RATE), "--first": (first, limits.SEED)})
     cv2.setNumThreads(1)
     material = load_material(photos, foreground)
     run = Run(runs, Recipe(minutes=minutes, first=first, lr=lr), material, begin(start))
@@ -193,6 +195,4 @@ def main(
 
 
 if __name__ == "__main__":
-    from .command import run
-
-    run(main)
+    command.run(main)

@@ -18,10 +18,12 @@ import numpy as np
 import typer
 from pycocotools import mask as coco_mask
 
-from segclip import images
+from segclip import atomic, images
 from segclip.errors import BadPrompt
 from segclip.types import Array, Masks
 
+from . import command, limits
+from .files import write_image
 from .glyphs import Glyph, load_glyphs, meanings
 from .photos import Photo, load_photos
 
@@ -31,7 +33,7 @@ MIN_VISIBLE = 1 / 3
 
 
 class Thing(Protocol):
-    """What scenes are made of: a Glyph or a Cutout."""
+    """Hold one object to paste: a drawing, or a thing cut out of a photo."""
 
     @property
     def pixels(self) -> Array:
@@ -286,7 +288,7 @@ def write_folder(
         scene = compose(seed, glyphs, photos, config)
         file = f"{seed}.{'jpg' if jpeg else 'png'}"
         settings = [cv2.IMWRITE_JPEG_QUALITY, 85] if jpeg else [cv2.IMWRITE_PNG_COMPRESSION, 3]
-        cv2.imwrite(str(folder / "images" / file), scene.pixels[..., ::-1], settings)
+        write_image(folder / "images" / file, scene.pixels, settings)
         height, width = scene.pixels.shape[:2]
         gone = _absent(seed, scene, glyphs, absent)
         pictures.append({"id": seed, "file_name": file, "height": height, "width": width, "absent": gone})
@@ -296,7 +298,7 @@ def write_folder(
     drawn = "Noto Color Emoji, SIL Open Font License 1.1"
     info = {"drawn objects": drawn, "photos": [photo.credit for photo in photos]}
     table = {"info": info, "images": pictures, "annotations": annotations, "categories": categories}
-    (folder / "scenes.json").write_text(json.dumps(table, separators=(",", ":")))
+    atomic.write(folder / "scenes.json", json.dumps(table, separators=(",", ":")).encode())
     return folder / "scenes.json"
 
 
@@ -337,6 +339,7 @@ def main(
     jpeg: Annotated[bool, typer.Option("--jpeg", help="Small files instead of exact ones.")] = False,
 ) -> None:
     """Write validation scenes."""
+    limits.check({"--count": (count, limits.COUNT), "--first": (first, limits.SEED)})
     if first < VALIDATION_SEED:
         raise BadPrompt(f"seeds under {VALIDATION_SEED} are for training and are composed on the fly, got {first}")
     behind = load_photos(photos, held_out=True, free=free)
@@ -344,4 +347,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)
