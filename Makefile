@@ -1,14 +1,28 @@
-# Everything from a fresh clone, given python3 (3.10 or newer) and make.
+# Everything from a fresh clone, given python3 (3.11 or newer) and make.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PHOTOS ?= ../shared/coco-dev
 CALTECH ?= ../shared/caltech-101
+MORE_PHOTOS ?= ../shared/photos
+FOREGROUND ?= ../shared/foreground
+LEARNED = --photos $(PHOTOS) --photos $(MORE_PHOTOS) --foreground $(FOREGROUND)
 DEMO_IMAGE ?= samples/desk.png
 DEMO_TEXT ?= "red apple"
+MINUTES ?= 60
 
-.PHONY: demo app test lint bench mini venv clean
+# A .venv of another Python than PYTHON's, or of one that has gone, is made anew; a good one stays where PYTHON is too old.
+VERSION = -c 'import sys; sys.version_info < (3, 11) or print("%d.%d" % sys.version_info[:2])' 2>/dev/null
+WANTED := $(shell $(PYTHON) $(VERSION))
+FOUND := $(shell $(BIN)/python $(VERSION))
+ifneq ($(wildcard $(VENV)),)
+ifneq ($(FOUND),$(or $(WANTED),$(FOUND),none))
+STALE := stale
+endif
+endif
+
+.PHONY: demo app test fuzz lint bench mini venv clean $(STALE)
 
 demo: $(VENV)/installed  ## segment a sample by text
 	$(BIN)/segclip segment $(DEMO_IMAGE) $(DEMO_TEXT)
@@ -19,6 +33,9 @@ app: $(VENV)/installed  ## the same by hand, in a browser
 test: lint  ## lint, type-check, run every test
 	$(BIN)/python -m pytest -n auto --dist loadscope
 
+fuzz: $(VENV)/dev  ## random inputs of every kind for MINUTES, from SEED on; what failed before comes first
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -27,14 +44,16 @@ lint: $(VENV)/dev
 bench: $(VENV)/dev  ## each claim of the README against a peer, on this machine
 	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python -m benchmarks.$$(basename $$script .py); done
 
-mini: $(VENV)/train  ## train the shipped weights again; hours on 2 cores, needs fonts-noto-color-emoji
-	$(BIN)/python -m train.proposer --out weights/mini/proposer --photos $(PHOTOS)
-	$(BIN)/python -m train.region_crops runs/crops --photos $(PHOTOS) --caltech $(CALTECH)
-	$(BIN)/python -m train.region_text runs/crops --out weights/mini/clip
+mini: $(VENV)/train  ## train the shipped weights again; hours on 2 cores, needs fonts-noto-color-emoji and wordnet-base
+	$(BIN)/python -m train.proposer --out weights/mini/proposer $(LEARNED) --minutes 480
+	$(BIN)/python -m train.region_crops runs/crops --data $(dir $(PHOTOS))
+	$(BIN)/python -m train.text_distill runs/crops --out runs/text --data $(dir $(PHOTOS)) --minutes 60
+	$(BIN)/python -m train.region_features runs/crops --out runs/features
+	$(BIN)/python -m train.region_text runs/crops runs/features --text runs/text --out weights/mini/clip --minutes 300
 	$(BIN)/python -m train.ship --only-stamp
 	$(BIN)/python -m train.report --calibrate weights/mini/clip --photos $(PHOTOS) --caltech $(CALTECH)
-	$(BIN)/python -m train.sam --trunk weights/mini/proposer --out weights/mini/sam --photos $(PHOTOS)
-	$(BIN)/python -m train.refiner weights/mini/sam --photos $(PHOTOS)
+	$(BIN)/python -m train.sam --trunk weights/mini/proposer --out weights/mini/sam $(LEARNED) --minutes 180
+	$(BIN)/python -m train.refiner weights/mini/sam $(LEARNED)
 	$(BIN)/python -m train.ship --only-stamp
 	$(BIN)/python -m train.places --calibrate weights/mini/clip --photos $(PHOTOS)
 	$(BIN)/python -m train.ship --photos $(PHOTOS)
@@ -44,13 +63,18 @@ venv: $(VENV)/dev  ## only install
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
-$(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-	  || { echo "segclip needs Python 3.10 or newer; name one: make PYTHON=python3.12"; exit 1; }
+stale:
+	@test -f $(VENV)/pyvenv.cfg || rmdir $(VENV) 2>/dev/null \
+	  || { echo "$(VENV) is not empty and no virtual environment; move it away, or name another: make VENV=..."; exit 1; }
+	@echo "$(VENV) is of Python $(or $(FOUND),that is gone or too old), not $(WANTED): it is made anew"
+	@rm -rf $(VENV)
+
+$(VENV)/bin/python: $(STALE)
+	@test -n "$(WANTED)" || { echo "segclip needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) \
 	  || { rm -rf $(VENV); echo "python3 -m venv failed; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 
-$(VENV)/installed: requirements.txt pyproject.toml | $(VENV)/bin/python
+$(VENV)/installed: requirements.txt pyproject.toml $(STALE) | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@$(BIN)/python -c 'import cv2' 2>/dev/null \
 	  || { $(BIN)/python -c 'import cv2'; echo "OpenCV lacks system libraries; on Debian and Ubuntu:" \

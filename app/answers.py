@@ -13,6 +13,7 @@ import numpy as np
 
 import segclip
 
+from . import turns
 from .models import Models, quickly
 from .state import Known, Point, Question, Work
 
@@ -62,7 +63,7 @@ class Answer:
 def answer(models: Models, work: Work) -> Answer:
     """Answer the question a work stands at. Raises what the library raises of bad prompts and missing weights."""
     start = perf_counter()
-    with work.lock:
+    with turns.holding(work.lock):
         question = work.question
         if question.by_place:
             result = _by_place(models, work, question)
@@ -161,10 +162,12 @@ def prepare(models: Models, work: Work) -> None:
 
 def find_regions(models: Models, work: Work) -> segclip.Regions:
     """Give a picture's regions, found and embedded when first asked for."""
-    with work.lock:
+    with turns.holding(work.lock):
         if work.words not in work.known.regions:
             with models.look(work.words) as segmenter:
-                regions = segmenter.regions(encode(segmenter, work.known, work.words))
+                encoded = encode(segmenter, work.known, work.words)
+                turns.check()
+                regions = segmenter.regions(encoded)
             _keep(work.known.regions, work.words, regions)
         return work.known.regions[work.words]
 

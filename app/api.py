@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
@@ -13,27 +15,45 @@ from time import perf_counter
 from typing import Annotated, Any, TypeVar
 
 import anyio
-from fastapi import FastAPI, Path, Request, UploadFile
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi import Depends, FastAPI, Path, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse, Response
+from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import segclip
 
 from . import asked
+from .kept import Kept, Limits
+from .plain import without_paths
 from .schema import Health, Opened, Problem, Searched, SearchFor, Segmented, SegmentThese, Sorted, SortThis
 from .state import Known, Studio, Work
+from .turns import Full, Late, Left, Line, Turn, taking
 
 MOST_PICTURES = 32
+IDLE_BYTES = 30_000_000  # of pictures nobody has asked about for half a minute
 AT_A_TIME = 4  # requests in work; others wait
-PATIENCE = 60.0  # s a request may take, waiting included
+WAITING = 32  # requests that may wait; whoever comes then is asked to come back
+LARGE_AT_A_TIME, LARGE_WAITING = 1, 4  # of those that ask for much: the others go past them
+LARGE = 8  # prompts, texts, negatives and boxes from which a request asks for much
+PATIENCE = 60.0  # s a request may take, waiting included, once it has arrived
+MOST_JSON = 4_000_000  # bytes
+_RETRY = 5  # s after which who was refused may try again
+_MOST_TOLD = 10  # things wrong with a request that are named
+_GONE = 499  # the status that is counted for a client that went before it was answered
+_TURN = "segclip.turn"  # where a request's scope holds its turn
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The request cannot be read."},
     404: {"model": Problem, "description": "No such picture, or none any more: send it again."},
+    408: {"model": Problem, "description": "It came too slowly."},
     413: {"model": Problem, "description": "Too large."},
     422: {"model": Problem, "description": "It cannot be answered; the detail says why."},
-    503: {"model": Problem, "description": "Too busy, or a model is missing."},
+    429: {"model": Problem, "description": "Too many wait already: come back after the seconds of Retry-After."},
+    503: {"model": Problem, "description": "Not answered in time, or a model is missing."},
 }
 _STATUS = {segclip.WeightsMissing: 503, segclip.WeightsCorrupt: 503}
 PictureId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
@@ -46,40 +66,42 @@ class Gone(Exception):
 class Pictures:
     """Keep the pictures sent last, with what was found out about them, by the hash of their bytes."""
 
-    def __init__(self) -> None:
-        self._works: OrderedDict[str, Work] = OrderedDict()
-        self._lock = Lock()
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+        self._works: Kept[Work] = Kept(self._limits, heavy=lambda work: work.heavy)
 
     def __len__(self) -> int:
         return len(self._works)
 
-    def keep(self, studio: Studio, data: bytes) -> tuple[str, Work]:
+    def keep(self, data: bytes) -> tuple[str, Work]:
         """Give a picture's id. Raises BadImage."""
         name = sha256(data).hexdigest()[:32]
-        known = self._works.get(name)
-        work = known or Work(
-            Known(studio.read(data, f"{name}.png")), words=studio.settings.words, clicks=studio.settings.clicks
-        )
-        with self._lock:
-            self._works[name] = work
-            self._works.move_to_end(name)
-            while len(self._works) > MOST_PICTURES:
-                self._works.popitem(last=False)
+        work = self._works.find(name)
+        if work is None:
+            settings = self._studio.settings
+            known = Known(self._studio.read(data, f"{name}.png"))
+            work = Work(known, words=settings.words, clicks=settings.clicks)
+            self._works.put(name, work)
         return name, work
 
     def find(self, name: str) -> Work:
         """Give a picture's work. Raises Gone."""
-        with self._lock:
-            if name not in self._works:
-                raise Gone(name)
-            self._works.move_to_end(name)
-            return self._works[name]
+        work = self._works.find(name)
+        if work is None:
+            raise Gone(name)
+        return work
 
     def drop(self, name: str) -> None:
         """Forget a picture. Raises Gone."""
-        with self._lock:
-            if self._works.pop(name, None) is None:
-                raise Gone(name)
+        if self._works.pop(name) is None:
+            raise Gone(name)
+
+    def tidy(self) -> bool:
+        """Let go of pictures over the limits; return whether any went."""
+        return self._works.tidy()
+
+    def _limits(self) -> Limits:
+        return Limits(MOST_PICTURES, self._studio.settings.kept_mb * 1_000_000, IDLE_BYTES)
 
 
 class Meter:
@@ -120,17 +142,18 @@ def _memory() -> int | None:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-class Limited:
-    """Refuse bodies over a limit, whatever their header says of them."""
+class Arriving:
+    """Read a request's body, whole, within a limit; then begin its turn, which ends when its client goes."""
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self.app, self.most = app, most
+    def __init__(self, app: ASGIApp, *, most_image: int) -> None:
+        self.app, self.most_image = app, most_image
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request pass, or answer 413."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        most = self.most_image if scope["path"].endswith("/images") else MOST_JSON
         body, more = bytearray(), True
         while more:
             message = await receive()
@@ -138,27 +161,100 @@ class Limited:
                 return
             body += message.get("body", b"")
             more = message.get("more_body", False)
-            if len(body) > self.most:
-                limit = f"the request is over {self.most / 1e6:.0f} MB"
-                await JSONResponse({"detail": limit}, 413, {"connection": "close"})(scope, receive, send)
+            if len(body) > most:
+                answer = refusal(413, f"the request is over {most / 1e6:.0f} MB")
+                answer.headers["connection"] = "close"
+                await answer(scope, receive, send)
                 return
-        whole: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+        await self._answer(scope, receive, send, bytes(body))
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
+        whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        turn = scope[_TURN] = Turn.lasting(PATIENCE)
 
         async def replay() -> Message:
-            return whole.pop() if whole else await receive()
+            if not whole:
+                await anyio.sleep_forever()
+            return whole.pop()
 
-        await self.app(scope, replay, send)
+        async def leave() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            turn.leave()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(leave)
+            await self.app(scope, replay, send)
+            group.cancel_scope.cancel()
+
+
+class Counted:
+    """Count every request, with its status and its seconds."""
+
+    def __init__(self, app: ASGIApp, *, meter: Meter) -> None:
+        self.app, self.meter = app, meter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request pass and count it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start, status = perf_counter(), _GONE
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noting)
+        except Exception:
+            status = 500
+            raise
+        finally:
+            route = scope.get("route")
+            path = route.path if isinstance(route, APIRoute) else "other"
+            self.meter.count(path, status, perf_counter() - start)
+
+
+def refusal(status: int, detail: object) -> Response:
+    """Answer with a problem. Whatever the detail holds can be written: it may quote what came."""
+    headers = {"retry-after": str(_RETRY)} if status in (429, 503) else None
+    return Response(json.dumps({"detail": detail}), status, headers, "application/json")
+
+
+def _turn_of(request: Request) -> Turn:
+    turn: Turn = request.scope[_TURN]
+    return turn
+
+
+_Turn = Annotated[Turn, Depends(_turn_of)]
+
+
+class Desk:
+    """Let so many requests be worked on at a time; those that ask for much have fewer places of their own."""
+
+    def __init__(self) -> None:
+        self._small = Line(AT_A_TIME, WAITING)
+        self._large = Line(LARGE_AT_A_TIME, LARGE_WAITING)
+        self._threads = anyio.CapacityLimiter(2 * (AT_A_TIME + WAITING))
+
+    async def work_on(self, turn: Turn, task: Callable[[], T], *, large: bool = False) -> T:
+        """Do a task in a thread when its turn comes; it ends soon after the turn does. Raises Full, Left, Late."""
+        line = self._large if large else self._small
+
+        def run() -> T:
+            with taking(turn), line.first():
+                return task()
+
+        return await anyio.to_thread.run_sync(run, limiter=self._threads)
 
 
 def make_api(studio: Studio) -> FastAPI:
     """Make the API of a studio: its document is at ``openapi.json``."""
     api = FastAPI(title="segclip", version=segclip.__version__, docs_url=None, redoc_url=None)
-    pictures, meter = Pictures(), Meter()
-    turns = anyio.CapacityLimiter(AT_A_TIME)
-
-    async def work_on(task: Callable[[], T]) -> T:
-        with anyio.fail_after(PATIENCE):
-            return await anyio.to_thread.run_sync(task, limiter=turns, abandon_on_cancel=True)
+    pictures, meter, desk = Pictures(studio), Meter(), Desk()
+    api.state.pictures = pictures
 
     @api.get("/health", operation_id="health")
     async def health() -> Health:
@@ -169,9 +265,10 @@ def make_api(studio: Studio) -> FastAPI:
         return meter.text(len(pictures))
 
     @api.post("/images", operation_id="open", status_code=201, responses=_PROBLEMS)
-    async def open_(image: UploadFile) -> Opened:
+    async def open_(image: UploadFile, turn: _Turn) -> Opened:
         data = await image.read()
-        name, work = await work_on(partial(pictures.keep, studio, data))
+        large = len(data) > studio.settings.upload_mb * 500_000
+        name, work = await desk.work_on(turn, partial(pictures.keep, data), large=large)
         height, width = work.image.size
         return Opened(image=name, size=(height, width))
 
@@ -180,44 +277,61 @@ def make_api(studio: Studio) -> FastAPI:
         pictures.drop(name)
 
     @api.post("/segment", operation_id="segment", responses=_PROBLEMS)
-    async def segment(ask: SegmentThese) -> Segmented:
+    async def segment(ask: SegmentThese, turn: _Turn) -> Segmented:
         work = pictures.find(ask.image)
-        return await work_on(partial(asked.segment, studio, work, ask))
+        large = ask.parts > LARGE or ask.masks != "rle"
+        return await desk.work_on(turn, partial(asked.segment, studio, work, ask), large=large)
 
     @api.post("/classify", operation_id="classify", responses=_PROBLEMS)
-    async def classify(ask: SortThis) -> Sorted:
+    async def classify(ask: SortThis, turn: _Turn) -> Sorted:
         work = pictures.find(ask.image)
-        return await work_on(partial(asked.classify, studio, work, ask))
+        large = len(ask.labels) + len(ask.boxes) > 10 * LARGE
+        return await desk.work_on(turn, partial(asked.classify, studio, work, ask), large=large)
 
     @api.post("/search", operation_id="search", responses=_PROBLEMS)
-    async def search(ask: SearchFor) -> Searched:
+    async def search(ask: SearchFor, turn: _Turn) -> Searched:
         example = pictures.find(ask.image).image if ask.image else None
-        return Searched(matches=await work_on(partial(asked.search, studio, example, ask)))
+        return Searched(matches=await desk.work_on(turn, partial(asked.search, studio, example, ask)))
 
-    _listen(api, meter)
-    api.add_middleware(Limited, most=studio.settings.upload_mb * 1_000_000 + 100_000)
+    _refuse(api, studio)
+    api.add_middleware(Arriving, most_image=studio.settings.upload_mb * 1_000_000 + 100_000)
+    api.add_middleware(Counted, meter=meter)
     return api
 
 
-def _listen(api: FastAPI, meter: Meter) -> None:
-    """Count every request, and turn errors a caller can cause into answers."""
-
-    @api.middleware("http")
-    async def count(request: Request, forward: Callable[[Request], Any]) -> Any:
-        start = perf_counter()
-        response = await forward(request)
-        route = request.scope.get("route")
-        meter.count(getattr(route, "path", "other"), response.status_code, perf_counter() - start)
-        return response
+def _refuse(api: FastAPI, studio: Studio) -> None:
+    """Turn errors a caller can cause into answers; none quotes more than it must, or names the server's places."""
+    settings = studio.settings
+    places = (studio.index_place(), settings.photos, settings.runs, settings.indexes)
 
     @api.exception_handler(segclip.SegclipError)
-    async def refuse(request: Request, error: segclip.SegclipError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, _STATUS.get(type(error), 422))
+    async def refuse(request: Request, error: segclip.SegclipError) -> Response:
+        return refusal(_STATUS.get(type(error), 422), without_paths(str(error), places))
+
+    @api.exception_handler(RequestValidationError)
+    async def unread(request: Request, error: RequestValidationError) -> Response:
+        wrong = [
+            {"loc": [str(part)[:100] for part in one["loc"]], "msg": one["msg"][:500], "type": one["type"]}
+            for one in error.errors()[:_MOST_TOLD]
+        ]
+        return refusal(422, wrong)
 
     @api.exception_handler(Gone)
-    async def gone(request: Request, error: Gone) -> JSONResponse:
-        return JSONResponse({"detail": f"no picture {error}; send it to images"}, 404)
+    async def gone(request: Request, error: Gone) -> Response:
+        return refusal(404, f"no picture {error}; send it to images")
 
-    @api.exception_handler(TimeoutError)
-    async def late(request: Request, error: TimeoutError) -> JSONResponse:
-        return JSONResponse({"detail": f"not answered within {PATIENCE:.0f} s; try later"}, 503, {"retry-after": "5"})
+    @api.exception_handler(Full)
+    async def full(request: Request, error: Full) -> Response:
+        return refusal(429, f"too many wait already; try again in {_RETRY} s")
+
+    @api.exception_handler(Late)
+    async def late(request: Request, error: Late) -> Response:
+        return refusal(503, f"not answered within {PATIENCE:.0f} s; ask for less, or try later")
+
+    @api.exception_handler(Left)
+    async def left(request: Request, error: Left) -> Response:
+        return refusal(408, "the client is gone")
+
+    @api.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        return refusal(500, "something broke that should not; the server's log says what")

@@ -12,6 +12,7 @@ from threading import Event, Lock, Thread
 import segclip
 
 from . import files, models
+from .scratch import Scratch
 
 _turn = Lock()  # one batch at a time: the machine's cores are for those who click
 
@@ -24,11 +25,13 @@ class Cancelled(Exception):
 class Batch:
     """Hold one person's batch: pictures, where the files go, how far it is.
 
-    state: "ready", "waiting" for another's, "running", "cancelled", "done" or "failed".
+    size: bytes of the images, unpacked. state: "ready", "waiting" for another's, "running", "cancelled", "done" or
+    "failed".
     """
 
     pictures: int
     folder: Path
+    size: int = 0
     state: str = "ready"
     done: int = 0
     rate: float = 0.0
@@ -37,14 +40,20 @@ class Batch:
     _thread: Thread | None = None
 
     @classmethod
-    def unpacked(cls, data: bytes) -> Batch:
-        """Unpack a zip of pictures to a folder of its own. Raises BadImage, and leaves nothing then."""
-        folder = Path(tempfile.mkdtemp(prefix="segclip-"))
+    def unpacked(cls, data: bytes, scratch: Scratch | None = None, *, most: int = files.MOST_BYTES) -> Batch:
+        """Unpack a zip of images to a folder of its own.
+
+        scratch: where that folder lies; the system's place for temporary files if left out. most: bytes of images.
+        Raises BadImage, NotWritable, and leaves nothing then.
+        """
+        folder = scratch.folder() if scratch else Path(tempfile.mkdtemp(prefix="segclip-"))
         try:
-            return cls(files.unpack(data, folder / "in"), folder)
+            count = files.unpack(data, folder / "in", most=most)
         except segclip.SegclipError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        unpacked = (path.stat().st_size for path in (folder / "in").rglob("*") if path.is_file())
+        return cls(count, folder, sum(unpacked))
 
     @property
     def busy(self) -> bool:
@@ -76,11 +85,11 @@ class Batch:
         paths = sorted(path for path in out.rglob("*") if path.is_file() and ".segclip" not in path.parts)
         return files.zip_files(paths, out)
 
-    def remove(self) -> None:
-        """Stop, and delete the files once it has."""
+    def remove(self, patience: float | None = None) -> None:
+        """Stop, and delete the files once it has; patience: seconds to wait for that, None for as long as it takes."""
         self.cancel()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(patience)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self, options: segclip.ExportOptions) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,12 +11,17 @@ import segclip
 
 from .state import Known, Studio, Work
 
+MOST_POINTS = 100
+_LARGEST = 1e9  # of a number: no image has as many pixels
+
 
 def handle(studio: Studio, work: Work, event: Mapping[str, Any]) -> None:
     """Change a work as an event says. Raises BadPrompt for one that makes no sense, BadImage for a bad picture."""
     kind = event.get("kind")
     with work.lock:
         if kind == "point":
+            if len(work.question.points) >= MOST_POINTS:
+                raise segclip.BadPrompt(f"{MOST_POINTS} points are all that one object may have")
             work.click(*_inside(work, event, ("x", "y")), int(event.get("label") != 0))
         elif kind == "box":
             x1, y1, x2, y2 = _numbers(event.get("box"), 4)
@@ -37,7 +41,7 @@ def handle(studio: Studio, work: Work, event: Mapping[str, Any]) -> None:
         elif kind in ("undo", "clear", "everything"):
             getattr(work, kind)()
         else:
-            raise segclip.BadPrompt(f"unknown event {kind!r}")
+            raise segclip.BadPrompt(f"unknown event {str(kind)[:40]!r}")
 
 
 def _inside(work: Work, event: Mapping[str, Any], names: tuple[str, str]) -> tuple[float, float]:
@@ -57,11 +61,11 @@ def _picture(studio: Studio, event: Mapping[str, Any]) -> segclip.Image:
 
 def _numbers(values: Any, count: int) -> list[float]:
     if not isinstance(values, list) or len(values) != count:
-        raise segclip.BadPrompt(f"want {count} numbers, got {values!r}")
+        raise segclip.BadPrompt(f"want {count} numbers, got {str(values)[:80]!r}")
     return [_number(value) for value in values]
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise segclip.BadPrompt(f"want a number, got {value!r}")
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST:
+        return float(value)
+    raise segclip.BadPrompt(f"want a number, got {str(value)[:40]!r}")

@@ -8,6 +8,7 @@ from threading import Event, Lock, Thread
 
 import segclip
 
+from . import models
 from .batches import Cancelled
 
 
@@ -29,14 +30,15 @@ class Indexing:
         """Tell whether it runs."""
         return self._thread is not None and self._thread.is_alive()
 
-    def start(self, folder: Path, place: Path, proposer: str) -> None:
-        """Index, or bring the index up to date; does nothing while it runs."""
+    def start(self, folder: Path, place: Path, model: str) -> None:
+        """Index, or bring the index up to date; does nothing while it runs. model: as ``models.parts`` takes it."""
         with self._lock:
             if self.busy:
                 return
             self._stop.clear()
             self.state, self.message, self.done = "running", "", 0
-            options = segclip.IndexOptions(proposer=proposer, regions=True)
+            proposer, encoder = models.parts(model)
+            options = segclip.IndexOptions(proposer=proposer, encoder=encoder, regions=True)
             self._thread = Thread(target=self._run, args=(folder, place, options), daemon=True)
             self._thread.start()
 
@@ -49,6 +51,7 @@ class Indexing:
             done = segclip.make_index(folder, options, out=place, tell=self._tell)
             failed = f", {len(done.failed)} could not be read" if done.failed else ""
             self.state, self.message = "done", f"{done.pictures} pictures, {done.regions} regions{failed}"
+            self.message += "".join(f"; cannot be reached: {line}" for line in done.unreachable[:1])
         except Cancelled:
             self.state = "cancelled"
         except (segclip.SegclipError, OSError) as problem:  # a full disk, say

@@ -51,6 +51,8 @@ def _footer(shared: Studio) -> None:
     said.caption("Everything stays on the machine this page comes from.")
     if shared.settings.source:
         source.link_button("Source", shared.settings.source, type="tertiary", width="stretch")
+    elif not files.source_files():
+        source.caption("Source: ask whoever runs this server")
     else:
         source.download_button(
             "Source", files.source, "segclip-source.zip", type="tertiary", on_click="ignore", width="stretch"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1_000_000)]
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
 Id = Annotated[str, Field(pattern="^[0-9a-f]{32}$", description="As /images gave it.")]
 Corners = tuple[Number, Number, Number, Number]
+
+MOST_PARTS = 300  # texts, negatives and boxes of one request, all its prompts together
 
 
 class _Strict(BaseModel):
@@ -38,11 +40,22 @@ class Prompt(_Strict):
 
 
 class SegmentThese(_Strict):
-    """Any number of questions about one picture."""
+    """Some questions about one image, with at most 300 texts, negatives and boxes, and 1000 masks, in all."""
 
     image: Id
     prompts: list[Prompt] = Field(min_length=1, max_length=50)
     masks: Literal["rle", "png", "polygon"] = "rle"
+
+    @property
+    def parts(self) -> int:
+        """Count what is to be worked out: texts, negatives and boxes, and the prompts themselves."""
+        return sum(1 + len(one.texts) + len(one.negatives) + len(one.boxes) for one in self.prompts)
+
+    @model_validator(mode="after")
+    def _bounded(self) -> SegmentThese:
+        if (parts := self.parts - len(self.prompts)) > MOST_PARTS:
+            raise ValueError(f"{parts} texts, negatives and boxes were given; one request may have {MOST_PARTS} in all")
+        return self
 
 
 class Row(BaseModel):

@@ -1,14 +1,20 @@
-"""Serve the pages and the HTTP API from one process: what ``segclip app --api`` starts."""
+"""Serve the pages, and the HTTP API where asked for, from one process: what ``segclip app`` starts."""
 
 import sys
 from importlib import import_module
 from pathlib import Path
 
 import streamlit as st
-from starlette.routing import Mount
+from starlette.middleware import Middleware
 
 _HERE = Path(__file__).resolve().parent
 if str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))
-_api = import_module(f"{_HERE.name}.api").make_api(import_module(f"{_HERE.name}.state").studio())
-app = st.App("streamlit_app.py", routes=[Mount("/api", _api)])
+_serving = import_module(f"{_HERE.name}.serving")
+_guard = import_module(f"{_HERE.name}.guard")
+app = st.App(
+    "streamlit_app.py",
+    routes=_serving.routes(),
+    middleware=[Middleware(_guard.Guard, names=_serving.names()), Middleware(_guard.Paced, held=_serving.held)],
+    lifespan=_serving.lifespan,
+)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from threading import Lock, RLock, Thread
+from threading import RLock, Thread
 
 import segclip
 
 from .batches import Batch
 from .indexing import Indexing
-from .models import Models
+from .kept import Kept, Limits
+from .models import Models, parts
+from .plain import file_name
+from .scratch import Scratch, place
 from .settings import SAMPLES, Settings
 from .training import Training
 
 LONGEST_HISTORY = 100
+MOST_TEXTS = 100  # of one question
+_FAREWELL = 5.0  # s that batches have to stop in when the server ends
 
 Point = tuple[float, float, int]  # x, y in pixels of the picture, 1 for the object and 0 for what it is not
 Box = tuple[float, float, float, float]
@@ -80,6 +84,13 @@ class Work:
         """Give the picture."""
         return self.known.image
 
+    @property
+    def heavy(self) -> tuple[object, ...]:
+        """Return what takes memory: the image, and what was found out about it."""
+        known = self.known
+        features = [encoded.features for encoded in list(known.encoded.values())]
+        return known.image, features, list(known.regions.values()), list(self.former.values())
+
     def open(self, known: Known, texts: tuple[str, ...] = ()) -> None:
         """Take another picture; the words stay unless others are given, places go."""
         with self.lock:
@@ -117,7 +128,10 @@ class Work:
             self.question = question
 
     def say(self, texts: tuple[str, ...], negatives: tuple[str, ...] = ()) -> None:
-        """Ask by words: places pointed at go."""
+        """Ask by words: places pointed at go. Raises BadPrompt for too many."""
+        if len(texts) + len(negatives) > MOST_TEXTS:
+            count = len(texts) + len(negatives)
+            raise segclip.BadPrompt(f"{count} texts were given; at most {MOST_TEXTS} are taken")
         if (texts, negatives) != (self.question.texts, self.question.negatives):
             self.ask(replace(self._cleared(), texts=texts, negatives=negatives))
 
@@ -174,11 +188,15 @@ class Studio:
         self.models = Models()
         self.indexing = Indexing()
         self.training = Training(settings.runs.absolute())
+        self.scratch = Scratch(place(settings.scratch))
         self.fetching: dict[str, str] = {}  # weights on their way, by name: "", or why they didn't come
-        self._works: OrderedDict[str, Work] = OrderedDict()
+        self._works: Kept[Work] = Kept(
+            lambda: Limits(settings.works, settings.kept_mb * 1_000_000),
+            heavy=lambda work: () if work.known in self._samples.values() else work.heavy,
+            gone=lambda work: work.take_batch(None),
+        )
         self._samples: dict[str, Known] = {}
         self._index: segclip.Index | None = None
-        self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._works)
@@ -187,23 +205,37 @@ class Studio:
         """Give a newcomer a sample with a text; the work longest unused may have to go."""
         work = Work(self.sample("desk"), Question(("red apple",)), self.settings.words, self.settings.clicks)
         key = secrets.token_urlsafe(16)
-        with self._lock:
-            self._works[key] = work
-            while len(self._works) > self.settings.works:
-                self._works.popitem(last=False)[1].take_batch(None)
+        self._works.put(key, work)
         return key, work
 
     def find(self, key: str) -> Work | None:
         """Give the work of a key; None for a wrong key, and when it had to go."""
-        with self._lock:
-            if key in self._works:
-                self._works.move_to_end(key)
-            return self._works.get(key)
+        return self._works.find(key)
+
+    def tidy(self) -> bool:
+        """Let go of works that are over the limits; return whether any went."""
+        return self._works.tidy()
+
+    def close(self) -> None:
+        """Stop what runs beside the pages, and remove every file of theirs: the server ends."""
+        self.indexing.cancel()
+        self.training.stop()
+        batches = [work.batch for work in self._works.values() if work.batch is not None]
+        for batch in batches:
+            batch.cancel()
+        for batch in batches:
+            batch.remove(_FAREWELL / len(batches))
+        self.scratch.close()
+
+    def unpack(self, data: bytes) -> Batch:
+        """Unpack a zip for a batch, within what all batches may take. Raises BadImage, NotWritable."""
+        others = [work.batch.size for work in self._works.values() if work.batch is not None]
+        return Batch.unpacked(data, self.scratch, most=self.settings.batch_mb * 1_000_000 - sum(others))
 
     def index(self) -> segclip.Index:
         """Give the index of the server's folder, open. Raises BadPrompt when there is none."""
         if self._index is None:
-            self._index = segclip.Index(self.index_place())
+            self._index = segclip.Index(self.index_place(), encoder=parts(self.settings.words)[1])
         return self._index
 
     def index_place(self) -> Path:
@@ -216,11 +248,12 @@ class Studio:
         self._index = None
 
     def read(self, data: bytes, name: str) -> segclip.Image:
-        """Read an upload within the limits. Raises BadImage."""
+        """Read an upload within the limits. name: as its sender gave it. Raises BadImage."""
+        label = file_name(name)
         if len(data) > self.settings.upload_mb * 1_000_000:
             limit = self.settings.upload_mb
-            raise segclip.BadImage(f"{name} has {len(data) / 1e6:.1f} MB; at most {limit} MB are taken, so shrink it")
-        return segclip.load_image(data, label=name, max_pixels=self.settings.max_pixels)
+            raise segclip.BadImage(f"{label} has {len(data) / 1e6:.1f} MB; at most {limit} MB are taken, so shrink it")
+        return segclip.load_image(data, label=label, max_pixels=self.settings.max_pixels)
 
     def sample(self, name: str) -> Known:
         """Give one of the samples that come with segclip, with what anyone found out about it."""

@@ -1,4 +1,4 @@
-"""Show the page: what ``segclip app`` starts; also ``streamlit run app/streamlit_app.py``."""
+"""Show the page: the script that the server of ``segclip app`` runs for everybody who is there."""
 
 import sys
 from importlib import import_module

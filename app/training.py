@@ -154,7 +154,7 @@ class Training:
     def check(self, data: str) -> str:
         """Say what a data set holds and what is wrong with it."""
         command = [sys.executable, "-m", "train.data", _absolute(data), "--quick"]
-        done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=_ROOT, env=_environment(), capture_output=True, text=True, check=False)
         return (done.stdout + done.stderr).strip()
 
     def _reason(self, words: str) -> str:
@@ -198,6 +198,7 @@ class Training:
                         return
                     self._process = subprocess.Popen(
                         [sys.executable, "-m", *command],
+                        env=_environment(),
                         cwd=_ROOT,  # where its commands are given in a terminal, so that paths mean the same
                         stdin=subprocess.DEVNULL,
                         stdout=file,
@@ -208,6 +209,11 @@ class Training:
                 self._code = self._process.wait()
                 if self._code:
                     return
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of a recipe that ends when this process does."""
+    return {**os.environ, "SEGCLIP_PARENT": str(os.getpid())}
 
 
 def _absolute(path: str) -> str:

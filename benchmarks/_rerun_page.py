@@ -39,7 +39,7 @@ def load() -> Any:
     source = sources.find(f"file:{os.environ['ENCODER']}")
     side = int(source.model_cfg["vision_cfg"]["image_size"])
     see = image_transform_v2(checkpoints.preprocess_config(source, side), is_train=False)
-    install_clip(checkpoints.build(source).eval(), see, checkpoints.tokenizer(source))
+    install_clip(checkpoints.restore(source)[0], see, checkpoints.tokenizer(source))
     with quiet():
         from ultralytics.models.fastsam import FastSAMPredictor
 

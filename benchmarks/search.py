@@ -175,7 +175,7 @@ def exact(folder: Path, count: int, draw: Draw) -> tuple[Ask, Path]:
 def lancedb_table(folder: Path, count: int, draw: Draw) -> tuple[Ask, Path]:
     """Give what segclip uses above."""
     lance.write(folder, "images", parts(draw()), pictures(count), DIM)
-    table = lance.Lance(folder, "images")
+    table = lance.Lance(folder, "images", pictures(count), length=count)
     return lambda query, nearest: table.nearest(query, nearest, Filter()).picture, folder / "lance"
 
 

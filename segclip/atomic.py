@@ -6,6 +6,7 @@ disk once its folder is synced too; ``sync_folder`` does that, and writers of ma
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -61,8 +62,13 @@ def sync_file(path: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Wait until the names in a folder are on the disk, where the system can (Windows cannot). Raises OSError."""
-    if sys.platform != "win32":
+    if sys.platform == "win32":
+        return
+    try:
         sync_file(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network drives sync files alone
+            raise
 
 
 def is_leftover(path: Path) -> bool:

@@ -1,7 +1,8 @@
 """Keep downloads and the records of checked files in one folder, so that a file is hashed once and not at every start.
 
-A record is a small JSON of size, modification time and SHA-256: beside a downloaded file as ``NAME.json``, under
-``checked/`` for files that live elsewhere.
+A record is a small JSON of SHA-256 and what the file system said of the file then: beside a downloaded file as
+``NAME.json``, under ``checked/`` for files that live elsewhere. It saves hashing what cannot run; of a pickle the bytes
+that are loaded are hashed, whatever a record says (``weights.vouch``).
 """
 
 from __future__ import annotations
@@ -9,20 +10,36 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from .errors import WeightsMissing
+from . import atomic
+from .errors import NotWritable, Unsupported, WeightsMissing
+from .weight_files import open_file
+
+_TICK = 0.02  # seconds; file systems' clocks stand still for as long
 
 
 @dataclass(frozen=True)
 class Record:
-    """Remember a file as it was when it was hashed."""
+    """Remember a file as it was when it was hashed: another file, or another content, has another inode or ctime.
+
+    Both are 0, which no file has, in records of earlier versions: their SHA-256 is still expected, but hashed anew.
+    """
 
     bytes: int
     mtime_ns: int
     sha256: str
+    inode: int = 0
+    ctime_ns: int = 0
+
+    @classmethod
+    def of(cls, path: Path, sha256: str) -> Record:
+        """Describe a file as it is now."""
+        stat = path.stat()
+        return cls(stat.st_size, stat.st_mtime_ns, sha256, stat.st_ino, stat.st_ctime_ns)
 
 
 def cache_folder() -> Path:
@@ -36,16 +53,16 @@ def hash_file(path: Path) -> hashlib._Hash:
     """Hash a file's bytes with SHA-256; the answer can be updated further. Raises WeightsMissing if unreadable."""
     hasher = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             while chunk := file.read(1 << 20):
                 hasher.update(chunk)
-    except OSError as error:
+    except (OSError, Unsupported) as error:
         raise WeightsMissing(f"cannot read {path}: {error}") from error
     return hasher
 
 
 def known_sha256(path: Path) -> str:
-    """Give a file's SHA-256: the recorded one while size and modification time are the recorded ones."""
+    """Give a file's SHA-256: the recorded one while the file system says it is the file that was recorded."""
     record = recorded(path)
     if record and is_fresh(record, path):
         return record.sha256
@@ -54,21 +71,25 @@ def known_sha256(path: Path) -> str:
 
 def recorded(path: Path) -> Record | None:
     """Read the record of a file, None when there is none that can be read."""
-    with suppress(OSError, ValueError, TypeError):
-        return Record(**json.loads(record_path(path).read_text("utf-8")))
+    with suppress(OSError, ValueError, TypeError, RecursionError):
+        record = Record(**json.loads(record_path(path).read_text("utf-8")))
+        if isinstance(record.sha256, str):
+            return record
     return None
 
 
 def is_fresh(record: Record, path: Path) -> bool:
-    """Tell whether a file still has the size and the time it was recorded with."""
-    stat = path.stat()
-    return (record.bytes, record.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    """Tell whether a file is still the one, and as it was, when it was recorded."""
+    return record == Record.of(path, record.sha256)
 
 
 def remember(path: Path, sha256: str) -> None:
     """Record a file's SHA-256; a cache that can't be written only costs hashing again."""
-    stat = path.stat()
-    _write(path, Record(stat.st_size, stat.st_mtime_ns, sha256))
+    record = Record.of(path, sha256)
+    if abs(time.time_ns() - record.ctime_ns) < _TICK * 1e9:
+        time.sleep(_TICK)  # a change within the clock's tick would leave the time as it is recorded
+    if recorded(path) != record:
+        _write(path, record)
 
 
 def expire(path: Path) -> None:
@@ -77,13 +98,15 @@ def expire(path: Path) -> None:
         _write(path, replace(record, mtime_ns=0))
 
 
-def _write(path: Path, record: Record) -> None:
-    target, text = record_path(path), json.dumps(asdict(record), indent=2)
-    temporary = target.with_name(f"{target.name}.{os.getpid()}")
+def forget(path: Path) -> None:
+    """Drop a file's record: the next file in its place may be another."""
     with suppress(OSError):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(f"{text}\n", "utf-8")
-        os.replace(temporary, target)
+        record_path(path).unlink(missing_ok=True)
+
+
+def _write(path: Path, record: Record) -> None:
+    with suppress(NotWritable):
+        atomic.write(record_path(path), f"{json.dumps(asdict(record), indent=2)}\n".encode())
 
 
 def record_path(path: Path) -> Path:

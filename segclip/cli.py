@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from . import __version__, cli_app, cli_classify, cli_evaluate, cli_export, cli_heat, cli_search, cli_weights
+from . import (
+    __version__,
+    cli_app,
+    cli_classify,
+    cli_evaluate,
+    cli_export,
+    cli_heat,
+    cli_search,
+    cli_weights,
+    lifetime,
+    lines,
+)
 from .cli_app import Serving
 from .cli_classify import Sorting, Told
 from .cli_export import How, Task
@@ -35,10 +46,14 @@ class Commands(TyperGroup):
     """Turn the errors a user can cause into one line on stderr and exit code 2."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a verb; Ctrl-C gives 130."""
+        """Run a verb; Ctrl-C gives 130, SIGTERM 143."""
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # a file name may hold bytes that are no characters
+        with lines.shown_safely():
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except SegclipError as error:
@@ -47,8 +62,8 @@ class Commands(TyperGroup):
             if error.errno == errno.EPIPE:  # the reader of our output left: no error of anyone's
                 raise
             _fail(str(error))
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
+        except KeyboardInterrupt as interrupt:
+            raise typer.Exit(lifetime.exit_code(interrupt)) from None
 
 
 app = typer.Typer(
@@ -65,13 +80,14 @@ def segment(asked: Asked, against: Against, choice: Choice, models: Models, outp
     from . import images, pipeline
 
     _listen(output.verbose)
+    asked.check()
     targets, selection, prompt = output.targets(asked.image), choice.selection(), asked.prompt()
     texts = pipeline.unique(asked.texts or ())
     image = images.load(asked.image, max_pixels=against.max_pixels)
     finder = models.load(output) if texts or asked.like else models.load_picker(output)
     with output.telling(f"looking at {asked.image.name}"):
         result = _answer(finder, image, (replace(asked, texts=list(texts)), against), prompt, selection)
-    _report(result, targets, output)
+    _report(result, asked.image, targets, output)
     if choice.require and result.unanswered:
         raise typer.Exit(1)
 
@@ -167,15 +183,19 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
         typer.echo(__version__)
 
 
-def _report(result: Result, targets: dict[str, Path], output: Output) -> None:
-    from . import exporters
+def _report(result: Result, image: Path, targets: dict[str, str], output: Output) -> None:
+    from . import exporters, outputs
 
-    written = [path for name, target in targets.items() for path in exporters.save(result, target, format=name)]
+    def write(folder: Path) -> list[Path]:
+        return [path for name, file in targets.items() for path in exporters.save(result, folder / file, format=name)]
+
+    written = outputs.renew(output.folder, f"segment {image.stem}", write) if output.folder else []
     if output.record:
         typer.echo(json.dumps(exporters.to_record(result), ensure_ascii=False))
         return
     if len(result):
-        typer.echo(_table(result))
+        for line in _table(result):
+            typer.echo(line)
     for row, text in enumerate(result.asked):
         if text in result.unanswered:
             typer.echo(f"nothing here matches {text!r}{_near(result, row)}")
@@ -191,14 +211,14 @@ def _near(result: Result, row: int) -> str:
     return f" (best {result.nearest[row]:.2f}, threshold {result.threshold:.2f})"
 
 
-def _table(result: Result) -> str:
+def _table(result: Result) -> list[str]:
     columns = zip(result.texts, result.probability, result.similarity, result.quality, result.masks.boxes, strict=True)
     rows = [("text", "probability", "similarity", "quality", "box x1,y1,x2,y2")]
     rows += [
         (text, _shown(p, 2), _shown(s, 3), _shown(q, 2), ",".join(map(str, box))) for text, p, s, q, box in columns
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _shown(value: float, digits: int) -> str:
@@ -219,5 +239,6 @@ def _fail(message: str) -> NoReturn:
 
 def main() -> None:
     """Run as a process of its own."""
+    lifetime.stop_on_signals()
     atexit.register(gc.freeze)  # else the interpreter looks for garbage in all that was loaded: half a second
     app(prog_name="segclip")

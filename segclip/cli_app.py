@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,6 +15,9 @@ from typing import Annotated
 import typer
 
 from .errors import BadPrompt, Unsupported
+
+# large arrays are handed back to the system when they are freed, and few heaps keep the small ones
+_GLIBC = {"MALLOC_ARENA_MAX": "4", "MALLOC_MMAP_THRESHOLD_": "4000000"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,12 @@ class Serving:
     runs: Annotated[Path | None, typer.Option(help="Folder of training runs; runs/ of the clone if left out.")] = None
     api: Annotated[bool, typer.Option("--api", help="Serve the HTTP API too, under /api.")] = False
     upload_mb: Annotated[int, typer.Option(help="Largest upload.", min=1, max=200)] = 20
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Name by which browsers may reach the server, such as a proxy's; repeatable."
+        ),
+    ] = None
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False
     source: Annotated[
@@ -58,21 +69,24 @@ class Serving:
             "SEGCLIP_APP_UPLOAD_MB": str(self.upload_mb),
             "SEGCLIP_APP_SOURCE": self.source or "",
             "SEGCLIP_APP_ALONE": "1" if self.host in ("127.0.0.1", "localhost", "::1") else "0",
+            "SEGCLIP_APP_API": "1" if self.api else "0",
+            "SEGCLIP_APP_HOSTS": " ".join(self.allow_host or ()),
         }
         return told | ({"SEGCLIP_OFFLINE": "1", "HF_HUB_OFFLINE": "1"} if self.offline else {})
 
     def command(self, folder: Path) -> list[str]:
         """Give the command that starts the server."""
-        script = folder / ("server.py" if self.api else "streamlit_app.py")
         options = {
             "server.address": self.host,
             "server.port": self.port,
             "server.headless": str(not self.browser).lower(),
             "server.maxUploadSize": 200,
             "browser.gatherUsageStats": "false",
+            # what is printed; left out, Streamlit asks a server elsewhere for this machine's address
+            "browser.serverAddress": "localhost" if self.host in ("0.0.0.0", "::") else self.host,
         }
         flags = [f"--{name}={value}" for name, value in options.items()]
-        return [sys.executable, "-m", "streamlit", "run", str(script), *flags]
+        return [sys.executable, "-m", "streamlit", "run", str(folder / "server.py"), *flags]
 
 
 def run(serving: Serving) -> int:
@@ -81,10 +95,28 @@ def run(serving: Serving) -> int:
         raise BadPrompt(f"--photos {serving.photos}: no such folder")
     if serving.api and find_spec("fastapi") is None:
         raise Unsupported("the HTTP API needs FastAPI: pip install 'segclip[api]'")
-    environment, command = {**os.environ, **serving.environment()}, serving.command(_folder())
+    _check_address(serving.host, serving.port)
+    environment, command = {**_GLIBC, **os.environ, **serving.environment()}, serving.command(_folder())
     if os.name == "posix":
         os.execve(command[0], command, environment)  # the server takes this process over, and hears its signals
     return subprocess.run(command, env=environment, check=False).returncode
+
+
+def _check_address(host: str, port: int) -> None:
+    """Listen for a moment. Raises BadPrompt where the server could not."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as trial:
+            if os.name == "posix":  # as servers do; on Windows it would let two listen
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        taken = isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES)
+        advice = "choose another port" if taken else "give 127.0.0.1, 0.0.0.0, or an address of this machine"
+        raise BadPrompt(f"--host {host} --port {port}: cannot listen there, {reason}; {advice}") from None
 
 
 def _folder() -> Path:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +16,8 @@ from .cli_options import OUT, Models, Output, numbers
 from .errors import BadImage, BadPrompt
 
 if TYPE_CHECKING:
-    from .types import Boxes, Regions, Result
-    from .zeroshot import Classifier, Guess, Labels
+    from .types import Boxes, Result
+    from .zeroshot import Guess, Labels
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,9 @@ class Sorting:
     """What is classified, and by which labels."""
 
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="The pictures.", show_default=False)]
-    labels: Annotated[str | None, typer.Option(help="Labels by comma, or a list's name: imagenet.")] = None
+    labels: Annotated[
+        list[str] | None, typer.Option(help="Labels by comma, repeated or both, or a list's name: imagenet.")
+    ] = None
     labels_file: Annotated[Path | None, typer.Option(help="A file of labels, one a line; - is standard input.")] = None
     templates: Annotated[str | None, typer.Option(help="Sentences a label is put in: a set's name or a file.")] = None
     top_k: Annotated[int, typer.Option(help="Labels shown of each picture or box.", min=1)] = 5
@@ -38,9 +41,9 @@ class Sorting:
         """Read the labels. Raises BadPrompt."""
         from .zeroshot import read_labels
 
-        if (self.labels is None) == (self.labels_file is None):
+        if (not self.labels) == (self.labels_file is None):
             raise BadPrompt("give --labels cat,dog or --labels imagenet, or --labels-file FILE, and not both")
-        return read_labels(self.labels or "", templates=self.templates, file=self.labels_file)
+        return read_labels(",".join(self.labels or ()), templates=self.templates, file=self.labels_file)
 
     def places(self) -> Boxes | None:
         """Give the boxes."""
@@ -62,7 +65,8 @@ class Told:
 
 def run(sorting: Sorting, models: Models, told: Told) -> None:
     """Classify picture by picture; one that cannot be read is told, and the exit code is 1."""
-    from . import images, loading, registry, zeroshot
+    from . import images, loading, outputs, registry, zeroshot
+    from .selection import Selection
 
     labels, boxes = sorting.read(), sorting.places()
     options = loading.LoadOptions(models.offline, models.trust)
@@ -71,8 +75,8 @@ def run(sorting: Sorting, models: Models, told: Told) -> None:
     segmenter = models.load(Output(record=told.record, verbose=told.verbose)) if sorting.segments else None
     encoder = segmenter.encoder if segmenter else loading.load_encoder(name, device=models.device, options=options)
     classifier = zeroshot.build(encoder, labels, key=key)
-    failed = 0
-    for path in sorting.images:
+    failed, names = 0, outputs.labels(sorting.images)
+    for path, name in zip(sorting.images, names, strict=True):
         try:
             image = images.load(path)
         except BadImage as error:
@@ -80,10 +84,13 @@ def run(sorting: Sorting, models: Models, told: Told) -> None:
             typer.echo(f"segclip: {error}", err=True)
             continue
         if segmenter:
-            _tell_segments(path, classifier, segmenter.regions(image), sorting, told)
+            result = classifier.name(segmenter.regions(image), Selection(threshold=sorting.threshold))
+            _tell_segments(path, name, result, told)
             continue
-        scores = classifier.whole(image) if boxes is None else classifier.boxes(image, boxes)
+        scores = classifier.whole(image) if boxes is None else classifier.boxes(image, boxes, policy=models.policy)
         _tell(path, zeroshot.best(scores, sorting.top_k), sorting.boxes, told)
+    if len(labels) == 1 and not segmenter and failed < len(sorting.images):
+        typer.echo(f"note: {labels.names[0]!r} is the only label, so its probability is 1 for any image", err=True)
     if failed:
         raise typer.Exit(1 if failed < len(sorting.images) else 2)
 
@@ -101,12 +108,10 @@ def _tell(path: Path, rows: Sequence[Sequence[Guess]], boxes: list[str] | None, 
             typer.echo(f"  {guess.probability:6.3f}  {guess.label}  (similarity {guess.similarity:.3f})")
 
 
-def _tell_segments(path: Path, classifier: Classifier, regions: Regions, sorting: Sorting, told: Told) -> None:
-    """Name segments, print them, and draw the overlay."""
-    from . import exporters
-    from .selection import Selection
+def _tell_segments(path: Path, name: str, result: Result, told: Told) -> None:
+    """Print the named segments, and draw the overlay. name: of its file."""
+    from . import exporters, outputs
 
-    result: Result = classifier.name(regions, Selection(threshold=sorting.threshold))
     if told.record:
         typer.echo(json.dumps(exporters.to_record(result), ensure_ascii=False))
     else:
@@ -117,5 +122,6 @@ def _tell_segments(path: Path, classifier: Classifier, regions: Regions, sorting
             typer.echo(f"  {probability:6.3f}  {text}  (box {','.join(map(str, box))})")
     folder = told.out or (None if told.record else OUT)
     if folder:
-        for file in exporters.save(result, folder / f"{path.stem}.labels.png", format="overlay"):
+        save = partial(exporters.save, result, format="overlay")
+        for file in outputs.renew(folder, f"classify {name}", lambda place: save(place / f"{name}.labels.png")):
             typer.echo(f"wrote {file}", err=told.record)

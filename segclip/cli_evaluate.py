@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .checks import checked
 from .cli_options import Lines, grouped
 from .errors import BadPrompt
 
@@ -51,6 +52,7 @@ class Finding:
 
 
 @app.command()
+@checked
 def text(
     folder: Annotated[Path, FOLDER],
     preset: Annotated[str, typer.Option(help="A preset, or a proposer when --encoder is given.")] = "mini",
@@ -109,6 +111,7 @@ def clicks(finding: Finding) -> None:
 
 
 @app.command()
+@checked
 def zeroshot(
     folder: Annotated[Path, typer.Argument(help="A folder of pictures for each class.")],
     encoder: Annotated[str, typer.Option(help="An encoder, or a preset for its own.")] = "mini",
@@ -135,6 +138,7 @@ def zeroshot(
 
 
 @app.command()
+@checked
 def regions(
     folder: Annotated[Path, FOLDER],
     encoder: Annotated[str, typer.Option(help="An encoder, or a preset for its own.")] = "mini",
@@ -152,6 +156,7 @@ def regions(
 
 
 @app.command()
+@checked
 def heat(
     folder: Annotated[Path, FOLDER],
     encoder: Annotated[str, typer.Option(help="An encoder with a patch head, such as file:RUN of train.pacl.")],
@@ -169,11 +174,12 @@ def heat(
 
 
 @app.command()
+@checked
 def retrieval(
-    captions: Annotated[Path, typer.Argument(help="COCO's or Karpathy's JSON, or image,caption lines.")],
+    captions: Annotated[Path, typer.Argument(help="COCO's or Karpathy's JSON, or a table of image and caption.")],
     images: Annotated[Path | None, typer.Option(help="Folder of the images; images/ beside the file.")] = None,
     encoder: Annotated[str, typer.Option(help="An encoder, or a preset for its own.")] = "mini",
-    split: Annotated[str, typer.Option(help="Of Karpathy's JSON.")] = "test",
+    split: Annotated[str, typer.Option(help="Of captions that name one.")] = "test",
     limit: Annotated[int | None, LIMIT] = None,
     offline: Annotated[bool, OFFLINE] = False,
 ) -> None:
@@ -189,9 +195,11 @@ def retrieval(
 
 
 @app.command()
+@checked
 def search(
     folder: Annotated[Path, FOLDER],
     index: Annotated[Path | None, typer.Option(help="Of FOLDER/images with --regions; made there if left out.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="The index's, where it is no published one.")] = None,
 ) -> None:
     """Search an index of labelled pictures for every name: by segments, and by whole images beside it."""
     from . import datasets
@@ -204,7 +212,7 @@ def search(
             place = make_index(
                 folder / "images", IndexOptions(regions=True), tell=lambda seen: tell(seen.now, seen.total)
             ).path
-    _show(evaluate_names(Index(index or place), samples).table())
+    _show(evaluate_names(Index(index or place, encoder=encoder), samples).table())
 
 
 @contextmanager

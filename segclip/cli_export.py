@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import lines
-from .cli_options import Against, Choice, Crew, Lines, Models, numbers
+from . import lifetime, lines
+from .cli_options import Against, Choice, Crew, Lines, Models, comma, numbers
 from .errors import BadPrompt
 from .formats import PER_IMAGE, PER_RUN
 
@@ -42,7 +42,10 @@ class Task:
     boxes_file: Annotated[
         Path | None, typer.Option(help="A .csv or .jsonl table of image and boxes, by name inside INPUT.")
     ] = None
-    format: Annotated[str, typer.Option(help=f"Files, by comma: {', '.join(FORMATS)}.")] = "png,coco"
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help=f"Files, by comma or repeated: {', '.join(FORMATS)}; png,coco if left out."),
+    ] = None
     feather: Annotated[float, typer.Option(help="Pixels over which the edge of a cut-out fades.", min=0)] = 0.0
 
     def options(self, against: Against, choice: Choice, models: Models) -> ExportOptions:
@@ -55,7 +58,7 @@ class Task:
             raise BadPrompt("--everything takes no texts; leave out --text and --texts-file, or --everything")
         boxes = tuple(tuple(numbers("--box", value, (4,))) for value in self.boxes or ())
         return ExportOptions(
-            formats=[name.strip() for name in self.format.split(",") if name.strip()],
+            formats=comma(self.formats or ["png,coco"]),
             proposer=models.proposer or preset[0],
             encoder=models.encoder or preset[1],
             device=models.device,
@@ -87,6 +90,9 @@ class How(Crew):
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only this part, for job arrays.")] = None
     max_failures: Annotated[int | None, typer.Option(help="Stop when more pictures than this failed.", min=0)] = None
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Print the traceback of each failure too.")] = False
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read all that is done again, and do what turns out to be another.")
+    ] = False
 
     def running(self) -> Running:
         """Put the options into the library's terms."""
@@ -94,7 +100,7 @@ class How(Crew):
 
         return Running(
             self.workers, self.runner, self.address, self.gpus, self.threads, self.shard, self.retry_failed,
-            self.max_failures,
+            self.max_failures, self.verify,
         )  # fmt: skip
 
 
@@ -106,10 +112,13 @@ def run(options: ExportOptions, task: Task, how: How) -> None:
     try:
         with shown_progress() as tell:
             summary = batch.export(task.source, task.out, options=options, running=running, tell=tell)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         typer.echo("\nstopped; what is done is kept, and the same command goes on from here", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(lifetime.exit_code(interrupt)) from None
     _report(summary, task.out, how.verbose)
+    if not summary.images:
+        typer.echo(f"no image was found in {task.source}", err=True)
+        raise typer.Exit(1)
     if summary.progress.stopped or summary.states.get("failed"):
         raise typer.Exit(1)
 

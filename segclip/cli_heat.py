@@ -26,7 +26,7 @@ class Heating:
 
 def run(heating: Heating) -> None:
     """Draw a heat map of each text, and last which text each pixel shows."""
-    from . import drawing, heat, images, loading, pipeline
+    from . import drawing, heat, images, loading, outputs, pipeline
 
     texts = pipeline.unique(heating.texts)
     image = images.load(heating.image)
@@ -35,7 +35,12 @@ def run(heating: Heating) -> None:
     pictures = [drawing.heat(image, warm) for warm in maps]
     pictures.append(drawing.labels(image, heat.label_pixels(encoder, image, texts)))
     shown = [f"{text}: up to {warm.max():.2f}" for text, warm in zip(texts, maps, strict=True)]
-    target = heating.out / f"{heating.image.stem}.heat.png"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    drawing.contact_sheet(pictures, [*shown, "all together"], columns=3).save(target)
-    typer.echo(f"wrote {target}")
+    sheet = drawing.contact_sheet(pictures, [*shown, "all together"], columns=3)
+
+    def write(folder: Path) -> list[Path]:
+        target = folder / f"{heating.image.stem}.heat.png"
+        sheet.save(target)
+        return [target]
+
+    for path in outputs.renew(heating.out, f"heat {heating.image.stem}", write):
+        typer.echo(f"wrote {path}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import wraps
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from . import checks
 from .errors import BadPrompt
 from .formats import PER_IMAGE
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .types import Points, Prompt
 
 OUT = Path("segclip-out")
+FORMATS = "overlay,png,cutout,json"
 EVERY = 30.0  # s between lines of progress where there is no terminal
 
 
@@ -49,6 +51,17 @@ class Asked:
     everything: Annotated[
         bool, typer.Option("--everything", help="Cut out every object, without a text; with --box, those inside.")
     ] = False
+
+    def check(self) -> None:
+        """Raise BadPrompt for texts that are files: a shell spells photos/*.png out."""
+        from .images import SUFFIXES
+
+        files = [text for text in self.texts or () if Path(text).suffix.lower() in SUFFIXES]
+        if files:
+            raise BadPrompt(
+                f"{files[0]!r} is a file, not a text; segment takes one image. For several: segclip export FOLDER OUT "
+                "--text TEXT, with a folder or a glob in quotes"
+            )
 
     def example(self) -> Points | None:
         """Say where the example is that everything shall be like."""
@@ -162,21 +175,28 @@ class Output:
     """What is written and said."""
 
     out: Annotated[Path | None, typer.Option(help=f"Folder for the files; {OUT} if left out.")] = None
-    format: Annotated[str, typer.Option(help=f"Files, by comma: {', '.join(PER_IMAGE)}.")] = "overlay,png,cutout,json"
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help=f"Files, by comma or repeated: {', '.join(PER_IMAGE)}; {FORMATS} if left out."),
+    ] = None
     record: Annotated[bool, typer.Option("--json", help="Print the JSON record; files only with --out.")] = False
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what is loaded and how long it takes.")] = False
 
-    def targets(self, image: Path) -> dict[str, Path]:
-        """Give the path each format asked for is written to; raises UnknownName or BadPrompt before any work."""
+    def targets(self, image: Path) -> dict[str, str]:
+        """Return the file name of each format asked for; raises UnknownName or BadPrompt before any work."""
         from . import registry
 
-        folder = self.out or (None if self.record else OUT)
-        if folder is None:
-            return {}
-        if folder.exists() and not folder.is_dir():
-            raise BadPrompt(f"--out {folder} is a file; give a folder")
-        names = dict.fromkeys(name.strip() for name in self.format.split(","))
-        return {name: folder / f"{image.stem}.{registry.choose(PER_IMAGE, name, 'format')}" for name in names}
+        if self.folder and self.folder.exists() and not self.folder.is_dir():
+            raise BadPrompt(f"--out {self.folder} is a file; give a folder")
+        names = comma(self.formats or [FORMATS])
+        if not names:
+            raise BadPrompt(f"--format names nothing; choose some of {', '.join(PER_IMAGE)}")
+        return {name: f"{image.stem}.{registry.choose(PER_IMAGE, name, 'format')}" for name in names}
+
+    @property
+    def folder(self) -> Path | None:
+        """Return where files go; None where none are written."""
+        return self.out or (None if self.record else OUT)
 
     @contextmanager
     def telling(self, message: str) -> Iterator[None]:
@@ -211,6 +231,8 @@ def grouped(verb: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(verb)
     def call(**values: Any) -> None:
+        for parameter in parameters:
+            checks.check(values[parameter.name], parameter.name, parameter.annotation)
         verb(*(kind(**{field.name: values[field.name] for field in fields(kind)}) for kind in groups.values()))
 
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -227,15 +249,22 @@ def _parameters(kind: Any) -> Iterator[inspect.Parameter]:
         )
 
 
+def comma(values: Iterable[str]) -> list[str]:
+    """Return what an option names, by comma, repeated or both: each once, in that order."""
+    return list(dict.fromkeys(part.strip() for value in values for part in value.split(",") if part.strip()))
+
+
 def numbers(flag: str, value: str, counts: tuple[int, ...]) -> list[float]:
     """Read numbers by comma; raises BadPrompt."""
     try:
         numbers = [float(part) for part in value.split(",")]
     except ValueError:
         numbers = []
-    if len(numbers) not in counts:
+    if len(numbers) not in counts or not all(abs(number) <= checks.MOST for number in numbers):  # nan is not
         wanted, example = " or ".join(map(str, counts)), ",".join(("120", "80", "400", "380")[: counts[0]])
-        raise BadPrompt(f"{flag} takes {wanted} numbers by comma, in pixels, such as {flag} {example}; got {value!r}")
+        raise BadPrompt(
+            f"{flag} takes {wanted} numbers by comma, finite, in pixels, such as {flag} {example}; got {value[:80]!r}"
+        )
     return numbers
 
 
@@ -243,9 +272,11 @@ def numbers(flag: str, value: str, counts: tuple[int, ...]) -> list[float]:
 class Crew:
     """Who does the work of a run over many pictures."""
 
-    workers: Annotated[int, typer.Option(help="Processes, each with its own models.", min=1)] = 1
+    workers: Annotated[int, typer.Option(help="Processes, each with its own models.", min=1, max=256)] = 1
     runner: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local"
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster; one is started here if left out.")] = None
     gpus: Annotated[float, typer.Option(help="Share of a GPU for each worker, with Ray.", min=0)] = 0.0
-    threads: Annotated[int, typer.Option(help="Threads of each worker; 0 shares the machine's out.", min=0)] = 0
+    threads: Annotated[
+        int, typer.Option(help="Threads of each worker; 0 shares the machine's out.", min=0, max=1024)
+    ] = 0
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do again what failed before.")] = False

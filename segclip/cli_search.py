@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import lifetime
 from .cli_export import shown_progress
 from .cli_options import OUT, Crew
 from .errors import BadPrompt
@@ -42,6 +43,9 @@ class Indexing:
     device: Annotated[str, DEVICE] = "auto"
     offline: Annotated[bool, OFFLINE] = False
     trust: Annotated[bool, TRUST] = False
+    prune: Annotated[bool, typer.Option("--prune", help="Drop images too whose folder is empty or cannot be read.")] = (
+        False
+    )
 
     def options(self) -> IndexOptions:
         """Put the options into the library's terms."""
@@ -50,7 +54,7 @@ class Indexing:
 
         return IndexOptions(
             self.proposer, self.encoder, self.policy, self.regions, self.engine, self.rebuild, self.device,
-            self.max_pixels, LoadOptions(self.offline, self.trust),
+            self.max_pixels, LoadOptions(self.offline, self.trust), self.prune,
         )  # fmt: skip
 
 
@@ -58,13 +62,17 @@ class Indexing:
 class Work(Crew):
     """How indexing runs."""
 
+    verify: Annotated[bool, typer.Option("--verify", help="Read every image again, to find what changed.")] = False
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name every picture that failed.")] = False
 
     def running(self) -> Running:
         """Put the options into the library's terms."""
         from .batch import Running
 
-        return Running(self.workers, self.runner, self.address, self.gpus, self.threads, retry_failed=self.retry_failed)
+        return Running(
+            self.workers, self.runner, self.address, self.gpus, self.threads, retry_failed=self.retry_failed,
+            verify=self.verify,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,10 @@ class Wanted:
     regions: Annotated[bool, typer.Option("--regions", help="Search the segments.")] = False
     templates: Annotated[str | None, typer.Option(help="Sentences a text is put in: a set's name or a file.")] = None
     n: Annotated[int, typer.Option("-n", "--count", help="How many pictures.", min=1)] = 9
-    encoder: Annotated[str | None, typer.Option(help="Where the index's encoder lies now, if it was moved.")] = None
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="The index's encoder, where it is no published one: MODEL/file:PATH, file:FOLDER."),
+    ] = None
     device: Annotated[str, DEVICE] = "auto"
     offline: Annotated[bool, OFFLINE] = False
     trust: Annotated[bool, TRUST] = False
@@ -132,9 +143,9 @@ def index(task: Indexing, how: Work) -> None:
     try:
         with shown_progress() as tell:
             done = make_index(task.folder, task.options(), out=task.out, running=running, tell=tell)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         typer.echo("\nstopped; what is done is kept, and the same command goes on from here", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(lifetime.exit_code(interrupt)) from None
     _report(done, how.verbose)
     if done.failed and not done.pictures:
         raise typer.Exit(1)
@@ -173,6 +184,10 @@ def _report(done: Indexed, verbose: bool) -> None:
             typer.echo(f"... and {len(done.failed) - 5} more: -v shows all", err=True)
             break
         typer.echo(f"failed: {reason}", err=True)
+    for line in done.unreachable:
+        typer.echo(f"unreachable: {line}", err=True)
+    if done.unreachable:
+        typer.echo("what the index knows of them stays in it; --prune drops it", err=True)
     typer.echo(f"wrote {done.path}")
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from . import images
 from .datasets import Sample
 from .errors import Unsupported
 from .proposers import Proposer
@@ -44,7 +43,7 @@ def evaluate_clicks(
     clicks: dict[int, list[float]] = {count: [] for count in counts}
     boxes: list[float] = []
     for done, sample in enumerate(samples, 1):
-        features = proposer.encode(images.load(sample.path))
+        features = proposer.encode(sample.load())
         rows = np.flatnonzero(sample.askable & (sample.masks.areas > 0)).tolist()
         for row in rows:
             for count, iou in enumerate(simulate(proposer, features, sample.masks.full(row), max(counts)), 1):

@@ -5,6 +5,7 @@ Training cuts its crops here too, so a checkpoint is served with what it was tra
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ from .types import Array, Image, Masks
 
 FILLS = ("keep", "blur", "mean", "black", "white")
 _THREADED = 128  # px: smaller crops are cut sooner than threads can take turns
+_LARGEST = 8192  # px: side of the largest window that is read pixel by pixel
+_COARSE = 4096  # px: side of what a larger one is read at
+_WIDEST = 64  # of a window, over its region: a wider one shows next to nothing of it
 _BLUR_CELLS = 8  # a blurred background keeps about this many cells a side: colour and layout, no texture
 
 
@@ -38,8 +42,8 @@ class View:
     def __post_init__(self) -> None:
         if self.fill not in FILLS:
             raise UnknownName(f"unknown fill {self.fill!r}; choose one of {', '.join(FILLS)}")
-        if self.context < 1 or self.weight <= 0:
-            raise ValueError(f"want context >= 1 and weight > 0, got {self.context} and {self.weight}")
+        if not (1 <= self.context <= _WIDEST and 0 < self.weight < math.inf):
+            raise ValueError(f"want context in [1, {_WIDEST}] and weight > 0, got {self.context} and {self.weight}")
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,16 @@ class CropPolicy:
     min_area: int = 0
     flip: bool = False
     thorough: float = 0.0
+
+    def __post_init__(self) -> None:
+        numbers = isinstance(self.min_area, int) and isinstance(self.thorough, int | float)
+        if not (numbers and self.min_area >= 0 and isinstance(self.square, bool) and isinstance(self.flip, bool)):
+            raise ValueError(
+                f"want square and flip true or false, min_area >= 0 and a number for thorough, got "
+                f"{str((self.square, self.flip, self.min_area, self.thorough))[:80]}"
+            )
+        if not self.views:
+            raise ValueError("a crop policy needs a view at least")
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> CropPolicy:
@@ -85,9 +99,14 @@ def cut(image: Image, masks: Masks, view: View, size: int) -> Array:
 
     def cut_one(row: int) -> None:
         window = _window(masks.boxes[row], view)
-        pixels = _resize(_read(image.pixels, window, cv2.BORDER_REPLICATE), size)
+        if max(window[2:]) > _LARGEST:
+            pixels, painted = _read_coarsely(image.pixels, masks, row, window)
+        else:
+            pixels, painted = _read(image.pixels, window, cv2.BORDER_REPLICATE), None
+        pixels = _resize(pixels, size)
         if view.fill != "keep":
-            inside = _resize(_paint(masks, row, window), size).astype(np.float32) / 255
+            painted = _paint(masks, row, window) if painted is None else painted
+            inside = _resize(painted, size).astype(np.float32) / 255
             pixels = fill_outside(pixels, inside, view.fill, mean)
         crops[row] = pixels
 
@@ -138,6 +157,25 @@ def _read(frame: Array, window: tuple[int, int, int, int], border: int) -> Array
     if inner.shape[:2] == (height, width):
         return inner
     return cv2.copyMakeBorder(inner, y1 - top, top + height - y2, x1 - left, left + width - x2, border)
+
+
+def _read_coarsely(frame: Array, masks: Masks, row: int, window: tuple[int, int, int, int]) -> tuple[Array, Array]:
+    """Read a window and paint its mask at a fraction of its size: the square around a thin region may be gigabytes."""
+    left, top, wide, high = window
+    x1, y1 = (int(v) for v in masks.boxes[row, :2])
+    fold = -(-max(wide, high) // _COARSE)
+    columns, rows = -(-wide // fold), -(-high // fold)
+
+    def shrink(part: Array, x: int, y: int, border: int) -> Array:
+        height, width = (max(1, min(n // fold, most)) for n, most in zip(part.shape, (rows, columns), strict=False))
+        x, y = min((x - left) // fold, columns - width), min((y - top) // fold, rows - height)
+        small = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
+        return cv2.copyMakeBorder(small, y, rows - y - height, x, columns - x - width, border)
+
+    inner_x, inner_y = max(left, 0), max(top, 0)
+    inner = frame[inner_y : top + high, inner_x : left + wide]
+    painted = shrink(masks.bitmaps[row] * np.uint8(255), x1, y1, cv2.BORDER_CONSTANT)
+    return shrink(inner, inner_x, inner_y, cv2.BORDER_REPLICATE), painted
 
 
 def _paint(masks: Masks, row: int, window: tuple[int, int, int, int]) -> Array:

@@ -1,7 +1,8 @@
 """Fetch one URL into one file: resumed after a cut, hashed as it streams, in place only when whole and right.
 
 Bytes arrive in ``NAME.part`` beside the target, with the server's ETag in ``NAME.part.etag``; a lock keeps two
-processes from writing the same part. Any failure but wrong bytes keeps the part for the next run.
+processes from writing the same part. Any failure but wrong bytes keeps the part for the next run. Nothing a server says
+is believed: what is no number, no address, too slow or not what was asked for ends as one of segclip's own errors.
 """
 
 from __future__ import annotations
@@ -9,35 +10,56 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import shutil
+import socket
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
+from functools import partial
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
+from threading import Timer
+from typing import Any
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
 from filelock import FileLock, Timeout
 
+from . import atomic
 from .cache import hash_file
-from .errors import WeightsCorrupt, WeightsMissing
+from .errors import SegclipError, WeightsCorrupt, WeightsMissing
+from .weight_files import one_line
 
 TIMEOUT = 30.0  # seconds of silence before a connection counts as cut
+ANSWER = 60.0  # seconds until an answer's headers are there, with all its redirects
+SLOWEST, PATIENCE = 2_000.0, 60.0  # bytes a second, over so many seconds, below which a connection counts as cut
+DEADLINE = 24 * 3600.0  # seconds for one answer, however fast; what arrived is kept
+LARGEST = 64 << 30  # bytes read of a file whose size nobody has published
 CHUNK = 1 << 18
 SPARE_BYTES = 16 << 20  # left free on the disk after a download
+
+_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{0,200}"')  # a weak one can't vouch for bytes
+_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
+_NOT_THIS_PART = frozenset({400, 405, 406, 409, 412, 416, 417, 501})  # answers that a request for the whole may not get
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Download:
-    """Say what to fetch and where to. bytes, sha256: the expected ones, None where nobody has published them."""
+    """Say what to fetch and where to.
+
+    bytes, sha256: the expected ones, None where nobody has published them. check: called with the whole file before it
+    is put in place; what it raises of segclip's errors refuses the file.
+    """
 
     url: str
     target: Path
     bytes: int | None = None
     sha256: str | None = None
+    check: Callable[[Path], None] | None = None
 
 
 class Part:
@@ -52,8 +74,10 @@ class Part:
 
     @property
     def etag(self) -> str | None:
-        """Give the ETag of the bytes held, None where the server gave none."""
-        return self._etag_path.read_text() if self._etag_path.exists() else None
+        """Give the ETag of the bytes held, None where the server gave none that can vouch for bytes."""
+        with suppress(OSError, UnicodeDecodeError):
+            return _strong(self._etag_path.read_text("ascii"))
+        return None
 
     def drop(self) -> None:
         """Forget every byte."""
@@ -62,28 +86,54 @@ class Part:
         self.size, self.hasher = 0, hashlib.sha256()
 
     def restart(self, etag: str | None) -> None:
-        """Forget every byte and hold the next ones under ``etag``; a weak one can't vouch for bytes and is ignored."""
+        """Forget every byte and hold the next ones under ``etag``, where it can vouch for them."""
         self.drop()
-        if etag and not etag.startswith("W/"):
-            self._etag_path.write_text(etag)
+        if strong := _strong(etag):
+            self._etag_path.write_text(strong, "ascii")
 
     def fill(self, response: HTTPResponse, tick: Callable[[int], None], limit: int | None) -> None:
-        """Append a response's body, stopping as soon as ``limit`` bytes are exceeded."""
+        """Append a response's body, stopping as soon as ``limit`` bytes are exceeded; raise OSError for a slow one."""
+        pace = _Pace()
         with self.path.open("ab") as file:
             while chunk := response.read1(CHUNK):
                 file.write(chunk)
                 self.hasher.update(chunk)
                 self.size += len(chunk)
                 tick(len(chunk))
-                if limit is not None and self.size > limit:
+                if self.size > (LARGEST if limit is None else limit):
                     return
+                pace.count(len(chunk))
 
     def publish(self, target: Path) -> None:
         """Put the finished file in place, atomically and on the disk."""
         with self.path.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(self.path, target)
+        atomic.sync_folder(target.parent)
         self._etag_path.unlink(missing_ok=True)
+
+
+class _Pace:
+    """Watch how fast bytes arrive: a byte before each timeout would hold a connection for ever."""
+
+    def __init__(self) -> None:
+        self.began = self.since = time.monotonic()
+        self.bytes = 0
+
+    def count(self, arrived: int) -> None:
+        """Count bytes; raise TimeoutError once PATIENCE seconds brought fewer than SLOWEST each, or after DEADLINE."""
+        self.bytes += arrived
+        now = time.monotonic()
+        if now - self.began > DEADLINE:
+            raise TimeoutError(f"it took longer than {DEADLINE:,.0f} s")
+        if (passed := now - self.since) >= PATIENCE:
+            if self.bytes < SLOWEST * passed:
+                raise TimeoutError(f"only {self.bytes:,} bytes arrived in {passed:,.0f} s")
+            self.since, self.bytes = now, 0
+
+
+def _strong(etag: str | None) -> str | None:
+    return etag if etag and _STRONG_ETAG.fullmatch(etag) else None
 
 
 @contextmanager
@@ -112,8 +162,8 @@ def _acquire(lock: FileLock, name: str) -> None:
 def fetch(job: Download, *, progress: bool = True) -> str:
     """Download ``job`` to its target and give its SHA-256; call it inside ``locked(job.target)``.
 
-    Raises WeightsMissing when the bytes can't be had now (the part is kept), WeightsCorrupt when they are not the
-    expected ones (nothing is kept).
+    Raises WeightsMissing when the bytes can't be had now (the part is kept), WeightsCorrupt, or what ``job.check``
+    raises, when they are not the expected ones (nothing is kept).
     """
     part = Part(job.target)
     try:
@@ -121,9 +171,10 @@ def fetch(job: Download, *, progress: bool = True) -> str:
             _transfer(job, part, progress)
         _refuse_wrong_bytes(job, part)
         part.publish(job.target)
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, ValueError) as error:  # a ValueError of urllib's is an address that is none
         kept = f"{part.size:,} bytes are kept; run it again to resume" if part.size else "nothing is kept"
-        raise WeightsMissing(f"could not download {job.url} to {job.target}: {error}; {kept}") from error
+        reason = one_line(error)
+        raise WeightsMissing(f"could not download {job.url} to {job.target}: {reason}; {kept}") from error
     return part.hasher.hexdigest()
 
 
@@ -133,8 +184,8 @@ def _is_whole(job: Download, part: Part) -> bool:
 
 def _transfer(job: Download, part: Part, progress: bool) -> None:
     with _connect(job, part) as response:
-        length = response.headers.get("Content-Length")
-        total = part.size + int(length) if length else job.bytes
+        length = _length(response)
+        total = job.bytes if length is None else part.size + length
         _refuse_wrong_size(job, part, total)
         _need_room(job.target.parent, (total or 0) - part.size)
         with _meter(job.target.name, part.size, total, progress) as tick:
@@ -150,25 +201,82 @@ def _connect(job: Download, part: Part) -> HTTPResponse:
         headers["Range"] = f"bytes={part.size}-"
         headers |= {"If-Range": part.etag} if part.etag else {}
     try:
-        response: HTTPResponse = urlopen(Request(job.url, headers=headers), timeout=TIMEOUT)
+        response = _open(Request(job.url, headers=headers))
     except HTTPError as error:
-        if error.code != 416 or not part.size:
+        error.close()
+        if error.code not in _NOT_THIS_PART or not part.size:
             raise
         part.drop()
         return _connect(job, part)
-    etag = response.headers.get("ETag")
-    if response.status != 206:
-        part.restart(etag)
-    elif part.size and not _continues(response, part):
+    if response.status == 200:
+        part.restart(response.headers.get("ETag"))
+    elif not (part.size and _continues(response, part, job.bytes)):
         response.close()
+        if not part.size:
+            raise HTTPException(f"the server answered {response.status} to a request for the whole file")
         part.drop()
         return _connect(job, part)
     return response
 
 
-def _continues(response: HTTPResponse, part: Part) -> bool:
-    starts_here = response.headers.get("Content-Range", "").startswith(f"bytes {part.size}-")
-    return starts_here and part.etag in (None, response.headers.get("ETag"))
+def _continues(response: HTTPResponse, part: Part, size: int | None) -> bool:
+    """Tell whether an answer is the rest, all of it, of what a part holds the beginning of."""
+    span = _RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    if response.status != 206 or span is None or int(span[1]) != part.size:
+        return False
+    end, length = int(span[2]) + 1, _length(response)
+    whole = {end, *([int(span[3])] if span[3] != "*" else []), *([size] if size is not None else [])}
+    same = part.etag in (None, response.headers.get("ETag"))
+    return same and len(whole) == 1 and length in (None, end - part.size)
+
+
+def _length(response: HTTPResponse) -> int | None:
+    """Read Content-Length, None where there is none; raises HTTPException for what is no number of bytes."""
+    given = {part.strip() for value in response.headers.get_all("Content-Length", []) for part in value.split(",")}
+    if len(given) > 1 or not all(re.fullmatch(r"[0-9]{1,19}", value) for value in given):
+        raise HTTPException(f"the server says its Content-Length is {', '.join(sorted(given))[:60]!r}")
+    return int(given.pop()) if given else None
+
+
+class _Redirects(HTTPRedirectHandler):
+    """Follow redirects over the web only, and never from https to less."""
+
+    def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
+        """Follow one."""
+        if not newurl.startswith(("https://", "http://")[: 1 if req.type == "https" else 2]):
+            raise HTTPException(f"the server points to {newurl[:80]!r}, which is not followed")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _open(request: Request) -> HTTPResponse:
+    """Send a request and read the answer's headers within ANSWER seconds, however many bytes they trickle in by."""
+    made: list[HTTPConnection] = []
+
+    def note(kind: type[HTTPConnection], host: str, *, timeout: float) -> HTTPConnection:
+        made.append(kind(host, timeout=timeout))
+        return made[-1]
+
+    class Plain(HTTPHandler):
+        def http_open(self, req: Request) -> HTTPResponse:
+            return self.do_open(partial(note, HTTPConnection), req)
+
+    class Secure(HTTPSHandler):
+        def https_open(self, req: Request) -> HTTPResponse:
+            return self.do_open(partial(note, HTTPSConnection), req)
+
+    def cut() -> None:
+        for connection in made:
+            with suppress(OSError, AttributeError):  # one that has no socket yet, or no longer
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+    timer = Timer(ANSWER, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        response: HTTPResponse = build_opener(Plain, Secure, _Redirects).open(request, timeout=TIMEOUT)
+        return response
+    finally:
+        timer.cancel()
 
 
 def _refuse_wrong_size(job: Download, part: Part, total: int | None) -> None:
@@ -183,6 +291,12 @@ def _refuse_wrong_bytes(job: Download, part: Part) -> None:
     if job.sha256 is not None and given != job.sha256:
         part.drop()
         raise WeightsCorrupt(f"{job.url} has SHA-256 {given}, expected {job.sha256}; nothing was kept")
+    if job.check is not None:
+        try:
+            job.check(part.path)
+        except SegclipError as error:
+            part.drop()
+            raise type(error)(f"{job.url} does not give what was wanted, and nothing was kept: {error}") from error
 
 
 def _need_room(folder: Path, count: int) -> None:

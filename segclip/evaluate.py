@@ -154,7 +154,7 @@ def _evaluate(
     best_iou, candidates = [], []
     asked: list[list[Asked]] = [[] for _ in segmenters]
     for done, sample in enumerate(samples, 1):
-        regions = segmenters[0].regions(sample.path)
+        regions = segmenters[0].regions(sample.load())
         overlap = regions.masks.iou(sample.masks)  # (N, objects)
         best_iou.extend(overlap.max(axis=0, initial=0)[sample.askable])
         candidates.append(len(regions))

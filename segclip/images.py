@@ -1,34 +1,48 @@
 """Read any picture as an upright RGB `Image`: the one place that decides orientation, colour order and depth.
 
-Alpha is composited on white. 16-bit values keep their high byte. Of several frames the first is read, and a
-logged warning tells.
+Alpha is composited on white, and colours are brought to sRGB. 16-bit values keep the high byte of the bits that are
+used. Of several frames the first is read. A logged warning says so where an image is not simply read.
 """
 
 from __future__ import annotations
 
 import io
 import logging
+import os
+import stat
 import struct
 import zlib
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TypeAlias
 
+import cv2
 import numpy as np
 import PIL.Image
 from PIL.Image import Transpose
 
+from . import listing, profiles
 from .errors import BadImage
+from .listing import SUFFIXES as SUFFIXES
+from .listing import walk as walk
 from .types import Array, Image
 
 Source: TypeAlias = "str | Path | bytes | PIL.Image.Image | Array | Image"
 
 MAX_PIXELS = 100_000_000
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-_ALLOWED = "JPEG, PNG, WebP, BMP, TIFF or GIF"
+_ALLOWED = "JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC"
+_HEADER = 64  # bytes by which a format is recognised
+_READ_WHOLE = ("WEBP", "AVIF", "HEIF")  # by their readers, into memory
+_LARGEST = 1 << 30  # bytes of such a file
+_UNCOUNTED = ("TIFF", "GIF")  # formats whose frames can only be counted by reading them all
+_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIF"),
+}
 _ORIENTATION = 0x0112  # EXIF tags
 _EXIF, _TAKEN, _DATE = 0x8769, 0x9003, 0x0132
+_BITS = 258  # TIFF tag
+_USED_BITS = (8, 10, 12, 14, 16)  # of 16, as cameras and scanners use them
 _UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
@@ -61,9 +75,9 @@ _log = logging.getLogger(__name__)
 def load(source: Source, *, label: str | None = None, max_pixels: int = MAX_PIXELS) -> Image:
     """Read a path, encoded bytes, PIL image or array as an upright RGB image.
 
-    An array is (H, W), (H, W, 1), RGB (H, W, 3) or RGBA (H, W, 4), and uint8, uint16 over its full range, bool, or
-    float in [0, 1]. label: replaces the path in messages and in `Image.source`. max_pixels: checked against the header
-    before anything is decoded. Raises BadImage, naming the file and the reason.
+    An array is (H, W), (H, W, 1), RGB (H, W, 3) or RGBA (H, W, 4), and uint8, uint16 of any number of bits, bool,
+    or float in [0, 1]. label: replaces the path in messages and in `Image.source`. max_pixels: checked against the
+    header before anything is decoded. Raises BadImage, naming the file and the reason.
     """
     if isinstance(source, Image):
         return source if label is None else Image(source.pixels, label)
@@ -85,28 +99,27 @@ load_image = load  # its name among the public ones, where load is that of model
 def taken(path: Path) -> float | None:
     """Give when a photo was taken by its EXIF, in s since 1970 as if by a clock at UTC; None where it does not say."""
     try:
-        with path.open("rb") as file:
-            picture = _open(file, file.read(16))
+        with open_regular(path) as file:
+            picture = _open(file, file.read(_HEADER))
             if picture is None:
                 return None
             exif = picture.getexif()
             said = exif.get_ifd(_EXIF).get(_TAKEN) or exif.get(_DATE)
-        return datetime.strptime(str(said).strip("\0 "), "%Y:%m:%d %H:%M:%S").replace(tzinfo=timezone.utc).timestamp()
-    except _DAMAGE:  # among them ValueError, for what is no date
+        return datetime.strptime(str(said).strip("\0 "), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+    except (BadImage, *_DAMAGE):  # among them ValueError, for what is no date
         return None
 
 
-def walk(folder: Path) -> list[Path]:
-    """List the image files under ``folder``, by suffix, in an order that is the same on every machine."""
-    if not folder.is_dir():
-        raise BadImage(f"{folder}: no such folder")
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    return sorted(found, key=lambda path: path.relative_to(folder).parts)
+def open_regular(path: Path, label: str = "") -> IO[bytes]:
+    """Open a file to read its bytes; a pipe, socket or device is refused, which might wait or go on for ever.
 
-
-def _from_path(path: Path, label: str, max_pixels: int) -> Image:
+    label: replaces the path in messages. Raises BadImage.
+    """
+    label = label or str(path)
     try:
-        file = path.open("rb")
+        if not stat.S_ISREG(kind := path.stat().st_mode) and not stat.S_ISDIR(kind):
+            raise BadImage(f"{label}: a pipe, socket or device, not an image file; save the image as a file first")
+        return open(path, "rb", opener=_open_at_once)
     except FileNotFoundError:
         raise BadImage(f"{label}: no such file") from None
     except IsADirectoryError:
@@ -114,16 +127,26 @@ def _from_path(path: Path, label: str, max_pixels: int) -> Image:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BadImage(f"{label}: cannot be opened, {reason}") from None
-    with file:
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting for a writer, should a pipe have taken the file's place meanwhile."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _from_path(path: Path, label: str, max_pixels: int) -> Image:
+    with open_regular(path, label) as file:
         return _from_file(file, label, max_pixels)
 
 
 def _from_file(file: IO[bytes], label: str, max_pixels: int) -> Image:
     try:
-        prefix = file.read(16)
+        prefix = file.read(_HEADER)
         picture = _open(file, prefix) if prefix else None
     except _DAMAGE as error:
         raise BadImage(f"{label}: its header is damaged or gives a zero size ({_reason(error)})") from None
+    except BadImage as error:
+        raise BadImage(f"{label}: {error}") from None
     if not prefix:
         raise BadImage(f"{label}: the file is empty")
     if picture is None:
@@ -132,48 +155,122 @@ def _from_file(file: IO[bytes], label: str, max_pixels: int) -> Image:
 
 
 def _open(file: IO[bytes], prefix: bytes) -> PIL.Image.Image | None:
+    """Open what is of a format of ``listing.FORMATS``. Raises BadImage where it cannot be read here, and _DAMAGE."""
+    format = _format_of(prefix)
+    if format is None:
+        return None
+    if not listing.is_readable(format):
+        raise BadImage(listing.needs(format))
+    size = file.seek(0, os.SEEK_END)
+    if format in _READ_WHOLE and size > _LARGEST:
+        raise BadImage(f"{size:,} bytes are over the limit of {_LARGEST:,} for {format}")
+    file.seek(0)
+    if format == "HEIF":
+        import pillow_heif
+
+        opened: PIL.Image.Image = pillow_heif.HeifImageFile(file, "")
+        return opened
     # PIL.Image.open would warn or fail at Pillow's own pixel limit, a global that is not ours to change.
+    return PIL.Image.OPEN[format][0](file, "")
+
+
+def _format_of(prefix: bytes) -> str | None:
+    if prefix[4:8] == b"ftyp":  # ISO 14496-12: the brand, a version, then the brands it is compatible with
+        end = int.from_bytes(prefix[:4], "big")
+        brands = (prefix[start : start + 4] for start in (8, *range(16, min(end, len(prefix)), 4)))
+        return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
     PIL.Image.init()
-    for format in _FORMATS:
-        factory, accept = PIL.Image.OPEN[format]
+    for format in listing.FORMATS:
+        _, accept = PIL.Image.OPEN.get(format, (None, None))
         if accept is not None and accept(prefix) is True:
-            file.seek(0)
-            return factory(file, "")
+            return format
     return None
 
 
 def _from_picture(picture: PIL.Image.Image, label: str, max_pixels: int) -> Image:
     _check_size(picture.height, picture.width, label, max_pixels)
     try:
-        frames = getattr(picture, "n_frames", 1)
-        if frames > 1 and picture.format != "MPO":  # a phone's MPO holds a depth map or a preview beside the photo
-            _log.warning("%s holds %d frames; only frame %d is used", label, frames, picture.tell() + 1)
+        file = _file_of_deep_colours(picture)
         picture.load()
-        upright = _upright(picture, label)
-        if upright.mode[0] in "IF":  # 16-bit, 32-bit and float grey, which Pillow would clip
-            return _from_array(_read_deep(upright, label), label, max_pixels)
-        return _to_image(upright, label)
+        deep = _read_deep(picture, file, label)
+        flat = picture if deep is None else PIL.Image.fromarray(_to_bytes(deep, label))
+        image = _to_image(_upright(_to_srgb(flat, picture, label), picture, label), label)
+        _tell_frames(picture, label)
     except _DAMAGE as error:
         raise BadImage(f"{label}: truncated or damaged ({_reason(error)})") from None
+    return image
 
 
-def _upright(picture: PIL.Image.Image, label: str) -> PIL.Image.Image:
+def _tell_frames(picture: PIL.Image.Image, label: str) -> None:
+    """Warn that an image holds more frames than the one that was read."""
+    frame = picture.tell()
+    several = bool(frame)
+    if picture.format in _UNCOUNTED and not several:
+        try:
+            picture.seek(1)
+            several = True
+            picture.seek(0)
+        except _DAMAGE:
+            pass
+    elif picture.format != "MPO":  # a phone's MPO holds a depth map or a preview beside the photo
+        several = several or getattr(picture, "n_frames", 1) > 1
+    if several:
+        _log.warning("%s holds several frames; only frame %d is used", label, frame + 1)
+
+
+def _to_srgb(flat: PIL.Image.Image, picture: PIL.Image.Image, label: str) -> PIL.Image.Image:
+    profile = picture.info.get("icc_profile")
+    if not profile:
+        return flat
+    try:
+        return profiles.to_srgb(flat, profile)
+    except profiles.BadProfile as error:
+        _log.warning("%s: its colour profile cannot be used, taken as sRGB (%s)", label, error)
+        return flat
+
+
+def _upright(flat: PIL.Image.Image, picture: PIL.Image.Image, label: str) -> PIL.Image.Image:
+    """Turn pixels as the EXIF of the picture they are from says."""
     try:
         orientation = picture.getexif().get(_ORIENTATION, 1)
     except _DAMAGE as error:
         _log.warning("%s: unreadable EXIF, taken as upright (%s)", label, _reason(error))
-        return picture
+        return flat
     turn = _UPRIGHT.get(orientation)
-    return picture if turn is None else picture.transpose(turn)
+    return flat if turn is None else flat.transpose(turn)
 
 
-def _read_deep(picture: PIL.Image.Image, label: str) -> Array:
-    array = np.array(picture)
-    if array.dtype.kind != "i":
-        return array
-    if array.min() < 0 or array.max() > 65535:  # mode I: 32-bit, and 16-bit PNG in older Pillow
-        raise BadImage(f"{label}: 32-bit values from {array.min()} to {array.max()}; want 8 or 16 bits a channel")
-    return array.astype(np.uint16)
+def _file_of_deep_colours(picture: PIL.Image.Image) -> bytes | None:
+    """Read the file of an image of colours of 16 bits, of which Pillow keeps the high byte alone; else None."""
+    tile = picture.tile[0] if getattr(picture, "tile", None) else None  # type: ignore[attr-defined]
+    bits = getattr(picture, "tag_v2", {}).get(_BITS, ())
+    deep = picture.format == "PNG" and tile is not None and str(tile[3]).endswith(";16B")
+    deep = deep or (picture.format == "TIFF" and len(bits) > 2 and set(bits) == {16})
+    file = getattr(picture, "fp", None)
+    if not deep or picture.mode[0] in "IF" or file is None or file.seek(0, os.SEEK_END) > _LARGEST:
+        return None
+    file.seek(0)
+    data: bytes = file.read()
+    return data
+
+
+def _read_deep(picture: PIL.Image.Image, file: bytes | None, label: str) -> Array | None:
+    """Read values of more than 8 bits a channel: (H, W), RGB or RGBA; None where 8 bits hold what there is."""
+    if picture.mode[0] in "IF":  # 16-bit, 32-bit and float grey, which Pillow would clip
+        array = np.array(picture)
+        if array.dtype.kind != "i":
+            return array
+        if array.min() < 0 or array.max() > 65535:  # mode I: 32-bit, and 16-bit PNG in older Pillow
+            raise BadImage(f"{label}: 32-bit values from {array.min()} to {array.max()}; want 8 or 16 bits a channel")
+        return array.astype(np.uint16)
+    high = np.asarray(picture.convert("RGB")) if file else None
+    if file is None or high is None or int(high.max()).bit_length() + 8 > _USED_BITS[-2]:
+        return None
+    deep = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
+    if deep is None or deep.dtype != np.uint16 or deep.shape[:2] != high.shape[:2] or deep.ndim != 3:
+        return None
+    colours = [2, 1, 0, 3][: deep.shape[2]]
+    return np.ascontiguousarray(deep[..., colours])
 
 
 def _to_image(picture: PIL.Image.Image, label: str) -> Image:
@@ -200,7 +297,7 @@ def _to_bytes(array: Array, label: str) -> Array:
     kind = array.dtype.kind
     pixels: Array = array
     if kind == "u" and array.itemsize == 2:
-        pixels = array >> 8
+        pixels = _narrow(array, label)
     elif kind == "b":
         pixels = array * np.uint8(255)
     elif kind == "f" and array.min() >= 0 and array.max() <= 1:
@@ -209,6 +306,21 @@ def _to_bytes(array: Array, label: str) -> Array:
         span = f" from {array.min()} to {array.max()}" if kind in "iuf" else ""
         raise BadImage(f"{label}: want uint8, uint16, bool, or float in [0, 1], got {array.dtype}{span}")
     return pixels.astype(np.uint8, copy=False)
+
+
+def _narrow(array: Array, label: str) -> Array:
+    """Keep the 8 highest of the bits that 16-bit values use: files of 12-bit cameras would be black otherwise."""
+    colours = array if array.ndim == 2 else array[..., :3]
+    highest = int(colours.max(initial=0))
+    bits = next(bits for bits in _USED_BITS if highest < 1 << bits)
+    if bits == _USED_BITS[-1]:
+        return array >> 8
+    _log.warning("%s: 16-bit values up to %d, read as values of %d bits", label, highest, bits)
+    narrow = colours >> (bits - 8)
+    if array.shape == colours.shape:
+        return narrow
+    alpha = array[..., 3:]
+    return np.concatenate([narrow, alpha >> (8 if alpha.max() >= 1 << bits else bits - 8)], axis=2)
 
 
 def _check_size(height: int, width: int, label: str, max_pixels: int) -> None:

@@ -15,7 +15,7 @@ from .errors import UnknownName, Unsupported
 from .imports import without_collector
 from .pipeline import Picker, Segmenter
 from .proposers import PROPOSERS, Proposer, loader_of
-from .scoring import SCORERS
+from .scoring import scorer_of
 
 PRESETS: dict[str, tuple[str, str]] = {
     "mini": ("mini-fastsam", "mini-clip"),
@@ -62,8 +62,7 @@ def load(
         log.info("loading %s and %s on %s", *names, place)
         finder = _open_proposer(source, place)
         reader = _open_encoder(names[1], place, options.trust)
-    make = registry.choose(SCORERS, "crop" if chosen else reader.serving.scorer, "scorer")
-    return Segmenter(finder, reader, make(reader, chosen))
+    return Segmenter(finder, reader, scorer_of(reader, chosen))
 
 
 def load_proposer(name: str, *, device: str = "auto", options: LoadOptions = LoadOptions()) -> Proposer:
@@ -161,7 +160,7 @@ def _source(name: str, *, trust: bool) -> _Source:
         loader = registry.choose(_names("proposer"), known, "proposer")
         path = weights.locate(f"file:{own}" if slash else known, trust=trust)
         options = dict(weights.entry_of(known).options)
-    return _Source(loader, path, options | ({"trust": trust} if loader == "fastsam" else {}))
+    return _Source(loader, path, options | {"trust": trust})
 
 
 def _open_proposer(source: _Source, device: str) -> Proposer:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import heat, images
+from . import heat
 from .datasets import Sample
 from .encoders import Encoder
 from .errors import BadPrompt
@@ -41,7 +41,7 @@ def evaluate_regions(
     ranks: list[int] = []
     for done, sample in enumerate(samples, 1):
         rows = np.flatnonzero(sample.askable & ~sample.crowd)
-        embedded = scorer.embed_regions(images.load(sample.path), sample.masks[rows])
+        embedded = scorer.embed_regions(sample.load(), sample.masks[rows])
         cosine = similarity(embedded, texts)
         for row, values in zip(rows, cosine, strict=True):
             ranks.append(int(np.count_nonzero(values > values[names.index(sample.names[row])])))
@@ -78,7 +78,7 @@ def evaluate_heat(
     hits, overlaps = [], []
     for done, sample in enumerate(samples, 1):
         asked = sorted({sample.names[row] for row in np.flatnonzero(sample.askable & ~sample.crowd)})
-        image = images.load(sample.path)
+        image = sample.load()
         if asked:
             maps, shown = heat.heat_maps(encoder, image, asked), heat.label_pixels(encoder, image, asked)
             for place, name in enumerate(asked):

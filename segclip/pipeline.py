@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -252,9 +253,9 @@ def unique(texts: str | Sequence[str]) -> tuple[str, ...]:
             f"a text of {len(long[0])} characters was given; at most {MAX_TEXT} are read: {long[0][:40]!r}..."
         )
     once = tuple(dict.fromkeys(given))
-    for text in once:
-        if given.count(text) > 1:
-            log.warning("%r was given %d times and is used once", text, given.count(text))
+    for text, count in Counter(given).items():
+        if count > 1:
+            log.warning("%r was given %d times and is used once", text, count)
     return once
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from . import images
 from .datasets import Sample
 from .exporters import encode_rle
 from .proposers import Proposer
@@ -48,7 +47,7 @@ def evaluate_proposals(
     truths: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
     for done, sample in enumerate(samples, 1):
-        proposals = proposer.decode(proposer.encode(images.load(sample.path)), Everything())
+        proposals = proposer.decode(proposer.encode(sample.load()), Everything())
         crowd = [{"iscrowd": int(flag)} for flag in sample.crowd]
         truths += [row | flag for row, flag in zip(_rows(sample.masks, done, len(truths) + 1), crowd, strict=True)]
         scores = proposals.quality.astype(float).tolist()

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from . import images
+from . import captions, images
 from .datasets import Sample
 from .encoders import Encoder
-from .errors import BadPrompt
+from .errors import BadPrompt, BadTable
 from .search import Index, Match
 from .types import Array
 
@@ -52,40 +49,28 @@ class Recall:
 
 
 def read_captions(file: Path, folder: Path | None = None, *, split: str = "test") -> list[Captioned]:
-    """Read COCO's captions JSON, Karpathy's dataset JSON (its ``split`` only), or CSV lines of image,caption.
+    """Read captions as training does; of a file that names splits, those of ``split`` only.
 
-    folder: of the images, ``images`` beside the file, or the file's own, if left out. Raises BadPrompt.
+    folder: of the images, ``images`` beside the file, or the file's own, if left out. Raises BadTable.
     """
-    base = folder or (file.parent / "images" if (file.parent / "images").is_dir() else file.parent)
     try:
-        text = file.read_text("utf-8")
-        if file.suffix.lower() == ".json":
-            pairs = _json_pairs(json.loads(text), split)
-        else:
-            lines = list(csv.reader(text.splitlines()))
-            pairs = [(row[0], row[1]) for row in lines if len(row) > 1 and row[:2] != ["image", "caption"]]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise BadPrompt(
-            f"{file} is neither captions of COCO's or Karpathy's kind nor image,caption lines: {error}"
-        ) from None
-    told: dict[str, list[str]] = {}
-    for name, caption in pairs:
-        told.setdefault(name, []).append(caption)
-    if not told:
-        raise BadPrompt(f"{file} holds no captions" + (f" of the split {split!r}" if file.suffix == ".json" else ""))
-    return [Captioned(base / name, tuple(captions[:CAPTIONS])) for name, captions in told.items()]
-
-
-def _json_pairs(table: dict[str, Any], split: str) -> list[tuple[str, str]]:
-    if "annotations" in table:
-        names = {row["id"]: row["file_name"] for row in table["images"]}
-        return [(names[row["image_id"]], row["caption"]) for row in table["annotations"]]
-    chosen = [row for row in table["images"] if row["split"] == split]
-    return [
-        (str(Path(row.get("filepath", "")) / row["filename"]), sentence["raw"])
-        for row in chosen
-        for sentence in row["sentences"]
-    ]
+        wanted = captions.split_named(split)
+    except ValueError as error:
+        raise BadPrompt(str(error)) from None
+    base = folder or (file.parent / "images" if (file.parent / "images").is_dir() else file.parent)
+    every = list(captions.read(file))
+    splits = {caption.split for caption in every} - {""}
+    gathered: dict[str, list[str]] = {}
+    for number, caption in enumerate(every, 1):
+        if splits and caption.split != wanted:
+            continue
+        if not caption.text:
+            raise BadTable(f"{file}: caption {number}, of {caption.image}, is empty")
+        gathered.setdefault(caption.image, []).append(caption.text)
+    if not gathered:
+        there = f" of the split {split!r}; it has {', '.join(sorted(splits))}" if splits else ""
+        raise BadTable(f"{file} holds no captions{there}")
+    return [Captioned(base / name, tuple(texts[:CAPTIONS])) for name, texts in gathered.items()]
 
 
 def evaluate_captions(
@@ -169,4 +154,7 @@ def evaluate_names(index: Index, samples: Sequence[Sample], *, by: str | None = 
 
 def _overlap(index: Index, match: Match, sample: Sample, name: str) -> float:
     rows = [row for row, said in enumerate(sample.names) if said == name]
-    return float(index.masks(match).iou(sample.masks[rows]).max(initial=0))
+    found = index.masks(match)
+    if found.size != sample.masks.size:
+        raise BadTable(f"{sample.path} is {found.size} high and wide in the index, {sample.masks.size} in its table")
+    return float(found.iou(sample.masks[rows]).max(initial=0))

@@ -9,8 +9,8 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
-from . import crops, templates
-from .crops import CropPolicy, View
+from . import crops, registry, templates
+from .crops import POLICIES, CropPolicy, View
 from .encoders import Encoder
 from .types import Array, Image, Masks
 
@@ -98,6 +98,12 @@ SCORERS: dict[str, Callable[[Encoder, CropPolicy | None], Scorer]] = {
     "dense": DenseScorer,
     "pooled": partial(DenseScorer, outside=0.0),
 }
+
+
+def scorer_of(encoder: Encoder, policy: str | CropPolicy | None = None) -> Scorer:
+    """Return what embeds regions as the encoder is served, or by crops cut as ``policy`` says. Raises UnknownName."""
+    chosen = registry.choose(POLICIES, policy, "crop policy") if isinstance(policy, str) else policy
+    return registry.choose(SCORERS, "crop" if chosen else encoder.serving.scorer, "scorer")(encoder, chosen)
 
 
 def embed_texts(encoder: Encoder, texts: Sequence[str], sentences: Sequence[str]) -> Array:

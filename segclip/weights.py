@@ -2,7 +2,7 @@
 
 The manifest and the shipped weights are in the folder SEGCLIP_WEIGHTS, else in the one that came with segclip;
 downloads go to the folder SEGCLIP_HOME, else ~/.cache/segclip; SEGCLIP_OFFLINE=1 forbids the network. Where the
-manifest has no SHA-256, that of the first file seen is recorded and expected of every later one.
+manifest has no SHA-256, that of the first whole file of weights is recorded and expected until that file is deleted.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from . import cache
 from .cache import cache_folder as cache_folder
-from .cache import expire, hash_file, is_fresh, known_sha256, record_path, recorded, remember
+from .cache import hash_file, is_fresh, known_sha256, record_path, recorded, remember
 from .errors import BadPrompt, UnknownName, Unsupported, WeightsCorrupt, WeightsMissing
 from .registry import looks_like_path
+from .weight_files import check_whole, container_of
 
-FOLDER_WEIGHTS = ("model.safetensors", "open_clip_model.safetensors")  # what a loader takes first from a folder
-PICKLES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".ts"})
+SAFE_FILES = ("model.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+PICKLED_FILES = ("open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt")  # taken from a folder without those
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +60,7 @@ class Entry:
     @property
     def payload(self) -> Path:
         """Give the file that is hashed."""
-        return self.path / FOLDER_WEIGHTS[0] if self.shipped else self.path
+        return self.path / SAFE_FILES[0] if self.shipped else self.path
 
     @property
     def expected(self) -> str | None:
@@ -136,7 +139,7 @@ def manifest() -> dict[str, Entry]:
         return {row["name"]: Entry(**row) for row in rows}
     except OSError as error:
         raise WeightsMissing(f"cannot read {path}: {error}; SEGCLIP_WEIGHTS must name its folder") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsCorrupt(f"{path} is not a manifest of segclip: {error!r}") from error
 
 
@@ -154,9 +157,10 @@ def find(entry: Entry | str) -> Path | None:
     Raises WeightsCorrupt when the file is there with other bytes than the expected ones.
     """
     entry = entry_of(entry) if isinstance(entry, str) else entry
-    if not entry.payload.is_file():
+    if not _is_here(entry):
         return None
-    _accept(entry, known_sha256(entry.payload))
+    anew = container_of(entry.payload) != "safetensors"  # a record never vouches for a pickle
+    _accept(entry, hash_file(entry.payload).hexdigest() if anew else known_sha256(entry.payload))
     return entry.path
 
 
@@ -166,21 +170,20 @@ def get(name: str, *, progress: bool = True, trust: bool = False) -> Path:
     Raises UnknownName, WeightsMissing, WeightsCorrupt, and Unsupported for a pickle without a hash unless ``trust``.
     """
     entry = entry_of(name)
-    if entry.sha256 is None and entry.path.suffix in PICKLES and not trust:
-        raise Unsupported(
-            f"{name} is a pickled checkpoint without a published SHA-256, and loading one may run code hidden in it; "
-            "pass --trust if you trust its author, or take another of `segclip weights list`"
-        )
+    if entry.sha256 is None and not entry.shipped and entry.path.suffix != ".safetensors" and not trust:
+        raise Unsupported(_unpublished(entry))
     if found := find(entry):
         return found
     if entry.url is None or is_offline():
         raise WeightsMissing(_missing(entry))
     from .downloads import Download, fetch, locked  # an HTTP client and a lock: 0.1 s that a start without them saves
 
+    check = partial(_check_unpublished, entry, trust) if entry.sha256 is None else None
     with locked(entry.path):
         if found := find(entry):
             return found
-        _accept(entry, fetch(Download(entry.url, entry.path, entry.bytes, entry.expected), progress=progress))
+        wanted = Download(entry.url, entry.path, entry.bytes, entry.expected, check)
+        _accept(entry, fetch(wanted, progress=progress))
     return entry.path
 
 
@@ -188,36 +191,61 @@ get_weights = get  # its name among the public ones
 
 
 def locate(spec: str, *, trust: bool = False) -> Path:
-    """Give the local path of ``file:PATH``, a file or a folder of the user's own, or of a name of the manifest."""
+    """Give the local path of ``file:PATH``, a file or a folder of the user's own, or of a name of the manifest.
+
+    It is for loaders, which hash what they read of a pickle (``vouch``): one that is here is not hashed twice.
+    """
     if not spec.startswith("file:"):
+        entry = entry_of(spec)
+        if entry.sha256 and _is_here(entry) and container_of(entry.payload) != "safetensors":
+            return entry.path
         return get(spec, trust=trust)
     if spec == "file:":
         raise BadPrompt("file: needs a path after it, such as file:FastSAM-s.pt")
     path = Path(spec.removeprefix("file:")).expanduser().absolute()
-    if not path.exists():
+    try:
+        there = path.exists()
+    except (OSError, ValueError) as error:  # a name too long, or with a zero byte in it
+        raise WeightsMissing(f"{spec!r} is no path: {error}") from error
+    if not there:
         raise WeightsMissing(f"{spec}: there is no file or folder {path}")
     check_pickle(path, trust=trust)
     return path
 
 
 def check_pickle(path: Path, *, trust: bool) -> None:
-    """Refuse a pickled checkpoint whose SHA-256 is not in the manifest, or a folder a loader would take one from."""
-    if trust:
-        return
-    files = [path]
+    """Refuse early, before torch is imported, what ``vouch`` refuses when it is read: a pickle nobody knows.
+
+    path: a file, or a folder, of which the file counts that a loader would take.
+    """
+    file = path
     if path.is_dir():
-        files = [] if any((path / name).is_file() for name in FOLDER_WEIGHTS) else sorted(path.iterdir())
-    listed = {entry.sha256 for entry in manifest().values()}
-    for file in files:
-        if file.suffix.lower() not in PICKLES:
-            continue
-        given = known_sha256(file)
-        if given not in listed:
-            raise Unsupported(
-                f"{file} is a pickled checkpoint, loading one may run code hidden in it, and its SHA-256 {given} is "
-                "not in the manifest; use a .safetensors file, or pass --trust if you trust its author"
-            )
-        remember(file, given)
+        file = next((path / name for name in (*SAFE_FILES, *PICKLED_FILES) if (path / name).is_file()), path)
+    if trust or file.is_dir():
+        return
+    container = container_of(file)
+    if container == "safetensors" or (container == "none" and file.suffix == ".safetensors"):
+        return  # the latter is damaged: no loader takes it for anything else
+    given = known_sha256(file)
+    vouch(file, given, trust=trust)
+    remember(file, given)
+
+
+def vouch(path: Path, sha256: str, *, trust: bool) -> None:
+    """Allow a pickle to be read, by the hash of the very bytes that will be, or refuse: it may hold code.
+
+    Raises WeightsCorrupt where it lies in the place of a row of the manifest with other bytes than that expects, and
+    Unsupported where no row has its hash, unless ``trust``.
+    """
+    rows = manifest().values()
+    for entry in rows:
+        if entry.payload == path.absolute() and (entry.sha256 or trust):
+            _accept(entry, sha256)
+    if not trust and sha256 not in {entry.sha256 for entry in rows}:
+        raise Unsupported(
+            f"{path} is not safetensors and counts as a pickle, which may hold code that loading it runs, and its "
+            f"SHA-256 {sha256} is not in the manifest; use a .safetensors file, or pass --trust if you trust its author"
+        )
 
 
 def verify(name: str) -> Verification:
@@ -230,13 +258,13 @@ def verify(name: str) -> Verification:
     if check.ok:
         _accept(entry, given)
     else:
-        expire(entry.payload)
+        cache.expire(entry.payload)
     return check
 
 
 def describe(path: Path) -> Fingerprint:
     """Give the manifest's ``bytes`` and ``sha256`` for a file, or for a folder's model.safetensors."""
-    file = path / FOLDER_WEIGHTS[0] if path.is_dir() else path
+    file = path / SAFE_FILES[0] if path.is_dir() else path
     digest = hash_file(file).hexdigest()
     return Fingerprint(file.stat().st_size, digest)
 
@@ -257,6 +285,7 @@ def _accept(entry: Entry, given: str) -> None:
     """Record bytes that are the expected ones, refuse others; warn where nobody knows what to expect."""
     expected = entry.expected
     if expected is None and not entry.shipped:
+        check_whole(entry.payload)
         log.warning("%s has no published SHA-256: %s is recorded and expected from now on", entry.name, given)
     elif expected not in (None, given):
         by = "the manifest" if entry.sha256 else f"the first one seen, in {record_path(entry.payload)}"
@@ -265,6 +294,28 @@ def _accept(entry: Entry, given: str) -> None:
             f"delete the file and run `segclip weights get {entry.name}`"
         )
     remember(entry.payload, given)
+
+
+def _is_here(entry: Entry) -> bool:
+    """Tell whether a row's file is there; with one that was deleted goes what was recorded of it."""
+    here = entry.payload.is_file()
+    if not here and entry.sha256 is None and not entry.shipped:
+        cache.forget(entry.payload)
+    return here
+
+
+def _check_unpublished(entry: Entry, trust: bool, arrived: Path) -> None:
+    """Refuse a download that nobody has published a hash of, unless it is whole and safetensors, or trusted."""
+    check_whole(arrived)
+    if not trust and container_of(arrived) != "safetensors":
+        raise Unsupported(_unpublished(entry))
+
+
+def _unpublished(entry: Entry) -> str:
+    return (
+        f"{entry.name} is a pickled checkpoint without a published SHA-256, and loading one may run code hidden in it; "
+        "pass --trust if you trust its author, or take another of `segclip weights list`"
+    )
 
 
 def _status(entry: Entry) -> Status:

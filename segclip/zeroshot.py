@@ -12,16 +12,18 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
 from . import cache, images, lines, loading, pipeline, templates
+from .crops import CropPolicy
 from .encoders import Encoder
-from .errors import BadPrompt
-from .registry import resolve
-from .scoring import CropScorer, embed_texts, similarity, unit
+from .errors import BadPrompt, UnknownName
+from .registry import explain, resolve
+from .scoring import embed_texts, scorer_of, similarity, unit
 from .selection import Selection, probabilities, select, weigh
 from .types import Array, Boxes, Masks, Regions, Result, Scores
 
@@ -66,23 +68,32 @@ class Classifier:
     labels: Labels
     weights: Array
 
+    @property
+    def logit_scale(self) -> float:
+        """Return what cosines are multiplied by: what the threshold was fitted with, else the encoder's own."""
+        return self.encoder.serving.logit_scale or self.encoder.logit_scale
+
     def whole(self, source: images.Source) -> Scores:
         """Compare a whole image with every label: one row. Raises BadImage."""
         return self.scores(self.encoder.encode_images([images.load(source).pixels]))
 
-    def boxes(self, source: images.Source, boxes: Boxes) -> Scores:
-        """Compare what each box shows with every label, a row a box, cut as the encoder wants to see regions."""
+    def boxes(self, source: images.Source, boxes: Boxes, *, policy: str | CropPolicy | None = None) -> Scores:
+        """Compare what each box shows with every label, a row a box, embedded as the encoder is served.
+
+        policy: how boxes are cut instead.
+        """
         image = images.load(source)
         boxes.check(image.size)
         height, width = image.size
         corners = np.column_stack([np.floor(boxes.xyxy[:, :2]), np.ceil(boxes.xyxy[:, 2:])]).astype(np.int32)
         corners = corners.clip(0, [width, height, width, height])
         full = tuple(np.ones((y2 - y1, x2 - x1), bool) for x1, y1, x2, y2 in corners)
-        return self.scores(CropScorer(self.encoder).embed_regions(image, Masks(corners, full, image.size)))
+        scorer = scorer_of(self.encoder, policy)
+        return self.scores(scorer.embed_regions(image, Masks(corners, full, image.size)))
 
     def scores(self, embeddings: Array) -> Scores:
         """Compare embeddings (N, D) with every label."""
-        return Scores(similarity(embeddings, self.weights), self.labels.names, self.encoder.logit_scale)
+        return Scores(similarity(embeddings, self.weights), self.labels.names, self.logit_scale)
 
     def name(self, regions: Regions, selection: Selection = Selection()) -> Result:
         """Name every region by its best label: "what is in this picture". Duplicates and parts of a whole go.
@@ -99,7 +110,7 @@ class Classifier:
         own = cosine[rows, best]
         rivals = np.concatenate([cosine, against], axis=1)
         rivals[rows, best] = -np.inf  # itself
-        shares = probabilities(own[:, None], rivals, self.encoder.logit_scale)
+        shares = probabilities(own[:, None], rivals, self.logit_scale)
         shares = weigh(shares, regions.proposals.quality, serving.quality_weight)[:, 0]
         shares[~regions.embeddings.any(axis=1)] = 0
         threshold = serving.threshold if selection.threshold is None else selection.threshold
@@ -157,14 +168,21 @@ def read_labels(
     """Read labels: by comma, as a list, from a file with one a line, or a class list by its name, such as imagenet.
 
     file: "-" is standard input. A label given twice is told and used once, an endless one is cut and told; the
-    published lists, which name a few classes alike, stay as they are.
+    published lists, which name a few classes alike, stay as they are. Raises BadPrompt, BadTable for the file, and
+    UnknownName for what is nearly a list's name.
     """
     if file is not None:
         return _labels(lines.read(file, "the labels file"), templates)
     if isinstance(given, str) and given.strip() in CLASS_LISTS:
         names = resolve(CLASS_LISTS, given.strip(), "class list")()
         return Labels(_apart(names), templates or LIST_TEMPLATES, verbatim=True)
+    lone = given.strip().lower() if isinstance(given, str) and "," not in given else ""
+    if isinstance(given, str) and get_close_matches(lone, CLASS_LISTS, n=1, cutoff=0.75):
+        message = explain(CLASS_LISTS, given.strip(), "list of labels")
+        raise UnknownName(f"{message}; for a label of that name write it with a comma, {given.strip() + ','!r}")
     parts = [part for part in given.split(",") if part.strip()] if isinstance(given, str) else given
+    if isinstance(given, str) and len(parts) > 1 and (lists := CLASS_LISTS.keys() & {part.strip() for part in parts}):
+        raise BadPrompt(f"{min(lists)!r} is a whole list of labels; give it alone, or leave it out")
     return _labels(parts, templates)
 
 

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from segclip import batch, loading
@@ -64,8 +63,8 @@ def die_after(count: int) -> Callable[[Any], Any]:
         return wrapped
 
     os.replace = counted(os.replace)
-    Path.write_bytes = counted(Path.write_bytes)  # type: ignore[method-assign]
-    Journal.put = counted(Journal.put)  # type: ignore[method-assign]
+    os.unlink = counted(os.unlink)
+    Journal._change = counted(Journal._change)  # type: ignore[method-assign]
     return counted
 
 

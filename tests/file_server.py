@@ -14,6 +14,8 @@ class Shelf:
     """Say what is served and how; every request's path and Range are written down.
 
     cut_after: break off one answer after so many bytes. pause_after: hold every answer there until ``go`` is set.
+    headers: sent in place of ours of the same names. location: where /moved leads. refuse: the status that answers a
+    request for a part. drip: seconds between bytes, of the headers too where ``slow_headers``.
     """
 
     body: bytes
@@ -23,6 +25,11 @@ class Shelf:
     length: bool = True
     cut_after: int | None = None
     pause_after: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    location: str = "/file"
+    refuse: int | None = None
+    drip: float = 0.0
+    slow_headers: bool = False
     go: threading.Event = field(default_factory=threading.Event)
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     url: str = ""
@@ -39,7 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
         shelf.requests.append((self.path, self.headers.get("Range")))
         if self.path == "/moved":
             self.send_response(302)
-            self.send_header("Location", "/file")
+            self.send_header("Location", shelf.location)
             self.end_headers()
         elif self.path == "/file":
             self._send_body(shelf)
@@ -48,19 +55,28 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_body(self, shelf: Shelf) -> None:
         start, total = self._start(shelf), len(shelf.body)
+        if shelf.slow_headers:
+            self._drip(b"HTTP/1.0 200 OK\r\nX-Long: " + b"x" * 10_000, shelf.drip)
+            return
+        if shelf.refuse and self.headers.get("Range"):
+            self.send_error(shelf.refuse)
+            return
         if start >= total:
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{total}")
             self.end_headers()
             return
         self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
-        if shelf.length:
-            self.send_header("Content-Length", str(total - start))
-        if shelf.etag:
-            self.send_header("ETag", shelf.etag)
+        ours = {"Content-Range": f"bytes {start}-{total - 1}/{total}"} if start else {}
+        ours |= {"Content-Length": str(total - start)} if shelf.length else {}
+        ours |= {"ETag": shelf.etag} if shelf.etag else {}
+        for name, value in (ours | shelf.headers).items():
+            if start or name != "Content-Range":
+                self.send_header(name, value)
         self.end_headers()
+        if shelf.drip:
+            self._drip(shelf.body[start:], shelf.drip)
+            return
         cut, shelf.cut_after = shelf.cut_after, None
         end = total if cut is None else cut
         pause = end if shelf.pause_after is None else shelf.pause_after
@@ -68,6 +84,13 @@ class _Handler(BaseHTTPRequestHandler):
         if pause < end:
             shelf.go.wait(10)
             self.wfile.write(shelf.body[pause:end])
+
+    def _drip(self, content: bytes, seconds: float) -> None:
+        shelf = self.server.shelf
+        for value in content:
+            self.wfile.write(bytes([value]))
+            if shelf.go.wait(seconds):
+                return
 
     def _start(self, shelf: Shelf) -> int:
         asked = self.headers.get("Range")

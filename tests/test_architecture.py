@@ -23,8 +23,9 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         ("images", "crops", "positions", "selection", "templates", "metrics", "drawing", "registry", "polygons"), 1
     ),
-    **dict.fromkeys(("atomic", "cache", "downloads", "lines", "weights"), 1),
-    **dict.fromkeys(("proposers", "encoders"), 2),
+    **dict.fromkeys(("atomic", "cache", "captions", "checks", "coco", "downloads", "lifetime", "lines"), 1),
+    **dict.fromkeys(("listing", "outputs", "profiles", "rle", "tables", "weight_files", "weights"), 1),
+    **dict.fromkeys(("proposers", "encoders", "tensors", "torchscript"), 2),
     **dict.fromkeys(("scoring",), 3),
     **dict.fromkeys(("loading", "pipeline", "zeroshot", "exporters", "datasets", "heat"), 4),
     **dict.fromkeys(("accuracy", "batch", "clicks", "evaluate", "localise", "recall", "retrieval", "search"), 5),
@@ -44,11 +45,19 @@ LAYERS: dict[str, int] = {
     ),
     **dict.fromkeys(("__main__", "__init__"), 6),
 }
-TRAIN_MAY_IMPORT = {"atomic", "types", "images", "crops", "errors", "proposers", "encoders", "scoring", "templates", "positions"}
+TRAIN_MAY_IMPORT = {"atomic", "lifetime", "lines"}
+TRAIN_MAY_IMPORT |= {"types", "images", "crops", "errors", "proposers", "encoders", "scoring", "templates", "positions"}
 TRAIN_MAY_IMPORT |= {
+    "cache",
+    "captions",
+    "checks",
     "clicks",
+    "coco",
     "datasets",
+    "lines",
+    "tables",
     "metrics",
+    "weight_files",
     "weights",
     "drawing",
     "loading",
@@ -65,17 +74,17 @@ NOT_WELCOME: dict[str, set[str]] = {
 }
 HOMES: dict[str, set[str]] = {
     # loading picks the device, batch and app the threads
-    "torch": {"proposers", "encoders", "train", "loading", "batch", "app"},
+    "torch": {"proposers", "encoders", "tensors", "torchscript", "train", "loading", "batch", "app"},
     "torchvision": {"proposers", "encoders", "train"},
     "ultralytics": {"proposers", "train"},
     "segment_anything": {"proposers"},
     "open_clip": {"encoders", "train"},
     "timm": {"encoders", "train"},
     "sentence_transformers": {"encoders", "train"},
-    "safetensors": {"proposers", "encoders", "train"},
+    "safetensors": {"proposers", "encoders", "tensors", "train"},
     "huggingface_hub": {"encoders", "downloads"},
-    "filelock": {"batch", "downloads"},
-    "pycocotools": {"exporters", "datasets", "recall", "train"},
+    "filelock": {"app", "batch", "downloads"},
+    "pycocotools": {"coco", "exporters", "recall", "train"},
     "rich": {"cli", "cli_export", "cli_weights", "downloads"},
     "typer": {
         "cli",
@@ -89,6 +98,7 @@ HOMES: dict[str, set[str]] = {
         "cli_weights",
         "train",
     },
+    "pillow_heif": {"images"},
     "emoji": {"train"},
     "matplotlib": {"accuracy", "train"},
     "peft": {"train"},
@@ -101,8 +111,10 @@ HOMES: dict[str, set[str]] = {
     "streamlit": {"app"},
 }
 HEAVY = {"torch", "torchvision", "ultralytics", "open_clip", "timm", "cv2", "PIL", "pycocotools", "streamlit", "typer"}
-CATCH_ALL = {"work.py", "runners.py"}  # of batch: where one picture's failure ends, and where a process tells its own
+# of batch: where one picture's failure ends, and where a process tells its own; where a weight file's does
+CATCH_ALL = {"work.py", "runners.py", "weight_files.py"}
 MANY_OPTIONS = {
+    "checks.py",
     "cli_app.py",
     "cli_classify.py",
     "cli_export.py",

@@ -6,29 +6,26 @@ JSONL of image and caption, webdataset shards, folders of classes. A split never
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import re
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from segclip import datasets, images
-from segclip.errors import BadPrompt
+from segclip import captions, coco, datasets, images, lines, tables
+from segclip.captions import Caption
+from segclip.errors import BadPrompt, BadTable
 from segclip.types import Image, Masks
 
+from . import limits
 from .photos import HELD_OUT_EVERY
 
 IMAGE_FOLDERS = ("images", "Images", "Flicker8k_Dataset", "flickr30k_images", "flickr30k-images")
 TABLES = ("captions.json", "captions.txt", "captions.csv", "results.csv", "captions.jsonl", "dataset.json")
-IMAGE_COLUMNS = ("image", "image_name", "filepath", "file_name", "filename", "path", "img")
-CAPTION_COLUMNS = ("caption", "captions", "comment", "text", "title", "phrase", "sentence")
+CAPTION_COLUMNS = captions.COLUMNS.known["caption"]
 TRAINED_ON = ("train", "restval", "")
-_FLICKR_TOKEN = re.compile(r"^(\S+\.\w+)#\d+\t(.*)$")
 
 
 @dataclass(frozen=True)
@@ -78,11 +75,11 @@ def read(path: Path, folder: Path | None = None) -> list[Item]:
     try:
         items = _read_folder(path, folder) if path.is_dir() else _read_file(path, folder)
     except BadPrompt as error:
-        raise BadPrompt(f"{path} cannot be read as images with captions: {error}") from None
-    except (OSError, ValueError, LookupError, TypeError, tarfile.TarError) as error:
-        raise BadPrompt(f"{path} cannot be read as images with captions: {error!r}") from None
+        raise BadTable(f"{path} cannot be read as images with captions: {error}") from None
+    except (OSError, EOFError, ValueError, LookupError, TypeError, zlib.error, tarfile.TarError) as error:
+        raise BadTable(f"{path} cannot be read as images with captions: {error!r}") from None
     if not items:
-        raise BadPrompt(f"{path} holds no images with captions")
+        raise BadTable(f"{path} holds no images with captions")
     return items
 
 
@@ -103,100 +100,33 @@ def _read_file(file: Path, folder: Path | None) -> list[Item]:
         return list(_shard(file))
     base = folder or next((file.parent / name for name in IMAGE_FOLDERS if (file.parent / name).is_dir()), file.parent)
     if suffix == ".json":
-        return _json(file, json.loads(file.read_text("utf-8")), base)
-    if suffix == ".jsonl":
-        return _merge(base, _json_rows(file))
-    if suffix in (".csv", ".tsv", ".txt"):
-        return _merge(base, _table_rows(file.read_text("utf-8-sig")))
-    raise BadPrompt(f"{file}: want .json, .jsonl, .csv, .tsv, .txt, .tar or a folder")
+        table = tables.read_json(file, captions.WHAT)
+        if captions.is_captions(table):
+            return _merge(base, captions.from_json(file, table))
+        return list(_regions(coco.instances(table, str(file)), base))
+    if suffix in captions.SUFFIXES:
+        return _merge(base, captions.read(file))
+    raise BadTable(f"{file}: want {', '.join(captions.SUFFIXES)}, .tar or a folder")
 
 
-def _merge(base: Path, rows: Iterable[tuple[str, str, str]]) -> list[Item]:
-    """Gather rows of image name, caption and split by image."""
-    told: dict[str, list[str]] = {}
+def _merge(base: Path, rows: Iterable[Caption]) -> list[Item]:
+    """Gather captions by image."""
+    texts: dict[str, list[str]] = {}
     splits: dict[str, str] = {}
-    for name, caption, split in rows:
-        told.setdefault(name, []).append(" ".join(caption.split()))
-        splits[name] = split
-    return [Item(base / name, tuple(captions), name, splits[name]) for name, captions in told.items()]
-
-
-def _table_rows(text: str) -> Iterator[tuple[str, str, str]]:
-    first = text.partition("\n")[0]
-    if _FLICKR_TOKEN.match(first):  # Flickr8k.token.txt: name.jpg#0<tab>caption
-        found = (_FLICKR_TOKEN.match(line) for line in text.splitlines())
-        yield from ((match[1], match[2], "") for match in found if match)
-        return
-    delimiter = next((mark for mark in ("|", "\t") if mark in first), ",")
-    rows = csv.reader(io.StringIO(text), delimiter=delimiter)
-    header = [cell.strip().lower() for cell in next(rows)]
-    image, caption = _place(header, IMAGE_COLUMNS), _place(header, CAPTION_COLUMNS)
-    split = _place(header, ("split",))
-    if image is None or caption is None:  # no header: image, then everything else
-        yield from _plain_rows(first, delimiter)
-        image, caption, split = 0, 1, None
     for row in rows:
-        if len(row) > image:
-            last = caption == len(header) - 1 or (split is None and caption == 1)
-            said = delimiter.join(row[caption:]) if last else "".join(row[caption : caption + 1])
-            yield row[image].strip(), said, row[split].strip() if split is not None and len(row) > split else ""
+        texts.setdefault(row.image, []).append(row.text)
+        splits[row.image] = row.split
+    return [Item(base / name, tuple(each), name, splits[name]) for name, each in texts.items()]
 
 
-def _plain_rows(first: str, delimiter: str) -> Iterator[tuple[str, str, str]]:
-    row = next(csv.reader([first], delimiter=delimiter))
-    if len(row) < 2 or not Path(row[0].strip()).suffix:
-        raise BadPrompt(
-            f"its first line is {first!r}; want a header with one of {', '.join(IMAGE_COLUMNS)} and one of "
-            f"{', '.join(CAPTION_COLUMNS)}, or lines of image{delimiter}caption"
-        )
-    yield row[0].strip(), delimiter.join(row[1:]), ""
-
-
-def _place(header: Sequence[str], names: Sequence[str]) -> int | None:
-    return next((header.index(name) for name in names if name in header), None)
-
-
-def _json_rows(file: Path) -> Iterator[tuple[str, str, str]]:
-    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        row = json.loads(line)
-        name = next((row[key] for key in IMAGE_COLUMNS if key in row), None)
-        said = next((row[key] for key in CAPTION_COLUMNS if key in row), None)
-        if name is None or said is None:
-            raise BadPrompt(f"line {number} has no image or no caption: {line[:80]}")
-        for caption in [said] if isinstance(said, str) else said:
-            yield str(name), str(caption), str(row.get("split", ""))
-
-
-def _json(file: Path, table: Any, base: Path) -> list[Item]:
-    if "annotations" not in table:  # Karpathy's
-        rows = [
-            (str(Path(row.get("filepath", "")) / row["filename"]), sentence["raw"], row["split"])
-            for row in table["images"]
-            for sentence in row["sentences"]
-        ]
-        return _merge(base, rows)
-    names = {row["id"]: str(row["file_name"]) for row in table["images"]}
-    if any("caption" in row for row in table["annotations"][:1]):
-        return _merge(base, [(names[row["image_id"]], row["caption"], "") for row in table["annotations"]])
-    return _regions(file, table)
-
-
-def _regions(file: Path, table: Any) -> list[Item]:
-    """Give every outlined thing large enough to be asked for, with its name, other names, and phrases."""
-    more = {row["name"]: tuple(row.get("texts", ())) for row in table["categories"]}
-    told: dict[str, list[tuple[str, ...]]] = {}
-    names = {row["id"]: str(row["file_name"]) for row in table["images"]}
-    for row in table["annotations"]:
-        told.setdefault(names[row["image_id"]], []).append(tuple(row.get("phrases", ())))
-    items = []
-    for sample in datasets.read_folder(file.parent):
-        for row, name in enumerate(sample.names):
+def _regions(table: coco.Instances, base: Path) -> Iterator[Item]:
+    """Go through every outlined thing large enough to be asked for, with its name, other names, and phrases."""
+    for image, sample in zip(table.images, datasets.samples_of(table, base), strict=True):
+        for row, thing in enumerate(table.things[image.key]):
             if sample.askable[row] and not sample.crowd[row]:
-                said = tuple(dict.fromkeys((name, *more[name], *told[sample.path.name][row])))
-                items.append(Item(sample.path, said, sample.path.name, region=sample.masks[[row]]))
-    return items
+                category = table.categories[thing.category]
+                said = tuple(dict.fromkeys((category.name, *category.texts, *thing.phrases)))
+                yield Item(sample.path, said, image.name, region=sample.masks[[row]])
 
 
 def _shard(shard: Path) -> Iterator[Item]:
@@ -225,9 +155,14 @@ def _said(archive: tarfile.TarFile, parts: dict[str, tarfile.TarInfo]) -> Iterat
         if suffix != ".json":
             yield " ".join(text.split())
             return
-        row = json.loads(text)
-        said = next((row[key] for key in CAPTION_COLUMNS if key in row), ())
-        yield from [said] if isinstance(said, str) else said
+        row = tables.parse_json(text)
+        if not isinstance(row, dict):
+            raise ValueError(f"{parts[suffix].name} holds no JSON object")
+        given: Any = next((row[key] for key in CAPTION_COLUMNS if key in row), [])
+        texts = [given] if isinstance(given, str) else given
+        if not isinstance(texts, list) or not all(isinstance(each, str) and not lines.fault(each) for each in texts):
+            raise ValueError(f"{parts[suffix].name} holds captions that are no texts")
+        yield from texts
 
 
 def _classes(path: Path) -> list[Item]:
@@ -246,6 +181,7 @@ def split(items: Sequence[Item], share: float = 0.1, seed: int = 0) -> tuple[lis
 
     Raises BadPrompt when nothing is left on one side.
     """
+    limits.check({"--held-out": (share, limits.PART)})
     if any(item.split for item in items):
         kinds = {item.split for item in items}
         judge = next((name for name in ("val", "dev", "validation", "test") if name in kinds), "val")
@@ -263,10 +199,17 @@ def split(items: Sequence[Item], share: float = 0.1, seed: int = 0) -> tuple[lis
 
 def exclude(items: Sequence[Item], file: Path) -> list[Item]:
     """Leave out the images a file lists, by id or name, one a line or as a JSON list: RefCOCO's val and test, say."""
-    text = file.read_text("utf-8")
-    listed = json.loads(text) if text.lstrip().startswith("[") else text.split()
+    text = " ".join(lines.read(file, "the list of images"))
+    listed = _listed(file, text) if text.startswith("[") else text.split()
     unwanted = {_number(str(name)) for name in listed}
     return [item for item in items if _number(item.group) not in unwanted]
+
+
+def _listed(file: Path, text: str) -> list[Any]:
+    try:
+        return list(tables.parse_json(text))
+    except ValueError as error:
+        raise BadTable(f"{file}: {error}") from None
 
 
 def _number(name: str) -> str:

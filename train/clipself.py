@@ -30,7 +30,7 @@ from segclip.encoders import checkpoints, patches
 from segclip.errors import BadPrompt, UnknownName
 from segclip.types import Array, Image, Masks
 
-from . import captions, command, loop, processes
+from . import captions, command, limits, loop, processes
 from .captions import Item
 from .feed import AUGMENTS, Augment, Pictures, ahead, readable, show, spread
 from .heads import with_head
@@ -59,8 +59,14 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.augment not in AUGMENTS:
             raise UnknownName(f"unknown augmentation {self.augment!r}; choose one of {', '.join(AUGMENTS)}")
-        if self.split < 1:
-            raise BadPrompt(f"a picture is parted into 1 box or more along a side, not {self.split}")
+        limits.check(
+            {
+                "--side": (self.side, limits.SIDE_OR_OWN),
+                "--stride": (self.stride, limits.SIDE_OR_OWN),
+                "--split": (self.split, limits.FEW),
+                "--tower-lr": (self.tower, limits.FACTOR),
+            }
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,10 +21,11 @@ import torch.nn.functional as F
 import typer
 from open_clip.transform import image_transform_v2
 
+from segclip import lines, templates
 from segclip.encoders import checkpoints, text_tower
-from segclip.errors import UnknownName, Unsupported
+from segclip.errors import BadPrompt, UnknownName, Unsupported
 
-from . import captions, command, feed, loop, losses, neighbours, processes, sharding, tuning
+from . import captions, command, feed, limits, loop, losses, neighbours, processes, sharding, tuning
 from .captions import Item
 from .feed import AUGMENTS, Batch, Feed, FeedOptions, Texts
 from .judge import examples, in_chunks, recalls
@@ -59,6 +60,16 @@ class Recipe:
         for kind, name, table in (("loss", self.loss, LOSSES), ("augmentation", self.augment, AUGMENTS)):
             if name not in table:
                 raise UnknownName(f"unknown {kind} {name!r}; choose one of {', '.join(table)}")
+        limits.check(
+            {
+                "--captions-each": (self.captions, limits.FEW),
+                "--side": (self.side, limits.SIDE_OR_OWN),
+                "--hard": (self.hard, limits.NONE_OR_MORE),
+            }
+        )
+        templates.check(self.templates)
+        if problem := next((problem for each in self.templates if (problem := lines.fault(each))), ""):
+            raise BadPrompt(f"a --template cannot be read: {problem}")
         if self.spread and self.tuning.what == "lora":
             raise Unsupported("--fsdp spreads what is large, and LoRA trains little; leave one of the two out")
 

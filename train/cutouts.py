@@ -1,7 +1,7 @@
 """Cut things out of photographs, with their names, to paste into scenes as drawn objects are.
 
-Cut, Paste and Learn, Dwibedi et al. 2017, https://arxiv.org/abs/1708.01642. The masks are a background remover's: a folder
-of PNG files laid out as the photographs are, and masks.csv with the columns mask, share, pieces, on_border and soft.
+Cut, Paste and Learn, Dwibedi et al. 2017, https://arxiv.org/abs/1708.01642. The masks are a background
+remover's: PNG files laid out as the photographs are, and masks.csv: mask, share, pieces, on_border, soft.
 ``scenes.compose(seed, cutouts, photos, PHOTOGRAPHIC)`` pastes them; its ``Scene.glyphs`` are then rows of ``cutouts``.
 """
 
@@ -51,8 +51,8 @@ class Cutout:
 def load_cutouts(folder: Path, photos: Path, *, held_out: bool) -> list[Cutout]:
     """Load what a background remover cut out, without masks that are soft, empty, full, in pieces or cut by the frame.
 
-    folder: holds masks.csv; beside the photographs, in ``photos``/<first part of the mask's path>. held_out: every fifth
-    of those that are kept, by name, else the rest.
+    folder: holds masks.csv; beside the photographs, in ``photos``/<first part of the mask's path>. held_out: every
+    fifth of those that are kept, by name, else the rest.
     """
     rows = list(csv.DictReader((folder / "masks.csv").read_text("utf-8").splitlines()))
     kept = sorted((row["mask"] for row in rows if _clean(row)), key=str)
@@ -92,7 +92,7 @@ def cut_out(pixels: Array, alpha: Array) -> Array:
 
     The edge is drawn in a little: its outer half shows more of what lay behind than of the thing.
     """
-    opaque = np.clip((alpha.astype(np.float32) - 64) * (255 / 191), 0, 255).astype(np.uint8)
+    opaque = np.rint(np.clip((alpha.astype(np.float32) - 64) * (255 / 191), 0, 255)).astype(np.uint8)
     ys, xs = np.flatnonzero((opaque > 8).any(axis=1)), np.flatnonzero((opaque > 8).any(axis=0))
     window = np.s_[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
     rgba = np.dstack([pixels[window], opaque[window]])

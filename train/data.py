@@ -17,7 +17,7 @@ import numpy as np
 import open_clip
 import typer
 
-from . import captions, command
+from . import captions, command, limits
 from .captions import Item, Member
 from .feed import readable
 
@@ -140,6 +140,7 @@ def main(
     ] = None,
 ) -> None:
     """Check a data set; exit code 1 when something should be put right."""
+    limits.check({"--context": (context, limits.TOKENS), "--held-out": (held_out, limits.PART)})
     if str(data) in KNOWN and not data.exists():
         typer.echo(KNOWN[str(data)].how)
         place = folder or Path(str(data))

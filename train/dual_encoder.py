@@ -21,8 +21,9 @@ import typer
 
 from segclip.encoders import checkpoints, dual
 from segclip.errors import BadPrompt, UnknownName, Unsupported, WeightsMissing
+from segclip.weight_files import one_line, reading
 
-from . import captions, command
+from . import captions, command, limits
 from .start import SERVING
 
 VOCABULARY = 4000  # word pieces of a tokenizer of our own
@@ -71,12 +72,12 @@ def published_text(name: str) -> tuple[dict[str, Any], Any]:
     """Read a published text tower's configuration and tokenizer."""
     from transformers import AutoConfig, AutoTokenizer
 
-    try:
-        return AutoConfig.from_pretrained(name).to_dict(), AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise WeightsMissing(
-            f"{name} is neither a folder nor can it be fetched: {str(error).splitlines()[0]}"
-        ) from None
+    with reading(Path(name), "a text tower"):
+        try:
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            return config.to_dict(), AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise WeightsMissing(f"{name} is neither a folder nor can it be fetched: {one_line(error)}") from None
 
 
 def assemble(
@@ -95,7 +96,9 @@ def assemble(
     if weights is not None:
         from transformers import AutoModel
 
-        model.text.tower.load_state_dict(AutoModel.from_pretrained(weights).state_dict(), strict=False)
+        with reading(Path(weights), "a text tower"):
+            published = AutoModel.from_pretrained(weights, trust_remote_code=False)
+        model.text.tower.load_state_dict(published.state_dict(), strict=False)
     return model, told, preprocess
 
 
@@ -111,6 +114,13 @@ def main(
     seed: int = 0,
 ) -> None:
     """Put two towers together."""
+    limits.check(
+        {
+            "--embed-dim": (embed_dim, limits.WIDTH),
+            "--size": (1 if size is None else size, limits.SIDE),
+            "--seed": (seed, limits.SEED),
+        }
+    )
     torch.manual_seed(seed)
     if pooling not in dual.POOLINGS:
         raise UnknownName(f"unknown pooling {pooling!r}; choose one of {', '.join(dual.POOLINGS)}")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
@@ -19,6 +20,7 @@ import numpy as np
 import PIL.Image
 import torch
 
+from segclip import lines
 from segclip.crops import CropPolicy, cut
 from segclip.errors import BadImage, BadPrompt
 from segclip.types import Array
@@ -135,7 +137,7 @@ class Texts:
     def __init__(self, captions: Iterable[str], tokenizer: Any, templates: Sequence[str]) -> None:
         self.texts = list(dict.fromkeys(captions))
         self.number = {text: row for row, text in enumerate(self.texts)}
-        sentences = [template.format(text) for text in self.texts for template in templates]
+        sentences = [template.replace("{}", text) for text in self.texts for template in templates]
         rows = [tokenizer(sentences[start : start + 4096]) for start in range(0, len(sentences), 4096)]
         self.tokens = torch.cat(rows).view(len(self.texts), len(templates), -1)  # (T, K, L)
 
@@ -254,11 +256,11 @@ def check(items: Sequence[Item], *, skip_bad: bool) -> list[Item]:
 def _fault(item: Item) -> str:
     if not item.captions or not all(item.captions):
         return f"{item.image} with an empty caption"
-    return (
-        ""
-        if not isinstance(item.image, os.PathLike) or os.path.exists(item.image)
-        else f"{item.image}, which is missing"
-    )
+    if problem := next((problem for caption in item.captions if (problem := lines.fault(caption))), ""):
+        return f"{item.image} with a caption that no model reads: {problem}"
+    if not isinstance(item.image, Path) or item.image.is_file():
+        return ""
+    return f"{item.image}, which is {'no regular file' if item.image.exists() else 'missing'}"
 
 
 def spread(items: Sequence[Item], most: int) -> list[Item]:
@@ -272,6 +274,8 @@ def readable(items: Sequence[Item]) -> tuple[list[Item], list[str]]:
     good, bad = [], []
     for item in items:
         try:
+            if isinstance(item.image, Path) and not item.image.is_file():  # a pipe would be waited for
+                raise BadImage(f"{item.image}: no such file, or no regular one")
             item.load()
             good.append(item)
         except BadImage as error:

@@ -15,9 +15,10 @@ from typing import Annotated
 
 import typer
 
+from segclip import atomic
 from segclip.datasets import read_folder
 
-from . import command
+from . import command, limits
 from .scenes import VALIDATION_SEED, SceneConfig, write_folder
 
 FEW = SceneConfig((192, 192), (2, 3), (48, 96), photo_share=0.0, repeat_share=0.0, crowding=0.05, every=8)
@@ -28,11 +29,13 @@ def write(folder: Path, count: int, *, held_out: int = 200, first: int = VALIDAT
     lines = []
     parts = {"train": range(count), "val": range(first, first + held_out)}
     for split, seeds in parts.items():  # the table of the second replaces that of the first
+        if not seeds:
+            continue
         write_folder(folder, seeds, [], config=FEW)
         for sample in read_folder(folder):
             said = _said([name for name, seen in zip(sample.names, sample.askable, strict=True) if seen])
             lines.append(json.dumps({"image": sample.path.name, "caption": said, "split": split}))
-    (folder / "captions.jsonl").write_text("\n".join(lines) + "\n")
+    atomic.write(folder / "captions.jsonl", ("\n".join(lines) + "\n").encode())
 
 
 def _said(names: Sequence[str]) -> list[str]:
@@ -46,6 +49,13 @@ def main(
     first: Annotated[int, typer.Option(help="Seed of the first of those.")] = VALIDATION_SEED,
 ) -> None:
     """Write captioned scenes."""
+    limits.check(
+        {
+            "--count": (count, limits.NONE_OR_MORE),
+            "--held-out": (held_out, limits.COUNT),
+            "--first": (first, limits.SEED),
+        }
+    )
     write(folder, count, held_out=held_out, first=first)
     typer.echo(f"wrote {count} scenes and {held_out} held out to {folder}")
 

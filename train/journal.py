@@ -15,8 +15,11 @@ import PIL.Image
 import torch
 import typer
 
-from segclip.errors import BadPrompt
+from segclip import atomic, tables
+from segclip.cache import hash_file
+from segclip.errors import BadIndex, BadPrompt, BadTable
 
+SERVED = ("model.safetensors", "config.json")
 PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "peft", "numpy", "opencv-python")
 EVERY = 15.0  # s between lines where the output is no terminal
 
@@ -73,19 +76,17 @@ class Journal:
         write_json(folder / "recipe.json", recipe)
         write_json(folder / "environment.json", environment())
         self.rows = [row for row in read_metrics(folder) if row["epoch"] <= epoch]
-        text = "".join(json.dumps(row) + "\n" for row in self.rows)
-        (folder / "metrics.jsonl").write_text(text, "utf-8")
+        self._write()
         self.board = _board(folder, epoch)
 
     def add(self, row: dict[str, float], picture: PIL.Image.Image | None) -> None:
         """Write an epoch's metrics and the picture that goes with them, and draw the curves."""
         self.rows.append(row)
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        self._write()
         epoch = int(row["epoch"])
         if picture is not None:
-            (self.folder / "samples").mkdir(exist_ok=True)
-            picture.save(self.folder / "samples" / f"epoch-{epoch:03d}.jpg", quality=85)
+            with atomic.replacing(self.folder / "samples" / f"epoch-{epoch:03d}.jpg") as file:
+                picture.save(file, "JPEG", quality=85)
         if self.board is not None:
             for name, value in row.items():
                 self.board.add_scalar(name.replace(" ", "_"), value, epoch)
@@ -94,13 +95,22 @@ class Journal:
         figures = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
         typer.echo(f"{chr(13) if sys.stderr.isatty() else ''}epoch {epoch}  {figures}", err=True)
 
+    def _write(self) -> None:
+        lines = "".join(json.dumps(row) + "\n" for row in self.rows)
+        atomic.write(self.folder / "metrics.jsonl", lines.encode())
+
 
 def check_recipe(folder: Path, recipe: Mapping[str, Any], *, resumes: bool) -> None:
-    """Raise BadPrompt when a run that goes on is asked for with other settings than it began with."""
+    """Raise BadPrompt when a run that goes on has other settings than it began with, BadIndex when none can be read."""
     file = folder / "recipe.json"
     if not resumes or not file.exists():
         return
-    before = json.loads(file.read_text("utf-8"))
+    try:
+        before = tables.read_json(file, "the record of a run")
+    except BadTable as error:
+        raise BadIndex(f"{error}; take another --out") from None
+    if not isinstance(before, dict):
+        raise BadIndex(f"{file} holds no settings; take another --out")
     now = json.loads(json.dumps(recipe))
     changed = [
         f"{name}: {before.get(name)!r}, now {now.get(name)!r}" for name in before if before[name] != now.get(name)
@@ -112,22 +122,33 @@ def check_recipe(folder: Path, recipe: Mapping[str, Any], *, resumes: bool) -> N
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """Read the metrics a run wrote, a row an epoch; a last line cut short by a crash is left out."""
+    """Read the metrics a run wrote, a row an epoch, as far as they are sound."""
     file = folder / "metrics.jsonl"
-    rows = []
-    for line in file.read_text("utf-8").splitlines() if file.exists() else []:
+    rows: list[dict[str, float]] = []
+    for line in file.read_bytes().splitlines() if file.is_file() else []:
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(row, dict) or not all(_is_number(row.get(name)) for name in ("epoch", "loss")):
+            break
+        rows.append({name: value for name, value in row.items() if _is_number(value)})
     return rows
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Hash the files of a model that is served from a folder; one that is not there has no hash."""
+    files = (folder / name for name in SERVED)
+    return {file.name: hash_file(file).hexdigest() for file in files if file.is_file()}
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
     """Write readable JSON, whole or not at all."""
-    partial = file.with_name(file.name + ".part")
-    partial.write_text(json.dumps(content, indent=2, default=str) + "\n", "utf-8")
-    partial.replace(file)
+    atomic.write(file, (json.dumps(content, indent=2, default=str) + "\n").encode())
 
 
 def _board(folder: Path, epoch: int) -> Any:
@@ -157,6 +178,5 @@ def draw_curves(rows: Sequence[Mapping[str, float]], file: Path) -> None:
         right.legend(fontsize=7)
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    partial = file.with_name("curves.part.png")
-    figure.savefig(partial, dpi=110)
-    partial.replace(file)
+    with atomic.replacing(file) as drawn:
+        figure.savefig(drawn, format="png", dpi=110)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,11 +19,14 @@ import PIL.Image
 import torch
 import typer
 
-from segclip.errors import BadPrompt, SegclipError
+from segclip.errors import BadIndex, BadPrompt, SegclipError
 
-from . import processes, sharding
-from .checkpoint import Checkpoint, NotSaved
-from .journal import Journal, Progress, check_recipe, write_json
+from . import limits, processes, sharding
+from .checkpoint import Checkpoint
+from .files import sweep
+from .journal import Journal, Progress, check_recipe, digests, write_json
+
+BEST, LAST = ".", "last"  # folders inside the run's, of the best weights and the last ones
 
 
 class Diverged(SegclipError):
@@ -36,7 +40,7 @@ class Settings:
     batch: of all processes together. chunk: rows of a batch embedded at a time (gradient caching), 0 for all.
     accumulate: batches a step. warm_up: steps. clip: the gradient's norm. ema: decay of the average that is served, 0
     for none. patience: epochs without a better figure after which to stop, 0 for never. minutes: between checkpoints
-    inside an epoch.
+    inside an epoch. Raises BadPrompt for what is out of its range.
     """
 
     epochs: int = 10
@@ -52,6 +56,23 @@ class Settings:
     seed: int = 0
     bfloat16: bool = False
     minutes: float = 10.0
+
+    def __post_init__(self) -> None:
+        limits.check(
+            {
+                "--epochs": (self.epochs, limits.COUNT),
+                "--batch": (self.batch, limits.COUNT),
+                "--chunk": (self.chunk, limits.NONE_OR_MORE),
+                "--accumulate": (self.accumulate, limits.COUNT),
+                "--lr": (self.lr, limits.RATE),
+                "--warm-up": (self.warm_up, limits.NONE_OR_MORE),
+                "--weight-decay": (self.weight_decay, limits.FACTOR),
+                "--clip": (self.clip, limits.POSITIVE),
+                "--ema": (self.ema, limits.DECAY),
+                "--patience": (self.patience, limits.NONE_OR_MORE),
+                "--seed": (self.seed, limits.SEED),
+            }
+        )
 
 
 class Batch(Protocol):
@@ -101,18 +122,49 @@ class Loop:
             self.groups, lr=settings.lr, weight_decay=settings.weight_decay, betas=(0.9, 0.98), eps=1e-6, **at_once
         )
         self.state = Checkpoint(folder, task.network, self.optimizer, settings.ema)
-        self.state.extra = {"epoch": 0, "first": 0, "losses": [], "best": -math.inf, "stale": 0}
+        self.state.extra = {"epoch": 0, "first": 0, "losses": [], "best": -math.inf, "stale": 0, "written": {}}
         self.total = math.ceil(task.steps() / settings.accumulate) * settings.epochs
 
     def resume(self) -> None:
-        """Go on from last.pt, if there is one; raises BadPrompt when the settings are other ones."""
-        if self.state.resume():
-            check_recipe(self.folder, self.recipe, resumes=True)
+        """Go on from last.pt, if there is one, and put right the weights that are not what the run wrote.
+
+        Raises BadPrompt when the settings are other ones, BadIndex for a damaged checkpoint.
+        """
+        if not (self.folder / "last.pt").exists():
+            return
+        check_recipe(self.folder, self.recipe, resumes=True)
+        fresh = self.state.extra
+        self.state.resume()
+        if not _is_kept(self.state.extra):
+            raise BadIndex(
+                f"{self.folder / 'last.pt'} does not say how far the run was; remove it to begin the run again"
+            )
+        self.state.extra = fresh | self.state.extra
+        self._mend()
+
+    def _mend(self) -> None:
+        """Write the last checkpoint's weights where those that are served are not the bytes that were written."""
+        kept, mended = self.state.extra, False
+        for name, written in list(kept["written"].items()):
+            damaged = digests(self.folder / name) != written
+            if not (processes.agree(damaged) if self.spread else damaged and processes.rank() == 0):
+                continue
+            typer.echo(f"{self.folder / name} is not as it was written; the last checkpoint takes its place", err=True)
+            with self._average_in():
+                self.task.save(self.folder / name)
+            kept["written"][name] = digests(self.folder / name)
+            if name == BEST:
+                kept["best"] = -math.inf  # the next epoch is the best one there is
+            mended = True
+        if mended:
+            self._keep()
 
     def run(self) -> None:
         """Train until the last epoch, or until nothing has got better for as long as patience says."""
         kept, settings = self.state.extra, self.settings
         leads = processes.rank() == 0
+        if leads:
+            sweep(self.folder, self.folder / LAST, self.folder / "samples")
         journal = Journal(self.folder, self.recipe, epoch=kept["epoch"]) if leads else None
         images = self.task.steps() * settings.batch
         done = (kept["epoch"] * self.task.steps() + kept["first"]) * settings.batch
@@ -194,33 +246,48 @@ class Loop:
     def _finish(self, journal: Journal | None, row: dict[str, float]) -> None:
         """Judge an epoch, keep the best and the last, write its metrics."""
         kept = self.state.extra
+        with self._average_in():
+            judged = self.task.judge()
+            row |= judged.figures
+            figure = row[self.task.monitor]
+            if self.spread:  # batch norms' statistics are each process's own, but all must take the same turn
+                figure = processes.agree(figure)
+            better = figure > kept["best"]
+            kept["best"], kept["stale"] = (figure, 0) if better else (kept["best"], kept["stale"] + 1)
+            for name in (LAST, BEST) if better else (LAST,):
+                self.task.save(self.folder / name)
+                kept["written"][name] = digests(self.folder / name)
+        if journal is not None:
+            if better:
+                write_json(self.folder / "metrics.json", row)
+            journal.add(row, judged.picture)
+        self._keep()  # after all that it vouches for
+
+    @contextmanager
+    def _average_in(self) -> Iterator[None]:
+        """Put the average in the network's place, which is what is judged and served."""
         network = self.task.network
         trained = {name: value.clone() for name, value in network.state_dict().items()}
-        network.load_state_dict(self.state.average)  # judged and served is the average
+        network.load_state_dict(self.state.average)
         network.eval()
-        judged = self.task.judge()
-        row |= judged.figures
-        figure = row[self.task.monitor]
-        if self.spread:  # batch norms' statistics are each process's own, but all must take the same turn
-            figure = processes.agree(figure)
-        better = figure > kept["best"]
-        kept["best"], kept["stale"] = (figure, 0) if better else (kept["best"], kept["stale"] + 1)
         try:
-            self.task.save(self.folder / "last")
-            if better:
-                self.task.save(self.folder)
-                if journal is not None:
-                    write_json(self.folder / "metrics.json", row)
-        except OSError as error:
-            raise NotSaved(f"{self.folder} cannot be written, is the disk full? ({error})") from None
-        network.load_state_dict(trained)
-        self._keep()
-        if journal is not None:
-            journal.add(row, judged.picture)
+            yield
+        finally:
+            network.load_state_dict(trained)
 
     def _keep(self) -> None:
         if processes.rank() == 0 or self.spread:
             self.state.keep()
+
+
+def _is_kept(extra: Mapping[str, Any]) -> bool:
+    """Tell whether a checkpoint says how far its run was."""
+    counts = (extra.get(name) for name in ("epoch", "first", "stale"))
+    counted = all(type(count) is int and count >= 0 for count in counts)
+    losses, written = extra.get("losses"), extra.get("written", {})
+    listed = isinstance(losses, list) and all(isinstance(loss, float) for loss in losses)
+    named = isinstance(written, dict) and written.keys() <= {BEST, LAST}
+    return counted and listed and named and isinstance(extra.get("best"), float)
 
 
 def start(loop: Loop, *, resume: bool) -> None:

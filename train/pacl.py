@@ -26,7 +26,7 @@ import typer
 
 from segclip.encoders import checkpoints, patches
 
-from . import command, losses, processes
+from . import command, limits, losses, processes
 from .captions import Item
 from .contrastive import Contrastive, Recipe, parts_of
 from .feed import AUGMENTS, Batch, Texts
@@ -54,6 +54,9 @@ class Grid:
 
     stride: int = 0
     drawn: int = 0
+
+    def __post_init__(self) -> None:
+        limits.check({"--stride": (self.stride, limits.SIDE_OR_OWN), "--patches": (self.drawn, limits.NONE_OR_MORE)})
 
 
 class Pacl(Contrastive):

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-from pycocotools import mask as coco_mask
 
-from segclip import images
+from segclip import coco, images
+from segclip.errors import BadTable
 from segclip.types import Array
 
 HELD_OUT_EVERY = 5  # every fifth photo, by name, is kept for validation
 FREE_LICENCES = ("Attribution License", "No known copyright restrictions", "United States Government Work")
-
-
 PERSON_ONLY = "clothes"  # a source of photos whose things are garments: the person who wears them is one thing
 
 
@@ -27,7 +22,7 @@ PERSON_ONLY = "clothes"  # a source of photos whose things are garments: the per
 class Photo:
     """Hold a background photo. pixels: uint8 (H, W, 3) RGB. labels: int16 (H, W), 0 for nothing, k for its object k.
 
-    credit: where it was published, and its licence. names: of object 1, 2, and so on. source: which collection it is of.
+    credit: where it was published, and its licence. names: of object 1, 2 and so on. source: its collection.
     """
 
     pixels: Array
@@ -49,51 +44,52 @@ def load_photos(
 
     held_out: every fifth by name, else the rest. free: only those whose licence lets anyone pass on changed copies.
     most: how many of a source are taken, evenly spread; all where it isn't named. garments: where people's clothes
-    are labelled, these are the things, not the person who wears them.
+    are outlined, these are the things, not the person who wears them. Raises BadTable and BadImage.
     """
     if folder is None:
         return []
-    table = json.loads((folder / "instances.json").read_text("utf-8"))
-    licences = {row["id"]: row["name"] for row in table.get("licenses", ())}
-    names = {row["id"]: row["name"] for row in table["categories"]}
-    things: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for thing in table["annotations"]:
-        if not thing["iscrowd"]:
-            things[thing["image_id"]].append(thing | {"name": names[thing["category_id"]]})
-    rows = sorted(table["images"], key=lambda row: row["file_name"])
-    kept = [image for row, image in enumerate(rows) if (row % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == held_out]
-    kept = [image for image in kept if not free or licences.get(image.get("license")) in FREE_LICENCES]
+    table = coco.read(folder / "instances.json")
+    kept = [image for row, image in enumerate(table.images) if is_held_out(row) == held_out]
+    kept = [image for image in kept if not free or image.licence in FREE_LICENCES]
     for source, count in (most or {}).items():
-        of_it = [image for image in kept if image.get("source") == source]
-        spread = {image["id"] for image in of_it[:: max(1, -(-len(of_it) // max(count, 1)))][:count]}
-        kept = [image for image in kept if image.get("source") != source or image["id"] in spread]
-    if not garments:
-        for image in kept:
-            if image.get("source") == PERSON_ONLY:
-                things[image["id"]] = [thing for thing in things[image["id"]] if thing["name"] == "person"]
-    return [_photo(folder, image, things[image["id"]], licences.get(image.get("license"), "")) for image in kept]
+        of_it = [image for image in kept if image.source == source]
+        spread = {image.key for image in of_it[:: max(1, -(-len(of_it) // max(count, 1)))][:count]}
+        kept = [image for image in kept if image.source != source or image.key in spread]
+    return [_photo(folder, table, image, garments=garments) for image in kept]
 
 
-def _photo(folder: Path, image: dict[str, Any], things: Sequence[dict[str, Any]], licence: str) -> Photo:
-    labels = np.zeros((image["height"], image["width"]), np.int16)
-    source = image.get("source", "")
-    things = sorted(things, key=lambda thing: -thing["area"])
-    for number, thing in enumerate(things, 1):
-        _paint(labels, thing["segmentation"], number)
-    pixels = images.load(folder / "images" / image["file_name"]).pixels
+def is_held_out(row: int) -> bool:
+    """Tell whether the photo at a place in the order of names is kept for validation."""
+    return row % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+
+
+def largest_first(things: Sequence[coco.Thing]) -> list[coco.Thing]:
+    """Order a photo's things as its labels number them, from 1 on; groups outlined as one have none."""
+    return sorted((thing for thing in things if not thing.crowd), key=lambda thing: -thing.area)
+
+
+def _photo(folder: Path, table: coco.Instances, image: coco.ImageRow, *, garments: bool) -> Photo:
+    things, labels = table.things[image.key], np.zeros(image.size, np.int16)
+    names = {key: category.name for key, category in table.categories.items()}
+    if image.source == PERSON_ONLY and not garments:
+        things = tuple(thing for thing in things if names[thing.category] == "person")
+    ordered = largest_first(things)
+    for number, thing in enumerate(ordered, 1):
+        _paint(labels, image.size, thing, number)
+    file = folder / "images" / image.name
+    pixels = images.load(file).pixels
+    if pixels.shape[:2] != image.size:
+        raise BadTable(f"{file} is {pixels.shape[:2]} high and wide, its table says {image.size}")
     # the photo's page, which names its author; the image's own address does not
-    page = Path(image.get("flickr_url", "")).name.partition("_")[0]
-    credit = f"https://www.flickr.com/photo.gne?id={page} ({licence})" if page else source
-    return Photo(pixels, labels, credit, tuple(thing["name"] for thing in things), source)
+    page = Path(image.url).name.partition("_")[0]
+    credit = f"https://www.flickr.com/photo.gne?id={page} ({image.licence})" if page else image.source
+    return Photo(pixels, labels, credit, tuple(names[thing.category] for thing in ordered), image.source)
 
 
-def _paint(labels: Array, segmentation: Any, number: int) -> None:
-    """Paint a thing's number where COCO's polygons or run-length code say it is."""
-    if isinstance(segmentation, list):
-        cv2.fillPoly(
-            labels, [np.rint(np.reshape(outline, (-1, 2))).astype(np.int32) for outline in segmentation], number
-        )
+def _paint(labels: Array, size: tuple[int, int], thing: coco.Thing, number: int) -> None:
+    """Paint a thing's number where its polygons or run-length code say it is."""
+    if thing.outlines:
+        cv2.fillPoly(labels, [np.rint(outline).astype(np.int32) for outline in thing.outlines], number)
         return
-    size = labels.shape
-    code = segmentation if isinstance(segmentation["counts"], str) else coco_mask.frPyObjects(segmentation, *size)
-    labels[coco_mask.decode(code).astype(bool)] = number
+    x, y, bitmap = thing.window(size)
+    labels[y : y + bitmap.shape[0], x : x + bitmap.shape[1]][bitmap] = number

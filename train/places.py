@@ -27,6 +27,7 @@ from segclip.loading import load
 from segclip.pipeline import Segmenter
 from segclip.positions import parse
 
+from . import command, limits
 from .photos import load_photos
 from .scenes import VALIDATION_SEED, SceneConfig, write_folder
 
@@ -85,7 +86,7 @@ def measure(segmenter: Segmenter, samples: Sequence[Sample]) -> dict[str, list[t
         asked = list(questions(sample))
         if not asked:
             continue
-        result = segmenter(sample.path, list(dict.fromkeys(t for one in asked for t in (one.text, one.noun))))
+        result = segmenter(sample.load(), list(dict.fromkeys(t for one in asked for t in (one.text, one.noun))))
         for one in asked:
             meant = sample.masks[[one.row]]
             rows, first = ([row for row, t in enumerate(result.texts) if t == said] for said in (one.text, one.noun))
@@ -99,7 +100,7 @@ def likenesses(segmenter: Segmenter, samples: Sequence[Sample]) -> tuple[np.ndar
     same: list[float] = []
     other: list[float] = []
     for sample in samples:
-        regions = segmenter.regions(sample.path)
+        regions = segmenter.regions(sample.load())
         overlap = regions.masks.iou(sample.masks)  # (N, objects)
         rows = [row for row in np.flatnonzero(sample.askable) if overlap[:, row].max(initial=0) >= RIGHT]
         seen = regions.embeddings[[int(overlap[:, row].argmax()) for row in rows]]
@@ -130,6 +131,7 @@ def main(
     calibrate: Annotated[Path | None, typer.Option(help="Encoder folder to store the fitted likeness in.")] = None,
 ) -> None:
     """Print how often each word picks the right one, and how well likeness tells the same from others."""
+    limits.check({"--count": (count, limits.COUNT)})
     segmenter = load(preset)
     with tempfile.TemporaryDirectory() as folder:
         samples = scenes(count, photos, Path(folder))
@@ -153,4 +155,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

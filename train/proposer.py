@@ -1,15 +1,18 @@
-"""Train the mini proposer: a YOLOv8n-seg with one class, "object", on scenes composed as they are needed.
+"""Train the mini proposer: a YOLOv8n-seg with one class, "object", on tiles made as they are needed.
 
-    python -m train.proposer --photos ../shared/coco-dev --out weights/mini/proposer
+    python -m train.proposer --photos ../shared/coco-dev --photos ../shared/photos --foreground ../shared/foreground \
+        --out weights/mini/proposer
 
-Ultralytics' own trainer and losses; ours is the data: every tile is new, with exact masks instead of polygons.
+Ultralytics' own network and losses; ours is the data: every tile is new, with exact masks instead of polygons. Tiles
+come in several sizes, so that things as large as the frame that serving looks at are learned too.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import math
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,90 +21,126 @@ import numpy as np
 import safetensors.torch
 import torch
 import typer
-from torch.utils.data import Dataset
 
 from segclip.proposers import yolo
 from segclip.proposers.edges import EdgeOptions
 from segclip.types import Array
 
-with yolo.quiet():
-    from ultralytics.data.build import build_dataloader
-    from ultralytics.data.dataset import YOLODataset
-    from ultralytics.models.yolo.segment import SegmentationTrainer
-    from ultralytics.nn.tasks import SegmentationModel
-
-from .glyphs import Glyph, load_glyphs
-from .photos import Photo, load_photos
-from .scenes import SceneConfig, compose
+from . import command, limits
+from .checkpoint import Checkpoint
+from .material import Material, load_material
+from .scenes import SceneConfig
 
 ARCHITECTURE = "yolov8n-seg.yaml"  # plain convolutions: a step on a CPU takes a third of YOLO11n's
-TILE = 320  # px; training tiles show objects at the size that scenes of 640 x 480 do
-BATCH = 8
+SIZES = {256: (12, 0.15), 320: (8, 0.4), 448: (4, 0.25), 640: (2, 0.2)}  # px of a tile: how many a step, how often
 MIN_PIXELS = 60  # visible pixels an object needs to be a target
-SCENES = SceneConfig(size=(TILE, TILE), objects=(1, 7), photo_share=0.6, across=(20, 240))
-SETTINGS: dict[str, Any] = {
-    "name": "proposer",
-    "exist_ok": True,
-    "data": "scenes",
-    "imgsz": TILE,
-    "batch": BATCH,
-    "nbs": BATCH,
-    "epochs": 100,  # until the time is up
-    "workers": 0,
-    "device": "cpu",
-    "optimizer": "AdamW",
-    "lrf": 0.02,
-    "cos_lr": True,
-    "warmup_epochs": 0.6,
-    "weight_decay": 1e-3,
-    "momentum": 0.9,
-    "box": 12.0,  # boxes and masks against confidence; ultralytics' 7.5 leaves the masks of short trainings vague
-    "mask_ratio": 4,
-    "overlap_mask": True,
-    "close_mosaic": 0,
-    "amp": False,
-    "val": False,
-    "plots": False,
-    "seed": 0,
-    "deterministic": False,
-}
+DRAWN = SceneConfig(objects=(1, 7), photo_share=0.6, across=(20, 240))
+GAINS = {"box": 12.0, "cls": 0.5, "dfl": 1.5, "overlap_mask": True}  # 12: ultralytics' 7.5 leaves masks vague
+SERVED = {"image_size": 768, "again": 384, "confidence": 0.01, "iou": 0.7, "max_det": 400}
 
 
-class SceneTiles(Dataset[dict[str, Any]]):
-    """Compose one training tile per index and epoch, in the form that ultralytics' losses read."""
+@dataclass(frozen=True)
+class Recipe:
+    """Every setting of a run."""
 
-    collate_fn = staticmethod(YOLODataset.collate_fn)
+    minutes: float = 70
+    lr: float = 8e-4
+    weight_decay: float = 1e-3
+    warm_up: int = 60
+    ema: float = 0.995
+    first: int = 2_000_000  # seed of the first tile
+    every: float = 20  # minutes between weights that could be shipped
 
-    def __init__(self, glyphs: list[Glyph], photos: list[Photo], length: int, first: int = 0) -> None:
-        self.glyphs, self.photos, self.length, self.first = glyphs, photos, length, first
-        self.epoch = multiprocessing.Value("i", 0)  # shared with the loader's workers
 
-    def __len__(self) -> int:
-        return self.length
+class Run:
+    """Train, keep checkpoints, go on from the last one."""
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        seed = self.first + self.epoch.value * self.length + index
-        scene = compose(seed, self.glyphs, self.photos, SCENES)
-        codes, counts = np.unique(scene.layers, return_counts=True)
+    def __init__(self, folder: Path, recipe: Recipe, material: Material, network: Any) -> None:
+        self.recipe, self.material = recipe, material
+        self.network = network.to(memory_format=torch.channels_last)
+        learned = [value for value in network.parameters() if value.requires_grad]
+        kernels, others = ([v for v in learned if (v.ndim > 1) == many] for many in (True, False))
+        groups = [{"params": kernels}, {"params": others, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+        self.state = Checkpoint(folder, network, self.optimizer, recipe.ema)
+        self.told: dict[str, float] = {}
+
+    def train(self, out: Path) -> None:
+        """Train until the recipe's minutes are spent; writes weights into OUT on the way."""
+        self.network.train()
+        last, written = time.monotonic(), self.state.spent
+        while (share := self.state.spent / (self.recipe.minutes * 60)) < 1:
+            self._update(share)
+            now = time.monotonic()
+            self.state.spent, last = self.state.spent + now - last, now
+            if self.state.step % 25 == 0:
+                self._report()
+            if self.state.step % 100 == 0:
+                self.state.keep()
+            if self.state.spent - written > self.recipe.every * 60:
+                written = self.state.spent
+                self.export(out)
+
+    def _report(self) -> None:
+        left = self.recipe.minutes - self.state.spent / 60
+        told = "  ".join(f"{name} {value:.3f}" for name, value in self.told.items())
+        pace = self.state.spent / self.state.step
+        typer.echo(f"step {self.state.step}  {pace:.2f} s/step  {left:.0f} min left  {told}", err=True)
+
+    def _update(self, share: float) -> None:
+        rate = min(1, (self.state.step + 1) / self.recipe.warm_up) * (0.5 + 0.5 * math.cos(math.pi * share)) + 0.01
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.lr * rate
+        rng = np.random.default_rng([self.recipe.first, self.state.step])
+        size = int(rng.choice(list(SIZES), p=[often for _, often in SIZES.values()]))
+        most = max(count for count, _ in SIZES.values())
+        start = self.recipe.first + self.state.step * most
+        batch = make_batch(self.material, range(start, start + SIZES[size][0]), size)
+        loss, items = self.network.loss(batch)
+        self.optimizer.zero_grad()
+        (loss.sum() / SIZES[size][0]).backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
+        self.optimizer.step()
+        self.state.count()
+        for name, value in items.items():
+            if name != "sem_loss":
+                self.told[name] = 0.98 * self.told.get(name, float(value)) + 0.02 * float(value)
+
+    def export(self, out: Path) -> None:
+        """Write the averaged weights for serving."""
+        network = begin(None)
+        network.load_state_dict(self.state.average)
+        described = {"architecture": ARCHITECTURE, "nc": 1, "stride": 32}
+        yolo.save(network, out, described | SERVED | {"edges": asdict(EdgeOptions())})
+
+
+def make_batch(material: Material, seeds: Sequence[int], size: int) -> dict[str, Any]:
+    """Make tiles in the form that ultralytics' losses read."""
+    pixels, masks, boxes, rows = [], [], [], []
+    for row, seed in enumerate(seeds):
+        tile, layers = material.tile(seed, size, DRAWN)
+        codes, counts = np.unique(layers, return_counts=True)
         codes = codes[(codes != -1) & (counts >= MIN_PIXELS)]
-        boxes = np.array([_box(scene.layers == code) for code in codes], np.float32).reshape(-1, 4)
-        return {
-            "img": torch.from_numpy(np.ascontiguousarray(scene.pixels.transpose(2, 0, 1))),
-            "masks": torch.from_numpy(_targets(scene.layers, codes, seed))[None],
-            "cls": torch.zeros(len(codes), 1),
-            "bboxes": torch.from_numpy(boxes),
-            "batch_idx": torch.zeros(len(codes)),
-            "im_file": f"scene {seed}",
-            "ori_shape": (TILE, TILE),
-            "resized_shape": (TILE, TILE),
-        }
+        pixels.append(tile)
+        masks.append(_targets(layers, codes, seed))
+        boxes += [_box(layers == code) for code in codes]
+        rows += [row] * len(codes)
+    shown = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255  # channels-last as it lies
+    return {
+        "img": shown,
+        "masks": torch.from_numpy(np.stack(masks)),
+        "cls": torch.zeros(len(boxes), 1),
+        "bboxes": torch.from_numpy(np.array(boxes, np.float32).reshape(-1, 4)),
+        "batch_idx": torch.tensor(rows, dtype=torch.float32),
+    }
 
 
 def _box(mask: Array) -> tuple[float, float, float, float]:
-    """Give the tight box as centre and size over the tile's side."""
+    """Return the tight box as centre and size over the tile's side."""
     ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     x1, x2, y1, y2 = xs[0], xs[-1] + 1, ys[0], ys[-1] + 1
-    return (x1 + x2) / 2 / TILE, (y1 + y2) / 2 / TILE, (x2 - x1) / TILE, (y2 - y1) / TILE
+    side = len(mask)
+    return (x1 + x2) / 2 / side, (y1 + y2) / 2 / side, (x2 - x1) / side, (y2 - y1) / side
 
 
 def _targets(layers: Array, codes: Array, seed: int) -> Array:
@@ -117,95 +156,43 @@ def _targets(layers: Array, codes: Array, seed: int) -> Array:
     return numbers
 
 
-class ProposerTrainer(SegmentationTrainer):
-    """Hand ultralytics' trainer our tiles and skip its own validation: `segclip evaluate` measures the whole line."""
+def begin(start: Path | None) -> Any:
+    """Build the network, with the weights of an earlier proposer's folder if there is one, as the losses want it."""
+    with yolo.quiet():
+        from ultralytics.nn.tasks import SegmentationModel
+        from ultralytics.utils import IterableSimpleNamespace
 
-    tiles: SceneTiles
-    folder: Path | None = None  # written by an earlier run, to start from
-
-    def get_dataset(self) -> dict[str, Any]:
-        """Describe the one class."""
-        return {"train": "scenes", "val": "scenes", "nc": 1, "names": {0: "object"}, "channels": 3}
-
-    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> SegmentationModel:
-        """Build the network."""
-        model = SegmentationModel(cfg, nc=1, ch=3, verbose=verbose)
-        if weights:
-            model.load(weights)
-        elif self.folder:
-            model.load_state_dict(safetensors.torch.load_file(self.folder / "model.safetensors"))
-        return model.to(memory_format=torch.channels_last)
-
-    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
-        """Load tiles."""
-        return build_dataloader(self.tiles, batch_size, self.args.workers, shuffle=False, rank=rank)
-
-    def validate(self) -> tuple[dict[str, float], float]:
-        """Validate nothing; the later epoch is the better one."""
-        return {}, float(self.epoch + 1)
-
-    def final_eval(self) -> None:
-        """Evaluate nothing."""
-
-    def plot_training_labels(self) -> None:
-        """Plot nothing: there is no fixed set of labels."""
-
-
-class Progress:
-    """Say every 50 steps how far training is."""
-
-    def __init__(self, started: float, hours: float) -> None:
-        self.started, self.hours, self.done = started, hours, 0
-
-    def __call__(self, trainer: SegmentationTrainer) -> None:
-        """Count one step."""
-        self.done += 1
-        if self.done % 50 == 0:
-            minutes = (time.monotonic() - self.started) / 60
-            losses = "  ".join(f"{name} {float(value):.3f}" for name, value in trainer.tloss.items())
-            rate = self.done * BATCH / minutes / 60
-            typer.echo(
-                f"step {self.done}  {rate:.1f} images/s  {self.hours * 60 - minutes:.0f} min left  {losses}", err=True
-            )
+        network: Any = SegmentationModel(ARCHITECTURE, nc=1, verbose=False)
+    if start:
+        network.load_state_dict(safetensors.torch.load_file(start / "model.safetensors"))
+    network.args = IterableSimpleNamespace(**GAINS)
+    network.model[-1].dfl.requires_grad_(False)  # it only takes means
+    return network
 
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for model.safetensors and config.json.")],
-    photos: Annotated[Path | None, typer.Option(help="COCO-format folder of photos for backgrounds.")] = None,
-    runs: Annotated[Path, typer.Option(help="Folder for checkpoints and logs.")] = Path("runs"),
-    hours: Annotated[float, typer.Option(help="Time to train; the learning rate falls to its end by then.")] = 3.3,
-    scenes: Annotated[int, typer.Option(help="Scenes an epoch, each composed once.")] = 800,
-    start: Annotated[Path | None, typer.Option(help="Start from the weights of this folder, or checkpoint.")] = None,
-    first: Annotated[int, typer.Option(help="The first scene's seed.")] = 0,
-    rate: Annotated[float, typer.Option(help="The highest learning rate.")] = 1.5e-3,
+    photos: Annotated[list[Path], typer.Option(help="COCO-format folder of photos; may be given again.")],
+    foreground: Annotated[Path | None, typer.Option(help="Folder of cut-outs' masks, beside their photos.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("runs/proposer"),
+    minutes: Annotated[float, typer.Option(help="Time to train; the learning rate falls to its end by then.")] = 70,
+    start: Annotated[Path | None, typer.Option(help="Folder of an earlier proposer to start from.")] = None,
+    first: Annotated[int, typer.Option(help="Seed of the first tile; another for every leg.")] = Recipe.first,
+    lr: Annotated[float, typer.Option(help="The highest learning rate.")] = Recipe.lr,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
 ) -> None:
     """Train the mini proposer and write it."""
+    limits.check({"--minutes": (minutes, limits.MINUTES), "--lr": (lr, limits.RATE), "--first": (first, limits.SEED)})
     cv2.setNumThreads(1)
-    threads = torch.get_num_threads()
-    tiles = SceneTiles(load_glyphs(), load_photos(photos, held_out=False), scenes, first)
-    last = runs / "proposer" / "weights" / "last.pt"
-    ProposerTrainer.folder = start if start and start.is_dir() else None
-    model = str(last if resume else start if start and start.is_file() else ARCHITECTURE)
-    settings = SETTINGS | {"model": model, "time": hours, "lr0": rate, "resume": resume}
-    ProposerTrainer.tiles = tiles
-    trainer = ProposerTrainer(overrides=settings | {"project": str(runs.resolve())})
-    trainer.add_callback("on_train_epoch_start", lambda t: setattr(tiles.epoch, "value", t.epoch))
-    trainer.add_callback("on_train_start", lambda t: torch.set_num_threads(threads))
-    started = time.monotonic()
-    trainer.add_callback("on_train_batch_end", Progress(started, hours))
-    trainer.train()
-    config: dict[str, Any] = {"architecture": ARCHITECTURE, "nc": 1, "stride": 32, "edges": asdict(EdgeOptions())}
-    config |= {
-        "image_size": 768,
-        "confidence": 0.01,
-        "iou": 0.8,
-    }  # enlarging finds more small objects
-    yolo.save(trainer.ema.ema, out, config)
-    typer.echo(
-        f"{out}: {trainer.epoch + 1} epochs of {scenes} scenes in {(time.monotonic() - started) / 60:.0f} minutes"
-    )
+    material = load_material(photos, foreground)
+    run = Run(runs, Recipe(minutes=minutes, first=first, lr=lr), material, begin(start))
+    if resume:
+        run.state.resume()
+    run.train(out)
+    run.state.keep()
+    run.export(out)
+    typer.echo(f"{out}: {run.state.step} steps in {run.state.spent / 60:.0f} minutes")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

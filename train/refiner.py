@@ -1,6 +1,7 @@
 """Train the refiner of mini-sam: what it answers to clicks and boxes, corrected inside each object's own window.
 
-    python -m train.refiner weights/mini/sam --photos ../shared/coco-dev --minutes 60
+    python -m train.refiner weights/mini/sam --photos ../shared/coco-dev --photos ../shared/photos \
+        --foreground ../shared/foreground
 
 The promptable network stays as it is. It is asked as in `train.sam`, by a first prompt and corrections of what the
 refiner makes of the answer; each answer is kept for a while and learned from about ``reuse`` times.
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,13 +28,13 @@ from segclip.proposers.logits import Axis, Sampler
 from segclip.proposers.refiner import PLANES, FocusOptions, Refiner, Said, Window
 from segclip.types import Array, Image, Masks
 
+from . import command, limits
 from .checkpoint import Checkpoint
 from .clicks import Ask, correction, first_ask
-from .glyphs import Glyph, load_glyphs
 from .mask_loss import iou, mask_loss
-from .photos import Photo, load_photos
+from .material import Material, load_material
 from .prompting import decode
-from .tiles import CELL, TILE, Tile, make_tile
+from .tiles import CELL, Tile, make_tile
 
 FOCUS = FocusOptions()
 EDGES = EdgeOptions(radius=8, smoothness=1e-4)  # what the refiner says is nearer to the edge than what SAM says
@@ -83,10 +84,8 @@ class Store:
 class Run:
     """Train, keep checkpoints, go on from the last one."""
 
-    def __init__(
-        self, folder: Path, given: Path, recipe: Recipe, photos: Sequence[Photo], glyphs: Sequence[Glyph]
-    ) -> None:
-        self.recipe, self.photos, self.glyphs = recipe, photos, glyphs
+    def __init__(self, folder: Path, given: Path, recipe: Recipe, material: Material) -> None:
+        self.recipe, self.material = recipe, material
         self.sam: Any = sam.load(given)[0].eval().requires_grad_(False)
         torch.manual_seed(0)
         self.network = Refiner(FOCUS).to(memory_format=torch.channels_last)
@@ -112,7 +111,7 @@ class Run:
     def collect(self) -> None:
         """Ask about a tile's objects and keep the answers."""
         seed, self.tiles = self.recipe.first + self.tiles, self.tiles + 1
-        if (tile := make_tile(seed, self.glyphs, self.photos)) is None:
+        if (tile := make_tile(seed, self.material)) is None:
             return
         self.network.eval()
         rng = np.random.default_rng([seed, 3])
@@ -165,9 +164,9 @@ def ask(network: Any, refiner: Refiner, tile: Tile, rng: np.random.Generator) ->
     """Ask about all objects of a tile: what the refiner sees of each answer, the true shares, how many corrections."""
     pixels = torch.from_numpy(tile.pixels).permute(2, 0, 1)[None].float() / 255
     maps = network.image_encoder(pixels)
-    axis = Axis.spanning(TILE // CELL, TILE // CELL, tile.plain.shape[0])
+    axis = Axis.spanning(tile.side // CELL, tile.side // CELL, tile.plain.shape[0])
     sampler, image = Sampler(axis, axis), Image(tile.plain, "tile")
-    gain = len(tile.plain) / TILE
+    gain = len(tile.plain) / tile.side
     first = [first_ask(rng, mask) for mask in tile.masks]
     order = sorted(range(len(first)), key=lambda row: first[row].box is not None)
     asks, masks, layers = [first[row] for row in order], tile.masks[order], tile.plain_masks[order]
@@ -193,7 +192,7 @@ def ask(network: Any, refiner: Refiner, tile: Tile, rng: np.random.Generator) ->
             x, y, inside = close.corrected(cells, window, image.size)
             full = np.zeros(image.size, bool)
             full[y : y + inside.shape[0], x : x + inside.shape[1]] = inside > 0
-            guesses.append(cv2.resize(full.astype(np.uint8), (TILE, TILE), interpolation=cv2.INTER_NEAREST) > 0)
+            guesses.append(cv2.resize(full.astype(np.uint8), (tile.side,) * 2, interpolation=cv2.INTER_NEAREST) > 0)
         fixes = [correction(rng, real, guess) for real, guess in zip(masks, guesses, strict=True)]
         asks = [asked.corrected(fix) for asked, fix in zip(asks, fixes, strict=True)]
 
@@ -227,14 +226,16 @@ def _inside(window: Window, size: tuple[int, int]) -> Array:
 
 def main(
     given: Annotated[Path, typer.Argument(help="Folder of a trained mini-sam; the refiner is written into it.")],
-    photos: Annotated[Path | None, typer.Option(help="COCO-format folder of photos for backgrounds.")] = None,
+    photos: Annotated[list[Path], typer.Option(help="COCO-format folder of photos; may be given again.")],
+    foreground: Annotated[Path | None, typer.Option(help="Folder of cut-outs' masks, beside their photos.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("runs/refiner"),
     minutes: float = Recipe.minutes,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
 ) -> None:
     """Train a refiner and put it beside mini-sam."""
+    limits.check({"--minutes": (minutes, limits.MINUTES)})
     cv2.setNumThreads(1)
-    run = Run(runs, given, Recipe(minutes=minutes), load_photos(photos, held_out=False), load_glyphs())
+    run = Run(runs, given, Recipe(minutes=minutes), load_material(photos, foreground))
     if resume:
         run.state.resume()
     run.train()
@@ -244,4 +245,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -19,14 +19,15 @@ import cv2
 import numpy as np
 import typer
 
-from segclip import images
+from segclip import atomic, coco, images
 from segclip.crops import View, cut
 from segclip.types import Array, Image, Masks
 
+from . import command, limits
 from .cutouts import PHOTOGRAPHIC, load_cutouts, photo_cutouts
 from .glyphs import Glyph, load_glyphs
-from .photos import HELD_OUT_EVERY, Photo, load_photos
-from .scenes import Scene, SceneConfig, compose
+from .photos import Photo, is_held_out, load_photos
+from .scenes import Scene, SceneConfig, Thing, compose
 from .wordnet import look_up, synsets
 
 STORED = 192  # px of a stored crop at most
@@ -88,7 +89,7 @@ def whole_crop(pixels: Array, label: int, alpha: Array | None = None) -> Crop:
 
 def scene_crops(scene: Scene, seed: int, labels: Sequence[int]) -> Iterator[Crop]:
     """Cut a scene's objects and two pieces of background; labels: of each object."""
-    kept = np.flatnonzero((scene.visible >= 0.3) & (scene.masks.areas >= 150))
+    kept = [int(row) for row in np.flatnonzero((scene.visible >= 0.3) & (scene.masks.areas >= 150))]
     image = Image(scene.pixels)
     yield from region_crops(image, scene.masks[kept], [labels[row] for row in kept])
     rng = np.random.default_rng([seed, 2])
@@ -116,7 +117,7 @@ def photo_crops(photos: Sequence[Photo], labels: dict[str, int]) -> Iterator[Cro
         rows = range(1, len(photo.names) + 1)
         masks = Masks.from_windows([(0, 0, photo.labels == row) for row in rows], photo.labels.shape)
         kept = []
-        for row in np.flatnonzero(masks.areas >= 300):
+        for row in (int(found) for found in np.flatnonzero(masks.areas >= 300)):
             key = photo.source, photo.names[row]
             counts[key] += 1
             if counts[key] <= MOST_OF_A_NAME.get(photo.source, 10**6):
@@ -145,7 +146,7 @@ def caltech_files(folder: Path, *, held_out: bool) -> list[tuple[Path, int]]:
     files = []
     for label, kind in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
         for row, file in enumerate(sorted(kind.glob("*.jpg"))):
-            if (row % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == held_out:
+            if is_held_out(row) == held_out:
                 files.append((file, label))
     return files
 
@@ -155,9 +156,7 @@ def imagenet_files(folder: Path, *, held_out: bool) -> list[tuple[Path, int]]:
     rows = list(csv.DictReader((folder / "names.csv").read_text("utf-8").splitlines()))
     order = {number: label for label, number in enumerate(sorted(row["wnid"] for row in rows))}
     return [
-        (folder / row["image"], order[row["wnid"]])
-        for line, row in enumerate(rows, 1)
-        if (line % 2 == 1) == held_out
+        (folder / row["image"], order[row["wnid"]]) for line, row in enumerate(rows, 1) if (line % 2 == 1) == held_out
     ]
 
 
@@ -189,7 +188,7 @@ def _clean_masks(folder: Path) -> dict[str, Path]:
 def captions(folder: Path, *, held_out: bool) -> list[tuple[Path, str]]:
     """Read photos with a caption, laid out as Flickr8k is: every fifth when ``held_out``, else the others."""
     rows = list(csv.DictReader((folder / "captions.txt").read_text("utf-8").splitlines()))
-    kept = [row for k, row in enumerate(rows) if (k % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == held_out]
+    kept = [row for k, row in enumerate(rows) if is_held_out(k) == held_out]
     return [(folder / "Images" / row["image"], row["caption"].strip(" .").lower()) for row in kept]
 
 
@@ -261,16 +260,14 @@ class Shards:
         quality = [cv2.IMWRITE_JPEG_QUALITY, 92]
         files = [cv2.imencode(".jpg", crop.pixels[..., ::-1], quality)[1].ravel() for crop in crops]
         files += [cv2.imencode(".png", crop.mask)[1].ravel() for crop in crops]
-        path = self.folder / f"{self.name}-{self.count // SHARD:03d}.npz"
-        partial = path.with_suffix(".part.npz")
-        np.savez(
-            partial,
-            data=np.concatenate(files),
-            ends=np.cumsum([len(file) for file in files]),
-            labels=np.array([crop.label for crop in crops], np.int32),
-            contexts=np.array([crop.context for crop in crops], np.float32),
-        )
-        partial.replace(path)
+        with atomic.replacing(self.folder / f"{self.name}-{self.count // SHARD:03d}.npz") as target:
+            np.savez(
+                target,
+                data=np.concatenate(files),
+                ends=np.cumsum([len(file) for file in files]),
+                labels=np.array([crop.label for crop in crops], np.int32),
+                contexts=np.array([crop.context for crop in crops], np.float32),
+            )
         self.count += len(crops)
 
 
@@ -292,7 +289,8 @@ class CropStore:
 
         def read(place: int, flag: int) -> Array:
             start = int(shard["ends"][place - 1]) if place else 0
-            return cv2.imdecode(shard["data"][start : int(shard["ends"][place])], flag)
+            file: Array = shard["data"][start : int(shard["ends"][place])]
+            return np.asarray(cv2.imdecode(file, flag))
 
         pixels = np.ascontiguousarray(read(index, cv2.IMREAD_COLOR)[..., ::-1])
         mask = read(half + index, cv2.IMREAD_GRAYSCALE)
@@ -328,7 +326,8 @@ class Sources:
                 Class((text,), group="caption") for _, text in captions(data / "flickr8k-1000", held_out=held_out)
             ],
         }
-        classes, offsets = [], {}
+        classes: list[Class] = []
+        offsets = {}
         for group, rows in groups.items():
             offsets[group] = len(classes)
             classes += rows
@@ -358,7 +357,7 @@ class Sources:
 
     def _scenes(self, name: str, count: int) -> Iterator[Crop]:
         first = 530_000 + (VALIDATION if self.held_out else 0)
-        things: Sequence[Glyph] = self.glyphs
+        things: Sequence[Thing] = self.glyphs
         labels, config = list(range(len(things))), DENSE
         if name == "pasted":
             cutouts = load_cutouts(self.data / "foreground", self.data, held_out=self.held_out)
@@ -366,7 +365,7 @@ class Sources:
             known = {kind.texts[0]: row for row, kind in enumerate(self.classes) if kind.group != "drawn"}
             cutouts = [cutout for cutout in cutouts if cutout.name.replace("_", " ").lower() in known]
             labels = [known[cutout.name.replace("_", " ").lower()] for cutout in cutouts]
-            things, config = cutouts, PASTED  # type: ignore[assignment]  # used as drawings are
+            things, config = cutouts, PASTED
         for seed in range(first, first + count):
             scene = compose(seed, things, self.coco, config)
             yield from scene_crops(scene, seed, [labels[row] for row in scene.glyphs])
@@ -376,13 +375,13 @@ class Sources:
         yield from random_crops((file for file, _ in captions(data / "flickr8k-1000", held_out=False)), 5, 1)
         yield from random_crops((f for f, _ in imagenet_files(data / "imagenet-sample", held_out=False)), 3, 2)
         files = sorted((data / "coco-dev" / "images").glob("*.jpg"))
-        kept = [file for row, file in enumerate(files) if row % HELD_OUT_EVERY != HELD_OUT_EVERY - 1]
+        kept = [file for row, file in enumerate(files) if not is_held_out(row)]
         yield from random_crops(kept, 8, 3)
         yield from random_crops((f for f, _ in caltech_files(data / "caltech-101", held_out=False)[::4]), 1, 4)
 
 
 def _categories(folder: Path) -> list[str]:
-    return [row["name"].lower() for row in json.loads((folder / "instances.json").read_text("utf-8"))["categories"]]
+    return [category.name.lower() for category in coco.read(folder / "instances.json").categories.values()]
 
 
 def main(
@@ -394,11 +393,12 @@ def main(
     only: Annotated[str, typer.Option(help="Names of sources, by comma; all if left out.")] = "",
 ) -> None:
     """Cut and store training crops."""
+    limits.check({"--scenes": (scenes, limits.COUNT), "--pasted": (pasted, limits.COUNT)})
     cv2.setNumThreads(1)
     sources = Sources.load(data, held_out=held_out)
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{"texts": k.texts, "colour": k.colour, "synset": k.synset, "group": k.group} for k in sources.classes]
-    (folder / "classes.json").write_text(json.dumps({"classes": rows, "offsets": sources.offsets}))
+    atomic.write(folder / "classes.json", json.dumps({"classes": rows, "offsets": sources.offsets}).encode())
     names = ["photo", "imagenet", "caltech", "caption", "unlabelled", "pasted", "drawn"]
     for name in only.split(",") if only else names:
         if held_out and name == "unlabelled":
@@ -408,4 +408,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

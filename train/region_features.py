@@ -3,7 +3,7 @@
     python -m train.region_features runs/crops --out runs/features --versions 2
 
 The first layers of an ImageNet network need no training; what comes after them trains on these features at a third of
-the cost. A crop of a photograph also gets a teacher's opinion: EfficientNet-Lite0's own 1,000 classes, at a larger size.
+the cost. A crop without a name also gets a teacher's opinion: EfficientNet-Lite0's own 1,000 classes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
@@ -21,6 +21,7 @@ import typer
 from segclip.crops import fill_outside
 from segclip.types import Array
 
+from . import command, limits
 from .model import SIZE
 from .pretrained import load_classifier
 from .region_crops import Crop, CropStore
@@ -101,7 +102,7 @@ class Table:
     """
 
     def __init__(self, folder: Path, name: str, rows: int | None = None) -> None:
-        mode = "r" if rows is None else "w+"
+        mode: Literal["r", "w+"] = "r" if rows is None else "w+"
         if rows is None:
             rows = int(json.loads((folder / f"{name}.json").read_text())["rows"])
         self.path = folder / f"{name}.json"
@@ -119,9 +120,7 @@ class Table:
 
 
 @torch.inference_mode()
-def extract(
-    store: CropStore, table: Table, classifier: Any, versions: int, *, served: bool, taught: bool
-) -> None:
+def extract(store: CropStore, table: Table, classifier: Any, versions: int, *, served: bool, taught: bool) -> None:
     """Fill a table: every crop in each version, in a random order, so that any first part of it is a fair sample."""
     rng = np.random.default_rng(0)
     order = np.concatenate([rng.permutation(len(store)) for _ in range(versions)])
@@ -152,6 +151,7 @@ def main(
     only: Annotated[str, typer.Option(help="Names of sources, by comma; all if left out.")] = "",
 ) -> None:
     """Extract features of the crops of a store."""
+    limits.check({"--versions": (versions, limits.FEW)})
     cv2.setNumThreads(1)
     out.mkdir(parents=True, exist_ok=True)
     classifier = load_classifier().to(memory_format=torch.channels_last)
@@ -166,4 +166,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -32,7 +32,9 @@ from segclip.encoders import Serving, checkpoints
 from segclip.errors import BadPrompt
 from segclip.templates import expand
 from segclip.types import Array
+from segclip.weight_files import reading
 
+from . import command, limits
 from .bank import Bank
 from .checkpoint import Checkpoint
 from .model import BACKGROUNDS, MODEL, PREPROCESS, TEMPLATES
@@ -44,8 +46,17 @@ from .text_distill import distance, embed, load_vocabulary
 OTHER_TEXTS = 700  # classes compared with in a step besides those shown
 WRONG_WEIGHT = 40.0  # what all wrong texts of a crop weigh together, against 1 for the right ones
 QUALITY_WEIGHT = 0.7  # chosen on calibration scenes among 0, 0.3, 0.5, 0.7 and 1
-SHARES = {"drawn": 0.34, "photo": 0.2, "pasted": 0.12, "imagenet": 0.07, "caltech": 0.1, "unlabelled": 0.09, "caption": 0.08}
+SHARES = {
+    "drawn": 0.34,
+    "photo": 0.2,
+    "pasted": 0.12,
+    "imagenet": 0.07,
+    "caltech": 0.1,
+    "unlabelled": 0.09,
+    "caption": 0.08,
+}
 SURE = 0.5  # a teacher's class that is this likely names a crop without a name
+LOSSES = ("region", "teacher", "caption", "text")
 TAUGHT, CAPTIONED, MEANT = 0.5, 0.25, 2.0  # weights of the losses beside the regions' own
 REFRESH = 25  # steps between two embeddings of the teacher's 1,000 names
 
@@ -132,11 +143,12 @@ class Run:
 
     def __init__(self, store: Path, features: Path, folder: Path, text: Path, recipe: Recipe) -> None:
         self.recipe = recipe
-        table = json.loads((store / "classes.json").read_text("utf-8"))
-        rows = table["classes"]
-        self.classes = [Class(tuple(r["texts"]), r["colour"], r["synset"], r["group"]) for r in rows]
-        self.offsets = table["offsets"]
-        self.bank = Bank.build(self.classes)
+        with reading(store, "crops"):
+            table = json.loads((store / "classes.json").read_text("utf-8"))
+            rows = table["classes"]
+            self.classes = [Class(tuple(r["texts"]), r["colour"], r["synset"], r["group"]) for r in rows]
+            self.offsets = table["offsets"]
+            self.bank = Bank.build(self.classes)
         self.named = np.array([row for row, k in enumerate(self.classes) if k.group != "caption"])
         torch.manual_seed(recipe.seed)
         self.rng = np.random.default_rng(recipe.seed)
@@ -188,21 +200,24 @@ class Run:
     def train(self) -> None:
         """Train until the recipe's minutes are spent."""
         self.model.eval()  # batch norms keep ImageNet's statistics
-        last, told = time.monotonic(), np.zeros(4)
+        last, losses_so_far = time.monotonic(), np.zeros(len(LOSSES))
         for batch in self.batches():
             share = self.state.spent / (self.recipe.minutes * 60)
             if share >= 1:
                 break
-            told = 0.98 * told + 0.02 * np.array(self._update(batch, share))
+            losses_so_far = 0.98 * losses_so_far + 0.02 * np.array(self._update(batch, share))
             now = time.monotonic()
             self.state.spent, last = self.state.spent + now - last, now
             if self.state.step % 25 == 0:
                 rate = self.state.step * self.recipe.batch / self.state.spent
                 scale = float(self.model.logit_scale.detach().exp())
                 left = self.recipe.minutes - self.state.spent / 60
-                told_now = told / (1 - 0.98**self.state.step)
-                losses = "  ".join(f"{n} {v:.3f}" for n, v in zip(("region", "teacher", "caption", "text"), told_now))
-                typer.echo(f"step {self.state.step}  {losses}  scale {scale:.1f}  {rate:.0f} crops/s  {left:.0f} min left", err=True)
+                means = losses_so_far / (1 - 0.98**self.state.step)
+                losses = "  ".join(f"{n} {v:.3f}" for n, v in zip(LOSSES, means, strict=True))
+                typer.echo(
+                    f"step {self.state.step}  {losses}  scale {scale:.1f}  {rate:.0f} crops/s  {left:.0f} min left",
+                    err=True,
+                )
             if self.state.step % 100 == 0:
                 self.state.keep()
 
@@ -218,7 +233,7 @@ class Run:
             MEANT * self._meaning_loss(),
         ]
         self.optimizer.zero_grad()
-        sum(losses).backward()  # type: ignore[union-attr]  # never empty
+        sum(losses).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         with torch.no_grad():
@@ -284,7 +299,8 @@ class Run:
 
     def start_from(self, folder: Path) -> None:
         """Take the weights an earlier run exported; the optimiser starts anew."""
-        self.model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
+        with reading(folder / "model.safetensors"):
+            self.model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
         self.state.restart()
 
     def export(self, out: Path) -> None:
@@ -342,6 +358,7 @@ def main(
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
 ) -> None:
     """Train the mini CLIP and write it."""
+    limits.check({"--minutes": (minutes, limits.MINUTES)})
     if not (store / "classes.json").exists():
         raise BadPrompt(f"{store} holds no crops; make them with: python -m train.region_crops {store}")
     run = Run(store, features, runs, text, Recipe(minutes=minutes))
@@ -356,4 +373,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

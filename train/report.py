@@ -28,6 +28,7 @@ from segclip.pipeline import Segmenter
 from segclip.scoring import embed_texts, unit
 from segclip.types import Masks
 
+from . import command, limits
 from .photos import HELD_OUT_EVERY, load_photos
 from .region_crops import caltech_files
 from .scenes import VALIDATION_SEED, write_folder
@@ -87,6 +88,7 @@ def main(
     calibrate: Annotated[Path | None, typer.Option(help="Encoder folder to store the fitted threshold in.")] = None,
 ) -> None:
     """Print the figures of the model card."""
+    limits.check({"--count": (count, limits.COUNT)})
     with tempfile.TemporaryDirectory() as folder:
         if calibrate:
             fitted = scenes(200, CALIBRATION_SEED, photos, Path(folder, "calibration"))
@@ -104,4 +106,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -1,6 +1,7 @@
 """Train mini-sam: SAM's prompt encoder and mask decoder on the mini proposer's trunk, by simulated clicks and boxes.
 
-    python -m train.sam --trunk weights/mini/proposer --photos ../shared/coco-dev --out weights/mini/sam --minutes 90
+    python -m train.sam --trunk weights/mini/proposer --photos ../shared/coco-dev --photos ../shared/photos \
+        --foreground ../shared/foreground --out weights/mini/sam --minutes 90
 
 As in Segment Anything (Kirillov et al. 2023, https://arxiv.org/abs/2304.02643, section A): a first prompt, a point or a
 loose box, then points in the error of the last answer, which is given back as a mask; of the three masks of a single
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,14 +29,15 @@ from segclip.proposers.edges import EdgeOptions
 from segclip.proposers.grid import GridOptions
 from segclip.proposers.promptable import SAMOptions
 from segclip.proposers.trunk import Trunk
+from segclip.weight_files import reading
 
+from . import command, limits
 from .checkpoint import Checkpoint
 from .clicks import correction, first_ask
-from .glyphs import Glyph, load_glyphs
 from .mask_loss import judge
-from .photos import Photo, load_photos
+from .material import Material, load_material
 from .prompting import decode
-from .tiles import FRAME, PATCH, TILE, Tile, make_tile
+from .tiles import FRAME, PATCH, SIDES, Tile, make_tile
 
 ARCHITECTURE = sam.Architecture(
     image_size=FRAME,
@@ -63,7 +64,6 @@ class Recipe:
     """Every setting of a run."""
 
     minutes: float = 90
-    tiles: int = 2  # a step
     lr: float = 1e-3
     trunk_lr: float = 2e-4
     weight_decay: float = 0.02
@@ -106,8 +106,8 @@ def prefer_near(network: Any) -> None:
 class Run:
     """Train, keep checkpoints, go on from the last one."""
 
-    def __init__(self, folder: Path, recipe: Recipe, photos: Sequence[Photo], glyphs: Sequence[Glyph]) -> None:
-        self.recipe, self.photos, self.glyphs = recipe, photos, glyphs
+    def __init__(self, folder: Path, recipe: Recipe, material: Material) -> None:
+        self.recipe, self.material = recipe, material
         torch.manual_seed(0)
         self.network: Any = ARCHITECTURE.build()
         prefer_near(self.network)
@@ -134,10 +134,10 @@ class Run:
             now = time.monotonic()
             self.state.spent, last = self.state.spent + now - last, now
             if self.state.step % 50 == 0:
-                rate = self.state.step * self.recipe.tiles / self.state.spent
+                pace = self.state.spent / self.state.step
                 left = self.recipe.minutes - self.state.spent / 60
                 reached = "  ".join(f"{name} {value:.3f}" for name, value in sorted(self.told.items()))
-                typer.echo(f"step {self.state.step}  {rate:.2f} tiles/s  {left:.0f} min left  IoU: {reached}", err=True)
+                typer.echo(f"step {self.state.step}  {pace:.2f} s/step  {left:.0f} min left  IoU: {reached}", err=True)
             if self.state.step % 100 == 0:
                 self.state.keep()
 
@@ -146,8 +146,9 @@ class Run:
         for group, base in zip(self.optimizer.param_groups, (self.recipe.lr, self.recipe.trunk_lr), strict=True):
             group["lr"] = base * rate
         rng = np.random.default_rng([self.recipe.first, self.state.step])
-        start = self.recipe.first + self.state.step * self.recipe.tiles
-        made = (make_tile(seed, self.glyphs, self.photos) for seed in range(start, start + self.recipe.tiles))
+        side = int(rng.choice(list(SIDES), p=[often for _, often in SIDES.values()]))
+        start = self.recipe.first + self.state.step * max(count for count, _ in SIDES.values())
+        made = (make_tile(seed, self.material, side) for seed in range(start, start + SIDES[side][0]))
         tiles = [tile for tile in made if tile]
         if not tiles:
             self.state.step += 1
@@ -177,7 +178,7 @@ class Run:
             names = ("click", "box") if turn == 0 else (f"{turn} corrected", f"{turn} corrected")
             self._tell(names[0], reached[:split])
             self._tell(names[1], reached[split:])
-            guesses = F.interpolate(shown, size=TILE, mode="bilinear")[:, 0].numpy() > 0
+            guesses = F.interpolate(shown, size=tile.side, mode="bilinear")[:, 0].numpy() > 0
             fixes = [correction(rng, real, guess) for real, guess in zip(masks, guesses, strict=True)]
             asks = [ask.corrected(fix) for ask, fix in zip(asks, fixes, strict=True)]
         return torch.stack(losses).mean()
@@ -189,15 +190,17 @@ class Run:
 
     def start_from(self, trunk: Path) -> None:
         """Take what a trained proposer has."""
-        state = safetensors.torch.load_file(trunk / "model.safetensors")
-        last = max(int(name.split(".")[1]) for name in state)
-        for part, place in zip(self._given(), ("model.", f"model.{last}."), strict=True):
-            part.load_state_dict({name: state[place + name] for name in part.state_dict()})
+        with reading(trunk / "model.safetensors"):
+            state = safetensors.torch.load_file(trunk / "model.safetensors")
+            last = max(int(name.split(".")[1]) for name in state)
+            for part, place in zip(self._given(), ("model.", f"model.{last}."), strict=True):
+                part.load_state_dict({name: state[place + name] for name in part.state_dict()})
         self.state.restart()
 
     def go_on(self, folder: Path) -> None:
-        """Take what a trained mini-sam has."""
-        self.network.load_state_dict(sam.load(folder)[0].state_dict())
+        """Take what a trained mini-sam has, but for its refiner, which is trained by itself."""
+        state = sam.load(folder)[0].state_dict()
+        self.network.load_state_dict({name: state[name] for name in self.network.state_dict()})
         self.early = 0
         self.state.restart()
 
@@ -211,7 +214,8 @@ class Run:
 def main(
     out: Annotated[Path, typer.Option(help="Folder for model.safetensors and config.json.")],
     trunk: Annotated[Path, typer.Option(help="Folder of the trained proposer to build on.")],
-    photos: Annotated[Path | None, typer.Option(help="COCO-format folder of photos for backgrounds.")] = None,
+    photos: Annotated[list[Path], typer.Option(help="COCO-format folder of photos; may be given again.")],
+    foreground: Annotated[Path | None, typer.Option(help="Folder of cut-outs' masks, beside their photos.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("runs/sam"),
     start: Annotated[Path | None, typer.Option(help="Folder of a trained mini-sam to go on from.")] = None,
     first: Annotated[int, typer.Option(help="Seed of the first tile; another for every leg.")] = Recipe.first,
@@ -220,9 +224,10 @@ def main(
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
 ) -> None:
     """Train mini-sam and write it."""
+    limits.check({"--minutes": (minutes, limits.MINUTES), "--lr": (lr, limits.RATE), "--first": (first, limits.SEED)})
     cv2.setNumThreads(1)
     recipe = Recipe(minutes=minutes, first=first, lr=lr, trunk_lr=lr * Recipe.trunk_lr / Recipe.lr)
-    run = Run(runs, recipe, load_photos(photos, held_out=False), load_glyphs())
+    run = Run(runs, recipe, load_material(photos, foreground))
     run.go_on(start) if start else run.start_from(trunk)
     if resume:
         run.state.resume()
@@ -233,4 +238,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

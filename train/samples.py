@@ -12,6 +12,8 @@ from typing import Annotated
 import cv2
 import typer
 
+from . import command
+from .files import write_image
 from .glyphs import load_glyphs
 from .photos import load_photos
 from .scenes import Scene, SceneConfig, compose, phrases
@@ -64,7 +66,7 @@ def main(
         )
         scene = compose(sample.seed, glyphs, free, config, wanted=wanted)
         path = folder / f"{sample.name}.png"
-        cv2.imwrite(str(path), scene.pixels[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        write_image(path, scene.pixels, [cv2.IMWRITE_PNG_COMPRESSION, 9])
         rows.append(_row(path, sample, [phrases(scene, row, glyphs) for row in range(len(scene.glyphs))], scene))
     credit = "\n".join(f"- {photo.credit}" for photo in free)
     (folder / "README.md").write_text(
@@ -80,4 +82,4 @@ def _row(path: Path, sample: Sample, said: list[list[str]], scene: Scene) -> str
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -11,23 +11,33 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import cv2
 import numpy as np
 import typer
 from pycocotools import mask as coco_mask
 
-from segclip import images
+from segclip import atomic, images
 from segclip.errors import BadPrompt
 from segclip.types import Array, Masks
 
+from . import command, limits
+from .files import write_image
 from .glyphs import Glyph, load_glyphs, meanings
 from .photos import Photo, load_photos
 
 VALIDATION_SEED = 1_000_000
 MIN_ACROSS = 32  # px; smaller objects are drawn but not asked for
 MIN_VISIBLE = 1 / 3
+
+
+class Thing(Protocol):
+    """Hold one object to paste: a drawing, or a thing cut out of a photo."""
+
+    @property
+    def pixels(self) -> Array:
+        """Return float32 (h, w, 4) RGBA in [0, 1], colour premultiplied."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class Scene:
 
 def compose(
     seed: int,
-    glyphs: Sequence[Glyph],
+    glyphs: Sequence[Thing],
     photos: Sequence[Photo],
     config: SceneConfig = SceneConfig(),
     *,
@@ -96,7 +106,7 @@ def compose(
         chosen.append(index)
         full.append(int((patch[..., 3] > 0.5).sum()))
         sizes.append(across)
-    pixels = _camera(rng, canvas)
+    pixels = camera(rng, canvas)
     masks = Masks.from_windows([(0, 0, layers == row) for row in range(len(chosen))], config.size)
     visible = masks.areas / np.maximum(full, 1)
     return Scene(pixels, layers, masks, tuple(chosen), visible, np.asarray(sizes))
@@ -217,7 +227,7 @@ def _paste(
     layers[under][piece[..., 3] > 0.5] = row
 
 
-def _camera(rng: np.random.Generator, canvas: Array) -> Array:
+def camera(rng: np.random.Generator, canvas: Array) -> Array:
     """Pass the scene through a camera: contrast, tint, blur, noise, JPEG."""
     tint = rng.uniform(0.92, 1.08, 3).astype(np.float32)
     picture = canvas * (rng.uniform(0.8, 1.15) * tint) + rng.uniform(-0.06, 0.06)
@@ -278,7 +288,7 @@ def write_folder(
         scene = compose(seed, glyphs, photos, config)
         file = f"{seed}.{'jpg' if jpeg else 'png'}"
         settings = [cv2.IMWRITE_JPEG_QUALITY, 85] if jpeg else [cv2.IMWRITE_PNG_COMPRESSION, 3]
-        cv2.imwrite(str(folder / "images" / file), scene.pixels[..., ::-1], settings)
+        write_image(folder / "images" / file, scene.pixels, settings)
         height, width = scene.pixels.shape[:2]
         gone = _absent(seed, scene, glyphs, absent)
         pictures.append({"id": seed, "file_name": file, "height": height, "width": width, "absent": gone})
@@ -288,7 +298,7 @@ def write_folder(
     drawn = "Noto Color Emoji, SIL Open Font License 1.1"
     info = {"drawn objects": drawn, "photos": [photo.credit for photo in photos]}
     table = {"info": info, "images": pictures, "annotations": annotations, "categories": categories}
-    (folder / "scenes.json").write_text(json.dumps(table, separators=(",", ":")))
+    atomic.write(folder / "scenes.json", json.dumps(table, separators=(",", ":")).encode())
     return folder / "scenes.json"
 
 
@@ -329,6 +339,7 @@ def main(
     jpeg: Annotated[bool, typer.Option("--jpeg", help="Small files instead of exact ones.")] = False,
 ) -> None:
     """Write validation scenes."""
+    limits.check({"--count": (count, limits.COUNT), "--first": (first, limits.SEED)})
     if first < VALIDATION_SEED:
         raise BadPrompt(f"seeds under {VALIDATION_SEED} are for training and are composed on the fly, got {first}")
     behind = load_photos(photos, held_out=True, free=free)
@@ -336,4 +347,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

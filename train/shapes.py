@@ -19,9 +19,11 @@ import numpy as np
 import typer
 from pycocotools import mask as coco_mask
 
+from segclip import atomic
 from segclip.types import Array
 
-from . import command
+from . import command, limits
+from .files import write_image
 
 SIZE = 96
 HELD_OUT = 500
@@ -106,7 +108,7 @@ def write(folder: Path, count: int, *, held_out: int = HELD_OUT, objects: int = 
     for seed in range(first, first + count):
         scene = paint(seed, objects=objects)
         file = f"{seed:05d}.png"
-        cv2.imwrite(str(folder / "images" / file), scene.pixels[..., ::-1])
+        write_image(folder / "images" / file, scene.pixels)
         split = "val" if seed >= first + count - held_out else "train"
         lines.append(json.dumps({"image": file, "caption": scene.caption, "split": split}))
         pictures.append({"id": seed, "file_name": file, "height": SIZE, "width": SIZE})
@@ -119,8 +121,8 @@ def write(folder: Path, count: int, *, held_out: int = HELD_OUT, objects: int = 
             thing["segmentation"] = {"size": [SIZE, SIZE], "counts": code["counts"].decode()}
             annotations.append(thing)
     table = {"images": pictures, "annotations": annotations, "categories": categories}
-    (folder / "scenes.json").write_text(json.dumps(table))
-    (folder / "captions.jsonl").write_text("\n".join(lines) + "\n")
+    atomic.write(folder / "scenes.json", json.dumps(table).encode())
+    atomic.write(folder / "captions.jsonl", ("\n".join(lines) + "\n").encode())
 
 
 def main(
@@ -130,6 +132,13 @@ def main(
     first: Annotated[int, typer.Option(help="The first scene's seed; others' scenes are other ones.")] = 0,
 ) -> None:
     """Paint captioned scenes."""
+    limits.check(
+        {
+            "--count": (count, limits.COUNT),
+            "--held-out": (held_out, limits.NONE_OR_MORE),
+            "--first": (first, limits.SEED),
+        }
+    )
     write(folder, count, held_out=held_out, first=first)
     typer.echo(f"wrote {count} scenes to {folder}")
 

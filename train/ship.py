@@ -12,6 +12,7 @@ from typing import Annotated
 import PIL.Image
 import typer
 
+from segclip import atomic, coco
 from segclip.clicks import evaluate_clicks
 from segclip.datasets import read_folder
 from segclip.drawing import contact_sheet, overlay
@@ -21,6 +22,7 @@ from segclip.pipeline import Segmenter
 from segclip.selection import Selection
 from segclip.weights import describe
 
+from . import command
 from .photos import FREE_LICENCES, HELD_OUT_EVERY
 from .samples import SAMPLES, Sample
 
@@ -39,7 +41,7 @@ def stamp(folder: Path) -> None:
         if entry["name"] in SHIPPED:
             told = describe(folder / SHIPPED[entry["name"]])
             entry.update(bytes=told.bytes, sha256=told.sha256)
-    path.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    atomic.write(path, (json.dumps(table, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def clicked(scenes: Path) -> dict[str, float]:
@@ -68,15 +70,17 @@ def demo(segmenter: Segmenter, samples: Path) -> PIL.Image.Image:
 
 def answers_on_photos(segmenter: Segmenter, folder: Path) -> PIL.Image.Image:
     """Draw the model card's picture: the best answer to the largest thing's name on four photos, good or bad."""
-    table = json.loads((folder / "instances.json").read_text("utf-8"))
-    licences = {row["id"]: row["name"] for row in table["licenses"]}
-    free = {row["file_name"] for row in table["images"] if licences[row["license"]] in FREE_LICENCES}
+    free = {row.name for row in coco.read(folder / "instances.json").images if row.licence in FREE_LICENCES}
     held_out = read_folder(folder)[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
-    chosen = [sample for sample in held_out if sample.path.name in free and len(sample.masks)][:4]
+    chosen = [
+        sample
+        for sample in held_out
+        if sample.path.relative_to(folder / "images").as_posix() in free and len(sample.masks)
+    ][:4]
     pictures, captions = [], []
     for sample in chosen:
         name = sample.names[int(sample.masks.areas.argmax())]
-        result = segmenter(sample.path, name, selection=Selection(best=True))
+        result = segmenter(sample.load(), name, selection=Selection(best=True))
         iou = float(result.masks.iou(sample.masks).max(initial=0))
         pictures.append(overlay(result))
         captions.append(f'"{name}": IoU {iou:.2f} with a labelled thing')
@@ -102,7 +106,7 @@ def main(
     answers = [answer(segmenter, sample, samples) for sample in SAMPLES]
     clicks = {name: round(value - MARGIN, 3) for name, value in clicked(scenes).items()}
     table = {"at least": least, "clicks at least": clicks, "samples": answers}
-    out.write_text(json.dumps(table, indent=1) + "\n", "utf-8")
+    atomic.write(out, (json.dumps(table, indent=1) + "\n").encode())
     Path("docs").mkdir(exist_ok=True)
     demo(segmenter, samples).save("docs/demo.png")
     if photos:
@@ -111,4 +115,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,13 @@ from typing import Any
 import open_clip
 import torch
 
+from segclip import atomic
 from segclip.crops import POLICIES
 from segclip.encoders import Serving, checkpoints, sources
 from segclip.errors import BadPrompt, UnknownName, Unsupported
+from segclip.weight_files import read_config, reading
+
+from . import limits
 
 TEXT: dict[str, Any] = {"context_length": 24, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 3}
 PLAIN = {"mean": [0.45] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
@@ -59,17 +62,20 @@ class Start:
         checkpoints.save(model, folder, model_cfg=told.model_cfg, preprocess_cfg=preprocess, serving=told.serving)
         if told.folder is None or told.folder.resolve() == folder.resolve():
             return
-        for file in (file for pattern in checkpoints.TOKENIZER_FILES for file in sorted(told.folder.glob(pattern))):
-            (folder / file.name).write_bytes(file.read_bytes())
+        for file in (told.folder / name for name in checkpoints.TOKENIZER_FILES):
+            if file.is_file():
+                atomic.write(folder / file.name, file.read_bytes())
 
 
 def fresh(name: str, *, size: int | None = None, seed: int = 0, sigmoid: bool = False) -> Start:
     """Make a model with random weights: a name of MODELS or of open_clip's, or a .json of either's kind.
 
-    size: side of the images it sees, where not its own. sigmoid: begin with the scale and bias of SigLIP.
+    size: side of the images it sees, where not its own. sigmoid: begin with the scale and bias of SigLIP. Raises
+    UnknownName, and WeightsCorrupt for a .json that describes no model and for a side that it cannot see.
     """
+    limits.check({"--seed": (seed, limits.SEED), "--size": (1 if size is None else size, limits.SIDE)})
     if name.endswith(".json"):
-        told = json.loads(Path(name).read_text("utf-8"))
+        told = read_config(Path(name))
         config, preprocess = told.get("model_cfg", told), told.get("preprocess_cfg", PLAIN)
     else:
         config, preprocess = MODELS.get(name) or open_clip.get_model_config(name), dict(PLAIN)
@@ -77,19 +83,34 @@ def fresh(name: str, *, size: int | None = None, seed: int = 0, sigmoid: bool = 
             preprocess = {"mean": list(open_clip.OPENAI_DATASET_MEAN), "std": list(open_clip.OPENAI_DATASET_STD)}
     if config is None:
         raise UnknownName(f"unknown model {name!r}; give one of {', '.join(MODELS)}, a name of open_clip's, or a .json")
-    if size:
-        config = {**config, "vision_cfg": {**config["vision_cfg"], "image_size": size}}
-    if sigmoid:
-        config = {**config, "init_logit_scale": 2.302585, "init_logit_bias": -10.0}
-    torch.manual_seed(seed)
-    model = checkpoints.make_model(config)
-    return Start(model, checkpoints.Checkpoint(name, config, preprocess, Path(), SERVING))
+    with reading(Path(name), "a model's configuration"):
+        if size:
+            config = {**config, "vision_cfg": {**config["vision_cfg"], "image_size": size}}
+        if sigmoid:
+            config = {**config, "init_logit_scale": 2.302585, "init_logit_bias": -10.0}
+        torch.manual_seed(seed)
+        model = checkpoints.make_model(config)
+        start = Start(model, checkpoints.Checkpoint(name, config, preprocess, Path(), SERVING))
+        side = start.size
+    with reading(Path(name), f"a model that sees images of {side} px"):
+        _try(start)
+    return start
+
+
+def _try(start: Start) -> None:
+    """Let a model see a blank image and read an empty text; torch's generator is left as it was."""
+    checkpoints.preprocess_config(start.checkpoint, start.size)
+    length = int(start.checkpoint.model_cfg["text_cfg"].get("context_length", 77))
+    start.model.eval()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        start.model.encode_image(torch.zeros(1, 3, start.size, start.size))
+        start.model.encode_text(torch.zeros(1, length, dtype=torch.long))
+    start.model.train()
 
 
 def trained(spec: str, *, trust: bool = False) -> Start:
     """Take weights that are there: ``file:FOLDER``, MODEL/TAG, MODEL/file:PATH, hf-hub:OWNER/REPO."""
-    checkpoint = sources.find(spec, trust=trust)
-    return Start(checkpoints.build(checkpoint, trust=trust), checkpoint)
+    return Start(*checkpoints.restore(sources.find(spec, trust=trust), trust=trust))
 
 
 def begin(

@@ -23,6 +23,7 @@ import typer
 from segclip.encoders import checkpoints, text_tower
 from segclip.types import Array
 
+from . import command, limits
 from .bank import Bank
 from .model import EMBED, MODEL, TEMPLATES
 from .pretrained import SentenceTeacher
@@ -87,7 +88,9 @@ def train(model: torch.nn.Module, folder: Path, minutes: float) -> None:
                 found = embed(model, tokenizer([texts[row] for row in held]))
             nearest = (found @ wanted[held].T).argmax(dim=1).numpy() == np.arange(len(held))
             cosine = (found * wanted[held]).sum(dim=1).mean()
-            typer.echo(f"step {step}  loss {loss:.4f}  unknown texts: cosine {cosine:.3f}, own first {nearest.mean():.3f}")
+            typer.echo(
+                f"step {step}  loss {loss:.4f}  unknown texts: cosine {cosine:.3f}, own first {nearest.mean():.3f}"
+            )
 
 
 def embed(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
@@ -121,6 +124,7 @@ def main(
     minutes: float = 12,
 ) -> None:
     """Write the vocabulary with its targets, and train the text tower on them."""
+    limits.check({"--minutes": (minutes, limits.MINUTES)})
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "targets.npy").exists():
         table = json.loads((store / "classes.json").read_text("utf-8"))["classes"]
@@ -138,4 +142,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from segclip.errors import UnknownName, Unsupported
+from segclip.errors import BadPrompt, UnknownName, Unsupported
+
+from . import limits
 
 TUNES = ("full", "image", "text", "lora")
 _BATCH_NORM = torch.nn.modules.batchnorm._BatchNorm
@@ -28,6 +30,13 @@ class Tuning:
     def __post_init__(self) -> None:
         if self.what not in TUNES:
             raise UnknownName(f"unknown tuning {self.what!r}; choose one of {', '.join(TUNES)}")
+        limits.check(
+            {
+                "--rank": (self.rank, limits.COUNT),
+                "--text-lr": (self.text_lr, limits.FACTOR),
+                "--head-lr": (self.head_lr, limits.FACTOR),
+            }
+        )
 
 
 def prepare(model: nn.Module, tuning: Tuning) -> nn.Module:
@@ -55,6 +64,8 @@ def _with_lora(model: nn.Module, rank: int) -> nn.Module:
         and getattr(module, "groups", 1) == 1
         and (isinstance(module, nn.MultiheadAttention) or min(module.weight.shape[:2]) >= rank)
     ]
+    if not targets:
+        raise BadPrompt(f"--rank {rank} is above the sides of every layer of this model; lower it")
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, lora_dropout=0.0, bias="none")
     adapted = get_peft_model(model, config)
     for name, parameter in adapted.named_parameters():

@@ -12,10 +12,11 @@ from .wordnet import FOLDER, ancestors, senses, synsets
 PHYSICAL = 1930  # WordNet's number of "physical entity"
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey", "silver")
 ATTRIBUTES = (
-    "small", "big", "tall", "old", "new", "young", "wooden", "metal", "plastic", "glass", "leather", "stone", "striped",
-    "spotted", "round", "square", "open", "closed", "empty", "full", "broken", "wet", "dirty", "shiny", "furry", "bright",
-    "dark", "colourful", "golden", "sleeping", "running", "sitting", "standing", "flying", "toy", "baby", "wild", "half",
-    "long", "short",
+    "small", "big", "tall", "old", "new", "young", "wooden", "metal", "plastic", "glass",
+    "leather", "stone", "striped", "spotted", "round", "square", "open", "closed", "empty",
+    "full", "broken", "wet", "dirty", "shiny", "furry", "bright", "dark", "colourful", "golden",
+    "sleeping", "running", "sitting", "standing", "flying", "toy", "baby", "wild", "half", "long",
+    "short",
 )  # fmt: skip
 RELATIONS = ("on", "next to", "in front of", "behind", "under", "with", "in", "and", "holding", "near", "of")
 PLURALS = ("two", "three", "some", "several", "many", "a group of", "a pair of")

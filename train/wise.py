@@ -16,9 +16,9 @@ from typing import Annotated
 import torch
 import typer
 
-from segclip.errors import BadPrompt
+from segclip.errors import BadPrompt, UnknownName
 
-from . import command
+from . import command, limits
 from .contrastive import Contrastive, Recipe, parts_of
 from .loop import Settings
 from .start import Start, trained
@@ -80,9 +80,14 @@ def main(
     held_out: Annotated[float, typer.Option(help="Share of images that judge, as in training.")] = 0.1,
 ) -> None:
     """Mix two models and write the mixture."""
+    limits.check(
+        {"--share": (share, limits.SHARE), "--loss": (loss, limits.SHARE), "--held-out": (held_out, limits.PART)}
+    )
     scores = Scores(trained(before), trained(tuned))
     if data is not None:
         gains = scores.on(data, held_out)
+        if figure not in gains[0]:
+            raise UnknownName(f"unknown --figure {figure!r}; choose one of {', '.join(gains[0])}")
         guards = scores.on(guard, held_out) if guard else None
         for row, each in enumerate(SHARES):
             told = f"{figure} {gains[row][figure]:.4f}" + (

@@ -7,7 +7,9 @@ import streamlit as st
 import segclip
 
 from .. import answers, session
+from ..plain import as_markdown
 from ..state import Studio, Work
+from . import parts
 
 _LABELS = "a desk, a street, a picnic, a pond, a zoo, a toy shop"
 _THINGS = (
@@ -24,7 +26,13 @@ def show() -> None:
         st.subheader("What is it?")
         what = st.segmented_control("Of", ["Whole picture", "Each thing in it"], default="Whole picture", key="what")
         things = what == "Each thing in it"
-        given = st.text_area("Labels, by comma", _THINGS if things else _LABELS, key=f"labels-{things}", height=120)
+        given = st.text_area(
+            "Labels, by comma", _THINGS if things else "", key=f"labels-{things}", height=120, placeholder=_LABELS
+        )
+    if not given:  # whole drawings are not what the shipped encoder knows: no answer before a question
+        left.image(work.image.pixels)
+        right.info("Write the labels to choose among.")
+        return
     try:
         labels = segclip.read_labels(given)
         if len(labels) > _MOST:
@@ -32,17 +40,18 @@ def show() -> None:
         result = _name_things(shared, work, labels) if things else None
         guesses = () if things else _guess(shared, work, labels)
     except segclip.SegclipError as problem:
-        left.image(work.image.pixels, work.image.source)
-        right.error(str(problem))
+        left.image(work.image.pixels, as_markdown(work.image.source))
+        right.error(parts.problem(shared, str(problem)))
         return
     if result is None:
-        left.image(work.image.pixels, work.image.source)
+        left.image(work.image.pixels, as_markdown(work.image.source))
         for guess in guesses:
-            right.progress(guess.probability, f"**{guess.label}** {guess.probability:.2f}")
+            right.progress(guess.probability, f"**{as_markdown(guess.label)}** {guess.probability:.2f}")
         return
-    left.image(segclip.overlay(result), f"{work.image.source}: {', '.join(dict.fromkeys(result.texts)) or 'nothing'}")
+    named = ", ".join(dict.fromkeys(result.texts)) or "nothing"
+    left.image(segclip.overlay(result), as_markdown(f"{work.image.source}: {named}"))
     for text, probability in zip(result.texts, result.probability, strict=True):
-        right.progress(float(probability), f"**{text}** {probability:.2f}")
+        right.progress(float(probability), f"**{as_markdown(text)}** {probability:.2f}")
     if not len(result):
         right.info("Nothing in the picture is like one of these labels.")
 

@@ -7,8 +7,8 @@ import streamlit as st
 import segclip
 
 from .. import answers, session
-from ..batches import Batch
-from ..state import Studio, Work
+from ..plain import as_markdown
+from ..state import MOST_TEXTS, Studio, Work
 from . import parts
 
 _EVERY = tuple(dict.fromkeys((*segclip.PER_IMAGE, *segclip.PER_RUN)))
@@ -24,39 +24,39 @@ def show() -> None:
         _these(shared, work)
     with right:
         st.subheader("Many pictures")
-        _batch(work)
+        _batch(shared, work)
 
 
 def _these(shared: Studio, work: Work) -> None:
     try:
         chosen = answers.answer(shared.models, work).chosen
     except segclip.SegclipError as problem:
-        st.error(str(problem))
+        st.error(parts.problem(shared, str(problem)))
         return
     masks = f"{len(chosen)} mask" + "s" * (len(chosen) != 1)
-    st.image(segclip.overlay(chosen), f"{work.image.source}: {masks}, as on the Segment page")
+    st.image(segclip.overlay(chosen), as_markdown(f"{work.image.source}: {masks}, as on the Segment page"))
     if len(chosen):
         parts.download(shared, work, key="export")
     else:
         st.info("There is nothing to export: find something on the Segment page first.")
 
 
-def _batch(work: Work) -> None:
+def _batch(shared: Studio, work: Work) -> None:
     st.caption(f"A zip of pictures, up to {_ZIP_MB} MB. Each is asked the same words; you get one zip of files back.")
     st.file_uploader("Zip", ["zip"], key="zip", on_change=_on_zip, max_upload_size=_ZIP_MB)
     if error := st.session_state.pop("zip-error", ""):
-        st.error(error)
+        st.error(parts.problem(shared, error))
     if work.batch is None:
         return
     asked = ", ".join(work.question.texts)
     texts = st.text_input("Words, by comma", asked, key="batch-texts", placeholder="none: every object is cut out")
     formats = st.multiselect("Formats", _EVERY, ["png", "coco"], key="batch-formats")
-    _progress(texts, tuple(formats))
+    _progress(texts, tuple(parts.allowed(formats, _EVERY)))
 
 
 @st.fragment(run_every=1.0)
 def _progress(texts: str, formats: tuple[str, ...]) -> None:
-    _, work = session.current()
+    shared, work = session.current()
     batch = work.batch
     if batch is None:
         return
@@ -65,11 +65,12 @@ def _progress(texts: str, formats: tuple[str, ...]) -> None:
     words = {"waiting": "waiting for another batch", "ready": "ready"}.get(batch.state, batch.state)
     st.progress(min(1.0, batch.done / batch.pictures), f"{batch.done} of {batch.pictures} pictures, {words}{pace}")
     if batch.message:
-        (st.error if batch.state == "failed" else st.success)(batch.message)
+        (st.error if batch.state == "failed" else st.success)(parts.problem(shared, batch.message))
     start, stop, get = st.columns(3)
     label = "Go on" if batch.state == "cancelled" else "Start"
     if start.button(label, type="primary", disabled=batch.busy or not formats, width="stretch"):
-        batch.start([part.strip() for part in texts.split(",") if part.strip()], formats, work.words)
+        named = [part.strip() for part in texts.split(",") if part.strip()]
+        batch.start(named[:MOST_TEXTS], formats, work.words)
         st.rerun(scope="fragment")
     if stop.button("Cancel", disabled=not batch.busy, width="stretch"):
         batch.cancel()
@@ -78,12 +79,12 @@ def _progress(texts: str, formats: tuple[str, ...]) -> None:
 
 
 def _on_zip() -> None:
-    _, work = session.current()
+    shared, work = session.current()
     file = st.session_state["zip"]
     if file is None:
         return
     try:
-        batch = Batch.unpacked(file.getvalue())
+        batch = shared.unpack(file.getvalue())
     except segclip.SegclipError as problem:
         st.session_state["zip-error"] = str(problem)
         return

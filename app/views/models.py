@@ -11,7 +11,9 @@ import streamlit as st
 import segclip
 
 from .. import session
+from ..plain import as_markdown, without_paths
 from ..state import Studio, Work
+from . import parts
 
 
 def show() -> None:
@@ -23,28 +25,24 @@ def show() -> None:
 
 
 def _choose(shared: Studio, work: Work) -> None:
-    presets = list(segclip.PRESETS)
-    known = {status.name: status.installed for status in segclip.list_weights()}
-    lacking = {name: [part for part in segclip.PRESETS[name] if not known.get(part, True)] for name in presets}
+    lacking = _lacking()
 
     def told(name: str) -> str:
-        if name not in presets:
-            return name
-        return f"{name} ({' and '.join(segclip.PRESETS[name])}{', not installed' if lacking[name] else ''})"
+        if name not in segclip.PRESETS:
+            return name if shared.settings.alone else without_paths(name)
+        return f"{name} ({' and '.join(segclip.PRESETS[name])}{', not installed' if name in lacking else ''})"
 
     words, clicks = st.columns(2)
     for column, title, current, key in (
         (words, "Words are answered by", work.words, "words"),
         (clicks, "Clicks and boxes are answered by", work.clicks, "clicks"),
     ):
-        own = [name for name in dict.fromkeys((*shared.models.names, current)) if name not in presets]
-        own = own if shared.settings.alone else []
         st.session_state[f"model-{key}"] = current  # one that could not be loaded was not taken
         use = partial(_use, shared, work, key)
-        column.selectbox(title, presets + own, format_func=told, key=f"model-{key}", on_change=use)
+        column.selectbox(title, offered(shared, work), format_func=told, key=f"model-{key}", on_change=use)
     with st.container():  # there without an error too, so that what is below it stays open when one comes or goes
         if error := st.session_state.pop("model-error", ""):
-            st.error(error)
+            st.error(parts.problem(shared, error))
     if not shared.settings.alone:
         return
     with st.expander("Models of your own"):
@@ -56,13 +54,32 @@ def _choose(shared: Studio, work: Work) -> None:
             st.rerun()
 
 
+def offered(shared: Studio, work: Work) -> list[str]:
+    """Name the models this person may choose: of their own only where nobody else is served."""
+    settings = shared.settings
+    own = (*shared.models.names, work.words, work.clicks) if settings.alone else ()
+    return list(dict.fromkeys((*segclip.PRESETS, settings.words, settings.clicks, *own)))
+
+
+def _lacking() -> set[str]:
+    """Name the presets whose weights are not all here."""
+    here = {status.name: status.installed for status in segclip.list_weights()}
+    return {name for name, both in segclip.PRESETS.items() if not all(here.get(part, True) for part in both)}
+
+
 def _use(shared: Studio, work: Work, kind: str) -> None:
     let_answer(shared, work, kind, st.session_state[f"model-{kind}"])
 
 
 def let_answer(shared: Studio, work: Work, kind: str, name: str) -> bool:
-    """Load a model before it is used: whether it could be; else why is kept to be told, and the former stays."""
+    """Load a model before it is used: whether it could be; else why is kept to be told, and the former stays.
+
+    Whoever is elsewhere chooses among what is offered and installed: any other name would have the server open a
+    file of its own, or fetch one.
+    """
     try:
+        if not shared.settings.alone:
+            _check(shared, work, name)
         shared.models.load(name)
     except segclip.SegclipError as problem:
         st.session_state["model-error"] = str(problem)
@@ -71,13 +88,21 @@ def let_answer(shared: Studio, work: Work, kind: str, name: str) -> bool:
     return True
 
 
+def _check(shared: Studio, work: Work, name: str) -> None:
+    if name not in offered(shared, work):
+        raise segclip.UnknownName("only the models in the list can be chosen here")
+    if name in _lacking():
+        raise segclip.WeightsMissing(f"{name} is not installed on this server; whoever runs it can fetch its weights")
+
+
 @st.fragment(run_every=2.0)
 def _table(shared: Studio) -> None:
     for row in segclip.list_weights():
         name, act = st.columns([5, 1], vertical_alignment="center")
         size = f"{row.bytes / 1e6:,.1f} MB" if row.bytes else "size unknown"
-        note = f"  \n:small[{row.note}]" if row.note else ""
-        name.markdown(f"**{row.name}** {row.kind} :gray[· {size} · {row.licence}]{note}")
+        note = f"  \n:small[{as_markdown(row.note)}]" if row.note else ""
+        facts = as_markdown(f"{size} · {row.licence}")
+        name.markdown(f"**{as_markdown(row.name)}** {as_markdown(row.kind)} :gray[· {facts}]{note}")
         fetching = shared.fetching.get(row.name)
         if row.installed:
             act.caption("installed")
@@ -85,7 +110,7 @@ def _table(shared: Studio) -> None:
             act.progress(_share(row.path, row.bytes), "fetching ...")
         else:
             if fetching:
-                name.error(fetching)
+                name.error(parts.problem(shared, fetching))
             closed = not shared.settings.alone
             act.button("Download", disabled=closed, key=f"fetch-{row.name}", on_click=partial(_fetch, shared, row.name))
 
@@ -109,5 +134,8 @@ def _fetch(shared: Studio, name: str) -> None:
             shared.fetching.pop(name, None)
         except segclip.SegclipError as problem:
             shared.fetching[name] = str(problem)
+        finally:
+            if shared.fetching.get(name) == "":  # what nobody foresaw
+                shared.fetching[name] = "It broke off; the server's log says where."
 
     Thread(target=run, daemon=True).start()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
+from typing import TypeVar
 
 import streamlit as st
 
 import segclip
 
 from .. import answers, files
+from ..plain import as_markdown, file_name, without_paths
 from ..state import Studio, Work
 
+T = TypeVar("T")
 KINDS = {
     "overlay": "picture with the masks drawn on it",
     "png": "a black and white mask each",
@@ -25,13 +29,27 @@ KINDS = {
 }
 
 
+def problem(shared: Studio, message: str) -> str:
+    """Write an error for the page: letter by letter, and without the server's folders for people elsewhere."""
+    settings = shared.settings
+    places = (shared.index_place(), settings.photos, settings.runs, settings.indexes)
+    return as_markdown(message if settings.alone else without_paths(message, places))
+
+
+def allowed(given: Iterable[T] | None, options: Iterable[T]) -> list[T]:
+    """Return what of a widget's values is among its options: a browser may send anything."""
+    offered = list(options)
+    return [value for value in given or () if value in offered]
+
+
 def download(shared: Studio, work: Work, *, key: str) -> None:
     """Offer the masks of the work as files; they are made when asked for, of what is there then."""
-    formats = st.pills("Formats", list(KINDS), default=["png"], selection_mode="multi", key=f"formats-{key}", wrap=True)
+    chosen = st.pills("Formats", list(KINDS), default=["png"], selection_mode="multi", key=f"formats-{key}", wrap=True)
+    formats = allowed(chosen, KINDS)
     st.caption("; ".join(f"{name}: {KINDS[name]}" for name in formats) or "Choose at least one.")
     if formats:
         single = len(formats) == 1 and formats[0] not in ("png", "cutout", "labelmap")
-        stem = work.image.source.rpartition("/")[2].rpartition(".")[0] or "picture"
+        stem = file_name(work.image.source).rpartition(".")[0] or "image"
         name = f"{stem}.{segclip.PER_IMAGE[formats[0]]}" if single else f"{stem}.masks.zip"
         make = partial(_data, shared, work, tuple(formats), zipped=not single)
         st.download_button(

@@ -10,7 +10,9 @@ import streamlit as st
 import segclip
 
 from .. import session
+from ..plain import as_markdown
 from ..state import Known, Studio, Work
+from . import parts
 
 _COLUMNS = 3
 
@@ -27,7 +29,7 @@ def show() -> None:
     try:
         found = segclip.find_matches(shared.index(), text, image=work.image if like else None)
     except segclip.SegclipError as problem:
-        st.error(str(problem))
+        st.error(parts.problem(shared, str(problem)))
         return
     if not found:
         st.info("Nothing was found.")
@@ -50,10 +52,10 @@ def _index(shared: Studio) -> None:
         share = indexing.done / indexing.total if indexing.total else 0.0
         told.progress(min(1.0, share), f"Indexing: {indexing.done} of {indexing.total}, {left:.0f} s left")
     elif indexing.state == "failed":
-        told.error(indexing.message)
+        told.error(parts.problem(shared, indexing.message))
     else:
         state = indexing.message or ("has an index" if there else "has no index yet: make one to search it")
-        told.caption(f"Folder {shared.settings.photos.name}: {state}")
+        told.caption(as_markdown(f"Folder {shared.settings.photos.name}: {state}"))
     label = "Cancel" if indexing.busy else "Update index" if there else "Make index"
     may = shared.settings.alone
     if act.button(label, disabled=not may, width="stretch") and may:  # a browser may say what it likes
@@ -69,14 +71,14 @@ def _card(shared: Studio, work: Work, match: segclip.Match, text: str) -> None:
     try:
         image = segclip.load_image(match.path, max_pixels=shared.settings.max_pixels)
     except segclip.BadImage as problem:
-        st.caption(str(problem))
+        st.caption(parts.problem(shared, str(problem)))
         return
     step = max(1, max(image.size) // 640)
     small = segclip.Image(image.pixels[::step, ::step].copy(), match.name)
     if match.region is not None and image.size == match.size:
         small = _outlined(shared, match, small, step)
-    st.image(small.pixels, f"{match.name}: {match.probability:.2f}")
-    open_ = partial(_open, work, match, text)
+    st.image(small.pixels, as_markdown(f"{match.name}: {match.probability:.2f}"))
+    open_ = partial(_open, work, match, text, shared.settings.max_pixels)
     st.button("Open in Segment", key=f"open-{match.name}", on_click=open_, width="stretch")
 
 
@@ -90,9 +92,12 @@ def _outlined(shared: Studio, match: segclip.Match, small: segclip.Image, step: 
     return segclip.Image(np.asarray(segclip.overlay(result, opacity=0.25, labels=False)), match.name)
 
 
-def _open(work: Work, match: segclip.Match, text: str) -> None:
+def _open(work: Work, match: segclip.Match, text: str, most: int) -> None:
     try:
-        work.open(Known(segclip.load_image(match.path, label=match.name)), (text.strip(),) if text.strip() else ())
+        work.open(
+            Known(segclip.load_image(match.path, label=match.name, max_pixels=most)),
+            (text.strip(),) if text.strip() else (),
+        )
     except segclip.BadImage as problem:
         st.session_state["error"] = str(problem)
     st.session_state["goto"] = "segment"

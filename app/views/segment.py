@@ -10,6 +10,7 @@ import segclip
 
 from .. import answers, canvas, events, session, shown
 from ..answers import Answer
+from ..plain import as_markdown, without_paths
 from ..state import Known, Studio, Work
 from . import parts
 
@@ -76,7 +77,7 @@ def _bar(shared: Studio, work: Work) -> None:
 
 
 def _picture(shared: Studio, work: Work) -> None:
-    st.caption(f"{work.image.source}, {work.image.size[1]} x {work.image.size[0]}")
+    st.caption(as_markdown(f"{work.image.source}, {work.image.size[1]} x {work.image.size[0]}"))
     st.pills("Samples", list(SAMPLES), key="sample", on_change=_on_sample)
     st.file_uploader(
         "Your own picture",
@@ -116,7 +117,7 @@ def _data(shared: Studio, work: Work, answer: Answer | None, error: str) -> dict
         "boxes": [question.box] if question.box else [],
         "everything": question.everything,
         "undo": bool(work.history),
-        "error": error,
+        "error": error if shared.settings.alone else without_paths(error),
         "hint": _HINT,
         "upload": shared.settings.upload_mb * 1_000_000,
         "done": st.session_state.get("done", 0),
@@ -169,7 +170,10 @@ def _on_event() -> None:
 
 def _on_words() -> None:
     _, work = session.current()
-    work.say(*(_split(st.session_state[key]) for key in _fields(work)))
+    try:
+        work.say(*(_split(st.session_state[key]) for key in _fields(work)))
+    except segclip.BadPrompt as problem:
+        st.session_state["error"] = str(problem)
 
 
 def _write_words(work: Work) -> None:

@@ -11,6 +11,7 @@ import segclip
 
 from .. import models as loaded
 from .. import session
+from ..plain import as_markdown
 from ..state import Studio, Work
 from ..training import Recipe, Run
 from . import models
@@ -76,13 +77,13 @@ def _ask(shared: Studio, work: Work) -> None:
         try:
             shared.training.start(name.strip(), Recipe(data, (*begin, *tune, *flags, *_split(more))))
         except segclip.SegclipError as problem:
-            st.error(str(problem))
+            st.error(as_markdown(str(problem)))
         else:
             st.session_state.pop("train-name", None)
             st.session_state["train-run"] = name.strip()
             st.rerun()
     if busy:
-        st.caption(f"{busy} is being trained; one run at a time.")
+        st.caption(as_markdown(f"{busy} is being trained; one run at a time."))
 
 
 def _beginning(work: Work) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -94,7 +95,7 @@ def _beginning(work: Work) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if chosen == _OWN:
         start = st.text_input("Weights", "file:", key="train-start", help="file:RUN, MODEL/TAG or MODEL/file:PATH")
     else:
-        st.caption(start)
+        st.caption(as_markdown(start))
     tune = str(st.selectbox("Train", list(_TUNES), format_func=lambda name: _TUNES[name], key="train-tune"))
     return ("--start", start.strip()), ("--tune", tune)
 
@@ -133,11 +134,11 @@ def _watch() -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         _buttons(shared, work, run)
     if error := st.session_state.pop("train-error", "") or st.session_state.pop("model-error", ""):
-        st.error(error)
+        st.error(as_markdown(error))
     if run.state == "failed":
-        st.error(run.words)
+        st.error(as_markdown(run.words))
     else:
-        st.progress(run.share, f"{_STATES[run.state]}: {run.words}" if run.words else _STATES[run.state])
+        st.progress(run.share, as_markdown(f"{_STATES[run.state]}: {run.words}" if run.words else _STATES[run.state]))
     if run.rows:
         _curves(run)
     with st.expander("What it says"):

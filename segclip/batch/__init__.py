@@ -1,11 +1,11 @@
-"""Export masks of many pictures: any interruption is survived, a rerun does only what is missing or has changed."""
+"""Export masks of many images: any interruption is survived, a rerun does only what is missing or has changed."""
 
 from __future__ import annotations
 
 import dataclasses
-import shutil
+import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import chain
@@ -13,22 +13,20 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import filelock
-
 from .. import loading, registry
-from ..errors import BadPrompt
+from ..errors import BadIndex, BadPrompt, NotWritable
 from ..formats import PER_IMAGE, PER_RUN
 from ..version import __version__
-from . import collect, plan, runners
-from .collect import Done
-from .journal import Journal, Outcome
+from . import collect, plan, runners, state
+from .journal import Damaged, Journal, Outcome
+from .ledger import YOLO
+from .output import Output, real_paths
 from .plan import Ask, Item
 from .runners import Task
+from .state import alone
 from .work import Answers, Job, stamp_of
 
-__all__ = ["Answers", "Ask", "ExportOptions", "Progress", "Running", "Summary", "export"]
-
-STATE = ".segclip"  # folder inside the output that remembers what is done
+__all__ = ["Answers", "Ask", "ExportOptions", "Progress", "Running", "Summary", "alone", "export"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,8 @@ class Running:
 
     workers: processes. runner: "local" or "ray". address, gpus: of a Ray cluster, and the share of a GPU a worker gets.
     threads: a worker's, 0 to share the machine's out. part: "i/n", this part of the run only. retry_failed: do pictures
-    again that failed before. max_failures: stop beyond so many.
+    again that failed before. max_failures: stop beyond so many. verify: read everything again that is done already,
+    and do what turns out to be another.
     """
 
     workers: int = 1
@@ -67,6 +66,7 @@ class Running:
     part: str | None = None
     retry_failed: bool = False
     max_failures: int | None = None
+    verify: bool = False
 
     def __post_init__(self) -> None:
         registry.choose({"local": 0, "ray": 0}, self.runner, "runner")
@@ -124,117 +124,189 @@ def export(
     running: Running = Running(),
     tell: Callable[[Progress], None] = lambda progress: None,
 ) -> Summary:
-    """Segment every picture of ``source`` by ``texts`` and write the masks to ``out``.
+    """Segment every image of ``source`` by ``texts`` and write the masks to ``out``.
 
     source: a folder, a glob, a .txt list, or a .csv or .jsonl table of image, texts, boxes, points. ``tell`` hears of
-    every picture. Raises BadPrompt for misuse and when another run is using ``out``; a picture that fails is a row of
-    failures.jsonl and stops nothing.
+    every image. An image that fails is a row of failures.jsonl and stops nothing. Raises BadPrompt for misuse, Busy
+    while another run is using ``out``, and NotWritable for a full disk, or where something in the way is not ours.
     """
     out = Path(out)
     if texts:
         given = (texts,) if isinstance(texts, str) else tuple(texts)
         options = replace(options, ask=replace(options.ask, texts=given))
-    every = plan.read(source, options.ask, boxes=options.boxes_of)
-    items = plan.shard(every, running.part) if running.part else every
+    listed = plan.read(source, options.ask, boxes=options.boxes_of, out=out)
     if out.exists() and not out.is_dir():
         raise BadPrompt(f"{out} is a file; give a folder")
-    part = running.part.replace("/", "-of-") if running.part else "all"
-    with alone(out / STATE, part):
-        job = _job(out, part, options, running)
-        settings = _settings(job)
-        digests = {item.name: plan.digest(item.ask, settings) for item in every}
-        shutil.rmtree(job.scratch, ignore_errors=True)  # what a killed run left half written
-        with closing(Journal(out / STATE / f"{part}.sqlite")) as journal:
-            progress = run(job, [(item, digests[item.name]) for item in items], journal, running, tell)
-        shutil.rmtree(job.scratch, ignore_errors=True)
-        return _finish(out, every, digests, options.formats, progress, settings)
+    part = running.part.replace("/", "-of-") if running.part else state.WHOLE
+    job = _job(out, part, options, running)
+    order = _Order(source, job, tuple(dict.fromkeys(options.formats)), _settings(job), running, tell)
+    if not (out / state.STATE).exists():  # nothing there is an earlier run's
+        _check_apart(order, real_paths(item.path for item in listed))
+    tables = [path for path in (Path(source), options.boxes_of) if path and path.is_file()]
+    folder, begun, damaged = state.prepare(out), plan.digest(options.ask, order.shared()), ""
+    while True:
+        try:
+            with state.opened(folder, part, begun, damaged=damaged) as ledger:
+                return _carry_out(order, listed, Output(out, job.scratch, ledger, real_paths(tables)))
+        except Damaged as error:
+            if damaged:
+                raise BadIndex(f"{error}; wait until the other parts have ended, and run again") from error
+            damaged = str(error)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Hold what a run is to do: how each image is done, what is made of all of them, how it runs."""
+
+    source: str | Path
+    job: Job
+    formats: tuple[str, ...]
+    settings: dict[str, Any]
+    running: Running
+    tell: Callable[[Progress], None]
+
+    def shared(self) -> dict[str, Any]:
+        """Name all that the parts of one run have in common but their images."""
+        return self.settings | {"formats of the run": sorted(self.formats)}
+
+    def digest(self, item: Item) -> str:
+        """Return a digest of all but the image that its files depend on."""
+        return plan.digest(item.ask, self.settings | ({"place": item.place} if item.place != item.name else {}))
+
+
+def _carry_out(order: _Order, listed: list[Item], output: Output) -> Summary:
+    """Do what is to be done, and put the run together once nothing is left."""
+    job, part = order.job, order.running.part
+    every = plan.apart(_without_outputs(order, listed, output))
+    inputs = real_paths(item.path for item in every)
+    _check_apart(order, inputs)
+    output.inputs |= inputs
+    output.verify = order.running.verify
+    if not every and output.ledger.owners():
+        raise BadPrompt(f"{order.source} holds no image now; {job.out} is left as it is: delete it if that is meant")
+    digests = {item.name: order.digest(item) for item in every}
+    state.clear_scratch(job.scratch, whole=part is None)
+    try:
+        tasks = [(item, digests[item.name]) for item in (plan.shard(every, part) if part else every)]
+        progress = run(job, tasks, output.ledger, order.running, order.tell, output)
+        with state.collecting(job.scratch.parent):
+            return _finish(order, every, digests, output, progress)
+    finally:
+        state.clear(job.scratch)
 
 
 def run(
-    job: Job, tasks: Sequence[Task], journal: Journal, running: Running, tell: Callable[[Progress], None]
+    job: Job,
+    tasks: Sequence[Task],
+    journal: Journal,
+    running: Running,
+    tell: Callable[[Progress], None],
+    output: Output | None = None,
 ) -> Progress:
-    """Do what is not done yet."""
+    """Do what is not done yet; outcomes go to the journal, their files to the output where there is one."""
     progress = Progress(len(tasks))
 
     def left() -> Iterator[Task]:
         for item, asked in tasks:
             known = journal.get(item.name)
             if (
-                known
-                and _is_done(known, item, asked, job.out)
-                and not (running.retry_failed and known.state == "failed")
+                known is None
+                or not _holds(known, item, asked, running)
+                or not _is_there(known, item, job, output, running)
             ):
-                if known.stamp != (stamp := stamp_of(item.path)):  # touched, but the same: it need not be hashed again
-                    journal.put(replace(known, stamp=stamp))
-                progress.before += 1
-                tell(progress)
-            else:
                 yield item, asked
+                continue
+            stamp = stamp_of(item.path)
+            if known.stamp != stamp:  # touched, but the same: it need not be hashed again
+                if output:
+                    output.touched(item.name, stamp)
+                else:
+                    journal.put(replace(known, stamp=stamp))
+            progress.before += 1
+            tell(progress)
 
     waiting = left()
-    first = next(waiting, None)
-    if first is None:  # no models are loaded for nothing
-        return progress
-    runner = runners.choose(running.runner, running.workers, running.address, running.gpus)
-    with closing(runner(job, chain([first], waiting))) as outcomes:
-        for outcome in outcomes:
-            _keep(outcome, journal, job.out)
-            setattr(progress, outcome.state, getattr(progress, outcome.state) + 1)
-            tell(progress)
-            if running.max_failures is not None and progress.failed > running.max_failures:
-                progress.stopped = True
-                break
+    try:
+        first = next(waiting, None)
+        if first is None:  # no models are loaded for nothing
+            return progress
+        runner = runners.choose(running.runner, running.workers, running.address, running.gpus)
+        with closing(runner(job, chain([first], waiting))) as outcomes:
+            for outcome in outcomes:
+                (output.keep if output else journal.put)(outcome)
+                setattr(progress, outcome.state, getattr(progress, outcome.state) + 1)
+                tell(progress)
+                if running.max_failures is not None and progress.failed > running.max_failures:
+                    progress.stopped = True
+                    break
+    finally:
+        if output:
+            output.flush()
     return progress
 
 
-def _is_done(known: Outcome, item: Item, asked: str, out: Path) -> bool:
-    """Tell whether a picture's outcome still holds: the same question, the same bytes, and its files are there."""
-    if known.asked != asked or not all((out / file).exists() for file in known.files):
+def _holds(known: Outcome, item: Item, asked: str, running: Running) -> bool:
+    """Decide whether an outcome still holds: the same question, the same bytes, no failure to try again."""
+    if known.asked != asked or (known.state == "failed" and (running.retry_failed or known.passing)):
         return False
-    stamp = stamp_of(item.path)
-    if known.stamp == stamp:
+    if known.stamp == stamp_of(item.path) and not running.verify:
         return True
     if not known.content or not item.path.is_file():
-        return False
+        return known.stamp == stamp_of(item.path)
     try:
         return sha256(item.path.read_bytes()).hexdigest() == known.content
     except OSError:
         return False
 
 
-def _keep(outcome: Outcome, journal: Journal, out: Path) -> None:
-    """Put an outcome in the place of a former one, whose other files go."""
-    former = journal.get(outcome.name)
-    for file in set(former.files if former else ()) - set(outcome.files):
-        (out / file).unlink(missing_ok=True)
-    journal.put(outcome)
+def _is_there(known: Outcome, item: Item, job: Job, output: Output | None, running: Running) -> bool:
+    """Decide whether an outcome can be relied on: its record makes sense, its files are as they were written."""
+    if output is None or known.state == "failed":
+        return True
+    sound = collect.is_record(known.record, item, job.answers.max_pixels)
+    return sound and output.is_sound(known.name, verify=running.verify)
 
 
 def _finish(
-    out: Path,
-    items: Sequence[Item],
-    digests: dict[str, str],
-    formats: Sequence[str],
-    progress: Progress,
-    settings: dict[str, Any],
+    order: _Order, items: Sequence[Item], digests: dict[str, str], output: Output, progress: Progress
 ) -> Summary:
     """Put the run together, once all its parts are done."""
-    with ExitStack() as stack:
-        stack.enter_context(filelock.FileLock(out / STATE / "collect.lock"))
-        journals = [stack.enter_context(closing(Journal(path))) for path in sorted((out / STATE).glob("*.sqlite"))]
+    out, again = order.job.out, replace(order.running, retry_failed=False, verify=False)
 
-        def outcome(item: Item) -> Outcome | None:
-            found = (known for journal in journals if (known := journal.get(item.name)))
-            return next((known for known in found if _is_done(known, item, digests[item.name], out)), None)
+    def is_done(item: Item) -> bool:
+        known = output.ledger.get(item.name)
+        if known is None:
+            return False
+        known = replace(known, passing=False)
+        return _holds(known, item, digests[item.name], again) and _is_there(known, item, order.job, output, again)
 
-        missing = sum(outcome(item) is None for item in items)
-        if missing:
-            return Summary(len(items), {}, progress, missing, ())
-        done = Done(items, outcome, out)
-        files = [path for name in formats if name in collect.WRITERS for path in collect.WRITERS[name](done)]
-        files += collect.write_failures(done) + collect.write_sheet(done)
-        counts, path = collect.write_summary(done, settings)
-        return Summary(len(items), counts, progress, 0, (*files, path))
+    missing = sum(not is_done(item) for item in items)
+    if missing:
+        return Summary(len(items), {}, progress, missing, ())
+    done = collect.Done(items, output, out)
+    files = [path for name in order.formats if name in collect.WRITERS for path in collect.WRITERS[name](done)]
+    files += collect.write_failures(done) + collect.write_sheet(done)
+    counts, path = collect.write_summary(done, order.settings)
+    output.end_run({item.name for item in items}, {item.name for item in items if item.folder})
+    return Summary(len(items), counts, progress, 0, (*files, path))
+
+
+def _without_outputs(order: _Order, listed: list[Item], output: Output) -> list[Item]:
+    """Leave out what an earlier run wrote here; a table that names such a file is refused."""
+    found = [item for item in listed if not output.owns(item.path)]
+    if len(found) < len(listed) and not (Path(order.source).is_dir() or plan.is_glob(order.source)):
+        own = next(item for item in listed if output.owns(item.path))
+        raise BadPrompt(f"{order.source} lists {own.path}, which an earlier run wrote; list images of your own")
+    return found
+
+
+def _check_apart(order: _Order, inputs: frozenset[str]) -> None:
+    """Refuse inputs in the folders that are written to. Raises NotWritable."""
+    root = os.path.realpath(order.job.out)
+    for name in (*order.job.formats, *([YOLO] if YOLO in order.formats else [])):
+        folder = os.path.join(root, name)
+        if inside := min((path for path in inputs if path.startswith(f"{folder}{os.sep}")), default=""):
+            raise NotWritable(f"{inside} is an input, and lies where {name} is written; choose another output folder")
 
 
 def _job(out: Path, part: str, options: ExportOptions, running: Running) -> Job:
@@ -245,7 +317,7 @@ def _job(out: Path, part: str, options: ExportOptions, running: Running) -> Job:
         raise BadPrompt("no format was given; choose some of " + ", ".join({*PER_IMAGE, *PER_RUN}))
     each = tuple(name for name in formats if name in PER_IMAGE and name not in PER_RUN)
     models = (options.proposer, options.encoder, options.device, options.policy)
-    scratch = out / STATE / f"parts-{part}"
+    scratch = out / state.STATE / f"parts-{part}"
     return Job(out, scratch, models, each, options.answers, options.load, running.threads)
 
 
@@ -254,20 +326,3 @@ def _settings(job: Job) -> dict[str, Any]:
     proposer, encoder, _, policy = job.models
     told = dataclasses.asdict(job.answers) | {"formats": job.formats, "policy": policy, "segclip": __version__}
     return told | {"weights": loading.fingerprint(proposer, encoder, options=job.options)}
-
-
-@contextmanager
-def alone(folder: Path, part: str) -> Iterator[None]:
-    """Keep a second run of the same part out."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / f"{part}.lock")
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise BadPrompt(f"another run is writing to {folder.parent}; wait for it, or choose another folder") from None
-    except OSError as error:
-        raise BadPrompt(f"{folder.parent} cannot be written to, {error.strerror}") from None
-    try:
-        yield
-    finally:
-        lock.release()

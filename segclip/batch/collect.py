@@ -1,6 +1,6 @@
-"""Put single outcomes together: one COCO file, tables, a YOLO data set, the failures, a summary, a picture of a sample.
+"""Put single outcomes together: one COCO file, tables, a YOLO data set, the failures, a summary, an image of a sample.
 
-Everything is streamed from the journals in the order of the plan: memory does not grow with the run, and the bytes do
+Everything is streamed from the journal in the order of the plan: memory does not grow with the run, and the bytes do
 not depend on who did what when.
 """
 
@@ -8,40 +8,47 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import numpy as np
+import PIL.Image
 
 from .. import exporters, images
 from ..drawing import contact_sheet, overlay
 from ..errors import BadImage
 from ..exporters import records
-from ..polygons import outline
+from ..polygons import outlines
 from ..types import Image, Masks, Proposals, Regions, Result
+from . import names
 from .journal import STATES, Outcome
+from .output import Output, is_below
 from .plan import Item
 
 OBJECT = "object"  # the category of what a place, and no text, asked for
 SAMPLE = 16  # pictures on the contact sheet
 _PARQUET_ROWS = 5000
+# What YOLO's trainers read, by ending and by the first bytes; the rest is converted to PNG.
+_YOLO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+_YOLO_HEADS = (b"\xff\xd8", b"\x89PNG", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+_INSET = 0.01  # px inside the pixels' edges, so that readers who round outlines to pixels stay inside
 
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """Hold a run that is done: its pictures in order, their outcomes, where its files go."""
+    """Hold a run that is done: its images in order, where their outcomes are and its files go, by what path."""
 
     items: Sequence[Item]
-    find: Callable[[Item], Outcome | None]
+    output: Output
     out: Path
 
     def outcome(self, item: Item) -> Outcome:
-        """Give a picture's outcome."""
-        found = self.find(item)
+        """Return an image's outcome."""
+        found = self.output.ledger.get(item.name)
         if found is None:
             raise BadImage(f"{item.path}: it was changed or its masks were removed while they were put together")
         return found
@@ -68,9 +75,9 @@ class Done:
 
 def write_coco(done: Done, *, polygons: bool = False) -> list[Path]:
     """Write one COCO file of the run: RLE, or polygons where a mask has no holes."""
-    path = done.out / ("coco-polygons.json" if polygons else "coco.json")
+    name = "coco-polygons.json" if polygons else "coco.json"
     categories = done.categories()
-    with _replacing(path) as file:
+    with done.output.writing(name) as file:
         file.write(b'{"images": [')
         _write_list(
             file,
@@ -83,16 +90,15 @@ def write_coco(done: Done, *, polygons: bool = False) -> list[Path]:
         _write_list(file, (_annotation(*row, categories, polygons=polygons) for row in _numbered(done.rows())))
         named = [{"id": number, "name": name} for number, name in enumerate(categories, 1)]
         file.write(b'],\n"categories": ' + _line(named) + b"}\n")
-    return [path]
+    return [done.out / name]
 
 
 def write_jsonl(done: Done) -> list[Path]:
     """Write a line a region: path, text, scores, box, RLE."""
-    path = done.out / "regions.jsonl"
-    with _replacing(path) as file:
+    with done.output.writing("regions.jsonl") as file:
         for _, item, _, row in done.rows():
             file.write(_line({"image": item.name} | row) + b"\n")
-    return [path]
+    return [done.out / "regions.jsonl"]
 
 
 def write_parquet(done: Done) -> list[Path]:
@@ -104,61 +110,62 @@ def write_parquet(done: Done) -> list[Path]:
     kinds += [(name, pyarrow.float64()) for name in ("similarity", "probability", "quality")]
     kinds += [(name, pyarrow.int64()) for name in ("x1", "y1", "x2", "y2", "area", "height", "width")]
     schema = pyarrow.schema([*kinds, ("counts", pyarrow.string())])
-    path = done.out / "regions.parquet"
-    with _replacing(path) as file, pyarrow.parquet.ParquetWriter(file, schema) as table:
+    name = "regions.parquet"
+    with done.output.writing(name) as file, pyarrow.parquet.ParquetWriter(file, schema) as table:
         for chunk in _chunks((_flat(item, row) for _, item, _, row in done.rows()), _PARQUET_ROWS):
             table.write_table(pyarrow.Table.from_pylist(chunk, schema=schema))
-    return [path]
+    return [done.out / name]
 
 
 def write_yolo(done: Done) -> list[Path]:
-    """Write a YOLO segmentation data set: data.yaml, labels/, and images/ with links to the pictures.
+    """Write a YOLO segmentation data set: data.yaml, labels/, and images/ with links to the images, or PNGs of them.
 
-    A label holds outlines without holes; parts of one mask are joined by a line there and back, as YOLO's own
-    converters do.
+    A label holds outlines along the edges of pixels, without holes; parts of one mask are joined by a line there and
+    back, as YOLO's own converters do.
     """
-    root = done.out / "yolo"
     categories = {name: number for number, name in enumerate(done.categories())}
-    names = _yolo_names(item.name for item in done.items)
+    stems = _yolo_stems([item.name for item in done.items])
     for _, item, found in done.outcomes():
-        name = names[item.name]
+        stem = stems[item.name]
         height, width = found.record["size"]
         lines = []
         for row in found.record["rows"]:
-            points = _joined(outline(records.decode_rle(row["rle"])))
-            if len(points) >= 3:
-                scaled = (points + 0.5) / (width, height)
+            points = _joined(outlines(records.decode_rle(row["rle"]), diagonal=True, inset=_INSET))
+            if len(points):
+                scaled = points / (width, height)
                 kind = categories[row["text"] if row["text"] in item.ask.texts else OBJECT]
-                lines.append(f"{kind} " + " ".join(f"{value:.6f}" for value in scaled.ravel()))
-        label = root / "labels" / Path(name).with_suffix(".txt")
-        with _replacing(label) as file:
+                lines.append(f"{kind} " + " ".join(f"{value:.7f}" for value in scaled.ravel()))
+        with done.output.writing(f"yolo/labels/{stem}.txt") as file:
             file.write("".join(f"{line}\n" for line in lines).encode())
-        _link(item.path, root / "images" / name)
-    table = "path: .\ntrain: images\nval: images\nnames:\n"
+        _show(done, item, f"yolo/images/{stem}")
+    table = (
+        "# There are no splits yet: train and val are the same images, and a score on val says nothing of new ones.\n"
+    )
+    table += "train: images\nval: images\nnames:\n"  # without a path, which would be that of the working folder
     table += "".join(f"  {number}: {json.dumps(name, ensure_ascii=False)}\n" for name, number in categories.items())
-    with _replacing(root / "data.yaml") as file:
+    with done.output.writing("yolo/data.yaml") as file:
         file.write(table.encode("utf-8", "replace"))
-    return [root / "data.yaml"]
+    return [done.out / "yolo" / "data.yaml"]
 
 
 def write_failures(done: Done) -> list[Path]:
-    """Write failures.jsonl, a line a picture that failed, with its reason; no file where none did."""
-    path = done.out / "failures.jsonl"
+    """Write failures.jsonl, a line an image that failed, with its reason; no file where none did.
+
+    After a folder that cannot be read come the images that were in it when it could be.
+    """
     failed = [item for item in done.items if done.outcome(item).state == "failed"]
     if not failed:
-        path.unlink(missing_ok=True)
         return []
-    with _replacing(path) as file:
+    with done.output.writing("failures.jsonl") as file:
         for item in failed:
             found = done.outcome(item)
-            told = {
-                "image": item.name,
-                "path": str(item.path),
-                "reason": found.reason,
-                "traceback": found.trace or None,
-            }
-            file.write(_line(told) + b"\n")
-    return [path]
+            row = {"image": item.name, "path": str(item.path), "reason": found.reason}
+            file.write(_line(row | {"traceback": found.trace or None}) + b"\n")
+            for name in _known_below(done, item) if item.folder else ():
+                path = item.path / PurePosixPath(name).relative_to(item.name)
+                row = {"image": name, "path": str(path), "reason": f"{path}: its folder cannot be read"}
+                file.write(_line(row | {"traceback": None}) + b"\n")
+    return [done.out / "failures.jsonl"]
 
 
 def write_summary(done: Done, settings: dict[str, Any]) -> tuple[dict[str, int], Path]:
@@ -173,15 +180,13 @@ def write_summary(done: Done, settings: dict[str, Any]) -> tuple[dict[str, int],
             found[text]["images"] += 1
             found[text]["regions"] += told.count(text)
     summary = {"images": len(done.items), **counts, "texts": found, "settings": settings}
-    path = done.out / "summary.json"
-    with _replacing(path) as file:
+    with done.output.writing("summary.json") as file:
         file.write(exporters.to_json(summary))
-    return counts, path
+    return counts, done.out / "summary.json"
 
 
 def write_sheet(done: Done) -> list[Path]:
     """Draw a sample of answers for a person to look at, the same one however often it is drawn; matched ones first."""
-    path = done.out / "contact_sheet.png"
     order = sorted(done.items, key=lambda item: sha256(os.fsencode(item.name)).digest())
     shown: list[Item] = []
     for state in ("matched", "empty"):
@@ -195,11 +200,57 @@ def write_sheet(done: Done) -> list[Path]:
             continue
         captions.append(f"{item.name}: {len(outcome.record['rows'])} found")
     if not pictures:
-        path.unlink(missing_ok=True)
         return []
-    with _replacing(path) as file:
+    with done.output.writing("contact_sheet.png") as file:
         file.write(exporters.encode(contact_sheet(pictures, captions), "PNG"))
-    return [path]
+    return [done.out / "contact_sheet.png"]
+
+
+def is_record(record: dict[str, Any], item: Item, max_pixels: int) -> bool:
+    """Decide whether a record can be one of an image: a journal may have been damaged, or received from elsewhere."""
+    try:
+        height, width = record["size"]
+        sized = type(height) is type(width) is int and min(height, width) > 0 and height * width <= max_pixels
+        return sized and all(_is_row(row, item, height, width) for row in record["rows"]) and _is_texts(record["asked"])
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError):
+        return False
+
+
+def _is_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
+def _is_row(row: dict[str, Any], item: Item, height: int, width: int) -> bool:
+    x1, y1, x2, y2 = row["box"]
+    scores = (row["similarity"], row["probability"], row["quality"])
+    return (
+        isinstance(row["text"], str)
+        and (not item.ask.texts or row["text"] in item.ask.texts)
+        and all(score is None or (isinstance(score, (int, float)) and np.isfinite(score)) for score in scores)
+        and all(type(value) is int for value in (x1, y1, x2, y2, row["area"]))
+        and 0 <= x1 <= x2 <= width
+        and 0 <= y1 <= y2 <= height
+        and row["rle"]["size"] == [height, width]
+        and is_rle(row["rle"]["counts"], height * width)
+    )
+
+
+def is_rle(counts: str, total: int) -> bool:
+    """Decide whether COCO's compressed run lengths fill an image: pycocotools writes beyond it where they do not."""
+    data = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
+    if not len(data) or data.min() < 0 or data.max() > 63 or data[-1] & 32:
+        return False
+    ends = np.flatnonzero(data & 32 == 0)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    digits = ends - starts + 1
+    if digits.max() > 8:  # of 5 bits
+        return False
+    shifts = 5 * (np.arange(len(data)) - np.repeat(starts, digits))
+    values = np.add.reduceat((data & 31) << shifts, starts)
+    values -= (data[ends] >> 4 & 1) << (5 * digits)  # negative ones
+    values[1::2] = np.cumsum(values[1::2])  # each but the first three adds to the one before the last
+    values[2::2] = np.cumsum(values[2::2])
+    return bool(values.min() >= 0 and values.sum() == total)
 
 
 def _redrawn(item: Item, outcome: Outcome) -> Result:
@@ -236,19 +287,42 @@ def _flat(item: Item, row: dict[str, Any]) -> dict[str, Any]:
     return {"image": image, "height": height, "width": width, "counts": row["rle"]["counts"]} | columns
 
 
-def _yolo_names(names: Iterable[str]) -> dict[str, str]:
-    """Name each picture so that no two labels are one: pictures of one stem carry their ending in it."""
-    listed = list(names)
-    stems: dict[str, int] = {}
+def _yolo_stems(listed: Sequence[str]) -> dict[str, str]:
+    """Name each image, without its ending, so that no two labels are one: images of one stem carry their ending in it.
+
+    No folder is called images: readers look for a label where the last folder of that name becomes labels.
+    """
+    wanted = {}
     for name in listed:
-        stem = str(Path(name).with_suffix(""))
-        stems[stem] = stems.get(stem, 0) + 1
-    changed = {}
-    for name in listed:
-        path = Path(name)
-        clash = stems[str(path.with_suffix(""))] > 1
-        changed[name] = path.with_name(f"{path.stem}_{path.suffix[1:]}{path.suffix}").as_posix() if clash else name
-    return changed
+        path = PurePosixPath(name)
+        folders = ("images_" if part == "images" else part for part in path.parts[:-1])
+        wanted[name] = PurePosixPath(*folders, path.stem)
+    count = Counter(names.folded(str(stem)) for stem in wanted.values())
+    for name, stem in wanted.items():
+        if count[names.folded(str(stem))] > 1:
+            wanted[name] = stem.with_name(f"{stem.name}_{PurePosixPath(name).suffix[1:]}")
+    return names.distinct({name: stem.as_posix() for name, stem in wanted.items()})
+
+
+def _show(done: Done, item: Item, stem: str) -> None:
+    """Write a link to an image, or a PNG of what YOLO's trainers do not read: its first frame, upright."""
+    suffix = item.path.suffix
+    try:
+        with item.path.open("rb") as file:
+            readable = file.read(4).startswith(_YOLO_HEADS)
+    except OSError as error:
+        raise BadImage(f"{item.path}: cannot be opened any more, {error.strerror}; run again") from None
+    if readable and suffix.lower() in _YOLO_SUFFIXES:
+        done.output.link(f"{stem}{suffix}", item.path.absolute())
+        return
+    image = images.load(item.path, max_pixels=10**12)
+    with done.output.writing(f"{stem}.png") as file:
+        file.write(exporters.encode(PIL.Image.fromarray(image.pixels), "PNG"))
+
+
+def _known_below(done: Done, item: Item) -> list[str]:
+    below = (name for name in done.output.ledger.names() if is_below(name, {item.name}))
+    return sorted(below, key=lambda name: name.split("/"))
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
@@ -262,23 +336,6 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
         turned = np.roll(part, -int(b), axis=0).astype(float)
         whole = np.concatenate([whole[: a + 1], turned, turned[:1], whole[a:]])
     return whole
-
-
-def _link(source: Path, place: Path) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if place.is_symlink() or place.exists():
-        place.unlink()
-    place.symlink_to(source.absolute())
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that takes its place once it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    with partial.open("wb") as file:
-        yield file
-    os.replace(partial, path)
 
 
 def _write_list(file: IO[bytes], values: Iterable[Any]) -> None:

@@ -8,24 +8,29 @@ import pickle
 import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
+from multiprocessing.connection import Connection, wait
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, TypeAlias
 
+from .. import lifetime
 from ..errors import Unsupported
 from .journal import Outcome
 from .plan import Item
-from .work import Job, Worker, read, stamp_of
+from .work import Job, read, stamp_of
 
 Task: TypeAlias = "tuple[Item, str]"  # a picture and the digest of what it is asked
 Outcomes: TypeAlias = Generator[Outcome, None, None]
 Runner: TypeAlias = Callable[[Job, Iterable[Task]], Outcomes]
 
 _AHEAD = 2  # pictures read before, and written after, the one the models look at
-_QUEUED = 3  # tasks waiting for each worker
+_QUEUED = 2  # groups of tasks a process has: the one it does, and the next
+_SPAWN = multiprocessing.get_context("spawn")
 
 
 def here(job: Job, tasks: Iterable[Task]) -> Outcomes:
@@ -48,61 +53,122 @@ def here(job: Job, tasks: Iterable[Task]) -> Outcomes:
 def pool(workers: int, job: Job, tasks: Iterable[Task]) -> Outcomes:
     """Run in spawned processes, each with its own models, the machine's threads shared out among them.
 
-    A process that dies, for want of memory for example, takes down the pool; the pictures it may have died of are then
-    done one by one, and the one that kills again is a failure.
+    What a process was at when it died, for want of memory for example, is done again at the end, one by one in a
+    process that has the machine to itself; the picture that kills again is a failure. Raises Unsupported when a process
+    dies before it has its models.
     """
     job = replace(job, threads=job.threads or max(1, (os.cpu_count() or 1) // workers))
     waiting = iter(tasks)
-    while True:
-        lost: list[Task] = []
-        yield from _until_it_breaks(workers, job, waiting, lost)
-        if not lost:
-            return
-        for task in lost:
-            again: list[Task] = []
-            yield from _until_it_breaks(1, job, iter([task]), again)
-            if again:
-                yield _died(*task)
+    lost: list[Task] = []
+    yield from _shared(workers, job, iter(lambda: list(islice(waiting, job.together)), []), lost)
+    for task in lost:
+        again: list[Task] = []
+        yield from _shared(1, job, iter([[task]]), again)
+        if again:
+            yield _died(*task)
 
 
-def _until_it_breaks(workers: int, job: Job, tasks: Iterator[Task], lost: list[Task]) -> Outcomes:
-    """Run until the tasks end or a process dies; ``lost`` then gets the tasks that were under way."""
-    spawn = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start, initargs=(job,))
-    pending: dict[Future[list[Outcome]], list[Task]] = {}
+def _shared(workers: int, job: Job, groups: Iterator[list[Task]], lost: list[Task]) -> Outcomes:
+    """Share groups of tasks out among processes until there are no more; ``lost`` gets those that a process died of."""
+    hands: list[_Hand] = []
     try:
         while True:
-            while len(pending) < _QUEUED * workers and (group := list(islice(tasks, job.together))):
-                pending[executor.submit(_do, group)] = group
-            if not pending:
+            while len(hands) < workers and (group := next(groups, None)):
+                hands.append(_Hand(job, group))
+            for hand in hands:
+                while len(hand.given) < _QUEUED and (group := next(groups, None)):
+                    hand.give(group)
+            busy = {hand.channel: hand for hand in hands if hand.given}
+            if not busy:
                 return
-            done, _ = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                outcomes = future.result()
-                del pending[future]
-                yield from outcomes
-    except BrokenProcessPool:
-        lost.extend(chain.from_iterable(pending.values()))
+            for hand in [busy[channel] for channel in wait(list(busy)) if isinstance(channel, Connection)]:
+                if hand.receive():
+                    yield from hand.outcomes
+                else:
+                    hands.remove(hand)
+                    lost.extend(hand.given.popleft())
+                    groups = chain(hand.given, groups)
     finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+        for hand in hands:
+            hand.end()
 
 
-_worker: Worker | Exception | None = None  # of this process, where it is one of a pool's
+class _Hand:
+    """Hold a process of a pool, and the groups of tasks it was given, of which it does the first."""
+
+    def __init__(self, job: Job, group: list[Task]) -> None:
+        self.channel, theirs = _SPAWN.Pipe()
+        self.process = _SPAWN.Process(target=_work, args=(theirs, job, os.getpid()), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.given: deque[list[Task]] = deque()
+        self.outcomes: list[Outcome] = []
+        self._ready = False
+        self.give(group)
+
+    def give(self, group: list[Task]) -> None:
+        """Hand tasks over; a process that is gone is found out when its answer is taken."""
+        self.given.append(group)
+        with suppress(OSError):
+            self.channel.send(group)
+
+    def receive(self) -> bool:
+        """Take what the process has done as ``outcomes``; False where it died. Raises what it raised itself."""
+        try:
+            answer = self.channel.recv()
+        except (EOFError, OSError):
+            self.end()
+            if self._ready:
+                return False
+            raise Unsupported(
+                f"a worker ended (exit code {self.process.exitcode}) while it loaded the models, maybe for want of "
+                "memory; fewer --workers take less"
+            ) from None
+        if isinstance(answer, Exception):
+            raise answer
+        if self._ready:
+            self.given.popleft()
+        self._ready, self.outcomes = True, answer
+        return True
+
+    def end(self) -> None:
+        """End the process, whatever it is at: what it wrote is whole."""
+        self.process.kill()
+        self.process.join()
+        self.channel.close()
 
 
-def _start(job: Job) -> None:
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+def _work(channel: Connection, job: Job, parent: int) -> None:
+    """Do what comes by the channel, as a process of a pool; what goes wrong here is raised in the parent."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the parent's business, which ends this process
+    lifetime.end_with_parent(parent)
+    groups: SimpleQueue[list[Task]] = SimpleQueue()
+    Thread(target=_receive, args=(channel, groups), daemon=True).start()
     try:
-        _worker = job.start()
-    except Exception as error:  # an initialiser that raises says nothing: the first task does instead
-        _worker = error
+        worker = job.start()
+        channel.send([])
+        while True:
+            channel.send(worker.all(groups.get()))
+    except Exception as error:
+        channel.send(_as_sent(error))
 
 
-def _do(group: list[Task]) -> list[Outcome]:
-    if not isinstance(_worker, Worker):
-        raise _worker or RuntimeError("this process was not started as a worker")
-    return _worker.all(group)
+def _as_sent(error: Exception) -> Exception:
+    """Return an error as it can be sent to another process."""
+    try:
+        return error if isinstance(pickle.loads(pickle.dumps(error)), Exception) else RuntimeError(repr(error))
+    except Exception:  # an error may do anything when it is pickled
+        return RuntimeError(repr(error))
+
+
+def _receive(channel: Connection, groups: SimpleQueue[list[Task]]) -> None:
+    """Take tasks in at once, so that the parent never waits; where it is gone, so is this process."""
+    while True:
+        try:
+            groups.put(channel.recv())
+        except (EOFError, OSError):
+            os._exit(1)
 
 
 def _died(item: Item, asked: str) -> Outcome:

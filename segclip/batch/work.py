@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import traceback
 from collections.abc import Sequence
@@ -11,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from .. import exporters, images, loading
-from ..errors import BadImage, SegclipError
+from ..errors import BadImage, NotWritable, SegclipError
 from ..formats import PER_IMAGE
 from ..selection import Selection
 from ..types import Boxes, Everything, Image, Points, Prompt, Result
-from .journal import Outcome
+from .journal import Outcome, Staged, Stamp
+from .output import describe, is_short_of_room, sync_staged
 from .plan import Ask, Item
+
+# why an image cannot be opened, other than for reasons that come and go, such as a server that does not answer
+_LASTING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True)
@@ -63,14 +68,15 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """Hold a picture that was read: its pixels, or why there are none."""
+    """Hold a picture that was read: its pixels, or why there are none. passing: that is likely to be better soon."""
 
     item: Item
     asked: str
     content: str
-    stamp: tuple[int, int]
+    stamp: Stamp
     image: Image | None
     error: Exception | None = None
+    passing: bool = False
 
 
 class Worker:
@@ -103,7 +109,7 @@ class Worker:
         try:
             return given, self.look(given.image, given.item.ask)
         except Exception as error:  # the one place where a picture's failure ends: it is recorded and told
-            return Read(given.item, given.asked, given.content, given.stamp, None, error), None
+            return replace(given, image=None, error=error, passing=_is_passing(error)), None
 
     def answer_all(self, given: Sequence[Read]) -> list[tuple[Read, Result | None]]:
         """Run the models on several pictures, one by one unless there is a faster way."""
@@ -115,12 +121,12 @@ class Worker:
             try:
                 return self.keep(given, result)
             except Exception as error:
-                given = Read(given.item, given.asked, given.content, given.stamp, None, error)
+                given = replace(given, image=None, error=error, passing=_is_passing(error))
         return _failure(given)
 
     def keep(self, given: Read, result: Result) -> Outcome:
         """Write a picture's files and describe them."""
-        files = self._write(given.item.name, result)
+        files = self._write(given.item, result)
         record = exporters.to_record(result)
         del record["image"]
         state = "matched" if len(result) else "empty"
@@ -142,27 +148,25 @@ class Worker:
             selection=answers.selection,
         )
 
-    def _write(self, name: str, result: Result) -> tuple[str, ...]:
-        """Write a picture's files aside, then move them into place: a kill leaves nothing half written there."""
+    def _write(self, item: Item, result: Result) -> tuple[Staged, ...]:
+        """Write an image's files aside, on the disk; they take their places later, all in one process."""
         scratch = self.job.scratch / str(os.getpid())
         written: list[Path] = []
         for format in self.job.formats:
-            path = scratch / format / f"{name}.{PER_IMAGE[format]}"
+            path = scratch / format / f"{item.place}.{PER_IMAGE[format]}"
             if format == "cutout":
                 written += exporters.write_cutouts(result, path, feather=self.job.answers.feather)
             elif format == "labelme":
-                written += exporters.WRITERS[format](self._linked(name, result), path)
+                written += exporters.WRITERS[format](self._linked(item, result), path)
             else:
                 written += exporters.WRITERS[format](result, path)
-        files = [path.relative_to(scratch) for path in written]
-        for file in files:
-            (self.job.out / file).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(scratch / file, self.job.out / file)
-        return tuple(file.as_posix() for file in files)
+        for path in written:
+            sync_staged(path)
+        return tuple(describe(path, path.relative_to(scratch).as_posix()) for path in written)
 
-    def _linked(self, name: str, result: Result) -> Result:
+    def _linked(self, item: Item, result: Result) -> Result:
         """Name the picture as LabelMe looks for it: from the label's own folder."""
-        folder = (self.job.out / "labelme" / name).parent
+        folder = (self.job.out / "labelme" / item.place).parent
         path = os.path.relpath(result.image.source, folder)
         return replace(result, regions=replace(result.regions, image=replace(result.image, source=path)))
 
@@ -171,25 +175,32 @@ def read(item: Item, asked: str, max_pixels: int) -> Read:
     """Read a picture's bytes once: they are hashed and decoded."""
     content, stamp = "", stamp_of(item.path)
     try:
+        if item.folder:
+            next(os.scandir(item.path), None)  # says why it could not be listed
+            raise BlockingIOError("it could not be listed a moment ago")
         if item.path.exists() and not item.path.is_file():  # opening a pipe would wait for ever, a device never ends
             raise BadImage(f"{item.path}: a folder, a pipe or a device, not an image file")
         data = item.path.read_bytes()
         content = sha256(data).hexdigest()
         return Read(item, asked, content, stamp, images.load(data, label=str(item.path), max_pixels=max_pixels))
     except OSError as error:
-        problem = BadImage(f"{item.path}: cannot be opened, {error.strerror or error}")
-        return Read(item, asked, content, stamp, None, problem)
+        what = "the folder cannot be read" if item.folder else "cannot be opened"
+        problem = BadImage(f"{item.path}: {what}, {error.strerror or error}")
+        return Read(item, asked, content, stamp, None, problem, item.folder or error.errno not in _LASTING)
     except Exception as error:  # as in Worker.answer
-        return Read(item, asked, content, stamp, None, error)
+        return Read(item, asked, content, stamp, None, error, _is_passing(error))
 
 
-def stamp_of(path: Path) -> tuple[int, int]:
-    """Give a file's size and modification time in ns; zeros where it cannot be looked at."""
+def stamp_of(path: Path) -> Stamp:
+    """Return a file's size, its modification and change times in ns, and its inode; zeros where there is none.
+
+    One that was replaced by another of the same size and time has another inode or change time.
+    """
     try:
         seen = os.stat(path)
-    except OSError:
-        return 0, 0
-    return seen.st_size, seen.st_mtime_ns
+    except (OSError, ValueError):
+        return 0, 0, 0, 0
+    return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino
 
 
 def _prompt(ask: Ask) -> Prompt:
@@ -203,9 +214,23 @@ def _prompt(ask: Ask) -> Prompt:
     return Everything(list(ask.boxes) or None, places or None)
 
 
+def _is_passing(error: BaseException) -> bool:
+    """Decide whether an image failed for what is not its own: it is tried again by the next run."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and is_short_of_room(error))
+
+
 def _failure(given: Read) -> Outcome:
     error: Any = given.error
     known = isinstance(error, SegclipError)
     reason = str(error) if known else f"{type(error).__name__}: {error}"
-    trace = "" if known else "".join(traceback.format_exception(error))
-    return Outcome(given.item.name, given.content, given.stamp, given.asked, "failed", reason=reason, trace=trace)
+    return Outcome(
+        given.item.name,
+        given.content,
+        given.stamp,
+        given.asked,
+        "failed",
+        reason=reason,
+        trace="" if known else "".join(traceback.format_exception(error)),
+        passing=given.passing,
+        halts=isinstance(error, NotWritable) and is_short_of_room(error.__cause__),
+    )

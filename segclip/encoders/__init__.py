@@ -10,6 +10,7 @@ import numpy as np
 
 from ..crops import POLICIES, CropPolicy
 from ..templates import TEMPLATES
+from ..templates import check as check_templates
 from ..types import Array, Image
 
 BACKGROUNDS = ("background", "texture", "plain surface", "blurry area", "part of something else")
@@ -38,6 +39,20 @@ class Serving:
     scorer: str = "crop"
     logit_scale: float | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("templates", "backgrounds"):
+            if not all(isinstance(text, str) for text in getattr(self, name)):
+                raise ValueError(f"{name} must be texts, got {str(getattr(self, name))[:60]}")
+        check_templates(self.templates)
+        bounds: dict[str, tuple[float, float]] = {"threshold": (0, 1), "quality_weight": (0, 100), "likeness": (-1, 1)}
+        bounds |= {} if self.logit_scale is None else {"logit_scale": (0, 1e6)}
+        for name, (least, most) in bounds.items():
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and least <= value <= most):
+                raise ValueError(f"{name} must lie in [{least}, {most}], got {str(value)[:60]}")
+        if not isinstance(self.scorer, str) or not isinstance(self.calibrated, bool):
+            raise ValueError(f"scorer and calibrated are {str((self.scorer, self.calibrated))[:60]}")
+
     def to_dict(self) -> dict[str, Any]:
         """Give what JSON can hold and ``from_dict`` reads."""
         return asdict(self)
@@ -49,7 +64,7 @@ class Serving:
         if "policy" in values:
             values["policy"] = CropPolicy.from_dict(values["policy"])
         for name in ("templates", "backgrounds"):
-            if name in values:
+            if isinstance(values.get(name), list):
                 values[name] = tuple(values[name])
         return cls(**values)
 

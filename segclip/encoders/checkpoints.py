@@ -3,31 +3,55 @@
 from __future__ import annotations
 
 import json
-import zipfile
+import logging
+import math
+import re
 from collections.abc import Iterable
 from copy import copy, deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import safetensors.torch
 import torch
+from open_clip.convert import convert_state_dict
+from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
 from open_clip.transform import PreprocessCfg
 from torch.nn import init
-from torch.overrides import TorchFunctionMode
 
-from .. import weights
+from .. import atomic, tensors, weights
 from ..errors import Unsupported, WeightsCorrupt, WeightsMissing
+from ..weight_files import one_line, read_config, reading
 from . import Serving, dual
 from .patches import PatchHead
 
 CONFIGS = ("config.json", "open_clip_config.json")
-SAFE_FILES = ("model.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
-PICKLED_FILES = ("open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "*.model", "vocab.*", "*.txt")
+SAFE_FILES, PICKLED_FILES = weights.SAFE_FILES, weights.PICKLED_FILES
+TOKENIZER_FILES = (  # data alone, by their whole names: a pattern such as vocab.* would fetch and copy code too
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "bpe.codes",
+    "spiece.model",
+    "spm.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+)
 
 _TORCHSCRIPT_EXTRAS = {"input_resolution", "context_length", "vocab_size"}
+_PLAIN_NAME = re.compile(r"[\w.-]+")  # of one of timm's networks: no address of a repository, no path
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")  # of one of transformers'
+_PLAIN_TOKEN = re.compile(r"[\w <>|-]{1,60}")  # open_clip makes patterns of some
+_LARGEST = 2048  # px, the side of the images a checkpoint may ask for
+_SIMPLE_OPTIONS = {"context_length": int, "clean": str, "reduction_mask": str, "additional_special_tokens": list}
+_HF_OPTIONS = {"context_length": int, "clean": str, "strip_sep_token": bool, "language": str}
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,27 +68,102 @@ class Checkpoint:
     serving: Serving = field(default_factory=Serving)
     folder: Path | None = None
 
+    @property
+    def source(self) -> Path:
+        """Give the file that describes it, for messages: its config.json, else its weights."""
+        return (self.folder and first(self.folder, CONFIGS)) or self.weights
 
-def build(checkpoint: Checkpoint, *, trust: bool = False) -> torch.nn.Module:
-    """Build the model in float32 on the CPU and load its weights; raise WeightsCorrupt when they do not fit."""
-    pickled = checkpoint.weights.suffix != ".safetensors"
-    if pickled:
-        weights.check_pickle(checkpoint.weights, trust=trust)
-    model = _make(checkpoint)
-    if pickled and _is_torchscript(checkpoint.weights) and not checkpoint.model_cfg.get("quick_gelu"):
+
+def restore(checkpoint: Checkpoint, *, trust: bool = False) -> tuple[torch.nn.Module, Checkpoint]:
+    """Build the model in float32 on the CPU and load its weights; with it the checkpoint as these weights are.
+
+    Its model_cfg has the lengths of the positions stored, which a name or a config.json may have otherwise. Raises
+    WeightsMissing, WeightsCorrupt when they do not fit, Unsupported for a pickle nobody knows unless ``trust``.
+    """
+    stored = tensors.read(checkpoint.weights, trust=trust)
+    _check_activation(checkpoint, stored)
+    with reading(checkpoint.source, f"the description of {checkpoint.name}"):
+        preprocess_config(checkpoint, 1)
+        checkpoint = _as_long_as_stored(checkpoint, stored.tensors)
+        model = _make(checkpoint)
+        _load(model, stored, checkpoint)
+        _check_sizes(model, checkpoint)
+    return model.eval(), checkpoint
+
+
+def _check_sizes(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
+    """Refuse sizes that weights do not show: the images of a convolutional tower, the texts of one of transformers'."""
+    size = model.visual.image_size
+    if not all(0 < side <= _LARGEST for side in (size if isinstance(size, tuple | list) else (size,))):
+        raise ValueError(f"image_size is {str(size)[:60]}, it must lie in [1, {_LARGEST}]")
+    text = getattr(model, "text", None)
+    config = getattr(getattr(text, "tower", None) or getattr(text, "transformer", None), "config", None)
+    longest = getattr(config, "max_position_embeddings", None)
+    length = checkpoint.model_cfg["text_cfg"].get("context_length", 77)
+    if not 0 < length <= (longest or 1 << 16):
+        raise ValueError(f"context_length is {str(length)[:60]}, and the text tower reads {longest or 'fewer'} tokens")
+
+
+def vocabulary(model: torch.nn.Module) -> int:
+    """Count the tokens a model's text tower knows."""
+    text = getattr(model, "text", model)
+    table = getattr(text, "token_embedding", None)
+    if table is None:
+        table = (getattr(text, "tower", None) or text.transformer).get_input_embeddings()
+    return int(table.weight.shape[0])
+
+
+def _check_activation(checkpoint: Checkpoint, stored: tensors.Stored) -> None:
+    """Compare the activation the model will have with what is known of the one its weights were trained with.
+
+    Tensors do not tell it. OpenAI's own archives need QuickGELU; a trainer may have noted the model's name, and a file
+    often bears it.
+    """
+    quick = bool(checkpoint.model_cfg.get("quick_gelu"))
+    if stored.container == "torchscript" and not quick:
         raise Unsupported(
             f"{checkpoint.weights} is one of OpenAI's own files, which need the -quickgelu model: "
             f"give {checkpoint.name.replace('/', '-quickgelu/', 1)}"
         )
-    try:
-        _load(model, checkpoint.weights)
-    except (RuntimeError, KeyError, safetensors.SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsCorrupt(f"{checkpoint.weights} does not fit {checkpoint.name}: {reason}") from error
-    return model.eval()
+    noted = f"{stored.notes.get('name', '')} {checkpoint.weights.name}".lower()
+    if "quickgelu" in noted and not quick:
+        log.warning(
+            "%s was trained with QuickGELU by its name, and %s has GELU: its answers would be wrong; "
+            "give the -quickgelu model",
+            checkpoint.weights,
+            checkpoint.name,
+        )
 
 
-class _Unfilled(TorchFunctionMode):
+def _as_long_as_stored(checkpoint: Checkpoint, stored: dict[str, torch.Tensor]) -> Checkpoint:
+    """Take the text's length and the image's side from the positions stored: cut or stretched they mean something else.
+
+    Raises whatever a configuration that is none does.
+    """
+    config = deepcopy(checkpoint.model_cfg)
+    text, vision = config["text_cfg"], config["vision_cfg"]
+    rows = _rows(stored, "positional_embedding", "text.positional_embedding")
+    if rows and not ({"hf_config", "hf_model_name"} & text.keys()):
+        length = rows - bool(text.get("embed_cls"))
+        if length != text.get("context_length", 77):
+            log.info("%s reads texts of %d tokens, as its weights do", checkpoint.name, length)
+        text["context_length"] = length
+    rows, patch = _rows(stored, "visual.positional_embedding"), vision.get("patch_size") or 0
+    side = math.isqrt(max(rows - 1, 0)) * patch
+    given = vision.get("image_size", 224)
+    grid = given // patch if patch and isinstance(given, int) else 0
+    if side and grid and rows == (side // patch) ** 2 + 1 != grid**2 + 1:
+        log.warning("%s sees images of %d px, not %d, as its weights do", checkpoint.name, side, given)
+        vision["image_size"] = side
+    return replace(checkpoint, model_cfg=config)
+
+
+def _rows(stored: dict[str, torch.Tensor], *names: str) -> int:
+    """Give the length of the first of these that is a matrix, 0 where none is."""
+    return next((len(stored[name]) for name in names if name in stored and stored[name].ndim == 2), 0)
+
+
+class _Unfilled(tensors.Sized):
     """Leave tensors as they are allocated while a network is built whose every tensor is then loaded: 0.15 s less."""
 
     FILLS = frozenset({torch.Tensor.normal_, torch.Tensor.uniform_, init.normal_, init.uniform_})
@@ -78,35 +177,40 @@ class _Unfilled(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Give a tensor back as it came."""
-        named = kwargs or {}
-        return named.get("tensor", args[0] if args else None) if func in self.FILLS else func(*args, **named)
+        if func in self.FILLS:
+            return (kwargs or {}).get("tensor", args[0] if args else None)
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 def _make(checkpoint: Checkpoint) -> torch.nn.Module:
     try:
-        with _Unfilled():
+        with _Unfilled(checkpoint.weights):
             return make_model(checkpoint.model_cfg)
     except OSError as error:
         raise WeightsMissing(
-            f"{checkpoint.name} needs a text tower's configuration from Hugging Face: {error}"
+            f"{checkpoint.name} needs a text tower's configuration from Hugging Face: {one_line(error)}"
         ) from error
-    except (TypeError, KeyError, AttributeError, ValueError, RuntimeError) as error:
-        where = checkpoint.folder or checkpoint.name
-        raise WeightsCorrupt(f"the config.json of {where} describes no open_clip model: {error!r}") from error
 
 
 def make_model(model_cfg: dict[str, Any]) -> torch.nn.Module:
-    """Build a randomly initialised model from its configuration, open_clip's or a dual encoder's, fetching nothing."""
+    """Build a randomly initialised model from its configuration, open_clip's or a dual encoder's, fetching no weights.
+
+    Nothing a configuration holds turns on code of its own. Raises ValueError for names of other than known networks,
+    and whatever else a wrong one makes open_clip raise.
+    """
     config = deepcopy(model_cfg)
     patch_cfg = config.pop("patch_cfg", None)
     model = _make_towers(config)
     if patch_cfg is not None:
+        if not 0 < patch_cfg["side"] <= _LARGEST or patch_cfg.get("stride", 0) not in (0, 8, 16, 32):
+            raise ValueError(f"patch_cfg {str(patch_cfg)[:80]} has a side or a stride that no tower has")
         model.patch_head = PatchHead(config["embed_dim"], **patch_cfg)
     return model
 
 
 def _make_towers(config: dict[str, Any]) -> torch.nn.Module:
     config["vision_cfg"]["timm_model_pretrained"] = False
+    _check_names(config["vision_cfg"], config["text_cfg"])
     if "hf_config" in config["text_cfg"]:
         return dual.DualEncoder(**config)
     config["text_cfg"]["hf_model_pretrained"] = False
@@ -114,6 +218,19 @@ def _make_towers(config: dict[str, Any]) -> torch.nn.Module:
     if "multimodal_cfg" in config:
         return open_clip.CoCa(**config)
     return (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
+
+
+def _check_names(vision: dict[str, Any], text: dict[str, Any]) -> None:
+    """Refuse names that would make timm or transformers read from elsewhere, or run, what the checkpoint points to."""
+    network = vision.get("timm_model_name")
+    if network is not None and not (isinstance(network, str) and _PLAIN_NAME.fullmatch(network)):
+        raise ValueError(f"timm_model_name {str(network)[:80]!r} is not a plain name of one of timm's networks")
+    name = text.get("hf_model_name")
+    if name is None:
+        return
+    if not (isinstance(name, str) and _HUB_NAME.fullmatch(name)) or ".." in name or Path(name).exists():
+        raise ValueError(f"hf_model_name {str(name)[:80]!r} is not a name of the Hugging Face hub, OWNER/REPO")
+    dual.known_config(name, local_files_only=weights.is_offline())
 
 
 def save(
@@ -126,77 +243,124 @@ def save(
 ) -> None:
     """Write model.safetensors (matrices as float16) and config.json, which ``file:FOLDER`` loads.
 
-    Each replaces the one before it only once it is whole; raises OSError, as on a full disk.
+    Each replaces the one before it only once it is whole and on the disk; raises NotWritable, as on a full disk.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: _halved(tensor) for name, tensor in model.state_dict().items()}
+    halved = {name: _halved(tensor) for name, tensor in model.state_dict().items()}
     config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg, "serving": serving.to_dict()}
-    _replace(folder / "model.safetensors", safetensors.torch.save(tensors, metadata={"format": "pt"}))
-    _replace(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    atomic.write(folder / "model.safetensors", safetensors.torch.save(halved, metadata={"format": "pt"}))
+    atomic.write(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
 
 
 def store(folder: Path, serving: Serving) -> None:
-    """Replace what config.json says of how the checkpoint in a folder wants to be used; raises OSError."""
+    """Replace what config.json says of how the checkpoint in a folder wants to be used; raises NotWritable."""
     file = folder / "config.json"
-    config = json.loads(file.read_text("utf-8")) | {"serving": serving.to_dict()}
-    _replace(file, (json.dumps(config, indent=2) + "\n").encode())
-
-
-def _replace(file: Path, content: bytes) -> None:
-    partial = file.with_name(file.name + ".part")
-    try:
-        partial.write_bytes(content)
-        partial.replace(file)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    config = read_config(file) | {"serving": serving.to_dict()}
+    atomic.write(file, (json.dumps(config, indent=2) + "\n").encode())
 
 
 def preprocess_config(checkpoint: Checkpoint, image_size: int) -> PreprocessCfg:
-    """Give the checkpoint's own preprocessing at the size its image tower takes."""
+    """Give the checkpoint's own preprocessing at the size its image tower takes; raise WeightsCorrupt for none."""
     known = {name: value for name, value in checkpoint.preprocess_cfg.items() if name in asdict(PreprocessCfg())}
-    return PreprocessCfg(**{**known, "size": image_size})
+    own = PreprocessCfg(**{**known, "size": image_size})
+    where = checkpoint.source
+    for noun, values in (("mean", own.mean), ("std", own.std)):
+        right = isinstance(values, list | tuple) and len(values) == 3 and all(map(_is_number, values))
+        if not right or (noun == "std" and min(values) <= 0):
+            raise WeightsCorrupt(f"{where}: {noun} in its preprocess_cfg must be three numbers, got {str(values)[:60]}")
+    for noun, value, allowed in (
+        ("interpolation", own.interpolation, ("bicubic", "bilinear", "random")),
+        ("resize_mode", own.resize_mode, ("shortest", "longest", "squash")),
+    ):
+        if value not in allowed:
+            raise WeightsCorrupt(f"{where}: {noun} in its preprocess_cfg is {str(value)[:60]!r}, not one of {allowed}")
+    if not (isinstance(own.fill_color, int) and 0 <= own.fill_color <= 255):
+        raise WeightsCorrupt(f"{where}: fill_color in its preprocess_cfg must be 0 to 255, got {own.fill_color!r:.60}")
+    return own
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def tokenizer(checkpoint: Checkpoint) -> Any:
-    """Make the checkpoint's tokenizer; raise WeightsMissing when its vocabulary is not on this machine."""
-    text_cfg = checkpoint.model_cfg["text_cfg"]
-    options = {"context_length": text_cfg.get("context_length", 77), **(text_cfg.get("tokenizer_kwargs") or {})}
-    name = text_cfg.get("hf_tokenizer_name")
-    if not name:
+    """Make the checkpoint's tokenizer; raise WeightsMissing when its vocabulary is not on this machine.
+
+    Data alone makes it: code that its files point to is never run, and options are open_clip's own few, not whatever
+    transformers would take. Raises WeightsCorrupt, Unsupported for others.
+    """
+    where = checkpoint.source
+    with reading(where, f"the tokenizer of {checkpoint.name}"):
+        text_cfg = checkpoint.model_cfg["text_cfg"]
+        name = text_cfg.get("hf_tokenizer_name")
+        longest = text_cfg.get("context_length", 77)
+        options = _tokenizer_options(where, text_cfg, _HF_OPTIONS if name else _SIMPLE_OPTIONS)
+        options["context_length"] = min(longest, options.get("context_length", longest))
+        if name:
+            return _hf_tokenizer(checkpoint, name, options)
         if options.keys() > {"context_length"}:
             return open_clip.SimpleTokenizer(**options)
         plain = copy(open_clip.tokenizer._tokenizer)  # made when open_clip was imported: another takes 0.2 s
         plain.context_length = options["context_length"]
         return plain
-    folder = checkpoint.folder
+
+
+def _tokenizer_options(where: Path, text_cfg: dict[str, Any], allowed: dict[str, type]) -> dict[str, Any]:
+    given = text_cfg.get("tokenizer_kwargs") or {}
+    for name, value in given.items():
+        if name not in allowed:
+            raise Unsupported(
+                f"{where} asks for a tokenizer with {str(name)[:60]!r}; what it may set is {', '.join(allowed)}"
+            )
+        parts = value if isinstance(value, list) else [value]
+        right = isinstance(value, allowed[name]) and not (name == "context_length" and isinstance(value, bool))
+        right = right and all(_PLAIN_TOKEN.fullmatch(str(part)) for part in parts)
+        if not right:
+            raise WeightsCorrupt(f"{where}: {name} of its tokenizer_kwargs is {str(value)[:60]!r}")
+    return dict(given)
+
+
+def _hf_tokenizer(checkpoint: Checkpoint, name: str, options: dict[str, Any]) -> Any:
+    folder, mode = checkpoint.folder, checkpoint.model_cfg["text_cfg"].get("tokenizer_mode")
     own = folder is not None and first(folder, TOKENIZER_FILES[:2]) is not None
+    if not own and not (isinstance(name, str) and _HUB_NAME.fullmatch(name) and not Path(name).exists()):
+        raise ValueError(f"hf_tokenizer_name {str(name)[:80]!r} is not a name of the Hugging Face hub, OWNER/REPO")
     source = str(folder) if own else name
-    mode = text_cfg.get("tokenizer_mode")
+    local = own or weights.is_offline()
     try:
         return open_clip.tokenizer.HFTokenizer(
-            source, tokenizer_mode=mode, local_files_only=own or weights.is_offline(), **options
+            source, tokenizer_mode=mode, local_files_only=local, trust_remote_code=False, **options
         )
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise Unsupported(
+                f"{checkpoint.source}: the tokenizer {name!r} is code of its own, which is never run"
+            ) from error
         raise WeightsMissing(
             f"the tokenizer {name!r} of {checkpoint.name} is not on this machine: go online once, or use a "
-            f"file:FOLDER that holds its tokenizer.json ({str(error).splitlines()[0]})"
+            f"file:FOLDER that holds its tokenizer.json ({one_line(error)})"
         ) from error
 
 
-def _load(model: torch.nn.Module, file: Path) -> None:
-    if not _is_torchscript(file):
-        open_clip.load_checkpoint(model, str(file))
-        return
-    state = torch.jit.load(file, map_location="cpu").state_dict()
-    model.load_state_dict({name: value for name, value in state.items() if name not in _TORCHSCRIPT_EXTRAS})
-
-
-def _is_torchscript(file: Path) -> bool:
-    if file.suffix == ".safetensors" or not zipfile.is_zipfile(file):
-        return False
-    with zipfile.ZipFile(file) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+def _load(model: torch.nn.Module, stored: tensors.Stored, checkpoint: Checkpoint) -> None:
+    """Lay weights of any of open_clip's formats into a model, as open_clip's own loader brings them into its names."""
+    state = convert_state_dict(model, dict(stored.tensors))
+    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+        state = convert_to_custom_text_state_dict(state)
+    own = model.state_dict()
+    if stored.container == "torchscript":  # which has attributes of modules beside their weights
+        state = {name: value for name, value in state.items() if name in own}
+    for name in _TORCHSCRIPT_EXTRAS | {"text.transformer.embeddings.position_ids"}:
+        if name not in own:
+            state.pop(name, None)
+    for name in ("logit_scale", "logit_bias"):  # one number, with or without an axis
+        if name in state and name in own and state[name].numel() == 1:
+            state[name] = state[name].reshape(own[name].shape)
+    if "logit_bias" in own and "logit_bias" not in state and "logit_scale" in state:
+        state["logit_bias"] = torch.zeros_like(state["logit_scale"])
+    resize_pos_embed(state, model)
+    tensors.lay_in(model, state, f"{stored.path} does not fit {checkpoint.name}")
+    if not math.isfinite(model.logit_scale.detach().exp().mean()):
+        raise WeightsCorrupt(f"{stored.path} holds a logit_scale that is no number")
 
 
 def _halved(tensor: torch.Tensor) -> torch.Tensor:

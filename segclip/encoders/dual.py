@@ -56,8 +56,9 @@ class TextSide(nn.Module):
     def __init__(self, embed_dim: int, text_cfg: dict[str, Any]) -> None:
         super().__init__()
         transformers = _transformers()
-        config = transformers.AutoConfig.for_model(**text_cfg["hf_config"])
-        self.tower = transformers.AutoModel.from_config(config)
+        described = {name: value for name, value in text_cfg["hf_config"].items() if name != "auto_map"}
+        config = transformers.AutoConfig.for_model(**described)
+        self.tower = transformers.AutoModel.from_config(config, trust_remote_code=False)
         self.padding = config.pad_token_id or 0
         self.pooling = text_cfg.get("pooling", "mean")
         if self.pooling not in POOLINGS:
@@ -95,6 +96,19 @@ class DualEncoder(nn.Module):
         """Embed (T, L), not normalised: (T, D)."""
         embedded: torch.Tensor = self.text(tokens)
         return embedded
+
+
+def known_config(name: str, *, local_files_only: bool) -> Any:
+    """Fetch the configuration of a text tower of the Hugging Face hub; raise ValueError for one that brings code.
+
+    Raises OSError when it is not here and may not be fetched.
+    """
+    config = _transformers().AutoConfig.from_pretrained(
+        name, trust_remote_code=False, local_files_only=local_files_only
+    )
+    if getattr(config, "auto_map", None):
+        raise ValueError(f"the text tower {name!r} is code of its own, which is never run")
+    return config
 
 
 def _transformers() -> Any:

@@ -17,7 +17,6 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from timm.layers import BatchNormAct2d
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-
 # Networks whose every batch norm runs just after the convolution that is defined before it.
 _FUSED = (timm.models.resnet.ResNet, timm.models.efficientnet.EfficientNet, ModifiedResNet)
 

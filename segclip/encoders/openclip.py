@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import cv2
 import numpy as np
 import PIL.Image
 import torch
 
-from ..errors import UnknownName, Unsupported
+from ..errors import UnknownName, Unsupported, WeightsCorrupt
 from ..imports import without_compiler
 from ..types import Array, Image
+from ..weight_files import reading
 
 with without_compiler():
     import open_clip
@@ -25,6 +27,7 @@ with without_compiler():
 
 __all__ = ["OpenClip", "OpenClipOptions", "imagenet_templates", "save"]
 
+_THIN = 64  # times its width a crop is long before it is resized in part
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -46,10 +49,11 @@ class OpenClip:
     """Embed with an open_clip model named by a spec: MODEL/TAG, MODEL/file:PATH, file:FOLDER, hf-hub:OWNER/REPO."""
 
     def __init__(self, source: str, *, device: str = "cpu", options: OpenClipOptions = OpenClipOptions()) -> None:
-        checkpoint = sources.find(source, trust=options.trust)
-        model = checkpoints.build(checkpoint, trust=options.trust)
-        self._dense = patches.Dense(model.visual, model.patch_head) if hasattr(model, "patch_head") else None
-        image_tower.streamline(model.visual)
+        model, checkpoint = checkpoints.restore(sources.find(source, trust=options.trust), trust=options.trust)
+        with reading(checkpoint.source, f"the description of {checkpoint.name}"):
+            self._dense = patches.Dense(model.visual, model.patch_head) if hasattr(model, "patch_head") else None
+            self._vocabulary = checkpoints.vocabulary(model)
+            image_tower.streamline(model.visual)
         self.name = checkpoint.name
         self.serving = checkpoint.serving
         self.logit_scale = float(model.logit_scale.detach().exp())
@@ -80,7 +84,7 @@ class OpenClip:
         missing = [text for text in dict.fromkeys(texts) if text not in self._texts]
         known = {text: self._texts[text] for text in texts if text in self._texts}
         for chunk in self._chunks(missing):
-            tokens = text_tower.tokenize(self._tokenizer, chunk).to(self._device)
+            tokens = self._tokens(chunk).to(self._device)
             embeddings = self._embed(lambda tokens: text_tower.encode(self._model, tokens), tokens)
             known.update(zip(chunk, embeddings, strict=True))
         self._remember(known)
@@ -96,6 +100,16 @@ class OpenClip:
                 f"{self.name} gives no dense features for {image.source}: train.pacl, train.clipself train a patch head"
             )
         return self._embed(self._dense, self._normalised(self._dense.fit(image.pixels)[None]))[0]
+
+    def _tokens(self, texts: Sequence[str]) -> torch.Tensor:
+        """Turn texts into token ids (T, context); raise WeightsCorrupt where the tower does not know one of them."""
+        tokens = text_tower.tokenize(self._tokenizer, texts)
+        if tokens.numel() and int(tokens.max()) >= self._vocabulary:
+            raise WeightsCorrupt(
+                f"{self._checkpoint.source}: the tokenizer of {self.name} gives token {int(tokens.max())}, and its "
+                f"text tower knows {self._vocabulary} tokens"
+            )
+        return tokens
 
     @property
     def _none(self) -> Array:
@@ -116,8 +130,24 @@ class OpenClip:
         """Preprocess a batch: float32 (B, 3, S, S), channels last in memory."""
         if isinstance(crops, np.ndarray) and crops.shape[1:] == (self.image_size, self.image_size, 3):
             return self._normalised(crops)
-        pictures = [self._transform(PIL.Image.fromarray(crop)) for crop in crops]
+        pictures = [self._transform(PIL.Image.fromarray(self._widened(crop))) for crop in crops]
         return torch.stack(pictures).to(self._device, memory_format=torch.channels_last)
+
+    def _widened(self, crop: Array) -> Array:
+        """Keep the middle of a crop too thin to be resized by its shorter side, which is all that would be looked at.
+
+        Where all of it would be, it becomes a line of one pixel.
+        """
+        height, width = crop.shape[:2]
+        longer, shorter = max(height, width), min(height, width)
+        if longer <= _THIN * shorter:
+            return crop
+        if self._preprocess.resize_mode != "shortest":
+            line = (1, self.image_size) if height > width else (self.image_size, 1)
+            return cv2.resize(crop, line, interpolation=cv2.INTER_AREA)
+        length = _THIN * shorter
+        start = (longer - length) // 2
+        return crop[start : start + length] if height > width else crop[:, start : start + length]
 
     def _normalised(self, images: np.ndarray) -> torch.Tensor:
         """Take uint8 (B, H, W, 3) as they are: float32 (B, 3, H, W), channels last in memory."""

@@ -21,6 +21,8 @@ from torch import nn
 from ..errors import Unsupported
 from ..types import Array
 
+_LONGEST = 8  # longer side over the shorter one, of what a network of any shape looks at: what is thinner is squeezed
+
 
 class PatchHead(nn.Module):
     """Embed patches.
@@ -67,7 +69,9 @@ class Dense(nn.Module):
         """Bring uint8 (H, W, 3) to the side the head was trained at; a transformer knows one square grid."""
         side, (height, width) = self.head.side, pixels.shape[:2]
         scale = side / min(height, width)
-        size = (round(width * scale), round(height * scale)) if self.any_shape else (side, side)
+        longest = side * _LONGEST
+        shaped = min(round(width * scale), longest), min(round(height * scale), longest)
+        size = shaped if self.any_shape else (side, side)
         return np.ascontiguousarray(
             cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
         )

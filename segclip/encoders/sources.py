@@ -14,7 +14,8 @@ import open_clip
 from huggingface_hub import snapshot_download
 
 from .. import weights
-from ..errors import UnknownName, WeightsCorrupt, WeightsMissing
+from ..errors import BadPrompt, UnknownName, Unsupported, WeightsCorrupt, WeightsMissing
+from ..weight_files import one_line, read_config, reading
 from . import Serving
 from .checkpoints import CONFIGS, PICKLED_FILES, SAFE_FILES, TOKENIZER_FILES, Checkpoint, first
 
@@ -29,12 +30,15 @@ def find(spec: str, *, trust: bool = False) -> Checkpoint:
     """Find a checkpoint by its spec, downloading only what may be; raise WeightsMissing, UnknownName or BadPrompt."""
     entry = weights.manifest().get(spec)
     if entry is not None and entry.kind == "encoder":
-        path = weights.get(spec, trust=trust)
+        path = weights.locate(spec, trust=trust)
         return from_folder(path, spec) if path.is_dir() else from_file(entry.options["model"], path, spec)
     if spec.startswith("hf-hub:"):
         return from_folder(_hub_folder(spec.removeprefix("hf-hub:")), spec)
     if spec.startswith("file:"):
-        return from_folder(weights.locate(spec, trust=trust), spec)
+        path = weights.locate(spec, trust=trust)
+        if not path.is_dir():
+            raise Unsupported(f"{path} is not a folder; a bare weight file is given as MODEL/file:{path}")
+        return from_folder(path, spec)
     model, slash, source = spec.partition("/")
     if not slash:
         raise UnknownName(f"unknown encoder {spec!r}; give {SPECS}, or one of {', '.join(_manifest_names())}")
@@ -49,22 +53,39 @@ def from_folder(folder: Path, name: str) -> Checkpoint:
     file = first(folder, (*SAFE_FILES, *PICKLED_FILES))
     if config_file is None or file is None:
         raise WeightsMissing(f"{folder} needs {' or '.join(CONFIGS)} and {', '.join(SAFE_FILES)} or {PICKLED_FILES[0]}")
-    config = _read_json(config_file)
+    config = read_config(config_file)
     if "model_cfg" not in config:
         raise WeightsCorrupt(f"{config_file} has no 'model_cfg'; it is not an open_clip configuration")
-    serving = Serving.from_dict(config.get("serving", {}))
-    return Checkpoint(name, config["model_cfg"], config.get("preprocess_cfg", {}), file, serving, folder)
+    model_cfg, preprocess_cfg = (_part(config, part, config_file) for part in ("model_cfg", "preprocess_cfg"))
+    with reading(config_file, "a configuration"):
+        try:
+            serving = Serving.from_dict(_part(config, "serving", config_file))
+        except (BadPrompt, UnknownName) as error:  # right where a user gives it, but here the file is wrong
+            raise WeightsCorrupt(f"{config_file}: {error}") from error
+    return Checkpoint(name, model_cfg, preprocess_cfg, file, serving, folder)
 
 
 def from_file(model: str, file: Path, name: str) -> Checkpoint:
     """Take a bare weight file for a named model, with the config beside it, else that model's own preprocessing."""
     model_cfg = _model_cfg(model)
-    beside = file.parent / "open_clip_config.json"
+    if file.is_dir():
+        raise Unsupported(f"{file} is a folder; give file:{file} alone, or {model}/file: with a weight file in it")
+    named, beside = bool(model_cfg.get("quick_gelu")), file.parent / "open_clip_config.json"
     if not beside.is_file():
+        if "/file:" in name and f"{model}-quickgelu" in open_clip.list_models():
+            logger.warning(
+                "%s does not tell its activation; %s has GELU. Where it was trained with QuickGELU, as OpenAI's were, "
+                "give %s-quickgelu/file:%s",
+                *(file, model, model, file),
+            )
         return Checkpoint(name, model_cfg, _preprocess_of(model), file)
-    config = _read_json(beside)
-    model_cfg["quick_gelu"] = config.get("model_cfg", model_cfg).get("quick_gelu", False)
-    return Checkpoint(name, model_cfg, config.get("preprocess_cfg", {}), file)
+    config = read_config(beside)
+    given = _part(config, "model_cfg", beside) or model_cfg
+    model_cfg["quick_gelu"] = bool(given.get("quick_gelu", False))
+    if model_cfg["quick_gelu"] != named:
+        kinds = ("QuickGELU", "GELU") if named else ("GELU", "QuickGELU")
+        logger.warning("%s has %s by its name, but %s says %s, which is taken", model, kinds[0], beside, kinds[1])
+    return Checkpoint(name, model_cfg, _part(config, "preprocess_cfg", beside), file)
 
 
 def from_tag(model: str, tag: str) -> Checkpoint:
@@ -108,7 +129,10 @@ def _tag_file(name: str, pretrained: dict[str, Any]) -> Path:
         raise WeightsMissing(
             f"{name} lies at {pretrained['url']} and segclip is offline; fetch it and use MODEL/file:PATH"
         )
-    return Path(open_clip.download_pretrained(pretrained))
+    try:
+        return Path(open_clip.download_pretrained(pretrained))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise WeightsMissing(f"{name} could not be fetched from {pretrained['url']}: {one_line(error)}") from error
 
 
 def _hub_file(repo: str, names: Iterable[str]) -> Path:
@@ -132,7 +156,7 @@ def _snapshot(repo: str, patterns: tuple[str, ...]) -> Path:
     except (OSError, ValueError) as error:
         raise WeightsMissing(
             f"hf-hub:{repo} is not on this machine and could not be fetched; copy its files to a folder and use "
-            f"file:FOLDER ({str(error).splitlines()[0]})"
+            f"file:FOLDER ({one_line(error)})"
         ) from error
 
 
@@ -140,8 +164,9 @@ def _manifest_names() -> list[str]:
     return [name for name, entry in weights.manifest().items() if entry.kind == "encoder"]
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise WeightsCorrupt(f"{file} is not readable JSON: {error}") from error
+def _part(config: dict[str, Any], name: str, file: Path) -> dict[str, Any]:
+    """Take a part of a configuration that must be an object; {} where it is left out."""
+    part = config.get(name, {})
+    if not isinstance(part, dict):
+        raise WeightsCorrupt(f"{file}: {name} must be an object, got {str(part)[:60]!r}")
+    return part

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from .. import registry
+from .. import atomic, registry
+from ..errors import NotWritable
 from ..types import Result
 from .files import encode, to_json
 from .raster import PICTURES, read_arrays, write_arrays, write_cutouts, write_labelmap, write_masks, write_overlay
@@ -39,11 +40,19 @@ _DEFAULTS = {**dict.fromkeys(PICTURES, "overlay"), ".json": "json", ".svg": "svg
 
 
 def save(result: Result, path: str | Path, *, format: str | None = None) -> list[Path]:
-    """Write a result and give the files written; none when a format of one file a row has no rows.
+    """Write a result, to the disk, and return the files written; none when a format of one file a row has no rows.
 
     format: a key of `WRITERS`; left out, the suffix tells, ".json" being "json" and ".png" or ".jpg" "overlay". Missing
-    folders are made. Raises UnknownName, or BadPrompt when the path cannot be written.
+    folders are made. Raises UnknownName, or NotWritable when the path cannot be written.
     """
     path = Path(path)
     name = registry.choose(_DEFAULTS, path.suffix.lower(), "file suffix") if format is None else format
-    return registry.choose(WRITERS, name, "format")(result, path)
+    files = registry.choose(WRITERS, name, "format")(result, path)
+    try:
+        for file in files:
+            atomic.sync_file(file)
+        for folder in {file.parent for file in files}:
+            atomic.sync_folder(folder)
+    except OSError as error:
+        raise NotWritable(f"{path}: cannot be written, {error.strerror or error}") from error
+    return files

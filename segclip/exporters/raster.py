@@ -12,6 +12,7 @@ import PIL.Image
 from .. import registry
 from ..drawing import overlay
 from ..errors import BadPrompt
+from ..profiles import srgb
 from ..types import Masks, Result
 from .files import encode, numbered, to_json, write
 
@@ -35,7 +36,7 @@ def write_masks(result: Result, path: Path) -> list[Path]:
 
 
 def write_cutouts(result: Result, path: Path, *, feather: float = 0.0) -> list[Path]:
-    """Write an RGBA PNG of the box a row, transparent black outside the mask, to <stem>.<row>.png.
+    """Write an RGBA PNG of the box a row, in sRGB, transparent black outside the mask, to <stem>.<row>.png.
 
     feather: px over which the edge fades, half of them inside the mask; the box grows by the other half.
     """
@@ -53,7 +54,7 @@ def write_cutouts(result: Result, path: Path, *, feather: float = 0.0) -> list[P
             alpha = cv2.GaussianBlur(alpha, (0, 0), feather / 2)
         pixels = result.image.pixels[wide[1] : wide[3], wide[0] : wide[2]] * (alpha > 0)[..., None]
         cutout = PIL.Image.fromarray(np.dstack((pixels, alpha)))
-        written.append(write(numbered(path, row), encode(cutout, "PNG")))
+        written.append(write(numbered(path, row), encode(cutout, "PNG", profile=srgb())))
     return written
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
+from .. import rle
+from ..errors import BadIndex
 from ..polygons import has_holes, trace
 from ..types import Array, Masks, Result
 from .files import to_json, write
@@ -52,14 +54,18 @@ def encode_rle(masks: Masks, row: int) -> dict[str, Any]:
     counts = np.diff(np.concatenate(([0], edges, [height * width])))
     if not counts[-1]:  # the mask holds the last pixel: COCO writes no run after it
         counts = counts[:-1]
-    rle = coco.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
-    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+    code = coco.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    return {"size": [height, width], "counts": code["counts"].decode("ascii")}
 
 
-def decode_rle(rle: dict[str, Any]) -> Array:
-    """Give the mask of ``encode_rle``: bool (H, W)."""
-    decoded: Array = coco.decode(rle).astype(bool)
-    return decoded
+def decode_rle(code: dict[str, Any]) -> Array:
+    """Return the mask of ``encode_rle``: bool (H, W). Raises BadIndex, as for one kept in a damaged file."""
+    try:
+        height, width = code["size"]
+        window = rle.window(code["counts"], (height, width))
+        return Masks.from_windows([window], (height, width)).full(0)
+    except (LookupError, TypeError, ValueError) as error:
+        raise BadIndex(f"a mask that was kept is damaged ({error!r}); run this again without what was kept") from None
 
 
 def coco_annotation(row: dict[str, Any]) -> dict[str, Any]:
@@ -75,11 +81,11 @@ def coco_annotation(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def coco_polygons(rle: dict[str, Any]) -> list[list[int]] | dict[str, Any]:
+def coco_polygons(code: dict[str, Any]) -> list[list[int]] | dict[str, Any]:
     """Give a mask as COCO's polygons, along the edges of its pixels; one with holes, which they cannot hold, as RLE."""
-    mask = decode_rle(rle)
+    mask = decode_rle(code)
     if not mask.any() or has_holes(mask):
-        return rle
+        return code
     return [polygon.outer.ravel().tolist() for polygon in trace(mask)]
 
 

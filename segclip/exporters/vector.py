@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,13 @@ from xml.sax.saxutils import escape, quoteattr
 import PIL.Image
 
 from ..drawing import colour
-from ..polygons import Polygon, has_holes, outline, trace
+from ..polygons import Polygon, has_holes, outlines, trace
 from ..types import Array, Result
 from .files import encode, to_json, write
+
+# what no XML 1.0 document may hold, not even escaped: control characters, lone surrogates, two noncharacters
+_NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_INSET = 0.001  # px: LabelMe cuts coordinates to whole pixels, and those at the far edges must stay inside the mask
 
 
 def write_labelme(result: Result, path: Path) -> list[Path]:
@@ -35,17 +40,18 @@ def write_labelme(result: Result, path: Path) -> list[Path]:
 def _shapes(result: Result, row: int) -> list[dict[str, Any]]:
     x1, y1, x2, y2 = result.masks.boxes[row].tolist()
     bitmap = result.masks.bitmaps[row]
-    parts = [part.tolist() for part in outline(bitmap, (x1, y1))] if bitmap.size else []
     common: dict[str, Any] = {
         "label": result.texts[row],
-        "group_id": row if len(parts) > 1 else None,
+        "group_id": None,
         "description": f"{float(result.score[row]):.4f}",
         "flags": {},
     }
-    if bitmap.size and (has_holes(bitmap) or any(len(part) < 3 for part in parts)):
-        picture = base64.b64encode(encode(PIL.Image.fromarray(bitmap), "PNG")).decode()
+    if bitmap.size and has_holes(bitmap):
+        image = base64.b64encode(encode(PIL.Image.fromarray(bitmap), "PNG")).decode()
         corners = [[x1, y1], [x2 - 1, y2 - 1]]  # LabelMe's boxes include their last pixel
-        return [common | {"group_id": None, "shape_type": "mask", "points": corners, "mask": picture}]
+        return [common | {"shape_type": "mask", "points": corners, "mask": image}]
+    parts = [part.round(3).tolist() for part in outlines(bitmap, (x1, y1), diagonal=False, inset=_INSET)]
+    common["group_id"] = row if len(parts) > 1 else None
     return [common | {"shape_type": "polygon", "points": part, "mask": None} for part in parts]
 
 
@@ -59,7 +65,7 @@ def write_svg(result: Result, path: Path) -> list[Path]:
         drawn = " ".join(_ring_path(ring) for polygon in _polygons(result, row) for ring in _rings(polygon))
         fill = "#{:02x}{:02x}{:02x}".format(*colour(row))
         score = f"{float(result.score[row]):.4f}"
-        text = result.texts[row].encode("utf-8", "replace").decode()
+        text = _NOT_XML.sub("\ufffd", result.texts[row])
         lines.append(
             f'<path fill="{fill}" fill-opacity="0.6" fill-rule="evenodd" data-row="{row}" data-score="{score}" '
             f"data-text={quoteattr(text)} d={quoteattr(drawn)}><title>{escape(text)}</title></path>"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..types import Image, Prompt, Proposals
+from ..weight_files import read_config
 
 PROPOSERS: dict[str, str] = {
     "fastsam": "segclip.proposers.fastsam:FastSAM",
@@ -19,7 +19,7 @@ def loader_of(path: Path) -> str:
     """Tell by its name, or a folder's config.json, which of PROPOSERS reads a file of the user's own."""
     if path.is_dir():
         config = path / "config.json"
-        return "sam" if config.is_file() and "sam" in json.loads(config.read_text("utf-8")) else "fastsam"
+        return "sam" if config.is_file() and "sam" in read_config(config) else "fastsam"
     if path.name.startswith(("mobile_sam", "sam2")):
         return "ultralytics_sam"
     return "sam" if path.name.startswith("sam_") or path.suffix == ".pth" else "fastsam"

@@ -5,7 +5,8 @@ Fast Segment Anything, Zhao et al. 2023, https://arxiv.org/abs/2306.12156.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -13,9 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-from ..errors import BadPrompt, Unsupported
-from ..types import Boxes, Everything, Image, Prompt, Proposals
+from ..errors import BadPrompt, Unsupported, WeightsCorrupt
+from ..types import Array, Boxes, Everything, Image, Prompt, Proposals
+from ..weight_files import described, reading
 from . import space
 from .edges import EdgeOptions, Frame, patches, refine
 from .logits import assemble, prototype_gain, prototype_sampler
@@ -24,23 +27,27 @@ from .yolo import letterbox, load, save
 
 __all__ = ["FastSAM", "FastSAMOptions", "Features", "save"]
 
+_STORED = ("image_size", "again", "confidence", "iou", "max_det")  # options that a checkpoint may come with
+_LARGEST = 4096  # px, the longer side a checkpoint may ask for
 _PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
 class FastSAMOptions:
-    """Say how FastSAM looks; None takes what the checkpoint's configuration says, else FastSAM's own 1024, 0.4, 0.9.
+    """Say how FastSAM looks; None takes what the checkpoint's configuration says, else 1024, 0.4, 0.9, 300.
 
-    image_size: longer side the network sees, rounded up to its stride. confidence: least quality of a proposal. iou: of
-    two boxes overlapping more than this, the better is kept. max_det: most proposals. precision: of the network;
-    "bfloat16" halves its time on CPUs with AVX512-BF16 and moves edges a little, "auto" is float32. edges: fit masks to
-    the edges in the picture, which FastSAM does not.
+    image_size: longer side the network sees, rounded up to its stride. again: a smaller size it sees too, for things
+    that fill the image; 0 for none. confidence: least quality of a proposal. iou: of two boxes overlapping more than
+    this, the better is kept. max_det: most proposals. precision: of the network; "bfloat16" halves its time on CPUs
+    with AVX512-BF16 and moves edges a little, "auto" is float32. edges: fit masks to the edges in the picture, which
+    FastSAM does not.
     """
 
     image_size: int | None = None
+    again: int | None = None
     confidence: float | None = None
     iou: float | None = None
-    max_det: int = 300
+    max_det: int | None = None
     precision: str = "auto"
     edges: EdgeOptions | None = None
 
@@ -53,6 +60,8 @@ class FastSAMOptions:
         for noun, value in (("image_size", self.image_size), ("max_det", self.max_det)):
             if value is not None and value < 1:
                 raise BadPrompt(f"{noun} must be at least 1, got {value}")
+        if self.again is not None and self.again < 0:
+            raise BadPrompt(f"again must be a size in pixels, or 0, got {self.again}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,45 +101,88 @@ class Features:
         return Proposals(masks, self.confidence.numpy())[masks.areas > 0]
 
 
+# candidates (5 + M, A): xywh in pixels of the frame, confidence, coefficients; prototypes (M, h, w); the frame's (H, W)
+Look = tuple[torch.Tensor, torch.Tensor, tuple[int, int]]
+
+
+def join(one: Look, other: Look, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bring what was found in another frame of an image of ``size`` into the first: (5 + 2M, A + A'), (2M, h, w).
+
+    Each candidate's coefficients are 0 for the other's prototypes, which are sampled anew on the first's grid.
+    """
+    gain, left, top = _placing(one[2], size)
+    other_gain, other_left, other_top = _placing(other[2], size)
+    ratio = gain / other_gain
+    moved = other[0].clone()
+    moved[:4] *= ratio
+    moved[0] += left - other_left * ratio
+    moved[1] += top - other_top * ratio
+    none = [torch.zeros(len(other[1]), one[0].shape[1]), torch.zeros(len(one[1]), moved.shape[1])]
+    first, second = torch.cat([one[0], none[0]]), torch.cat([moved[:5], none[1], moved[5:]])
+    places = [
+        ((torch.arange(count) + 0.5) * full / count - start) / ratio + other_start
+        for count, full, start, other_start in zip(
+            one[1].shape[1:], one[2], (top, left), (other_top, other_left), strict=True
+        )
+    ]
+    rows, columns = (place * (2 / full) - 1 for place, full in zip(places, other[2], strict=True))
+    grid = torch.stack([columns.expand(len(rows), -1), rows[:, None].expand(-1, len(columns))], dim=2)[None]
+    sampled = F.grid_sample(other[1][None], grid, padding_mode="border", align_corners=False)[0]
+    return torch.cat([first, second], dim=1), torch.cat([one[1], sampled])
+
+
+def _placing(frame: tuple[int, int], size: tuple[int, int]) -> tuple[float, int, int]:
+    """Return how a letterbox lays an image of ``size`` (H, W) into a frame: pixels of it a pixel, its left and top."""
+    gain = min(frame[0] / size[0], frame[1] / size[1])
+    top, left = (round((full - round(side * gain)) / 2 - 0.1) for full, side in zip(frame, size, strict=True))
+    return gain, left, top
+
+
 class FastSAM:
     """Propose masks with a FastSAM checkpoint.
 
-    path: ultralytics' ``.pt`` or a folder written by ``save``. device: as torch names it. trust: allow a pickled
-    checkpoint that holds more than ultralytics' own types. Raises WeightsMissing, WeightsCorrupt, Unsupported.
+    path: ultralytics' ``.pt`` or a folder written by ``save``. device: as torch names it. trust: True allows a pickled
+    checkpoint that holds more than ultralytics' own types, False none but those of the manifest. Raises WeightsMissing,
+    WeightsCorrupt, Unsupported.
     """
 
     def __init__(
-        self, path: Path, *, device: str = "cpu", trust: bool = False, options: FastSAMOptions = FastSAMOptions()
+        self, path: Path, *, device: str = "cpu", trust: bool | None = None, options: FastSAMOptions = FastSAMOptions()
     ) -> None:
         self.options = options
         network, config = load(Path(path), trust=trust)
         self.device = torch.device(device)
         self.network: Any = network.to(self.device, memory_format=torch.channels_last)
-        self.image_size = int(self._choose(self.options.image_size, config, "image_size", 1024))
-        self.confidence = self._choose(self.options.confidence, config, "confidence", 0.4)
-        self.iou = self._choose(self.options.iou, config, "iou", 0.9)
-        stored = EdgeOptions(**config["edges"]) if "edges" in config else None
-        self.edges = self.options.edges or stored
-        self.letterbox = letterbox(self.image_size, max(int(self.network.stride.max()), 32))
+        stored = _stored(Path(path), config)
+        self.image_size = self.options.image_size or stored.image_size or 1024
+        self.confidence = _first(self.options.confidence, stored.confidence, 0.4)
+        self.iou = _first(self.options.iou, stored.iou, 0.9)
+        self.max_det = int(_first(self.options.max_det, stored.max_det, 300))
+        self.edges = self.options.edges or stored.edges
+        stride = max(int(self.network.stride.max()), 32)
+        sizes = (self.image_size, int(_first(self.options.again, stored.again, 0)))
+        self.letterboxes = [letterbox(size, stride) for size in sizes if size]
         self._lock = Lock()  # the network keeps the anchors of the last shape it saw on itself
-
-    @staticmethod
-    def _choose(option: float | None, config: dict[str, Any], key: str, default: float) -> float:
-        return float(config.get(key, default)) if option is None else option
 
     @torch.inference_mode()
     def encode(self, image: Image) -> Features:
-        """Run the network on the letterboxed image and keep its best candidates."""
+        """Run the network on the letterboxed image, at each size, and keep its best candidates."""
         from ultralytics.utils.ops import scale_boxes
 
+        prediction, prototypes, frame = self._look(image, self.letterboxes[0])
+        for box in self.letterboxes[1:]:
+            prediction, prototypes = join((prediction, prototypes, frame), self._look(image, box), image.size)
+        found = self._suppress(prediction)
+        boxes = scale_boxes(frame, found[:, :4], image.size)
+        return Features(boxes, found[:, 4], found[:, 5:], prototypes, image, self.edges)
+
+    def _look(self, image: Image, box: Callable[[Array], Array]) -> Look:
         # rows of RGB pixels seen as (1, 3, h, w) are channels-last already
-        pixels = torch.from_numpy(self.letterbox(image.pixels)).to(self.device).permute(2, 0, 1)[None].float() / 255
+        pixels = torch.from_numpy(box(image.pixels)).to(self.device).permute(2, 0, 1)[None].float() / 255
         low = self.options.precision == "bfloat16"
         with self._lock, torch.autocast(self.device.type, torch.bfloat16, enabled=low):
             prediction, prototypes = self.network(pixels)[0]
-        found = self._suppress(prediction[0].float().cpu())
-        boxes = scale_boxes(pixels.shape[2:], found[:, :4], image.size)
-        return Features(boxes, found[:, 4], found[:, 5:], prototypes[0].float().cpu(), image, self.edges)
+        return prediction[0].float().cpu(), prototypes[0].float().cpu(), (pixels.shape[2], pixels.shape[3])
 
     def decode(self, features: Features, prompt: Prompt) -> Proposals:
         """Choose among the candidates of ``encode``.
@@ -155,5 +207,20 @@ class FastSAM:
         confident = prediction[:, prediction[4] > self.confidence].T
         half = confident[:, 2:4] / 2
         boxes = torch.cat([confident[:, :2] - half, confident[:, :2] + half], dim=1)
-        kept = suppress(boxes.numpy(), confident[:, 4].numpy(), self.iou, self.options.max_det)
+        kept = suppress(boxes.numpy(), confident[:, 4].numpy(), self.iou, self.max_det)
         return torch.cat([boxes, confident[:, 4:]], dim=1)[kept]
+
+
+def _first(*values: float | None) -> float:
+    return next(float(value) for value in values if value is not None)
+
+
+def _stored(path: Path, config: dict[str, Any]) -> FastSAMOptions:
+    """Read the options beside a network; raise WeightsCorrupt for those that are none."""
+    with reading(path, "a configuration"):
+        given = {name: config[name] for name in _STORED if name in config}
+        try:
+            options = described(FastSAMOptions, given, {"image_size": _LARGEST, "again": _LARGEST})
+        except BadPrompt as error:  # right where a user gives it, but here the file is wrong
+            raise WeightsCorrupt(f"{path}: {error}") from error
+        return replace(options, edges=described(EdgeOptions, config["edges"]) if "edges" in config else None)

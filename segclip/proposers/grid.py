@@ -174,8 +174,8 @@ def _stable(
         surely = maybe = 0
         for start, band in features.sampler.bands(grid, box):
             np.greater(band, 0, out=bitmap[start - box[1] : start - box[1] + len(band)])
-            surely += np.count_nonzero(band > options.stability_offset)
-            maybe += np.count_nonzero(band > -options.stability_offset)
+            surely += int(np.count_nonzero(band > options.stability_offset))
+            maybe += int(np.count_nonzero(band > -options.stability_offset))
         if options.min_stability > 0 and (not maybe or surely / maybe < options.min_stability):
             continue
         ys, xs = np.flatnonzero(bitmap.any(axis=1)), np.flatnonzero(bitmap.any(axis=0))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,11 +77,3 @@ class Network(ABC):
         """Bring coordinates (..., 2) of an image of ``size`` to the network's frame, float32."""
         moved = coordinates.astype(np.float64) * np.array(self.scale(size))
         return torch.from_numpy(moved.astype(np.float32)).to(self.device)
-
-
-def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """Read a checkpoint's tensors, from a plain state dict or one under "model"; no code in it is run."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    inner = state.get("model", state) if isinstance(state, dict) else state
-    tensors: dict[str, torch.Tensor] = inner
-    return tensors

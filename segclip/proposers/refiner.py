@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 
 import cv2
 import numpy as np
@@ -26,6 +26,7 @@ PLANES = 7  # red, green, blue; coarse logits; clicks on the object, beside it; 
 _SURE = 8.0  # coarse logits beyond which nothing more is said
 _DOT = 2.5  # radius of a click, in pixels of the window
 _TOGETHER = 8  # windows a CPU sees at a time
+_MOST_DRAWN = 1 << 14  # pixels along a side that are drawn at once; OpenCV takes fewer than 2 ** 15
 _FOLD = 2  # pixels along a cell of the finest level
 
 
@@ -180,8 +181,13 @@ def corrected(logits: Array, window: Window, size: tuple[int, int]) -> tuple[int
     x2, y2 = (min(int(np.ceil(v + window.side)), end) for v, end in ((window.x, width), (window.y, height)))
     scale = len(logits) / window.side
     there = np.array([[scale, 0, (x1 - window.x + 0.5) * scale - 0.5], [0, scale, (y1 - window.y + 0.5) * scale - 0.5]])
+    drawn = np.empty((y2 - y1, x2 - x1), np.float32)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return x1, y1, cv2.warpAffine(logits, there, (x2 - x1, y2 - y1), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    for y, x in product(range(0, y2 - y1, _MOST_DRAWN), range(0, x2 - x1, _MOST_DRAWN)):
+        tile = drawn[y : y + _MOST_DRAWN, x : x + _MOST_DRAWN]
+        moved = there + np.array([[0, 0, x * scale], [0, 0, y * scale]])
+        tile[...] = cv2.warpAffine(logits, moved, tile.shape[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return x1, y1, drawn
 
 
 def refine(refiner: Refiner, seen: Sequence[Array]) -> Array:

@@ -6,7 +6,6 @@ Segment Anything, Kirillov et al. 2023, https://arxiv.org/abs/2304.02643.
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -16,18 +15,19 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-import safetensors
 import safetensors.torch
 import torch
 
-from ..errors import WeightsCorrupt, WeightsMissing
+from .. import atomic, tensors
+from ..errors import BadPrompt, WeightsCorrupt, WeightsMissing
 from ..imports import without_compiler
 from ..types import Array
+from ..weight_files import described, read_config, reading
 from .decoder import QuickLook, decode
 from .edges import EdgeOptions
 from .grid import GridOptions
 from .logits import Axis
-from .network import Clicks, read_state
+from .network import Clicks
 from .promptable import Promptable, SAMOptions
 from .refiner import FocusOptions, Refiner, fused
 from .trunk import DrawnPromptEncoder, FineMaskDecoder, Trunk
@@ -37,7 +37,7 @@ with without_compiler():
 
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of RGB in 0 to 255
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
-_DAMAGED = (safetensors.SafetensorError, pickle.UnpicklingError)
+_MOST = {"image_size": 4096, "size": 1024, "points_per_side": 256, "crop_layers": 4}  # that a checkpoint may ask for
 
 
 @dataclass(frozen=True)
@@ -149,12 +149,15 @@ class SAM(Promptable):
     """Propose masks with a SAM v1 checkpoint.
 
     path: a ``.pth`` of the original project or a folder written by ``save``. device: as torch names it. options: None
-    takes those stored in the folder, else the published defaults. Raises WeightsMissing, WeightsCorrupt.
+    takes those stored in the folder, else the published defaults. trust: as ``tensors.read`` takes it. Raises
+    WeightsMissing, WeightsCorrupt, Unsupported.
     """
 
-    def __init__(self, path: Path, *, device: str = "cpu", options: SAMOptions | None = None) -> None:
+    def __init__(
+        self, path: Path, *, device: str = "cpu", options: SAMOptions | None = None, trust: bool | None = None
+    ) -> None:
         self.device = torch.device(device)
-        network, stored = load(Path(path))
+        network, stored = load(Path(path), trust=trust)
         self.options = options or stored
         self.network = network.to(self.device).eval().requires_grad_(False)
         self.refiner = fused(self.network.refiner) if hasattr(self.network, "refiner") else None
@@ -198,66 +201,77 @@ class SAM(Promptable):
         return rows, columns
 
     def _content(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Give the size (h, w) of an image resized until its longer side fits the network."""
+        """Return the size (h, w), at least 1, of an image resized until its longer side fits the network."""
         scale = self.image_size / max(size)
-        return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
+        return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
 
 
-def load(path: Path) -> tuple[Sam, SAMOptions]:
-    """Load a ``.pth`` state dict, or a folder of model.safetensors and config.json, which holds options too."""
+def load(path: Path, *, trust: bool | None = None) -> tuple[Sam, SAMOptions]:
+    """Load a ``.pth`` state dict, or a folder of model.safetensors and config.json, which holds options too.
+
+    Raises WeightsMissing, WeightsCorrupt, Unsupported; trust: as ``tensors.read`` takes it.
+    """
     if not path.exists():
         raise WeightsMissing(f"no SAM weights at {path}; give a .pth file or a folder with {_WEIGHTS} and {_CONFIG}")
-    options = SAMOptions()
-    try:
-        if path.is_dir():
-            config = json.loads((path / _CONFIG).read_text("utf-8"))
-            edges = EdgeOptions(**config["edges"]) if config.get("edges") else None
-            focus = _options(FocusOptions, config["focus"]) if config.get("focus") else None
-            options = SAMOptions(grid=GridOptions(**config.get("grid", {})), edges=edges, focus=focus)
+    if path.is_dir():
+        return _load_folder(path)
+    stored = tensors.read(path, trust=trust).tensors
+    with reading(path, "a SAM checkpoint"):
+        with tensors.Sized(path):
+            network = Architecture.of(stored).build()
+        tensors.lay_in(network, stored, f"{path} does not fit its own architecture")
+    return network, SAMOptions()
+
+
+def _load_folder(folder: Path) -> tuple[Sam, SAMOptions]:
+    config, file = read_config(folder / _CONFIG), folder / _WEIGHTS
+    with reading(folder / _CONFIG, "the description of a SAM checkpoint"):
+        options = _stored_options(config, folder / _CONFIG)
+        with tensors.Sized(file):
             network = _described(config["sam"]).build()
-            if focus:
-                network.refiner = Refiner(focus)
-            state = safetensors.torch.load_file(path / _WEIGHTS)
-        else:
-            state = read_state(path)
-            network = Architecture.of(state).build()
-        network.load_state_dict(state)
-    except (*_DAMAGED, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
-        raise WeightsCorrupt(f"{path} cannot be read as a SAM checkpoint: {reason}") from error
+            if options.focus:
+                network.refiner = Refiner(options.focus)
+    with reading(file):
+        stored = safetensors.torch.load_file(file)
+    tensors.lay_in(network, stored, f"{file} does not fit the network of {_CONFIG}")
     return network, options
+
+
+def _stored_options(config: dict[str, Any], file: Path) -> SAMOptions:
+    try:
+        return SAMOptions(
+            grid=described(GridOptions, config.get("grid", {}), _MOST),
+            edges=described(EdgeOptions, config["edges"]) if config.get("edges") else None,
+            focus=described(FocusOptions, config["focus"], _MOST) if config.get("focus") else None,
+        )
+    except BadPrompt as error:  # right where a user gives it, but here the file is wrong
+        raise WeightsCorrupt(f"{file}: {error}") from error
 
 
 def save(network: Sam, architecture: Architecture, folder: Path, options: SAMOptions = SAMOptions()) -> None:
     """Write model.safetensors, matrices as float16, and config.json with the grid, edges and focus of ``options``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
+    halved = {
         name: (value.half() if value.is_floating_point() and value.ndim > 1 else value).detach().cpu().contiguous()
         for name, value in network.state_dict().items()
     }
-    safetensors.torch.save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
     config = {"sam": asdict(architecture), "grid": asdict(options.grid)}
     config |= {"edges": asdict(options.edges)} if options.edges else {}
     config |= {"focus": asdict(options.focus)} if options.focus else {}
-    (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    atomic.write(folder / _WEIGHTS, safetensors.torch.save(halved, metadata={"format": "pt"}))
+    atomic.write(folder / _CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
 
 def add_refiner(folder: Path, refiner: Refiner, edges: EdgeOptions) -> None:
     """Write a refiner, and how edges are fitted to what it says, beside the network that ``save`` wrote to a folder."""
     network, options = load(folder)
     network.refiner = refiner
-    config = json.loads((folder / _CONFIG).read_text("utf-8"))
+    config = read_config(folder / _CONFIG)
     save(network, _described(config["sam"]), folder, replace(options, focus=refiner.options, edges=edges))
 
 
 def _described(config: dict[str, Any]) -> Architecture:
     kind: Any = ViT if "global_blocks" in config["encoder"] else Trunk
-    return Architecture(**config | {"encoder": _options(kind, config["encoder"])})
-
-
-def _options(kind: Any, values: dict[str, Any]) -> Any:
-    """Make a frozen dataclass of what JSON holds: its lists were tuples."""
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    return described(Architecture, config | {"encoder": described(kind, config["encoder"])}, _MOST)
 
 
 def _count(state: Mapping[str, torch.Tensor], pattern: str) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -56,9 +55,7 @@ class TrunkEncoder(torch.nn.Module):
     def __init__(self, trunk: Trunk, image_size: int, patch: int, channels: int) -> None:
         super().__init__()
         with yolo.quiet():
-            from ultralytics.nn.tasks import SegmentationModel
-
-            network: Any = SegmentationModel(trunk.description, nc=1, verbose=False)
+            network = yolo.build(trunk.description, 1)
         self.img_size, self.patch, self.used = image_size, patch, trunk.layers  # img_size: segment-anything's word
         self.trunk, self.head = network.model[:-1], network.model[-1]
         with torch.no_grad():

@@ -6,19 +6,19 @@ SAM 2, Ravi et al. 2024, https://arxiv.org/abs/2408.00714.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .. import registry
-from ..errors import UnknownName, WeightsCorrupt, WeightsMissing
+from .. import registry, tensors
+from ..errors import UnknownName, WeightsMissing
 from ..types import Array
+from ..weight_files import reading
 from .decoder import QuickLook, decode
 from .logits import Axis
-from .network import Clicks, read_state
+from .network import Clicks
 from .promptable import Promptable, SAMOptions
 from .yolo import quiet
 
@@ -39,15 +39,22 @@ class UltralyticsSAM(Promptable):
     """Propose masks with MobileSAM or SAM 2.1.
 
     path: ultralytics' or the original project's state dict. variant: a key of VARIANTS; None reads it off the file's
-    name. device: as torch names it. Raises UnknownName, WeightsMissing, WeightsCorrupt.
+    name. device: as torch names it. trust: as ``tensors.read`` takes it. Raises UnknownName, WeightsMissing,
+    WeightsCorrupt, Unsupported.
     """
 
     def __init__(
-        self, path: Path, *, device: str = "cpu", variant: str | None = None, options: SAMOptions = SAMOptions()
+        self,
+        path: Path,
+        *,
+        device: str = "cpu",
+        variant: str | None = None,
+        options: SAMOptions = SAMOptions(),
+        trust: bool | None = None,
     ) -> None:
         self.options, self.device = options, torch.device(device)
         self.variant = variant or variant_of(Path(path))
-        network = load(Path(path), self.variant)
+        network = load(Path(path), self.variant, trust=trust)
         self.network: Any = network.to(self.device).eval().requires_grad_(False)
         self._mean, self._std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in (_MEAN, _STD))
         self._second = hasattr(network, "sam_mask_decoder")  # SAM 2 has maps of three resolutions
@@ -82,7 +89,7 @@ class UltralyticsSAM(Promptable):
     def axes(self, size: tuple[int, int]) -> tuple[Axis, Axis]:
         """Lay the part of the logits that is not padding over the image; its end may lie inside a cell."""
         cells, gain = _SIZE // 4, _SIZE / max(size)
-        spans = [round(pixels * gain) / 4 for pixels in size]
+        spans = [max(1, round(pixels * gain)) / 4 for pixels in size]
         whole = all(span.is_integer() for span in spans)
         rows, columns = (
             Axis.through(cells, [slice(0, int(span)), pixels]) if whole else Axis.spanning(cells, span, pixels)
@@ -133,20 +140,16 @@ def variant_of(path: Path) -> str:
     return found[0]
 
 
-def load(path: Path, variant: str) -> torch.nn.Module:
-    """Build a variant and load its tensors; no code in the file is run."""
+def load(path: Path, variant: str, *, trust: bool | None = None) -> torch.nn.Module:
+    """Build a variant and load its tensors; no code in the file is run. trust: as ``tensors.read`` takes it."""
     if not path.exists():
         raise WeightsMissing(f"no weights at {path}; give a .pt file of ultralytics or of the original project")
     name = registry.choose(VARIANTS, variant, "SAM variant")
-    with quiet():
+    stored = tensors.read(path, trust=trust).tensors
+    with quiet(), reading(path, "a SAM checkpoint"):
         from ultralytics.models.sam import build
 
         make: Callable[[], torch.nn.Module] = getattr(build, name)
         network = make()
-    try:
-        missing, unexpected = network.load_state_dict(read_state(path), strict=False)
-    except (RuntimeError, TypeError, AttributeError, pickle.UnpicklingError) as error:
-        raise WeightsCorrupt(f"{path} does not fit {variant}: {str(error).splitlines()[0]}") from error
-    if strange := [key for key in (*missing, *unexpected) if not key.startswith(_VIDEO_ONLY)]:
-        raise WeightsCorrupt(f"{path} does not fit {variant}: {len(strange)} tensors differ, such as {strange[0]}")
+        tensors.lay_in(network, stored, f"{path} does not fit {variant}", unused=_VIDEO_ONLY)
     return network

@@ -5,30 +5,33 @@ Two formats: ultralytics' own ``.pt`` (a pickled network) and ours, a folder of 
 
 from __future__ import annotations
 
-import copy
 import json
 import os
-import pickle
 import re
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
 
-from .. import weights
+from .. import atomic, tensors, weights
 from ..errors import Unsupported, WeightsCorrupt, WeightsMissing
 from ..imports import without_compiler
 from ..types import Array
+from ..weight_files import no_weights, one_line, open_file, read_config, reading, recognise
 
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
-_STOCK_ARCHITECTURE = re.compile(r"[\w-]+\.yaml")
+_STOCK_ARCHITECTURE = re.compile(r"[\w.-]+\.yaml")
+_ACTIVATION = re.compile(r"(torch\.)?nn\.[A-Z]\w*\([\w\s.,=-]*\)")
+_TEXT = re.compile(r"[\w .-]{0,60}")
+_FETCHING = frozenset({"TorchVision"})  # layers that would download something
 
 
 @contextmanager
@@ -56,15 +59,16 @@ def quiet() -> Iterator[None]:
         cv2.setNumThreads(cv2_threads)
 
 
-def load(path: Path, *, trust: bool = False) -> tuple[torch.nn.Module, dict[str, Any]]:
+def load(path: Path, *, trust: bool | None = None) -> tuple[torch.nn.Module, dict[str, Any]]:
     """Load a network in evaluation mode, convolutions and norms fused, with its configuration ({} for a ``.pt``).
 
-    trust: unpickle a ``.pt`` that names types beyond ultralytics' own, which runs whatever code it holds.
-    Raises WeightsMissing, WeightsCorrupt.
+    trust: None unpickles a ``.pt`` that names nothing but ultralytics' and torch's types, and another only where the
+    manifest has its hash; False none but those the manifest has; True also what names other types, which runs whatever
+    code it holds. Raises WeightsMissing, WeightsCorrupt, Unsupported.
     """
     if not path.exists():
         raise WeightsMissing(f"no proposer weights at {path}; give a FastSAM .pt file or a folder with {_CONFIG}")
-    with quiet():
+    with quiet(), reading(path, "a segmentation network"):
         network, config = _load_folder(path) if path.is_dir() else (_load_pickle(path.absolute(), trust), {})
         if network.end2end or len(network.names) != 1:
             raise Unsupported(f"{path} has {len(network.names)} classes; a proposer has one, and no end-to-end head")
@@ -88,12 +92,11 @@ def save(model: Any, folder: Path, config: dict[str, Any]) -> None:
     """
     if model.is_fused():
         raise ValueError("save the network before its norms are fused away; the loader fuses it again")
-    folder.mkdir(parents=True, exist_ok=True)
     architecture = {key: value for key, value in model.yaml.items() if key != "yaml_file"}
     described = {"architecture": architecture, "nc": architecture["nc"], "stride": int(model.stride.max())}
-    tensors = {name: _compact(tensor) for name, tensor in model.state_dict().items()}
-    _write(folder / _WEIGHTS, safetensors.torch.save(tensors))
-    _write(folder / _CONFIG, json.dumps(described | config).encode())
+    compact = {name: _compact(tensor) for name, tensor in model.state_dict().items()}
+    atomic.write(folder / _WEIGHTS, safetensors.torch.save(compact))
+    atomic.write(folder / _CONFIG, json.dumps(described | config).encode())
 
 
 def _compact(tensor: torch.Tensor) -> torch.Tensor:
@@ -101,59 +104,125 @@ def _compact(tensor: torch.Tensor) -> torch.Tensor:
     return plain.half() if plain.is_floating_point() and plain.ndim > 1 else plain
 
 
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(data)
-    os.replace(partial, path)
-
-
 def _load_folder(folder: Path) -> tuple[Any, dict[str, Any]]:
     missing = [name for name in (_CONFIG, _WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise WeightsMissing(f"{folder} has no {' and no '.join(missing)}; it takes {_CONFIG} and {_WEIGHTS}")
-    try:
-        config = json.loads((folder / _CONFIG).read_text())
-        network = _build(config)
-        network.load_state_dict(safetensors.torch.load_file(folder / _WEIGHTS))
-    except (ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
-        raise WeightsCorrupt(f"{folder} does not hold a segmentation network: {error}") from error
+    config, file = read_config(folder / _CONFIG), folder / _WEIGHTS
+    with reading(folder / _CONFIG, "the description of a segmentation network"), tensors.Sized(file):
+        network = build(config["architecture"], config["nc"])
+    with reading(file):
+        stored = safetensors.torch.load_file(file)
+    tensors.lay_in(network, stored, f"{file} does not fit the network of {_CONFIG}")
     return network, config
 
 
-def build(architecture: str | dict[str, Any], nc: int = 1) -> Any:
-    """Build a SegmentationModel of a description, which may name ``lite.Lite0`` beside ultralytics' own layers."""
-    with quiet():
-        from ultralytics.nn import tasks
+def build(architecture: str | dict[str, Any], classes: int) -> Any:
+    """Make a SegmentationModel, randomly initialised, of a plain .yaml name of ultralytics or a description like one.
 
-        from . import lite
+    Nothing is evaluated and no file but the package's own is read. Raises ValueError, and what ultralytics does.
+    """
+    from ultralytics.nn.tasks import SegmentationModel
 
-        tasks.Lite0 = lite.Lite0  # the description's names are looked up there
-        return tasks.SegmentationModel(copy.deepcopy(architecture), nc=nc, verbose=False)
-
-
-def _build(config: dict[str, Any]) -> Any:
-    architecture = config["architecture"]
-    if isinstance(architecture, str) and not _STOCK_ARCHITECTURE.fullmatch(architecture):
-        raise ValueError(
-            f"architecture must be a description or a plain .yaml name of ultralytics, got {architecture!r}"
-        )
-    return build(architecture, config["nc"])
+    if not isinstance(classes, int) or not 0 < classes < 10_000:
+        raise ValueError(f"nc must be a number of classes, got {str(classes)[:60]!r}")
+    if isinstance(architecture, str):
+        architecture = _stock(architecture)
+    _check_description(architecture)
+    return SegmentationModel(architecture, nc=classes, verbose=False)
 
 
-def _load_pickle(path: Path, trust: bool) -> Any:
-    from ultralytics.nn.tasks import SegmentationModel, torch_safe_load
+def _stock(name: str) -> dict[str, Any]:
+    """Read a description among the package's own, so that none of that name in the working folder is taken."""
+    import ultralytics
+    from ultralytics.nn.tasks import guess_model_scale
+    from ultralytics.utils import YAML
 
-    if path.suffix != ".pt":
-        raise Unsupported(f"{path} is not an ultralytics .pt file nor a folder with {_CONFIG} and {_WEIGHTS}")
-    try:
-        try:
-            checkpoint, _ = torch_safe_load(str(path), safe_only=True)
-        except (TypeError, ModuleNotFoundError):  # it names types beyond ultralytics' list, or is damaged
-            weights.check_pickle(path, trust=trust)
-            checkpoint, _ = torch_safe_load(str(path), safe_only=False)
-    except (TypeError, AttributeError, ImportError, RuntimeError, pickle.UnpicklingError) as error:
-        raise WeightsCorrupt(f"{path} cannot be read as an ultralytics checkpoint: {error}") from error
+    if not _STOCK_ARCHITECTURE.fullmatch(name):
+        raise ValueError(f"architecture must be a description or a plain .yaml name of ultralytics, got {name[:80]!r}")
+    family = re.sub(r"(\d+)([nslmx])(.+)?$", r"\1\3", name)  # yolov8n-seg.yaml is yolov8-seg.yaml at scale n
+    folder = Path(ultralytics.__file__).parent / "cfg" / "models"
+    found = next((file for known in (name, family) for file in sorted(folder.rglob(known))), None)
+    if found is None:
+        raise ValueError(f"ultralytics has no architecture {name!r}")
+    return {**YAML.load(found), "scale": guess_model_scale(name), "yaml_file": name}
+
+
+def _check_description(architecture: Any) -> None:
+    """Refuse what would make ultralytics' builder call or evaluate anything but layers of networks."""
+    from ultralytics.nn import modules
+
+    if not isinstance(architecture, dict):
+        raise ValueError(f"architecture must be a description or a .yaml name, got {str(architecture)[:60]!r}")
+    activation = architecture.get("activation")
+    if activation and not (isinstance(activation, str) and _ACTIVATION.fullmatch(activation)):
+        raise ValueError(f"the activation {str(activation)[:60]!r} is no layer of torch")
+    rows = [row for part in ("backbone", "head") for row in architecture[part]]
+    for _, repeats, name, given in rows:
+        layer = getattr(torch.nn, name.removeprefix("nn."), None) if name.startswith("nn.") else getattr(modules, name)
+        if name in _FETCHING or not (isinstance(layer, type) and issubclass(layer, torch.nn.Module)):
+            raise ValueError(f"{name[:60]!r} is no layer of a network")
+        if not isinstance(repeats, int) or not 0 < repeats <= 100 or not all(map(_is_argument, given)):
+            raise ValueError(f"the layer {name} is given {str((repeats, given))[:80]}")
+
+
+def _is_argument(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_argument, value))
+    return value is None or isinstance(value, int | float) or (isinstance(value, str) and bool(_TEXT.fullmatch(value)))
+
+
+def _load_pickle(path: Path, trust: bool | None) -> Any:
+    """Unpickle one of ultralytics' networks, from a copy of the bytes that were hashed: its loader takes a name."""
+    from ultralytics.nn.tasks import SegmentationModel
+
+    with open_file(path) as file:
+        container, data = recognise(file), file.read()
+    if container != "pickle":
+        raise _not_ultralytics(path, container, data)
+    digest = sha256(data).hexdigest()
+    if trust is not None:
+        weights.vouch(path, digest, trust=trust)
+    with tempfile.TemporaryDirectory(prefix="segclip-") as folder:
+        copy = Path(folder) / "network.pt"
+        copy.write_bytes(data)
+        checkpoint = _unpickle(path, copy, lambda: weights.vouch(path, digest, trust=bool(trust)))
+    if not isinstance(checkpoint, dict):
+        raise Unsupported(f"{path} holds a {type(checkpoint).__name__}; FastSAM is a YOLO segmentation network")
     network = checkpoint.get("ema") or checkpoint.get("model")
     if not isinstance(network, SegmentationModel):
-        raise Unsupported(f"{path} holds a {type(network).__name__}; FastSAM is a YOLO segmentation network")
+        other = isinstance(network, dict) or any(isinstance(value, torch.Tensor) for value in checkpoint.values())
+        hint = f"; one of SAM's is given as sam-vit-b/file:{path}" if other else ""
+        kind = "state dict" if other else type(network).__name__
+        raise Unsupported(f"{path} holds a {kind}; FastSAM is a YOLO segmentation network{hint}")
     return network.float()
+
+
+def _unpickle(path: Path, copy: Path, vouch: Callable[[], None]) -> Any:
+    """Load a copy with ultralytics' own types alone, or with any once ``vouch`` has not refused."""
+    from ultralytics.nn.tasks import torch_safe_load
+
+    try:
+        try:
+            with tensors.unpickling():
+                checkpoint, _ = torch_safe_load(str(copy), safe_only=True)
+        except (TypeError, ModuleNotFoundError):  # it names types beyond ultralytics' list, or is damaged
+            vouch()
+            checkpoint, _ = torch_safe_load(str(copy), safe_only=False)
+    except (TypeError, AttributeError, ImportError, RuntimeError, ValueError, LookupError, EOFError) as error:
+        reason = one_line(str(error).replace(str(copy), path.name))
+        raise WeightsCorrupt(f"{path} cannot be read as an ultralytics checkpoint: {reason}") from error
+    return checkpoint
+
+
+def _not_ultralytics(path: Path, container: str, data: bytes) -> Exception:
+    if container == "none":
+        return (WeightsCorrupt if path.suffix == ".pt" else Unsupported)(
+            f"{no_weights(path, data[:64])}; give an ultralytics .pt file or a folder with {_CONFIG} and {_WEIGHTS}"
+        )
+    if container == "torchscript":
+        return Unsupported(f"{path} is a TorchScript archive, which is code; give the .pt file it was exported from")
+    return Unsupported(
+        f"{path} is bare {container}, not an ultralytics .pt file; "
+        f"give the folder that holds its {_CONFIG} and {_WEIGHTS}"
+    )

@@ -6,22 +6,22 @@ import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import images, loading
-from ..batch.journal import Journal
 from ..encoders import Encoder
-from ..errors import BadPrompt
+from ..errors import BadIndex, BadPrompt
 from ..types import Masks
-from . import snapshot
+from . import rows, snapshot
 from .build import INSIDE, Indexed, IndexOptions, make_index
 from .embedding import WHOLE, mask_of
-from .identity import check_weights, read_identity
+from .identity import check_named, check_weights, read_identity
 from .query import Embedded, Query, embed, rank
+from .rows import Rows
 from .store import Filter, Pictures, Table, Vectors
 
 __all__ = ["Filter", "Index", "IndexOptions", "Indexed", "Match", "Query", "find_matches", "make_index"]
@@ -61,16 +61,19 @@ class Index:
     ) -> None:
         """Open the index at ``path``, or that inside the folder of pictures ``path``.
 
-        encoder: another spelling of the one the index was made with, whose weights must be the same. Raises BadPrompt.
+        encoder: the one the index was made with, its weights the same; to be named where the index names it by where it
+        lies. Raises BadPrompt where there is no index, and BadIndex for one that is damaged.
         """
         given = Path(path)
-        self.path = given / INSIDE if (given / INSIDE).is_dir() else given
+        inside = (given / INSIDE).is_dir()
+        self.path = given / INSIDE if inside else given
         self.identity = read_identity(self.path)
-        self.folder = Path(self.identity.source) if self.identity.source else self.path.parent
+        source = "" if inside else self.identity.source  # an index that moves with its folder is of that folder
+        self.folder = Path(source) if source else self.path.parent
         self.pictures: Pictures
         self.tables: dict[str, Table]
-        self.pictures, self.tables = snapshot.tables(snapshot.current(self.path))
-        self._models = encoder or self.identity.encoder, device, load
+        self.pictures, self.tables = snapshot.tables(self.path)
+        self._models = encoder, device, load
         self._encoder: Encoder | None = None
 
     def __len__(self) -> int:
@@ -78,9 +81,15 @@ class Index:
 
     @property
     def encoder(self) -> Encoder:
-        """Give the encoder, loaded when first asked for. Raises BadPrompt when its weights are not the index's."""
+        """Return the encoder, loaded when first needed. Raises BadPrompt when its weights are not the index's.
+
+        What the index names is loaded only where segclip knows it: a path or a repository may be a stranger's.
+        """
         if self._encoder is None:
-            name, device, load = self._models
+            given, device, load = self._models
+            if given is None:
+                check_named(self.path, "--encoder", self.identity.encoder)
+            name = given or self.identity.encoder
             check_weights(self.path, self.identity, name, loading.encoder_fingerprint(name, options=load))
             self._encoder = loading.load_encoder(name, device=device, options=load)
         return self._encoder
@@ -130,26 +139,34 @@ class Index:
                 return [(vectors[np.array([row])], float(similarity[row]), float(probability[row])) for row in rows]
             count *= 8
 
-    def _match(self, journal: Journal, vectors: Vectors, similarity: float, probability: float) -> Match:
+    def _match(self, journal: Rows, vectors: Vectors, similarity: float, probability: float) -> Match:
         picture, region = int(vectors.picture[0]), int(vectors.region[0])
         name = self.pictures.names[picture]
         height, width = (int(side) for side in self.pictures.sizes[picture])
-        taken = datetime.fromtimestamp(float(self.pictures.taken[picture]), timezone.utc)
+        taken = _day(float(self.pictures.taken[picture]))
         number, box = None, None
         if region != WHOLE:
             x1, y1, x2, y2 = self._record(journal, name, region)["boxes"][region + 1]
             number, box = region, (x1, y1, x2, y2)
         return Match(self.folder / name, name, similarity, probability, number, box, (height, width), taken)
 
-    def _journal(self) -> Journal:
-        folder = self.path / "journal"
-        return Journal(folder / "index.sqlite", fixed=not os.access(folder, os.W_OK))
+    def _journal(self) -> Rows:
+        path = self.path / rows.NAME
+        if not path.is_file() or rows.links(self.path):
+            raise BadIndex(f"the index at {self.path} is damaged, its journal is gone or a link; {snapshot.MEND}")
+        return Rows(path, self.folder, fixed=not os.access(path.parent, os.W_OK))
 
-    def _record(self, journal: Journal, name: str, region: int) -> dict[str, Any]:
+    def _record(self, journal: Rows, name: str, region: int) -> dict[str, Any]:
         outcome = journal.get(name)
         if outcome is None or len(outcome.record.get("rle", ())) <= region:
-            raise BadPrompt(f"the index at {self.path} is being changed; run segclip index, then search again")
+            raise BadIndex(f"the index at {self.path} is damaged or being changed; {snapshot.MEND}")
         return outcome.record
+
+
+def _day(seconds: float) -> datetime:
+    """Return a time, in s since 1970, within what a calendar holds: a file's may be any number."""
+    span = 2.0**35  # s: about a thousand years
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=max(-span, min(seconds, span)))
 
 
 def find_matches(

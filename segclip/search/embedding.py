@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from .. import images, loading
+from ..batch.collect import is_rle
 from ..batch.journal import Outcome
 from ..batch.plan import Ask
 from ..batch.work import Job, Read, Worker
 from ..encoders import Encoder
+from ..errors import BadIndex
 from ..exporters import records
 from ..types import Array, Image, Masks, Proposals, Regions, Result
 from .store import Vectors
@@ -115,5 +117,8 @@ def unpack(record: dict[str, Any], picture: int) -> Vectors:
 
 
 def mask_of(record: dict[str, Any], region: int) -> Array:
-    """Read a region's mask: bool (H, W)."""
-    return records.decode_rle({"size": record["size"], "counts": record["rle"][region]})
+    """Read a region's mask: bool (H, W). Raises BadIndex for run lengths that do not fill the image."""
+    (height, width), counts = record["size"], record["rle"][region]
+    if not is_rle(counts, height * width):
+        raise BadIndex("the index is damaged, a mask of it is none; make it anew with segclip index --rebuild")
+    return records.decode_rle({"size": [height, width], "counts": counts})

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import Unsupported
+from ..errors import BadIndex, Unsupported
 from ..types import Array
 from .store import Filter, Pictures, Vectors, in_chunks
 
@@ -19,6 +19,7 @@ _ITERATIONS, _SAMPLED = 20, 64  # of k-means, and the vectors for each cell it l
 _PROBED = 0.02  # share of the cells that is looked into
 _LEAST_PROBED = 20
 _WRITTEN = 65_536  # vectors at a time
+_DAMAGE = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)  # what lancedb lets out
 _REFINE = 5  # times the rows asked for are compared by their full vectors
 
 
@@ -53,9 +54,16 @@ def _index(table: Any, length: int) -> None:
 class Lance:
     """Search one table."""
 
-    def __init__(self, folder: Path, kind: str) -> None:
-        self._table = _connect(folder).open_table(kind)
-        self._length: int = self._table.count_rows()
+    def __init__(self, folder: Path, kind: str, pictures: Pictures, *, length: int) -> None:
+        """Open a table of ``length`` rows. Raises ValueError for one that is damaged."""
+        self._folder, self._pictures = folder, len(pictures)
+        try:
+            self._table = _connect(folder).open_table(kind)
+            self._length: int = self._table.count_rows()
+        except _DAMAGE as error:
+            raise ValueError(f"LanceDB cannot open its {kind}: {_first_line(error)}") from None
+        if self._length != length:
+            raise ValueError(f"LanceDB finds {self._length} of its {length} {kind}")
 
     def __len__(self) -> int:
         return self._length
@@ -71,7 +79,19 @@ class Lance:
             search = search.nprobes(probed).refine_factor(_REFINE)
         if clause := _clause(where):
             search = search.where(clause, prefilter=True)
-        return _vectors(search.to_arrow(), len(query), query)
+        try:
+            found = _vectors(search.to_arrow(), len(query), query)
+        except _DAMAGE as error:
+            raise BadIndex(
+                f"{self._folder} cannot be searched: {_first_line(error)}; run segclip index again"
+            ) from None
+        if len(found) and not 0 <= found.picture.min() <= found.picture.max() < self._pictures:
+            raise BadIndex(f"{self._folder} is damaged, its rows point outside; run segclip index again")
+        return found
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _vectors(found: Any, dim: int, query: Array) -> Vectors:
@@ -90,13 +110,18 @@ def _clause(where: Filter) -> str:
     start, end = where.span
     said = []
     if where.within:
-        quoted = where.within.replace("'", "''")
-        said.append(f"starts_with(name, '{quoted}')")
+        quoted = _text(where.within).replace("'", "''")
+        said.append("false" if "\0" in quoted else f"starts_with(name, '{quoted}')")
     said += [f"taken >= {start}"] if np.isfinite(start) else []
     said += [f"taken < {end}"] if np.isfinite(end) else []
-    said += [f"shorter >= {where.min_side}"] if where.min_side else []
-    said += [f"longer <= {where.max_side}"] if where.max_side else []
+    least, most = where.sides
+    said += [f"shorter >= {least}"] if where.min_side else []
+    said += [f"longer <= {most}"] if where.max_side else []
     return " AND ".join(said)
+
+
+def _text(name: str) -> str:
+    return name.encode("utf-8", "replace").decode()  # a name may hold bytes that are no characters
 
 
 def _batches(parts: Iterable[Vectors], pictures: Pictures, dim: int) -> Iterator[Any]:
@@ -107,7 +132,7 @@ def _batches(parts: Iterable[Vectors], pictures: Pictures, dim: int) -> Iterator
             pyarrow.array(np.ascontiguousarray(part.embeddings, np.float32).ravel()), dim
         )
         sizes = pictures.sizes[part.picture]
-        names = [pictures.names[row].encode("utf-8", "replace").decode() for row in part.picture]
+        names = [_text(pictures.names[row]) for row in part.picture]
         columns = [vectors, part.picture.astype(np.int32), part.region.astype(np.int32), part.quality]
         columns += [names, pictures.taken[part.picture], sizes.min(axis=1), sizes.max(axis=1)]
         yield pyarrow.record_batch([pyarrow.array(column) for column in columns], schema=_schema(dim))

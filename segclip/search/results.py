@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +9,16 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+from PIL.PngImagePlugin import PngInfo
 
-from .. import images
+from .. import atomic, images
 from ..drawing import contact_sheet, spotlight
-from ..errors import BadImage, BadPrompt
+from ..errors import BadImage, BadPrompt, NotWritable
 from ..exporters import records
 from ..types import Image, Masks, Proposals, Regions, Result
 from . import Index, Match
 
+_MARK = "segclip search sheet"  # in a sheet's file: by it one is told from a user's own image
 _TILE = 640  # px, about: the longer side of a picture on the sheet
 
 
@@ -58,33 +59,57 @@ def draw(index: Index, matches: Sequence[Match], *, columns: int = 3) -> PIL.Ima
 def gather(matches: Sequence[Match], folder: Path, *, link: bool = False) -> list[Path]:
     """Copy what was found to a folder, or link it there, names beginning with the rank: the files written.
 
-    Raises BadPrompt when something of another search lies there.
+    Raises BadPrompt when something of another search lies there, NotWritable.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadPrompt(f"{folder} is not an empty folder; name a new one, or empty it")
-    folder.mkdir(parents=True, exist_ok=True)
     width, written = len(str(len(matches))), []
-    for rank, match in enumerate(matches, 1):
-        target = folder / f"{rank:0{width}d} {Path(match.name).name}"
-        if link:
-            target.symlink_to(match.path.absolute())
-        elif match.path.is_file():
-            shutil.copy2(match.path, target)
-        else:
-            continue
-        written.append(target)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for rank, match in enumerate(matches, 1):
+            target = folder / f"{rank:0{width}d} {Path(match.name).name}"
+            if link:
+                target.symlink_to(match.path.absolute())
+            elif match.path.is_file():
+                with match.path.open("rb") as source, atomic.replacing(target) as file:
+                    shutil.copyfileobj(source, file)
+                shutil.copystat(match.path, target)
+            else:
+                continue
+            written.append(target)
+    except OSError as error:
+        raise NotWritable(f"{folder}: cannot be written, {error.strerror or error}") from error
     return written
 
 
 def write_sheet(index: Index, matches: Sequence[Match], path: Path) -> Path:
-    """Write ``draw`` to a .png or .jpg. Raises BadPrompt for another ending."""
+    """Write ``draw`` to a .png or .jpg, in the place of a former sheet. Raises BadPrompt for another ending.
+
+    Raises NotWritable where something else lies: it may be an image of the user's, and one that is indexed.
+    """
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise BadPrompt(f"a sheet is written to a .png or .jpg file, got {path}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{os.getpid()}.{path.name}")
-    draw(index, matches).save(aside)
-    os.replace(aside, path)
+    if (path.exists() or path.is_symlink()) and not _is_sheet(path):
+        raise NotWritable(f"{path} is there already and no sheet of a search; name another file with --sheet")
+    sheet, info = draw(index, matches), PngInfo()
+    info.add_text("Software", _MARK)
+    with atomic.replacing(path) as file:
+        if path.suffix.lower() == ".png":
+            sheet.save(file, "PNG", pnginfo=info)
+        else:
+            sheet.save(file, "JPEG", comment=_MARK.encode())
     return path
+
+
+def _is_sheet(path: Path) -> bool:
+    """Decide whether a file is one that ``write_sheet`` wrote, by the mark near its beginning."""
+    try:
+        if not path.is_file() or path.is_symlink():
+            return False
+        with path.open("rb") as file:
+            return _MARK.encode() in file.read(1024)
+    except OSError:
+        return False
 
 
 def _small(index: Index, match: Match) -> Result:

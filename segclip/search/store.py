@@ -1,25 +1,33 @@
 """Keep an index's vectors on disk and find the nearest: exactly with NumPy, or in LanceDB beyond 100,000.
 
 A snapshot is a folder that never changes: pictures.json, and a table of vectors for whole images and one for regions.
-``current.json`` names the one in use, so a reader never sees half of anything.
+``current.json`` names the one in use, so a reader never sees half of anything. What is read here may be damaged, or
+received from elsewhere: names lead out of the folder, rows out of their table, a file is a pipe.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import stat
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import BadPrompt
+from ..errors import BadIndex
 from ..types import Array
 
 KINDS = ("images", "regions")
+ENGINES = ("numpy", "lancedb")
+_LARGEST = 1 << 30  # px, of a side
+_LATEST = 1e12  # s since 1970
+_MOST_DIM = 1 << 16
+_CHUNK = 1 << 22  # bytes read at a time
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,14 @@ class Filter:
     def span(self) -> tuple[float, float]:
         """Give the time from when and until before when, in s since 1970."""
         first = _midnight(self.after) if self.after else -np.inf
-        return first, _midnight(self.before + timedelta(days=1)) if self.before else np.inf
+        endless = self.before is None or self.before == date.max
+        return first, np.inf if endless or self.before is None else _midnight(self.before + timedelta(days=1))
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Return the least shorter and the most longer side, in px."""
+        least, most = self.min_side or 0, _LARGEST if self.max_side is None else self.max_side
+        return max(0, min(least, _LARGEST)), max(0, min(most, _LARGEST))
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +82,9 @@ class Pictures:
         """Tell which pictures a filter leaves: bool (P,)."""
         start, end = where.span
         kept = (self.taken >= start) & (self.taken < end)
-        kept &= self.sizes.min(axis=1, initial=1 << 30) >= (where.min_side or 0)
-        kept &= self.sizes.max(axis=1, initial=0) <= (where.max_side or 1 << 30)
+        least, most = where.sides
+        kept &= self.sizes.min(axis=1, initial=_LARGEST) >= least
+        kept &= self.sizes.max(axis=1, initial=0) <= most
         if where.within:
             kept &= np.fromiter((name.startswith(where.within) for name in self.names), bool, len(self))
         return np.asarray(kept)
@@ -128,7 +144,12 @@ class Exact:
         return len(self.vectors)
 
     def nearest(self, query: Array, count: int, where: Filter = Filter()) -> Vectors:
-        """Give the nearest; equal ones in the order they are stored in."""
+        """Return the nearest; equal ones in the order they are stored in. Raises BadIndex for a query of another D."""
+        if len(query) != self.vectors.embeddings.shape[1]:
+            raise BadIndex(
+                f"the index holds embeddings of {self.vectors.embeddings.shape[1]} numbers, and its encoder makes "
+                f"{len(query)}; make it anew with segclip index --rebuild"
+            )
         cosine = self.vectors.embeddings @ query.astype(np.float32)  # (M,)
         if where != Filter():
             cosine = np.where(self.pictures.allowed(where)[self.vectors.picture], cosine, -np.inf)
@@ -154,13 +175,112 @@ def write_pictures(folder: Path, pictures: Pictures, facts: dict[str, Any]) -> N
 
 
 def read_pictures(folder: Path) -> tuple[Pictures, dict[str, Any]]:
-    """Read what ``write_pictures`` wrote. Raises BadPrompt when it is damaged."""
+    """Read what ``write_pictures`` wrote. Raises OSError where it is not there, ValueError where it makes no sense."""
+    told = read_json(folder / "pictures.json")
+    names, taken, sizes = (told.pop(column, None) for column in ("names", "taken", "sizes"))
+    if not (isinstance(names, list) and isinstance(taken, list) and isinstance(sizes, list)):
+        raise ValueError("its columns are not all there")
+    if not len(names) == len(taken) == len(sizes):
+        raise ValueError("its columns differ in length")
+    for name in names:
+        if not is_inside(name):
+            raise ValueError(f"{str(name)[:200]!r} is no name of a file in the folder")
+    if len(set(names)) < len(names):
+        raise ValueError("it names a file twice")
+    if not all(type(number) in (int, float) and abs(number) < _LATEST for number in taken):
+        raise ValueError("its times are no numbers")
+    if not all(is_size(size) for size in sizes):
+        raise ValueError("its sizes are no sizes")
+    columns = np.array(taken, np.float64), np.array(sizes, np.int32).reshape(-1, 2)
+    return Pictures(tuple(names), *columns), _checked(told, len(names))
+
+
+def _checked(facts: dict[str, Any], pictures: int) -> dict[str, Any]:
+    """Return the facts of a snapshot. Raises ValueError."""
+    engine, files = facts.get("engine"), facts.get("files")
+    numbers = [facts.get(name) for name in ("dim", *KINDS)]
+    if engine not in ENGINES or not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError("its facts make no sense")
+    dim, images, _ = (int(number or 0) for number in numbers)
+    if images != pictures or dim > _MOST_DIM or (images and not dim):
+        raise ValueError("its facts contradict one another")
+    sums = files.values() if isinstance(files, dict) else [None]
+    if not all(isinstance(pair, list) and [type(number) for number in pair] == [int, int] for pair in sums):
+        raise ValueError("its checksums are not there")
+    for kind in KINDS if engine == "numpy" else ():
+        sizes = [facts["files"].get(f"{kind}.{ending}", [0])[0] for ending in ("f32", "rows")]
+        if sizes != [4 * dim * facts[kind], 12 * facts[kind]]:
+            raise ValueError(f"its {kind} are more or fewer than their files hold")
+    return facts
+
+
+def is_inside(name: object) -> bool:
+    """Decide whether what was read as a name is that of a file inside a folder, relative and with "/"."""
+    if not isinstance(name, str) or "\0" in name or {"", ".", ".."} & set(name.split("/")):
+        return False
+    if os.sep == "\\" and ("\\" in name or ":" in name):
+        return False
     try:
-        told = json.loads((folder / "pictures.json").read_text("utf-8"))
-        sizes = np.array(told.pop("sizes"), np.int32).reshape(-1, 2)
-        return Pictures(tuple(told.pop("names")), np.array(told.pop("taken"), np.float64), sizes), told
-    except (OSError, ValueError, LookupError) as error:
-        raise BadPrompt(f"the index at {folder.parent} is damaged ({error}); make it again with --rebuild") from None
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_size(size: object) -> bool:
+    """Decide whether what was read as a size is one: [H, W] in px."""
+    return isinstance(size, list) and len(size) == 2 and all(type(n) is int and 0 < n <= _LARGEST for n in size)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file of an index; raises ValueError for a pipe, a device or a folder, which could go on for ever."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is no regular file")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises OSError, and ValueError for anything else."""
+    try:
+        told = json.loads(read_bytes(path).decode("utf-8"))
+    except (RecursionError, MemoryError):
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(told, dict):
+        raise ValueError("it is no JSON object")
+    return told
+
+
+def checksums(folder: Path) -> dict[str, list[int]]:
+    """Return the size and the CRC-32 of every file of a folder but pictures.json, by name."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / "pictures.json")
+    return {path.relative_to(folder).as_posix(): [path.stat().st_size, _crc(path)] for path in files}
+
+
+def damage(folder: Path, files: dict[str, list[int]], *, most: float = np.inf) -> str:
+    """Say which of a folder's files is not as ``checksums`` has it; "" for none. most: bytes of a file that is read."""
+    for name, (size, crc) in files.items():
+        path = folder / name
+        try:
+            seen = path.stat()
+            sound = is_inside(name) and stat.S_ISREG(seen.st_mode) and seen.st_size == size
+            if not sound or (size <= most and _crc(path) != crc):
+                return f"{name} is not as it was written"
+        except (OSError, ValueError) as error:
+            return f"{name}: {getattr(error, 'strerror', None) or error}"
+    return ""
+
+
+def _crc(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            crc = zlib.crc32(chunk, crc)
+    return crc
 
 
 def write_exact(folder: Path, kind: str, parts: Iterable[Vectors]) -> int:
@@ -175,29 +295,22 @@ def write_exact(folder: Path, kind: str, parts: Iterable[Vectors]) -> int:
 
 
 def open_exact(folder: Path, kind: str, pictures: Pictures, *, dim: int, length: int) -> Exact:
-    """Open a table's files; the vectors stay on disk until they are read."""
+    """Open a table's files; the vectors stay on disk until they are read. Raises OSError, and ValueError for damage."""
     if not length:
         return Exact(Vectors.none(dim), pictures)
-    try:
-        embeddings = np.memmap(folder / f"{kind}.f32", np.float32, "r", shape=(length, dim))
-        rows = np.fromfile(folder / f"{kind}.rows", np.int32).reshape(length, 3)
-    except (OSError, ValueError) as error:
-        raise BadPrompt(f"the index at {folder.parent} is damaged ({error}); make it again with --rebuild") from None
+    embeddings = np.memmap(folder / f"{kind}.f32", np.float32, "r", shape=(length, dim))
+    rows = np.fromfile(folder / f"{kind}.rows", np.int32).reshape(length, 3)
+    picture, region = rows[:, 0].copy(), rows[:, 1].copy()
+    if picture.min() < 0 or picture.max() >= len(pictures) or region.min() < -1:
+        raise ValueError(f"{kind}.rows point outside")
     quality = np.ascontiguousarray(rows[:, 2]).view(np.float32)
     plain = np.asarray(embeddings).view(np.ndarray)
-    return Exact(Vectors(plain, rows[:, 0].copy(), rows[:, 1].copy(), quality), pictures)
+    return Exact(Vectors(plain, picture, region, quality), pictures)
 
 
 def _pack(part: Vectors) -> Array:
     quality = np.ascontiguousarray(part.quality, np.float32).view(np.int32)
     return np.ascontiguousarray(np.column_stack([part.picture, part.region, quality]).astype(np.int32))
-
-
-def replace_json(path: Path, told: dict[str, Any]) -> None:
-    """Write a JSON file in one step: a reader sees the old one or the new one."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(told, indent=1), "utf-8")
-    os.replace(aside, path)
 
 
 def in_chunks(parts: Iterable[Vectors], dim: int, size: int = 8192) -> Iterator[Vectors]:
@@ -213,4 +326,4 @@ def in_chunks(parts: Iterable[Vectors], dim: int, size: int = 8192) -> Iterator[
 
 
 def _midnight(day: date) -> float:
-    return datetime(day.year, day.month, day.day, tzinfo=timezone.utc).timestamp()
+    return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()

@@ -27,16 +27,18 @@ expect.set_options(timeout=PATIENCE)
 
 
 @contextmanager
-def serving(log: Path, *options: str) -> Iterator[str]:
+def serving(log: Path, *options: str, environment: dict[str, str] | None = None) -> Iterator[str]:
     """Run ``segclip app`` on a free port: its address. Its last words are in ``log``."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "segclip", "app", "--no-browser", "--offline", "--port", str(port), *options]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SEGCLIP_HOME": str(log.parent / "home")}
+    more = environment or {}
+    paths = os.pathsep.join((*filter(None, [more.get("PYTHONPATH")]), str(ROOT)))
+    own = {**os.environ, "SEGCLIP_HOME": str(log.parent / "home"), **more, "PYTHONPATH": paths}
     address = f"http://127.0.0.1:{port}"
     with log.open("wb") as file:
-        process = subprocess.Popen(command, env=environment, cwd=log.parent, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, env=own, cwd=log.parent, stdout=file, stderr=subprocess.STDOUT)
     try:
         _wait_for(address, process, log)
         yield address

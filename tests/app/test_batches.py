@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import time
 import zipfile
 from pathlib import Path
 
+import anyio
 import PIL.Image
 import pytest
 
 import segclip
+from app import serving, state
 from app.batches import Batch
 from app.indexing import Indexing
+from app.scratch import Scratch, place
+from app.settings import Settings
+from app.state import Studio
 from tests.fakes import paint
 
 pytestmark = pytest.mark.usefixtures("fake_models")
@@ -131,4 +137,62 @@ def test_a_damaged_zip_is_told_and_leaves_nothing_behind(tmp_path: Path, monkeyp
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(segclip.BadImage, match="the zip cannot be read"):
         Batch.unpacked(bytes(damaged))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_ends_takes_its_batches_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault 17.8."""
+    monkeypatch.setenv("SEGCLIP_APP_SCRATCH", str(tmp_path))
+    state.studio.cache_clear()
+
+    async def serve() -> None:
+        async with serving.lifespan(None):
+            studio = state.studio()
+            _, work = studio.begin()
+            work.take_batch(studio.unpack(pictures(30)))
+            assert work.batch is not None
+            work.batch.start(["a red box"], ["png"], "mini")
+            while work.batch.done < 1 and work.batch.busy:
+                await anyio.sleep(0.01)
+            assert list(tmp_path.rglob("*.png"))
+
+    try:
+        anyio.run(serve)
+    finally:
+        state.studio.cache_clear()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_server_left_goes_when_the_next_one_starts(tmp_path: Path) -> None:
+    """Fault 17.8."""
+    alive, dead = Scratch(tmp_path), Scratch(tmp_path)
+    kept, left = alive.folder(), dead.folder()
+    assert dead._lock is not None
+    dead._lock.release()  # as the system does when a process dies
+    for folder in (kept.parent, left.parent):
+        os.utime(folder, (0, 0))
+    Scratch(tmp_path).sweep()
+    assert (kept.exists(), left.exists()) == (True, False)
+    alive.close()
+    assert list(tmp_path.glob("*/*")) == []
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="a system without a folder in memory")
+def test_batches_lie_in_memory_where_the_system_can() -> None:
+    """Fault 17.12c."""
+    assert place() == Path("/dev/shm")
+    assert place("/var/tmp") == Path("/var/tmp")
+
+
+def test_batches_are_bounded_together(tmp_path: Path) -> None:
+    """Fault 17.12e."""
+    studio = Studio(Settings(scratch=str(tmp_path), batch_mb=1))
+    size = Batch.unpacked(pictures(1)).size
+    object.__setattr__(studio.settings, "batch_mb", 2.5 * size / 1e6)
+    works = [studio.begin()[1] for _ in range(3)]
+    for work in works[:2]:
+        work.take_batch(studio.unpack(pictures(1)))
+    with pytest.raises(segclip.BadImage, match="split it"):
+        studio.unpack(pictures(1))
+    studio.close()
     assert list(tmp_path.iterdir()) == []

@@ -150,3 +150,26 @@ def test_models_are_switched_a_missing_one_is_told_and_a_file_of_ones_own_answer
     assert person.headline == f"{len(segclip.load('mini')(SAMPLES / 'desk.png', 'red apple'))} found"
     person.click(200, 370)
     assert person.headline == "The object at the click"
+
+
+def test_no_text_is_read_as_markdown(person: Person) -> None:
+    """Fault 17.12: neither a file's name nor a text nor an error has the browser fetch anything from elsewhere."""
+    hostile = "![x](https:evil.test) <b>b :red[r] www.evil.test.png"
+    page = person.page
+    page.get_by_role("button", name="Picture").click()
+    given = {"name": hostile, "mimeType": "image/png", "buffer": (SAMPLES / "desk.png").read_bytes()}
+    page.locator("input[type=file]").first.set_input_files(given)  # type: ignore[arg-type]
+    page.locator(".studio[data-picture*='evil.test'][data-waiting=no]").wait_for()
+    page.get_by_role("button", name="Picture").click()
+    expect(page.get_by_text(re.compile(r"!\[x\]\(https:.?evil\.test\)")).first).to_be_visible()
+    person.turn("Classify")
+    labels = page.get_by_role("textbox", name="Labels, by comma")
+    labels.fill("![x](https://evil.test/x.png), https://evil.test, [l](https://evil.test)")
+    labels.press("Control+Enter")
+    page.get_by_test_id("stProgress").filter(has_text="![x](").first.wait_for()
+    for tag in ("img[src*='evil']", "a[href*='evil']"):
+        assert page.locator(tag).count() == 0
+    person.turn("Export")
+    page.get_by_text("as on the Segment page").wait_for()
+    for tag in ("img[src*='evil']", "a[href*='evil']"):
+        assert page.locator(tag).count() == 0

@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import streamlit
 from streamlit.testing.v1 import AppTest
 
 import segclip
 from app.state import Known, Studio, Work
+from app.views import models
+from segclip.types import Image
+from tests import batch_script
 from tests.fakes import paint
 
 SCRIPT = str(Path(__file__).parent.parent.parent / "app" / "streamlit_app.py")
@@ -119,3 +123,88 @@ def test_search_without_an_index_says_so(shared_studio: Studio, tmp_path: Path) 
     page.text_input[0].set_value("a red box").run()
     assert not page.exception
     assert page.error
+
+
+HOSTILE = "![x](https://evil.test/x.png)"
+
+
+def markdown_of(page: AppTest) -> list[str]:
+    """Give every text of a page that Streamlit reads as Markdown."""
+    told = [one.value for kind in ("markdown", "caption", "error", "info", "success") for one in getattr(page, kind)]
+    told += [one.proto.text for one in page.get("progress")]
+    return told + [image.caption for one in page.get("image") for image in one.proto.imgs]
+
+
+@pytest.mark.parametrize("name", ["classify", "export", "models", "search", "segment", "train"])
+def test_no_page_reads_a_users_text_as_markdown(
+    shared_studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Fault 17.12: file names, labels, texts, and errors that quote them."""
+    object.__setattr__(shared_studio.settings, "indexes", tmp_path)
+    shared_studio._samples["desk"] = Known(Image(paint(("red", (10, 10, 50, 50))).pixels, HOSTILE))
+
+    def broken(*_: object, **__: object) -> None:
+        raise segclip.BadPrompt(f"{HOSTILE} is none")
+
+    page = show(name)
+    texts = markdown_of(page)
+    monkeypatch.setattr(segclip, "load", broken)
+    monkeypatch.setattr(segclip, "find_matches", broken)
+    monkeypatch.setattr(Studio, "index", lambda self: None)
+    shared_studio.models._loaded.clear()
+    for widget in (*page.text_input, *page.text_area):
+        texts += markdown_of(widget.set_value(f"{HOSTILE}, file:{HOSTILE}").run())
+    for widget in page.selectbox:
+        texts += markdown_of(widget.set_value(widget.options[-1]).run())
+    for button in page.button if name != "search" else ():  # its fragment runs again, which a test cannot
+        if not button.disabled:
+            texts += markdown_of(button.click().run())
+    quoted = [text for text in texts if "evil.test" in text]
+    assert quoted or name in ("models", "train")
+    assert not [text for text in quoted if HOSTILE in text or "https://" in text]
+    assert not page.exception
+
+
+def test_people_elsewhere_choose_among_the_models_that_are_installed(
+    shared_studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 17.12a: whatever a browser sends, no other name is loaded."""
+    loaded: list[tuple[object, ...]] = []
+
+    def load(*names: object) -> object:
+        loaded.append(names)
+        return batch_script.fake_load()
+
+    monkeypatch.setattr(segclip, "load", load)
+    object.__setattr__(shared_studio.settings, "alone", False)
+    _, work = shared_studio.begin()
+    forged = ("mini-fastsam + file:/etc/x", "file:/etc/x", "mini + hf-hub:a/b", "", None, 7, ["mini"], "photo-large")
+    with monkeypatch.context() as patch:
+        state: dict[str, object] = {}
+        patch.setattr(streamlit, "session_state", state)
+        for name in forged:
+            for kind in ("words", "clicks"):
+                assert not models.let_answer(shared_studio, work, kind, name)  # type: ignore[arg-type]
+                assert state.pop("model-error")
+        assert models.let_answer(shared_studio, work, "words", "mini")
+    assert (work.words, work.clicks) == ("mini", "mini-sam")
+    assert loaded == [("mini", None)]
+
+
+def test_a_model_that_breaks_in_loading_is_told_and_the_former_stays(
+    shared_studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 17.11: such as ViT-B-32/file: a text file."""
+    page = show("models")
+
+    def broken(*_: object) -> None:
+        raise AssertionError("unpickling stack underflow")
+
+    monkeypatch.setattr(segclip, "load", broken)
+    page.selectbox[0].set_value("photo").run()
+    assert not page.exception
+    assert "cannot be loaded" in page.error[0].value
+    assert work_of(page, shared_studio).words == "mini"
+    shared_studio.models._loaded.clear()
+    assert not show("segment").exception
+    assert not show("classify").exception

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 import segclip
 from app import files, shown
 from app.answers import answer
-from app.state import Studio, Work
+from app.state import Known, Question, Studio, Work
 from segclip.masks import Masks
 from segclip.types import Image
 
@@ -111,3 +112,58 @@ def test_a_bomb_a_damaged_and_an_empty_zip_are_told(tmp_path: Path, monkeypatch:
 def test_the_source_is_offered_whole() -> None:
     names = zipfile.ZipFile(io.BytesIO(files.source())).namelist()
     assert {"LICENSE", "segclip/pipeline.py", "app/canvas/canvas.js", "app/page.py"} <= set(names)
+
+
+def test_the_source_holds_only_what_git_tracks_or_the_wheel_holds() -> None:
+    """Fault 17.12c: neither secrets, nor whatever else lies in the folders."""
+    strange = [files._ROOT / "app" / ".streamlit" / "secrets.toml", files._ROOT / "app" / "not_tracked_17.py"]
+    assert not any(path.exists() for path in strange)
+    files.source_files.cache_clear()
+    try:
+        for path in strange:
+            path.write_text("password = 1")
+        names = zipfile.ZipFile(io.BytesIO(files.source())).namelist()
+    finally:
+        for path in strange:
+            path.unlink()
+        files.source_files.cache_clear()
+    assert "app/.streamlit/config.toml" in names
+    assert not {"app/.streamlit/secrets.toml", "app/not_tracked_17.py"} & set(names)
+    assert not [name for name in names if name.startswith(("tests", "runs", "weights", "."))]
+
+
+def test_the_source_of_a_wheel_is_what_the_wheel_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = ("segclip/a.py", "segclip/.streamlit/secrets.toml", "segclip-1.dist-info/licenses/LICENSE")
+    for name in (*inside, "segclip/other.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+
+    monkeypatch.setattr(files, "_installed", lambda root: list(inside))
+    monkeypatch.setattr(files, "_ROOT", tmp_path)
+    files.source_files.cache_clear()
+    names = zipfile.ZipFile(io.BytesIO(files.source())).namelist()
+    monkeypatch.setattr(files, "_installed", lambda root: [])
+    files.source_files.cache_clear()
+    nothing = files.source_files()
+    files.source_files.cache_clear()
+    assert sorted(names) == ["segclip-1.dist-info/licenses/LICENSE", "segclip/a.py"]
+    assert nothing == ()
+
+
+def test_a_zip_that_names_an_image_twice_is_told(tmp_path: Path, upload: bytes) -> None:
+    """Fault 17.21, and 17.8: names that some file systems take for the same."""
+    for number, names in enumerate((("a.png", "a.png"), ("a.png", "A.PNG"), ("\u00e9.png", "e\u0301.png"))):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for name in names:
+                archive.writestr(name, upload)
+        with pytest.raises(segclip.BadImage, match="twice"):
+            files.unpack(file.getvalue(), tmp_path / str(number))
+
+
+@pytest.mark.parametrize("name", ["../../x.png", "a\0b.png", "x" * 300 + ".png", "", "..", "a/b.png", "\ud800.png"])
+def test_masks_of_an_image_of_any_name_are_packed(studio: Studio, picture: Image, name: str) -> None:
+    """Fault 17.12: a browser may call a file anything."""
+    work = Work(Known(Image(picture.pixels, name)), Question(("a red box",)))
+    assert zipfile.ZipFile(io.BytesIO(files.pack(answer(studio.models, work).chosen, ["png", "coco"]))).namelist()

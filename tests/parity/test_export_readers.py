@@ -115,6 +115,23 @@ def test_ultralytics_reads_the_yolo_data_set(out: Path) -> None:
     assert seen >= 4
 
 
+def test_fault_17_19_ultralytics_finds_the_images_from_anywhere(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the table's own folder, whatever the working folder holds."""
+    (tmp_path / "images").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with yolo.quiet():
+        from ultralytics.data.utils import check_det_dataset, img2label_paths
+
+        table = check_det_dataset(str(out / "yolo" / "data.yaml"), autodownload=False)
+        images = [str(path) for path in (out / "yolo" / "images").rglob("*.*")]
+        labels = img2label_paths(images)
+    assert Path(table["train"]).resolve() == (out / "yolo" / "images").resolve()
+    assert len(images) == 3
+    assert all(Path(label).is_file() for label in labels)
+
+
 def test_a_renderer_draws_the_svg(out: Path) -> None:
     seen = 0
     for name in names(out):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from segclip.errors import BadPrompt
+from segclip.errors import BadPrompt, BadTable
 from train import captions, data, shapes
 from train.captions import Item, Member
 from train.feed import check
@@ -133,7 +134,7 @@ def test_refcoco_images_are_left_out_by_any_spelling(tmp_path: Path) -> None:
 )
 def test_what_holds_no_captions_is_told(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(BadPrompt, match=name):
+    with pytest.raises(BadTable, match=name):
         captions.read(tmp_path / name)
 
 
@@ -149,7 +150,14 @@ def test_missing_images_and_empty_captions_are_told_or_left_out(tmp_path: Path) 
         check([good, missing], skip_bad=False)
     with pytest.raises(BadPrompt, match="empty caption"):
         check([good, empty], skip_bad=False)
-    assert check([good, missing, empty], skip_bad=True) == [good]
+    half = Item(good.image, ("\udcff",), "h")  # as a folder's name in another encoding reads
+    pipe = Item(tmp_path / "pipe.png", ("x",), "p")
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(BadPrompt, match="a lone surrogate"):
+        check([good, half], skip_bad=False)
+    with pytest.raises(BadPrompt, match=r"pipe.png, which is no regular file"):
+        check([good, pipe], skip_bad=False)
+    assert check([good, missing, empty, half, pipe], skip_bad=True) == [good]
 
 
 def test_the_check_finds_what_should_be_put_right(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from segclip.proposers.sam import SAM
 from segclip.types import Boxes
 from tests.networks import picture
 from tests.train.test_sam import GLYPHS
+from train.material import Material
 from train.refiner import EDGES, EMPTY, FOCUS, Recipe, Run, Store, ask
 from train.sam import ARCHITECTURE
 from train.tiles import make_tile
@@ -44,7 +45,7 @@ def test_the_oldest_answers_go_and_pictures_are_mirrored_with_their_truth() -> N
 def test_windows_show_the_object_with_its_clicks_on_it(given: Path) -> None:
     network, told = sam.load(given)[0].eval(), 0
     for seed in range(4):
-        tile = make_tile(seed, GLYPHS, [])
+        tile = make_tile(seed, Material(GLYPHS))
         assert tile is not None
         for seen, truth, turn in ask(network, Refiner(FOCUS).eval(), tile, np.random.default_rng(seed)):
             assert seen.shape == (7, FOCUS.size, FOCUS.size)
@@ -60,7 +61,7 @@ def test_windows_show_the_object_with_its_clicks_on_it(given: Path) -> None:
 @pytest.mark.slow
 def test_it_learns_stops_resumes_and_serves(tmp_path: Path, given: Path) -> None:
     recipe = Recipe(batch=4, kept=16, warm_up=1)
-    run = Run(tmp_path / "run", given, recipe, [], GLYPHS)
+    run = Run(tmp_path / "run", given, recipe, Material(GLYPHS))
     while run.store.added < 8:
         run.collect()
     before = {name: value.clone() for name, value in run.network.state_dict().items()}
@@ -69,7 +70,7 @@ def test_it_learns_stops_resumes_and_serves(tmp_path: Path, given: Path) -> None
     assert any(not torch.equal(value, before[name]) for name, value in run.network.state_dict().items())
     run.state.spent = 1
     run.keep()
-    resumed = Run(tmp_path / "run", given, replace(recipe, minutes=1e-6), [], GLYPHS)
+    resumed = Run(tmp_path / "run", given, replace(recipe, minutes=1e-6), Material(GLYPHS))
     assert resumed.state.resume()
     resumed.train()  # no minutes are left
     assert (resumed.state.step, resumed.tiles) == (2, run.tiles)

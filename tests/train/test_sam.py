@@ -17,6 +17,7 @@ from train import clicks, prompting
 from train.clicks import Ask
 from train.glyphs import Glyph
 from train.mask_loss import iou, judge, mask_loss
+from train.material import Material
 from train.sam import Recipe, Run
 from train.tiles import FRAME, PATCH, TILE, make_tile
 
@@ -67,7 +68,7 @@ def test_a_correction_lies_in_the_larger_error() -> None:
 
 def test_a_tile_is_a_window_of_the_frame() -> None:
     for seed in range(8):
-        tile = make_tile(seed, GLYPHS, [])
+        tile = make_tile(seed, Material(GLYPHS))
         assert tile is not None
         assert tile.pixels.shape == (TILE, TILE, 3)
         assert tile.masks.any(axis=(1, 2)).all()
@@ -109,7 +110,7 @@ def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_in(folder: Path, trunk: Path) -> Run:
-    run = Run(folder, Recipe(tiles=1, warm_up=1), [], GLYPHS)
+    run = Run(folder, Recipe(warm_up=1), Material(GLYPHS))
     run.start_from(trunk)
     return run
 

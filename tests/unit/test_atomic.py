@@ -18,9 +18,14 @@ def test_writes_the_bytes_and_leaves_nothing_else(tmp_path: Path) -> None:
 
 def test_an_error_inside_the_block_keeps_the_old_file(tmp_path: Path) -> None:
     path = atomic.write(tmp_path / "a.bin", b"old")
-    with pytest.raises(ZeroDivisionError), atomic.replacing(path) as file:
-        file.write(b"new")
-        raise ZeroDivisionError
+
+    def write_half() -> None:
+        with atomic.replacing(path) as file:
+            file.write(b"new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_half()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import filelock
 import numpy as np
 import PIL.Image
@@ -22,7 +23,7 @@ from pycocotools.coco import COCO
 from segclip import batch, exporters
 from segclip.batch import Answers, Ask, ExportOptions, Running, export
 from segclip.batch.plan import digest, read, shard
-from segclip.errors import BadPrompt, UnknownName
+from segclip.errors import BadPrompt, BadTable, Busy, UnknownName
 from segclip.exporters import raster, records
 from segclip.selection import Selection
 from tests.batch_script import FORMATS, POISON
@@ -98,6 +99,22 @@ class TestWhatIsWritten:
         label = tmp_path / "out" / "labelme" / "sub dir" / "c.png.labelme.json"
         named = json.loads(label.read_text("utf-8"))["imagePath"]
         assert (label.parent / named).resolve() == (photos / "sub dir" / "c.png").resolve()
+
+    def test_thin_things_keep_their_outline_in_yolo(self, tmp_path: Path) -> None:
+        """Fault 17.19: masks of 1 or 2 px, and one px wide, vanished; read as ultralytics does, each is there."""
+        boxes = [(20, 10, 120, 11), (150, 20, 151, 100), (30, 30, 31, 31), (40, 40, 42, 41), (10, 105, 40, 115)]
+        (tmp_path / "in").mkdir()
+        PIL.Image.fromarray(paint(*(("red", box) for box in boxes)).pixels).save(tmp_path / "in" / "wire.png")
+        options = ExportOptions(formats=("yolo",), answers=Answers(selection=Selection(threshold=0.0)))
+        export(tmp_path / "in", tmp_path / "out", ["a red wire"], options=options)
+        lines = (tmp_path / "out/yolo/labels/wire.txt").read_text().splitlines()
+        found = set()
+        for line in lines:
+            points = np.array(line.split()[1:], np.float32).reshape(-1, 2) * (160, 120)
+            filled = np.zeros((120, 160), np.uint8)
+            cv2.fillPoly(filled, [points.astype(np.int32)], 1)
+            found.add((*np.argwhere(filled.T).min(axis=0).tolist(), *(np.argwhere(filled.T).max(axis=0) + 1).tolist()))
+        assert found == set(boxes)
 
     def test_yolo_pairs_every_picture_with_its_own_label(self, photos: Path, tmp_path: Path) -> None:
         run(photos, tmp_path / "out")
@@ -211,7 +228,7 @@ class TestInterruption:
         (tmp_path / "out" / ".segclip").mkdir(parents=True)
         with (
             filelock.FileLock(tmp_path / "out" / ".segclip" / "all.lock"),
-            pytest.raises(BadPrompt, match="another run"),
+            pytest.raises(Busy, match="another run"),
         ):
             run(photos, tmp_path / "out")
 
@@ -361,14 +378,14 @@ class TestPlan:
         ("content", "message"),
         [
             ("image\na.png\na.png\n", "twice"),
-            ("picture\na.png\n", "names no image"),
-            ('image,boxes\na.png,"1,2,3"\n', "row 1: a box is"),
-            ('image,points\na.png,"1,x"\n', "row 1"),
+            ("picture\na.png\n", "unknown column 'picture'"),
+            ('image,boxes\na.png,"1,2,3"\n', "row 1 .*'boxes': a box x1,y1,x2,y2 is wanted"),
+            ('image,points\na.png,"1,x"\n', "row 1 .*'points'"),
         ],
     )
     def test_a_table_that_says_nonsense_is_refused(self, photos: Path, content: str, message: str) -> None:
         (photos / "t.csv").write_text(content)
-        with pytest.raises(BadPrompt, match=message):
+        with pytest.raises((BadPrompt, BadTable), match=message):
             read(photos / "t.csv", Ask(("x",)))
 
     def test_misuse_is_told_before_any_work(self, photos: Path, tmp_path: Path) -> None:

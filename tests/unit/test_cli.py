@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 from typer.testing import CliRunner
 
 import segclip
-from segclip import cli, cli_options, exporters, formats, images, loading, weights
+from segclip import cli, cli_options, exporters, formats, images, loading, outputs, weights
 from segclip.pipeline import Segmenter
 from segclip.scoring import CropScorer
 from segclip.selection import Selection
@@ -53,7 +53,7 @@ def run(*arguments: str) -> Any:
 
 
 def written(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "segclip-out").glob("*"))
+    return sorted(path.name for path in (folder / "segclip-out").glob("*") if path.name != outputs.STATE)
 
 
 @pytest.mark.usefixtures("loads")
@@ -166,7 +166,7 @@ def test_json_prints_the_record_alone_and_writes_nothing(folder: Path) -> None:
     assert record["rows"][0]["box"] == [10, 10, 50, 50]
     assert sorted(path.name for path in folder.iterdir()) == ["desk.png"]
     run("segment", "desk.png", "red", "--json", "--out", "mine", "--format", "overlay")
-    assert [path.name for path in (folder / "mine").iterdir()] == ["desk.overlay.png"]
+    assert sorted(path.name for path in (folder / "mine").iterdir()) == [outputs.STATE, "desk.overlay.png"]
 
 
 @pytest.mark.usefixtures("loads")
@@ -258,6 +258,79 @@ def test_a_bad_input_is_one_line_exit_two_and_nothing_written(folder: Path, argu
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.usefixtures("loads")
+@pytest.mark.parametrize(
+    "options",
+    [["--format", "overlay,json"], ["--format", "overlay", "--format", "json"], ["--format", "overlay,,json "]],
+)
+def test_formats_come_by_comma_or_repeated(folder: Path, options: list[str]) -> None:
+    """Fault 17.23: of a repeated --format the last won."""
+    assert run("segment", "desk.png", "red", *options).exit_code == 0
+    assert written(folder) == ["desk.json", "desk.overlay.png"]
+
+
+@pytest.mark.usefixtures("loads", "folder")
+@pytest.mark.parametrize("texts", [["b.png", "apple"], ["apple", "photos/c d.JPG"], ["b.webp"]])
+def test_files_that_a_shell_spelt_out_are_not_taken_for_texts(texts: list[str]) -> None:
+    """Fault 17.23: segment photos/*.png "apple" looked for files by their names."""
+    outcome = run("segment", "desk.png", *texts)
+    assert outcome.exit_code == 2
+    assert "is a file, not a text" in outcome.stderr
+    assert "segclip export" in outcome.stderr
+    assert len(outcome.stderr.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("loads")
+def test_nothing_of_an_earlier_answer_stays_beside_a_new_one(folder: Path, picture: Image) -> None:
+    """Fault 17.7: masks of another image of the same name lay beside "nothing matches"."""
+    (folder / "other").mkdir()
+    Pillow.fromarray(picture.pixels[:, ::-1]).save(folder / "other" / "desk.png")
+    (folder / "segclip-out").mkdir()
+    mine = folder / "segclip-out" / "desk.mask.07.png"
+    mine.write_bytes(b"my own")
+    assert run("segment", "desk.png", "--everything").exit_code == 0
+    assert len(written(folder)) == 2 + 2 * 3 + 1
+    outcome = run("segment", "other/desk.png", "a yellow lion")
+    named = {Path(line).name for line in outcome.stdout.splitlines() if line.startswith("wrote ")}
+    assert set(written(folder)) == {*named, mine.name} == {"desk.json", "desk.overlay.png", mine.name}
+    assert mine.read_bytes() == b"my own"
+
+
+@pytest.mark.usefixtures("loads")
+@pytest.mark.parametrize("name", ["desk.json", "desk.overlay.png", "desk.mask.00.png"])
+@pytest.mark.parametrize("kind", ["file", "link", "folder", "changed"])
+def test_a_file_of_the_users_is_not_overwritten(folder: Path, name: str, kind: str) -> None:
+    """Fault 17.7, and 17.1 for segment: only what segclip wrote, and nobody changed since, makes way."""
+    (folder / "precious").write_bytes(b"precious")
+    (folder / "out").mkdir()
+    if kind == "changed":
+        assert run("segment", "desk.png", "red", "--out", "out").exit_code == 0
+    if kind in ("file", "changed"):
+        (folder / "out" / name).write_bytes(b"precious")
+    elif kind == "link":
+        (folder / "out" / name).symlink_to(folder / "precious")
+    else:
+        (folder / "out" / name).mkdir()
+    before = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    outcome = run("segment", "desk.png", "red", "blue", "--out", "out")
+    assert outcome.exit_code == 2
+    assert f"{name} is there already, and not as segclip wrote it" in outcome.stderr
+    assert len(outcome.stderr.splitlines()) == 1
+    assert {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()} == before
+
+
+@pytest.mark.usefixtures("loads")
+def test_control_characters_of_names_and_texts_reach_no_terminal(folder: Path) -> None:
+    """Fault 17.17d."""
+    (folder / "desk.png").rename(folder / "a\x1b[2Jb.png")
+    outcome = run("segment", "a\x1b[2Jb.png", "a red\x1b]0;box\x07", "yellow\x1b[31m", "a\u202ered", "--format", "json")
+    assert outcome.exit_code == 0
+    missing = run("segment", "gone\x1b[2J.png", "red")
+    assert not set("\x1b\x07\u202e") & set(outcome.output + missing.output)
+    assert "yellow" in outcome.stdout
+    assert "no such file" in missing.stderr
+
+
 def test_a_model_that_is_not_here_says_where_it_is_from(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGCLIP_HOME", str(folder / "home"))
     monkeypatch.setenv("SEGCLIP_OFFLINE", "1")
@@ -342,10 +415,10 @@ def test_real_models_of_ones_own_answer_end_to_end_and_offline(folder: Path) -> 
     from tests.small_clip import save_small_clip
 
     save_small_clip(folder / "clip")
-    network = random_network("yolov8n-seg.yaml", candidates=40)
-    save(network, folder / "finder", {"image_size": 320, "confidence": 0.4, "iou": 0.7})
+    network = random_network("yolov8n-seg.yaml", candidates=40, size=1024)  # what a bare .pt file is run at
+    save(network, folder / "finder", {"image_size": 1024, "confidence": 0.4, "iou": 0.7})
     save_checkpoint(network, folder / "own.pt")
-    Pillow.fromarray(picture(240, 320).pixels).save(folder / "photo.jpg")
+    Pillow.fromarray(picture(1024, 1024).pixels).save(folder / "photo.jpg")
     ask = ["segment", "photo.jpg", "a red thing", "--best", "--offline", "--encoder", "file:clip", "--proposer"]
 
     refused = run(*ask, "file:own.pt")
@@ -354,8 +427,8 @@ def test_real_models_of_ones_own_answer_end_to_end_and_offline(folder: Path) -> 
     for options in (["file:finder"], ["file:own.pt", "--trust"]):
         outcome = run(*ask, *options)
         assert outcome.exit_code == 0, outcome.output
-        assert "a red thing" in outcome.stdout
-        assert "photo.cutout.00.png" in written(folder)
+        assert "\na red thing" in outcome.stdout
+        assert "photo.cutout.00.png" in written(folder)  # gone if the second had answered with nothing
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -436,3 +509,13 @@ def test_a_threshold_is_not_fitted_to_names_that_are_all_there(folder: Path) -> 
     assert outcome.exit_code == 2
     assert "one kind is missing" in outcome.stderr
     assert (folder / "run" / "config.json").read_text() == "{}"
+
+
+def test_escapes_in_names_and_texts_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    """Fault 17.17d."""
+    path = tmp_path / "\x1b[2Ja\x9b.png"
+    path.write_bytes(b"no image")
+    done = CliRunner().invoke(cli.app, ["segment", str(path), "a \x1b[31mred"], color=True)  # as on a terminal
+    assert done.exit_code == 2
+    assert "\\x1b[2Ja\\x9b.png" in done.output
+    assert not {"\x1b", "\x9b"} & set(done.output)

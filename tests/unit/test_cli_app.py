@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -26,16 +27,20 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, 
 
 
 def run(*arguments: str) -> Any:
-    return CliRunner().invoke(cli.app, ["app", *arguments])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return CliRunner().invoke(cli.app, ["app", "--port", str(port), *arguments])
 
 
 def test_it_serves_this_machine_alone_without_telemetry(started: list[tuple[list[str], dict[str, str]]]) -> None:
     assert run("--no-browser").exit_code == 0
     ((command, environment),) = started
     assert command[:4] == [sys.executable, "-m", "streamlit", "run"]
-    assert Path(command[4]) == ROOT / "app" / "streamlit_app.py"
+    assert Path(command[4]) == ROOT / "app" / "server.py"
     assert {"--server.address=127.0.0.1", "--browser.gatherUsageStats=false", "--server.headless=true"} <= {*command}
     assert environment["SEGCLIP_APP_ALONE"] == "1"
+    assert environment["SEGCLIP_APP_API"] == "0"
 
 
 def test_what_is_asked_for_reaches_the_server(
@@ -67,6 +72,11 @@ def test_a_run_of_ones_own_reads_the_texts(started: list[tuple[list[str], dict[s
         (["--clicks", "maxi"], "unknown preset 'maxi'"),
         (["--encoder", "file:nowhere"], "nowhere"),
         (["--photos", "nowhere"], "no such folder"),
+        (["--host", "300.1.1.1"], "cannot listen there"),  # fault 17.12
+        (["--host", "192.0.2.1"], "cannot listen there"),  # of no machine
+        (["--host", "a..b"], "cannot listen there"),
+        (["--host", "h" * 300], "cannot listen there"),
+        (["--host", "\udcff"], "cannot listen there"),
     ],
 )
 def test_what_cannot_be_served_is_told(

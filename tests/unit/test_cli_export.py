@@ -101,3 +101,28 @@ def test_ctrl_c_says_how_to_go_on(photos: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_every_format_is_offered() -> None:
     assert set(cli_export.FORMATS) == {*PER_IMAGE, *PER_RUN}
+
+
+def test_fault_17_21_an_input_without_images_gives_exit_code_1(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "notes.txt").write_text("no image")
+    outcome = run(tmp_path / "photos", tmp_path / "out", "--text", "red")
+    assert outcome.exit_code == 1
+    assert "no image was found" in outcome.stderr
+
+
+def test_fault_17_1_a_file_in_the_way_gives_exit_code_2_and_one_line(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "coco.json").write_text("mine")
+    outcome = run(photos, tmp_path / "out", "--text", "a red square")
+    assert outcome.exit_code == 2
+    assert "move or delete it" in outcome.stderr
+    assert len(outcome.stderr.strip().splitlines()) == 1 or "Traceback" not in outcome.output
+    assert (tmp_path / "out" / "coco.json").read_text() == "mine"
+
+
+def test_fault_17_8_verify_reads_everything_again(photos: Path, tmp_path: Path) -> None:
+    assert run(photos, tmp_path / "out", "--text", "a red square").exit_code == 0
+    outcome = run(photos, tmp_path / "out", "--text", "a red square", "--verify")
+    assert outcome.exit_code == 0, outcome.output
+    assert "0 pictures done now" in outcome.stdout

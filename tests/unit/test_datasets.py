@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 from pycocotools import mask as coco_mask
 
 from segclip.datasets import read_folder
-from segclip.errors import BadPrompt
+from segclip.errors import BadPrompt, BadTable
 
 SQUARE = [10.0, 10.0, 60.0, 10.0, 60.0, 40.0, 10.0, 40.0]
 
@@ -64,4 +65,25 @@ def test_a_picture_without_labels_is_a_picture(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadPrompt, match=r"neither scenes\.json nor instances\.json"):
+        read_folder(tmp_path)
+
+
+def test_an_image_of_another_size_than_its_table_says_is_told(tmp_path: Path) -> None:
+    """Fault 17.17c: a height that lies was a traceback once masks were compared."""
+    (sample,) = read_folder(folder_of(tmp_path, {"segmentation": [SQUARE], "category_id": 1}))
+    (tmp_path / "images").mkdir()
+    PIL.Image.new("RGB", (100, 80)).save(sample.path)
+    assert sample.load().size == (80, 100)
+    PIL.Image.new("RGB", (80, 100)).save(sample.path)
+    with pytest.raises(BadTable, match=r"a\.png is 100 x 80 .* its table says 80 x 100"):
+        sample.load()
+
+
+def test_a_table_that_is_none_names_its_file(tmp_path: Path) -> None:
+    """Fault 17.17c: through the folder that evaluate and training read."""
+    folder_of(tmp_path, {"segmentation": None, "category_id": 1})
+    with pytest.raises(BadTable, match=r"instances\.json, annotations\[0\] \(id 0\): segmentation is null"):
+        read_folder(tmp_path)
+    (tmp_path / "instances.json").write_bytes(b"")
+    with pytest.raises(BadTable, match=r"instances\.json: not JSON"):
         read_folder(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from segclip import downloads
 from segclip.downloads import Download, fetch, locked
 from segclip.errors import WeightsCorrupt, WeightsMissing
 from tests.file_server import Shelf, serve
@@ -176,3 +178,132 @@ def test_progress_goes_to_stderr(shelf: Shelf, target: Path, capfd: pytest.Captu
     assert out == ""
     assert "weights.bin" in err
     assert "MB" in err
+
+
+@pytest.mark.parametrize("length", ["abc", "3000000, 3000001", "-5", "1e6", "", "9" * 30, "0x10"])
+def test_a_content_length_that_is_none_is_told(shelf: Shelf, target: Path, length: str) -> None:
+    """Fault 17.17a: it was a traceback."""
+    shelf.headers = {"Content-Length": length}
+    with pytest.raises(WeightsMissing, match=rf"{shelf.url}/file .*Content-Length"):
+        fetch(job(shelf, target), progress=False)
+    assert not target.exists()
+
+
+def test_a_content_length_given_twice_alike_is_one(shelf: Shelf, target: Path) -> None:
+    """Fault 17.17a."""
+    shelf.headers = {"Content-Length": f"{len(BODY)}, {len(BODY)}"}
+    assert fetch(job(shelf, target), progress=False) == SHA256
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["http://[::1", "http://127.0.0.1:99999/", "file:///etc/passwd", "ftp://127.0.0.1/a", "http://\x7f", "//", "/moved",
+     "http://" + "a" * 300 + "/", "data:text/plain,a", "http://xn--/a", "http://127.0.0.1:port/"],
+)  # fmt: skip
+def test_a_redirect_to_nowhere_is_told(shelf: Shelf, target: Path, location: str) -> None:
+    """Fault 17.17a: it was a traceback."""
+    shelf.location = location
+    with pytest.raises(WeightsMissing, match=f"could not download {shelf.url}/moved") as told:
+        fetch(job(shelf, target, "/moved"), progress=False)
+    assert "\n" not in str(told.value)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "etag", [b"\xff\xfe\x00", b"", b'"one\r\nX: y"', b'W/"one"', b'"' + b"x" * 9000 + b'"', b"\x00"]
+)
+def test_an_etag_file_that_is_no_text_vouches_for_nothing(shelf: Shelf, target: Path, etag: bytes) -> None:
+    """Fault 17.17a: it was a traceback."""
+    cut_once(shelf, target)
+    target.with_name("weights.bin.part.etag").write_bytes(etag)
+    assert fetch(job(shelf, target), progress=False) == SHA256
+
+
+@pytest.mark.parametrize("etag", ["\xe9", 'W/"one"', "one", '"' + "x" * 5000 + '"'])
+def test_an_etag_that_is_none_is_not_kept(shelf: Shelf, target: Path, etag: str) -> None:
+    shelf.etag = etag
+    cut_once(shelf, target)
+    assert not target.with_name("weights.bin.part.etag").exists()
+    assert fetch(job(shelf, target), progress=False) == SHA256
+
+
+@pytest.mark.parametrize("span", [
+    f"bytes 0-{len(BODY) - 1}/{len(BODY)}",
+    f"bytes {CUT}-{CUT + 9}/{len(BODY)}",
+    f"bytes {CUT}-{len(BODY) - 1}/{len(BODY) + 5}",
+    f"bytes {CUT - 1}-{len(BODY) - 1}/{len(BODY)}",
+    f"bytes {CUT}-5/{len(BODY)}",
+    "bytes */100", "nonsense", "", f"bytes {'9' * 40}-1/2",
+])  # fmt: skip
+@pytest.mark.parametrize("size", [len(BODY), None])
+def test_a_resume_that_is_answered_with_another_part_starts_over(
+    shelf: Shelf, target: Path, span: str, size: int | None
+) -> None:
+    """Fault 17.17a: every run failed until the part was deleted by hand."""
+    cut_once(shelf, target)
+    shelf.headers = {"Content-Range": span}
+    assert fetch(job(shelf, target, size=size), progress=False) == SHA256
+    assert shelf.requests[-1] == ("/file", None)
+
+
+@pytest.mark.parametrize("status", [400, 412, 416, 501])
+def test_a_resume_that_is_refused_starts_over(shelf: Shelf, target: Path, status: int) -> None:
+    """Fault 17.17a."""
+    cut_once(shelf, target)
+    shelf.refuse = status
+    assert fetch(job(shelf, target), progress=False) == SHA256
+
+
+@pytest.mark.parametrize("status", [403, 404, 429, 500, 503])
+def test_a_server_in_trouble_keeps_the_part(shelf: Shelf, target: Path, status: int) -> None:
+    cut_once(shelf, target)
+    shelf.refuse = status
+    with pytest.raises(WeightsMissing, match="400,000 bytes are kept"):
+        fetch(job(shelf, target), progress=False)
+    shelf.refuse = None
+    assert fetch(job(shelf, target), progress=False) == SHA256
+    assert shelf.requests[-1] == ("/file", f"bytes={CUT}-")
+
+
+def test_a_server_that_drips_is_cut_off(shelf: Shelf, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault 17.17a: a byte a second held for ever; what arrived is kept."""
+    monkeypatch.setattr(downloads, "PATIENCE", 0.3)
+    shelf.drip = 0.02
+    with pytest.raises(WeightsMissing, match=r"only \d+ bytes arrived in .*\d+ bytes are kept"):
+        fetch(job(shelf, target), progress=False)
+
+
+def test_a_download_has_a_deadline(shelf: Shelf, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault 17.17a."""
+    monkeypatch.setattr(downloads, "DEADLINE", 0.2)
+    shelf.drip = 0.02
+    with pytest.raises(WeightsMissing, match="took longer than"):
+        fetch(job(shelf, target), progress=False)
+
+
+def test_headers_that_drip_are_cut_off(shelf: Shelf, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault 17.17a: also before the first byte of the file."""
+    monkeypatch.setattr(downloads, "ANSWER", 0.3)
+    shelf.slow_headers, shelf.drip = True, 0.02
+    begun = time.monotonic()
+    with pytest.raises((WeightsMissing, WeightsCorrupt)):
+        fetch(job(shelf, target), progress=False)
+    assert time.monotonic() - begun < 60
+    assert not target.exists()
+
+
+def test_a_download_is_on_the_disk_before_it_has_its_name(
+    shelf: Shelf, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 17.3, of weights: file, name, folder, in this order."""
+    done: list[str] = []
+    replace = os.replace
+
+    def rename(old: Path, new: Path) -> None:
+        done.append("name")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", lambda descriptor: done.append("sync"))
+    monkeypatch.setattr(os, "replace", rename)
+    fetch(job(shelf, target), progress=False)
+    assert done == ["sync", "name", "sync"]

@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from segclip import exporters
-from segclip.errors import BadPrompt, UnknownName
+from segclip.errors import NotWritable, UnknownName
 from segclip.types import Array, Image, Masks, Proposals, Regions, Result
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
@@ -22,7 +22,7 @@ def blobs(count: int, seed: int = 0) -> Array:
     rng = np.random.default_rng(seed)
     dense = np.zeros((count, *SIZE), bool)
     for mask in dense:
-        x1, y1 = rng.integers(0, 40), rng.integers(0, 25)
+        x1, y1 = int(rng.integers(0, 40)), int(rng.integers(0, 25))
         mask[y1 : y1 + 12, x1 : x1 + 13] = rng.random((12, min(13, 53 - x1))) > 0.4
     return dense
 
@@ -194,13 +194,13 @@ class TestSave:
 
     def test_a_path_that_cannot_be_written_is_told(self, result: Result, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(BadPrompt, match="cannot be written"):
+        with pytest.raises(NotWritable, match="cannot be written"):
             exporters.save(result, tmp_path / "file" / "a.json")
 
     def test_a_failed_write_leaves_the_old_file_and_nothing_half_written(self, result: Result, tmp_path: Path) -> None:
         path = tmp_path / "a.json"
         path.mkdir()  # a folder in the way: the rename fails after the bytes were written
-        with pytest.raises(BadPrompt, match="cannot be written"):
+        with pytest.raises(NotWritable, match="cannot be written"):
             exporters.save(result, path)
         assert list(tmp_path.iterdir()) == [path]
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from segclip.errors import BadPrompt, Unsupported, WeightsCorrupt, WeightsMissing
-from segclip.proposers.fastsam import FastSAM, FastSAMOptions, Features, save
+from segclip.proposers.fastsam import FastSAM, FastSAMOptions, Features, join, save
 from segclip.types import Boxes, Everything, Image, Masks, Points, Proposals
 
 from ..networks import picture, random_network, save_checkpoint
@@ -107,6 +107,35 @@ def test_grey_image_flows_through(fastsam: FastSAM) -> None:
     assert fastsam.decode(fastsam.encode(grey), Everything()).masks.size == (90, 120)
 
 
+def test_another_look_lies_where_the_first_would_have_it() -> None:
+    size = (150, 210)
+    looks = []
+    for frame in ((160, 224), (96, 128)):
+        gain = min(frame[0] / size[0], frame[1] / size[1])
+        top, left = (round((full - round(side * gain)) / 2 - 0.1) for full, side in zip(frame, size, strict=True))
+        box = [100 * gain + left, 60 * gain + top, 40 * gain, 20 * gain]  # x, y, width, height
+        ys = (torch.arange(frame[0] // 4) * 4 + 2 - top) / gain  # of the image
+        xs = (torch.arange(frame[1] // 4) * 4 + 2 - left) / gain
+        across = (ys[:, None] + 2 * xs)[None]
+        looks.append((torch.tensor([[*box, 0.5, 3.0]]).T, across, frame))
+    prediction, prototypes = join(looks[0], looks[1], size)
+    torch.testing.assert_close(prediction[:4, 0], prediction[:4, 1], atol=0.3, rtol=0)
+    assert prediction[4:, 0].tolist() == [0.5, 3.0, 0.0]
+    assert prediction[4:, 1].tolist() == [0.5, 0.0, 3.0]
+    inner = np.s_[5:-5, 5:-5]
+    torch.testing.assert_close(prototypes[0][inner], prototypes[1][inner], atol=1.5, rtol=0)
+
+
+def test_a_second_look_adds_candidates_and_keeps_the_rest(folder: Path, fastsam: FastSAM) -> None:
+    image = picture(150, 200)
+    both = FastSAM(folder, options=FastSAMOptions(again=96, iou=1.0, max_det=9000)).encode(image)
+    one = FastSAM(folder, options=FastSAMOptions(iou=1.0, max_det=9000)).encode(image)
+    assert len(both.boxes) > len(one.boxes)
+    apart = torch.cdist(one.boxes, both.boxes, compute_mode="donot_use_mm_for_euclid_dist").min(dim=1).values
+    assert float(apart.max()) < 1e-3
+    assert len(both.proposals) > len(one.proposals)
+
+
 def test_finding_nothing_is_an_empty_answer(folder: Path) -> None:
     blind = FastSAM(folder, options=FastSAMOptions(confidence=1.0))
     features = blind.encode(picture(60, 80))
@@ -176,7 +205,8 @@ def test_prompt_outside_the_image_names_the_range(fastsam: FastSAM, features: Fe
 
 
 @pytest.mark.parametrize(
-    "options", [{"precision": "float16"}, {"confidence": 1.5}, {"iou": -0.1}, {"image_size": 0}, {"max_det": 0}]
+    "options",
+    [{"precision": "float16"}, {"confidence": 1.5}, {"iou": -0.1}, {"image_size": 0}, {"max_det": 0}, {"again": -1}],
 )
 def test_bad_option_says_what_is_allowed(options: dict[str, Any]) -> None:
     with pytest.raises(BadPrompt, match=r"must|choose"):

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import os
+import socket
 import struct
 import warnings
 import zlib
@@ -9,11 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import PIL.Image
 import pytest
+from PIL import ImageCms
 
-from segclip import images
+from segclip import images, listing, profiles
 from segclip.errors import BadImage
 from segclip.types import Array, Image
 
@@ -43,6 +48,37 @@ def png_header(width: int, height: int) -> bytes:
     """Make a PNG that says a size and holds next to nothing: a decompression bomb's front door."""
     ihdr = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return png_chunks((b"IHDR", ihdr), (b"IDAT", zlib.compress(b"\0" * 64)), (b"IEND", b""))
+
+
+def wide_profile() -> bytes:
+    """Make the profile of a space with Adobe RGB's primaries and gamma."""
+
+    def xyz(*values: float) -> bytes:
+        return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    curve = b"curv\0\0\0\0" + struct.pack(">IHxx", 1, round(2.19921875 * 256))
+    name = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"wide\0" + b"\0" * 78
+    tags = {b"desc": name + b"\0" * (-len(name) % 4), b"wtpt": xyz(0.95045, 1, 1.08905)}
+    tags |= {b"rXYZ": xyz(0.60974, 0.31111, 0.01947), b"gXYZ": xyz(0.20528, 0.62567, 0.06087)}
+    tags |= {b"bXYZ": xyz(0.14919, 0.06322, 0.74457), b"rTRC": curve, b"gTRC": curve, b"bTRC": curve}
+    body, table = b"", struct.pack(">I", len(tags))
+    for key, data in tags.items():
+        table += key + struct.pack(">II", 132 + 12 * len(tags) + len(body), len(data))
+        body += data
+    head = struct.pack(">I4sI4s4s4s", 128 + len(table) + len(body), b"lcms", 0x02400000, b"mntr", b"RGB ", b"XYZ ")
+    head += bytes(12) + b"acsp" + bytes(28) + xyz(0.9642, 1, 0.8249)[8:] + bytes(48)
+    return head + table + body
+
+
+def through(profile: bytes, colour: tuple[int, int, int]) -> Array:
+    """Convert a colour to sRGB by the profile, straight."""
+    one = PIL.Image.new("RGB", (1, 1), colour)
+    given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    done = ImageCms.profileToProfile(
+        one, given, ImageCms.createProfile("sRGB"), renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC
+    )
+    assert done is not None
+    return np.asarray(done)[0, 0].astype(int)
 
 
 def assert_quarters(pixels: Array, tolerance: int = 0) -> None:
@@ -221,7 +257,7 @@ class TestSeveralFrames:
         with caplog.at_level(logging.WARNING):
             pixels = images.load(data, label="dance").pixels
         assert (pixels == RED).all()
-        assert "dance holds 3 frames; only frame 1 is used" in caplog.text
+        assert "dance holds several frames; only frame 1 is used" in caplog.text
 
     def test_one_frame_tells_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
         images.load(encode(PIL.Image.fromarray(quarters()), "GIF"))
@@ -264,7 +300,7 @@ class TestBadFiles:
     @pytest.mark.parametrize("data", [b"hello, this is no picture", b"%PDF-1.7\n", b"\0" * 100, b"x"])
     def test_not_an_image(self, data: bytes, tmp_path: Path) -> None:
         (tmp_path / "notes.jpg").write_bytes(data)
-        with pytest.raises(BadImage, match=r"notes\.jpg: not a JPEG, PNG, WebP, BMP, TIFF or GIF image"):
+        with pytest.raises(BadImage, match=r"notes\.jpg: not a JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC image"):
             images.load(tmp_path / "notes.jpg")
 
     @pytest.mark.parametrize(("width", "height"), [(0, 10), (10, 0), (0, 0)])
@@ -295,6 +331,177 @@ class TestBadFiles:
     def test_other_types_are_refused_with_what_is_allowed(self) -> None:
         with pytest.raises(BadImage, match="cannot read a list as an image; give a path"):
             images.load([1, 2, 3])  # type: ignore[arg-type]
+
+
+class TestPipesAndDevices:
+    """Fault 17.13: a pipe as an image waited for ever, a device never ended."""
+
+    @pytest.mark.timeout(60)
+    def test_a_pipe_is_refused_at_once(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "a.png")
+        (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
+        for name in ("a.png", "link.png"):
+            with pytest.raises(BadImage, match=r"png: a pipe, socket or device, not an image file; save the image"):
+                images.load(tmp_path / name)
+        assert images.taken(tmp_path / "a.png") is None
+
+    @pytest.mark.timeout(60)
+    def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        os.mkfifo(tmp_path / "a.png")
+        (tmp_path / "b.png").touch()
+        as_file = (tmp_path / "b.png").stat()
+        monkeypatch.setattr(Path, "stat", lambda *args, **options: as_file)
+        with pytest.raises(BadImage):
+            images.load(tmp_path / "a.png")
+
+    @pytest.mark.timeout(60)
+    @pytest.mark.parametrize("device", ["/dev/zero", "/dev/null", "/dev/random"])
+    def test_a_device_is_refused_at_once(self, device: str) -> None:
+        with pytest.raises(BadImage, match="a pipe, socket or device"):
+            images.load(device)
+
+    def test_a_socket_is_refused(self, tmp_path: Path) -> None:
+        with contextlib.closing(socket.socket(socket.AF_UNIX)) as server:
+            server.bind(str(tmp_path / "a"))
+            with pytest.raises(BadImage, match="a pipe, socket or device"):
+                images.load(tmp_path / "a")
+
+
+class TestDepth:
+    """Fault 17.21: data of 12 bits in files of 16 were read as black."""
+
+    @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+    @pytest.mark.parametrize("kind", ["png", "tif", "grey png", "grey tif", "rgba png", "array"])
+    def test_16_bit_files_are_read_by_the_bits_they_use(
+        self, bits: int, kind: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        colours = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint16)
+        colours[0, 0] = 255
+        values = colours << (bits - 8) | colours >> 2 & (1 << (bits - 8)) - 1
+        wanted = colours.copy()
+        if "grey" in kind:
+            values, wanted = values[..., 0], np.dstack([colours[..., 0]] * 3)
+        if "rgba" in kind:
+            alpha = np.full((20, 30, 1), 65535, np.uint16)
+            alpha[5:] = 0
+            wanted[5:] = 255
+            values = np.concatenate([values, alpha], axis=2)
+        stored = values if values.ndim == 2 else values[..., [2, 1, 0, 3][: values.shape[2]]]
+        source = values if kind == "array" else cv2.imencode("." + kind.split()[-1], stored)[1].tobytes()
+        with caplog.at_level(logging.WARNING):
+            pixels = images.load(source, label="deep").pixels
+        assert np.array_equal(pixels, wanted)
+        assert (f"read as values of {bits} bits" in caplog.text) == (bits < 16)
+
+    def test_black_stays_black(self) -> None:
+        assert not images.load(np.zeros((4, 4, 3), np.uint16)).pixels.any()
+
+
+class TestColourProfiles:
+    """Fault 17.21: colours of Adobe RGB, Display P3 and others were read as if they were sRGB."""
+
+    @pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "WEBP", "AVIF"])
+    def test_a_wide_profile_is_converted(self, format: str) -> None:
+        options = {"lossless": True} if format == "WEBP" else {} if format in ("PNG", "TIFF") else {"quality": 100}
+        flat = PIL.Image.new("RGB", (16, 16), (200, 120, 60))
+        data = encode(flat, format, icc_profile=wide_profile(), **options)
+        expected = through(wide_profile(), (200, 120, 60))
+        assert np.abs(np.subtract(expected, (200, 120, 60))).max() > 10
+        got = images.load(data).pixels[8, 8].astype(int)
+        assert np.abs(got - expected).max() <= (2 if format in ("PNG", "TIFF", "WEBP") else 6)
+        assert np.abs(images.load(PIL.Image.open(io.BytesIO(data))).pixels[8, 8] - got).max() == 0
+
+    def test_alpha_palette_grey_and_orientation_survive(self) -> None:
+        red = through(wide_profile(), (200, 0, 0))
+        pixels = np.zeros((4, 4, 4), np.uint8)
+        pixels[:2] = (200, 0, 0, 255)
+        got = images.load(encode(PIL.Image.fromarray(pixels), "PNG", icc_profile=wide_profile())).pixels
+        assert (got[:2] == red).all()
+        assert (got[2:] == 255).all()
+        palette = PIL.Image.new("RGB", (4, 4), (200, 0, 0)).quantize(4)
+        got = images.load(encode(palette, "PNG", icc_profile=wide_profile())).pixels
+        assert np.abs(got.astype(int) - red).max() <= 1
+        got = images.load(encode(PIL.Image.new("L", (4, 4), 100), "PNG", icc_profile=wide_profile())).pixels
+        assert len(np.unique(got)) == 1
+
+    def test_srgb_is_left_to_the_bit(self) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        data = encode(PIL.Image.fromarray(noise), "PNG", icc_profile=profiles.srgb())
+        assert np.array_equal(images.load(data).pixels, noise)
+
+    @pytest.mark.parametrize("profile", [b"x", b"\0" * 500, wide_profile()[:200], wide_profile()[:-30] + b"\xff" * 30])
+    def test_a_bad_profile_does_not_lose_the_image(self, profile: bytes, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.WARNING):
+            pixels = images.load(encode(PIL.Image.fromarray(quarters()), "PNG", icc_profile=profile)).pixels
+        assert pixels.shape == (40, 60, 3)
+
+    def test_a_profile_for_other_channels_is_reported(self, caplog: pytest.LogCaptureFixture) -> None:
+        cmyk = PIL.Image.fromarray(quarters()).convert("CMYK")
+        with caplog.at_level(logging.WARNING):
+            images.load(encode(cmyk, "TIFF", icc_profile=wide_profile()))
+        assert "its colour profile cannot be used" in caplog.text
+
+    def test_srgb_is_the_same_bytes_each_time(self) -> None:
+        before = profiles.srgb()
+        profiles.srgb.cache_clear()
+        assert profiles.srgb() == before
+        assert not any(before[24:36])
+
+
+class TestOtherFormats:
+    def test_avif(self) -> None:
+        if not listing.is_readable("AVIF"):
+            pytest.skip("this Pillow has no AVIF")
+        data = encode(PIL.Image.fromarray(quarters()), "AVIF", quality=100, subsampling="4:4:4")
+        assert_quarters(images.load(data).pixels, 90)
+
+    def test_heic(self) -> None:
+        pillow_heif = pytest.importorskip("pillow_heif")
+        file = io.BytesIO()
+        pillow_heif.from_pillow(PIL.Image.fromarray(quarters())).save(file, quality=100)
+        assert_quarters(images.load(file.getvalue()).pixels, 90)
+
+    @pytest.mark.parametrize(("brand", "needed"), [(b"heic", "HEIC needs pillow-heif"), (b"avif", "AVIF needs Pillow")])
+    def test_what_is_not_installed_is_named(self, brand: bytes, needed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(listing, "is_readable", lambda format: False)
+        data = b"\0\0\0\x18ftypmif1\0\0\0\0mif1" + brand + b"\0" * 40
+        with pytest.raises(BadImage, match=f"phone: {needed}.*pip install"):
+            images.load(data, label="phone")
+
+
+class TestManyPages:
+    """Fault 17.21: TIFFs and GIFs of 10^5 pages took two minutes: the first is read, and at once."""
+
+    @pytest.mark.timeout(60)
+    @pytest.mark.parametrize("format", ["TIFF", "GIF"])
+    def test_only_the_first_page_is_read(self, format: str, caplog: pytest.LogCaptureFixture) -> None:
+        data = tiff_of(100_000) if format == "TIFF" else gif_of(100_000)
+        with caplog.at_level(logging.WARNING):
+            assert images.load(data, label="book").size == (1, 1)
+        assert "book holds several frames; only frame 1 is used" in caplog.text
+
+    def test_a_damaged_second_page_does_not_lose_the_first(self) -> None:
+        assert images.load(tiff_of(3)[:-10]).size == (1, 1)
+
+
+def tiff_of(pages: int) -> bytes:
+    """Make a grey TIFF of pages of one pixel."""
+    out = [struct.pack("<2sHI", b"II", 42, 8)]
+    tags = [(256, 3, 1, 1), (257, 3, 1, 1), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 4),
+            (277, 3, 1, 1), (278, 3, 1, 1), (279, 4, 1, 1)]  # fmt: skip
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    for page in range(pages):
+        after = 8 + (page + 1) * (len(directory) + 4)
+        out += [directory, struct.pack("<I", after if page + 1 < pages else 0)]
+    return b"".join(out)
+
+
+def gif_of(frames: int) -> bytes:
+    one = encode(PIL.Image.new("P", (1, 1)), "GIF")
+    start = one.index(b",")  # the image descriptor
+    return one[:start] + one[start:-1] * frames + b";"
 
 
 class TestPixelLimit:
@@ -374,19 +581,3 @@ class TestArrays:
     def test_other_dtypes_are_refused(self, array: Array) -> None:
         with pytest.raises(BadImage, match="want uint8"):
             images.load(array)
-
-
-class TestWalk:
-    def test_images_by_suffix_in_a_stable_order(self, tmp_path: Path) -> None:
-        for name in ("b.PNG", "a/z.jpeg", "a.webp", "a/b/c.tif", "notes.txt", "a/.DS_Store", "c.gif"):
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        (tmp_path / "folder.jpg").mkdir()
-        found = [path.relative_to(tmp_path).as_posix() for path in images.walk(tmp_path)]
-        assert found == ["a/b/c.tif", "a/z.jpeg", "a.webp", "b.PNG", "c.gif"]
-
-    def test_an_empty_folder_is_normal_and_a_missing_one_is_told(self, tmp_path: Path) -> None:
-        assert images.walk(tmp_path) == []
-        with pytest.raises(BadImage, match="no such folder"):
-            images.walk(tmp_path / "nowhere")

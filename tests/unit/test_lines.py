@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import logging
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import typer
 
 from segclip import lines
-from segclip.errors import BadPrompt
+from segclip.errors import BadTable
 
 
 def test_lines_are_read_from_a_file_or_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,7 +24,30 @@ def test_lines_are_read_from_a_file_or_a_pipe(tmp_path: Path, monkeypatch: pytes
 
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(BadPrompt, match=r"the labels file .*picture\.png is not UTF-8 text"):
+    with pytest.raises(BadTable, match=r"the labels file .*picture\.png is not UTF-8 text"):
         lines.read(tmp_path / "picture.png", "the labels file")
-    with pytest.raises(BadPrompt, match="cannot be read: No such file"):
+    with pytest.raises(BadTable, match="cannot be read: No such file"):
         lines.read(tmp_path / "none.txt", "the labels file")
+
+
+ODD = "\x1b[31mred\x1b[0m \x07\x08\r\x7f\x9b2J \u202egnp.exe\tä🦁\n"
+SEEN = "\\x1b[31mred\\x1b[0m \\x07\\x08\\x0d\\x7f\\x9b2J \\u202egnp.exe\tä🦁\n"
+
+
+def test_what_steers_a_terminal_is_made_visible() -> None:
+    """Fault 17.17d: escapes in file names and texts reached the terminal."""
+    assert lines.visible(ODD) == SEEN
+    assert lines.visible(SEEN) == SEEN
+
+
+def test_all_that_is_printed_is_made_visible(capsys: pytest.CaptureFixture[str]) -> None:
+    with lines.shown_safely():
+        typer.echo(ODD, nl=False, color=True)
+        typer.echo(ODD, nl=False, err=True, color=True)
+        handler = logging.StreamHandler()
+        handler.emit(logging.LogRecord("", 30, "", 0, ODD, (), None))
+        sys.stderr.writelines(["\r50 %", "\x1b"])
+    typer.echo("plain \x1b", color=True)
+    out, err = capsys.readouterr()
+    assert out == SEEN + "plain \x1b\n"
+    assert err == SEEN + SEEN + "\n\r50 %\\x1b"

@@ -261,6 +261,66 @@ def test_a_config_beside_a_bare_file_wins(tmp_path: Path) -> None:
     assert checkpoints.preprocess_config(checkpoint, 224).mean[0] == 0.4
 
 
+def test_an_activation_that_is_not_told_or_told_otherwise_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fault 17.22: ViT-B-32's published weights have either activation, and a bare file does not tell which."""
+    file = tmp_path / "any.safetensors"
+    sources.from_file("ViT-B-32-quickgelu", file, f"ViT-B-32-quickgelu/file:{file}")
+    sources.from_file("ViT-B-32", file, "ViT-B-32/laion2b_s34b_b79k")
+    assert caplog.text == ""
+    sources.from_file("ViT-B-32", file, f"ViT-B-32/file:{file}")
+    assert "does not tell its activation" in caplog.text
+    caplog.clear()
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"quick_gelu": False}}))
+    checkpoint = sources.from_file("ViT-B-32-quickgelu", file, f"ViT-B-32-quickgelu/file:{file}")
+    assert checkpoint.model_cfg["quick_gelu"] is False
+    assert "QuickGELU by its name" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("serving", {"threshold": "high"}),
+        ("serving", {"threshold": 2}),
+        ("serving", {"templates": []}),
+        ("serving", {"templates": ["no slot"]}),
+        ("serving", {"templates": "a {}"}),
+        ("serving", {"backgrounds": [1]}),
+        ("serving", {"logit_scale": -1}),
+        ("serving", {"policy": {"views": []}}),
+        ("serving", {"policy": {"views": [{"fill": "pink"}]}}),
+        ("serving", {"policy": {"views": [{"context": 1e6}]}}),
+        ("serving", {"unheard": 1}),
+        ("serving", []),
+        ("preprocess_cfg", {"mean": [0.5]}),
+        ("preprocess_cfg", {"std": [0.5, 0.5, 0]}),
+        ("preprocess_cfg", {"interpolation": "cubism"}),
+        ("preprocess_cfg", {"resize_mode": None}),
+        ("preprocess_cfg", {"fill_color": "red"}),
+        ("preprocess_cfg", {"mode": "L"}),
+    ],
+)
+def test_a_config_that_could_not_be_served_is_told_at_once(
+    folder: Path, tmp_path: Path, part: str, value: object
+) -> None:
+    """Fault 17.11: what is wrong beside the weights is told when it is loaded, with the file's name."""
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {part: value}))
+    with pytest.raises(WeightsCorrupt, match=r"config\.json") as told:
+        OpenClip(f"file:{tmp_path}")
+    assert "\n" not in str(told.value)
+
+
+def test_a_tower_that_knows_fewer_tokens_than_its_tokenizer_is_told(tmp_path: Path) -> None:
+    """Fault 17.11."""
+    save_small_clip(tmp_path, text_cfg={**MODEL_CFG["text_cfg"], "vocab_size": 100})
+    encoder = OpenClip(f"file:{tmp_path}", options=FLOAT32)
+    with pytest.raises(WeightsCorrupt, match=r"config\.json: .* knows 100 tokens"):
+        encoder.encode_texts(["a cat"])
+
+
 def test_serving_survives_json() -> None:
     assert Serving.from_dict(json.loads(json.dumps(SERVING.to_dict()))) == SERVING
     assert Serving.from_dict({}) == Serving()

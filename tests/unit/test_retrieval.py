@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from segclip import Index, IndexOptions, loading, make_index
 from segclip.cli import app
 from segclip.datasets import Sample
-from segclip.errors import BadPrompt
+from segclip.errors import BadTable
 from segclip.retrieval import evaluate_captions, evaluate_names, read_captions, recall
 from segclip.types import Masks
 from tests import search_script
@@ -66,7 +66,7 @@ def test_captions_are_read_in_the_usual_formats(tmp_path: Path) -> None:
     assert three.captions == ("One, two", "Three")
     for name, text in (("bad.json", "{}"), ("empty.txt", ""), ("other.json", '{"images": []}')):
         (tmp_path / name).write_text(text)
-        with pytest.raises(BadPrompt, match=name):
+        with pytest.raises(BadTable, match=name):
             read_captions(tmp_path / name)
 
 

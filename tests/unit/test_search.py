@@ -18,7 +18,7 @@ import PIL.Image
 import pytest
 
 from segclip import Filter, Index, IndexOptions, Query, find_matches, loading, make_index
-from segclip.errors import BadPrompt, UnknownName
+from segclip.errors import BadIndex, BadPrompt, UnknownName
 from segclip.search import lance, results, snapshot, store
 from segclip.search.build import Indexed
 from segclip.search.store import Exact, Pictures, Vectors
@@ -274,7 +274,7 @@ def test_an_indexed_table_finds_nearly_all_and_keeps_to_its_filter(
     pictures = Pictures(names, np.zeros(3000), np.full((3000, 2), 9))
     vectors = Vectors(rows, picture, np.full_like(picture, -1), np.ones(3000, np.float32))
     assert lance.write(tmp_path, "images", iter([vectors]), pictures, 16) == 3000
-    near, exact = lance.Lance(tmp_path, "images"), Exact(vectors, pictures)
+    near, exact = lance.Lance(tmp_path, "images", pictures, length=3000), Exact(vectors, pictures)
     found = [len(set(near.nearest(q, 10).picture) & set(exact.nearest(q, 10).picture)) for q in rows[:50]]
     assert np.mean(found) > 9
     assert sorted(near.nearest(rows[0], 10, Filter(folder="rare")).picture) == [7, 1007, 2007]
@@ -325,7 +325,7 @@ def test_bad_questions(photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFi
     assert names(index.search("red " * 5000, n=1)) == ["red.png"]
     assert "read only up to" in caplog.text
     (photos / ".segclip-index" / "index.json").write_text("{")
-    with pytest.raises(BadPrompt, match="damaged"):
+    with pytest.raises(BadIndex, match="damaged"):
         Index(photos)
 
 
@@ -355,11 +355,15 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     numbers = np.arange(5, dtype=np.int32)
     wanted = Vectors(rng.normal(size=(5, 3)).astype(np.float32), numbers, numbers - 1, rng.random(5).astype(np.float32))
-    pictures = Pictures(("a", "b\udce9"), np.array([1.5, 2]), np.array([[3, 4], [5, 6]], np.int32))
+    names = ("a", "b\udce9", "c", "d", "e")
+    pictures = Pictures(names, np.array([1.5, 2, 3, 4, 5]), np.array([[3, 4], [5, 6]] * 2 + [[7, 8]], np.int32))
     assert store.write_exact(tmp_path, "images", [wanted[:2], wanted[2:]]) == 5  # type: ignore[index]
-    store.write_pictures(tmp_path, pictures, {"dim": 3})
+    store.write_exact(tmp_path, "regions", [])
+    told = {"engine": "numpy", "dim": 3, "images": 5, "regions": 0, "files": store.checksums(tmp_path)}
+    store.write_pictures(tmp_path, pictures, told)
     read, facts = store.read_pictures(tmp_path)
-    assert (read.names, facts) == (pictures.names, {"dim": 3})
+    assert (read.names, facts) == (pictures.names, told)
+    assert store.damage(tmp_path, facts["files"]) == ""
     table = store.open_exact(tmp_path, "images", read, dim=3, length=5)
     for column in ("embeddings", "picture", "region", "quality"):
         assert np.array_equal(getattr(table.vectors, column), getattr(wanted, column))

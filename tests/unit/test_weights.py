@@ -7,6 +7,7 @@ import inspect
 import json
 import logging
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -16,14 +17,24 @@ from typing import Any
 
 import pytest
 
-from segclip import registry, weights
+from segclip import cache, registry, weights
+from segclip.cache import hash_file
 from segclip.errors import BadPrompt, UnknownName, Unsupported, WeightsCorrupt, WeightsMissing
 from segclip.proposers import PROPOSERS
 from tests.file_server import Shelf, serve
 
-BODY = b"weights " * 10_000
+
+def whole(content: bytes, size: int = 80_000) -> bytes:
+    """Make a safetensors file of so many bytes."""
+    count = size - 8 - 80
+    header = json.dumps({"a": {"dtype": "U8", "shape": [count], "data_offsets": [0, count]}}).encode().ljust(80)
+    return len(header).to_bytes(8, "little") + header + (content * count)[:count]
+
+
+BODY, OTHER = whole(b"weights "), whole(b"others ")
 SHA256 = hashlib.sha256(BODY).hexdigest()
-OTHER = BODY[::-1]
+
+PICKLE = pickle.dumps({"a": 1}, protocol=2)
 
 OFFLINE = """
 import sys
@@ -114,25 +125,72 @@ def test_without_a_published_hash_the_first_one_is_recorded_with_a_warning(
     assert weights.verify("toy") == weights.Verification("toy", row.path, SHA256, SHA256, published=False)
 
 
-@pytest.mark.parametrize("deleted", [True, False], ids=["downloaded again", "changed on the disk"])
-def test_without_a_published_hash_other_bytes_later_are_refused(shelf: Shelf, deleted: bool) -> None:
+def test_without_a_published_hash_other_bytes_later_are_refused(shelf: Shelf) -> None:
+    row = entry(url=f"{shelf.url}/file")
+    weights.get("toy", progress=False)
+    row.path.write_bytes(OTHER)
+    with pytest.raises(WeightsCorrupt, match=f"expected {SHA256} .* delete the file and run"):
+        weights.get("toy", progress=False)
+
+
+def test_what_was_recorded_goes_with_the_file(shelf: Shelf) -> None:
+    """Fault 17.12d: to delete the file and get it again, as advised, failed for ever."""
     row = entry(url=f"{shelf.url}/file")
     weights.get("toy", progress=False)
     shelf.body = OTHER
-    row.path.write_bytes(OTHER + b"longer")
-    if deleted:
-        row.path.unlink()
-    with pytest.raises(WeightsCorrupt, match=f"expected {SHA256}"):
+    row.path.unlink()
+    assert weights.get("toy", progress=False).read_bytes() == OTHER
+    assert weights.find("toy") == row.path
+
+
+LOGIN = b"<!DOCTYPE html><html><form>Please log in</form></html>"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        LOGIN,
+        b"",
+        b"{}",
+        BODY[:-1],
+        BODY + b"x",
+        BODY[:40],
+        b"version https://git-lfs.github.com/spec/v1\n",
+        b"\x80\x02}.",
+    ],
+    ids=["a login page", "nothing", "json", "short", "long", "half a header", "a pointer", "a pickle"],
+)
+def test_without_a_published_hash_only_whole_weights_are_recorded(shelf: Shelf, body: bytes) -> None:
+    """Fault 17.12d: a login page was accepted as weights, and its hash recorded."""
+    row = entry(url=f"{shelf.url}/file")
+    shelf.body = body
+    with pytest.raises((WeightsCorrupt, WeightsMissing, Unsupported), match=f"{shelf.url}/file"):
         weights.get("toy", progress=False)
+    assert weights.find("toy") is None
+    assert not row.path.exists()
+    shelf.body = BODY
+    assert weights.get("toy", progress=False).read_bytes() == BODY
 
 
-@pytest.mark.parametrize("name", ["toy.pt", "toy.bin", "toy.pth"])
+def test_a_page_put_there_by_hand_is_not_recorded() -> None:
+    """Fault 17.12d."""
+    row = entry()
+    row.path.parent.mkdir(parents=True)
+    row.path.write_bytes(LOGIN)
+    for use in (weights.find, weights.get, weights.verify):
+        with pytest.raises(WeightsCorrupt, match="begins with '<!DOCTYPE html>"):
+            use("toy")
+    assert not weights.table()[0].verified
+
+
+@pytest.mark.parametrize("name", ["toy.pt", "toy.bin", "toy.pth", "toy.model", "toy"])
 def test_a_pickle_without_a_published_hash_needs_trust(shelf: Shelf, name: str) -> None:
     entry(url=f"{shelf.url}/file", file=name)
+    shelf.body = PICKLE
     with pytest.raises(Unsupported, match="--trust"):
         weights.get("toy", progress=False)
     assert shelf.requests == []
-    assert weights.get("toy", progress=False, trust=True).read_bytes() == BODY
+    assert weights.get("toy", progress=False, trust=True).read_bytes() == PICKLE
 
 
 @pytest.mark.parametrize(("name", "listed", "trust", "allowed"), [
@@ -140,23 +198,44 @@ def test_a_pickle_without_a_published_hash_needs_trust(shelf: Shelf, name: str) 
     ("mine.PTH", False, False, False),
     ("mine.pt", False, True, True),
     ("mine.pt", True, False, True),
-    ("mine.safetensors", False, False, True),
+    ("mine.safetensors", False, False, False),
+    ("mine.model", False, False, False),
+    ("mine", False, False, False),
+    ("mine.npz", False, False, False),
 ])  # fmt: skip
-def test_a_file_of_ones_own(tmp_path: Path, name: str, listed: bool, trust: bool, allowed: bool) -> None:
-    entry(sha256=SHA256 if listed else None)
-    (tmp_path / name).write_bytes(BODY)
+def test_a_pickle_of_ones_own(tmp_path: Path, name: str, listed: bool, trust: bool, allowed: bool) -> None:
+    """Fault 17.12b: what a file is, is told by its content, whatever its name."""
+    entry(sha256=hashlib.sha256(PICKLE).hexdigest() if listed else None)
+    (tmp_path / name).write_bytes(PICKLE)
     if allowed:
         assert weights.locate(f"file:{tmp_path / name}", trust=trust) == tmp_path / name
     else:
-        with pytest.raises(Unsupported, match=rf"SHA-256 {SHA256} is not in the manifest"):
+        with pytest.raises(Unsupported, match=r"SHA-256 [0-9a-f]{64} is not in the manifest"):
             weights.locate(f"file:{tmp_path / name}", trust=trust)
+
+
+@pytest.mark.parametrize("name", ["mine.safetensors", "mine.pt", "mine"])
+def test_safetensors_of_ones_own_need_no_trust(tmp_path: Path, name: str) -> None:
+    entry()
+    (tmp_path / name).write_bytes(BODY)
+    assert weights.locate(f"file:{tmp_path / name}") == tmp_path / name
+
+
+def test_what_never_ends_is_no_file(tmp_path: Path) -> None:
+    entry()
+    os.mkfifo(tmp_path / "pipe.pt")
+    for path in (tmp_path / "pipe.pt", Path("/dev/zero")):
+        with pytest.raises(Unsupported, match=f"{path} is not a file"):
+            weights.locate(f"file:{path}")
+        with pytest.raises(WeightsMissing, match=f"{path} is not a file"):
+            hash_file(path)
 
 
 def test_a_folder_of_ones_own_is_as_safe_as_what_is_taken_from_it(tmp_path: Path) -> None:
     entry()
     folder = tmp_path / "checkpoint"
     folder.mkdir()
-    (folder / "open_clip_pytorch_model.bin").write_bytes(BODY)
+    (folder / "open_clip_pytorch_model.bin").write_bytes(PICKLE)
     with pytest.raises(Unsupported):
         weights.locate(f"file:{folder}")
     (folder / "open_clip_model.safetensors").write_bytes(BODY)
@@ -168,6 +247,9 @@ def test_file_without_a_path_or_with_a_wrong_one() -> None:
         weights.locate("file:")
     with pytest.raises(WeightsMissing, match="there is no file or folder /nowhere"):
         weights.locate("file:/nowhere")
+    for path in ("a" * 5000, "a\0b"):
+        with pytest.raises(WeightsMissing, match=r"no path|no file"):
+            weights.locate(f"file:{path}")
 
 
 def test_an_unknown_name_tells_the_nearest_and_how_a_path_is_written() -> None:
@@ -216,16 +298,34 @@ def test_verify_reads_every_byte_again(sha256: str | None) -> None:
     row.path.parent.mkdir(parents=True)
     row.path.write_bytes(BODY)
     weights.find("toy")
-    stat = row.path.stat()
     row.path.write_bytes(OTHER)
-    os.utime(row.path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    cache._write(row.path, cache.Record.of(row.path, SHA256))  # a record that fits the file, but not its bytes
     assert weights.find("toy") == row.path
     assert not weights.verify("toy").ok
     with pytest.raises(WeightsCorrupt):
         weights.find("toy")
 
 
-@pytest.mark.parametrize(("text", "error"), [(None, WeightsMissing), ("{", WeightsCorrupt), ("[]", WeightsCorrupt)])
+def test_no_record_vouches_for_a_pickle() -> None:
+    """Fault 17.10."""
+    row = entry(sha256=hashlib.sha256(PICKLE).hexdigest(), file="toy.pt")
+    row.path.parent.mkdir(parents=True)
+    row.path.write_bytes(PICKLE)
+    assert weights.find("toy") == weights.get("toy") == weights.locate("toy") == row.path
+    other = PICKLE.replace(b"a", b"b")
+    row.path.write_bytes(other)
+    cache._write(row.path, cache.Record.of(row.path, row.sha256 or ""))
+    for use in (weights.find, weights.get):
+        with pytest.raises(WeightsCorrupt, match="delete the file and run"):
+            use("toy")
+    with pytest.raises(WeightsCorrupt, match="delete the file and run"):
+        weights.vouch(row.path, hashlib.sha256(other).hexdigest(), trust=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [(None, WeightsMissing), ("{", WeightsCorrupt), ("[]", WeightsCorrupt), ("[" * 99_999, WeightsCorrupt)],
+)
 def test_a_manifest_that_cannot_be_read(text: str | None, error: type[Exception]) -> None:
     if text is not None:
         (weights.weights_folder() / "manifest.json").write_text(text)

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from segclip import Boxes, Labels, accuracy, classify, loading, zeroshot
-from segclip.errors import BadImage, BadPrompt, UnknownName
+from segclip.errors import BadImage, BadPrompt, BadTable, UnknownName
 from segclip.pipeline import Segmenter
 from segclip.scoring import CropScorer
 from segclip.types import Image, Masks, Proposals, Regions
@@ -64,7 +64,7 @@ def test_labels_come_by_comma_from_a_file_or_by_name(tmp_path: Path, caplog: pyt
     for nothing in nothings:
         with pytest.raises(BadPrompt, match="no labels"):
             read_labels(nothing)
-    with pytest.raises(BadPrompt, match="cannot be read"):
+    with pytest.raises(BadTable, match="cannot be read"):
         read_labels("", file=tmp_path / "none.txt")
     with pytest.raises(BadPrompt, match="empty text"):
         read_labels(["cat", " "])

@@ -1,0 +1,56 @@
+"""Make what comes from elsewhere safe to show: file names, texts, labels, and errors that hold them.
+
+Streamlit reads Markdown nearly everywhere, and an image in it is fetched by the browser of whoever looks.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+LONGEST_NAME = 150  # bytes of UTF-8: file systems take 255, and exports add endings
+
+_SYNTAX = re.compile(r"([\\`*_{}\[\]()#+\-!|<>~$&^=:])")
+_ORDERED = re.compile(r"^(\s*\d+)\.")  # a list, at the beginning of a line
+_JOINER = "\N{WORD JOINER}"  # has no width; ends what is found in text after Markdown was read
+_FOUND_LATER = re.compile(r"(?<=:)(?=\S)|(?<=www)(?=\.)|(?<=@)(?=\S)", re.IGNORECASE)
+_PATH = re.compile(r"(?<![\w.~/\\])(?:~?[/\\]|[A-Za-z]:[/\\])(?:[^\s'\"/\\,;:()]+[/\\])+")
+
+
+def as_markdown(text: str) -> str:
+    """Write text so that Markdown, as Streamlit reads it, shows it letter by letter."""
+    one_line = " ".join(text.split())
+    parted = _FOUND_LATER.sub(_JOINER, one_line)
+    return _ORDERED.sub(r"\1\\.", _SYNTAX.sub(r"\\\1", parted))
+
+
+def file_name(given: str) -> str:
+    """Return a name that a file can have anywhere, of the one a sender gave: "image" where nothing of it is left."""
+    last = given.replace("\\", "/").rpartition("/")[2]
+    visible = "".join(letter for letter in last if unicodedata.category(letter)[0] != "C")
+    stem, dot, ending = visible.strip(" .").rpartition(".")
+    if not dot:
+        stem, ending = ending, ""
+    ending = dot + ending[:10]
+    return _cut(stem, LONGEST_NAME - len(ending.encode())) + ending if stem else "image"
+
+
+def without_paths(text: str, folders: Iterable[Path] = ()) -> str:
+    """Take the server's folders out of a message: what is left of a path is its last part.
+
+    folders: whose paths may hold blanks, which tell nobody where a path ends.
+    """
+    known = [*map(Path, folders), Path.home(), Path(tempfile.gettempdir()), Path.cwd()]
+    for folder in sorted(known, key=lambda path: len(str(path)), reverse=True):
+        if len(folder.parts) > 1:
+            text = text.replace(f"{folder}{os.sep}", "").replace(str(folder), folder.name)
+    return _PATH.sub("", text)
+
+
+def _cut(text: str, most: int) -> str:
+    """Cut a text to so many bytes of UTF-8, between letters."""
+    return text.encode()[:most].decode(errors="ignore")

@@ -1,0 +1,356 @@
+"""Write to an output folder, and nowhere else.
+
+Every file of a batch takes its place, or goes, through here.
+
+Files are written aside and synced first. Then, for some images at a time, so that waiting for the
+disk costs little: the journal enters what will be written, the files take their places, their
+folders are synced, and the journal enters the outcomes. Whatever happens in between, the next run
+knows which files are a run's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from time import monotonic
+from typing import IO
+
+from .. import atomic
+from ..errors import NotWritable
+from .journal import Outcome, Staged, Stamp
+from .ledger import RUN, Kept, Ledger, is_ours
+
+_TOGETHER = 64  # outcomes, or files of the run, that take their places together
+_PAUSE = 1.0  # s from one time to the next, at least
+_SHARE = 20.0  # and so many times as long as the last one took: waiting costs a twentieth
+
+
+class Output:
+    """Write to one output folder.
+
+    Raises NotWritable for what would touch anything else, and what ``Journal`` does.
+    """
+
+    def __init__(self, out: Path, scratch: Path, ledger: Ledger, inputs: frozenset[str]) -> None:
+        """Take a folder, one inside it to write aside in, its journal, and inputs' real paths."""
+        self.root = Path(os.path.realpath(out))
+        self.ledger = ledger
+        self._scratch = scratch
+        self.inputs = inputs
+        self.verify = False  # read the run's files even if untouched
+        self._outcomes: list[Outcome] = []
+        self._files: list[Staged] = []  # of the run
+        self._run: set[str] = set()  # those that the run has now
+        self._touched: tuple[list[tuple[str, Stamp]], list[tuple[str, Stamp]]] = ([], [])
+        self._last, self._took = monotonic(), 0.0
+
+    def keep(self, outcome: Outcome) -> None:
+        """Take an image's outcome; its files take their places soon, or by ``flush``."""
+        if outcome.halts:
+            raise NotWritable(f"{outcome.reason}; what is done is kept, and the same command goes on from here")
+        self._outcomes.append(outcome)
+        waited = monotonic() - self._last
+        if len(self._outcomes) >= _TOGETHER or waited >= max(_PAUSE, _SHARE * self._took):
+            self.flush()
+
+    def flush(self) -> None:
+        """Let everything taken so far take its place."""
+        start = monotonic()
+        outcomes, self._outcomes = self._outcomes, []
+        files, self._files = self._files, []
+        self._place(outcomes, files)
+        names, paths = self._touched
+        if names or paths:
+            self._touched = ([], [])
+            self.ledger.restamp(names, paths)
+        self._last = monotonic()
+        self._took = self._last - start
+
+    def touched(self, name: str, stamp: Stamp) -> None:
+        """Note that an image was touched, but is the same."""
+        self._touched[0].append((name, stamp))
+
+    def is_sound(self, name: str, *, verify: bool = False) -> bool:
+        """Find out whether an image's files are as they were written.
+
+        verify: read them even if untouched.
+        """
+        return all(self._is_there(kept, verify) for kept in self.ledger.files(name))
+
+    def owns(self, path: Path) -> bool:
+        """Find out whether a path is that of a file that a run wrote here."""
+        inside = _real(path)
+        if not inside.startswith(f"{self.root}{os.sep}"):
+            return False
+        return self.ledger.find(Path(inside).relative_to(self.root).as_posix()) is not None
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[IO[bytes]]:
+        """Open a file of the run; it takes its place by ``flush`` unless the same is there."""
+        aside = self._scratch / "run" / path
+        with atomic.replacing(aside, sync=False) as file:
+            yield file
+        self._take(describe(aside, path))
+
+    def link(self, path: str, target: Path) -> None:
+        """Write a link of the run."""
+        aside = self._scratch / "run" / path
+        try:
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            aside.unlink(missing_ok=True)
+            aside.symlink_to(target)
+        except OSError as error:
+            raise NotWritable(f"{self.root / path}: no link can be made, {error.strerror or error}") from error
+        self._take(describe(aside, path))
+
+    def end_run(self, planned: Collection[str], unread: Collection[str]) -> None:
+        """Remove what is none of this run's: files it did not write, images not of the plan.
+
+        unread: folders that cannot be read now; what was made of their images stays.
+        """
+        self.flush()
+        self._remove([], [kept.path for kept in self.ledger.files(RUN) if kept.path not in self._run])
+        known = dict.fromkeys((*self.ledger.names(), *self.ledger.owners()))
+        for name in known:
+            if name != RUN and name not in planned and not is_below(name, unread):
+                self._remove([name], [kept.path for kept in self.ledger.files(name)])
+        self.ledger.write_entries()
+
+    def _take(self, file: Staged) -> None:
+        self._run.add(file.path)
+        known = self.ledger.find(file.path)
+        same = known is not None and (known.owner, known.size, known.sha256) == (RUN, file.size, file.sha256)
+        if known and same and self._is_there(known, self.verify):
+            os.unlink(file.at)
+            return
+        sync_staged(Path(file.at))
+        self._files.append(file)
+        if len(self._files) >= _TOGETHER:
+            self.flush()
+
+    def _place(self, outcomes: Sequence[Outcome], files: Sequence[Staged]) -> None:
+        wanted = [(outcome.name, file) for outcome in outcomes for file in outcome.files] + [(RUN, f) for f in files]
+        refused: dict[str, NotWritable] = {}
+        for owner, file in wanted:
+            try:
+                self._check(file)
+            except NotWritable as error:
+                refused[owner if owner != RUN else file.path] = error
+        good = [(owner, file) for owner, file in wanted if (owner if owner != RUN else file.path) not in refused]
+        done = [outcome for outcome in outcomes if outcome.name not in refused]
+        paths = {file.path for _, file in good}
+        gone = [kept.path for outcome in done for kept in self.ledger.files(outcome.name) if kept.path not in paths]
+        if good or done:
+            self.ledger.intend(good, [outcome.name for outcome in done])
+            with self._synced() as folders:
+                for _, file in good:
+                    self._move(file, folders)
+                for path in gone:
+                    self._unlink(path, folders)
+            placed = [Kept(file.path, who, file.size, file.sha256, self._stamp(file.path)) for who, file in good]
+            self.ledger.confirm(placed, done, gone)
+        for refusal in refused.values():
+            raise refusal
+
+    def _remove(self, names: Sequence[str], paths: Sequence[str]) -> None:
+        with self._synced() as folders:
+            for path in paths:
+                self._unlink(path, folders)
+        if names or paths:
+            self.ledger.drop(names, paths)
+
+    def _check(self, file: Staged) -> None:
+        """Refuse what is not ours to write."""
+        if not is_ours(file.path):
+            raise NotWritable(f"{file.path!r} leads out of {self.root}; name the image otherwise")
+        self._folder(file.path)
+        place = self.root / file.path
+        try:
+            found = place.lstat()
+        except FileNotFoundError:
+            return
+        if _real(place) in self.inputs:
+            raise NotWritable(f"{place} is an input and would be overwritten; choose another folder")
+        if self.ledger.find(file.path) and not stat.S_ISDIR(found.st_mode):
+            return
+        if not self._is_same(place, file.size, file.sha256):
+            raise NotWritable(
+                f"{place} is there already and is none of this output's; move or delete it, or choose another folder"
+            )
+
+    def _folder(self, path: str) -> Path:
+        """Return the folder of a file of ours, which is inside the output.
+
+        Refuse links, which may lead anywhere.
+        """
+        folder = self.root
+        for part in PurePosixPath(path).parts[:-1]:
+            folder = folder / part
+            try:
+                mode = folder.lstat().st_mode
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise NotWritable(f"{folder}: {error.strerror or error}") from error
+            if not stat.S_ISDIR(mode):
+                what = "a link" if stat.S_ISLNK(mode) else "a file"
+                raise NotWritable(
+                    f"{folder} is {what}, where a folder is needed; move or delete it, or choose another folder"
+                )
+        return folder
+
+    def _move(self, file: Staged, folders: set[Path]) -> None:
+        for last in (False, False, True):  # another part may remove a folder that is empty
+            folder = self._folder(file.path)
+            missing = []
+            while not folder.exists():
+                missing.append(folder)
+                folder = folder.parent
+            try:
+                for made in reversed(missing):
+                    made.mkdir(exist_ok=True)
+                os.replace(file.at, self.root / file.path)
+            except FileNotFoundError:
+                if last:
+                    raise
+                continue
+            folders.update((folder, *missing))
+            return
+
+    def _unlink(self, path: str, folders: set[Path]) -> None:
+        """Remove a file if it is ours to remove, and the folders that are empty without it."""
+        try:
+            folder = self._folder(path)
+        except NotWritable:  # whatever took the folder's place is not ours
+            return
+        place = self.root / path
+        if not is_ours(path) or _real(place) in self.inputs:
+            return
+        with suppress(FileNotFoundError):
+            if not stat.S_ISDIR(place.lstat().st_mode):
+                place.unlink()
+        while folder != self.root:
+            try:
+                folder.rmdir()
+            except FileNotFoundError:
+                pass
+            except OSError:  # it holds something
+                break
+            folders.discard(folder)
+            folder = folder.parent
+        folders.add(folder)
+
+    @contextmanager
+    def _synced(self) -> Iterator[set[Path]]:
+        """Sync the folders in which names were changed."""
+        folders: set[Path] = set()
+        try:
+            yield folders
+            for folder in folders:
+                with suppress(FileNotFoundError):  # removed since by another part
+                    atomic.sync_folder(folder)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise NotWritable(
+                f"{error.filename or self.root}: cannot be written, {reason}; what is done is kept, and the same "
+                "command goes on from here"
+            ) from error
+
+    def _is_there(self, kept: Kept, verify: bool) -> bool:
+        place = self.root / kept.path
+        try:
+            self._folder(kept.path)
+            stamp = stamp_of_link(place)
+        except (OSError, NotWritable):
+            return False
+        if stamp == kept.stamp and not verify:
+            return True
+        if not self._is_same(place, kept.size, kept.sha256):
+            return False
+        if stamp != kept.stamp:
+            self._touched[1].append((kept.path, stamp))
+        return True
+
+    def _is_same(self, place: Path, size: int, digest: str) -> bool:
+        try:
+            seen = place.lstat()
+            if not stat.S_ISREG(seen.st_mode) and not stat.S_ISLNK(seen.st_mode):
+                return False
+            return seen.st_size == size and _digest(place) == digest
+        except OSError:
+            return False
+
+    def _stamp(self, path: str) -> Stamp:
+        try:
+            return stamp_of_link(self.root / path)
+        except OSError as error:
+            raise NotWritable(f"{self.root / path}: {error.strerror or error}") from error
+
+
+def describe(aside: Path, path: str) -> Staged:
+    """Describe a file that was written aside. Raises NotWritable."""
+    try:
+        return Staged(path, str(aside), aside.lstat().st_size, _digest(aside))
+    except OSError as error:
+        raise NotWritable(f"{aside}: cannot be read back, {error.strerror or error}") from error
+
+
+def sync_staged(aside: Path) -> None:
+    """Wait until what was written aside is on the disk; a link is with its folder.
+
+    Raises NotWritable.
+    """
+    try:
+        if not aside.is_symlink():
+            atomic.sync_file(aside)
+    except OSError as error:
+        raise NotWritable(f"{aside}: cannot be written, {error.strerror or error}") from error
+
+
+def stamp_of_link(path: Path) -> Stamp:
+    """Return what the system says of a file, or of a link itself. Raises OSError."""
+    seen = path.lstat()
+    return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino
+
+
+def real_paths(paths: Iterable[Path]) -> frozenset[str]:
+    """Return where paths lie, and where those that are links lead: what must not be overwritten."""
+    folders: dict[Path, str] = {}
+    found = set()
+    for path in paths:
+        if path.parent not in folders:
+            folders[path.parent] = os.path.realpath(path.parent)
+        found.add(os.path.join(folders[path.parent], path.name))
+        if path.is_symlink():
+            found.add(os.path.realpath(path))
+    return frozenset(found)
+
+
+def is_below(name: str, folders: Collection[str]) -> bool:
+    """Decide whether an image lies in one of some folders, all by their names inside the input."""
+    return any(parent.as_posix() in folders for parent in PurePosixPath(name).parents)
+
+
+def is_short_of_room(error: BaseException | None) -> bool:
+    """Decide whether an error ends all writing, and not that of a file whose name is too long."""
+    ours = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EINVAL, errno.EILSEQ)
+    return isinstance(error, OSError) and error.errno not in ours
+
+
+def _real(path: Path) -> str:
+    return os.path.join(os.path.realpath(path.parent), path.name)
+
+
+def _digest(path: Path) -> str:
+    hashed = sha256()
+    if path.is_symlink():
+        return "link " + sha256(os.fsencode(os.readlink(path))).hexdigest()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            hashed.update(block)
+    return hashed.hexdigest()

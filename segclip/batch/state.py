@@ -1,0 +1,180 @@
+"""Keep an output's own folder: who may write to it now, and what journal it has."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+
+import filelock
+
+from .. import atomic
+from ..errors import BadIndex, Busy, NotWritable
+from .journal import Damaged
+from .ledger import Ledger, read_entries
+
+STATE = ".segclip"  # folder inside the output that remembers what is done
+WHOLE = "all"  # the part that is a run as a whole; others are "2-of-3"
+_JOURNAL, _ENTRIES = "journal.sqlite", "files.jsonl"
+_PATIENCE = 30.0  # s to wait for another part to begin
+
+log = logging.getLogger(__name__)
+
+
+def prepare(out: Path) -> Path:
+    """Make the state folder of an output and return it.
+
+    Raises NotWritable, and BadIndex for a former version's.
+    """
+    folder = out / STATE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        entries = [folder, *folder.iterdir()]
+        link = next((path for path in entries if path.is_symlink()), None)
+    except OSError as error:
+        raise NotWritable(
+            f"{folder}: cannot be written, {error.strerror or error}; choose another folder for the output"
+        ) from None
+    if link:
+        raise NotWritable(f"{link} is a link, of which segclip makes none there; delete it, or choose another folder")
+    former = next((path for path in entries if path.name == "all.sqlite" or path.match("*-of-*.sqlite")), None)
+    if former and not (folder / _JOURNAL).exists():
+        raise BadIndex(
+            f"{out} was written by an older segclip, whose journal {former.name} is no longer read; choose another "
+            f"folder, or delete {out} and run again"
+        )
+    return folder
+
+
+@contextmanager
+def opened(folder: Path, part: str, run: str, *, damaged: str = "") -> Iterator[Ledger]:
+    """Open the journal of an output for a part of a run; keep others out, but for its other parts.
+
+    run: digest of all that the parts must have in common. damaged: why the journal that is there is to be set aside.
+    Raises Busy when another run, or the same part, is at work there, and what ``Journal`` raises.
+    """
+    with ExitStack() as stack:
+        with _lock(folder / "begin.lock", _PATIENCE):
+            stack.enter_context(_lock(folder / f"{part}.lock"))
+            free = not _others(folder, part)
+            if damaged and free:
+                _set_aside(folder, damaged)
+            try:
+                ledger = Ledger(folder / _JOURNAL, folder / _ENTRIES)
+            except Damaged as error:
+                if not free:
+                    raise
+                _set_aside(folder, str(error))
+                ledger = Ledger(folder / _JOURNAL, folder / _ENTRIES)
+            stack.enter_context(closing(ledger))
+            if not free and ledger.run != run:
+                raise Busy(_busy(folder))
+            ledger.run = run
+        yield ledger
+
+
+def _others(folder: Path, part: str) -> bool:
+    """Find out whether other parts of the same division are at work.
+
+    Raises Busy for anything else that is.
+    """
+    found = False
+    for other in sorted(folder.glob("*.lock")):
+        if other.name in (f"{part}.lock", "begin.lock", "collect.lock") or not _is_held(other):
+            continue
+        if part == WHOLE or other.stem.partition("-of-")[2] != part.partition("-of-")[2]:
+            raise Busy(_busy(folder))
+        found = True
+    return found
+
+
+@contextmanager
+def collecting(folder: Path) -> Iterator[None]:
+    """Let one part at a time put the run together; the others wait."""
+    with _lock(folder / "collect.lock", -1):
+        yield
+
+
+@contextmanager
+def alone(folder: Path, part: str) -> Iterator[None]:
+    """Keep a second run of the same name out of a folder, which is made.
+
+    Raises Busy and NotWritable.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotWritable(f"{folder.parent} cannot be written to, {error.strerror}") from None
+    with _lock(folder / f"{part}.lock"):
+        yield
+
+
+def _set_aside(folder: Path, reason: str) -> None:
+    """Put a damaged journal out of the way; the next one is made of the list of files.
+
+    Raises NotWritable.
+    """
+    number = 1
+    while (aside := folder / f"damaged-{number}.sqlite").exists():
+        number += 1
+    log.warning("%s; it is kept as %s, and every image is done again", reason, aside)
+    try:
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                os.replace(folder / f"{_JOURNAL}{suffix}", f"{aside}{suffix}")
+    except OSError as error:
+        raise NotWritable(f"{folder}: cannot be written, {error.strerror or error}") from None
+
+
+def written(out: Path) -> frozenset[str]:
+    """Name what runs wrote into a folder, relative to it, as far as its list of entries says."""
+    return frozenset(path for _, path in read_entries(out / STATE / _ENTRIES))
+
+
+def clear_scratch(scratch: Path, *, whole: bool) -> None:
+    """Remove what a killed run of this part left half written; whole: that of all parts."""
+    for path in scratch.parent.iterdir() if whole else [scratch]:
+        if path.name.startswith("parts-"):
+            clear(path)
+        elif atomic.is_leftover(path):
+            path.unlink(missing_ok=True)
+
+
+def clear(path: Path) -> None:
+    """Remove what was written aside; never through a link."""
+    if not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _lock(path: Path, timeout: float = 0) -> Iterator[None]:
+    with suppress(OSError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise NotWritable(f"{path} is no file; delete it, and run again")
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=timeout)
+    except filelock.Timeout:
+        raise Busy(_busy(path.parent)) from None
+    except OSError as error:
+        raise NotWritable(f"{path}: cannot be written, {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        with _lock(path):
+            return False
+    except Busy:
+        return True
+
+
+def _busy(folder: Path) -> str:
+    return f"another run is writing to {folder.parent}; wait for it, or choose another folder"

@@ -1,0 +1,136 @@
+"""Keep an index's embeddings, a row an image: a journal whose records are checked, and saved from a damaged one."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..batch.journal import Journal, Outcome, salvage
+from . import reach, store
+
+NAME = Path("journal") / "index.sqlite"  # inside an index
+_PAGE = 4096  # bytes, SQLite's own choice
+_DIM, _PIXELS, _SECONDS = 1 << 16, 10**9, 10**12  # at most: of an embedding, of an image, since 1970
+
+
+class Rows(Journal):
+    """Keep what became of each image of a folder; an unsound row counts as none. ``Journal`` says what is raised.
+
+    unreached: images that could not be opened, each with the reason; their former embeddings stay.
+    """
+
+    def __init__(self, path: Path, folder: Path, *, fixed: bool = False) -> None:
+        """Open a file, or make it. fixed: only read."""
+        self.folder = folder
+        self.unreached: dict[str, str] = {}
+        super().__init__(path, fixed=fixed)
+
+    def get(self, name: str) -> Outcome | None:
+        """Return an image's outcome."""
+        found = super().get(name)
+        return found if found and (found.state == "failed" or is_record(found.record)) else None
+
+    def put(self, outcome: Outcome) -> None:
+        """Store an outcome; not a failure to open an image that is known, for it may be there again tomorrow."""
+        if outcome.state == "failed" and not outcome.content:
+            reason = outcome.reason if outcome.passing else reach.why_closed(self.folder / outcome.name)
+            former = self.get(outcome.name) if reason else None
+            if former and former.state == "matched":
+                self.unreached[outcome.name] = reason
+                return
+        super().put(outcome)
+
+    def sync(self) -> None:
+        """Wait until every row is on the disk: a power cut may take what was put since."""
+        with self._plainly():
+            self._table.execute("PRAGMA wal_checkpoint(FULL)")
+
+
+def links(place: Path) -> list[Path]:
+    """Find links in the place of an index's journal and what SQLite keeps beside it: they would be written through."""
+    folder = (place / NAME).parent
+    return [path for path in (folder, *folder.glob("*")) if path.is_symlink()]
+
+
+def is_record(record: dict[str, Any]) -> bool:
+    """Decide whether a record is one of ``Embedder.keep``'s: a journal may be damaged, or received from elsewhere."""
+    size, dim, taken = record.get("size"), record.get("dim"), record.get("taken")
+    quality, boxes, rle = (record.get(name) for name in ("quality", "boxes", "rle"))
+    if not (isinstance(size, list) and store.is_size(size) and size[0] * size[1] <= _PIXELS):
+        return False
+    if not (isinstance(quality, list) and isinstance(boxes, list) and isinstance(rle, list)):
+        return False
+    count = len(quality)
+    return (
+        type(dim) is int
+        and 0 < dim <= _DIM
+        and (taken is None or (type(taken) in (int, float) and abs(taken) < _SECONDS))
+        and 0 < count == len(boxes) == len(rle) + 1
+        and all(isinstance(counts, str) and counts.isascii() for counts in rle)
+        and all(value is None or type(value) in (int, float) for value in quality)
+        and all(_is_box(box, *size) for box in boxes)
+        and _is_packed(record.get("embeddings"), count * dim)
+    )
+
+
+def _is_box(box: object, height: int, width: int) -> bool:
+    if not isinstance(box, list) or [type(side) for side in box] != [int] * 4:
+        return False
+    x1, y1, x2, y2 = box
+    return bool(0 <= x1 <= x2 <= width and 0 <= y1 <= y2 <= height)
+
+
+def _is_packed(text: object, count: int) -> bool:
+    """Decide whether a text holds so many numbers of half precision."""
+    if not isinstance(text, str):
+        return False
+    try:
+        packed = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return len(packed) == 2 * count and bool(np.isfinite(np.frombuffer(packed, np.float16)).all())
+
+
+def mend(path: Path, folder: Path) -> int:
+    """Make a damaged journal anew of the rows that are sound; return how many those are. Raises as ``Journal``."""
+    fresh = path.with_name("mended.sqlite")
+    _remove(fresh)
+    with closing(Rows(fresh, folder)) as journal:
+        count = _copy_sound(path, journal)
+    if not count:
+        _lend_first_page(path, fresh)
+        with closing(Rows(fresh, folder)) as journal:
+            count = _copy_sound(path, journal)
+    for suffix in ("-wal", "-shm", "-journal"):  # of the damaged one, which would be taken for those of the new one
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    os.replace(fresh, path)
+    return count
+
+
+def _copy_sound(path: Path, journal: Rows) -> int:
+    count = 0
+    for outcome in salvage(path):
+        if outcome.state == "failed" or is_record(outcome.record):
+            journal.put(outcome)
+            count += 1
+    return count
+
+
+def _lend_first_page(path: Path, fresh: Path) -> None:
+    """Put a new journal's first page, which says what tables there are, in the place of one that is lost."""
+    with fresh.open("rb") as file:
+        page = bytearray(file.read(_PAGE))
+    page[28:32] = (path.stat().st_size // _PAGE).to_bytes(4, "big")  # pages of the file
+    with path.open("r+b") as file:
+        file.write(page)
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)

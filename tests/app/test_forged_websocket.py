@@ -1,0 +1,252 @@
+"""Fault 17.12a: under ``--host`` no value of any widget has the server look at a path or ask the network."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+
+import pytest
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.proto.WidgetStates_pb2 import WidgetState
+from websockets.sync.client import ClientConnection, connect
+
+from app.scratch import Scratch
+from app.settings import Settings
+from app.state import Studio
+from tests.app.browsing import ROOT, serving
+from tests.app.watched.sitecustomize import CANARY
+
+each = pytest.mark.parametrize
+WATCHED = Path(__file__).parent / "watched"
+PATIENCE = 180  # s
+NAMES = ("mini-fastsam + file:{}", f"mini-fastsam + hf-hub:{CANARY}/x", "photo-large", "../../{}")
+CHOICES = ("selectbox", "button_group", "multiselect", "radio", "text_input", "text_area")
+DONE = {
+    ForwardMsg.ScriptFinishedStatus.FINISHED_SUCCESSFULLY,
+    ForwardMsg.ScriptFinishedStatus.FINISHED_FRAGMENT_RUN_SUCCESSFULLY,
+    ForwardMsg.ScriptFinishedStatus.FINISHED_WITH_COMPILE_ERROR,
+}
+
+
+@dataclass
+class Forger:
+    """Speak to the pages as a browser does, without being one."""
+
+    line: ClientConnection
+    pages: dict[str, str] = field(default_factory=dict)  # name -> hash
+    texts: list[str] = field(default_factory=list)  # of the last run's elements
+
+    def run(self, page: str = "", *states: WidgetState) -> dict[str, str]:
+        """Run a page with forged widgets; return the widgets of the page by id, with their kinds."""
+        message = BackMsg()
+        message.rerun_script.query_string = ""
+        message.rerun_script.page_script_hash = self.pages.get(page, "")
+        message.rerun_script.widget_states.widgets.extend(states)
+        self.line.send(message.SerializeToString())
+        widgets: dict[str, str] = {}
+        self.texts.clear()
+        while True:
+            heard = ForwardMsg.FromString(self.line.recv(PATIENCE))
+            kind = heard.WhichOneof("type")
+            if kind == "navigation":
+                self.pages = {one.page_name: one.page_script_hash for one in heard.navigation.app_pages}
+            elif kind == "delta":
+                self._note(heard, widgets)
+            elif kind == "script_finished" and heard.script_finished in DONE:
+                return widgets
+
+    def _note(self, heard: ForwardMsg, widgets: dict[str, str]) -> None:
+        element = heard.delta.new_element
+        name = element.WhichOneof("type")
+        if name is None:
+            return
+        self.texts.append(str(element))
+        if (own := getattr(getattr(element, name), "id", "")).startswith("$$"):
+            widgets[own] = name
+
+
+def forge(widget: str, kind: str, value: str) -> list[WidgetState]:
+    """Set a widget to a value in the ways a message can."""
+    listed = WidgetState(id=widget)
+    listed.string_array_value.data.append(value)
+    made = [WidgetState(id=widget, string_value=value), listed]
+    if kind not in CHOICES:
+        made = [WidgetState(id=widget, trigger_value=True), WidgetState(id=widget, bool_value=True)]
+    if kind == "bidi_component":
+        events = ({"kind": value}, {"kind": "file", "name": value, "content": value}, {"kind": "take", "row": 10**400})
+        told = [{"event": event, "need": value} for event in events]
+        made = [
+            state
+            for one in told
+            for text in [json.dumps(one)]
+            for state in (WidgetState(id=widget, json_value=text), WidgetState(id=widget, json_trigger_value=text))
+        ]
+    return made
+
+
+@pytest.fixture(scope="module")
+def canary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Put a file where nobody may look."""
+    path = tmp_path_factory.mktemp("elsewhere") / CANARY
+    path.write_text("a secret")
+    return path
+
+
+def watched(place: Path, *options: str) -> Any:
+    return serving(
+        place / "log",
+        "--api",
+        *options,
+        environment={"SEGCLIP_TEST_WATCH": str(place / "notes"), "PYTHONPATH": str(WATCHED)},
+    )
+
+
+@pytest.fixture(scope="module")
+def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Serve everybody, with an eye on what the server looks at: its address, the notes."""
+    place = tmp_path_factory.mktemp("hosted")
+    with watched(place, "--host", "0.0.0.0") as address:
+        yield address, place / "notes"
+
+
+def open_line(address: str) -> ClientConnection:
+    parts = urlsplit(address)
+    return connect(
+        f"ws://{parts.netloc}/_stcore/stream",
+        subprotocols=["streamlit"],  # type: ignore[list-item]
+        open_timeout=PATIENCE,
+        max_size=None,
+    )
+
+
+def notes_of(notes: Path) -> list[str]:
+    return notes.read_text().splitlines() if notes.exists() else []
+
+
+@pytest.mark.slow
+def test_no_value_of_any_widget_touches_a_path_or_the_network(hosted: tuple[str, Path], canary: Path) -> None:
+    address, notes = hosted
+    with open_line(address) as line:
+        person = Forger(line)
+        person.run()
+        kinds = set()
+        for page in list(person.pages):
+            widgets = person.run(page)
+            kinds |= set(widgets.values())
+            for widget, kind in widgets.items():
+                for name in NAMES if kind in CHOICES else NAMES[:1]:
+                    value = name.format(canary)
+                    for state in forge(widget, kind, value):
+                        person.run(page, state)
+                        found = notes_of(notes)
+                        assert not found, f"{page}, {kind}, {value}: {found[:3]}"
+    assert {"selectbox", "button_group", "text_input", "text_area", "bidi_component", "button"} <= kinds
+    with urllib.request.urlopen(f"{address}/api/health") as answer:
+        loaded = json.load(answer)["loaded"]
+    assert set(loaded) <= {"mini", "mini-sam"}
+
+
+@pytest.mark.slow
+def test_what_looks_at_a_path_is_noticed(tmp_path: Path, canary: Path) -> None:
+    """Choose a file where one may, on this machine alone, to see that the test above could fail."""
+    with watched(tmp_path) as address, open_line(address) as line:
+        person = Forger(line)
+        person.run()
+        widgets = person.run("Models")
+        widget = next(own for own, kind in widgets.items() if kind == "selectbox")
+        person.run("Models", WidgetState(id=widget, string_value=f"mini-fastsam + file:{canary}"))
+    assert notes_of(tmp_path / "notes")
+
+
+def status(address: str, headers: dict[str, str], path: str) -> int:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address + path, headers=headers)) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
+
+
+def upgrade(address: str, headers: dict[str, str]) -> int:
+    """Ask for a websocket; 101 is a yes."""
+    line = HTTPConnection(urlsplit(address).netloc, timeout=PATIENCE)
+    asked = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    asked |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol": "streamlit"}
+    line.request("GET", "/_stcore/stream", headers=asked | headers)
+    answer = line.getresponse().status
+    line.close()
+    return answer
+
+
+@pytest.mark.slow
+@each(
+    ("headers", "welcome"),
+    [
+        ({}, True),
+        ({"Host": "localhost:{port}"}, True),
+        ({"Host": "10.1.2.3:{port}", "Origin": "http://10.1.2.3:{port}"}, True),
+        ({"Host": "evil.test"}, False),
+        ({"Host": "evil.test:{port}", "Origin": "http://evil.test:{port}"}, False),  # DNS rebinding
+        ({"Host": "localhost.evil.test"}, False),
+        ({"Host": "127.0.0.1.evil.test"}, False),
+        ({"Host": "localhost:{port}@evil.test"}, False),
+        ({"Origin": "http://evil.test"}, False),
+        ({"Origin": "http://127.0.0.1:1"}, False),  # another server on this machine
+        ({"Origin": "null"}, False),
+        ({"Origin": "file://"}, False),
+    ],
+)
+def test_the_server_goes_by_its_own_names_only(
+    hosted: tuple[str, Path], headers: dict[str, str], welcome: bool
+) -> None:
+    """Fault 17.12c: pages, API and websocket alike."""
+    address, _ = hosted
+    port = urlsplit(address).port
+    sent = {name: value.format(port=port) for name, value in headers.items()}
+    for path in ("/", "/api/health", "/api/openapi.json", "/_stcore/health", "/_stcore/host-config"):
+        assert (status(address, sent, path) == 200) == welcome, path
+    assert (upgrade(address, sent) == 101) == welcome
+
+
+@pytest.mark.slow
+def test_without_the_api_there_is_nothing_under_its_address(tmp_path: Path) -> None:
+    """Fault 17.12."""
+    with serving(tmp_path / "log") as address:
+        for path in ("/api/health", "/api", "/api/", "/api/openapi.json", "/api/nothing"):
+            assert status(address, {}, path) == 404, path
+        assert status(address, {}, "/") == 200
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_server_ended_leaves_no_ones_images(tmp_path: Path) -> None:
+    """Fault 17.8: what a batch unpacked goes when the server closes, or if it was killed when the next one starts."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.png", (ROOT / "samples" / "desk.png").read_bytes())
+    studio = Studio(Settings(scratch=str(scratch)))
+    _, work = studio.begin()
+    work.take_batch(studio.unpack(file.getvalue()))
+    assert list(scratch.rglob("*.png"))
+    left = next(scratch.iterdir())
+    Scratch(scratch).sweep()
+    assert list(scratch.rglob("*.png")), "that of a server that runs is left alone"
+    studio.close()
+    assert list(scratch.iterdir()) == []
+    left.mkdir()  # as a server that was killed leaves it
+    (left / "a.png").touch()
+    os.utime(left, (0, 0))
+    with serving(tmp_path / "log", environment={"SEGCLIP_APP_SCRATCH": str(scratch)}):
+        assert list(scratch.iterdir()) == []

@@ -1,0 +1,164 @@
+"""Who may ask under which name, and how slowly a request may arrive: without a server."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import anyio
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from streamlit import runtime
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
+from streamlit.runtime.uploaded_file_manager import UploadedFileRec
+
+from app import guard, serving
+from app.guard import Names, Paced
+
+each = pytest.mark.parametrize
+EVERYBODY, ALONE = Names(alone=False), Names(alone=True)
+
+
+@each("name", ["localhost", "LOCALHOST.", "127.0.0.1", "127.9.9.9", "::1"])
+def test_this_machine_goes_by_its_own_names(name: str) -> None:
+    assert ALONE.known(name)
+    assert EVERYBODY.known(name)
+
+
+@each("name", ["192.168.1.7", "10.0.0.1", "fe80::1%eth0", "2001:db8::1", socket.gethostname()])
+def test_addresses_are_names_where_everybody_is_served(name: str) -> None:
+    assert EVERYBODY.known(name)
+    assert not ALONE.known(name) or name == "localhost"
+
+
+@each("name", ["evil.test", "localhost.evil.test", "127.0.0.1.nip.io", "", None, "xn--", "0x7f.1.evil", "local host"])
+def test_names_of_others_are_none(name: str | None) -> None:
+    assert not ALONE.known(name)
+    assert not EVERYBODY.known(name)
+    assert Names(True, ("proxy.test",)).known("Proxy.Test")
+
+
+@each(
+    ("host", "origin", "welcome"),
+    [
+        ("localhost:8501", None, True),
+        ("localhost:8501", "http://localhost:8501", True),
+        ("localhost", "http://localhost:80", True),
+        ("localhost:8501", "http://localhost", False),
+        ("localhost:8501", "http://localhost:3000", False),
+        ("localhost:8501", "http://127.0.0.1:8501", False),
+        ("localhost:8501", "null", False),
+        ("localhost:8501", "http://proxy.test", True),
+        ("proxy.test", "https://proxy.test", True),
+        ("localhost:8501", "https://evil.test", False),
+        ("localhost:port", None, False),
+        ("localhost:99999", None, False),
+        ("a@localhost", None, False),
+        ("localhost/x", None, False),
+        ("[::1]:8501", "http://[::1]:8501", True),
+        ("[::1", None, False),
+    ],
+)
+def test_pages_of_others_may_not_ask(host: str, origin: str | None, welcome: bool) -> None:
+    """Fault 17.12c."""
+    names = Names(alone=True, more=("proxy.test",))
+    assert (names.refuse([host], [origin] if origin else []) == "") == welcome
+
+
+def test_a_request_has_one_name() -> None:
+    assert ALONE.refuse([], [])
+    assert ALONE.refuse(["localhost", "localhost"], [])
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "GRACE", 0.2)
+
+
+def talk(parts: list[tuple[float, bytes]], *, paced: Paced | None = None) -> tuple[list[dict[str, Any]], list[int]]:
+    """Send a body in parts, each after some seconds; return what was answered, and the lengths that were read."""
+    read: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        read.append(len(await Request(scope, receive).body()))
+        await Response("fine")(scope, receive, send)
+
+    answered: list[dict[str, Any]] = []
+
+    async def run() -> None:
+        coming = iter(parts)
+
+        async def receive() -> dict[str, Any]:
+            for seconds, body in coming:
+                await anyio.sleep(seconds)
+                return {"type": "http.request", "body": body, "more_body": body != b""}
+            await anyio.sleep_forever()
+            raise AssertionError
+
+        async def send(message: Any) -> None:
+            answered.append(dict(message))
+
+        await (paced or Paced(app))({"type": "http", "headers": [], "method": "POST"}, receive, send)
+
+    if paced is not None:
+        paced.app = app
+    anyio.run(run)
+    return answered, read
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_body_that_drips_or_stops_is_dropped() -> None:
+    """Fault 17.12e."""
+    dripping: list[tuple[float, bytes]] = [(0.05, b"x")] * 1000
+    for parts in (dripping, [(0.0, b"x" * 1000)], []):
+        answered, read = talk(parts)
+        assert answered[0]["status"] == 408
+        assert (b"connection", b"close") in answered[0]["headers"]
+        assert read == []
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_body_that_flows_may_take_longer_than_the_grace() -> None:
+    answered, read = talk([*[(0.05, b"x" * 10_000)] * 10, (0, b"")])
+    assert answered[0]["status"] == 200
+    assert read == [100_000]
+
+
+@pytest.mark.usefixtures("hurried")
+def test_the_longest_time_holds_whatever_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "LONGEST", 0.3)
+    answered, _ = talk([(0.05, b"x" * 1_000_000)] * 100)
+    assert answered[0]["status"] == 408
+
+
+def test_bodies_on_their_way_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "MOST_UNDERWAY", 5000)
+    paced = Paced(lambda *_: None)  # type: ignore[arg-type]
+    answered, _ = talk([(0, b"x" * 3000), (0, b"x" * 3000), (0, b"")], paced=paced)
+    assert answered[0]["status"] == 429
+    assert (b"retry-after", b"5") in answered[0]["headers"]
+    answered, read = talk([(0, b"x" * 3000), (0, b"")], paced=paced)
+    assert (answered[0]["status"], read) == (200, [3000])
+
+
+def test_nothing_more_is_taken_while_too_much_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault 17.12e."""
+    monkeypatch.setattr(guard, "MOST_HELD", 10)
+    for held, status in ((11, 429), (9, 200)):
+        paced = Paced(lambda *_: None, held=lambda held=held: held)  # type: ignore[arg-type, misc]
+        answered, _ = talk([(0, b"x" * 3000), (0, b"")], paced=paced)
+        assert answered[0]["status"] == status
+
+
+def test_what_streamlit_keeps_of_uploads_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert serving.held() == 0
+
+    class Running:
+        uploaded_file_mgr = MemoryUploadedFileManager("/upload")
+
+    monkeypatch.setattr(runtime, "exists", lambda: True)
+    monkeypatch.setattr(runtime, "get_instance", Running)
+    assert serving.held() == 0
+    Running.uploaded_file_mgr.add_file("somebody", UploadedFileRec("1", "a.png", "image/png", b"x" * 1000))
+    assert serving.held() == 1000

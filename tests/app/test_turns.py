@@ -1,0 +1,154 @@
+"""Turns: in order, shared between steps, and over when nobody waits any more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from threading import Barrier, Lock, Thread, Timer
+
+import pytest
+
+from app import turns
+from app.turns import Full, Late, Left, Line, Turn, holding, taking
+
+
+def together(*tasks: Callable[[], None]) -> list[Thread]:
+    threads = [Thread(target=task, daemon=True) for task in tasks]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.02)  # in this order
+    return threads
+
+
+def joined(threads: list[Thread]) -> bool:
+    for thread in threads:
+        thread.join(20)
+    return not any(thread.is_alive() for thread in threads)
+
+
+def test_who_comes_first_goes_first() -> None:
+    line, order = Line(), list[int]()
+
+    def one(number: int) -> Callable[[], None]:
+        def go() -> None:
+            with line.first():
+                order.append(number)
+                while number == 0 and len(line._places) < 6:
+                    time.sleep(0.01)
+
+        return go
+
+    threads: list[Thread] = []
+    for number in range(6):
+        threads += together(one(number))
+        while not order and len(line._places) <= number:
+            time.sleep(0.01)
+    assert joined(threads)
+    assert order == list(range(6))
+
+
+def test_a_long_work_lets_others_in_between_its_steps() -> None:
+    line, order = Line(), list[str]()
+
+    def long() -> None:
+        with line.first():
+            for _ in range(4):
+                order.append("long")
+                while len(order) == 1 and len(line._places) < 3:
+                    time.sleep(0.01)
+                turns.step()
+
+    def short() -> None:
+        with line.first():
+            order.append("short")
+
+    assert joined(together(long, short, short))
+    assert order == ["long", "short", "short", "long", "long", "long"]
+
+
+def test_no_more_than_so_many_are_inside_and_none_is_forgotten() -> None:
+    line, inside, most, guard = Line(2), 0, 0, Lock()
+    barrier = Barrier(12)
+
+    def work() -> None:
+        nonlocal inside, most
+        barrier.wait(20)
+        with line.first():
+            for _ in range(5):
+                with guard:
+                    inside += 1
+                    most = max(most, inside)
+                time.sleep(0.001)
+                with guard:
+                    inside -= 1
+                turns.step()
+
+    assert joined([thread for _ in range(12) for thread in together(work)])
+    assert most == 2
+    assert not line._places
+
+
+def test_steps_within_two_lines_are_no_deadlock() -> None:
+    outer, inner = Line(2), Line()
+
+    def work() -> None:
+        with outer.first():
+            for _ in range(5):
+                turns.step()
+                with inner.first():
+                    for _ in range(5):
+                        turns.step()
+
+    assert joined(together(*[work] * 6))
+
+
+def test_too_many_are_sent_away_and_errors_leave_no_place_taken() -> None:
+    line = Line(1, most=1)
+    with line.first():
+        waiting = together(lambda: enter(line))
+        with pytest.raises(Full), line.first():
+            pass
+    assert joined(waiting)
+    with pytest.raises(ZeroDivisionError), line.first():
+        raise ZeroDivisionError
+    assert not line._places
+
+
+def enter(line: Line) -> None:
+    with line.first():
+        pass
+
+
+def test_who_is_late_or_gone_waits_no_longer() -> None:
+    line, lock = Line(), Lock()
+    lock.acquire()
+    with line.first():
+        for wait in (line.first, lambda: holding(lock)):
+            caught = list[type[Exception]]()
+
+            def late(wait: Callable[[], object] = wait, caught: list[type[Exception]] = caught) -> None:
+                for turn, leaves in ((Turn.lasting(0.15), False), (Turn.lasting(60), True)):
+                    if leaves:
+                        Timer(0.1, turn.leave).start()
+                    try:
+                        with taking(turn), wait():  # type: ignore[attr-defined]
+                            raise AssertionError
+                    except (Late, Left) as error:
+                        caught.append(type(error))
+
+            assert joined(together(late))
+            assert caught == [Late, Left]
+    assert not line._places
+
+
+def test_pages_are_in_no_hurry_and_the_end_of_the_server_ends_every_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns.check()
+    with taking(Turn.lasting(60)):
+        turns.check()
+        turns.closing.set()
+        try:
+            with pytest.raises(Late):
+                turns.check()
+        finally:
+            turns.closing.clear()
+    turns.check()

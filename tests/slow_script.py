@@ -1,0 +1,42 @@
+"""Run the segclip command with fake models that take their time: python -m tests.slow_script VERB ARGUMENT..."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from segclip import cli, loading
+from segclip.pipeline import Segmenter
+from segclip.scoring import CropScorer
+from segclip.types import Image
+from tests import search_script
+from tests.fakes import FakeEncoder, FakeProposer
+
+SECONDS = 0.25  # an image
+
+
+class SlowProposer(FakeProposer):
+    """Take SECONDS to encode an image."""
+
+    def encode(self, image: Image) -> Any:
+        """Encode an image, slowly."""
+        time.sleep(SECONDS)
+        return super().encode(image)
+
+
+def load(*names: Any, **options: Any) -> Segmenter:
+    """Return a slow segmenter."""
+    encoder = FakeEncoder()
+    return Segmenter(SlowProposer(), encoder, CropScorer(encoder))
+
+
+def put_fakes_in() -> None:
+    """Let every segmenter of this process be a slow fake."""
+    search_script.put_fakes_in()
+    loading.load = load
+
+
+if __name__ in ("__main__", "__mp_main__"):  # the latter is a process of a pool
+    put_fakes_in()
+if __name__ == "__main__":
+    cli.main()

@@ -1,0 +1,233 @@
+"""Fault 17.6: whatever ends a run, no process of it stays, and the same command goes on to the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+import PIL.Image
+import pytest
+
+from segclip import lifetime
+from segclip.batch.state import STATE
+from segclip.search.build import INSIDE
+from tests.fakes import paint
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="POSIX signals, and processes by /proc")
+ROOT = Path(__file__).parents[2]
+PATIENCE = 400.0  # s until a run must have begun; machines under test are busy
+LEFT = 5.0  # s after which nothing may be left, where each process has a core
+IMAGES = 24
+PARENT = (  # starts what it is given, and waits
+    "import os, subprocess, sys, time; os.environ['SEGCLIP_PARENT'] = str(os.getpid()); "
+    "subprocess.Popen([sys.executable, '-c', *sys.argv[1:]]); time.sleep(600)"
+)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Paint images that differ."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(IMAGES):
+        PIL.Image.fromarray(paint(("red", (5, 5, 20 + 4 * number, 90))).pixels).save(folder / f"{number:02d}.png")
+    return folder
+
+
+def await_(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
+    """Wait until a condition holds, for so long at most; answer whether it does."""
+    ends = time.monotonic() + seconds
+    while not condition() and time.monotonic() < ends:
+        time.sleep(0.02)
+    return condition()
+
+
+def left(mark: str) -> list[str]:
+    """List the command lines of the processes that have a mark in their environment, whoever their parent is now."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended meanwhile
+            if mark.encode() in (place / "environ").read_bytes():
+                found.append((place / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
+
+
+def end(command: list[str], number: signal.Signals, begun: Callable[[], bool], *, plain: bool = True) -> int:
+    """Start a command, send it a signal once it has begun, see that nothing of it is left; return its exit code.
+
+    plain: it ends without a traceback.
+    """
+    mark = f"SEGCLIP_TEST_RUN={uuid4().hex}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **dict([mark.split("=")])}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert await_(lambda: begun() or process.poll() is not None)
+        assert process.poll() is None, f"it ended by itself: {process.communicate()[1]}"
+        process.send_signal(number)
+        seconds = LEFT * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+        assert await_(lambda: process.poll() is not None and not left(mark), seconds), left(mark)
+        assert "Traceback" not in (process.stderr.read() if process.stderr and plain else "")
+        return process.returncode
+    finally:
+        process.kill()
+        process.wait()
+
+
+def code_of(number: signal.Signals) -> int:
+    return -number if number == signal.SIGKILL else 128 + number
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Return the files of a folder but for what is remembered of the run."""
+    files = (path for path in folder.rglob("*") if path.is_file() and STATE not in path.parts)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def slow(verb: str, *arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "tests.slow_script", verb, *map(str, arguments)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("number", SIGNALS)
+def test_an_export_that_is_ended_leaves_nothing_and_goes_on(
+    images: Path, tmp_path: Path, number: signal.Signals, workers: int
+) -> None:
+    out, asked = tmp_path / "out", ("--text", "red", "--format", "png,coco,yolo", "--workers", workers)
+    command = slow("export", images, out, *map(str, asked))
+    code = end(command, number, lambda: len(list(out.glob("png/*"))) >= 3)
+    assert code == code_of(number)
+    assert not (out / "coco.json").exists()
+    for folder in (out, tmp_path / "straight"):
+        subprocess.run([*command[:5], folder, *command[6:]], cwd=ROOT, check=True, capture_output=True)
+    assert tree(out) == tree(tmp_path / "straight")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("number", SIGNALS)
+def test_an_index_that_is_ended_leaves_nothing_and_goes_on(
+    images: Path, tmp_path: Path, number: signal.Signals, workers: int
+) -> None:
+    command = slow("index", images, "--regions", "--workers", str(workers))
+    journal = images / INSIDE / "journal" / "index.sqlite-wal"
+    code = end(command, number, lambda: journal.exists() and journal.stat().st_size > 60_000)
+    assert code == code_of(number)
+    place = images / INSIDE
+    assert not (place / "current.json").exists()
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    ended = {path.name: path.read_bytes() for path in place.glob("snapshot-*/*")}
+    subprocess.run([*command, "--rebuild"], cwd=ROOT, check=True, capture_output=True)
+    assert ended == {path.name: path.read_bytes() for path in place.glob("snapshot-*/*")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 4])
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_training_that_is_ended_leaves_nothing_and_goes_on(
+    tmp_path: Path, number: signal.Signals, processes: int
+) -> None:
+    from tests.train.test_contrastive import TINY
+    from train import shapes
+
+    shapes.write(tmp_path / "scenes", 60, held_out=12)
+    (tmp_path / "tiny.json").write_text(json.dumps(TINY))
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
+    if launcher:
+        launcher += ["--master-port", str(29400 + number)]
+    recipe = ["-m", "train.contrastive", str(tmp_path / "scenes"), "--model", str(tmp_path / "tiny.json")]
+    command = [sys.executable, *launcher, *recipe, "--batch", "8", "--epochs", "6", "--out"]
+    run = tmp_path / "ended"
+    code = end([*command, str(run)], number, lambda: (run / "last.pt").exists(), plain=not launcher)
+    assert launcher or code == code_of(number)
+    for folder, more in ((run, ["--resume"]), (tmp_path / "straight", [])):
+        subprocess.run([*command, str(folder), *more], cwd=ROOT, check=True, capture_output=True)
+    one, other = ((folder / "model.safetensors").read_bytes() for folder in (run, tmp_path / "straight"))
+    assert one == other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_training_ends_with_the_server_that_started_it(tmp_path: Path, number: signal.Signals) -> None:
+    """Fault 17.6: the app's server is killed, or stopped, while it trains."""
+    script = (
+        "import sys, time; from pathlib import Path; from app.training import Recipe, Training; from segclip import "
+        "lifetime; lifetime.stop_on_signals(); training = Training(Path(sys.argv[1])); "
+        "training.start('run', Recipe('', ('--epochs', '9999')))\n"
+        "try: time.sleep(600)\nexcept KeyboardInterrupt: sys.exit(143)"
+    )
+    runs = tmp_path / "runs"
+    command = [sys.executable, "-c", script, str(runs)]
+    code = end(command, number, lambda: any((runs / "shapes").rglob("*.png")))  # what it draws to train on
+    assert code == code_of(number)
+
+
+def test_a_process_ends_with_its_parent(tmp_path: Path) -> None:
+    """Fault 17.6: also one that holds the interpreter's lock is ended, and one whose parent is gone already."""
+    child = (
+        "import os, sys; from pathlib import Path; from segclip import lifetime; lifetime.end_with_starter(); "
+        "assert lifetime.PARENT not in os.environ; Path(sys.argv[1]).touch(); sum(range(10**12))"
+    )
+    began = tmp_path / "began"
+    command = [sys.executable, "-c", PARENT, child, str(began)]
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        assert end(command, number, began.exists) == -number
+        began.unlink()
+    late = subprocess.run(
+        [sys.executable, "-c", child, str(began)], cwd=ROOT, env={**os.environ, lifetime.PARENT: "999999"}, check=False
+    )
+    assert late.returncode == 1
+    assert not began.exists()
+
+
+def test_a_process_whose_launcher_is_gone_ends_too(tmp_path: Path) -> None:
+    """Fault 17.6: torchrun is killed while its processes still load."""
+    child = (
+        "import os, sys, time; from pathlib import Path; from segclip import lifetime\n"
+        "Path(sys.argv[1]).touch()\nwhile os.getppid() != 1: time.sleep(0.01)\n"
+        "lifetime.end_with_launcher('torch'); time.sleep(600)"
+    )
+    began = tmp_path / "began"
+    assert end([sys.executable, "-c", PARENT, child, str(began)], signal.SIGKILL, began.exists) == -signal.SIGKILL
+
+
+def test_without_the_kernels_help_the_parent_is_watched(tmp_path: Path) -> None:
+    child = (
+        "import os, sys, time; from pathlib import Path; from segclip import lifetime; sys.platform = 'darwin'; "
+        "lifetime.end_with_starter(); Path(sys.argv[1]).touch(); time.sleep(600)"
+    )
+    began = tmp_path / "began"
+    assert end([sys.executable, "-c", PARENT, child, str(began)], signal.SIGKILL, began.exists) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_does_not_listen_is_ended_all_the_same(tmp_path: Path, number: signal.Signals) -> None:
+    """Fault 17.6: a call into a library that does not return, and threads that go on, end in time too."""
+    began = tmp_path / "began"
+    hang = "lock = ctypes.create_string_buffer(64); lib = ctypes.CDLL(None)\n"
+    hang += "def hang(): lib.pthread_mutex_lock(lock); lib.pthread_mutex_lock(lock)\n"  # no signal ends it
+    hang += "lifetime.stop_on_signals()\n"
+    begin = f"Path({str(began)!r}).touch()"
+    wait = f"threading.Thread(target=hang).start()\ntry: {begin}; time.sleep(600)\nexcept KeyboardInterrupt: pass\n"
+    for code in (f"{begin}; hang()", wait):
+        script = f"import ctypes, threading, time; from pathlib import Path; from segclip import lifetime\n{hang}{code}"
+        assert end([sys.executable, "-c", script], number, began.exists) == code_of(number)
+        began.unlink()
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    script = "import os, signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from segclip import lifetime; "
+    script += "lifetime.stop_on_signals(); os.kill(os.getpid(), signal.SIGINT); print('here')"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "here\n"
