@@ -151,11 +151,13 @@ def read_config(path: Path) -> dict[str, Any]:
         return config
 
 
-def described(kind: type[T], values: Any, most: Mapping[str, int] = MappingProxyType({})) -> T:
+def described(
+    kind: type[T], values: Any, most: Mapping[str, int] = MappingProxyType({}), *, signed: Sequence[str] = ()
+) -> T:
     """Make a frozen dataclass of what JSON holds, whose lists were tuples; raise TypeError or ValueError for another.
 
     Every field is a number, a text, a tuple of numbers, or made already; no number of a network or of its options is
-    negative or huge. most: the largest value of fields that cost time or memory.
+    huge, or negative but for the fields named ``signed``. most: the largest value of fields that cost time or memory.
     """
     if not isinstance(values, dict):
         raise TypeError(f"{kind.__name__} must be an object, got {str(values)[:60]!r}")
@@ -164,20 +166,22 @@ def described(kind: type[T], values: Any, most: Mapping[str, int] = MappingProxy
         allowed = get_args(hints[name]) if isinstance(hints.get(name), UnionType) else (hints.get(name),)
         listed = isinstance(value, list)
         parts = value if listed else [value]
-        if not any(_suits(parts, listed, wanted, most.get(name, _WIDEST)) for wanted in allowed):
+        largest = most.get(name, _WIDEST)
+        bounds = (-largest if name in signed else 0, largest)
+        if not any(_suits(parts, listed, wanted, bounds) for wanted in allowed):
             raise ValueError(f"{name} of {kind.__name__} is {str(value)[:60]!r}")
         given[name] = tuple(value) if listed else value
     return kind(**given)
 
 
-def _suits(parts: Sequence[Any], listed: bool, wanted: Any, most: int) -> bool:
+def _suits(parts: Sequence[Any], listed: bool, wanted: Any, bounds: tuple[int, int]) -> bool:
     """Tell whether a value, or the parts of a list, are what a field of this type may hold."""
     inner = get_args(wanted)[0] if listed and get_args(wanted) else wanted
     if listed != bool(get_args(wanted)):
         return False
     if inner in (int, float):
         number = int if inner is int else int | float
-        return all(isinstance(p, number) and not isinstance(p, bool) and 0 <= p <= most for p in parts)
+        return all(isinstance(p, number) and not isinstance(p, bool) and bounds[0] <= p <= bounds[1] for p in parts)
     return isinstance(inner, type) and all(isinstance(part, inner) for part in parts)
 
 

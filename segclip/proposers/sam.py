@@ -242,7 +242,7 @@ def _stored_options(config: dict[str, Any], file: Path) -> SAMOptions:
         return SAMOptions(
             grid=described(GridOptions, config.get("grid", {}), _MOST),
             edges=described(EdgeOptions, config["edges"]) if config.get("edges") else None,
-            focus=described(FocusOptions, config["focus"], _MOST) if config.get("focus") else None,
+            focus=_focus(config),
         )
     except BadPrompt as error:  # right where a user gives it, but here the file is wrong
         raise WeightsCorrupt(f"{file}: {error}") from error
@@ -267,6 +267,11 @@ def add_refiner(folder: Path, refiner: Refiner, edges: EdgeOptions) -> None:
     network.refiner = refiner
     config = read_config(folder / _CONFIG)
     save(network, _described(config["sam"]), folder, replace(options, focus=refiner.options, edges=edges))
+
+
+def _focus(config: dict[str, Any]) -> FocusOptions | None:
+    """Read the refiner's options; a network's own rating of an answer may fall below 0."""
+    return described(FocusOptions, config["focus"], _MOST, signed=("quality",)) if config.get("focus") else None
 
 
 def _described(config: dict[str, Any]) -> Architecture:
