@@ -19,7 +19,6 @@ from .plain import file_name
 
 MOST_FILES = 2000
 MOST_BYTES = 1_000_000_000  # of a zip's pictures, unpacked
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _ROOT = Path(__file__).resolve().parent.parent
 _STEP = 1 << 20
 _SOURCES = (".py", ".js", ".css", ".html", ".toml", ".md", ".txt", "")
@@ -117,7 +116,7 @@ def unpack(data: bytes, folder: Path, *, most: int = MOST_BYTES) -> int:
     except OSError as error:  # a full disk is not the zip's fault, a name too long is
         raise segclip.BadImage(f"the zip cannot be unpacked: {error.strerror or error}") from None
     if not count:
-        raise segclip.BadImage(f"the zip holds no pictures ({', '.join(PICTURES)})")
+        raise segclip.BadImage(f"the zip holds no pictures ({', '.join(segclip.IMAGE_SUFFIXES)})")
     return count
 
 
@@ -125,7 +124,13 @@ def _name(given: str) -> PurePosixPath | None:
     """Give a picture's name inside the folder; None for what is no picture or would lie outside."""
     path = PurePosixPath(given.replace("\\", "/"))
     hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    if path.suffix.lower() not in PICTURES or path.is_absolute() or hidden or ":" in given or "\0" in given:
+    if (
+        path.suffix.lower() not in segclip.IMAGE_SUFFIXES
+        or path.is_absolute()
+        or hidden
+        or ":" in given
+        or "\0" in given
+    ):
         return None
     return path
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .heat import heat_maps as heat_maps
     from .heat import label_pixels as label_pixels
     from .images import load_image as load_image
+    from .listing import IMAGE_SUFFIXES as IMAGE_SUFFIXES
     from .loading import PRESETS as PRESETS
     from .loading import LoadOptions as LoadOptions
     from .loading import load as load
@@ -96,6 +97,7 @@ _HOMES = {
     "formats": ("PER_IMAGE", "PER_RUN"),
     "heat": ("heat_maps", "label_pixels"),
     "images": ("load_image",),
+    "listing": ("IMAGE_SUFFIXES",),
     "loading": ("LoadOptions", "PRESETS", "load", "load_encoder", "load_picker"),
     "pipeline": ("Picker", "Segmenter"),
     "search": ("Filter", "Index", "IndexOptions", "Match", "Query", "find_matches", "make_index"),

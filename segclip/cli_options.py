@@ -54,9 +54,9 @@ class Asked:
 
     def check(self) -> None:
         """Raise BadPrompt for texts that are files: a shell spells photos/*.png out."""
-        from .images import SUFFIXES
+        from .listing import IMAGE_SUFFIXES
 
-        files = [text for text in self.texts or () if Path(text).suffix.lower() in SUFFIXES]
+        files = [text for text in self.texts or () if Path(text).suffix.lower() in IMAGE_SUFFIXES]
         if files:
             raise BadPrompt(
                 f"{files[0]!r} is a file, not a text; segment takes one image. For several: segclip export FOLDER OUT "

@@ -23,7 +23,6 @@ from PIL.Image import Transpose
 
 from . import listing, profiles
 from .errors import BadImage
-from .listing import SUFFIXES as SUFFIXES
 from .listing import walk as walk
 from .types import Array, Image
 

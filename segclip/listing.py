@@ -9,6 +9,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path, PurePath
 
+from . import outputs
 from .errors import BadImage
 
 # Pillow's name of each format that is read, in the order it is recognised, and the endings of its files.
@@ -22,7 +23,7 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
     "AVIF": (".avif", ".avifs"),
     "HEIF": (".heic", ".heif", ".hif"),
 }
-SUFFIXES: tuple[str, ...] = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+IMAGE_SUFFIXES: tuple[str, ...] = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 _FORMAT_OF = {suffix: name for name, suffixes in FORMATS.items() for suffix in suffixes}
 # Images of formats that are not read: a folder of them must not pass for an empty one.
 _FOREIGN = frozenset(
@@ -50,7 +51,7 @@ class Listing:
     """Hold what a folder holds: names relative to it, with "/", in an order that is the same on every machine.
 
     images: the image files. left_out: images that cannot be read here, linked folders, and folders that segclip writes
-    to, each with the reason. unreadable: sub-folders that cannot be listed, such as a stale mount, each with the
+    to or has written, each with the reason. unreadable: sub-folders that cannot be listed, such as a stale mount, each with the
     reason; ``images`` may lack what is in them.
     """
 
@@ -85,6 +86,7 @@ def list_images(folder: str | Path, *, skip: Collection[str | Path] = ()) -> Lis
     waiting = [""]
     while waiting:
         base = waiting.pop()
+        own = outputs.written(root / base)
         try:
             for entry in _visible(os.path.join(root, base)):
                 name = f"{base}{entry.name}"
@@ -99,6 +101,8 @@ def list_images(folder: str | Path, *, skip: Collection[str | Path] = ()) -> Lis
                     left_out[name] = "links to folders are not followed"
                 elif reason := _unread(entry.name):
                     left_out[name] = reason
+                elif entry.name in own:
+                    left_out[name] = "written by segclip"
                 elif PurePath(entry.name).suffix.lower() in _FORMAT_OF:
                     found.append(name)
         except OSError as error:

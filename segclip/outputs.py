@@ -47,6 +47,13 @@ def renew(folder: Path, target: str, write: Callable[[Path], Sequence[Path]]) ->
     return [folder / name for name in names]
 
 
+def written(folder: str | Path) -> frozenset[str]:
+    """Return the names of the files in a folder that segclip wrote there and nobody has changed since."""
+    records = sorted((Path(folder) / STATE / "written").glob("*.json"))
+    known = [(name, hashes) for record in records for name, hashes in _read(record).items()]
+    return frozenset(name for name, hashes in known if _is_ours(Path(folder) / name, hashes))
+
+
 def labels(paths: Sequence[Path]) -> list[str]:
     """Return a name for each path that no other of them has: its stem where that will do, else more of the path.
 

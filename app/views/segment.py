@@ -81,7 +81,7 @@ def _picture(shared: Studio, work: Work) -> None:
     st.pills("Samples", list(SAMPLES), key="sample", on_change=_on_sample)
     st.file_uploader(
         "Your own picture",
-        ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif"],
+        [suffix[1:] for suffix in segclip.IMAGE_SUFFIXES],
         key="upload",
         on_change=_on_upload,
         max_upload_size=shared.settings.upload_mb,

@@ -260,6 +260,9 @@ def salvage(path: Path) -> Iterator[Outcome]:
                 continue
             if found is None:
                 return
+            if not (type(found[0]) is int and found[0] > row):  # a damaged page answers with any row, again and again
+                row, misses = row + 1, misses + 1
+                continue
             row, misses = found[0], 0
             if outcome := _outcome(found[1:]):
                 yield outcome

@@ -9,13 +9,14 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from .. import lines, tables
-from ..errors import BadPrompt
-from ..listing import SUFFIXES, is_image, list_images
+from .. import lines, outputs, tables
+from ..errors import BadPrompt, BadTable
+from ..listing import IMAGE_SUFFIXES, is_image, list_images
 from ..tables import Columns, Row
 from . import names
 from .state import STATE, written
@@ -80,13 +81,15 @@ def read(source: str | Path, default: Ask, boxes: Path | None = None, *, out: Pa
         items = list(_globbed(str(source), default, out))
     elif path.suffix.lower() in TABLES and path.is_file():
         items = list(_listed(path, default))
-    elif path.suffix.lower() in SUFFIXES and path.exists():
+    elif path.suffix.lower() in IMAGE_SUFFIXES and path.exists():
         items = [Item(path, path.name, default)]
     else:
         kinds = f"a folder, a picture, a glob such as 'photos/**/*.jpg', or a {_words(TABLES)} file"
         raise BadPrompt(f"{source}: no such input; give {kinds}")
     if boxes:
         own = {item.name: item.ask.boxes for item in _listed(boxes, Ask(), BOXES)}
+        if not own:
+            raise BadTable(f"{boxes} lists no boxes; give a row for each image, with its name and its boxes")
         if strange := own.keys() - {item.name for item in items}:
             raise BadPrompt(f"{boxes} names {min(strange)!r}, which is not in {source}")
         items = [replace(item, ask=replace(item.ask, boxes=own.get(item.name, item.ask.boxes))) for item in items]
@@ -157,9 +160,11 @@ def _globbed(pattern: str, default: Ask, out: Path | None) -> Iterator[Item]:
             own[folder] = folder != folder.parent and (holds or is_own(folder.parent))
         return own[folder]
 
+    masks = cache(outputs.written)  # what other commands left beside the images
     for path in map(Path, sorted(set(glob.glob(pattern, recursive=True)))):
         name = _name(path, fixed)
-        if is_image(name) and name not in earlier and not path.is_dir() and not is_own(path.parent):
+        ours = name in earlier or is_own(path.parent) or path.name in masks(path.parent)
+        if is_image(name) and not ours and not path.is_dir():
             yield Item(path, name, default)
 
 

@@ -130,7 +130,7 @@ def test_a_tower_that_is_tuned_is_served_and_the_teacher_stays(pictures: Path, t
 def test_what_cannot_be_trained_on_is_told(pictures: Path) -> None:
     with pytest.raises(BadPrompt, match="larger than the 32 pictures"):
         task_of(pictures, Settings(batch=64), SMALL, fresh("small"))
-    with pytest.raises(BadPrompt, match="1 box or more"):
+    with pytest.raises(BadPrompt, match="--split is 0; give a whole number of 1 or more"):
         Recipe(split=0)
     with pytest.raises(Unsupported, match="cannot look at 96 px"):
         task_of(pictures, Settings(batch=8), Recipe(side=96), fresh("small-vit"))

@@ -119,7 +119,8 @@ def test_photos_are_read_with_names_and_only_so_many_of_a_source(tmp_path: Path)
             mask[part] = 1
             code = coco_mask.encode(np.asfortranarray(mask))
             outline = {"size": [40, 50], "counts": code["counts"].decode()}
-            thing = {"image_id": number, "category_id": kind, "area": int(mask.sum()), "iscrowd": 0}
+            box = coco_mask.toBbox(code).tolist()
+            thing = {"image_id": number, "category_id": kind, "area": int(mask.sum()), "iscrowd": 0, "bbox": box}
             things.append(thing | {"segmentation": outline})
     categories = [{"id": 1, "name": "person"}, {"id": 2, "name": "coat"}]
     table = {"images": images, "annotations": things, "categories": categories}

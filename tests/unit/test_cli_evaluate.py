@@ -66,12 +66,17 @@ def test_a_sound_folder_is_measured(verb: str, folder: Path) -> None:
     assert outcome.exit_code == 0, outcome.output
 
 
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("broken", BROKEN)
+BROKEN_CASES = [
+    (broken, verb)
+    for broken in BROKEN
+    for verb in VERBS
+    if verb != "search" or broken not in ("a height of another image", "an image that is gone")  # search opens none
+]
+
+
+@pytest.mark.parametrize(("broken", "verb"), BROKEN_CASES)
 def test_a_broken_folder_is_told_in_a_line(broken: str, verb: str, folder: Path) -> None:
     """Fault 17.17c: tracebacks, and a process ended by signal 11."""
-    if verb == "search" and broken in ("a height of another image", "an image that is gone"):
-        pytest.skip("it compares with what the index holds")
     (folder / "instances.json").write_text(BROKEN[broken])
     outcome = evaluate(verb, folder)
     assert outcome.exit_code == 2, outcome.output

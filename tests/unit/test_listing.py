@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from segclip import listing
+from segclip import listing, outputs
 from segclip.errors import BadImage
 from segclip.listing import list_images, walk
 
@@ -81,6 +81,23 @@ def test_what_segclip_writes_and_what_is_to_be_skipped_is_no_input(tmp_path: Pat
     assert listed.images == ("a.png", "year/b.png")
     assert dict(listed.left_out) == dict.fromkeys(("masks", "segclip-out"), "segclip writes there")
     assert list_images(tmp_path / "masks").images == ("png/a.mask.png",)  # asked for by name
+
+
+def test_masks_that_a_command_left_beside_the_images_are_no_input(tmp_path: Path) -> None:
+    """Fault 17.4: ``segment --out photos`` and then ``export photos`` made masks of masks."""
+
+    def write(folder: Path) -> list[Path]:
+        for name in ("a-dog.png", "a-cat.png"):
+            (folder / name).write_text(name)
+        return [folder / "a-dog.png", folder / "a-cat.png"]
+
+    put(tmp_path, "a.png", "sub/a-dog.png")
+    outputs.renew(tmp_path, "segment a", write)
+    listed = list_images(tmp_path)
+    assert listed.images == ("a.png", "sub/a-dog.png")
+    assert listed.report() == ("left out 2 (a-cat.png, a-dog.png): written by segclip",)
+    (tmp_path / "a-dog.png").write_text("edited by hand: an image of the user's own now")
+    assert list_images(tmp_path).images == ("a-dog.png", "a.png", "sub/a-dog.png")
 
 
 def test_links(tmp_path: Path) -> None:

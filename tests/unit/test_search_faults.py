@@ -21,6 +21,7 @@ import pytest
 
 from segclip import Filter, Index, IndexOptions, atomic, find_matches, loading, make_index
 from segclip.batch import Running, work
+from segclip.batch.journal import salvage
 from segclip.errors import BadIndex, BadPrompt, NotWritable, SegclipError
 from segclip.search import results, rows, snapshot, store
 from segclip.search.build import INSIDE, Indexed
@@ -178,6 +179,15 @@ def test_fault_17_3_a_damaged_journal_keeps_its_sound_rows(tmp_path: Path, harm:
     assert done.progress.matched < 60  # some are kept ...
     assert answers(folder) == wanted  # ... and all are there again
     assert embedded(make_index(folder)) == (0, 60)
+
+
+@pytest.mark.timeout(60)  # a page that was cut off answers with row 0 for ever
+@pytest.mark.parametrize("length", [4097, 5433, 8000, 8192, 11_000, 12_287])
+def test_fault_17_3_reading_a_journal_that_was_cut_off_comes_to_an_end(photos: Path, length: int) -> None:
+    path = place(photos) / rows.NAME
+    path.write_bytes(path.read_bytes()[:length])
+    names = [outcome.name for outcome in salvage(path)]
+    assert len(names) == len(set(names)) <= 5
 
 
 @pytest.mark.parametrize("harm", [_zero, _garble, _empty, Path.unlink])
