@@ -22,7 +22,7 @@ STALE := stale
 endif
 endif
 
-.PHONY: demo app test fuzz lint bench mini venv clean $(STALE)
+.PHONY: demo app test test-long fuzz lint bench mini venv clean $(STALE)
 
 demo: $(VENV)/installed  ## segment a sample by text
 	$(BIN)/segclip segment $(DEMO_IMAGE) $(DEMO_TEXT)
@@ -32,6 +32,9 @@ app: $(VENV)/installed  ## the same by hand, in a browser
 
 test: lint  ## lint, type-check, run every test
 	$(BIN)/python -m pytest -n auto --dist loadscope
+
+test-long: $(VENV)/dev  ## the tests that take minutes each and repeat what a shorter one tries: every pair of cases
+	$(BIN)/python -m pytest -n auto -m long
 
 fuzz: $(VENV)/dev  ## random inputs of every kind for MINUTES, from SEED on; what failed before comes first
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

@@ -50,9 +50,9 @@ _NAMED = 3  # names that a line of a report holds
 class Listing:
     """Hold what a folder holds: names relative to it, with "/", in an order that is the same on every machine.
 
-    images: the image files. left_out: images that cannot be read here, linked folders, and folders that segclip writes
-    to or has written, each with the reason. unreadable: sub-folders that cannot be listed, such as a stale mount, each with the
-    reason; ``images`` may lack what is in them.
+    images: the image files. left_out: images that cannot be read here or that segclip wrote, linked folders, and
+    folders that segclip writes to, each with the reason. unreadable: sub-folders that cannot be listed, such as a
+    stale mount, each with the reason; ``images`` may lack what is in them.
     """
 
     images: tuple[str, ...]

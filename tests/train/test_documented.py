@@ -47,7 +47,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runs", [("scratch",), ("rn",), ("tiny-start", "tiny")], ids=lambda runs: runs[-1])
+@pytest.mark.parametrize(
+    "runs",
+    [
+        ("scratch",),
+        pytest.param(("rn",), marks=pytest.mark.long),
+        pytest.param(("tiny-start", "tiny"), marks=pytest.mark.long),
+    ],
+    ids=lambda runs: runs[-1],
+)
 def test_from_scratch_held_out_captions_are_found(runs: tuple[str, ...], place: Path) -> None:
     """A plain CLIP, RN50's kind with attention pooling and context 77, and a dual encoder."""
     for name in runs:

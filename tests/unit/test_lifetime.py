@@ -31,6 +31,11 @@ PARENT = (  # starts what it is given, and waits
     "subprocess.Popen([sys.executable, '-c', *sys.argv[1:]]); time.sleep(600)"
 )
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
+CASES = [  # each signal and each count of processes in every round, each pair of them in the long one
+    pytest.param(number, count, marks=() if (number == signal.SIGTERM) == (count == 4) else pytest.mark.long)
+    for number in SIGNALS
+    for count in (1, 4)
+]
 
 
 @pytest.fixture
@@ -99,8 +104,7 @@ def slow(verb: str, *arguments: str | Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 4])
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(("number", "workers"), CASES)
 def test_an_export_that_is_ended_leaves_nothing_and_goes_on(
     images: Path, tmp_path: Path, number: signal.Signals, workers: int
 ) -> None:
@@ -115,8 +119,7 @@ def test_an_export_that_is_ended_leaves_nothing_and_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 4])
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(("number", "workers"), CASES)
 def test_an_index_that_is_ended_leaves_nothing_and_goes_on(
     images: Path, tmp_path: Path, number: signal.Signals, workers: int
 ) -> None:
@@ -133,8 +136,7 @@ def test_an_index_that_is_ended_leaves_nothing_and_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 4])
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(("number", "processes"), CASES)
 def test_a_training_that_is_ended_leaves_nothing_and_goes_on(
     tmp_path: Path, number: signal.Signals, processes: int
 ) -> None:
