@@ -49,6 +49,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segclip"
 
 
+def first_time(name: str) -> bool:
+    """Answer True once for each name; False from then on, and where that cannot be remembered."""
+    path = cache_folder() / "once" / name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(exist_ok=False)
+    except OSError:
+        return False
+    return True
+
+
 def hash_file(path: Path) -> hashlib._Hash:
     """Hash a file's bytes with SHA-256; the answer can be updated further. Raises WeightsMissing if unreadable."""
     hasher = hashlib.sha256()

@@ -88,6 +88,8 @@ def segment(asked: Asked, against: Against, choice: Choice, models: Models, outp
     with output.telling(f"looking at {asked.image.name}"):
         result = _answer(finder, image, (replace(asked, texts=list(texts)), against), prompt, selection)
     _report(result, asked.image, targets, output)
+    if not output.record and (hint := models.suggest_larger(asked.image)):
+        typer.echo(hint, err=True)
     if choice.require and result.unanswered:
         raise typer.Exit(1)
 

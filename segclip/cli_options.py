@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 OUT = Path("segclip-out")
 FORMATS = "overlay,png,cutout,json"
+LARGER = (
+    "mini is a small model of everyday things. For more on photographs: segclip weights get photo, then --preset photo "
+    "(this is shown once)"
+)
 EVERY = 30.0  # s between lines of progress where there is no terminal
 
 
@@ -162,6 +166,15 @@ class Models:
         (name, _), options = self._names(), loading.LoadOptions(self.offline, self.trust)
         with output.telling(f"loading {name}"):
             return loading.load_picker(name, device=self.device, options=options)
+
+    def suggest_larger(self, image: Path) -> str:
+        """Return how to get models that know more, the first time that a photo of one's own is given to mini."""
+        from . import cache
+
+        samples = {"samples", "segclip_samples"}
+        if self.preset != "mini" or self.proposer or self.encoder or image.absolute().parent.name in samples:
+            return ""
+        return LARGER if cache.first_time("larger-models") else ""
 
     def _names(self) -> tuple[str, str]:
         from . import loading, registry

@@ -218,3 +218,7 @@ def _open(widget: str) -> None:
         work.open(Known(shared.read(file.getvalue(), file.name)))
     except segclip.SegclipError as problem:
         st.session_state["error"] = str(problem)
+        return
+    if work.words == "mini" and not st.session_state.setdefault("larger-models", False):
+        st.session_state["larger-models"] = True
+        st.toast("mini is a small model of everyday things; on the page Models there are larger ones for photographs.")

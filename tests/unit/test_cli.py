@@ -57,6 +57,20 @@ def written(folder: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("loads")
+def test_larger_models_are_named_once_for_a_photo_of_ones_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGCLIP_HOME", str(folder / "home"))
+    assert "weights get photo" not in run("segment", "desk.png", "red", "--preset", "photo").stderr
+    assert "weights get photo" not in run("segment", "desk.png", "red", "--json").output
+    first, second = run("segment", "desk.png", "red"), run("segment", "desk.png", "red")
+    assert first.stderr.count("weights get photo") == 1
+    assert "weights get photo" not in first.stdout + second.output
+    (folder / "home" / "once" / "larger-models").unlink()
+    (folder / "samples").mkdir()
+    Path("desk.png").rename("samples/desk.png")
+    assert "weights get photo" not in run("segment", "samples/desk.png", "red").output
+
+
+@pytest.mark.usefixtures("loads")
 def test_segment_prints_a_table_and_writes_the_files(folder: Path) -> None:
     outcome = run("segment", "desk.png", "a red box", "blue")
     assert outcome.exit_code == 0, outcome.output
