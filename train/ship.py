@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import PIL.Image
 import typer
 
@@ -31,6 +32,7 @@ DEMO_TEXTS = ("red apple", "pencil")
 SHIPPED = {"mini-fastsam": "mini/proposer", "mini-clip": "mini/clip", "mini-sam": "mini/sam"}
 FIGURES = ("recall", "right", "found", "silent", "mean_iou")
 CLICKED = 12  # scenes
+SHOWN, LOT = 12, 2026  # photos in the model card's picture; the seed they are drawn with
 
 
 def stamp(folder: Path) -> None:
@@ -69,22 +71,24 @@ def demo(segmenter: Segmenter, samples: Path) -> PIL.Image.Image:
 
 
 def answers_on_photos(segmenter: Segmenter, folder: Path) -> PIL.Image.Image:
-    """Draw the model card's picture: the best answer to the largest thing's name on four photos, good or bad."""
+    """Draw the model card's picture: the best answer to a thing's name on photos drawn by lot, good or bad."""
     free = {row.name for row in coco.read(folder / "instances.json").images if row.licence in FREE_LICENCES}
     held_out = read_folder(folder)[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
-    chosen = [
+    usable = [
         sample
         for sample in held_out
-        if sample.path.relative_to(folder / "images").as_posix() in free and len(sample.masks)
-    ][:4]
+        if sample.path.relative_to(folder / "images").as_posix() in free and sample.askable.any()
+    ]
+    rng = np.random.default_rng(LOT)
+    chosen = [usable[row] for row in rng.permutation(len(usable))[:SHOWN]]
     pictures, captions = [], []
     for sample in chosen:
-        name = sample.names[int(sample.masks.areas.argmax())]
+        name = sample.names[int(rng.choice(np.flatnonzero(sample.askable)))]
         result = segmenter(sample.load(), name, selection=Selection(best=True))
         iou = float(result.masks.iou(sample.masks).max(initial=0))
         pictures.append(overlay(result))
         captions.append(f'"{name}": IoU {iou:.2f} with a labelled thing')
-    return contact_sheet(pictures, captions, columns=4)
+    return contact_sheet(pictures, captions, columns=4)  # 4 x 3
 
 
 def main(
