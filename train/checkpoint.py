@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ _DAMAGE = (  # what torch, pickle and zipfile let out when bytes are not what wa
     OSError, EOFError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError,
     MemoryError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
+PAUSE = 60.0  # s
 _MARK = b"sha256 "
 _ZEROS = b"0" * 64
 
@@ -49,6 +51,15 @@ class Checkpoint:
                 self.average[name].lerp_(value, 1 - decay)
             else:
                 self.average[name].copy_(value)
+
+    def elapse(self, since: float) -> float:
+        """Add the seconds since a step began to those of the run; return the time now, when the next one begins.
+
+        A step that took longer than PAUSE was suspended, as on a laptop that was shut.
+        """
+        now = time.monotonic()
+        self.spent += min(now - since, PAUSE)
+        return now
 
     def keep(self) -> None:
         """Write last.pt, whole and on the disk, or not at all; raises NotWritable.

@@ -71,8 +71,7 @@ class Run:
         last, written = time.monotonic(), self.state.spent
         while (share := self.state.spent / (self.recipe.minutes * 60)) < 1:
             self._update(share)
-            now = time.monotonic()
-            self.state.spent, last = self.state.spent + now - last, now
+            last = self.state.elapse(last)
             if self.state.step % 25 == 0:
                 self._report()
             if self.state.step % 100 == 0:

@@ -105,8 +105,7 @@ class Run:
                 self.collect()
             else:
                 self._update(share)
-            now = time.monotonic()
-            self.state.spent, last = self.state.spent + now - last, now
+            last = self.state.elapse(last)
 
     def collect(self) -> None:
         """Ask about a tile's objects and keep the answers."""

@@ -206,8 +206,7 @@ class Run:
             if share >= 1:
                 break
             losses_so_far = 0.98 * losses_so_far + 0.02 * np.array(self._update(batch, share))
-            now = time.monotonic()
-            self.state.spent, last = self.state.spent + now - last, now
+            last = self.state.elapse(last)
             if self.state.step % 25 == 0:
                 rate = self.state.step * self.recipe.batch / self.state.spent
                 scale = float(self.model.logit_scale.detach().exp())

@@ -131,8 +131,7 @@ class Run:
         last = time.monotonic()
         while (share := self.state.spent / (self.recipe.minutes * 60)) < 1:
             self._update(share)
-            now = time.monotonic()
-            self.state.spent, last = self.state.spent + now - last, now
+            last = self.state.elapse(last)
             if self.state.step % 50 == 0:
                 pace = self.state.spent / self.state.step
                 left = self.recipe.minutes - self.state.spent / 60

@@ -13,9 +13,8 @@ import numpy as np
 import PIL.Image
 import typer
 
-from segclip import atomic, coco
+from segclip import atomic, coco, datasets
 from segclip.clicks import evaluate_clicks
-from segclip.datasets import read_folder
 from segclip.drawing import contact_sheet, overlay
 from segclip.evaluate import evaluate_text
 from segclip.loading import load, load_proposer
@@ -48,7 +47,7 @@ def stamp(folder: Path) -> None:
 
 def clicked(scenes: Path) -> dict[str, float]:
     """Click on every object of a few scenes with mini-sam: mean IoU after one and three clicks, and for boxes."""
-    report = evaluate_clicks(load_proposer("mini-sam"), read_folder(scenes)[:CLICKED], (1, 3))
+    report = evaluate_clicks(load_proposer("mini-sam"), datasets.read_folder(scenes)[:CLICKED], (1, 3))
     figures = {f"clicks {count}": iou for count, iou in report.clicks.items()} | {"box": report.boxes}
     return {name: float(iou.mean()) for name, iou in figures.items()}
 
@@ -73,22 +72,21 @@ def demo(segmenter: Segmenter, samples: Path) -> PIL.Image.Image:
 def answers_on_photos(segmenter: Segmenter, folder: Path) -> PIL.Image.Image:
     """Draw the model card's picture: the best answer to a thing's name on photos drawn by lot, good or bad."""
     free = {row.name for row in coco.read(folder / "instances.json").images if row.licence in FREE_LICENCES}
-    held_out = read_folder(folder)[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
-    usable = [
-        sample
-        for sample in held_out
-        if sample.path.relative_to(folder / "images").as_posix() in free and sample.askable.any()
-    ]
-    rng = np.random.default_rng(LOT)
-    chosen = [usable[row] for row in rng.permutation(len(usable))[:SHOWN]]
+    held_out = datasets.read_folder(folder)[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
+    usable = [sample for sample in held_out if sample.path.relative_to(folder / "images").as_posix() in free]
+    asked = [(sample, name) for sample in usable for name in sorted(_askable(sample))]
+    rows = np.random.default_rng(LOT).permutation(len(asked))[:SHOWN]
     pictures, captions = [], []
-    for sample in chosen:
-        name = sample.names[int(rng.choice(np.flatnonzero(sample.askable)))]
+    for sample, name in (asked[row] for row in rows):
         result = segmenter(sample.load(), name, selection=Selection(best=True))
         iou = float(result.masks.iou(sample.masks).max(initial=0))
         pictures.append(overlay(result))
         captions.append(f'"{name}": IoU {iou:.2f} with a labelled thing')
     return contact_sheet(pictures, captions, columns=4)  # 4 x 3
+
+
+def _askable(sample: datasets.Sample) -> set[str]:
+    return {name for name, asked in zip(sample.names, sample.askable, strict=True) if asked}
 
 
 def main(
@@ -104,7 +102,7 @@ def main(
     if only_stamp:
         return
     segmenter = load("mini", device="cpu")
-    report = evaluate_text(segmenter, read_folder(scenes))
+    report = evaluate_text(segmenter, datasets.read_folder(scenes))
     values = {name: getattr(report, name) for name in FIGURES}
     least = {name: round(float(v() if callable(v) else v) - MARGIN, 3) for name, v in values.items()}
     answers = [answer(segmenter, sample, samples) for sample in SAMPLES]
