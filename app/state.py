@@ -16,6 +16,7 @@ from .indexing import Indexing
 from .kept import Kept, Limits
 from .models import Models, parts
 from .plain import file_name
+from .samples import FIRST, TEXTS
 from .scratch import Scratch, place
 from .settings import SAMPLES, Settings
 from .training import Training
@@ -203,7 +204,7 @@ class Studio:
 
     def begin(self) -> tuple[str, Work]:
         """Give a newcomer a sample with a text; the work longest unused may have to go."""
-        work = Work(self.sample("desk"), Question(("red apple",)), self.settings.words, self.settings.clicks)
+        work = Work(self.sample(FIRST), Question((TEXTS[FIRST],)), self.settings.words, self.settings.clicks)
         key = secrets.token_urlsafe(16)
         self._works.put(key, work)
         return key, work
@@ -256,10 +257,9 @@ class Studio:
         return segclip.load_image(data, label=label, max_pixels=self.settings.max_pixels)
 
     def sample(self, name: str) -> Known:
-        """Give one of the samples that come with segclip, with what anyone found out about it."""
+        """Return one of the samples that come with segclip, by its file's name, with what anyone found out about it."""
         if name not in self._samples:
-            path = SAMPLES / f"{name}.png"
-            self._samples[name] = Known(segclip.load_image(path, label=path.name))
+            self._samples[name] = Known(segclip.load_image(SAMPLES / name, label=name))
         return self._samples[name]
 
 

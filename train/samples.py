@@ -1,4 +1,4 @@
-"""Make the pictures of samples/ and the texts to try on them.
+"""Make the drawn scenes of samples/, and list the texts to try on them and on the photographs there.
 
 python -m train.samples samples --photos ../shared/coco-dev
 """
@@ -16,69 +16,80 @@ from . import command
 from .files import write_image
 from .glyphs import load_glyphs
 from .photos import load_photos
-from .scenes import Scene, SceneConfig, compose, phrases
+from .scenes import SceneConfig, compose
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Say what a sample shows."""
+    """Hold a sample image. name: of its file. texts: to try, the last of which is not there."""
 
     name: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Photo(Sample):
+    """Hold a photograph that lies in the folder. credit: whose it is, and its licence."""
+
+    credit: str
+
+
+@dataclass(frozen=True)
+class Drawing(Sample):
+    """Hold what a scene is composed of."""
+
     seed: int
     objects: tuple[str, ...]
-    texts: tuple[str, ...]
     photo_share: float = 0.0
 
 
-SAMPLES = (
-    Sample("desk", 1_900_003,
-           ("red apple", "hot beverage", "pencil", "open book", "potted plant", "green apple"),
-           ("red apple", "coffee", "pencil", "apple", "banana")),
-    Sample("pond", 1_900_004, ("duck", "frog face", "lotus", "turtle", "dragonfly", "fish", "crocodile"),
-           ("duck", "turtle", "fish", "elephant")),
-    Sample("street", 1_900_006, ("automobile", "bicycle", "police car", "fire engine", "dog", "traffic cone", "bus"),
-           ("bicycle", "car", "fire engine", "dog", "airplane")),
-    Sample("picnic", 1_900_011,
-           ("watermelon", "hamburger", "slice of pizza", "strawberry", "cup with straw", "basket", "cheese wedge"),
-           ("hamburger", "pizza", "strawberry", "umbrella"), 1.0),
-    Sample("zoo", 1_900_017, ("elephant", "giraffe face", "penguin", "gorilla", "parrot", "zebra face", "flamingo"),
-           ("elephant", "penguin", "parrot", "bicycle"), 1.0),
-    Sample("toys", 1_900_021,
-           ("teddy bear", "balloon", "kite", "rocket", "robot face", "guitar", "soccer ball", "balloon"),
-           ("teddy bear", "balloon", "rocket", "violin"), 1.0),
+PHOTOS = (
+    Photo("coffee.jpg", ("a cup of coffee", "a spoon", "a dog"),
+          "Rachel Michetti, courtesy of Pikolo Espresso Bar; CC0; as scikit-image carries it"),
+    Photo("cat.jpg", ("a cat", "an eye", "a bicycle"), "Stefan van der Walt; CC0; as scikit-image carries it"),
+    Photo("astronaut.jpg", ("a person", "a helmet", "a rocket", "a horse"),
+          "NASA, Great Images; public domain; as scikit-image carries it"),
+    Photo("rocket.jpg", ("a rocket", "a tower", "a banana"), "SpaceX; public domain; as scikit-image carries it"),
 )  # fmt: skip
+DRAWINGS = (
+    Drawing("desk.png", ("red apple", "coffee", "pencil", "apple", "banana"), 1_900_003,
+            ("red apple", "hot beverage", "pencil", "open book", "potted plant", "green apple")),
+    Drawing("zoo.png", ("elephant", "penguin", "parrot", "bicycle"), 1_900_017,
+            ("elephant", "giraffe face", "penguin", "gorilla", "parrot", "zebra face", "flamingo"), 1.0),
+)  # fmt: skip
+SAMPLES: tuple[Sample, ...] = (*PHOTOS, *DRAWINGS)
 
 
 def main(
     folder: Path,
     photos: Annotated[Path | None, typer.Option(help="COCO-format folder of photos for backgrounds.")] = None,
 ) -> None:
-    """Write every sample and a README of texts to try."""
+    """Draw the scenes, and write a README of texts to try."""
     glyphs = load_glyphs()
     places = {glyph.name: row for row, glyph in enumerate(glyphs)}
     free = load_photos(photos, held_out=True, free=True)
     folder.mkdir(parents=True, exist_ok=True)
-    rows = ["| picture | texts to try (the last is not there) | what stands where |", "|---|---|---|"]
-    for sample in SAMPLES:
-        wanted = [places[name] for name in sample.objects if name in places]
+    for drawing in DRAWINGS:
+        wanted = [places[name] for name in drawing.objects if name in places]
         config = SceneConfig(
-            objects=(len(wanted), len(wanted)), across=(70, 170), photo_share=sample.photo_share, crowding=0.02
+            objects=(len(wanted), len(wanted)), across=(70, 170), photo_share=drawing.photo_share, crowding=0.02
         )
-        scene = compose(sample.seed, glyphs, free, config, wanted=wanted)
-        path = folder / f"{sample.name}.png"
-        write_image(path, scene.pixels, [cv2.IMWRITE_PNG_COMPRESSION, 9])
-        rows.append(_row(path, sample, [phrases(scene, row, glyphs) for row in range(len(scene.glyphs))], scene))
-    credit = "\n".join(f"- {photo.credit}" for photo in free)
-    (folder / "README.md").write_text(
-        "# Pictures to try\n\nMade by `python -m train.samples` of drawings of Noto Color Emoji (OFL 1.1).\n\n"
-        + "\n".join(rows) + f"\n\nPhotos behind some of them come from these, cropped:\n\n{credit}\n", "utf-8"
-    )  # fmt: skip
-    typer.echo(f"{len(SAMPLES)} pictures in {folder}")
+        scene = compose(drawing.seed, glyphs, free, config, wanted=wanted)
+        write_image(folder / drawing.name, scene.pixels, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    credits = [f"- [{photo.name}]({photo.name}): {photo.credit}" for photo in PHOTOS]
+    behind = [f"- {photo.credit}" for photo in free]
+    lines = [
+        "# Images to try", "", "| image | texts to try (the last is not there) |", "|---|---|", *map(_row, SAMPLES), "",
+        "The photographs:", "", *credits, "",
+        "The scenes are made by `python -m train.samples` of drawings of Noto Color Emoji (OFL 1.1); the photos behind",
+        "one of them come from these, cropped:", "", *behind, "",
+    ]  # fmt: skip
+    (folder / "README.md").write_text("\n".join(lines), "utf-8")
+    typer.echo(f"{len(DRAWINGS)} scenes in {folder}")
 
 
-def _row(path: Path, sample: Sample, said: list[list[str]], scene: Scene) -> str:
-    where = next((phrase for phrase_list in said for phrase in phrase_list[-1:]), "")
-    return f"| [{path.name}]({path.name}) | {', '.join(f'`{text}`' for text in sample.texts)} | {where} |"
+def _row(sample: Sample) -> str:
+    return f"| [{sample.name}]({sample.name}) | {', '.join(f'`{text}`' for text in sample.texts)} |"
 
 
 if __name__ == "__main__":

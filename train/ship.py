@@ -27,7 +27,7 @@ from .photos import FREE_LICENCES, HELD_OUT_EVERY
 from .samples import SAMPLES, Sample
 
 MARGIN = 0.02  # other processors round differently
-DEMO_TEXTS = ("red apple", "pencil")
+DEMO_TEXTS = ("a cup of coffee", "a spoon")
 SHIPPED = {"mini-fastsam": "mini/proposer", "mini-clip": "mini/clip", "mini-sam": "mini/sam"}
 FIGURES = ("recall", "right", "found", "silent", "mean_iou")
 CLICKED = 12  # scenes
@@ -54,19 +54,19 @@ def clicked(scenes: Path) -> dict[str, float]:
 
 def answer(segmenter: Segmenter, sample: Sample, folder: Path) -> dict[str, object]:
     """Answer a sample's texts."""
-    result = segmenter(folder / f"{sample.name}.png", sample.texts)
+    result = segmenter(folder / sample.name, sample.texts)
     columns = zip(result.texts, result.probability.tolist(), result.masks.boxes.tolist(), strict=True)
     rows = [{"text": text, "probability": round(p, 4), "box": box} for text, p, box in columns]
-    return {"image": f"{sample.name}.png", "texts": sample.texts, "rows": rows}
+    return {"image": sample.name, "texts": sample.texts, "rows": rows}
 
 
 def demo(segmenter: Segmenter, samples: Path) -> PIL.Image.Image:
     """Draw the README's picture: the first sample, and what two texts find in it."""
-    sample = samples / f"{SAMPLES[0].name}.png"
+    sample = samples / SAMPLES[0].name
     regions = segmenter.regions(sample)
     pictures = [PIL.Image.fromarray(regions.image.pixels)]
     pictures += [overlay(segmenter.rank(regions, text)) for text in DEMO_TEXTS]
-    return contact_sheet(pictures, ["the picture", *(f'"{text}"' for text in DEMO_TEXTS)], columns=3)
+    return contact_sheet(pictures, ["the image", *(f'"{text}"' for text in DEMO_TEXTS)], columns=3)
 
 
 def answers_on_photos(segmenter: Segmenter, folder: Path) -> PIL.Image.Image:

@@ -11,17 +11,10 @@ import segclip
 from .. import answers, canvas, events, session, shown
 from ..answers import Answer
 from ..plain import as_markdown, without_paths
+from ..samples import TEXTS
 from ..state import Known, Studio, Work
 from . import parts
 
-SAMPLES = {
-    "desk": "red apple",
-    "pond": "duck",
-    "street": "bicycle",
-    "picnic": "hamburger",
-    "zoo": "elephant",
-    "toys": "teddy bear",
-}
 _HINT = (
     "Click: cut out the object. Right click, or shift and click: not this. Drag: a box. "
     "Ctrl+wheel zooms, Escape clears, Ctrl+Z goes back. Paste or drop a picture to open it."
@@ -78,7 +71,7 @@ def _bar(shared: Studio, work: Work) -> None:
 
 def _picture(shared: Studio, work: Work) -> None:
     st.caption(as_markdown(f"{work.image.source}, {work.image.size[1]} x {work.image.size[0]}"))
-    st.pills("Samples", list(SAMPLES), key="sample", on_change=_on_sample)
+    st.pills("Samples", list(TEXTS), format_func=_stem, key="sample", on_change=_on_sample)
     st.file_uploader(
         "Your own picture",
         [suffix[1:] for suffix in segclip.IMAGE_SUFFIXES],
@@ -193,11 +186,15 @@ def _split(words: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in words.split(",") if part.strip()))
 
 
+def _stem(name: str) -> str:
+    return name.partition(".")[0]
+
+
 def _on_sample() -> None:
     shared, work = session.current()
     name = st.session_state["sample"]
-    if name in SAMPLES:
-        work.open(shared.sample(name), (SAMPLES[name],))
+    if name in TEXTS:
+        work.open(shared.sample(name), (TEXTS[name],))
 
 
 def _on_upload() -> None:

@@ -10,9 +10,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 import segclip
 from app import state
+from app.samples import TEXTS
 from app.settings import Settings
 from app.state import Known, Question, Studio, Work
-from app.views.segment import SAMPLES
 from segclip.types import Image
 from tests import batch_script
 from tests.app.browsing import CHROMIUM, FLAGS, ROOT, Person, serving
@@ -38,8 +38,8 @@ def shared_studio(monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
     monkeypatch.setattr(segclip, "load", batch_script.fake_load)
     state.studio.cache_clear()
     studio = state.studio()
-    for name in SAMPLES:
-        studio._samples[name] = Known(Image(paint(("red", (10, 10, 50, 50))).pixels, f"{name}.png"))
+    for name in TEXTS:
+        studio._samples[name] = Known(Image(paint(("red", (10, 10, 50, 50))).pixels, name))
     yield studio
     state.studio.cache_clear()
 
@@ -56,7 +56,7 @@ def upload(picture: Image) -> bytes:
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a folder of two pictures for the Search page."""
     folder = tmp_path_factory.mktemp("photos")
-    for name in ("zoo.png", "street.png"):
+    for name in ("zoo.png", "rocket.jpg"):
         (folder / name).write_bytes((ROOT / "samples" / name).read_bytes())
     return folder
 

@@ -16,6 +16,7 @@ import pytest
 from playwright.sync_api import Browser
 
 import segclip
+from app.samples import FIRST, TEXTS
 from tests.app.browsing import CHROMIUM, ROOT, Person
 
 pytestmark = [
@@ -35,8 +36,8 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_opens_on_a_sample_with_a_text_already_answered(person: Person) -> None:
     assert "found" in person.headline
-    assert person.page.get_by_label("What to cut out").input_value() == "red apple"
-    assert "desk.png" in (person.page.locator("canvas.view").get_attribute("aria-label") or "")
+    assert person.page.get_by_label("What to cut out").input_value() == TEXTS[FIRST]
+    assert FIRST in (person.page.locator("canvas.view").get_attribute("aria-label") or "")
     assert person.page.locator(".card").count() >= 1
 
 
@@ -114,7 +115,7 @@ def test_undo_brings_the_former_words_back(person: Person) -> None:
     person.say("coffee", "1 found")
     with person.answered():
         person.page.get_by_role("button", name="Undo").click()
-    assert person.page.get_by_label("What to cut out").input_value() == "red apple"
+    assert person.page.get_by_label("What to cut out").input_value() == TEXTS[FIRST]
 
 
 def test_what_is_not_there_is_said_with_the_nearest_misses(person: Person) -> None:
@@ -147,18 +148,18 @@ def test_a_bad_upload_is_told_and_the_picture_stays(person: Person, tmp_path: Pa
     error = person.page.locator(".error:not([hidden])")
     error.wait_for()
     assert "broken.png" in error.inner_text()
-    assert person.root.get_attribute("data-picture") == "desk.png"
+    assert person.root.get_attribute("data-picture") == FIRST
 
 
 def test_a_reload_keeps_the_work_and_two_people_never_meet(person: Person, browser: Browser, address: str) -> None:
-    person.open(ROOT / "samples" / "pond.png")
-    person.say("turtle", "found")
+    person.open(ROOT / "samples" / "desk.png")
+    person.say("pencil", "found")
     person.page.reload()
     person.ready()
-    assert person.root.get_attribute("data-picture") == "pond.png"
-    assert person.page.get_by_label("What to cut out").input_value() == "turtle"
+    assert person.root.get_attribute("data-picture") == "desk.png"
+    assert person.page.get_by_label("What to cut out").input_value() == "pencil"
     other = Person(browser.new_context().new_page(), address).go().ready()
-    assert other.root.get_attribute("data-picture") == "desk.png"
+    assert other.root.get_attribute("data-picture") == FIRST
     other.click(100, 100)
     assert person.places() == ([], [])
     other.page.context.close()

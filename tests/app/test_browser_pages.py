@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import expect
 
 import segclip
+from app.samples import FIRST, TEXTS
 from tests.app.browsing import CHROMIUM, ROOT, Person
 from train import shapes
 
@@ -31,18 +32,18 @@ def test_export_gives_the_masks_at_hand_as_the_library_writes_them(person: Perso
     page.get_by_role("button", name="json", exact=True).click()
     page.get_by_text("json: record").wait_for()
     record = json.loads(person.save("Download masks", tmp_path / "desk.json").read_text())
-    wanted = segclip.to_record(segclip.load("mini")(SAMPLES / "desk.png", "red apple"))
+    wanted = segclip.to_record(segclip.load("mini")(SAMPLES / FIRST, TEXTS[FIRST]))
     assert record["rows"][0]["rle"] == wanted["rows"][0]["rle"]
     assert len(record["rows"]) == len(wanted["rows"])
 
 
 def test_a_zip_is_exported_stopped_and_gone_on_with(person: Person, tmp_path: Path) -> None:
-    names = ("desk", "pond", "picnic", "zoo")
+    names = ("desk.png", "coffee.jpg", "rocket.jpg", "zoo.png")
     count = 16  # enough that Cancel comes in time, however fast the machine
     with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
         for number in range(count):
             name = names[number % len(names)]
-            archive.write(SAMPLES / f"{name}.png", f"{name}{number:02d}.png")
+            archive.write(SAMPLES / name, f"{number:02d}-{name}")
     page = person.turn("Export")
     page.locator("input[type=file]").set_input_files(tmp_path / "in.zip")
     person.fill("Words, by comma", "elephant")
@@ -65,7 +66,7 @@ def test_classify_tells_the_likeliest_labels_of_the_picture_and_of_each_thing(pe
     page = person.turn("Classify")
     bars = page.get_by_test_id("stProgress")
     wanted = segclip.classify(
-        SAMPLES / "desk.png", "an apple, an elephant, a bus", encoder=segclip.load("mini").encoder
+        SAMPLES / FIRST, "an apple, an elephant, a bus", encoder=segclip.load("mini").encoder
     )
     field = page.get_by_role("textbox", name="Labels, by comma")
     field.fill("an apple, an elephant, a bus")

@@ -9,6 +9,7 @@ import streamlit
 from streamlit.testing.v1 import AppTest
 
 import segclip
+from app.samples import FIRST, TEXTS
 from app.state import Known, Studio, Work
 from app.views import models
 from segclip.types import Image
@@ -40,13 +41,13 @@ def test_words_typed_are_asked(page: AppTest, shared_studio: Studio) -> None:
 
 
 def test_a_word_asked_for_and_ruled_out_is_told_and_taken_back(page: AppTest, shared_studio: Studio) -> None:
-    page.text_input[1].set_value("red apple").run()
+    page.text_input[1].set_value(TEXTS[FIRST]).run()
     assert not page.exception
     assert work_of(page, shared_studio).question.negatives == ()
 
 
 def test_a_sample_brings_its_text(page: AppTest, shared_studio: Studio) -> None:
-    page.pills[0].set_value("zoo").run()
+    page.pills[0].set_value("zoo.png").run()
     work = work_of(page, shared_studio)
     assert (work.image.source, work.question.texts) == ("zoo.png", ("elephant",))
 
@@ -62,7 +63,7 @@ def test_an_upload_is_opened_a_bad_one_is_not(page: AppTest, shared_studio: Stud
 def test_two_sessions_are_apart(page: AppTest, shared_studio: Studio, upload: bytes) -> None:
     other = AppTest.from_file(SCRIPT, default_timeout=30).run()
     page.file_uploader[0].set_value(("mine.png", upload, "image/png")).run()
-    assert work_of(other, shared_studio).image.source == "desk.png"
+    assert work_of(other, shared_studio).image.source == FIRST
     assert page.session_state["work"] != other.session_state["work"]
 
 
@@ -72,7 +73,7 @@ def test_a_work_that_had_to_go_begins_anew(page: AppTest, shared_studio: Studio)
     page.run()
     assert not page.exception
     assert page.toast
-    assert work_of(page, shared_studio).image.source == "desk.png"
+    assert work_of(page, shared_studio).image.source == FIRST
 
 
 def show(name: str) -> AppTest:
@@ -92,7 +93,7 @@ def test_classify_ranks_labels_and_names_things() -> None:
 
 
 def test_export_says_when_there_is_nothing_to_export(shared_studio: Studio) -> None:
-    shared_studio._samples["desk"] = Known(paint())
+    shared_studio._samples[FIRST] = Known(paint())
     page = show("export")
     assert not page.exception
     assert "nothing to export" in page.info[0].value
@@ -141,7 +142,7 @@ def test_no_page_reads_a_users_text_as_markdown(
 ) -> None:
     """Fault 17.12: file names, labels, texts, and errors that quote them."""
     object.__setattr__(shared_studio.settings, "indexes", tmp_path)
-    shared_studio._samples["desk"] = Known(Image(paint(("red", (10, 10, 50, 50))).pixels, HOSTILE))
+    shared_studio._samples[FIRST] = Known(Image(paint(("red", (10, 10, 50, 50))).pixels, HOSTILE))
 
     def broken(*_: object, **__: object) -> None:
         raise segclip.BadPrompt(f"{HOSTILE} is none")

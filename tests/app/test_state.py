@@ -14,6 +14,7 @@ import torch
 import segclip
 from app import events, models
 from app.answers import MOST_KEPT, Answer, answer
+from app.samples import FIRST
 from app.settings import Settings
 from app.state import Known, Question, Studio, Work
 from segclip.types import Image
@@ -197,7 +198,7 @@ def test_works_are_apart_have_long_keys_and_the_oldest_goes_first(studio: Studio
 
 
 def test_a_sample_is_looked_at_once_for_everybody(studio: Studio) -> None:
-    studio._samples["desk"] = Known(paint(("red", RED)))
+    studio._samples[FIRST] = Known(paint(("red", RED)))
     _, one = studio.begin()
     _, other = studio.begin()
     answer(studio.models, one)
