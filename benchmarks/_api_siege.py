@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import PIL.Image
 
-from app.views.segment import SAMPLES
+from app.samples import TEXTS
 from benchmarks._app_load import memory
 from tests.app.browsing import ROOT, serving
 from tests.fuzz.test_fuzz_api import damaged, encoded, question
@@ -56,7 +56,7 @@ def main() -> int:
     given = parser.parse_args()
     notes = Notes()
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "log", "--api") as address:
-        for number in range(len(SAMPLES)):  # models are loaded before anything is measured
+        for number in range(len(TEXTS)):  # models are loaded before anything is measured
             plain(address, number, Notes())
         before = memory(address)
         siege(address, given.minutes * 60, given.seed, notes)
@@ -103,9 +103,9 @@ def siege(address: str, seconds: float, seed: int, notes: Notes) -> None:
 
 def plain(address: str, number: int, notes: Notes) -> None:
     """Open a sample and ask about it; note how long each answer took."""
-    name, text = list(SAMPLES.items())[number % len(SAMPLES)]
+    name, text = list(TEXTS.items())[number % len(TEXTS)]
     start = time.monotonic()
-    status, answer = send(address, "images", upload((ROOT / "samples" / f"{name}.png").read_bytes()), "image")
+    status, answer = send(address, "images", upload((ROOT / "samples" / name).read_bytes()), "image")
     notes.plain.append(time.monotonic() - start)
     if status != 201:
         notes.wrong[f"a plain image: {status}"] += 1
@@ -158,7 +158,7 @@ def many(address: str, rng: random.Random) -> str:
 
 def every(address: str, rng: random.Random) -> str:
     """Ask for every object of a sample as images and outlines, again and again."""
-    data = (ROOT / "samples" / f"{rng.choice(list(SAMPLES))}.png").read_bytes()
+    data = (ROOT / "samples" / rng.choice(list(TEXTS))).read_bytes()
     status, answer = send(address, "images", upload(data), "image")
     return ask(address, str(answer["image"]), rng, prompts=50) if status == 201 else str(status)
 

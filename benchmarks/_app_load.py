@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import PIL.Image
 from playwright.sync_api import sync_playwright
 
-from app.views.segment import SAMPLES
+from app.samples import FIRST, TEXTS
 from tests.app.browsing import CHROMIUM, FLAGS, ROOT, Person, serving
 
 PEOPLE, PROGRAMS = 8, 4
@@ -43,11 +44,11 @@ def people(address: str, seconds: float) -> list[str]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         crowd = [Person(browser.new_context().new_page(), address) for _ in range(PEOPLE)]
-        names = [list(SAMPLES)[number % len(SAMPLES)] for number in range(PEOPLE)]
+        names = [list(TEXTS)[number % len(TEXTS)] for number in range(PEOPLE)]
         for person, name in zip(crowd, names, strict=True):
             person.go().ready()
-            if name != "desk":
-                person.open(ROOT / "samples" / f"{name}.png")
+            if name != FIRST:
+                person.open(ROOT / "samples" / name)
         start, rounds, warm = time.monotonic(), 0, 0
         while (spent := time.monotonic() - start) < seconds:
             rounds += 1
@@ -68,15 +69,20 @@ def _one(person: Person, name: str, number: int, rounds: int) -> list[str]:
     x, y = 40 + 30 * number, 50 + 7 * (rounds % 30)
     person.click(x, y)
     ((px, py, _),), _ = person.places()
-    wanted = person.expected(x, y, (640, 480))
+    wanted = person.expected(x, y, _size(name))
     told = []
     if abs(px - wanted[0]) > 1 or abs(py - wanted[1]) > 1:
         told.append(f"person {number} clicked at {wanted}, the answer is about {px, py}")
-    if person.root.get_attribute("data-picture") != f"{name}.png":
+    if person.root.get_attribute("data-picture") != name:
         told.append(f"person {number} sees {person.root.get_attribute('data-picture')}, not {name}")
     with person.answered():
         person.page.locator("[data-do=clear]").click()
     return told
+
+
+def _size(name: str) -> tuple[int, int]:
+    with PIL.Image.open(ROOT / "samples" / name) as image:
+        return image.size
 
 
 def programs(address: str, seconds: float) -> list[str]:
@@ -89,8 +95,8 @@ def programs(address: str, seconds: float) -> list[str]:
 
 
 def _program(address: str, number: int, seconds: float) -> Iterator[str]:
-    name, text = list(SAMPLES.items())[number]
-    data = (ROOT / "samples" / f"{name}.png").read_bytes()
+    name, text = list(TEXTS.items())[number]
+    data = (ROOT / "samples" / name).read_bytes()
     head = b'content-disposition: form-data; name="image"; filename="a.png"'
     body = b"\r\n".join((b"--cut", head, b"", data, b"--cut--", b""))
     first, start = None, time.monotonic()

@@ -75,17 +75,8 @@ class Report:
         return _mean([row.probability < reached for row in self.asked if not row.present])
 
     def calibrated(self) -> float:
-        """Give the threshold to store with the encoder: the lowest whose ``worth`` is about as high as ever.
-
-        About is within 0.005: less than a thousand questions can tell apart, and the curve's highest point is chance.
-        Rounded down to four places, so that what reached it still does. Raises BadPrompt where ``fits`` is False.
-        """
-        if not self.fits:
-            raise BadPrompt("a threshold is fitted to names that are there and names that are not; one kind is missing")
-        levels = np.unique([row.probability for row in self.asked])
-        worth = np.array([self.worth(level) for level in levels])
-        lowest = float(levels[worth >= worth.max() - 0.005][0])
-        return math.floor(lowest * 1e4) / 1e4
+        """Return the threshold to store with the encoder; see ``fit_threshold``."""
+        return fit_threshold([self])
 
     def worth(self, threshold: float) -> float:
         """Give 2 x found + silent: what is missed counts twice as much as what is named wrongly, which one sees."""
@@ -113,6 +104,20 @@ class Report:
             ("mean IoU of right answers", f"{self.mean_iou:.3f}"),
             ("threshold that fits best here", f"{self.calibrated():.3f}" if self.fits else "-"),
         ]
+
+
+def fit_threshold(reports: Sequence[Report]) -> float:
+    """Return the lowest threshold at which the mean ``worth`` on several kinds of images is about as high as ever.
+
+    About is within 0.005: less than a thousand questions can tell apart, and the curve's highest point is chance.
+    Rounded down to four places, so that what reached it still does. Raises BadPrompt where ``fits`` is False.
+    """
+    if not all(report.fits for report in reports):
+        raise BadPrompt("a threshold is fitted to names that are there and names that are not; one kind is missing")
+    levels = np.unique([row.probability for report in reports for row in report.asked])
+    worth = np.array([np.mean([report.worth(level) for report in reports]) for level in levels])
+    lowest = float(levels[worth >= worth.max() - 0.005][0])
+    return math.floor(lowest * 1e4) / 1e4
 
 
 def evaluate_text(
