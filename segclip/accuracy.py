@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import images
+from . import images, outputs
 from .errors import BadImage, BadPrompt
 from .types import Array
 from .zeroshot import Classifier
@@ -71,18 +71,24 @@ class Sorted:
         return text.getvalue()
 
     def save(self, file: Path) -> Path:
-        """Write the confusion matrix: numbers to a .csv, a picture to a .png or .svg. Raises BadPrompt for another."""
+        """Write the confusion matrix: numbers to a .csv, an image to a .png or .svg, in the place of a former one.
+
+        Raises BadPrompt for another ending, and NotWritable where there is a file that is no confusion matrix.
+        """
         ending = file.suffix.lower()
         if ending not in MATRIX_ENDINGS:
             raise BadPrompt(
                 f"the confusion matrix is written to a file ending in {', '.join(MATRIX_ENDINGS)}; got {file}"
             )
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if ending == ".csv":
-            file.write_text(self.to_csv(), "utf-8")
-        else:
-            _draw(self.confusion, self.labels, file)
-        return file
+
+        def write(folder: Path) -> list[Path]:
+            if ending == ".csv":
+                (folder / file.name).write_text(self.to_csv(), "utf-8")
+            else:
+                _draw(self.confusion, self.labels, folder / file.name)
+            return [folder / file.name]
+
+        return outputs.renew(file.parent, f"confusion matrix {file.name}", write)[0]
 
 
 def _draw(confusion: Array, labels: Sequence[str], file: Path) -> None:

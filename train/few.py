@@ -19,6 +19,7 @@ from segclip import atomic
 from segclip.datasets import read_folder
 
 from . import command, limits
+from .files import claim
 from .scenes import VALIDATION_SEED, SceneConfig, write_folder
 
 FEW = SceneConfig((192, 192), (2, 3), (48, 96), photo_share=0.0, repeat_share=0.0, crowding=0.05, every=8)
@@ -56,6 +57,7 @@ def main(
             "--first": (first, limits.SEED),
         }
     )
+    claim(folder)
     write(folder, count, held_out=held_out, first=first)
     typer.echo(f"wrote {count} scenes and {held_out} held out to {folder}")
 

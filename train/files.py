@@ -11,6 +11,19 @@ from segclip import atomic
 from segclip.errors import NotWritable
 from segclip.types import Array
 
+MARK = ".segclip-made"  # in a folder whose files recipes write
+
+
+def claim(folder: Path) -> None:
+    """Make a folder for the files of a recipe, or take one that a recipe made.
+
+    Raises NotWritable for a folder that holds anything else: its files may have the names of those to be written.
+    """
+    if folder.is_dir() and not (folder / MARK).exists() and any(folder.iterdir()):
+        raise NotWritable(f"{folder} holds files that no recipe wrote; name an empty folder or a new one")
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic.write(folder / MARK, b"")
+
 
 def sweep(*folders: Path) -> None:
     """Remove the files that a killed process was writing into folders of a run, which only one process writes to."""

@@ -296,4 +296,6 @@ def start(loop: Loop, *, resume: bool) -> None:
         loop.resume()
     elif (loop.folder / "last.pt").exists():
         raise BadPrompt(f"{loop.folder} holds a run already; go on with --resume, or take another --out")
+    elif (weights := next(loop.folder.glob("*.safetensors"), None)) is not None:
+        raise BadPrompt(f"{weights} is there already, and no run to go on with; take another --out")
     loop.run()

@@ -23,7 +23,7 @@ from segclip.errors import BadPrompt
 from segclip.types import Array, Masks
 
 from . import command, limits
-from .files import write_image
+from .files import claim, write_image
 from .glyphs import Glyph, load_glyphs, meanings
 from .photos import Photo, load_photos
 
@@ -342,6 +342,7 @@ def main(
     limits.check({"--count": (count, limits.COUNT), "--first": (first, limits.SEED)})
     if first < VALIDATION_SEED:
         raise BadPrompt(f"seeds under {VALIDATION_SEED} are for training and are composed on the fly, got {first}")
+    claim(folder)
     behind = load_photos(photos, held_out=True, free=free)
     typer.echo(f"{count} scenes: {write_folder(folder, range(first, first + count), behind, jpeg=jpeg)}")
 

@@ -23,7 +23,7 @@ from segclip import atomic
 from segclip.types import Array
 
 from . import command, limits
-from .files import write_image
+from .files import claim, write_image
 
 SIZE = 96
 HELD_OUT = 500
@@ -139,6 +139,7 @@ def main(
             "--first": (first, limits.SEED),
         }
     )
+    claim(folder)
     write(folder, count, held_out=held_out, first=first)
     typer.echo(f"wrote {count} scenes to {folder}")
 

@@ -101,6 +101,8 @@ def make_index(
     for path in (place, (place / rows.NAME).parent) if out is None else ((place / rows.NAME).parent,):
         if path.is_symlink():
             raise NotWritable(f"{path} is a link, which may lead anywhere; delete it, or name where it leads by --out")
+    if out is not None:
+        _refuse_others(place)
     with batch.alone(place / "journal", "index"):
         for link in rows.links(place):  # nothing of segclip's; what they lead to is not written to
             snapshot.remove(link)
@@ -115,6 +117,20 @@ def make_index(
             saved = _mend(place, folder)
             log.warning("%s; the rows of %d pictures are sound and are kept", error, saved)
             return update.run(running, tell)
+
+
+def _refuse_others(place: Path) -> None:
+    """Raise NotWritable for a folder that is not an index and not empty: its files may have the names of an index's."""
+    if not place.is_dir() or (place / rows.NAME).exists():
+        return
+    names = {path.name for path in place.iterdir()} - {path.name for path in snapshot.folders(place)} - {"journal"}
+    with suppress(BadPrompt, Damaged, BadIndex):
+        read_identity(place)
+        names -= {"index.json", "current.json"}
+    if names:
+        raise NotWritable(
+            f"{place} holds {min(names)!r} and is no index of segclip's; name an empty folder or a new one with --out"
+        )
 
 
 @dataclass(frozen=True)
@@ -275,7 +291,7 @@ def _summary(place: Path, items: Sequence[Item], journal: Rows, did: tuple[int, 
 def _clear(place: Path) -> None:
     names = [place / name for name in ("index.json", "current.json")]
     try:
-        for path in [*place.glob("snapshot-*"), *(place / "journal").glob("index.sqlite*"), *names]:
+        for path in [*snapshot.folders(place), *(place / "journal").glob("index.sqlite*"), *names]:
             snapshot.remove(path)
     except OSError as error:
         raise NotWritable(f"{place}: cannot be written, {error.strerror or error}") from error

@@ -47,11 +47,17 @@ def publish(place: Path, identity: Identity, items: Sequence[Item], journal: Jou
             _write(place / name, good, journal, identity)
             crc = zlib.crc32(store.read_bytes(place / name / "pictures.json"))
             atomic.write(place / "current.json", json.dumps({"snapshot": name, "checksum": crc}).encode())
-        for old in place.glob("snapshot-*"):
+        for old in folders(place):
             if old.name != name:
                 remove(old)
     except OSError as error:
         raise NotWritable(f"{place}: cannot be written, {error.strerror or error}") from error
+
+
+def folders(place: Path) -> list[Path]:
+    """List the snapshots in an index's folder, also those that were not finished; nothing that only looks like one."""
+    named = [path for path in place.glob("snapshot-*") if _NAME.fullmatch(path.name.removesuffix(".part"))]
+    return [path for path in named if path.is_dir() and not path.is_symlink()]
 
 
 def current(place: Path) -> Path:
@@ -86,7 +92,7 @@ def tables(place: Path, *, whole: bool = False) -> tuple[Pictures, dict[str, Tab
 def remembered(place: Path) -> Identity | None:
     """Return what the newest snapshot says that the index was made with."""
     found = []
-    for folder in place.glob("snapshot-*"):
+    for folder in folders(place):
         try:
             _, facts = store.read_pictures(folder)
             found.append(((folder / "pictures.json").stat().st_mtime_ns, identities.parse(facts.get("identity"))))

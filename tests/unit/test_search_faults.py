@@ -181,6 +181,30 @@ def test_fault_17_3_a_damaged_journal_keeps_its_sound_rows(tmp_path: Path, harm:
     assert embedded(make_index(folder)) == (0, 60)
 
 
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_fault_17_1_an_index_is_not_made_among_files_of_the_users(tmp_path: Path, rebuild: bool) -> None:
+    folder = tmp_path / "w"
+    for name in ("a.png", "snapshot-001.png", "snapshot-2024/b.png"):
+        draw(folder / name, "red")
+    (folder / "index.json").write_text('{"my": "site"}')
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(NotWritable, match="no index of segclip's"):
+        make_index(folder, IndexOptions(rebuild=rebuild), out=folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_fault_17_1_what_only_looks_like_a_snapshot_stays(photos: Path, rebuild: bool) -> None:
+    for name in ("snapshot-001.png", "snapshot-2024/b.png"):
+        draw(place(photos) / name, "red")
+    make_index(photos, IndexOptions(regions=True, rebuild=rebuild))
+    draw(photos / "new.png", "green")
+    make_index(photos)
+    assert (place(photos) / "snapshot-001.png").exists()
+    assert (place(photos) / "snapshot-2024" / "b.png").exists()
+    assert len(snapshot.folders(place(photos))) == 1
+
+
 @pytest.mark.timeout(60)  # a page that was cut off answers with row 0 for ever
 @pytest.mark.parametrize("length", [4097, 5433, 8000, 8192, 11_000, 12_287])
 def test_fault_17_3_reading_a_journal_that_was_cut_off_comes_to_an_end(photos: Path, length: int) -> None:

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from segclip import Boxes, Labels, accuracy, classify, loading, zeroshot
-from segclip.errors import BadImage, BadPrompt, BadTable, UnknownName
+from segclip.errors import BadImage, BadPrompt, BadTable, NotWritable, UnknownName
 from segclip.pipeline import Segmenter
 from segclip.scoring import CropScorer
 from segclip.types import Image, Masks, Proposals, Regions
@@ -139,6 +139,12 @@ def test_a_tree_of_class_folders_is_measured(tmp_path: Path, encoder: FakeEncode
     assert ("'green' taken for 'blue'", "1") in report.table()
     assert report.to_csv().splitlines()[:2] == [",a red thing,blue,green", "a red thing,3,0,0"]
     report.save(tmp_path / "out" / "confusion.png")
+    report.save(tmp_path / "out" / "confusion.png")
+    mine = next((tmp_path).rglob("0.png"))
+    before = mine.read_bytes()
+    with pytest.raises(NotWritable, match="not as segclip wrote it"):  # fault 17.1: an image was overwritten
+        report.save(mine)
+    assert mine.read_bytes() == before
     assert PIL.Image.open(tmp_path / "out" / "confusion.png").width > 300
     with pytest.raises(BadPrompt, match=r"\.csv, \.png, \.svg"):
         report.save(tmp_path / "confusion.bmp")
