@@ -80,7 +80,7 @@ def test_a_worker_that_is_killed_loses_nothing(cluster: Cluster, photos: Path, t
     assert tree(tmp_path / "there") == tree(tmp_path / "here")
 
 
-@pytest.mark.parametrize("regions", [True, False])
+@pytest.mark.parametrize("regions", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_an_index_is_that_of_one_process(
     cluster: Cluster, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, regions: bool
 ) -> None:

@@ -31,6 +31,7 @@ PARENT = (  # starts what it is given, and waits
     "subprocess.Popen([sys.executable, '-c', *sys.argv[1:]]); time.sleep(600)"
 )
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
+SHORT = ((signal.SIGTERM, 1), (signal.SIGKILL, 1))  # of trainings; with four processes one takes two minutes
 CASES = [  # each signal and each count of processes in every round, each pair of them in the long one
     pytest.param(number, count, marks=() if (number == signal.SIGTERM) == (count == 4) else pytest.mark.long)
     for number in SIGNALS
@@ -136,7 +137,14 @@ def test_an_index_that_is_ended_leaves_nothing_and_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "processes"), CASES)
+@pytest.mark.parametrize(
+    ("number", "processes"),
+    [
+        pytest.param(number, count, marks=() if (number, count) in SHORT else pytest.mark.long)
+        for number in SIGNALS
+        for count in (1, 4)
+    ],
+)
 def test_a_training_that_is_ended_leaves_nothing_and_goes_on(
     tmp_path: Path, number: signal.Signals, processes: int
 ) -> None:
