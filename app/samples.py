@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 TEXTS = {
-    "coffee.jpg": "a cup of coffee",
     "cat.jpg": "a cat",
-    "astronaut.jpg": "a person",
-    "rocket.jpg": "a rocket",
+    "coffee.jpg": "a spoon",
     "desk.png": "red apple",
     "zoo.png": "elephant",
 }
-FIRST = "coffee.jpg"  # what a newcomer sees
+FIRST = "cat.jpg"  # what a newcomer sees

@@ -23,6 +23,7 @@ EXAMPLES = sorted(
     {found.partition(" #")[0].strip() for file in DOCUMENTS for found in _COMMAND.findall(file.read_text("utf-8"))}
 )
 
+CAT = (0, 0, 376, 300)
 RED, GREEN, COFFEE = (85, 211, 234, 366), (370, 1, 533, 154), (347, 301, 479, 421)
 PENCIL, BOOK, PLANT = (516, 124, 622, 208), (388, 164, 543, 285), (288, 88, 377, 179)
 Box = tuple[int, ...]
@@ -82,6 +83,7 @@ def things(records: list[Any]) -> None:
 
 
 ANSWERS: dict[str, Callable[[list[Any]], None]] = {
+    'segclip segment samples/cat.jpg "a cat"': rows(a_cat=[CAT]),
     'segclip segment samples/desk.png "red apple"': rows(red_apple=[RED]),
     'segclip segment samples/desk.png "an apple" "a cup of coffee" --not "a tomato" --out cut --format overlay,cutout':
         rows(an_apple=[RED, GREEN], a_cup_of_coffee=[COFFEE]),

@@ -56,7 +56,7 @@ def upload(picture: Image) -> bytes:
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a folder of two pictures for the Search page."""
     folder = tmp_path_factory.mktemp("photos")
-    for name in ("zoo.png", "rocket.jpg"):
+    for name in ("zoo.png", "coffee.jpg"):
         (folder / name).write_bytes((ROOT / "samples" / name).read_bytes())
     return folder
 
