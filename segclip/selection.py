@@ -17,7 +17,8 @@ class Selection:
     """Say which rows of a text's answer are kept.
 
     threshold: probability a region must reach; None takes the one stored with the encoder and ``near_best``. top_k: at
-    most this many a text. best: exactly one a text, the nearest even when it misses the threshold. nms: of two masks
+    most this many a text. best: exactly one a text, the nearest even when it misses the threshold; of a part and its
+    whole that answer about as well the whole, as without ``best``. nms: of two masks
     with more than this IoU the less probable goes. containment: a mask with this share of its pixels inside another
     that answers about as well is a part of it and goes, as does a whole that such parts make up; None keeps both.
     near_best: without a threshold of one's own, a region less than so many times as probable as the text's best goes:
@@ -70,15 +71,17 @@ def select(probability: Array, similarity: Array, masks: Masks, *, selection: Se
     order = np.lexsort((-similarity, -probability))
     order = order[probability[order] > 0]
     if selection.best:
-        return order[:1]
-    rows = order[probability[order] >= least(probability, selection=selection, threshold=threshold)]
+        order = order[_log_odds(probability[order]) >= _log_odds(probability[order[:1]]) - _ABOUT_EQUAL]
+    else:
+        order = order[probability[order] >= least(probability, selection=selection, threshold=threshold)]
+    rows = order
     some = masks[rows]
     shared = _shared(some, selection)
     kept = _distinct(some.areas, shared, selection.nms)
     rows, shared = rows[kept], shared[np.ix_(kept, kept)]
     if selection.containment is not None:
         rows = rows[_wholes(some[kept], shared, probability[rows], selection.containment)]
-    return rows[: selection.top_k]
+    return rows[: 1 if selection.best else selection.top_k]
 
 
 def least(probability: Array, *, selection: Selection, threshold: float) -> float:
@@ -118,13 +121,18 @@ def _wholes(masks: Masks, shared: Array, probability: Array, containment: float)
     """
     areas = masks.areas
     inside = (shared >= containment * areas[:, None]) & (areas[None, :] > areas[:, None])  # (N, N) row i is inside j
-    likely = np.clip(probability.astype(np.float64), 1e-15, 1 - 1e-15)
-    odds = np.log(likely / (1 - likely))
+    odds = _log_odds(probability)
     as_good = odds[None, :] >= odds[:, None] - _ABOUT_EQUAL  # (N, N) j answers about as well as i, or better
     members = inside & as_good & as_good.T
     group = np.array([_covers(masks, members[:, j], j) >= containment for j in range(len(masks))], bool)
     part = (inside & as_good & ~group[None, :]).any(axis=1)
     return ~group & ~part
+
+
+def _log_odds(probability: Array) -> Array:
+    likely = np.clip(probability.astype(np.float64), 1e-15, 1 - 1e-15)
+    odds: Array = np.log(likely / (1 - likely))
+    return odds
 
 
 def _covers(masks: Masks, members: Array, whole: int) -> float:
