@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePath
 from unicodedata import normalize
 from uuid import uuid4
 
@@ -21,6 +21,8 @@ from . import atomic
 from .errors import NotWritable
 
 STATE = ".segclip-files"  # not the batches' ".segclip", which marks a folder as all segclip's
+_LONGEST = 200  # bytes of a file's name; file systems take 255, and what is made of a file is marked and has an ending
+_ENDING = 16  # bytes of an ending that is kept
 
 
 def renew(folder: Path, target: str, write: Callable[[Path], Sequence[Path]]) -> list[Path]:
@@ -69,7 +71,17 @@ def labels(paths: Sequence[Path]) -> list[str]:
         waiting = [path for path in waiting if path not in chosen]
     for path in waiting:  # "a-b/1.png" and "a/b-1.png"
         chosen[path] = f"{path.stem}-{sha256(os.fsencode(path)).hexdigest()[:8]}"
-    return [chosen[Path(os.path.abspath(path))] for path in paths]
+    return [shortened(chosen[Path(os.path.abspath(path))]) for path in paths]
+
+
+def shortened(name: str) -> str:
+    """Return a file's name that leaves room for what is appended to it: a long one ends in a hash of the whole."""
+    if len(os.fsencode(name)) <= _LONGEST:
+        return name
+    suffix = PurePath(name).suffix
+    ending = suffix if len(os.fsencode(suffix)) <= _ENDING else ""
+    mark = f"~{sha256(os.fsencode(name)).hexdigest()[:16]}{ending}"
+    return os.fsencode(name)[: _LONGEST - len(os.fsencode(mark))].decode("utf-8", "ignore") + mark
 
 
 def _label(path: Path, depth: int, whole: bool) -> str:

@@ -127,8 +127,11 @@ def is_glob(source: str | Path) -> bool:
 
 
 def apart(items: list[Item]) -> list[Item]:
-    """Give each image a place of its own, on file systems too that take A.jpg for a.jpg."""
-    places = names.distinct({item.name: item.name for item in items})
+    """Return images with a place of their own each, on file systems too that take A.jpg for a.jpg."""
+    if odd := [item.name for item in items if names.spelt(item.name) != item.name]:
+        problem = "the names of %d images, such as %s, are not UTF-8, which many programs need; rename them"
+        log.warning(problem, len(odd), names.spelt(odd[0]))
+    places = names.distinct({item.name: names.fitting(item.name) for item in items})
     return [item if places[item.name] == item.name else replace(item, place=places[item.name]) for item in items]
 
 
