@@ -54,7 +54,7 @@ def renew(folder: Path, target: str, write: Callable[[Path], Sequence[Path]]) ->
 def written(folder: str | Path) -> frozenset[str]:
     """Return the names of the files in a folder that segclip wrote there and nobody has changed since."""
     records = Path(folder) / STATE / "written"
-    if records.is_symlink() or records.parent.is_symlink():
+    if any(map(os.path.islink, (records, records.parent))):
         return frozenset()
     known: dict[str, set[str]] = {}
     for record in sorted(records.glob("*.json")):
@@ -128,7 +128,7 @@ def _refuse_strange(path: Path, known: Iterable[str]) -> None:
 
 
 def _is_ours(path: Path, known: Iterable[str]) -> bool:
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # a record may name what no file can be called
         return _hash(path) in set(known)
     return False
 

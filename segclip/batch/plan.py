@@ -175,7 +175,7 @@ def _globbed(pattern: str, default: Ask, out: Path | None) -> Iterator[Item]:
         if not ours and not path.is_dir():
             yield Item(path, name, default)
     for path in (fixed / name for name in matched.unreadable):
-        if not is_own(path):
+        if not is_own(path.parent):
             yield Item(path, _name(path, fixed), default, folder=True)
 
 
