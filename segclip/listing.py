@@ -159,7 +159,7 @@ def match(folder: Path, pattern: Sequence[str]) -> Listing:
             if not base:
                 raise BadImage(f"{folder}: cannot be read, {error.strerror or error}") from None
             unreadable[base.rstrip("/")] = error.strerror or str(error)
-    images = (name for name in found if is_image(name))
+    images = [name for name in found if is_image(name)]
     return Listing(tuple(_sorted(images)), _in_order(left_out), _in_order(unreadable))
 
 

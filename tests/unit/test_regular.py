@@ -188,6 +188,11 @@ def test_fault_17_13_a_file_that_many_records_name_is_hashed_once(
         (record.parent / name).write_bytes(record.read_bytes())
     hashed: list[Path] = []
     real = outputs._hash
-    monkeypatch.setattr(outputs, "_hash", lambda path: (hashed.append(path), real(path))[1])
+
+    def count(path: Path) -> str:
+        hashed.append(path)
+        return real(path)
+
+    monkeypatch.setattr(outputs, "_hash", count)
     assert outputs.written(tmp_path) == frozenset({"one"})
     assert hashed == [tmp_path / "one"]
