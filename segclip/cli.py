@@ -241,6 +241,7 @@ def _fail(message: str) -> NoReturn:
 
 def main() -> None:
     """Run as a process of its own."""
+    lines.open_missing_streams()
     lifetime.stop_on_signals()
     atexit.register(gc.freeze)  # else the interpreter looks for garbage in all that was loaded: half a second
     app(prog_name="segclip")

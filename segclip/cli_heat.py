@@ -38,7 +38,7 @@ def run(heating: Heating) -> None:
     sheet = drawing.contact_sheet(pictures, [*shown, "all together"], columns=3)
 
     def write(folder: Path) -> list[Path]:
-        target = folder / f"{heating.image.stem}.heat.png"
+        target = folder / f"{outputs.shortened(heating.image.stem)}.heat.png"
         sheet.save(target)
         return [target]
 

@@ -197,14 +197,15 @@ class Output:
 
     def targets(self, image: Path) -> dict[str, str]:
         """Return the file name of each format asked for; raises UnknownName or BadPrompt before any work."""
-        from . import registry
+        from . import outputs, registry
 
         if self.folder and self.folder.exists() and not self.folder.is_dir():
             raise BadPrompt(f"--out {self.folder} is a file; give a folder")
         names = comma(self.formats or [FORMATS])
         if not names:
             raise BadPrompt(f"--format names nothing; choose some of {', '.join(PER_IMAGE)}")
-        return {name: f"{image.stem}.{registry.choose(PER_IMAGE, name, 'format')}" for name in names}
+        stem = outputs.shortened(image.stem)
+        return {name: f"{stem}.{registry.choose(PER_IMAGE, name, 'format')}" for name in names}
 
     @property
     def folder(self) -> Path | None:

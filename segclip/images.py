@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import stat
 import struct
 import zlib
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ import numpy as np
 import PIL.Image
 from PIL.Image import Transpose
 
-from . import listing, profiles
+from . import listing, profiles, regular
 from .errors import BadImage
 from .listing import walk as walk
 from .types import Array, Image
@@ -116,21 +115,18 @@ def open_regular(path: Path, label: str = "") -> IO[bytes]:
     """
     label = label or str(path)
     try:
-        if not stat.S_ISREG(kind := path.stat().st_mode) and not stat.S_ISDIR(kind):
-            raise BadImage(f"{label}: a pipe, socket or device, not an image file; save the image as a file first")
-        return open(path, "rb", opener=_open_at_once)
+        return regular.open_file(path)
     except FileNotFoundError:
         raise BadImage(f"{label}: no such file") from None
-    except IsADirectoryError:
-        raise BadImage(f"{label}: it is a folder, not an image") from None
+    except regular.NotRegular:
+        if path.is_dir():
+            raise BadImage(f"{label}: it is a folder, not an image") from None
+        raise BadImage(
+            f"{label}: a pipe, socket or device, not an image file; save the image as a file first"
+        ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BadImage(f"{label}: cannot be opened, {reason}") from None
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open without waiting for a writer, should a pipe have taken the file's place meanwhile."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _from_path(path: Path, label: str, max_pixels: int) -> Image:

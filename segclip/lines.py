@@ -152,6 +152,19 @@ class _Visible:
             self.write(text)
 
 
+def open_missing_streams() -> None:
+    """Open what of standard input, output and errors was closed before this process began, leading nowhere.
+
+    Else the next file that is opened takes its number, and what is printed would land there.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: the stream's own
+            os.set_inheritable(descriptor, descriptor == number)
+            mode = "w" if number else "r"
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - stays open
+
+
 @contextmanager
 def shown_safely() -> Iterator[None]:
     """Make all that is printed meanwhile ``visible``, whoever prints it."""

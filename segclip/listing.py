@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path, PurePath
@@ -43,6 +44,8 @@ _HIDDEN = frozenset(
 )  # fmt: skip
 _OWN = "segclip-out"  # where segclip writes unless another folder is named
 _STATE = ".segclip"  # inside a folder that an export writes to
+_LINKS = "links to folders are not followed"
+_MAGIC = frozenset("*?[")
 _NAMED = 3  # names that a line of a report holds
 
 
@@ -98,7 +101,7 @@ def list_images(folder: str | Path, *, skip: Collection[str | Path] = ()) -> Lis
                     else:
                         waiting.append(f"{name}/")
                 elif entry.is_symlink() and os.path.isdir(entry.path):
-                    left_out[name] = "links to folders are not followed"
+                    left_out[name] = _LINKS
                 elif reason := _unread(entry.name):
                     left_out[name] = reason
                 elif entry.name in own:
@@ -116,6 +119,53 @@ def walk(folder: Path) -> list[Path]:
     """List the regular image files under a folder that can be read: the paths of ``list_images``."""
     paths = (folder / name for name in list_images(folder).images)
     return [path for path in paths if path.is_file()]
+
+
+def match(folder: Path, pattern: Sequence[str]) -> Listing:
+    """List the image files under a folder whose path matches a pattern, a part a folder, as ``glob`` does.
+
+    Unlike there, a link to a folder is followed where the pattern names it, and not where it
+    matches: one that leads up would give every image again and again, and several, without end.
+    Raises BadImage when ``folder`` cannot be read; one that is not there holds nothing.
+    """
+    found, left_out, unreadable, begun = set(), {}, {}, set()
+    waiting = [("", tuple(pattern))]
+    while waiting:
+        base, parts = state = waiting.pop()
+        if not parts or state in begun:
+            continue
+        begun.add(state)
+        head, tail = parts[0], parts[1:]
+        if not is_magic(head):
+            if tail:
+                waiting.append((f"{base}{head}/", tail))
+            elif os.path.lexists(folder / base / head):
+                found.add(f"{base}{head}")
+            continue
+        if head == "**":
+            waiting.append((base, tail))
+        try:
+            for entry in _matching(os.path.join(folder, base), head):
+                name = f"{base}{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append((f"{name}/", parts if head == "**" else tail))
+                elif not entry.is_dir():
+                    found.update([name] if not tail else [])
+                elif tail or head == "**":
+                    left_out[name] = _LINKS
+        except (FileNotFoundError, NotADirectoryError):  # a name after a pattern that some folders lack
+            continue
+        except OSError as error:
+            if not base:
+                raise BadImage(f"{folder}: cannot be read, {error.strerror or error}") from None
+            unreadable[base.rstrip("/")] = error.strerror or str(error)
+    images = [name for name in found if is_image(name)]
+    return Listing(tuple(_sorted(images)), _in_order(left_out), _in_order(unreadable))
+
+
+def is_magic(part: str) -> bool:
+    """Decide whether a part of a pattern matches more than it names."""
+    return bool(_MAGIC & set(part))
 
 
 def is_image(name: str | PurePath) -> bool:
@@ -149,6 +199,14 @@ def needs(format: str) -> str:
 def _visible(folder: str) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         yield from (entry for entry in entries if not _is_hidden(entry.name))
+
+
+def _matching(folder: str, pattern: str) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            hidden = entry.name.startswith(".") and not pattern.startswith(".")
+            if not hidden and (pattern == "**" or fnmatch(entry.name, pattern)):
+                yield entry
 
 
 def _is_hidden(name: str) -> bool:

@@ -13,14 +13,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePath
 from unicodedata import normalize
 from uuid import uuid4
 
-from . import atomic
+from . import atomic, regular
 from .errors import NotWritable
 
 STATE = ".segclip-files"  # not the batches' ".segclip", which marks a folder as all segclip's
+_LONGEST = 200  # bytes of a file's name; file systems take 255, and what is made of a file is marked and has an ending
+_RECORD = 4 << 20  # bytes of a record
+_ENDING = 16  # bytes of an ending that is kept
 
 
 def renew(folder: Path, target: str, write: Callable[[Path], Sequence[Path]]) -> list[Path]:
@@ -29,10 +32,11 @@ def renew(folder: Path, target: str, write: Callable[[Path], Sequence[Path]]) ->
     target: what the files are of, such as "segment desk". write: called with an empty folder, returns what it wrote
     there. Raises NotWritable, before anything is changed, where a file of that name is not segclip's.
     """
+    record = folder / STATE / "written" / f"{sha256(target.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.json"
+    _refuse_links(record)
     with _staging(folder) as staged:
         names = [path.name for path in write(staged)]
         new = {name: _hash(staged / name) for name in names}
-        record = folder / STATE / "written" / f"{sha256(target.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.json"
         former = _read(record)
         for name in new:
             _refuse_strange(folder / name, former.get(name, ()))
@@ -49,9 +53,14 @@ def renew(folder: Path, target: str, write: Callable[[Path], Sequence[Path]]) ->
 
 def written(folder: str | Path) -> frozenset[str]:
     """Return the names of the files in a folder that segclip wrote there and nobody has changed since."""
-    records = sorted((Path(folder) / STATE / "written").glob("*.json"))
-    known = [(name, hashes) for record in records for name, hashes in _read(record).items()]
-    return frozenset(name for name, hashes in known if _is_ours(Path(folder) / name, hashes))
+    records = Path(folder) / STATE / "written"
+    if any(map(os.path.islink, (records, records.parent))):
+        return frozenset()
+    known: dict[str, set[str]] = {}
+    for record in sorted(records.glob("*.json")):
+        for name, hashes in _read(record).items():
+            known.setdefault(name, set()).update(hashes)
+    return frozenset(name for name, hashes in known.items() if _is_ours(Path(folder) / name, hashes))
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
@@ -69,7 +78,17 @@ def labels(paths: Sequence[Path]) -> list[str]:
         waiting = [path for path in waiting if path not in chosen]
     for path in waiting:  # "a-b/1.png" and "a/b-1.png"
         chosen[path] = f"{path.stem}-{sha256(os.fsencode(path)).hexdigest()[:8]}"
-    return [chosen[Path(os.path.abspath(path))] for path in paths]
+    return [shortened(chosen[Path(os.path.abspath(path))]) for path in paths]
+
+
+def shortened(name: str) -> str:
+    """Return a file's name that leaves room for what is appended to it: a long one ends in a hash of the whole."""
+    if len(os.fsencode(name)) <= _LONGEST:
+        return name
+    suffix = PurePath(name).suffix
+    ending = suffix if len(os.fsencode(suffix)) <= _ENDING else ""
+    mark = f"~{sha256(os.fsencode(name)).hexdigest()[:16]}{ending}"
+    return os.fsencode(name)[: _LONGEST - len(os.fsencode(mark))].decode("utf-8", "ignore") + mark
 
 
 def _label(path: Path, depth: int, whole: bool) -> str:
@@ -94,6 +113,13 @@ def _staging(folder: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
+def _refuse_links(record: Path) -> None:
+    """Refuse links and pipes among the records of a folder, which may have been received from elsewhere."""
+    with suppress(OSError):  # one that cannot be reached cannot be written to either, which is said then
+        for path in (record.parent.parent, record.parent, record):
+            regular.refuse_strange(path)
+
+
 def _refuse_strange(path: Path, known: Iterable[str]) -> None:
     if os.path.lexists(path) and not _is_ours(path, known):
         raise NotWritable(
@@ -102,13 +128,13 @@ def _refuse_strange(path: Path, known: Iterable[str]) -> None:
 
 
 def _is_ours(path: Path, known: Iterable[str]) -> bool:
-    with suppress(OSError):
-        return path.is_file() and not path.is_symlink() and _hash(path) in set(known)
+    with suppress(OSError, ValueError):  # a record may name what no file can be called
+        return _hash(path) in set(known)
     return False
 
 
 def _hash(path: Path) -> str:
-    with path.open("rb") as file:
+    with regular.open_file(path, links=False) as file:
         digest = sha256()
         while chunk := file.read(1 << 20):
             digest.update(chunk)
@@ -118,7 +144,7 @@ def _hash(path: Path) -> str:
 def _read(record: Path) -> dict[str, list[str]]:
     """Read the names and hashes of a target; a record that is not as it was written says nothing."""
     with suppress(OSError, ValueError, RecursionError, TypeError, AttributeError):
-        files = json.loads(record.read_text("utf-8"))["files"]
+        files = json.loads(regular.read(record, most=_RECORD, links=False))["files"]
         plain = {name for name in files if Path(name).name == name and name not in ("", ".", "..")}
         return {name: [str(known) for known in files[name]] for name in plain}
     return {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import stat
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Any, BinaryIO, Literal, TypeVar, get_args, get_type_hints
 
+from . import regular
 from .errors import SegclipError, Unsupported, WeightsCorrupt, WeightsMissing
 
 T = TypeVar("T")
@@ -64,11 +64,10 @@ def one_line(error: BaseException | str) -> str:
 
 def open_file(path: Path) -> BinaryIO:
     """Open a regular file; a pipe or a device, which might never end, raises Unsupported. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise Unsupported(f"{path} is not a file that holds weights")
-    return os.fdopen(descriptor, "rb")
+    try:
+        return regular.open_file(path)
+    except regular.NotRegular:
+        raise Unsupported(f"{path} is not a file that holds weights") from None
 
 
 def container_of(path: Path) -> Container:

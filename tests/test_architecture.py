@@ -24,7 +24,7 @@ LAYERS: dict[str, int] = {
         ("images", "crops", "positions", "selection", "templates", "metrics", "drawing", "registry", "polygons"), 1
     ),
     **dict.fromkeys(("atomic", "cache", "captions", "checks", "coco", "downloads", "lifetime", "lines"), 1),
-    **dict.fromkeys(("listing", "outputs", "profiles", "rle", "tables", "weight_files", "weights"), 1),
+    **dict.fromkeys(("listing", "outputs", "profiles", "regular", "rle", "tables", "weight_files", "weights"), 1),
     **dict.fromkeys(("proposers", "encoders", "tensors", "torchscript"), 2),
     **dict.fromkeys(("scoring",), 3),
     **dict.fromkeys(("loading", "pipeline", "zeroshot", "exporters", "datasets", "heat"), 4),

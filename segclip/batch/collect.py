@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,10 @@ _PARQUET_ROWS = 5000
 # What YOLO's trainers read, by ending and by the first bytes; the rest is converted to PNG.
 _YOLO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _YOLO_HEADS = (b"\xff\xd8", b"\x89PNG", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+_BLOCK = 1 << 20  # distances between two outlines that are held at a time
+# what a YAML file may not hold, or some readers take for the end of a line or of the byte order's mark
+_NOT_YAML = re.compile("[^\t\n\r -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+_HALVES = re.compile("[\ud800-\udfff]")  # what Python has for bytes of a name that are no UTF-8
 _INSET = 0.01  # px inside the pixels' edges, so that readers who round outlines to pixels stay inside
 
 
@@ -97,7 +102,7 @@ def write_jsonl(done: Done) -> list[Path]:
     """Write a line a region: path, text, scores, box, RLE."""
     with done.output.writing("regions.jsonl") as file:
         for _, item, _, row in done.rows():
-            file.write(_line({"image": item.name} | row) + b"\n")
+            file.write(_row({"image": item.name} | row))
     return [done.out / "regions.jsonl"]
 
 
@@ -142,9 +147,9 @@ def write_yolo(done: Done) -> list[Path]:
         "# There are no splits yet: train and val are the same images, and a score on val says nothing of new ones.\n"
     )
     table += "train: images\nval: images\nnames:\n"  # without a path, which would be that of the working folder
-    table += "".join(f"  {number}: {json.dumps(name, ensure_ascii=False)}\n" for name, number in categories.items())
+    table += "".join(f"  {number}: {_yaml(name)}\n" for name, number in categories.items())
     with done.output.writing("yolo/data.yaml") as file:
-        file.write(table.encode("utf-8", "replace"))
+        file.write(table.encode())
     return [done.out / "yolo" / "data.yaml"]
 
 
@@ -160,11 +165,11 @@ def write_failures(done: Done) -> list[Path]:
         for item in failed:
             found = done.outcome(item)
             row = {"image": item.name, "path": str(item.path), "reason": found.reason}
-            file.write(_line(row | {"traceback": found.trace or None}) + b"\n")
+            file.write(_row(row | {"traceback": found.trace or None}))
             for name in _known_below(done, item) if item.folder else ():
                 path = item.path / PurePosixPath(name).relative_to(item.name)
                 row = {"image": name, "path": str(path), "reason": f"{path}: its folder cannot be read"}
-                file.write(_line(row | {"traceback": None}) + b"\n")
+                file.write(_row(row | {"traceback": None}))
     return [done.out / "failures.jsonl"]
 
 
@@ -283,8 +288,7 @@ def _flat(item: Item, row: dict[str, Any]) -> dict[str, Any]:
     columns = {name: row[name] for name in ("text", "similarity", "probability", "quality", "area")}
     columns |= dict(zip(("x1", "y1", "x2", "y2"), row["box"], strict=True))
     height, width = row["rle"]["size"]
-    image = item.name.encode("utf-8", "replace").decode()
-    return {"image": image, "height": height, "width": width, "counts": row["rle"]["counts"]} | columns
+    return {"image": names.spelt(item.name), "height": height, "width": width, "counts": row["rle"]["counts"]} | columns
 
 
 def _yolo_stems(listed: Sequence[str]) -> dict[str, str]:
@@ -301,7 +305,7 @@ def _yolo_stems(listed: Sequence[str]) -> dict[str, str]:
     for name, stem in wanted.items():
         if count[names.folded(str(stem))] > 1:
             wanted[name] = stem.with_name(f"{stem.name}_{PurePosixPath(name).suffix[1:]}")
-    return names.distinct({name: stem.as_posix() for name, stem in wanted.items()})
+    return names.distinct({name: names.fitting(stem.as_posix()) for name, stem in wanted.items()})
 
 
 def _show(done: Done, item: Item, stem: str) -> None:
@@ -331,11 +335,23 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
         return np.zeros((0, 2))
     whole = parts[0].astype(float)
     for part in parts[1:]:
-        distance = ((whole[:, None] - part[None]) ** 2).sum(axis=2)
-        a, b = np.unravel_index(distance.argmin(), distance.shape)
-        turned = np.roll(part, -int(b), axis=0).astype(float)
+        a, b = _nearest(whole, part)
+        turned = np.roll(part, -b, axis=0).astype(float)
         whole = np.concatenate([whole[: a + 1], turned, turned[:1], whole[a:]])
     return whole
+
+
+def _nearest(whole: np.ndarray, part: np.ndarray) -> tuple[int, int]:
+    """Return the rows of the two points of two outlines that are nearest; the first of equals. Memory is bounded."""
+    step = max(1, _BLOCK // len(part))
+    best, found = np.inf, (0, 0)
+    for start in range(0, len(whole), step):
+        some = whole[start : start + step]
+        distance = (some[:, None, 0] - part[None, :, 0]) ** 2 + (some[:, None, 1] - part[None, :, 1]) ** 2
+        row, column = divmod(int(distance.argmin()), len(part))
+        if distance[row, column] < best:
+            best, found = distance[row, column], (start + row, column)
+    return found
 
 
 def _write_list(file: IO[bytes], values: Iterable[Any]) -> None:
@@ -344,7 +360,22 @@ def _write_list(file: IO[bytes], values: Iterable[Any]) -> None:
 
 
 def _line(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return _json(value).encode("utf-8", "backslashreplace")  # a byte that is no UTF-8 as JSON's escape
+
+
+def _row(value: Any) -> bytes:
+    """Encode a line of a table. What is no character is ``names.spelt``: readers would refuse the whole table."""
+    return _HALVES.sub(lambda half: f"\\\\u{ord(half[0]):04x}", _json(value)).encode() + b"\n"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _yaml(text: str) -> str:
+    """Quote a text for YAML, on one line, of characters that every reader takes."""
+    quoted = json.dumps(names.spelt(text), ensure_ascii=False)
+    return _NOT_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", quoted)
 
 
 def _numbered(rows: Iterable[Any]) -> Iterator[tuple[int, Any]]:

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from .. import regular
 from ..errors import BadIndex, Busy, NotWritable
 
 STATES = ("matched", "empty", "failed")
 VERSION = 2  # of the tables; 1 knew a file by its size and modification time alone
+BESIDE = ("", "-journal", "-wal", "-shm")  # what the names of a journal's files end in: its own, and what SQLite adds
 PATIENCE = 10.0  # s that another process may hold the file
 
 Stamp: TypeAlias = tuple[int, int, int, int]  # size, modification and change time in ns, inode
@@ -82,9 +84,8 @@ class Journal:
     def __init__(self, path: Path, *, fixed: bool = False) -> None:
         """Open a file, or make it. fixed: only read, where nothing can be written, such as on a disc."""
         self._path = path
-        if path.is_dir():
-            raise NotWritable(f"{path} is a folder, in the place of a file of segclip's; delete it, and run again")
         with self._plainly():
+            _check_kinds(path)
             if fixed:
                 self._table = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
                 return
@@ -220,9 +221,16 @@ class Journal:
             raise NotWritable(f"{self._path}: cannot be written, {error.strerror or error}") from error
 
 
+def _check_kinds(path: Path) -> None:
+    """Refuse links, pipes and the like, which SQLite would follow or wait for. Raises NotWritable."""
+    for place in (Path(f"{path}{suffix}") for suffix in BESIDE):
+        if (found := regular.what_is(place)) not in ("", "a file"):
+            raise NotWritable(f"{place} is {found}, in the place of a file of segclip's; delete it, and run again")
+
+
 def _check_rollback(path: Path) -> None:
     """Refuse a rollback file that would make SQLite delete another file. Raises Damaged."""
-    with suppress(FileNotFoundError), Path(f"{path}-journal").open("rb") as file:
+    with suppress(FileNotFoundError), regular.open_file(Path(f"{path}-journal"), links=False) as file:
         file.seek(-min(len(_SUPER), os.fstat(file.fileno()).st_size), os.SEEK_END)
         if file.read() == _SUPER:
             raise Damaged(f"{path}-journal is none of segclip's")

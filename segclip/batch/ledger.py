@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from .. import atomic
+from .. import atomic, regular
 from ..errors import NotWritable
 from ..formats import PER_IMAGE
 from .journal import Journal, Outcome, Staged, Stamp
@@ -30,6 +30,7 @@ RUN_FILES = (
     "contact_sheet.png",
 )
 _NEVER: Stamp = (0, 0, 0, 0)
+_MOST, _LONGEST = 1 << 28, 1 << 16  # bytes of a list that are read, and of one of its lines
 
 
 @dataclass(frozen=True)
@@ -182,10 +183,10 @@ def _line(owner: str, path: str) -> bytes:
 def read_entries(entries: Path) -> Iterator[tuple[str, str]]:
     """Read a list of owners and paths.
 
-    What makes no sense is passed over, and a missing list is empty.
+    What makes no sense is passed over, and a missing list is empty; so is one that is no regular file.
     """
-    with suppress(OSError), entries.open("rb") as file:
-        for line in file:
+    with suppress(OSError), regular.open_file(entries, links=False) as file:
+        while file.tell() < _MOST and (line := file.readline(_LONGEST)):
             with suppress(ValueError, TypeError, RecursionError):
                 owner, path = json.loads(line)
                 if isinstance(owner, str) and isinstance(path, str) and is_ours(path):

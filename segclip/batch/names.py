@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import PurePosixPath
 
+from ..outputs import shortened
+
+_LONGEST = 1500  # bytes of a path inside an output; systems take 4,096 of one from the root
+
 
 def distinct(wanted: Mapping[str, str]) -> dict[str, str]:
     """Return a name for each key: the wanted one, with a piece of a hash where some would meet.
@@ -22,6 +26,22 @@ def distinct(wanted: Mapping[str, str]) -> dict[str, str]:
             chosen[key] = _marked(wanted[key], sha256(os.fsencode(key)).hexdigest()[:length])
         length = min(2 * length, 64)
     return chosen
+
+
+def fitting(path: str) -> str:
+    """Return a relative path that file systems take, with room for what is appended to it.
+
+    A long name is ``shortened``, and where the whole is too long, the folders are left out.
+    """
+    place = PurePosixPath(path)
+    if len(os.fsencode(path)) > _LONGEST:
+        return shortened(f"{place.stem}~{sha256(os.fsencode(path)).hexdigest()[:16]}{place.suffix}")
+    return place.with_name(shortened(place.name)).as_posix()
+
+
+def spelt(name: str) -> str:
+    """Return a name as text: each byte that is no UTF-8 as a backslash, "udc" and its two digits."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def folded(name: str) -> str:

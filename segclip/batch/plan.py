@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import logging
 import os
@@ -16,7 +15,7 @@ from typing import Any
 
 from .. import lines, outputs, tables
 from ..errors import BadPrompt, BadTable
-from ..listing import IMAGE_SUFFIXES, is_image, list_images
+from ..listing import IMAGE_SUFFIXES, Listing, is_magic, list_images, match
 from ..tables import Columns, Row
 from . import names
 from .state import STATE, written
@@ -27,7 +26,6 @@ COLUMNS = Columns(
     needed=("image",),
 )
 BOXES = Columns(known={"image": ("image", "path"), "boxes": ("boxes",)}, needed=("image", "boxes"))
-_MAGIC = frozenset("*?[")
 _OWN = "segclip-out"  # where segclip writes unless another folder is named
 
 log = logging.getLogger(__name__)
@@ -123,24 +121,31 @@ def digest(ask: Ask, settings: dict[str, Any]) -> str:
 
 def is_glob(source: str | Path) -> bool:
     """Decide whether an input is a pattern."""
-    return bool(_MAGIC & set(str(source))) and not Path(source).exists()
+    return is_magic(str(source)) and not Path(source).exists()
 
 
 def apart(items: list[Item]) -> list[Item]:
-    """Give each image a place of its own, on file systems too that take A.jpg for a.jpg."""
-    places = names.distinct({item.name: item.name for item in items})
+    """Return images with a place of their own each, on file systems too that take A.jpg for a.jpg."""
+    if odd := [item.name for item in items if names.spelt(item.name) != item.name]:
+        problem = "the names of %d images, such as %s, are not UTF-8, which many programs need; rename them"
+        log.warning(problem, len(odd), names.spelt(odd[0]))
+    places = names.distinct({item.name: names.fitting(item.name) for item in items})
     return [item if places[item.name] == item.name else replace(item, place=places[item.name]) for item in items]
 
 
 def _walked(folder: Path, default: Ask, out: Path | None) -> Iterator[Item]:
     found = list_images(folder, skip=[out] if out else [])
-    for line in replace(found, unreadable={}).report():
-        log.warning("%s", line)
+    _report(replace(found, unreadable={}))
     earlier = _earlier(folder, out)
     listed = [(name, False) for name in found.images if name not in earlier]
     listed += [(name, True) for name in found.unreadable]
     for name, unreadable in sorted(listed, key=lambda pair: pair[0].split("/")):
         yield Item(folder / name, name, default, folder=unreadable)
+
+
+def _report(listing: Listing) -> None:
+    for line in listing.report():
+        log.warning("%s", line)
 
 
 def _earlier(folder: Path, out: Path | None) -> frozenset[str]:
@@ -149,7 +154,10 @@ def _earlier(folder: Path, out: Path | None) -> frozenset[str]:
 
 
 def _globbed(pattern: str, default: Ask, out: Path | None) -> Iterator[Item]:
-    fixed = Path(*_until_magic(Path(pattern)))
+    whole = Path(pattern)
+    fixed = Path(*_until_magic(whole))
+    matched = match(fixed, whole.parts[len(fixed.parts) :])
+    _report(replace(matched, unreadable={}))
     own: dict[Path, bool] = {fixed: False}
     outside = os.path.realpath(out) if out else None
     earlier = _earlier(fixed, out)
@@ -161,11 +169,14 @@ def _globbed(pattern: str, default: Ask, out: Path | None) -> Iterator[Item]:
         return own[folder]
 
     masks = cache(outputs.written)  # what other commands left beside the images
-    for path in map(Path, sorted(set(glob.glob(pattern, recursive=True)))):
+    for path in (fixed / name for name in matched.images):
         name = _name(path, fixed)
         ours = name in earlier or is_own(path.parent) or path.name in masks(path.parent)
-        if is_image(name) and not ours and not path.is_dir():
+        if not ours and not path.is_dir():
             yield Item(path, name, default)
+    for path in (fixed / name for name in matched.unreadable):
+        if not is_own(path.parent):
+            yield Item(path, _name(path, fixed), default, folder=True)
 
 
 def _name(path: Path, base: Path) -> str:
@@ -180,7 +191,7 @@ def _name(path: Path, base: Path) -> str:
 
 def _until_magic(path: Path) -> Iterator[str]:
     for part in path.parts[:-1]:
-        if _MAGIC & set(part):
+        if is_magic(part):
             return
         yield part
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import filelock
 
-from .. import atomic
+from .. import atomic, regular
 from ..errors import BadIndex, Busy, NotWritable
-from .journal import Damaged
+from .journal import BESIDE, Damaged
 from .ledger import Ledger, read_entries
 
 STATE = ".segclip"  # folder inside the output that remembers what is done
@@ -32,15 +32,15 @@ def prepare(out: Path) -> Path:
     """
     folder = out / STATE
     try:
+        regular.refuse_strange(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        entries = [folder, *folder.iterdir()]
-        link = next((path for path in entries if path.is_symlink()), None)
+        entries = list(folder.iterdir())
+        for path in entries:
+            regular.refuse_strange(path)
     except OSError as error:
         raise NotWritable(
             f"{folder}: cannot be written, {error.strerror or error}; choose another folder for the output"
         ) from None
-    if link:
-        raise NotWritable(f"{link} is a link, of which segclip makes none there; delete it, or choose another folder")
     former = next((path for path in entries if path.name == "all.sqlite" or path.match("*-of-*.sqlite")), None)
     if former and not (folder / _JOURNAL).exists():
         raise BadIndex(
@@ -123,7 +123,7 @@ def _set_aside(folder: Path, reason: str) -> None:
         number += 1
     log.warning("%s; it is kept as %s, and every image is done again", reason, aside)
     try:
-        for suffix in ("", "-journal", "-wal", "-shm"):
+        for suffix in BESIDE:
             with suppress(FileNotFoundError):
                 os.replace(folder / f"{_JOURNAL}{suffix}", f"{aside}{suffix}")
     except OSError as error:

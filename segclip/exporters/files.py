@@ -18,8 +18,8 @@ def numbered(path: Path, row: int) -> Path:
 
 
 def to_json(record: Any) -> bytes:
-    """Encode as readable JSON, every character as itself."""
-    return json.dumps(record, ensure_ascii=False, indent=1).encode("utf-8", "replace")
+    """Encode as readable JSON, every character as itself; bytes of a name that are no UTF-8 as JSON's escapes."""
+    return json.dumps(record, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
 
 
 def encode(picture: PIL.Image.Image, kind: str, *, profile: bytes | None = None) -> bytes:

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .. import regular
 from ..errors import BadIndex
 from ..types import Array
 
@@ -234,14 +235,10 @@ def is_size(size: object) -> bool:
 
 def read_bytes(path: Path) -> bytes:
     """Read a file of an index; raises ValueError for a pipe, a device or a folder, which could go on for ever."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError("it is no regular file")
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read()
-    finally:
-        os.close(descriptor)
+        return regular.read(path)
+    except regular.NotRegular as error:
+        raise ValueError(error.strerror) from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

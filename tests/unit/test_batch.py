@@ -365,6 +365,14 @@ class TestPlan:
         assert first.ask == Ask(("one; two",), (), ((3.0, 4.0, 0.0),))
         assert second.ask == Ask(("x",), ((1.0, 2.0, 3.0, 4.0),))
 
+    def test_fault_17_13_a_glob_follows_no_links_and_says_so(
+        self, photos: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (photos / "l").symlink_to(photos, target_is_directory=True)
+        (photos / "sub dir" / "m").symlink_to("..", target_is_directory=True)
+        assert len(read(f"{photos}/**/*.png", Ask(("x",)))) == 5
+        assert "left out 2 (l, sub dir/m): links to folders are not followed" in caplog.text
+
     def test_boxes_of_a_table_go_to_the_pictures_of_their_names(self, photos: Path, tmp_path: Path) -> None:
         (tmp_path / "boxes.csv").write_text('image,boxes\na.png,"1,2,30,40; 5,6,70,80"\n')
         items = {item.name: item.ask for item in read(photos, Ask(("x",)), boxes=tmp_path / "boxes.csv")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,3 +52,24 @@ def test_all_that_is_printed_is_made_visible(capsys: pytest.CaptureFixture[str])
     out, err = capsys.readouterr()
     assert out == SEEN + "plain \x1b\n"
     assert err == SEEN + SEEN + "\n\r50 %\\x1b"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_fault_17_13_streams_may_be_closed(closed: str, tmp_path: Path) -> None:
+    """A command without a standard output or the like ends as ever, and nothing of what it prints goes astray."""
+    script = (
+        "import os, sys; from segclip import lines; lines.open_missing_streams()\n"
+        "file = open(sys.argv[1], 'wb')\n"
+        "with lines.shown_safely():\n"
+        "    print('out', flush=True); print('err', file=sys.stderr, flush=True)\n"
+        "    os.write(1, b''); sys.stdin.buffer.read(0); assert file.fileno() > 2\n"
+        "raise SystemExit(7)"
+    )
+    command = f'"$0" -c "$1" "$2" {closed}'
+    file = tmp_path / "file"
+    done = subprocess.run(["sh", "-c", command, sys.executable, script, file], capture_output=True, text=True)
+    assert done.returncode == 7, done.stderr
+    assert done.stdout == ("" if ">&-" in closed.replace("2>&-", "") else "out\n")
+    assert done.stderr == ("" if "2>&-" in closed else "err\n")
+    assert file.read_bytes() == b""

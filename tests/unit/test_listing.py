@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import sys
 from pathlib import Path
@@ -146,3 +147,60 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system wants UTF-8")
     assert list_images(tmp_path).images == (os.fsdecode(b"caf\xe9.png"),)
+
+
+class TestMatch:
+    """A pattern gives what ``glob`` gives, but for what lies behind links that it does not name."""
+
+    NAMES = ("a.png", "b.jpg", "x/a.png", "x/y/c.png", "x/y/d.gif", "x/[1].png", "z.png/e.png", "w/x/f.png", ".h/a.png")
+    PATTERNS = ("*.png", "*", "**", "**/*", "**/*.png", "*/*.png", "x/**/*.png", "**/x/*", "**/y/**", "**/**/**/*.png",
+                "x/*/../*.png", "**/../x/*.png", "*/y/*.[pg]*", "?/[[]1[]].png", ".h/*.png", "x/y/c.png", "no/*.png",
+                "a.png/*.png", "**/a.png", "*/no/*.png", "[wx]/**/[!a]*.png")  # fmt: skip
+
+    @pytest.mark.parametrize("pattern", PATTERNS)
+    def test_it_is_that_of_glob_where_there_are_no_links(self, tmp_path: Path, pattern: str) -> None:
+        put(tmp_path, *self.NAMES)
+        found = glob.glob(pattern, root_dir=tmp_path, recursive=True)
+        wanted = {name for name in found if listing.is_image(name) and not (tmp_path / name).is_dir()}
+        matched = listing.match(tmp_path, Path(pattern).parts)
+        assert set(matched.images) == wanted
+        assert matched.report() == ()
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+    def test_fault_17_13_links_that_lead_up_give_nothing_again(self, tmp_path: Path) -> None:
+        put(tmp_path, "a.png", "sub/b.png")
+        for name in ("l", "m", "sub/up"):
+            (tmp_path / name).symlink_to(tmp_path, target_is_directory=True)
+        (tmp_path / "c.png").symlink_to("a.png")  # a link to an image is one
+        for pattern in (("**", "*.png"), ("**", "**", "*"), ("**",)):
+            matched = listing.match(tmp_path, pattern)
+            assert matched.images == ("a.png", "c.png", "sub/b.png")
+            assert matched.report() == ("left out 3 (l, m, sub/up): links to folders are not followed",)
+        assert listing.match(tmp_path, ("*", "*.png")).images == ("sub/b.png",)
+        assert listing.match(tmp_path, ("*", "up", "a.png")).images == ("sub/up/a.png",)  # named
+        assert set(listing.match(tmp_path, ("*",)).left_out) == set()
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+    def test_fault_17_13_a_pattern_named_through_a_link_ends(self, tmp_path: Path) -> None:
+        put(tmp_path, "a.png", "sub/b.png")
+        (tmp_path / "l").symlink_to(tmp_path, target_is_directory=True)
+        assert listing.match(tmp_path / "l", ("**", "*.png")).images == ("a.png", "sub/b.png")
+        assert len(listing.match(tmp_path, ("**", "l", "**", "l", "**", "*.png")).images) == 2
+
+    def test_fault_17_21_a_folder_that_cannot_be_read_is_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put(tmp_path, "a.png", "stale/b.png")
+        real = os.scandir
+
+        def scan(path: str) -> object:
+            if str(path).rstrip("/").endswith("stale"):
+                raise OSError(116, "Stale file handle")
+            return real(path)
+
+        monkeypatch.setattr(os, "scandir", scan)
+        matched = listing.match(tmp_path, ("**", "*.png"))
+        assert matched.images == ("a.png",)
+        assert matched.unreadable == {"stale": "Stale file handle"}
+        with pytest.raises(BadImage, match="stale: cannot be read, Stale file handle"):
+            listing.match(tmp_path / "stale", ("*.png",))

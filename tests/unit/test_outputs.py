@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from segclip import outputs
+from segclip.cli_options import Output
 from segclip.errors import NotWritable
+from segclip.formats import PER_IMAGE
 
 
 def writing(**files: str) -> Callable[[Path], list[Path]]:
@@ -122,3 +124,14 @@ def test_names_of_a_run_are_distinct(tmp_path: Path) -> None:
         found = names(*paths)
         assert len({outputs._folded(name) for name in found}) == len(paths), (paths, found)
         assert not any(os.sep in name for name in found)
+
+
+def test_fault_17_7_long_names_leave_room_for_endings(tmp_path: Path) -> None:
+    """A stem near the longest name a file system takes, or one of many folders, got endings that did not fit."""
+    stems = ["s" * 251, "é" * 125, *outputs.labels([tmp_path / f"{'d' * 200}{n}" / "1.png" for n in "ab"])]
+    for stem in stems:
+        names = list(Output(out=tmp_path, formats=[",".join(PER_IMAGE)]).targets(Path(f"{stem}.png")).values())
+        assert len(set(names)) == len(PER_IMAGE)
+        assert len(outputs.renew(tmp_path, stem, writing(**dict.fromkeys(names, "1")))) == len(names)
+    assert len(set(map(outputs.shortened, stems))) == len(stems)
+    assert outputs.shortened("a" * 200) == "a" * 200
