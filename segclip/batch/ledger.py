@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from .. import atomic
 from ..errors import NotWritable
 from ..formats import PER_IMAGE
-from .journal import Journal, Outcome, Staged, Stamp
+from .journal import Journal, Outcome, Stamp
 
 RUN = ""  # who the files of a run as a whole belong to; the others belong to an image, by its name
 YOLO = "yolo"
@@ -68,12 +68,11 @@ class Ledger(Journal):
         self._changed = False
         super().__init__(path)
 
-    def intend(self, files: Sequence[tuple[str, Staged]], names: Iterable[str]) -> None:
+    def intend(self, files: Sequence[Kept], names: Iterable[str]) -> None:
         """Enter files that will take their places; drop outcomes that will no longer hold."""
-        entered = [Kept(file.path, owner, file.size, file.sha256) for owner, file in files]
-        self._append(entered)
+        self._append(files)
         with self._change():
-            self._expect(entered)
+            self._expect(files)
             self._table.executemany("DELETE FROM outcomes WHERE name = ?", [(os.fsencode(name),) for name in names])
 
     def confirm(self, files: Iterable[Kept], outcomes: Iterable[Outcome], gone: Iterable[str]) -> None:
@@ -106,17 +105,14 @@ class Ledger(Journal):
         """Return what is known of a file."""
         return next(self._select("WHERE path = ?", os.fsencode(path)), None)
 
-    def contents(self, path: str) -> list[tuple[int, str]]:
-        """Return the size and SHA-256 of all that a run may have left at a path.
+    def possible(self, path: str) -> list[Kept]:
+        """Return all that a run may have left at a path.
 
         Besides what is known of the file this is what was there before, until the new one is
         confirmed: a run that was killed in between left either.
         """
-        each = [f"SELECT size, sha256 FROM {table} WHERE path = ?1" for table in ("files", "former")]
-        query = " UNION ALL ".join(each)
-        with self._plainly():
-            rows = self._table.execute(query, (os.fsencode(path),)).fetchall()
-        return [(size, digest) for size, digest in rows if type(size) is int and type(digest) is str]
+        where, name = "WHERE path = ?", os.fsencode(path)
+        return [*self._select(where, name), *self._select(where, name, table="former")]
 
     def files(self, owner: str) -> list[Kept]:
         """Return the files of an image, or of RUN."""
@@ -159,7 +155,11 @@ class Ledger(Journal):
                 self._make_former()
 
     def _make_former(self) -> None:
-        self._table.execute("CREATE TABLE former (path BLOB, size INTEGER, sha256 TEXT, PRIMARY KEY (path, sha256))")
+        self._table.execute(
+            "CREATE TABLE former (path BLOB, owner BLOB, size INTEGER, sha256 TEXT, mtime INTEGER, ctime INTEGER, "
+            "inode INTEGER)"
+        )
+        self._table.execute("CREATE INDEX former_by_path ON former (path)")
 
     def _make(self) -> None:
         super()._make()
@@ -174,7 +174,7 @@ class Ledger(Journal):
 
     def _expect(self, files: Iterable[Kept]) -> None:
         """Enter files that may not have taken their places: what was there before may still be."""
-        former = "INSERT OR IGNORE INTO former SELECT path, size, sha256 FROM files WHERE path = ?"
+        former = "INSERT INTO former SELECT * FROM files WHERE path = ?"
         for kept in files:
             self._table.execute(former, (os.fsencode(kept.path),))
             self._enter([kept])
@@ -190,8 +190,8 @@ class Ledger(Journal):
         )
         self._table.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def _select(self, where: str, *values: bytes) -> Iterator[Kept]:
-        query = "SELECT path, owner, size, sha256, mtime, ctime, inode FROM files"
+    def _select(self, where: str, *values: bytes, table: str = "files") -> Iterator[Kept]:
+        query = f"SELECT path, owner, size, sha256, mtime, ctime, inode FROM {table}"
         with self._plainly():
             rows = self._table.execute(f"{query} {where}", values).fetchall()
         for path, owner, size, sha256, *stamp in rows:

@@ -159,13 +159,14 @@ class Output:
             if kept.path not in paths and not outcome.unfit
         ]
         if good or done:
-            self.ledger.intend(good, [outcome.name for outcome in done])
+            staged = [Kept(file.path, who, file.size, file.sha256, _stamp(Path(file.at))) for who, file in good]
+            self.ledger.intend(staged, [outcome.name for outcome in done])
             with self._synced() as folders:
                 for _, file in good:
                     self._move(file, folders)
                 for path in gone:
                     self._unlink(path, folders)
-            placed = [Kept(file.path, who, file.size, file.sha256, self._stamp(file.path)) for who, file in good]
+            placed = [Kept(file.path, who, file.size, file.sha256, _stamp(self.root / file.path)) for who, file in good]
             self.ledger.confirm(placed, done, gone)
         for refusal in refused.values():
             raise refusal
@@ -296,19 +297,16 @@ class Output:
 
         new: the file that is to take the place, by which one that was cut off is recognised.
         """
-        kept = self.ledger.find(path)
-        if kept is None:
-            return False
-        place = self.root / path
+        place, known = self.root / path, self.ledger.possible(path)
         try:
             stamp = stamp_of_link(place)
-            known = self.ledger.contents(path)
-            if stamp == kept.stamp or any(self._is_same(place, *content) for content in known):
+            if any(stamp == kept.stamp or self._is_same(place, kept.size, kept.sha256) for kept in known):
                 return True
-            if not stat.S_ISREG(place.lstat().st_mode) or all(_is_link(digest) for _, digest in known):
+            files = [kept for kept in known if not kept.sha256.startswith(_LINK)]
+            if not files or place.is_symlink() or not place.is_file():
                 return False  # an original, say, that was moved to where a link to it was
-            untouched = kept.stamp[1] and (stamp[1], stamp[3]) == (kept.stamp[1], kept.stamp[3])
-            return bool(untouched) or _is_torn(place, new)
+            times = [(kept.stamp[1], kept.stamp[3]) for kept in files if kept.stamp[1]]
+            return (stamp[1], stamp[3]) in times or _is_torn(place, new)
         except OSError:
             return False
 
@@ -320,12 +318,6 @@ class Output:
             return seen.st_size == size and _digest(place) == digest
         except OSError:
             return False
-
-    def _stamp(self, path: str) -> Stamp:
-        try:
-            return stamp_of_link(self.root / path)
-        except OSError as error:
-            raise NotWritable(f"{self.root / path}: {error.strerror or error}") from error
 
 
 def describe(aside: Path, path: str) -> Staged:
@@ -378,6 +370,13 @@ def is_short_of_room(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno not in ours
 
 
+def _stamp(path: Path) -> Stamp:
+    try:
+        return stamp_of_link(path)
+    except OSError as error:
+        raise NotWritable(f"{path}: {error.strerror or error}") from error
+
+
 def _real(path: Path) -> str:
     return os.path.join(os.path.realpath(path.parent), path.name)
 
@@ -396,10 +395,6 @@ def _is_torn(path: Path, whole: Path | None) -> bool:
             if not (other.read(len(block)) if other else b"").startswith(end):
                 return False
     return not end.endswith(b"\n")
-
-
-def _is_link(digest: str) -> bool:
-    return digest.startswith(_LINK)
 
 
 def _digest(path: Path) -> str:
