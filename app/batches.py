@@ -70,9 +70,9 @@ class Batch:
         self._stop.clear()
         self.state, self.message = "waiting", ""
         proposer, encoder = models.parts(model)
-        ask = segclip.Ask(tuple(texts), everything=not texts)
+        ask = segclip.Ask(everything=not texts)
         options = segclip.ExportOptions(formats=tuple(formats), proposer=proposer, encoder=encoder, ask=ask)
-        self._thread = Thread(target=self._run, args=(options,), daemon=True)
+        self._thread = Thread(target=self._run, args=(options, tuple(texts)), daemon=True)
         self._thread.start()
 
     def cancel(self) -> None:
@@ -92,13 +92,14 @@ class Batch:
             self._thread.join(patience)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _run(self, options: segclip.ExportOptions) -> None:
+    def _run(self, options: segclip.ExportOptions, texts: tuple[str, ...]) -> None:
         try:
             with _turn:
                 self.state = "running"
                 summary = segclip.export(
                     self.folder / "in",
                     self.folder / "out",
+                    texts,
                     options=options,
                     tell=self._tell,
                 )

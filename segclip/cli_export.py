@@ -119,7 +119,8 @@ def run(options: ExportOptions, task: Task, how: How) -> None:
     if not summary.images:
         typer.echo(f"no image was found in {task.source}", err=True)
         raise typer.Exit(1)
-    if summary.progress.stopped or summary.states.get("failed"):
+    incomplete = summary.missing and running.part is None  # an image was changed meanwhile
+    if summary.progress.stopped or summary.states.get("failed") or incomplete:
         raise typer.Exit(1)
 
 

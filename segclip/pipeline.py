@@ -147,9 +147,7 @@ class Segmenter(Picker):
         name of a set. What is None comes from the encoder's ``serving``. Raises BadPrompt.
         """
         serving = self.encoder.serving
-        asked, ruled_out = unique(texts), unique(negatives)
-        if both := set(asked) & set(ruled_out):
-            raise BadPrompt(f"{min(both)!r} is both asked for and ruled out; drop one of them")
+        asked, ruled_out = questions(texts, negatives)
         named = [nouns(text) for text in asked]
         names = [*(first for first, *_ in named), *(anchor for _, *anchors in named for anchor in anchors)]
         others = [*ruled_out, *unique(serving.backgrounds if backgrounds is None else backgrounds)]
@@ -257,6 +255,17 @@ def unique(texts: str | Sequence[str]) -> tuple[str, ...]:
         if count > 1:
             log.warning("%r was given %d times and is used once", text, count)
     return once
+
+
+def questions(texts: str | Sequence[str], negatives: str | Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what is asked and what is ruled out, as ``unique`` reads them.
+
+    Raises BadPrompt, also where a text is both.
+    """
+    asked, ruled_out = unique(texts), unique(negatives)
+    if both := set(asked) & set(ruled_out):
+        raise BadPrompt(f"{min(both)!r} is both asked for and ruled out; drop one of them")
+    return asked, ruled_out
 
 
 def shorten(text: str) -> str:

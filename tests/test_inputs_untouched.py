@@ -186,6 +186,77 @@ def test_fault_17_2_no_foreign_rollback_file_makes_sqlite_delete(tmp_path: Path)
     assert precious.read_text() == "precious"
 
 
+@pytest.mark.parametrize("owner", [b"a.png", b"", b"gone.png"])
+def test_a_foreign_journal_deletes_no_file_that_segclip_did_not_write(tmp_path: Path, owner: bytes) -> None:
+    """Export fault 3: a row that fits neither a file's size nor its bytes says nothing of it."""
+    folder, out = photos(tmp_path / "photos"), tmp_path / "out"
+    run(folder, out)
+    names = ("png/precious.png", "yolo/labels/precious.txt", "regions.jsonl")
+    with sqlite3.connect(out / ".segclip" / "journal.sqlite") as table:
+        for name in names:
+            (out / name).write_text("precious")
+            row = (os.fsencode(name), owner, 8, "0" * 64, 0, 0, 0)
+            table.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+    table.close()
+    for texts in ((), ("a green square",)):
+        run(folder, out, *texts)
+        assert [(out / name).read_text() for name in names] == ["precious"] * 3
+
+
+def by_hand(place: Path) -> None:
+    place.write_text("0 .1 .1 .9 .1 .9 .9\n")
+
+
+def an_original(place: Path) -> None:
+    photo = place.parent / "taken.png"
+    draw(photo, "green", "red", "green")
+    photo.replace(place)
+
+
+def fewer_lines(place: Path) -> None:
+    place.write_bytes(place.read_bytes().partition(b"\n")[0] + b"\n")
+
+
+@pytest.mark.parametrize("damage", [False, True])
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("yolo/images/a.png", an_original),
+        ("yolo/labels/a.txt", by_hand),
+        ("yolo/labels/a.txt", fewer_lines),
+        ("yolo/data.yaml", fewer_lines),
+        ("png/a.png.mask.00.png", an_original),
+        ("coco.json", by_hand),
+    ],
+)
+def test_a_file_that_took_the_place_of_an_output_is_the_users(
+    tmp_path: Path, name: str, change: Callable[[Path], None], damage: bool
+) -> None:
+    """Export fault 2: a label corrected by hand, an original moved to where its link was."""
+    folder, out = photos(tmp_path / "photos"), tmp_path / "out"
+    run(folder, out)
+    change(out / name)
+    mine = (out / name).read_bytes()
+    if damage:  # then only the list of files says whose they are
+        (out / ".segclip" / "journal.sqlite").write_bytes(b"no journal at all")
+    with pytest.raises(NotWritable, match=f"{name}.*not as segclip wrote it"):
+        run(folder, out)
+    assert (out / name).read_bytes() == mine
+    run(folder, out, "a green square", formats=("npz",))  # it would only be removed
+    assert not (out / name).is_symlink()
+    assert (out / name).read_bytes() == mine
+
+
+def test_an_original_that_was_moved_into_the_data_set_is_kept(tmp_path: Path) -> None:
+    folder, out = photos(tmp_path / "photos"), tmp_path / "out"
+    run(folder, out, formats=("yolo", "png"))
+    original = (folder / "a.png").read_bytes()
+    (folder / "a.png").replace(out / "yolo" / "images" / "a.png")  # takes the place of the link
+    run(folder, out, formats=("yolo", "png"))
+    assert (out / "yolo" / "images" / "a.png").read_bytes() == original
+    assert not (out / "yolo" / "labels" / "a.txt").exists()
+
+
 def test_fault_17_4_out_inside_input_is_no_input(tmp_path: Path) -> None:
     folder = photos(tmp_path / "photos")
     out = folder / "masks"

@@ -13,9 +13,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from .. import loading, registry
+from .. import loading, registry, templates
 from ..errors import BadIndex, BadPrompt, NotWritable
 from ..formats import PER_IMAGE, PER_RUN
+from ..pipeline import questions, unique
 from ..version import __version__
 from . import collect, plan, runners, state
 from .journal import Damaged, Journal, Outcome
@@ -24,7 +25,7 @@ from .output import Output, real_paths
 from .plan import Ask, Item
 from .runners import Task
 from .state import alone
-from .work import Answers, Job, stamp_of
+from .work import Answers, Job, path_from_label, prompt_of, stamp_of
 
 __all__ = ["Answers", "Ask", "ExportOptions", "Progress", "Running", "Summary", "alone", "export"]
 
@@ -135,6 +136,7 @@ def export(
         given = (texts,) if isinstance(texts, str) else tuple(texts)
         options = replace(options, ask=replace(options.ask, texts=given))
     listed = plan.read(source, options.ask, boxes=options.boxes_of, out=out)
+    options = _checked(options, listed)
     if out.exists() and not out.is_dir():
         raise BadPrompt(f"{out} is a file; give a folder")
     part = running.part.replace("/", "-of-") if running.part else state.WHOLE
@@ -171,7 +173,31 @@ class _Order:
 
     def digest(self, item: Item) -> str:
         """Return a digest of all but the image that its files depend on."""
-        return plan.digest(item.ask, self.settings | ({"place": item.place} if item.place != item.name else {}))
+        own = {"place": item.place} if item.place != item.name else {}
+        if "labelme" in self.formats:
+            own["imagePath"] = path_from_label(self.job.out, item)
+        return plan.digest(item.ask, self.settings | own)
+
+
+def _checked(options: ExportOptions, listed: Sequence[Item]) -> ExportOptions:
+    """Refuse what would fail for every image, and read the templates, once for all.
+
+    Raises BadPrompt, UnknownName, and what ``lines.read`` does.
+    """
+    answers, chosen = options.answers, options.answers.templates
+    negatives = unique(answers.negatives)
+    for texts in {item.ask.texts: None for item in listed}:
+        questions(texts, negatives)
+    prompt_of(options.ask)
+    sentences = templates.get(chosen) if isinstance(chosen, str) else chosen
+    backgrounds = None if answers.backgrounds is None else unique(answers.backgrounds)
+    answers = replace(
+        answers,
+        negatives=negatives,
+        backgrounds=backgrounds,
+        templates=None if sentences is None else templates.check(sentences),
+    )
+    return replace(options, answers=answers)
 
 
 def _carry_out(order: _Order, listed: list[Item], output: Output) -> Summary:

@@ -164,7 +164,7 @@ def write_failures(done: Done) -> list[Path]:
     with done.output.writing("failures.jsonl") as file:
         for item in failed:
             found = done.outcome(item)
-            row = {"image": item.name, "path": str(item.path), "reason": found.reason}
+            row = {"image": item.name, "path": str(item.path), "reason": found.why(item.path)}
             file.write(_row(row | {"traceback": found.trace or None}))
             for name in _known_below(done, item) if item.folder else ():
                 path = item.path / PurePosixPath(name).relative_to(item.name)

@@ -55,7 +55,8 @@ class Outcome:
     file, as ``work.stamp_of`` returns it. asked: the digest of all else that changes the answer. state: one of STATES.
     files: what was written aside, which no journal keeps. record: exporters.to_record's, without its image. reason,
     trace: why it failed. passing: it failed for want of memory or the like, and is tried again without being asked.
-    halts: nothing can be written any more.
+    unfit: it failed for what it was asked, and what was made of it before stays. halts: nothing can be written any
+    more.
     """
 
     name: str
@@ -68,7 +69,13 @@ class Outcome:
     reason: str = ""
     trace: str = ""
     passing: bool = False
+    unfit: bool = False
     halts: bool = False
+
+    def why(self, path: Path) -> str:
+        """Return the reason, with an image's present path in the place of its name."""
+        what = self.reason.removeprefix(f"{self.name}: ")
+        return self.reason if what == self.reason else f"{path}: {what}"
 
 
 class Journal:

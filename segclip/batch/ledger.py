@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from .. import atomic, regular
 from ..errors import NotWritable
 from ..formats import PER_IMAGE
-from .journal import Journal, Outcome, Staged, Stamp
+from .journal import Journal, Outcome, Stamp
 
 RUN = ""  # who the files of a run as a whole belong to; the others belong to an image, by its name
 YOLO = "yolo"
@@ -61,7 +61,7 @@ class Ledger(Journal):
     """Keep the outcomes of an output and its files. ``Journal`` says what is raised."""
 
     _mode = "TRUNCATE"  # unlike WAL it holds where machines share a file system
-    _tables = ("outcomes", "files", "facts")
+    _tables = ("outcomes", "files", "former", "facts")
 
     def __init__(self, path: Path, entries: Path) -> None:
         """Open a journal, or make it, of the list of entries if there is one."""
@@ -69,25 +69,28 @@ class Ledger(Journal):
         self._changed = False
         super().__init__(path)
 
-    def intend(self, files: Sequence[tuple[str, Staged]], names: Iterable[str]) -> None:
+    def intend(self, files: Sequence[Kept], names: Iterable[str]) -> None:
         """Enter files that will take their places; drop outcomes that will no longer hold."""
-        self._append([(owner, file.path) for owner, file in files])
+        self._append(files)
         with self._change():
-            self._enter(Kept(file.path, owner, file.size, file.sha256) for owner, file in files)
+            self._expect(files)
             self._table.executemany("DELETE FROM outcomes WHERE name = ?", [(os.fsencode(name),) for name in names])
 
     def confirm(self, files: Iterable[Kept], outcomes: Iterable[Outcome], gone: Iterable[str]) -> None:
         """Enter files that took their places, and their outcomes; drop files that are gone."""
+        placed = list(files)
         with self._change():
-            self._enter(files)
-            self._table.executemany("DELETE FROM files WHERE path = ?", [(os.fsencode(path),) for path in gone])
+            self._enter(placed)
+            paths = [(os.fsencode(kept.path),) for kept in placed]
+            self._table.executemany("DELETE FROM former WHERE path = ?", paths)
+            self._leave_out(gone)
             for outcome in outcomes:
                 self._store(outcome)
 
     def drop(self, names: Sequence[str], gone: Iterable[str]) -> None:
         """Drop images that are none of the run's any more, and their files."""
         with self._change():
-            self._table.executemany("DELETE FROM files WHERE path = ?", [(os.fsencode(path),) for path in gone])
+            self._leave_out(gone)
             self._table.executemany("DELETE FROM outcomes WHERE name = ?", [(os.fsencode(name),) for name in names])
 
     def restamp(self, names: Sequence[tuple[str, Stamp]], files: Sequence[tuple[str, Stamp]]) -> None:
@@ -102,6 +105,15 @@ class Ledger(Journal):
     def find(self, path: str) -> Kept | None:
         """Return what is known of a file."""
         return next(self._select("WHERE path = ?", os.fsencode(path)), None)
+
+    def possible(self, path: str) -> list[Kept]:
+        """Return all that a run may have left at a path.
+
+        Besides what is known of the file this is what was there before, until the new one is
+        confirmed: a run that was killed in between left either.
+        """
+        where, name = "WHERE path = ?", os.fsencode(path)
+        return [*self._select(where, name), *self._select(where, name, table="former")]
 
     def files(self, owner: str) -> list[Kept]:
         """Return the files of an image, or of RUN."""
@@ -133,19 +145,45 @@ class Ledger(Journal):
         with atomic.replacing(self._entries) as file:
             last = b""
             while rows := list(self._select("WHERE path > ? ORDER BY path LIMIT 1000", last)):
-                file.writelines(_line(kept.owner, kept.path) for kept in rows)
+                file.writelines(_line(kept) for kept in rows)
                 last = os.fsencode(rows[-1].path)
         self._changed = False
 
+    def _prepare(self) -> None:
+        super()._prepare()
+        if not self._columns("former"):  # made before there was this table
+            with self._change():
+                self._make_former()
+
+    def _make_former(self) -> None:
+        self._table.execute(
+            "CREATE TABLE former (path BLOB, owner BLOB, size INTEGER, sha256 TEXT, mtime INTEGER, ctime INTEGER, "
+            "inode INTEGER)"
+        )
+        self._table.execute("CREATE INDEX former_by_path ON former (path)")
+
     def _make(self) -> None:
         super()._make()
+        self._make_former()
         self._table.execute(
             "CREATE TABLE files (path BLOB PRIMARY KEY, owner BLOB, size INTEGER, sha256 TEXT, mtime INTEGER, "
             "ctime INTEGER, inode INTEGER)"
         )
         self._table.execute("CREATE INDEX by_owner ON files (owner)")
         self._table.execute("CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT)")
-        self._enter(Kept(path, owner, -1, "") for owner, path in read_entries(self._entries))
+        self._expect(read_entries(self._entries))
+
+    def _expect(self, files: Iterable[Kept]) -> None:
+        """Enter files that may not have taken their places: what was there before may still be."""
+        former = "INSERT INTO former SELECT * FROM files WHERE path = ?"
+        for kept in files:
+            self._table.execute(former, (os.fsencode(kept.path),))
+            self._enter([kept])
+
+    def _leave_out(self, paths: Iterable[str]) -> None:
+        for path in map(os.fsencode, paths):
+            for table in ("files", "former"):
+                self._table.execute(f"DELETE FROM {table} WHERE path = ?", (path,))
 
     def _enter(self, files: Iterable[Kept]) -> None:
         rows = (
@@ -153,8 +191,8 @@ class Ledger(Journal):
         )
         self._table.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def _select(self, where: str, *values: bytes) -> Iterator[Kept]:
-        query = "SELECT path, owner, size, sha256, mtime, ctime, inode FROM files"
+    def _select(self, where: str, *values: bytes, table: str = "files") -> Iterator[Kept]:
+        query = f"SELECT path, owner, size, sha256, mtime, ctime, inode FROM {table}"
         with self._plainly():
             rows = self._table.execute(f"{query} {where}", values).fetchall()
         for path, owner, size, sha256, *stamp in rows:
@@ -164,8 +202,8 @@ class Ledger(Journal):
                     os.fsdecode(path), os.fsdecode(owner), int(size), str(sha256), (int(size), mtime, ctime, inode)
                 )
 
-    def _append(self, entries: Iterable[tuple[str, str]]) -> None:
-        lines = b"".join(_line(owner, path) for owner, path in entries)
+    def _append(self, entries: Iterable[Kept]) -> None:
+        lines = b"".join(map(_line, entries))
         if not lines:
             return
         self._changed = True
@@ -176,19 +214,20 @@ class Ledger(Journal):
             raise NotWritable(f"{self._entries}: cannot be written, {error.strerror or error}") from error
 
 
-def _line(owner: str, path: str) -> bytes:
-    return json.dumps([owner, path]).encode() + b"\n"
+def _line(kept: Kept) -> bytes:
+    return json.dumps([kept.owner, kept.path, kept.size, kept.sha256]).encode() + b"\n"
 
 
-def read_entries(entries: Path) -> Iterator[tuple[str, str]]:
-    """Read a list of owners and paths.
+def read_entries(entries: Path) -> Iterator[Kept]:
+    """Read a list of files, the later entry of a path the one that holds.
 
-    What makes no sense is passed over, and a missing list is empty; so is one that is no regular file.
+    What makes no sense is passed over, and a missing list is empty; so is one that is no regular file. An entry of
+    owner and path alone says nothing of the content.
     """
     with suppress(OSError), regular.open_file(entries, links=False) as file:
         while file.tell() < _MOST and (line := file.readline(_LONGEST)):
-            with suppress(ValueError, TypeError, RecursionError):
-                owner, path = json.loads(line)
+            with suppress(ValueError, TypeError, RecursionError, OverflowError):
+                owner, path, size, digest = (*json.loads(line), -1, "")[:4]
                 if isinstance(owner, str) and isinstance(path, str) and is_ours(path):
                     os.fsencode(owner + path)
-                    yield owner, path
+                    yield Kept(path, owner, int(size), str(digest))

@@ -6,15 +6,20 @@ Files are written aside and synced first. Then, for some images at a time, so th
 disk costs little: the journal enters what will be written, the files take their places, their
 folders are synced, and the journal enters the outcomes. Whatever happens in between, the next run
 knows which files are a run's.
+
+A file is a run's as long as it is as that run wrote it. Whatever else stands in its place, such as
+a label that was corrected by hand, is somebody's own; only what a power cut or a failing disk
+leaves of a file is made again.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from time import monotonic
@@ -25,7 +30,10 @@ from ..errors import NotWritable
 from .journal import Outcome, Staged, Stamp
 from .ledger import RUN, Kept, Ledger, is_ours
 
+log = logging.getLogger(__name__)
+
 _TOGETHER = 64  # outcomes, or files of the run, that take their places together
+_LINK = "link "  # before the SHA-256 of where a link leads
 _PAUSE = 1.0  # s from one time to the next, at least
 _SHARE = 20.0  # and so many times as long as the last one took: waiting costs a twentieth
 
@@ -144,15 +152,21 @@ class Output:
         good = [(owner, file) for owner, file in wanted if (owner if owner != RUN else file.path) not in refused]
         done = [outcome for outcome in outcomes if outcome.name not in refused]
         paths = {file.path for _, file in good}
-        gone = [kept.path for outcome in done for kept in self.ledger.files(outcome.name) if kept.path not in paths]
+        gone = [
+            kept.path
+            for outcome in done
+            for kept in self.ledger.files(outcome.name)
+            if kept.path not in paths and not outcome.unfit
+        ]
         if good or done:
-            self.ledger.intend(good, [outcome.name for outcome in done])
+            staged = [Kept(file.path, who, file.size, file.sha256, _stamp(Path(file.at))) for who, file in good]
+            self.ledger.intend(staged, [outcome.name for outcome in done])
             with self._synced() as folders:
                 for _, file in good:
                     self._move(file, folders)
                 for path in gone:
                     self._unlink(path, folders)
-            placed = [Kept(file.path, who, file.size, file.sha256, self._stamp(file.path)) for who, file in good]
+            placed = [Kept(file.path, who, file.size, file.sha256, _stamp(self.root / file.path)) for who, file in good]
             self.ledger.confirm(placed, done, gone)
         for refusal in refused.values():
             raise refusal
@@ -171,17 +185,16 @@ class Output:
         self._folder(file.path)
         place = self.root / file.path
         try:
-            found = place.lstat()
+            place.lstat()
         except FileNotFoundError:
             return
         if _real(place) in self.inputs:
             raise NotWritable(f"{place} is an input and would be overwritten; choose another folder")
-        if self.ledger.find(file.path) and not stat.S_ISDIR(found.st_mode):
+        if self._is_same(place, file.size, file.sha256) or self._is_own(file.path, Path(file.at)):
             return
-        if not self._is_same(place, file.size, file.sha256):
-            raise NotWritable(
-                f"{place} is there already and is none of this output's; move or delete it, or choose another folder"
-            )
+        raise NotWritable(
+            f"{place} is there already, and not as segclip wrote it; move or delete it, or choose another folder"
+        )
 
     def _folder(self, path: str) -> Path:
         """Return the folder of a file of ours, which is inside the output.
@@ -233,7 +246,10 @@ class Output:
             return
         with suppress(FileNotFoundError):
             if not stat.S_ISDIR(place.lstat().st_mode):
-                place.unlink()
+                if self._is_own(path):
+                    place.unlink()
+                else:
+                    log.warning("%s is not as segclip wrote it, and is kept", place)
         while folder != self.root:
             try:
                 folder.rmdir()
@@ -276,6 +292,24 @@ class Output:
             self._touched[1].append((kept.path, stamp))
         return True
 
+    def _is_own(self, path: str, new: Path | None = None) -> bool:
+        """Find out whether a run wrote what is at a path, be it damaged since.
+
+        new: the file that is to take the place, by which one that was cut off is recognised.
+        """
+        place, known = self.root / path, self.ledger.possible(path)
+        try:
+            stamp = stamp_of_link(place)
+            if any(stamp == kept.stamp or self._is_same(place, kept.size, kept.sha256) for kept in known):
+                return True
+            files = [kept for kept in known if not kept.sha256.startswith(_LINK)]
+            if not files or place.is_symlink() or not place.is_file():
+                return False  # an original, say, that was moved to where a link to it was
+            times = [(kept.stamp[1], kept.stamp[3]) for kept in files if kept.stamp[1]]
+            return (stamp[1], stamp[3]) in times or _is_torn(place, new)
+        except OSError:
+            return False
+
     def _is_same(self, place: Path, size: int, digest: str) -> bool:
         try:
             seen = place.lstat()
@@ -284,12 +318,6 @@ class Output:
             return seen.st_size == size and _digest(place) == digest
         except OSError:
             return False
-
-    def _stamp(self, path: str) -> Stamp:
-        try:
-            return stamp_of_link(self.root / path)
-        except OSError as error:
-            raise NotWritable(f"{self.root / path}: {error.strerror or error}") from error
 
 
 def describe(aside: Path, path: str) -> Staged:
@@ -342,14 +370,37 @@ def is_short_of_room(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno not in ours
 
 
+def _stamp(path: Path) -> Stamp:
+    try:
+        return stamp_of_link(path)
+    except OSError as error:
+        raise NotWritable(f"{path}: {error.strerror or error}") from error
+
+
 def _real(path: Path) -> str:
     return os.path.join(os.path.realpath(path.parent), path.name)
+
+
+def _is_torn(path: Path, whole: Path | None) -> bool:
+    """Decide whether a file is empty, zeros, or the beginning of another: a power cut leaves such.
+
+    One that ends with a whole line was cut by hand.
+    """
+    end = b""
+    with ExitStack() as stack:
+        file = stack.enter_context(path.open("rb"))
+        other = stack.enter_context(whole.open("rb")) if whole and not whole.is_symlink() else None
+        while block := file.read(2**20):
+            end = block.rstrip(b"\0")
+            if not (other.read(len(block)) if other else b"").startswith(end):
+                return False
+    return not end.endswith(b"\n")
 
 
 def _digest(path: Path) -> str:
     hashed = sha256()
     if path.is_symlink():
-        return "link " + sha256(os.fsencode(os.readlink(path))).hexdigest()
+        return _LINK + sha256(os.fsencode(os.readlink(path))).hexdigest()
     with path.open("rb") as file:
         while block := file.read(2**20):
             hashed.update(block)

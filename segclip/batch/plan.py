@@ -16,6 +16,7 @@ from typing import Any
 from .. import lines, outputs, tables
 from ..errors import BadPrompt, BadTable
 from ..listing import IMAGE_SUFFIXES, Listing, is_magic, list_images, match
+from ..pipeline import unique
 from ..tables import Columns, Row
 from . import names
 from .state import STATE, written
@@ -35,13 +36,17 @@ log = logging.getLogger(__name__)
 class Ask:
     """Say what one picture is asked: texts, and boxes x1, y1, x2, y2 and clicks x, y, label, to look in or cut out.
 
-    everything: every object, where there are neither texts nor a click on an object.
+    everything: every object, where there are neither texts nor a click on an object. Texts are read
+    as ``pipeline.unique`` does, and are the names that answers carry. Raises BadPrompt.
     """
 
     texts: tuple[str, ...] = ()
     boxes: tuple[tuple[float, ...], ...] = ()
     points: tuple[tuple[float, ...], ...] = ()
     everything: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "texts", unique(self.texts))
 
     def __bool__(self) -> bool:
         return bool(self.texts or self.boxes or self.points or self.everything)
@@ -208,7 +213,11 @@ def _listed(table: Path, default: Ask, columns: Columns = COLUMNS) -> Iterator[I
             "points": row.places("points", (2, 3), "a point x,y or x,y,0"),
         }
         given: dict[str, Any] = {key: value for key, value in own.items() if value}
-        yield Item(path, name, replace(default, **given))
+        try:
+            ask = replace(default, **given)
+        except BadPrompt as error:
+            row.refuse(str(error), "texts")
+        yield Item(path, name, ask)
 
 
 def _rows(table: Path, columns: Columns) -> Iterator[Row]:

@@ -132,7 +132,7 @@ def _set_aside(folder: Path, reason: str) -> None:
 
 def written(out: Path) -> frozenset[str]:
     """Name what runs wrote into a folder, relative to it, as far as its list of entries says."""
-    return frozenset(path for _, path in read_entries(out / STATE / _ENTRIES))
+    return frozenset(kept.path for kept in read_entries(out / STATE / _ENTRIES))
 
 
 def clear_scratch(scratch: Path, *, whole: bool) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import exporters, images, loading
-from ..errors import BadImage, NotWritable, SegclipError
+from ..errors import BadImage, BadPrompt, NotWritable, SegclipError
 from ..formats import PER_IMAGE
 from ..selection import Selection
 from ..types import Boxes, Everything, Image, Points, Prompt, Result
@@ -28,12 +28,13 @@ _LASTING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES
 class Answers:
     """Say how pictures are answered and written: what ``Segmenter.rank`` takes, the largest picture, feathered edges.
 
-    feather: px over which a cut-out's edge fades.
+    templates: the name of a set, a file's, or sentences, which is what a run makes of either. feather: px over which a
+    cut-out's edge fades.
     """
 
     negatives: tuple[str, ...] = ()
     backgrounds: tuple[str, ...] | None = None
-    templates: str | None = None
+    templates: str | tuple[str, ...] | None = None
     selection: Selection = field(default_factory=Selection)
     max_pixels: int = images.MAX_PIXELS
     feather: float = 0.0
@@ -122,7 +123,12 @@ class Worker:
                 return self.keep(given, result)
             except Exception as error:
                 given = replace(given, image=None, error=error, passing=_is_passing(error))
-        return _failure(given)
+        return _failure(given, self._scratch)
+
+    @property
+    def _scratch(self) -> Path:
+        """Return the folder where this process writes aside."""
+        return self.job.scratch / str(os.getpid())
 
     def keep(self, given: Read, result: Result) -> Outcome:
         """Write a picture's files and describe them."""
@@ -134,7 +140,7 @@ class Worker:
 
     def look(self, image: Image, ask: Ask) -> Result:
         """Answer what is asked of a picture."""
-        prompt, answers = _prompt(ask), self.job.answers
+        prompt, answers = prompt_of(ask), self.job.answers
         if not ask.texts and isinstance(prompt, Everything):
             return self.segmenter.everything(image, prompt, selection=answers.selection, max_pixels=answers.max_pixels)
         if not ask.texts:
@@ -150,7 +156,7 @@ class Worker:
 
     def _write(self, item: Item, result: Result) -> tuple[Staged, ...]:
         """Write an image's files aside, on the disk; they take their places later, all in one process."""
-        scratch = self.job.scratch / str(os.getpid())
+        scratch = self._scratch
         written: list[Path] = []
         for format in self.job.formats:
             path = scratch / format / f"{item.place}.{PER_IMAGE[format]}"
@@ -166,26 +172,36 @@ class Worker:
 
     def _linked(self, item: Item, result: Result) -> Result:
         """Name the picture as LabelMe looks for it: from the label's own folder."""
-        folder = (self.job.out / "labelme" / item.place).parent
-        path = os.path.relpath(result.image.source, folder)
+        path = path_from_label(self.job.out, item)
         return replace(result, regions=replace(result.regions, image=replace(result.image, source=path)))
 
 
+def path_from_label(out: Path, item: Item) -> str:
+    """Return an image's path from the folder of its LabelMe file."""
+    try:
+        return os.path.relpath(item.path, (out / "labelme" / item.place).parent)
+    except ValueError:  # on another drive
+        return os.path.abspath(item.path)
+
+
 def read(item: Item, asked: str, max_pixels: int) -> Read:
-    """Read a picture's bytes once: they are hashed and decoded."""
+    """Read an image's bytes once: they are hashed and decoded.
+
+    What is written of it holds its name, and not where it lies, which may change.
+    """
     content, stamp = "", stamp_of(item.path)
     try:
         if item.folder:
             next(os.scandir(item.path), None)  # says why it could not be listed
             raise BlockingIOError("it could not be listed a moment ago")
         if item.path.exists() and not item.path.is_file():  # opening a pipe would wait for ever, a device never ends
-            raise BadImage(f"{item.path}: a folder, a pipe or a device, not an image file")
+            raise BadImage(f"{item.name}: a folder, a pipe or a device, not an image file")
         data = item.path.read_bytes()
         content = sha256(data).hexdigest()
-        return Read(item, asked, content, stamp, images.load(data, label=str(item.path), max_pixels=max_pixels))
+        return Read(item, asked, content, stamp, images.load(data, label=item.name, max_pixels=max_pixels))
     except OSError as error:
         what = "the folder cannot be read" if item.folder else "cannot be opened"
-        problem = BadImage(f"{item.path}: {what}, {error.strerror or error}")
+        problem = BadImage(f"{item.name}: {what}, {error.strerror or error}")
         return Read(item, asked, content, stamp, None, problem, item.folder or error.errno not in _LASTING)
     except Exception as error:  # as in Worker.answer
         return Read(item, asked, content, stamp, None, error, _is_passing(error))
@@ -203,8 +219,11 @@ def stamp_of(path: Path) -> Stamp:
     return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino
 
 
-def _prompt(ask: Ask) -> Prompt:
-    """Say where to look; for texts and everything, boxes are searched and background clicks are left out."""
+def prompt_of(ask: Ask) -> Prompt:
+    """Say where to look; for texts and everything, boxes are searched and background clicks are left out.
+
+    Raises BadPrompt.
+    """
     labels = [int(point[2]) if len(point) == 3 else 1 for point in ask.points]
     places, among = [point[:2] for point in ask.points], bool(ask.texts or ask.everything)
     if places and (any(labels) or not among):
@@ -219,10 +238,11 @@ def _is_passing(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and is_short_of_room(error))
 
 
-def _failure(given: Read) -> Outcome:
+def _failure(given: Read, scratch: Path) -> Outcome:
     error: Any = given.error
     known = isinstance(error, SegclipError)
     reason = str(error) if known else f"{type(error).__name__}: {error}"
+    reason = reason.replace(f"{scratch}{os.sep}", "")  # where a file was to lie, whichever process wrote it
     return Outcome(
         given.item.name,
         given.content,
@@ -232,5 +252,6 @@ def _failure(given: Read) -> Outcome:
         reason=reason,
         trace="" if known else "".join(traceback.format_exception(error)),
         passing=given.passing,
+        unfit=isinstance(error, BadPrompt),
         halts=isinstance(error, NotWritable) and is_short_of_room(error.__cause__),
     )

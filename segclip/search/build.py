@@ -282,7 +282,8 @@ def _same(item: Item, journal: Rows, asked: str) -> Outcome | None:
 
 def _summary(place: Path, items: Sequence[Item], journal: Rows, did: tuple[int, int, Progress]) -> Indexed:
     failed = [item.name for item in items if (state := journal.state(item.name)) and state[0] == "failed"]
-    reasons = tuple(outcome.reason for name in failed if (outcome := journal.get(name)))
+    paths = {item.name: item.path for item in items}
+    reasons = tuple(outcome.why(paths[name]) for name in failed if (outcome := journal.get(name)))
     _, facts = store.read_pictures(snapshot.current(place))
     moved, removed, progress = did
     return Indexed(place, facts["images"], facts["regions"], moved, removed, reasons, progress, facts["engine"])

@@ -39,7 +39,8 @@ class Rows(Journal):
     def put(self, outcome: Outcome) -> None:
         """Store an outcome; not a failure to open an image that is known, for it may be there again tomorrow."""
         if outcome.state == "failed" and not outcome.content:
-            reason = outcome.reason if outcome.passing else reach.why_closed(self.folder / outcome.name)
+            path = self.folder / outcome.name
+            reason = outcome.why(path) if outcome.passing else reach.why_closed(path)
             former = self.get(outcome.name) if reason else None
             if former and former.state == "matched":
                 self.unreached[outcome.name] = reason

@@ -178,6 +178,17 @@ def test_what_a_killed_server_left_goes_when_the_next_one_starts(tmp_path: Path)
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="a system without a folder in memory")
+def test_a_text_that_cannot_be_asked_is_the_batchs_message(tmp_path: Path) -> None:
+    """Export fault 4: it is refused before any work, where the view can show it."""
+    batch = Batch(1, tmp_path)
+    (tmp_path / "in").mkdir()
+    batch.start(["x" * 2000], ("png",), "mini")
+    assert batch._thread is not None
+    batch._thread.join(20)
+    assert batch.state == "failed"
+    assert "2000 characters" in batch.message
+
+
 def test_batches_lie_in_memory_where_the_system_can() -> None:
     """Fault 17.12c."""
     assert place() == Path("/dev/shm")

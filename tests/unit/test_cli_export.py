@@ -74,6 +74,12 @@ def test_a_part_waits_for_the_others(photos: Path, tmp_path: Path) -> None:
         (["--text", "x", "--texts-file", "nowhere.txt"], "nowhere.txt"),
         (["--text", "x", "--boxes-file", "nowhere.csv"], "nowhere.csv"),
         (["--text", "x", "--preset", "minni"], "did you mean"),
+        (["--text", "x", "--templates", "clip80"], "clip-80"),
+        (["--text", "\u00a0"], "an empty text"),
+        (["--text", "x", "--not", " "], "an empty text"),
+        (["--text", "x", "--not", " x "], "ruled out"),
+        (["--text", "x", "--background", "\t"], "an empty text"),
+        (["--box", "10,10,5,5"], "x1 < x2"),
     ],
 )
 def test_misuse_gives_exit_code_2_and_one_line(
@@ -97,6 +103,18 @@ def test_ctrl_c_says_how_to_go_on(photos: Path, tmp_path: Path, monkeypatch: pyt
     outcome = run(photos, tmp_path / "out", "--text", "x")
     assert outcome.exit_code == 130
     assert "goes on from here" in outcome.stderr
+
+
+def test_a_whole_run_that_leaves_images_undone_gives_exit_code_1(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Export fault 5: an image that changes while the export runs is still to do."""
+    from segclip import batch
+
+    monkeypatch.setattr(batch.collect, "is_record", lambda *given: False)
+    outcome = run(photos, tmp_path / "out", "--text", "red")
+    assert outcome.exit_code == 1
+    assert "still to do" in outcome.output
 
 
 def test_every_format_is_offered() -> None:

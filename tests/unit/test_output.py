@@ -18,12 +18,12 @@ import pytest
 import yaml
 
 from segclip import atomic, batch, loading, outputs
-from segclip.batch import Ask, ExportOptions, collect, export, journal, plan, work
+from segclip.batch import Answers, Ask, ExportOptions, collect, export, journal, plan, work
 from segclip.batch.journal import Damaged, Journal, Outcome
 from segclip.batch.ledger import Ledger, is_ours
 from segclip.batch.names import distinct, folded
 from segclip.batch.plan import Item
-from segclip.errors import BadIndex, Busy, NotWritable, SegclipError
+from segclip.errors import BadIndex, BadTable, Busy, NotWritable, SegclipError
 from segclip.listing import Listing, list_images
 from tests import batch_script
 from tests.exports import FORMATS, TEXTS, draw, photos, run, snapshot, tree
@@ -305,6 +305,138 @@ class TestFailures:
         draw(folder / long, "red")
         assert run(folder, tmp_path / "out").states == {"matched": 4, "empty": 1, "failed": 1}
         assert "name too long" in rows(tmp_path / "out")[long]
+
+
+def ask_all(folder: Path, out: Path, *texts: str, formats: tuple[str, ...] = FORMATS, **answers: Any) -> batch.Summary:
+    """Export with what is asked besides the texts."""
+    options = ExportOptions(formats=formats, answers=Answers(**answers))
+    return export(folder, out, texts or TEXTS, options=options)
+
+
+class TestQuestions:
+    """Export faults 4 to 7: what is asked of all images, how it is read, and what of it the digest holds."""
+
+    @pytest.mark.parametrize(
+        ("texts", "answers"),
+        [
+            ((), {"templates": "clip80"}),
+            ((), {"templates": "{tmp}/none.txt"}),
+            ((), {"templates": "{tmp}/no-slot.txt"}),
+            ((), {"templates": "{tmp}/bytes.txt"}),
+            ((), {"templates": ()}),
+            (("\u00a0",), {}),
+            (("red", " \t"), {}),
+            (("x" * 1001,), {}),
+            (("\udcff",), {}),
+            ((), {"negatives": (" ",)}),
+            ((), {"negatives": ("a  red square",)}),
+            ((), {"backgrounds": ("a wall", "\n")}),
+        ],
+    )
+    def test_a_slip_in_what_all_are_asked_takes_nothing_away(
+        self, folder: Path, tmp_path: Path, texts: tuple[str, ...], answers: dict[str, Any]
+    ) -> None:
+        """Export fault 4."""
+        (tmp_path / "no-slot.txt").write_text("a photo\n")
+        (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x80 {}\n")
+        if isinstance(name := answers.get("templates"), str):
+            answers = {"templates": name.format(tmp=tmp_path)}
+        with pytest.raises(SegclipError):
+            ask_all(folder, tmp_path / "new", *texts, **answers)
+        assert not (tmp_path / "new").exists()  # before any work
+        out = tmp_path / "out"
+        run(folder, out)
+        before = snapshot(out)
+        with pytest.raises(SegclipError):
+            ask_all(folder, out, *texts, **answers)
+        assert snapshot(out) == before
+
+    def test_a_question_that_does_not_fit_an_image_leaves_its_masks(self, folder: Path, tmp_path: Path) -> None:
+        """Export fault 4: the box is beyond one image; what was made of an image that is damaged goes."""
+        out = tmp_path / "out"
+        run(folder, out, formats=("npz",))
+        before = snapshot(out / "npz")
+        options = ExportOptions(formats=("npz",), ask=Ask(TEXTS, ((0.0, 0.0, 5000.0, 5000.0),)))
+        assert export(folder, out, options=options).states["failed"] == 5
+        assert snapshot(out / "npz") == before
+        run(folder, out, "a green square", formats=("npz",))
+        run(folder, tmp_path / "clean", "a green square", formats=("npz",))
+        assert tree(out) == tree(tmp_path / "clean")
+
+    @pytest.mark.parametrize("text", ["a  red square", " a red square", "a red\tsquare\n", "a\u00a0red square"])
+    def test_blanks_in_a_text_are_one(self, folder: Path, tmp_path: Path, text: str) -> None:
+        """Export fault 5: the export ends, does nothing again, and gives what the plain text gives."""
+        out, formats = tmp_path / "out", ("png", "coco", "yolo", "jsonl", "parquet")
+        run(folder, tmp_path / "clean", "a red square", "a blue square", formats=formats)
+        given = (text, "a red square", "a blue square")
+        assert run(folder, out, *given, formats=formats).missing == 0
+        assert run(folder, out, "a red square", "a blue square", formats=formats).progress.now == 0
+        assert tree(out) == tree(tmp_path / "clean")
+
+    def test_blanks_in_the_texts_of_a_table_are_one(self, folder: Path, tmp_path: Path) -> None:
+        """Export fault 5."""
+        table = folder / "t.jsonl"
+        table.write_text(json.dumps({"image": "a.png", "texts": ["a  red\tsquare", "a red square"]}) + "\n")
+        assert run(table, tmp_path / "out", formats=("coco",)).missing == 0
+        told = json.loads((tmp_path / "out" / "coco.json").read_text("utf-8"))
+        assert [category["name"] for category in told["categories"]] == ["a red square"]
+        assert run(table, tmp_path / "out", formats=("coco",)).progress.now == 0
+
+    def test_a_row_whose_text_cannot_be_asked_is_named(self, folder: Path, tmp_path: Path) -> None:
+        (folder / "t.jsonl").write_text(json.dumps({"image": "a.png", "texts": ["x" * 2000]}) + "\n")
+        with pytest.raises(BadTable, match="row 1"):
+            run(folder / "t.jsonl", tmp_path / "out")
+
+    def test_a_templates_file_that_changed_is_another_question(self, folder: Path, tmp_path: Path) -> None:
+        """Export fault 6; the same sentences under another name are not."""
+        file, out = tmp_path / "templates.txt", tmp_path / "out"
+        file.write_text("a photo of a {}.\n")
+        ask_all(folder, out, templates=str(file))
+        assert ask_all(folder, out, templates=str(file)).progress.now == 0
+        assert ask_all(folder, out, templates="photo").progress.now == 0
+        file.write_text("a painting of a {}.\n")
+        assert ask_all(folder, out, templates=str(file)).progress.now == 5
+
+    def test_a_templates_file_is_read_once(self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Export fault 6: it may be edited while the export runs."""
+        file = tmp_path / "templates.txt"
+        file.write_text("a photo of a {}.\n")
+        real = Path.read_bytes
+
+        def edited(path: Path) -> bytes:
+            file.write_text("none any more\n")
+            return real(path)
+
+        monkeypatch.setattr(Path, "read_bytes", edited)
+        assert ask_all(folder, tmp_path / "out", templates=str(file)).states["failed"] == 0
+
+    @pytest.mark.parametrize("formats", [("json", "labelme", "png"), ("json", "yolo", "svg", "geojson"), FORMATS])
+    @pytest.mark.parametrize("spelling", ["moved", "absolute", "dotted"])
+    def test_another_path_to_the_same_images_gives_a_clean_runs_tree(
+        self, folder: Path, tmp_path: Path, formats: tuple[str, ...], spelling: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Export fault 7."""
+        monkeypatch.chdir(tmp_path)
+        (folder / "broken.png").write_bytes(b"no image")
+        (folder / "gone.png").symlink_to("nowhere")
+        out = Path("out")
+        run("photos", out, formats=formats)
+        again = {"moved": "moved", "absolute": str(folder), "dotted": "../" + tmp_path.name + "/photos"}[spelling]
+        if spelling == "moved":
+            folder.rename(tmp_path / "moved")
+        run(again, out, formats=formats)
+        run(again, Path("clean"), formats=formats)
+        assert tree(out) == tree(Path("clean"))
+        assert all(reason.startswith(f"{again}/") for reason in rows(out).values())
+        assert b"photos/a.png" not in b"".join(
+            content for name, content in tree(out).items() if spelling == "moved" and "coco" not in name
+        )
+
+    def test_the_reason_of_a_name_that_is_too_long_is_that_of_any_process(self, folder: Path, tmp_path: Path) -> None:
+        draw(folder / ("x" * 245 + ".png"), "red")
+        run(folder, tmp_path / "out", formats=("png",))
+        (reason,) = rows(tmp_path / "out").values()
+        assert reason.startswith("png/")
 
 
 class TestVerify:
