@@ -45,7 +45,7 @@ LAYERS: dict[str, int] = {
     ),
     **dict.fromkeys(("__main__", "__init__"), 6),
 }
-TRAIN_MAY_IMPORT = {"atomic", "lifetime", "lines"}
+TRAIN_MAY_IMPORT = {"atomic", "lifetime", "lines", "listing"}
 TRAIN_MAY_IMPORT |= {"types", "images", "crops", "errors", "proposers", "encoders", "scoring", "templates", "positions"}
 TRAIN_MAY_IMPORT |= {
     "cache",

@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from segclip import captions, coco, datasets, images, lines, tables
+from segclip import captions, coco, datasets, images, lines, listing, tables
 from segclip.captions import Caption
 from segclip.errors import BadPrompt, BadTable
 from segclip.types import Image, Masks
@@ -139,7 +139,7 @@ def _shard(shard: Path) -> Iterator[Item]:
                 stem, _, suffix = file.partition(".")
                 samples.setdefault(f"{folder}/{stem}".lstrip("/"), {})["." + suffix.lower()] = member
         for key, parts in samples.items():
-            image = next((parts[suffix] for suffix in images.SUFFIXES if suffix in parts), None)
+            image = next((parts[suffix] for suffix in listing.IMAGE_SUFFIXES if suffix in parts), None)
             if image is None:
                 continue
             place = Member(shard, image.offset_data, image.size, image.name)
