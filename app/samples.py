@@ -6,6 +6,6 @@ TEXTS = {
     "cat.jpg": "a cat",
     "coffee.jpg": "a spoon",
     "desk.png": "red apple",
-    "zoo.png": "elephant",
+    "zoo.png": "penguin",
 }
 FIRST = "cat.jpg"  # what a newcomer sees

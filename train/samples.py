@@ -44,14 +44,14 @@ class Drawing(Sample):
 
 
 PHOTOS = (
-    Photo("cat.jpg", ("a cat", "an eye", "a bicycle"), "Stefan van der Walt; CC0; as scikit-image carries it"),
+    Photo("cat.jpg", ("a cat", "a kitten", "a dog"), "Stefan van der Walt; CC0; as scikit-image carries it"),
     Photo("coffee.jpg", ("a spoon", "a dog"),
           "Rachel Michetti, courtesy of Pikolo Espresso Bar; CC0; as scikit-image carries it"),
 )  # fmt: skip
 DRAWINGS = (
     Drawing("desk.png", ("red apple", "coffee", "pencil", "apple", "banana"), 1_900_003,
             ("red apple", "hot beverage", "pencil", "open book", "potted plant", "green apple")),
-    Drawing("zoo.png", ("elephant", "penguin", "parrot", "bicycle"), 1_900_017,
+    Drawing("zoo.png", ("penguin", "parrot", "bicycle"), 1_900_017,
             ("elephant", "giraffe face", "penguin", "gorilla", "parrot", "zebra face", "flamingo"), 1.0),
 )  # fmt: skip
 SAMPLES: tuple[Sample, ...] = (*PHOTOS, *DRAWINGS)

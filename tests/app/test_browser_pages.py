@@ -46,7 +46,7 @@ def test_a_zip_is_exported_stopped_and_gone_on_with(person: Person, tmp_path: Pa
             archive.write(SAMPLES / name, f"{number:02d}-{name}")
     page = person.turn("Export")
     page.locator("input[type=file]").set_input_files(tmp_path / "in.zip")
-    person.fill("Words, by comma", "elephant")
+    person.fill("Words, by comma", "penguin")
     page.get_by_role("button", name="Start").click()
     page.get_by_text(re.compile(rf"[1-9]\d* of {count} pictures, running")).wait_for()
     page.get_by_role("button", name="Cancel").click()
@@ -59,7 +59,7 @@ def test_a_zip_is_exported_stopped_and_gone_on_with(person: Person, tmp_path: Pa
         assert len(zoo) == count // len(names)
         mask = np.array(PIL.Image.open(io.BytesIO(archive.read(zoo[-1]))))
         assert any(name.endswith(".json") for name in archive.namelist())
-    assert np.array_equal(mask > 0, segclip.load("mini")(SAMPLES / "zoo.png", "elephant").masks.full(0))
+    assert np.array_equal(mask > 0, segclip.load("mini")(SAMPLES / "zoo.png", "penguin").masks.full(0))
 
 
 def test_classify_tells_the_likeliest_labels_of_the_picture_and_of_each_thing(person: Person) -> None:
@@ -83,16 +83,16 @@ def test_classify_tells_the_likeliest_labels_of_the_picture_and_of_each_thing(pe
 def test_search_indexes_a_folder_finds_by_words_and_opens_what_it_found(person: Person) -> None:
     page = person.turn("Search")
     page.get_by_text("has no index yet").wait_for()
-    person.fill("Find pictures of", "elephant")
+    person.fill("Find pictures of", "penguin")
     page.get_by_text("index").and_(page.locator("[data-testid=stAlert] *")).first.wait_for()
     page.get_by_role("button", name="Make index").click()
     page.get_by_text("2 pictures,").wait_for()
-    person.fill("Find pictures of", "an elephant")
+    person.fill("Find pictures of", "a penguin")
     page.get_by_role("button", name="Open in Segment").first.wait_for()
     assert page.get_by_test_id("stImageCaption").first.inner_text().startswith("zoo.png: ")
     page.get_by_role("button", name="Open in Segment").first.click()
     page.locator(".studio[data-picture='zoo.png'][data-waiting=no]").wait_for()
-    assert page.get_by_label("What to cut out").input_value() == "an elephant"
+    assert page.get_by_label("What to cut out").input_value() == "a penguin"
     assert "found" in person.headline
     person.turn("Search")
     page.get_by_text("Like my picture").click()

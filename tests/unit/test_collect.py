@@ -73,7 +73,7 @@ def test_fault_17_18_names_that_are_not_utf8_are_told_apart(tmp_path: Path, capl
     assert sorted(pyarrow.read_table(out / "regions.parquet")["image"].to_pylist()) == spelt
     assert arrow_json.read_json(out / "failures.jsonl")["image"].to_pylist() == ["bad\\udcff.png"]
     for name in odd:
-        assert Path(json.loads((out / "json" / f"{name}.json").read_bytes())["image"]).is_file()
+        assert (folder / json.loads((out / "json" / f"{name}.json").read_bytes())["image"]).is_file()
         label = out / "labelme" / f"{name}.labelme.json"
         assert (label.parent / json.loads(label.read_bytes())["imagePath"]).is_file()
     assert "the names of 3 images, such as bad\\udcff.png, are not UTF-8" in caplog.text
