@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 TEXTS = {
-    "cat.jpg": "a cat",
+    "cat.jpg": "a kitten",
     "coffee.jpg": "a spoon",
     "desk.png": "red apple",
     "zoo.png": "penguin",

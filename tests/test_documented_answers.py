@@ -83,7 +83,7 @@ def things(records: list[Any]) -> None:
 
 
 ANSWERS: dict[str, Callable[[list[Any]], None]] = {
-    'segclip segment samples/cat.jpg "a cat"': rows(a_cat=[CAT]),
+    'segclip segment samples/cat.jpg "a kitten"': rows(a_kitten=[CAT]),
     'segclip segment samples/desk.png "red apple"': rows(red_apple=[RED]),
     'segclip segment samples/desk.png "an apple" "a cup of coffee" --not "a tomato" --out cut --format overlay,cutout':
         rows(an_apple=[RED, GREEN], a_cup_of_coffee=[COFFEE]),

@@ -27,7 +27,7 @@ from .photos import FREE_LICENCES, HELD_OUT_EVERY
 from .samples import SAMPLES, Sample
 
 MARGIN = 0.02  # other processors round differently
-DEMO_TEXTS = ("a cat", "a dog")
+DEMO = (("cat.jpg", "a kitten"), ("desk.png", "red apple"), ("cat.jpg", "a dog"))
 SHIPPED = {"mini-fastsam": "mini/proposer", "mini-clip": "mini/clip", "mini-sam": "mini/sam"}
 FIGURES = ("recall", "right", "found", "silent", "mean_iou")
 STEP, CLICKED = 2, 12  # every second of the labelled scenes is asked about, the first 12 are clicked on
@@ -61,12 +61,9 @@ def answer(segmenter: Segmenter, sample: Sample, folder: Path) -> dict[str, obje
 
 
 def demo(segmenter: Segmenter, samples: Path) -> PIL.Image.Image:
-    """Draw the README's picture: the first sample, and what two texts find in it."""
-    sample = samples / SAMPLES[0].name
-    regions = segmenter.regions(sample)
-    pictures = [PIL.Image.fromarray(regions.image.pixels)]
-    pictures += [overlay(segmenter.rank(regions, text)) for text in DEMO_TEXTS]
-    return contact_sheet(pictures, ["the image", *(f'"{text}"' for text in DEMO_TEXTS)], columns=3)
+    """Draw the README's image: what texts find in a photo and in a drawing, and that nothing is found too."""
+    answers = [overlay(segmenter(samples / name, text)) for name, text in DEMO]
+    return contact_sheet(answers, [f'"{text}"' for _, text in DEMO], columns=len(DEMO))
 
 
 def answers_on_photos(segmenter: Segmenter, folder: Path) -> PIL.Image.Image:
