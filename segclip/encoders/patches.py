@@ -21,6 +21,7 @@ from torch import nn
 from ..errors import Unsupported
 from ..types import Array
 
+_TRUNKS = timm.models.resnet.ResNet | timm.models.efficientnet.EfficientNet  # whose last stages timm can dilate
 _LONGEST = 8  # longer side over the shorter one, of what a network of any shape looks at: what is thinner is squeezed
 
 
@@ -80,7 +81,7 @@ class Dense(nn.Module):
 def is_convolutional(tower: nn.Module) -> bool:
     """Tell whether a tower sees images of any shape."""
     inner = tower.trunk if isinstance(tower, TimmModel) else tower
-    return isinstance(inner, ModifiedResNet | timm.models.resnet.ResNet)
+    return isinstance(inner, ModifiedResNet | _TRUNKS)
 
 
 def look(tower: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
@@ -95,13 +96,14 @@ def look(tower: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def finer(tower: nn.Module, stride: int) -> nn.Module:
-    """Copy a tower; timm's ResNets take ``stride`` px a patch with the same weights, their last stages dilated."""
+    """Copy a tower; timm's ResNets and EfficientNets take ``stride`` px a patch, their last stages dilated."""
     copied = copy.deepcopy(tower)
     if not stride:
         return copied
     trunk = getattr(tower, "trunk", None)
-    if not isinstance(trunk, timm.models.resnet.ResNet) or stride not in (8, 16, 32):
-        raise Unsupported(f"a stride of {stride} px is for timm's ResNets, 8, 16 or 32; leave it out for another tower")
+    if not isinstance(trunk, _TRUNKS) or stride not in (8, 16, 32):
+        kinds = "timm's ResNets and EfficientNets, 8, 16 or 32"
+        raise Unsupported(f"a stride of {stride} px is for {kinds}; leave it out for another tower")
     copied.trunk = timm.create_model(trunk.pretrained_cfg["architecture"], num_classes=0, output_stride=stride)
     copied.trunk.load_state_dict(trunk.state_dict())
     return copied.to(next(tower.parameters()).device).train(tower.training)
