@@ -86,6 +86,10 @@ def is_convolutional(tower: nn.Module) -> bool:
 
 def look(tower: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
     """Give an open_clip image tower's last patches, after its own norm: (B, h, w, C). Raises Unsupported."""
+    trunk = getattr(tower, "trunk", None)
+    if isinstance(trunk, timm.models.efficientnet.EfficientNet):  # its last convolution comes after its last stage
+        features: torch.Tensor = trunk.forward_features(pixels)
+        return features.permute(0, 2, 3, 1)
     if not hasattr(tower, "forward_intermediates"):
         raise Unsupported(f"{type(tower).__name__} does not give its patches; use one of open_clip's image towers")
     seen: dict[str, Any] = tower.forward_intermediates(
@@ -113,6 +117,8 @@ def projection_of(tower: nn.Module) -> torch.Tensor | None:
     """Give what brings pooled patches into the joint space (D, C), where that is one matrix: CLIP's patches by it."""
     if isinstance(tower, TimmModel) and isinstance(getattr(tower.head, "proj", None), nn.Linear):
         return tower.head.proj.weight.detach()
+    if isinstance(tower, TimmModel) and isinstance(mlp := getattr(tower.head, "mlp", None), nn.Module):
+        return mlp.fc2.weight.detach() @ mlp.fc1.weight.detach()  # what its activation lets through, near enough
     if isinstance(tower, VisionTransformer) and tower.proj is not None:
         return tower.proj.detach().T
     if isinstance(tower, ModifiedResNet):  # of attention pooling, what one patch alone would become: MaskCLIP's way
