@@ -21,6 +21,18 @@ def put(root: Path, *names: str) -> None:
         path.touch()
 
 
+def make_stale(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the folder of a name be a network drive that has gone."""
+    scandir = os.scandir
+
+    def scan(path: str) -> object:
+        if str(path).rstrip("/").endswith(name):
+            raise OSError(116, "Stale file handle")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+
+
 def test_images_by_suffix_in_a_stable_order(tmp_path: Path) -> None:
     put(tmp_path, "b.PNG", "a/z.jpeg", "a.webp", "a/b/c.tif", "notes.txt", "c.gif", "d.jfif", "e.jpe")
     (tmp_path / "folder.jpg").mkdir()
@@ -125,14 +137,7 @@ def test_a_pipe_is_listed_and_not_opened(tmp_path: Path) -> None:
 def test_a_sub_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault 17.21: the images of a stale mount were missing without a word."""
     put(tmp_path, "a.png", "mount/b.png", "mount/year/c.png", "z/d.png")
-    scandir = os.scandir
-
-    def stale(path: str) -> object:
-        if str(path).rstrip("/").endswith("mount"):
-            raise OSError(116, "Stale file handle")
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", stale)
+    make_stale("mount", monkeypatch)
     listed = list_images(tmp_path)
     assert listed.images == ("a.png", "z/d.png")
     assert dict(listed.unreadable) == {"mount": "Stale file handle"}
@@ -191,14 +196,7 @@ class TestMatch:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         put(tmp_path, "a.png", "stale/b.png")
-        real = os.scandir
-
-        def scan(path: str) -> object:
-            if str(path).rstrip("/").endswith("stale"):
-                raise OSError(116, "Stale file handle")
-            return real(path)
-
-        monkeypatch.setattr(os, "scandir", scan)
+        make_stale("stale", monkeypatch)
         matched = listing.match(tmp_path, ("**", "*.png"))
         assert matched.images == ("a.png",)
         assert matched.unreadable == {"stale": "Stale file handle"}
