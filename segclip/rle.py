@@ -22,15 +22,7 @@ def window(counts: str | Sequence[int], size: tuple[int, int]) -> tuple[int, int
 
     counts: text or whole numbers; size: (H, W) of the image. Raises ValueError for what is no code of that size.
     """
-    try:
-        height, width = map(operator.index, size)
-    except TypeError:
-        height = width = 0
-    if min(height, width) < 1 or height * width >= MOST:
-        raise ValueError(f"its size is {size!r}")
-    runs = _unpacked(counts) if isinstance(counts, str) else _listed(counts)
-    if (runs < 0).any() or int(runs.sum()) != height * width:
-        raise ValueError(f"its runs cover {int(runs.sum())} pixels, not {height} x {width}, or one is below 0")
+    runs, height = _runs(counts, size), int(size[0])
     ends = np.cumsum(runs)
     starts = ends - runs
     inside = (np.arange(len(runs)) % 2 == 1) & (runs > 0)
@@ -41,6 +33,29 @@ def window(counts: str | Sequence[int], size: tuple[int, int]) -> tuple[int, int
     kept = np.clip(ends, first, last) - np.clip(starts, first, last)
     columns = np.repeat(np.arange(len(runs)) % 2 == 1, kept).reshape(right - left, height)
     return left, 0, columns.T
+
+
+def is_code(counts: str, size: tuple[int, int]) -> bool:
+    """Decide whether a text is the code of a mask of a size: pycocotools writes beyond its memory where it is not."""
+    try:
+        _runs(counts, size)
+    except ValueError:
+        return False
+    return True
+
+
+def _runs(counts: str | Sequence[int], size: tuple[int, int]) -> Array:
+    """Return how many pixels each run has, background first: int64 (N,). Raises ValueError."""
+    try:
+        height, width = map(operator.index, size)
+    except TypeError:
+        height = width = 0
+    if min(height, width) < 1 or height * width >= MOST:
+        raise ValueError(f"its size is {size!r}")
+    runs = _unpacked(counts) if isinstance(counts, str) else _listed(counts)
+    if (runs < 0).any() or int(runs.sum()) != height * width:
+        raise ValueError(f"its runs cover {int(runs.sum())} pixels, not {height} x {width}, or one is below 0")
+    return runs
 
 
 def _listed(counts: Sequence[int]) -> Array:

@@ -19,6 +19,7 @@ from ..formats import PER_IMAGE, PER_RUN
 from ..pipeline import questions, unique
 from ..version import __version__
 from . import collect, plan, runners, state
+from .done import Done
 from .journal import Damaged, Journal, Outcome
 from .ledger import YOLO
 from .output import Output, real_paths
@@ -309,7 +310,7 @@ def _finish(
     missing = sum(not is_done(item) for item in items)
     if missing:
         return Summary(len(items), {}, progress, missing, ())
-    done = collect.Done(items, output, out)
+    done = Done(items, output, out)
     files = [path for name in order.formats if name in collect.WRITERS for path in collect.WRITERS[name](done)]
     files += collect.write_failures(done) + collect.write_sheet(done)
     counts, path = collect.write_summary(done, order.settings)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from .. import images, loading
-from ..batch.collect import is_rle
 from ..batch.journal import Outcome
 from ..batch.plan import Ask
 from ..batch.work import Job, Read, Worker
@@ -118,7 +117,9 @@ def unpack(record: dict[str, Any], picture: int) -> Vectors:
 
 def mask_of(record: dict[str, Any], region: int) -> Array:
     """Read a region's mask: bool (H, W). Raises BadIndex for run lengths that do not fill the image."""
-    (height, width), counts = record["size"], record["rle"][region]
-    if not is_rle(counts, height * width):
-        raise BadIndex("the index is damaged, a mask of it is none; make it anew with segclip index --rebuild")
-    return records.decode_rle({"size": [height, width], "counts": counts})
+    try:
+        return records.decode_rle({"size": record["size"], "counts": record["rle"][region]})
+    except BadIndex:
+        raise BadIndex(
+            "the index is damaged, a mask of it is none; make it anew with segclip index --rebuild"
+        ) from None

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from pycocotools.coco import COCO
 
-from segclip.batch import collect, names
+from segclip.batch import names, yolo
 from segclip.types import Array
 from tests.exports import draw, run
 
@@ -41,14 +41,14 @@ def test_fault_17_19_names_of_a_yolo_data_set_are_read_back(tmp_path: Path, load
     data = yaml.load((tmp_path / "out" / "yolo" / "data.yaml").read_bytes(), loader)
     assert tuple(data["names"].values()) == ODD_TEXTS[:3]
     for text in ODD_TEXTS:
-        assert yaml.load(f"names:\n  0: {collect._yaml(text)}\n", loader) == {"names": {0: text}}
+        assert yaml.load(f"names:\n  0: {yolo._yaml(text)}\n", loader) == {"names": {0: text}}
 
 
 def test_fault_17_19_every_character_is_read_back_by_yaml() -> None:
     characters = [chr(code) for code in (*range(1, 0xD800), *range(0xE000, 0x11000))]
     for start in range(0, len(characters), 4096):
         text = "a".join(characters[start : start + 4096])
-        assert yaml.safe_load(f"0: {collect._yaml(text)}\n") == {0: text}
+        assert yaml.safe_load(f"0: {yolo._yaml(text)}\n") == {0: text}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are text")
@@ -121,7 +121,7 @@ class TestLongNames:
 
 
 def _joined_at_once(parts: list[Array]) -> Array:
-    """Join as collect._joined does, with all distances of two outlines at a time."""
+    """Join as yolo._joined does, with all distances of two outlines at a time."""
     whole = parts[0].astype(float)
     for part in parts[1:]:
         distance = ((whole[:, None] - part[None]) ** 2).sum(axis=2)
@@ -135,11 +135,11 @@ def _joined_at_once(parts: list[Array]) -> Array:
 def test_fault_17_12e_outlines_are_joined_block_by_block_as_at_once(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collect, "_BLOCK", block)
+    monkeypatch.setattr(yolo, "_BLOCK", block)
     for seed in range(20):
         random = np.random.default_rng(seed)
         parts = [random.integers(0, 12, (random.integers(3, 30), 2)) + 0.01 for _ in range(4)]  # many are equally near
-        assert np.array_equal(collect._joined(parts), _joined_at_once(parts))
+        assert np.array_equal(yolo._joined(parts), _joined_at_once(parts))
 
 
 def test_fault_17_12e_joining_long_outlines_takes_little_memory() -> None:
@@ -147,7 +147,7 @@ def test_fault_17_12e_joining_long_outlines_takes_little_memory() -> None:
     parts = [np.column_stack([np.cos(turn), np.sin(turn)]) * 900 + 1000 * n for n in (0, 3)]
     tracemalloc.start()
     try:
-        assert len(collect._joined(parts)) == 18002
+        assert len(yolo._joined(parts)) == 18002
         assert tracemalloc.get_traced_memory()[1] < 64e6
     finally:
         tracemalloc.stop()

@@ -1,0 +1,56 @@
+"""Hold a run that is done: its images, their outcomes, and the categories of what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import BadImage
+from .journal import Outcome
+from .output import Output
+from .plan import Item
+
+OBJECT = "object"  # the category of what a place, and no text, asked for
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """Hold a run that is done: its images in order, where their outcomes are and its files go, by what path."""
+
+    items: Sequence[Item]
+    output: Output
+    out: Path
+
+    def outcome(self, item: Item) -> Outcome:
+        """Return an image's outcome."""
+        found = self.output.ledger.get(item.name)
+        if found is None:
+            raise BadImage(f"{item.path}: it was changed or its masks were removed while they were put together")
+        return found
+
+    def outcomes(self) -> Iterator[tuple[int, Item, Outcome]]:
+        """Give number (from 1), item and outcome of every picture that did not fail."""
+        for number, item in enumerate(self.items, 1):
+            found = self.outcome(item)
+            if found.state != "failed":
+                yield number, item, found
+
+    def rows(self) -> Iterator[tuple[int, Item, str, dict[str, Any]]]:
+        """Give every region: the picture's number and item, the category, the record's row."""
+        for number, item, found in self.outcomes():
+            for row in found.record["rows"]:
+                yield number, item, category(row, item), row
+
+    def categories(self) -> list[str]:
+        """Give every text asked, in the order of the run, and OBJECT where places were asked about."""
+        texts = dict.fromkeys(text for item in self.items for text in item.ask.texts)
+        places = any(not item.ask.texts for item in self.items)
+        return [*texts, *([OBJECT] if places and OBJECT not in texts else [])]
+
+
+def category(row: dict[str, Any], item: Item) -> str:
+    """Return the category of a region of an image's record: its text, where texts were asked."""
+    text: str = row["text"]
+    return text if text in item.ask.texts else OBJECT
