@@ -14,26 +14,24 @@ leaves of a file is made again.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from hashlib import sha256
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from time import monotonic
 from typing import IO
 
 from .. import atomic
 from ..errors import NotWritable
+from .files import LINK, describe, is_same, is_torn, stamp_of_link, stamp_of_placed, sync_staged
 from .journal import Outcome, Staged, Stamp
 from .ledger import RUN, Kept, Ledger, is_ours
 
 log = logging.getLogger(__name__)
 
 _TOGETHER = 64  # outcomes, or files of the run, that take their places together
-_LINK = "link "  # before the SHA-256 of where a link leads
 _PAUSE = 1.0  # s from one time to the next, at least
 _SHARE = 20.0  # and so many times as long as the last one took: waiting costs a twentieth
 
@@ -159,14 +157,19 @@ class Output:
             if kept.path not in paths and not outcome.unfit
         ]
         if good or done:
-            staged = [Kept(file.path, who, file.size, file.sha256, _stamp(Path(file.at))) for who, file in good]
+            staged = [
+                Kept(file.path, who, file.size, file.sha256, stamp_of_placed(Path(file.at))) for who, file in good
+            ]
             self.ledger.intend(staged, [outcome.name for outcome in done])
             with self._synced() as folders:
                 for _, file in good:
                     self._move(file, folders)
                 for path in gone:
                     self._unlink(path, folders)
-            placed = [Kept(file.path, who, file.size, file.sha256, _stamp(self.root / file.path)) for who, file in good]
+            placed = [
+                Kept(file.path, who, file.size, file.sha256, stamp_of_placed(self.root / file.path))
+                for who, file in good
+            ]
             self.ledger.confirm(placed, done, gone)
         for refusal in refused.values():
             raise refusal
@@ -190,7 +193,7 @@ class Output:
             return
         if _real(place) in self.inputs:
             raise NotWritable(f"{place} is an input and would be overwritten; choose another folder")
-        if self._is_same(place, file.size, file.sha256) or self._is_own(file.path, Path(file.at)):
+        if is_same(place, file.size, file.sha256) or self._is_own(file.path, Path(file.at)):
             return
         raise NotWritable(
             f"{place} is there already, and not as segclip wrote it; move or delete it, or choose another folder"
@@ -286,7 +289,7 @@ class Output:
             return False
         if stamp == kept.stamp and not verify:
             return True
-        if not self._is_same(place, kept.size, kept.sha256):
+        if not is_same(place, kept.size, kept.sha256):
             return False
         if stamp != kept.stamp:
             self._touched[1].append((kept.path, stamp))
@@ -300,50 +303,15 @@ class Output:
         place, known = self.root / path, self.ledger.possible(path)
         try:
             stamp = stamp_of_link(place)
-            if any(stamp == kept.stamp or self._is_same(place, kept.size, kept.sha256) for kept in known):
+            if any(stamp == kept.stamp or is_same(place, kept.size, kept.sha256) for kept in known):
                 return True
-            files = [kept for kept in known if not kept.sha256.startswith(_LINK)]
+            files = [kept for kept in known if not kept.sha256.startswith(LINK)]
             if not files or place.is_symlink() or not place.is_file():
                 return False  # an original, say, that was moved to where a link to it was
             times = [(kept.stamp[1], kept.stamp[3]) for kept in files if kept.stamp[1]]
-            return (stamp[1], stamp[3]) in times or _is_torn(place, new)
+            return (stamp[1], stamp[3]) in times or is_torn(place, new)
         except OSError:
             return False
-
-    def _is_same(self, place: Path, size: int, digest: str) -> bool:
-        try:
-            seen = place.lstat()
-            if not stat.S_ISREG(seen.st_mode) and not stat.S_ISLNK(seen.st_mode):
-                return False
-            return seen.st_size == size and _digest(place) == digest
-        except OSError:
-            return False
-
-
-def describe(aside: Path, path: str) -> Staged:
-    """Describe a file that was written aside. Raises NotWritable."""
-    try:
-        return Staged(path, str(aside), aside.lstat().st_size, _digest(aside))
-    except OSError as error:
-        raise NotWritable(f"{aside}: cannot be read back, {error.strerror or error}") from error
-
-
-def sync_staged(aside: Path) -> None:
-    """Wait until what was written aside is on the disk; a link is with its folder.
-
-    Raises NotWritable.
-    """
-    try:
-        if not aside.is_symlink():
-            atomic.sync_file(aside)
-    except OSError as error:
-        raise NotWritable(f"{aside}: cannot be written, {error.strerror or error}") from error
-
-
-def stamp_of_link(path: Path) -> Stamp:
-    """Return what the system says of a file, or of a link itself. Raises OSError."""
-    seen = path.lstat()
-    return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino
 
 
 def real_paths(paths: Iterable[Path]) -> frozenset[str]:
@@ -364,44 +332,9 @@ def is_below(name: str, folders: Collection[str]) -> bool:
     return any(parent.as_posix() in folders for parent in PurePosixPath(name).parents)
 
 
-def is_short_of_room(error: BaseException | None) -> bool:
-    """Decide whether an error ends all writing, and not that of a file whose name is too long."""
-    ours = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EINVAL, errno.EILSEQ)
-    return isinstance(error, OSError) and error.errno not in ours
-
-
-def _stamp(path: Path) -> Stamp:
-    try:
-        return stamp_of_link(path)
-    except OSError as error:
-        raise NotWritable(f"{path}: {error.strerror or error}") from error
+def _kept(owner: str, file: Staged, at: Path) -> Kept:
+    return Kept(file.path, owner, file.size, file.sha256, stamp_of_placed(at))
 
 
 def _real(path: Path) -> str:
     return os.path.join(os.path.realpath(path.parent), path.name)
-
-
-def _is_torn(path: Path, whole: Path | None) -> bool:
-    """Decide whether a file is empty, zeros, or the beginning of another: a power cut leaves such.
-
-    One that ends with a whole line was cut by hand.
-    """
-    end = b""
-    with ExitStack() as stack:
-        file = stack.enter_context(path.open("rb"))
-        other = stack.enter_context(whole.open("rb")) if whole and not whole.is_symlink() else None
-        while block := file.read(2**20):
-            end = block.rstrip(b"\0")
-            if not (other.read(len(block)) if other else b"").startswith(end):
-                return False
-    return not end.endswith(b"\n")
-
-
-def _digest(path: Path) -> str:
-    hashed = sha256()
-    if path.is_symlink():
-        return _LINK + sha256(os.fsencode(os.readlink(path))).hexdigest()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            hashed.update(block)
-    return hashed.hexdigest()

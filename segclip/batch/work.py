@@ -16,8 +16,8 @@ from ..errors import BadImage, BadPrompt, NotWritable, SegclipError
 from ..formats import PER_IMAGE
 from ..selection import Selection
 from ..types import Boxes, Everything, Image, Points, Prompt, Result
+from .files import describe, is_short_of_room, sync_staged
 from .journal import Outcome, Staged, Stamp
-from .output import describe, is_short_of_room, sync_staged
 from .plan import Ask, Item
 
 # why an image cannot be opened, other than for reasons that come and go, such as a server that does not answer

@@ -1,0 +1,93 @@
+"""Describe the files of a run by content and stamp, tell them from others, and put them on the disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import ExitStack
+from hashlib import sha256
+from pathlib import Path
+
+from .. import atomic
+from ..errors import NotWritable
+from .journal import Staged, Stamp
+
+LINK = "link "  # before the SHA-256 of where a link leads
+
+
+def describe(aside: Path, path: str) -> Staged:
+    """Describe a file that was written aside. Raises NotWritable."""
+    try:
+        return Staged(path, str(aside), aside.lstat().st_size, _digest(aside))
+    except OSError as error:
+        raise NotWritable(f"{aside}: cannot be read back, {error.strerror or error}") from error
+
+
+def sync_staged(aside: Path) -> None:
+    """Wait until what was written aside is on the disk; a link is with its folder.
+
+    Raises NotWritable.
+    """
+    try:
+        if not aside.is_symlink():
+            atomic.sync_file(aside)
+    except OSError as error:
+        raise NotWritable(f"{aside}: cannot be written, {error.strerror or error}") from error
+
+
+def stamp_of_link(path: Path) -> Stamp:
+    """Return what the system says of a file, or of a link itself. Raises OSError."""
+    seen = path.lstat()
+    return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino
+
+
+def stamp_of_placed(path: Path) -> Stamp:
+    """Return the stamp of a file that is there. Raises NotWritable."""
+    try:
+        return stamp_of_link(path)
+    except OSError as error:
+        raise NotWritable(f"{path}: {error.strerror or error}") from error
+
+
+def is_same(path: Path, size: int, digest: str) -> bool:
+    """Find out whether a file or link has a content; what is neither has none."""
+    try:
+        seen = path.lstat()
+        if not stat.S_ISREG(seen.st_mode) and not stat.S_ISLNK(seen.st_mode):
+            return False
+        return seen.st_size == size and _digest(path) == digest
+    except OSError:
+        return False
+
+
+def is_torn(path: Path, whole: Path | None) -> bool:
+    """Decide whether a file is empty, zeros, or the beginning of another: a power cut leaves such.
+
+    One that ends with a whole line was cut by hand.
+    """
+    end = b""
+    with ExitStack() as stack:
+        file = stack.enter_context(path.open("rb"))
+        other = stack.enter_context(whole.open("rb")) if whole and not whole.is_symlink() else None
+        while block := file.read(2**20):
+            end = block.rstrip(b"\0")
+            if not (other.read(len(block)) if other else b"").startswith(end):
+                return False
+    return not end.endswith(b"\n")
+
+
+def is_short_of_room(error: BaseException | None) -> bool:
+    """Decide whether an error ends all writing, and not that of a file whose name is too long."""
+    ours = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EINVAL, errno.EILSEQ)
+    return isinstance(error, OSError) and error.errno not in ours
+
+
+def _digest(path: Path) -> str:
+    hashed = sha256()
+    if path.is_symlink():
+        return LINK + sha256(os.fsencode(os.readlink(path))).hexdigest()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            hashed.update(block)
+    return hashed.hexdigest()
