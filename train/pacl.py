@@ -1,6 +1,6 @@
 """Align patches with texts, tower and text frozen: PACL (Mukhoti et al. 2023). One pass gives a heat map of any text.
 
-    python -m train.pacl runs/few --start mini-clip --side 192 --stride 8 --patches 60 --captions-each 3 --out runs/pacl
+    python -m train.pacl runs/few --start mini-clip --side 384 --patches 60 --captions-each 3 --out runs/pacl
     segclip heat desk.jpg "a red apple" --encoder file:runs/pacl
 
 The compatibility of an image with a text is the cosine of the text with the patches' mean, weighted by a softmax of
