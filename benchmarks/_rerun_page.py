@@ -17,7 +17,7 @@ import torch
 from open_clip.transform import image_transform_v2
 from PIL import Image
 
-from segclip.encoders import checkpoints, sources
+from segclip.encoders import checkpoints, sources, tokenizers
 from segclip.proposers.yolo import quiet
 from tests.upstream import install_clip
 
@@ -39,7 +39,7 @@ def load() -> Any:
     source = sources.find(f"file:{os.environ['ENCODER']}")
     side = int(source.model_cfg["vision_cfg"]["image_size"])
     see = image_transform_v2(checkpoints.preprocess_config(source, side), is_train=False)
-    install_clip(checkpoints.restore(source)[0], see, checkpoints.tokenizer(source))
+    install_clip(checkpoints.restore(source)[0], see, tokenizers.make_tokenizer(source))
     with quiet():
         from ultralytics.models.fastsam import FastSAMPredictor
 

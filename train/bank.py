@@ -11,7 +11,7 @@ import numpy as np
 
 from segclip.types import Array
 
-from .region_crops import Class
+from .crop_store import Class
 from .vocabulary import plural
 from .wordnet import ancestors, senses, synsets
 

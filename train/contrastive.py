@@ -22,7 +22,7 @@ import typer
 from open_clip.transform import image_transform_v2
 
 from segclip import lines, templates
-from segclip.encoders import checkpoints, text_tower
+from segclip.encoders import checkpoints, text_tower, tokenizers
 from segclip.errors import BadPrompt, UnknownName, Unsupported
 
 from . import captions, command, feed, limits, loop, losses, neighbours, processes, sharding, tuning
@@ -84,7 +84,7 @@ class Contrastive:
     ) -> None:
         self.start, self.recipe, self.settings = start, recipe, settings
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        tokenizer = checkpoints.tokenizer(start.checkpoint)
+        tokenizer = tokenizers.make_tokenizer(start.checkpoint)
         policy = start.checkpoint.serving.policy
         texts = Texts(feed.said_of(parts[0]), tokenizer, recipe.templates)
         self.size = recipe.side or start.size

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 import typer
 
-from segclip.encoders import checkpoints, patches
+from segclip.encoders import patches, tokenizers
 
 from . import command, limits, losses, processes
 from .captions import Item
@@ -79,7 +79,7 @@ class Pacl(Contrastive):
         self.backgrounds = torch.zeros(0, checkpoint.model_cfg["embed_dim"], device=self.device)  # (K, D)
         if checkpoint.serving.backgrounds:
             texts = Texts(
-                checkpoint.serving.backgrounds, checkpoints.tokenizer(checkpoint), checkpoint.serving.templates
+                checkpoint.serving.backgrounds, tokenizers.make_tokenizer(checkpoint), checkpoint.serving.templates
             )
             self.backgrounds = self._tell(texts)
 

@@ -22,9 +22,9 @@ from segclip.crops import fill_outside
 from segclip.types import Array
 
 from . import command, limits
+from .crop_store import Crop, CropStore
 from .model import SIZE
 from .pretrained import load_classifier
-from .region_crops import Crop, CropStore
 
 FROZEN = 5  # stages of the trunk that are not trained
 SHAPE = (112, SIZE // 16, SIZE // 16)  # of what comes out of them

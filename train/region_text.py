@@ -31,16 +31,16 @@ from segclip.crops import CropPolicy, View
 from segclip.encoders import Serving, checkpoints
 from segclip.errors import BadPrompt
 from segclip.templates import expand
-from segclip.types import Array
 from segclip.weight_files import reading
 
 from . import command, limits
 from .bank import Bank
 from .checkpoint import Checkpoint
+from .crop_store import Class
 from .model import BACKGROUNDS, MODEL, PREPROCESS, TEMPLATES
 from .pretrained import load_classifier
-from .region_crops import Class
 from .region_features import FROZEN, Table
+from .region_feed import Batch, Feed
 from .text_distill import distance, embed, load_vocabulary
 
 OTHER_TEXTS = 700  # classes compared with in a step besides those shown
@@ -105,37 +105,6 @@ class Recipe:
     warm_up: int = 60
     ema: float = 0.995
     seed: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Hold one step's crops. features: (B, *SHAPE). labels: (B,), -1 background, -2 without a name. captioned: how
-    many of the last are photos with captions. likeliest, chances: (B, K), the teacher's; -1 without one."""
-
-    features: torch.Tensor
-    labels: torch.Tensor
-    captioned: int
-    likeliest: torch.Tensor
-    chances: torch.Tensor
-
-
-class Feed:
-    """Draw rows of one source: named things evenly by the square root of how many there are of a name."""
-
-    def __init__(self, table: Table, rng: np.random.Generator) -> None:
-        self.table, self.rng, self.labels = table, rng, np.array(table.labels)
-        _, group, counts = np.unique(self.labels, return_inverse=True, return_counts=True)
-        weights = 1 / np.sqrt(counts[group])
-        weights[self.labels < 0] = weights.max()
-        self.weights = weights / weights.sum()
-        self.waiting: list[int] = []
-
-    def take(self, count: int) -> Array:
-        """Return the next rows."""
-        if len(self.waiting) < count:
-            self.waiting = list(self.rng.choice(len(self.labels), len(self.labels), p=self.weights))
-        rows, self.waiting = self.waiting[:count], self.waiting[count:]
-        return np.sort(np.array(rows))
 
 
 class Run:

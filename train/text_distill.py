@@ -25,9 +25,10 @@ from segclip.types import Array
 
 from . import command, limits
 from .bank import Bank
+from .crop_store import Class
 from .model import EMBED, MODEL, TEMPLATES
 from .pretrained import SentenceTeacher
-from .region_crops import Class, captions
+from .region_crops import captions
 from .vocabulary import nouns, phrases, pieces
 
 PHRASES = 40_000

@@ -22,7 +22,7 @@ with without_compiler():
     import open_clip
     from open_clip.transform import image_transform_v2
 
-    from . import checkpoints, image_tower, patches, sources, text_tower
+    from . import checkpoints, image_tower, patches, sources, text_tower, tokenizers
     from .checkpoints import save
 
 __all__ = ["OpenClip", "OpenClipOptions", "imagenet_templates", "save"]
@@ -117,7 +117,7 @@ class OpenClip:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return checkpoints.tokenizer(self._checkpoint)
+        return tokenizers.make_tokenizer(self._checkpoint)
 
     @cached_property
     def _transform(self) -> Any:

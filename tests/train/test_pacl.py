@@ -20,7 +20,7 @@ from train import contrastive, few, glyphs, loop, losses, pacl, shapes
 from train.contrastive import Recipe
 from train.loop import Loop, Settings
 from train.pacl import Grid, Pacl, compatibility
-from train.start import Start, begin, fresh
+from train.start import Start, begin, fresh, trained
 
 
 def test_the_compatibility_is_the_papers() -> None:

@@ -18,9 +18,10 @@ from segclip.encoders.openclip import OpenClip
 from segclip.types import Array, Image, Masks
 from train import region_crops, region_features, region_text
 from train.bank import Bank
+from train.crop_store import CONTEXT, STORED, Class, Crop, CropStore, Shards
 from train.model import BACKGROUNDS, EMBED, MODEL, SIZE
 from train.pretrained import load_classifier
-from train.region_crops import BACKGROUND, CONTEXT, STORED, Class, Crop, CropStore, Shards
+from train.region_crops import BACKGROUND
 from train.region_features import Table, as_served, first_layers, normalised, vary
 from train.region_text import Recipe, Run, caption_loss, region_loss
 
