@@ -29,8 +29,7 @@ from filelock import FileLock, Timeout
 
 from . import atomic
 from .cache import hash_file
-from .errors import SegclipError, WeightsCorrupt, WeightsMissing
-from .weight_files import one_line
+from .errors import SegclipError, WeightsCorrupt, WeightsMissing, one_line
 
 TIMEOUT = 30.0  # seconds of silence before a connection counts as cut
 ANSWER = 60.0  # seconds until an answer's headers are there, with all its redirects

@@ -13,6 +13,8 @@ SegclipError
 └── Unsupported       a request that this model or platform cannot serve
 """
 
+_WORDS = 240  # characters of another library's message that are repeated
+
 
 class SegclipError(Exception):
     """Base of every error segclip raises on purpose."""
@@ -56,3 +58,12 @@ class WeightsCorrupt(SegclipError):
 
 class Unsupported(SegclipError):
     """Raise for a request that this model or platform cannot serve."""
+
+
+def one_line(error: BaseException | str) -> str:
+    """Repeat another library's message in one printable line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    words = lines[0] if lines else type(error).__name__
+    plain = "".join(character if character.isprintable() else "?" for character in words)
+    kind = "" if isinstance(error, str) or not isinstance(error, KeyError | AssertionError) else type(error).__name__
+    return f"{kind} {plain}".strip()[:_WORDS]

@@ -21,7 +21,7 @@ import PIL.Image
 from PIL.Image import Transpose
 
 from . import listing, profiles, regular
-from .errors import BadImage
+from .errors import BadImage, one_line
 from .listing import walk as walk
 from .types import Array, Image
 
@@ -125,7 +125,7 @@ def open_regular(path: Path, label: str = "") -> IO[bytes]:
             f"{label}: a pipe, socket or device, not an image file; save the image as a file first"
         ) from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or one_line(error)
         raise BadImage(f"{label}: cannot be opened, {reason}") from None
 
 
@@ -139,7 +139,7 @@ def _from_file(file: IO[bytes], label: str, max_pixels: int) -> Image:
         prefix = file.read(_HEADER)
         picture = _open(file, prefix) if prefix else None
     except _DAMAGE as error:
-        raise BadImage(f"{label}: its header is damaged or gives a zero size ({_reason(error)})") from None
+        raise BadImage(f"{label}: its header is damaged or gives a zero size ({one_line(error)})") from None
     except BadImage as error:
         raise BadImage(f"{label}: {error}") from None
     if not prefix:
@@ -192,7 +192,7 @@ def _from_picture(picture: PIL.Image.Image, label: str, max_pixels: int) -> Imag
         image = _to_image(_upright(_to_srgb(flat, picture, label), picture, label), label)
         _tell_frames(picture, label)
     except _DAMAGE as error:
-        raise BadImage(f"{label}: truncated or damaged ({_reason(error)})") from None
+        raise BadImage(f"{label}: truncated or damaged ({one_line(error)})") from None
     return image
 
 
@@ -229,7 +229,7 @@ def _upright(flat: PIL.Image.Image, picture: PIL.Image.Image, label: str) -> PIL
     try:
         orientation = picture.getexif().get(_ORIENTATION, 1)
     except _DAMAGE as error:
-        _log.warning("%s: unreadable EXIF, taken as upright (%s)", label, _reason(error))
+        _log.warning("%s: unreadable EXIF, taken as upright (%s)", label, one_line(error))
         return flat
     turn = _UPRIGHT.get(orientation)
     return flat if turn is None else flat.transpose(turn)
@@ -324,7 +324,3 @@ def _check_size(height: int, width: int, label: str, max_pixels: int) -> None:
             f"{label}: {width} x {height} = {height * width:,} pixels is over the limit of {max_pixels:,}; "
             "shrink it, or raise max_pixels if you trust it"
         )
-
-
-def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__

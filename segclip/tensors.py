@@ -23,8 +23,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from . import torchscript, weights
-from .errors import Unsupported, WeightsCorrupt
-from .weight_files import Container, no_weights, one_line, open_file, reading, recognise
+from .errors import Unsupported, WeightsCorrupt, one_line
+from .weight_files import Container, no_weights, open_file, reading, recognise
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "module")  # what trainers keep weights under
 PREFIXES = ("module.", "_orig_mod.", "model.", "clip.", "sam.")  # DDP's, torch.compile's, Lightning's, of a field

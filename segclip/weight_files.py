@@ -17,7 +17,7 @@ from types import MappingProxyType, UnionType
 from typing import Any, BinaryIO, Literal, TypeVar, get_args, get_type_hints
 
 from . import regular
-from .errors import SegclipError, Unsupported, WeightsCorrupt, WeightsMissing
+from .errors import SegclipError, Unsupported, WeightsCorrupt, WeightsMissing, one_line
 
 T = TypeVar("T")
 Container = Literal["safetensors", "pickle", "torchscript", "numpy", "none"]
@@ -27,7 +27,6 @@ _LONGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
 _LONGEST_CONFIG = 16 << 20  # bytes
 _DEEPEST, _LARGEST = 32, 1 << 24  # nesting and magnitude of what a config.json of any network holds
 _WIDEST = 1 << 14  # of a field of a network's description or options
-_WORDS = 240  # characters of another library's message that are repeated
 
 
 @contextmanager
@@ -51,15 +50,6 @@ def reading(path: Path, what: str = "weights") -> Iterator[None]:
         raise WeightsMissing(f"{path} cannot be read: {error.strerror or one_line(error)}") from error
     except Exception as error:  # whatever the bytes made a library do
         raise WeightsCorrupt(f"{path} cannot be read as {what}: {one_line(error)}") from error
-
-
-def one_line(error: BaseException | str) -> str:
-    """Repeat another library's message in one printable line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    words = lines[0] if lines else type(error).__name__
-    plain = "".join(character if character.isprintable() else "?" for character in words)
-    kind = "" if isinstance(error, str) or not isinstance(error, KeyError | AssertionError) else type(error).__name__
-    return f"{kind} {plain}".strip()[:_WORDS]
 
 
 def open_file(path: Path) -> BinaryIO:

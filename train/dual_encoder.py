@@ -20,8 +20,8 @@ import torch
 import typer
 
 from segclip.encoders import checkpoints, dual
-from segclip.errors import BadPrompt, UnknownName, Unsupported, WeightsMissing
-from segclip.weight_files import one_line, reading
+from segclip.errors import BadPrompt, UnknownName, Unsupported, WeightsMissing, one_line
+from segclip.weight_files import reading
 
 from . import captions, command, limits
 from .start import SERVING

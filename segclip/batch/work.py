@@ -21,6 +21,7 @@ from .journal import Outcome, Staged, Stamp
 from .plan import Ask, Item
 
 # why an image cannot be opened, other than for reasons that come and go, such as a server that does not answer
+_BYTES_A_PIXEL, _METADATA = 16, 1 << 26  # four float32 channels without compression, and what a file says beside
 _LASTING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
 
 
@@ -196,6 +197,8 @@ def read(item: Item, asked: str, max_pixels: int) -> Read:
             raise BlockingIOError("it could not be listed a moment ago")
         if item.path.exists() and not item.path.is_file():  # opening a pipe would wait for ever, a device never ends
             raise BadImage(f"{item.name}: a folder, a pipe or a device, not an image file")
+        if stamp[0] > _BYTES_A_PIXEL * max_pixels + _METADATA:  # a sparse file holds more than memory does
+            raise BadImage(f"{item.name}: {stamp[0]:,} bytes, more than any image of {max_pixels:,} pixels takes")
         data = item.path.read_bytes()
         content = sha256(data).hexdigest()
         return Read(item, asked, content, stamp, images.load(data, label=item.name, max_pixels=max_pixels))

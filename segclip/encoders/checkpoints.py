@@ -21,8 +21,8 @@ from open_clip.transform import PreprocessCfg
 from torch.nn import init
 
 from .. import atomic, tensors, weights
-from ..errors import Unsupported, WeightsCorrupt, WeightsMissing
-from ..weight_files import one_line, read_config, reading
+from ..errors import Unsupported, WeightsCorrupt, WeightsMissing, one_line
+from ..weight_files import read_config, reading
 from . import Serving, dual
 from .patches import PatchHead
 

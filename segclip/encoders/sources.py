@@ -14,8 +14,8 @@ import open_clip
 from huggingface_hub import snapshot_download
 
 from .. import weights
-from ..errors import BadPrompt, UnknownName, Unsupported, WeightsCorrupt, WeightsMissing
-from ..weight_files import one_line, read_config, reading
+from ..errors import BadPrompt, UnknownName, Unsupported, WeightsCorrupt, WeightsMissing, one_line
+from ..weight_files import read_config, reading
 from . import Serving
 from .checkpoints import CONFIGS, PICKLED_FILES, SAFE_FILES, TOKENIZER_FILES, Checkpoint, first
 

@@ -22,10 +22,10 @@ import safetensors.torch
 import torch
 
 from .. import atomic, tensors, weights
-from ..errors import Unsupported, WeightsCorrupt, WeightsMissing
+from ..errors import Unsupported, WeightsCorrupt, WeightsMissing, one_line
 from ..imports import without_compiler
 from ..types import Array
-from ..weight_files import no_weights, one_line, open_file, read_config, reading, recognise
+from ..weight_files import no_weights, open_file, read_config, reading, recognise
 
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 _STOCK_ARCHITECTURE = re.compile(r"[\w.-]+\.yaml")

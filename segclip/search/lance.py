@@ -121,7 +121,7 @@ def _clause(where: Filter) -> str:
 
 
 def _text(name: str) -> str:
-    return name.encode("utf-8", "replace").decode()  # a name may hold bytes that are no characters
+    return name.encode("utf-8", "backslashreplace").decode()  # a name may hold bytes that are no characters
 
 
 def _batches(parts: Iterable[Vectors], pictures: Pictures, dim: int) -> Iterator[Any]:

@@ -298,11 +298,21 @@ def open_exact(folder: Path, kind: str, pictures: Pictures, *, dim: int, length:
     embeddings = np.memmap(folder / f"{kind}.f32", np.float32, "r", shape=(length, dim))
     rows = np.fromfile(folder / f"{kind}.rows", np.int32).reshape(length, 3)
     picture, region = rows[:, 0].copy(), rows[:, 1].copy()
-    if picture.min() < 0 or picture.max() >= len(pictures) or region.min() < -1:
-        raise ValueError(f"{kind}.rows point outside")
+    if picture.min() < 0 or picture.max() >= len(pictures) or not _as_written(kind, picture, region):
+        raise ValueError(f"{kind}.rows are none that an index writes")
     quality = np.ascontiguousarray(rows[:, 2]).view(np.float32)
     plain = np.asarray(embeddings).view(np.ndarray)
     return Exact(Vectors(plain, picture, region, quality), pictures)
+
+
+def _as_written(kind: str, picture: Array, region: Array) -> bool:
+    """Find out whether rows are in the order of writing: image by image, its regions counted from 0, -1 for itself."""
+    firsts = np.flatnonzero(np.diff(picture, prepend=-1))
+    if (np.diff(picture) < 0).any():
+        return False
+    counted = np.arange(len(region)) - np.repeat(firsts, np.diff(firsts, append=len(region)))
+    expected = counted if kind == "regions" else np.full(len(region), -1)
+    return bool((region == expected).all()) and (kind == "regions" or len(firsts) == len(region))
 
 
 def _pack(part: Vectors) -> Array:

@@ -77,7 +77,9 @@ def lay_traps(folder: Path, photo: bytes) -> set[str]:
     (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
     os.mkfifo(folder / "pipe.jpg")  # whoever opens it waits for ever
     (folder / "endless.jpg").symlink_to("/dev/zero")
-    return {*broken, "gone.jpg", "loop.jpg", "pipe.jpg", "endless.jpg"}
+    (folder / "sparse.jpg").write_bytes(b"")
+    os.truncate(folder / "sparse.jpg", 1 << 40)  # larger than memory, and takes no room on the disk
+    return {*broken, "gone.jpg", "loop.jpg", "pipe.jpg", "endless.jpg", "sparse.jpg"}
 
 
 class Halves(FakeProposer):
@@ -119,7 +121,7 @@ def test_all_that_can_be_read_is_exported_and_each_other_is_a_row(
     if not os.access(unreadable, os.R_OK):  # the administrator may read all
         failing.add(unreadable.name)
     readable = 200 + len(ODD_NAMES) + 1 + (unreadable.name not in failing)
-    assert len(list(folder.iterdir())) == 200 + 6 + 1 + 24 + 1 + 1
+    assert len(list(folder.iterdir())) == 200 + 6 + 1 + 25 + 1 + 1
 
     formats = [*PER_IMAGE, *PER_RUN]
     with socket.socket(socket.AF_UNIX) as listener:

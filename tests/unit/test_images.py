@@ -463,6 +463,17 @@ class TestOtherFormats:
         pillow_heif.from_pillow(PIL.Image.fromarray(quarters())).save(file, quality=100)
         assert_quarters(images.load(file.getvalue()).pixels, 90)
 
+    def test_what_a_decoder_says_in_several_lines_is_one_line(self) -> None:
+        pillow_heif = pytest.importorskip("pillow_heif")
+        file = io.BytesIO()
+        pillow_heif.from_pillow(PIL.Image.fromarray(quarters())).save(file)
+        data = bytearray(file.getvalue())
+        extents = data.index(b"iloc") + 20
+        data[extents : extents + 2] = b"\x75\x01"
+        with pytest.raises(BadImage, match="iloc") as caught:
+            images.load(bytes(data), label="phone")
+        assert "\n" not in str(caught.value)
+
     @pytest.mark.parametrize(("brand", "needed"), [(b"heic", "HEIC needs pillow-heif"), (b"avif", "AVIF needs Pillow")])
     def test_what_is_not_installed_is_named(self, brand: bytes, needed: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(listing, "is_readable", lambda format: False)

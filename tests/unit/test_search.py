@@ -354,7 +354,9 @@ def test_results_are_drawn_recorded_copied_and_linked(photos: Path, tmp_path: Pa
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     numbers = np.arange(5, dtype=np.int32)
-    wanted = Vectors(rng.normal(size=(5, 3)).astype(np.float32), numbers, numbers - 1, rng.random(5).astype(np.float32))
+    wanted = Vectors(
+        rng.normal(size=(5, 3)).astype(np.float32), numbers, np.full(5, -1, np.int32), rng.random(5).astype(np.float32)
+    )
     names = ("a", "b\udce9", "c", "d", "e")
     pictures = Pictures(names, np.array([1.5, 2, 3, 4, 5]), np.array([[3, 4], [5, 6]] * 2 + [[7, 8]], np.int32))
     assert store.write_exact(tmp_path, "images", [wanted[:2], wanted[2:]]) == 5  # type: ignore[index]
