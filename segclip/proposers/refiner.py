@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..errors import BadPrompt
 from ..types import Array, Image, Masks
 from .edges import Frame, Patch
 from .logits import Sampler
@@ -34,7 +35,8 @@ _FOLD = 2  # pixels along a cell of the finest level
 class FocusOptions:
     """Describe a refiner.
 
-    size: side of the window it sees, in its own pixels, a multiple of 16. channels: of its levels, the finest first.
+    size: side of the window it sees, in its own pixels, which halves from level to level without a rest: a multiple of
+    16 for four levels. channels: of its levels, the finest first.
     joined: of its way back. margin: side of the window over that of the object. boxed: the same where a box was given,
     so that its extent is known. least: side of the smallest window, in pixels of the image. quality: least quality of
     an answer that is looked at again.
@@ -47,6 +49,15 @@ class FocusOptions:
     boxed: float = 1.2
     least: float = 20.0
     quality: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Raise BadPrompt for a window that does not halve so often."""
+        step = _FOLD << max(len(self.channels) - 1, 0)
+        if not self.channels or self.size < step or self.size % step:
+            raise BadPrompt(
+                f"a refiner of {len(self.channels)} levels wants windows whose side is a multiple of {step} px, "
+                f"got {self.size}"
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from segclip.errors import BadPrompt
 from segclip.proposers import sam
 from segclip.proposers.edges import EdgeOptions, Frame
 from segclip.proposers.edges import refine as refine_masks
@@ -44,6 +45,12 @@ def refiner(*, trained: bool = False) -> Refiner:
             for _ in range(3):
                 network(torch.randn(4, 7, 64, 64))
     return network.eval()
+
+
+@pytest.mark.parametrize(("size", "channels"), [(2, (8, 16)), (98, (8, 16, 32, 64)), (0, (8,)), (-16, (8,)), (96, ())])
+def test_a_window_that_its_levels_cannot_halve_is_refused(size: int, channels: tuple[int, ...]) -> None:
+    with pytest.raises(BadPrompt, match="multiple of"):
+        FocusOptions(size=size, channels=channels)
 
 
 def sampler(size: tuple[int, int], cell: int) -> Sampler:
