@@ -61,7 +61,7 @@ def links(place: Path) -> list[Path]:
 
 def is_record(record: dict[str, Any]) -> bool:
     """Decide whether a record is one of ``Embedder.keep``'s: a journal may be damaged, or received from elsewhere."""
-    size, dim, taken = record.get("size"), record.get("dim"), record.get("taken")
+    size, dim, taken = record.get("size"), record.get("dim"), record.get("taken", "")
     quality, boxes, rle = (record.get(name) for name in ("quality", "boxes", "rle"))
     if not (isinstance(size, list) and store.is_size(size) and size[0] * size[1] <= _PIXELS):
         return False

@@ -236,12 +236,14 @@ def _records(photos: Path) -> dict[bytes, dict[str, Any]]:
 def test_fault_17b_a_row_that_makes_no_sense_is_embedded_again(photos: Path) -> None:
     wanted, sound = answers(photos), _records(photos)
     names = sorted(sound)
-    for number, key in enumerate(key for key in sound[names[0]]["record"] for _ in WEIRD):
-        value = WEIRD[number % len(WEIRD)]
+    for number, key in enumerate(key for key in sound[names[0]]["record"] for _ in (*WEIRD, "gone")):
+        value = (*WEIRD, "gone")[number % (len(WEIRD) + 1)]
         if (key, value) == ("taken", None) or (key == "taken" and value == -1):
             continue
         rest = json.loads(json.dumps(sound[names[0]]))
         rest["record"][key] = value
+        if value == "gone":
+            del rest["record"][key]
         with closing(sqlite3.connect(place(photos) / rows.NAME)) as table, table:
             packed = zlib.compress(json.dumps(rest).encode())
             table.execute("UPDATE outcomes SET rest = ? WHERE name = ?", (packed, names[0]))
