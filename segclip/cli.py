@@ -45,15 +45,16 @@ if TYPE_CHECKING:
 class Commands(TyperGroup):
     """Turn the errors a user can cause into one line on stderr and exit code 2."""
 
-    def invoke(self, ctx: Any) -> Any:
-        """Run a verb; Ctrl-C gives 130, SIGTERM 143."""
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run a command line; what is printed of it, by click too, cannot steer a terminal."""
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # a file name may hold bytes that are no characters
         with lines.shown_safely():
-            return self._invoke(ctx)
+            return super().main(*args, **options)
 
-    def _invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: Any) -> Any:
+        """Run a verb; Ctrl-C gives 130, SIGTERM 143."""
         try:
             return super().invoke(ctx)
         except SegclipError as error:

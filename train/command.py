@@ -38,7 +38,8 @@ def run(main: Callable[..., Any]) -> None:
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(cls=_Recipe)(checked(main))
     try:
-        app(standalone_mode=True)
+        with lines.shown_safely():
+            app(standalone_mode=True)
     except (SegclipError, OSError) as error:
         _fail(str(error))
     except (MemoryError, RuntimeError) as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import os
 import random
 import shutil
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -372,6 +374,9 @@ def fresh_out(place: Path) -> None:
 def may_write(name: str, arguments: list[str]) -> bool:
     """Tell whether a command may write there: OUT, the default OUT, and an index in its folder."""
     parts = Path(name).parts
+    named = {Path(value).parts[:1] for option, value in pairwise(arguments) if option in ("--out", "--link")}
+    if parts[0] not in ("in", ".segclip-index") and parts[:1] in named:
+        return True
     return parts[0] in ("out", "segclip-out") or (".segclip-index" in parts and arguments[0] in ("index", "evaluate"))
 
 
@@ -416,6 +421,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def attempt(place: Path, arguments: list[str]) -> str:
     """Run a command line and return what is wrong with how it ended, or ""."""
     fresh_out(place)
+    logging.getLogger("segclip").handlers.clear()  # a command has a process of its own, and a stderr
     before = snapshot(place)
     try:
         with limited(LONGEST):
@@ -428,7 +434,8 @@ def attempt(place: Path, arguments: list[str]) -> str:
     strange = [name for name in new if not may_write(name, arguments)]
     touched = [name for name in changed if ".segclip-index" not in name or not may_write(name, arguments)]
     if changed or any(not name.startswith(("out", "segclip-out")) for name in new):
-        shutil.rmtree(place / ".segclip-index", ignore_errors=True)
+        for top in {Path(name).parts[0] for name in new} - {"in", "out"}:
+            shutil.rmtree(place / top, ignore_errors=True)
         shutil.rmtree(place / "in")
         lay_out(place)
     problems = {

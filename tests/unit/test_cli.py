@@ -340,7 +340,10 @@ def test_control_characters_of_names_and_texts_reach_no_terminal(folder: Path) -
     outcome = run("segment", "a\x1b[2Jb.png", "a red\x1b]0;box\x07", "yellow\x1b[31m", "a\u202ered", "--format", "json")
     assert outcome.exit_code == 0
     missing = run("segment", "gone\x1b[2J.png", "red")
-    assert not set("\x1b\x07\u202e") & set(outcome.output + missing.output)
+    misused = run("search", "photos", "red", "--", "one too many\x1b[2J", "\u202e")  # which click says
+    assert misused.exit_code == 2
+    assert "one too many" in misused.output
+    assert not set("\x1b\x07\u202e") & set(outcome.output + missing.output + misused.output)
     assert "yellow" in outcome.stdout
     assert "no such file" in missing.stderr
 
