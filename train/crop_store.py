@@ -15,6 +15,7 @@ from segclip.types import Array
 STORED = 192  # px of a stored crop at most
 CONTEXT = 1.4  # of a stored region; whole photos are stored as they are, at 1
 SHARD = 4096
+BACKGROUND, UNLABELLED, WRONG = -1, -2, -3  # labels of no class; WRONG: no thing that its photo's labels could name
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,13 @@ import cv2
 import numpy as np
 import typer
 
-from segclip import atomic, coco, images
+from segclip import atomic, coco, images, load
 from segclip.crops import View, cut
-from segclip.types import Array, Image, Masks
+from segclip.proposers import Proposer
+from segclip.types import Array, Everything, Image, Masks
 
 from . import command, limits
-from .crop_store import CONTEXT, STORED, Class, Crop, Shards
+from .crop_store import BACKGROUND, CONTEXT, STORED, UNLABELLED, WRONG, Class, Crop, Shards
 from .cutouts import PHOTOGRAPHIC, load_cutouts, photo_cutouts
 from .glyphs import Glyph, load_glyphs
 from .photos import Photo, is_held_out, load_photos
@@ -33,9 +34,9 @@ from .wordnet import look_up, synsets
 
 DENSE = SceneConfig(objects=(9, 18), across=(26, 200), crowding=0.5)
 PASTED = replace(PHOTOGRAPHIC, size=(480, 640), objects=(4, 10))
-BACKGROUND, UNLABELLED = -1, -2
 MOST_OF_A_NAME = {"clothes": 120, "food": 50, "bottles": 300}  # crops of one name from one source
 MOST_OF_A_CLASS = 90  # photos of one class of Caltech-101
+MISTAKES = 36  # wrong candidates of a photo that are kept
 VALIDATION = 1_000_000  # scenes from here on are never trained on
 
 
@@ -97,6 +98,50 @@ def photo_crops(photos: Sequence[Photo], labels: dict[str, int]) -> Iterator[Cro
             if counts[key] <= MOST_OF_A_NAME.get(photo.source, 10**6):
                 kept.append(row)
         yield from region_crops(Image(photo.pixels), masks[kept], [labels[photo.names[row]] for row in kept])
+
+
+def proposed_crops(proposer: Proposer, photos: Sequence[Photo], labels: dict[str, int], seed: int) -> Iterator[Crop]:
+    """Cut what the proposer finds in photos on which every thing of some kinds is labelled.
+
+    A candidate that covers a thing gets its name; a part of one, or a piece of background, is WRONG, of which at most
+    MISTAKES of a photo are kept, parts twice as likely.
+    """
+    rng = np.random.default_rng(seed)
+    for photo in photos:
+        image = Image(photo.pixels)
+        masks = proposer.decode(proposer.encode(image), Everything()).masks
+        named, wrong, chances = [], [], []
+        for row in np.flatnonzero(masks.areas >= 200).tolist():
+            thing, chance = judge_candidate(masks.full(row), photo.labels)
+            if thing:
+                named.append((row, labels[photo.names[thing - 1].lower()]))
+            elif chance:
+                wrong.append(row)
+                chances.append(chance)
+        if wrong:
+            share = np.array(chances) / sum(chances)
+            kept = rng.choice(wrong, min(MISTAKES, len(wrong)), replace=False, p=share)
+            named += [(int(row), WRONG) for row in kept]
+        yield from region_crops(image, masks[[row for row, _ in named]], [label for _, label in named])
+
+
+def judge_candidate(mask: Array, labels: Array) -> tuple[int, float]:
+    """Compare a candidate, bool (H, W), with a photo's labels: the number of the thing it is, and how wrong it is.
+
+    It is the thing it shares an IoU of .55 with (0: none). It is wrong as a part of a thing, 2, or as background, 1;
+    what lies between, as a thing with much around it, is neither.
+    """
+    areas = np.bincount(labels.ravel())
+    inside = np.bincount(labels[mask], minlength=len(areas))
+    area = inside.sum()
+    iou = inside / np.maximum(areas + area - inside, 1)
+    iou[0] = 0
+    best = int(iou.argmax())
+    if iou[best] >= 0.55:
+        return best, 0.0
+    if best and iou[best] < 0.4 and inside[best] > 0.7 * area:
+        return 0, 2.0
+    return 0, float(inside[0] > 0.75 * area)
 
 
 def random_crops(files: Iterable[Path], count: int, seed: int) -> Iterator[Crop]:
@@ -253,8 +298,9 @@ class Sources:
         if name in ("drawn", "pasted"):
             return self._scenes(name, count)
         if name == "photo":
-            labels = {k.texts[0]: start["photo"] + row for row, k in enumerate(self._group("photo"))}
-            return photo_crops([*self.coco, *self.photos], labels)
+            return photo_crops([*self.coco, *self.photos], self._photo_labels())
+        if name == "proposed":
+            return self._proposed()
         if name == "caltech":
             files = caltech_files(data / "caltech-101", held_out=self.held_out)
             return class_crops(files, data / "foreground", start["caltech"])
@@ -265,6 +311,13 @@ class Sources:
             rows = captions(data / "flickr8k-1000", held_out=self.held_out)
             return (whole_crop(images.load(f).pixels, start["caption"] + row) for row, (f, _) in enumerate(rows))
         return self._unlabelled()
+
+    def _photo_labels(self) -> dict[str, int]:
+        return {k.texts[0]: self.offsets["photo"] + row for row, k in enumerate(self._group("photo"))}
+
+    def _proposed(self) -> Iterator[Crop]:
+        photos = [*self.coco, *(photo for photo in self.photos if photo.source == "coco")]
+        return proposed_crops(load("mini").proposer, photos, self._photo_labels(), 5)
 
     def _group(self, name: str) -> list[Class]:
         return [kind for kind in self.classes if kind.group == name]
@@ -313,9 +366,9 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{"texts": k.texts, "colour": k.colour, "synset": k.synset, "group": k.group} for k in sources.classes]
     atomic.write(folder / "classes.json", json.dumps({"classes": rows, "offsets": sources.offsets}).encode())
-    names = ["photo", "imagenet", "caltech", "caption", "unlabelled", "pasted", "drawn"]
+    names = ["photo", "imagenet", "caltech", "caption", "unlabelled", "pasted", "drawn", "proposed"]
     for name in only.split(",") if only else names:
-        if held_out and name == "unlabelled":
+        if held_out and name in ("unlabelled", "proposed"):
             continue
         count = pasted if name == "pasted" else scenes
         typer.echo(f"{name}: {Shards(folder, name).write(sources.crops(name, count))} crops")

@@ -32,7 +32,7 @@ TEACHER_SIDE = 160
 LIKELIEST = 16  # of the teacher's classes that are kept
 BATCH = 32
 SERVED = 1.1  # context of serving's first view
-SOURCES = ("imagenet", "photo", "drawn", "caltech", "pasted", "caption", "unlabelled")
+SOURCES = ("imagenet", "photo", "drawn", "caltech", "pasted", "caption", "unlabelled", "proposed")
 VARIED = ("imagenet", "photo", "caption")  # cut more than once
 TAUGHT = ("imagenet", "caption", "unlabelled")  # which the teacher is asked about: the others have names
 

@@ -9,12 +9,13 @@ import torch
 
 from segclip.types import Array
 
+from .crop_store import WRONG
 from .region_features import Table
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Hold one step's crops. features: (B, *SHAPE). labels: (B,), -1 background, -2 without a name. captioned: how
+    """Hold one step's crops. features: (B, *SHAPE). labels: (B,), or BACKGROUND, UNLABELLED, WRONG. captioned: how
     many of the last are photos with captions. likeliest, chances: (B, K), the teacher's; -1 without one."""
 
     features: torch.Tensor
@@ -32,6 +33,9 @@ class Feed:
         _, group, counts = np.unique(self.labels, return_inverse=True, return_counts=True)
         weights = 1 / np.sqrt(counts[group])
         weights[self.labels < 0] = weights.max()
+        wrong = self.labels == WRONG
+        if wrong.any():  # twice as often as what the proposer found rightly
+            weights[wrong] = 2 * weights[self.labels >= 0].sum() / wrong.sum()
         self.weights = weights / weights.sum()
         self.waiting: list[int] = []
 

@@ -1,0 +1,199 @@
+"""The head that ships: what it begins as, what it learns from the proposer's candidates, and that it is served."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from segclip.crops import CropPolicy
+from segclip.encoders import Serving, checkpoints
+from segclip.encoders.openclip import OpenClip
+from segclip.types import Array, Image, Masks, Proposals
+from train.bank import Bank
+from train.crop_store import UNLABELLED, WRONG, Class
+from train.model import BACKGROUNDS, EMBED, MODEL, PREPROCESS, SHIPPED, WIDE
+from train.photos import Photo
+from train.region_crops import MISTAKES, judge_candidate, proposed_crops
+from train.region_features import SHAPE, Table
+from train.region_feed import Feed
+from train.region_head import CLASSIFIER, Pooled, Recipe, Run, Texts, pool, shipped, widen
+from train.region_text import last_layers
+
+CLASSES = [
+    Class(("dog",), group="photo"),
+    Class(("cup",), group="photo"),
+    Class(("ruby",), group="drawn"),
+    Class(("tench",), group="imagenet"),
+    Class(("goldfish",), group="imagenet"),
+]
+
+
+def labelled() -> Array:
+    """Label a square thing of 40 px, number 2, in an image of 100 px; number 1 lies far away."""
+    labels = np.zeros((100, 100), np.int16)
+    labels[:8, :8], labels[40:80, 40:80] = 1, 2
+    return labels
+
+
+def window(y1: int, y2: int, x1: int, x2: int) -> Array:
+    mask = np.zeros((100, 100), bool)
+    mask[y1:y2, x1:x2] = True
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("mask", "found"),
+    [
+        (window(40, 80, 40, 80), (2, 0.0)),
+        (window(40, 80, 40, 70), (2, 0.0)),  # IoU .75
+        (window(40, 55, 40, 55), (0, 2.0)),  # a part
+        (window(0, 30, 50, 90), (0, 1.0)),  # background
+        (window(36, 94, 36, 94), (0, 0.0)),  # the thing and much around it, IoU .48: neither
+        (window(60, 100, 40, 80), (0, 0.0)),  # half of it and as much beside
+    ],
+)
+def test_a_candidate_is_a_thing_a_part_of_one_or_background(mask: Array, found: tuple[int, float]) -> None:
+    assert judge_candidate(mask, labelled()) == found
+
+
+class Finder:
+    """Propose the things, and many parts."""
+
+    def encode(self, image: Image) -> Image:
+        return image
+
+    def decode(self, features: Image, prompt: object) -> Proposals:
+        parts = [window(y, y + 15, x, x + 15) for y in range(40, 64) for x in range(40, 64)]
+        masks = [window(40, 80, 40, 80), window(90, 95, 90, 95), *parts]  # the second is too small
+        return Proposals(Masks.from_dense(np.stack(masks)), np.ones(len(masks), np.float32))
+
+
+def test_few_of_a_photos_wrong_candidates_are_kept() -> None:
+    photo = Photo(np.full((100, 100, 3), 99, np.uint8), labelled(), names=("Cup", "Dog"))
+    crops = list(proposed_crops(Finder(), [photo], {"dog": 7, "cup": 8}, 0))
+    assert [crop.label for crop in crops] == [7, *[WRONG] * MISTAKES]
+
+
+def test_a_wider_head_says_what_the_narrow_one_did_and_the_classes_it_is_sure_of() -> None:
+    torch.manual_seed(0)
+    model = checkpoints.make_model(MODEL).eval()
+    features, names = torch.rand(64, 1280), F.normalize(torch.randn(10, EMBED), dim=-1)
+    classifier = torch.nn.Linear(1280, 10)
+    torch.nn.init.normal_(classifier.weight, std=0.3)
+    mlp = model.visual.head.mlp
+    head = widen(mlp, classifier, names, features, 2 * EMBED + 10)
+    with torch.no_grad():
+        before = mlp.fc2(F.gelu(mlp.fc1(features)))
+        added = head(features) - before
+        known = F.gelu(classifier(features) - 5) @ names
+    assert torch.allclose(added / added.norm(), known / known.norm(), atol=1e-4)
+    assert float(added.norm(dim=1).mean()) == pytest.approx(CLASSIFIER * float(before.norm(dim=1).mean()), rel=1e-3)
+    with pytest.raises(ValueError, match="no room"):
+        widen(mlp, classifier, names, features, 10)
+
+
+def test_the_shipped_model_answers_as_its_parts(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = checkpoints.make_model(MODEL).eval()
+    classifier = torch.nn.Linear(1280, 1000)
+    names = F.normalize(torch.randn(1000, EMBED), dim=-1)
+    head = widen(model.visual.head.mlp, classifier, names, torch.rand(8, 1280), 2 * WIDE)
+    serving = Serving(CropPolicy(), ("{}",), BACKGROUNDS)
+    checkpoints.save(
+        shipped(model, head).eval(), tmp_path, model_cfg=SHIPPED, preprocess_cfg=PREPROCESS, serving=serving
+    )
+    encoder = OpenClip(f"file:{tmp_path}")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 144, 144, 3), np.uint8)
+    with torch.inference_mode():
+        shown = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - 127) / 128
+        wanted = F.normalize(head(model.visual.trunk(shown)), dim=-1).numpy()
+    found = encoder.encode_images(pixels)
+    assert found.shape == (2, WIDE)
+    assert np.allclose(found[:, :EMBED], wanted, atol=5e-3)  # weights are stored in half precision
+    assert not found[:, EMBED:].any()
+
+
+def table(folder: Path, labels: list[int]) -> Table:
+    made = Table(folder, "drawn", len(labels))
+    made.features[:] = np.random.default_rng(0).normal(size=(len(labels), *SHAPE)).astype(np.float16)
+    made.labels[:], made.likeliest[:], made.chances[:] = labels, -1, 0
+    made.done(len(labels))
+    return Table(folder, "drawn")
+
+
+def test_pooled_features_are_those_of_the_whole_tower(tmp_path: Path) -> None:
+    model = checkpoints.make_model(MODEL).eval()
+    stored = table(tmp_path, [0, 1, 2])
+    with torch.inference_mode():
+        wanted = last_layers(model.visual, torch.from_numpy(np.array(stored.features)).float())
+        pooled = pool(model.visual, stored, batch=2).float()
+        assert torch.allclose(model.visual.head(pooled), wanted, atol=2e-2)
+
+
+def test_wrong_candidates_come_twice_as_often_as_right_ones(tmp_path: Path) -> None:
+    feed = Feed(table(tmp_path, [0] * 5 + [WRONG] * 95), np.random.default_rng(0))
+    wrong = feed.labels == WRONG
+    assert feed.weights[wrong].sum() == pytest.approx(2 / 3)
+
+
+def test_a_candidate_is_wrong_for_what_labels_could_name_alone() -> None:
+    torch.manual_seed(0)
+    bank = Bank.build(CLASSES)
+    rows = F.normalize(torch.randn(len(bank.texts), 8), dim=-1).requires_grad_()
+    texts = Texts(rows, torch.randn(2, 8), torch.randn(5, 8))
+    images, nothing = F.normalize(torch.randn(1, 8), dim=-1), torch.full((1, 16), -1)
+    small_run(texts, bank)._region_loss(images, torch.tensor([WRONG]), nothing, torch.zeros(1, 16)).backward()
+    assert rows.grad is not None
+    moved = {text for text, row in zip(bank.texts, rows.grad, strict=True) if row.abs().max() > 1e-6}
+    assert moved
+    assert moved <= {"dog", "dogs", "cup", "cups"}
+
+
+def small_run(texts: Texts, bank: Bank) -> Run:
+    mlp = torch.nn.Module()
+    mlp.fc1, mlp.fc2 = torch.nn.Linear(16, 8), torch.nn.Linear(8, 8, bias=False)
+    head = widen(mlp, torch.nn.Linear(16, 2), torch.randn(2, 8), torch.randn(9, 16), 12)
+    return Run(head, 10.0, texts, bank, CLASSES, np.array([0, 1]), Recipe())
+
+
+def test_a_head_learns_what_is_wrong(tmp_path: Path) -> None:
+    """Wrong crops end below the backgrounds for "dog", dogs above."""
+    torch.manual_seed(0)
+    bank = Bank.build(CLASSES)
+    axes = {kind.texts[0]: torch.eye(8)[row] for row, kind in enumerate(CLASSES)}
+    bank_rows = torch.stack([axes[CLASSES[int(np.argmax(means))].texts[0]] for means in bank.means])
+    texts = Texts(bank_rows, torch.eye(8)[5:7], torch.stack([axes[kind.texts[0]] for kind in CLASSES]))
+    mlp = torch.nn.Module()
+    mlp.fc1, mlp.fc2 = torch.nn.Linear(16, 8), torch.nn.Linear(8, 8, bias=False)
+    features = torch.cat([torch.randn(60, 16) * 0.1 + torch.eye(16)[0], torch.randn(60, 16) * 0.1 + torch.eye(16)[1]])
+    head = widen(mlp, torch.nn.Linear(16, 2), texts.names[3:], features, 12)
+    stored = table(tmp_path, [0] * 60 + [WRONG] * 60)
+    source = Pooled(Feed(stored, np.random.default_rng(0)), features.half())
+    recipe = replace(Recipe(), steps=150, batch=60, lr=0.02, warm_up=5, ema=0.5)
+    trained = Run(head, 10.0, texts, bank, CLASSES, np.array([0, 1]), recipe).train({"proposed": source})
+    images = F.normalize(trained(features), dim=-1).detach()
+    dog, backgrounds = images @ texts.names[0], (images @ texts.backgrounds.T).amax(dim=1)
+    assert (dog[:60] > backgrounds[:60]).float().mean() > 0.9
+    assert (dog[60:] < backgrounds[60:]).float().mean() > 0.9
+
+
+def test_a_crop_without_a_name_counts_where_the_teacher_is_sure(tmp_path: Path) -> None:
+    bank = Bank.build(CLASSES)
+    texts = Texts(torch.randn(len(bank.texts), 8), torch.randn(2, 8), torch.randn(5, 8))
+    run = small_run(texts, bank)
+    images = F.normalize(torch.randn(2, 8), dim=-1)
+    labels = torch.tensor([0, UNLABELLED])
+    likeliest = torch.zeros(2, 16, dtype=torch.long)
+    unsure, sure = torch.full((2, 16), 0.06), torch.tensor([[0.9] + [0.0] * 15] * 2)
+    for rng in (0, 1):
+        run.rng = np.random.default_rng(rng)
+        alone = run._region_loss(images[:1], labels[:1], likeliest[:1], unsure[:1])
+        run.rng = np.random.default_rng(rng)
+        assert torch.equal(run._region_loss(images, labels, likeliest, unsure), alone)
+        run.rng = np.random.default_rng(rng)
+        assert not torch.equal(run._region_loss(images, labels, likeliest, sure), alone)
