@@ -374,7 +374,7 @@ def fresh_out(place: Path) -> None:
 def may_write(name: str, arguments: list[str]) -> bool:
     """Tell whether a command may write there: OUT, the default OUT, and an index in its folder."""
     parts = Path(name).parts
-    named = {Path(value).parts[:1] for option, value in pairwise(arguments) if option in ("--out", "--link")}
+    named = {Path(value).parts[:1] for option, value in pairwise(arguments) if option in ("--out", "--link", "--copy")}
     if parts[0] not in ("in", ".segclip-index") and parts[:1] in named:
         return True
     return parts[0] in ("out", "segclip-out") or (".segclip-index" in parts and arguments[0] in ("index", "evaluate"))
