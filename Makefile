@@ -31,7 +31,7 @@ app: $(VENV)/installed  ## the same by hand, in a browser
 	$(BIN)/segclip app
 
 test: lint  ## lint, type-check, run every test
-	$(BIN)/python -m pytest -n auto --dist loadscope
+	$(BIN)/python -m pytest -n auto --dist loadscope --durations 40 --durations-min 5
 
 test-long: $(VENV)/dev  ## the tests that take minutes each and repeat what a shorter one tries: every pair of cases
 	$(BIN)/python -m pytest -n auto -m long

@@ -101,7 +101,7 @@ class Texts:
                     total[start : start + len(part)] += embed(model, tokenizer(filled))
             return F.normalize(total, dim=-1)
 
-        with torch.inference_mode():
+        with torch.no_grad():
             return cls(rows(bank.texts), rows(BACKGROUNDS), rows([kind.texts[0] for kind in classes]))
 
 
@@ -236,7 +236,7 @@ class Run:
         return (entropy - (wanted * found).sum(dim=1)).mean()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def pool(visual: Any, table: Table, batch: int = 128) -> torch.Tensor:
     """Run stored features through the rest of the trunk: float16 (R, 1280)."""
     trunk, rows = visual.trunk, []

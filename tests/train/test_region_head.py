@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ from train.region_features import SHAPE, Table
 from train.region_feed import Feed
 from train.region_head import CLASSIFIER, Pooled, Recipe, Run, Texts, pool, shipped, widen
 from train.region_text import last_layers
+from train.text_distill import embed
 
 CLASSES = [
     Class(("dog",), group="photo"),
@@ -133,6 +135,20 @@ def test_pooled_features_are_those_of_the_whole_tower(tmp_path: Path) -> None:
         wanted = last_layers(model.visual, torch.from_numpy(np.array(stored.features)).float())
         pooled = pool(model.visual, stored, batch=2).float()
         assert torch.allclose(model.visual.head(pooled), wanted, atol=2e-2)
+    assert not pool(model.visual, stored).is_inference()  # it is trained on
+
+
+def test_texts_are_embedded_as_serving_does() -> None:
+    torch.manual_seed(0)
+    model, bank = checkpoints.make_model(MODEL).eval(), Bank.build(CLASSES)
+    sentences = ("{}", "a photo of a {}")
+    texts = Texts.embed(model, bank, CLASSES, sentences)
+    tokenizer = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])
+    with torch.no_grad():
+        wanted = embed(model, tokenizer(["dog", "a photo of a dog"])).mean(dim=0)
+    assert torch.allclose(texts.names[0], F.normalize(wanted, dim=-1), atol=1e-5)
+    assert torch.allclose(texts.bank[bank.texts.index("dog")], texts.names[0], atol=1e-5)
+    assert not texts.bank.is_inference()
 
 
 def test_wrong_candidates_come_twice_as_often_as_right_ones(tmp_path: Path) -> None:
