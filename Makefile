@@ -8,8 +8,8 @@ CALTECH ?= ../shared/caltech-101
 MORE_PHOTOS ?= ../shared/photos
 FOREGROUND ?= ../shared/foreground
 LEARNED = --photos $(PHOTOS) --photos $(MORE_PHOTOS) --foreground $(FOREGROUND)
-DEMO_IMAGE ?= samples/cat.jpg
-DEMO_TEXT ?= "a kitten"
+DEMO_IMAGE ?= samples/coffee.jpg
+DEMO_TEXT ?= "a spoon"
 MINUTES ?= 60
 
 # A .venv of another Python than PYTHON's, or of one that has gone, is made anew; a good one stays where PYTHON is too old.

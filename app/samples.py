@@ -8,4 +8,4 @@ TEXTS = {
     "desk.png": "red apple",
     "zoo.png": "penguin",
 }
-FIRST = "cat.jpg"  # what a newcomer sees
+FIRST = "coffee.jpg"  # what a newcomer sees

@@ -23,7 +23,7 @@ EXAMPLES = sorted(
     {found.partition(" #")[0].strip() for file in DOCUMENTS for found in _COMMAND.findall(file.read_text("utf-8"))}
 )
 
-CAT = (0, 0, 376, 300)
+SPOON = (321, 235, 406, 330)
 RED, GREEN, COFFEE = (85, 211, 234, 366), (370, 1, 533, 154), (347, 301, 479, 421)
 PENCIL, BOOK, PLANT = (516, 124, 622, 208), (388, 164, 543, 285), (288, 88, 377, 179)
 Box = tuple[int, ...]
@@ -83,7 +83,7 @@ def things(records: list[Any]) -> None:
 
 
 ANSWERS: dict[str, Callable[[list[Any]], None]] = {
-    'segclip segment samples/cat.jpg "a kitten"': rows(a_kitten=[CAT]),
+    'segclip segment samples/coffee.jpg "a spoon"': rows(a_spoon=[SPOON]),
     'segclip segment samples/desk.png "red apple"': rows(red_apple=[RED]),
     'segclip segment samples/desk.png "an apple" "a cup of coffee" --not "a tomato" --out cut --format overlay,cutout':
         rows(an_apple=[RED, GREEN], a_cup_of_coffee=[COFFEE]),
@@ -97,8 +97,8 @@ ANSWERS: dict[str, Callable[[list[Any]], None]] = {
     "segclip segment samples/desk.png --everything": things,
     'segclip classify samples/desk.png --box 345,280,482,425 --labels "a cup of coffee,an apple,a pencil"':
         label("a cup of coffee"),
-    "segclip classify samples/desk.png --labels apple,coffee,pencil --segments":
-        rows(apple=[RED, GREEN], coffee=[COFFEE], pencil=[PENCIL]),
+    'segclip classify samples/desk.png --labels "red apple,green apple,coffee,pencil" --segments':
+        rows(red_apple=[RED], green_apple=[GREEN], coffee=[COFFEE], pencil=[PENCIL]),
     'segclip search samples "a red apple" --regions': first("desk.png", RED),
     'segclip search samples --image samples/zoo.png --not "a bear" --json': first("zoo.png"),
 }  # fmt: skip

@@ -27,7 +27,7 @@ from .photos import FREE_LICENCES, HELD_OUT_EVERY
 from .samples import SAMPLES, Sample
 
 MARGIN = 0.02  # other processors round differently
-DEMO = (("cat.jpg", "a kitten"), ("desk.png", "red apple"), ("cat.jpg", "a dog"))
+DEMO = (("coffee.jpg", "a spoon"), ("desk.png", "red apple"), ("coffee.jpg", "a dog"))
 SHIPPED = {"mini-fastsam": "mini/proposer", "mini-clip": "mini/clip", "mini-sam": "mini/sam"}
 FIGURES = ("recall", "right", "found", "silent", "mean_iou")
 STEP, CLICKED = 2, 12  # every second of the labelled scenes is asked about, the first 12 are clicked on
