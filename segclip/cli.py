@@ -45,13 +45,20 @@ if TYPE_CHECKING:
 class Commands(TyperGroup):
     """Turn the errors a user can cause into one line on stderr and exit code 2."""
 
-    def main(self, *args: Any, **options: Any) -> Any:
+    def main(  # type: ignore[override]
+        self,
+        args: Any = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+    ) -> Any:
         """Run a command line; what is printed of it, by click too, cannot steer a terminal."""
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # a file name may hold bytes that are no characters
         with lines.shown_safely():
-            return super().main(*args, **options)
+            return super().main(args, prog_name, complete_var, standalone_mode, windows_expand_args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a verb; Ctrl-C gives 130, SIGTERM 143."""

@@ -19,8 +19,9 @@ import cv2
 import numpy as np
 import typer
 
-from segclip import atomic, coco, images, load
+from segclip import atomic, coco, images
 from segclip.crops import View, cut
+from segclip.loading import load_proposer
 from segclip.proposers import Proposer
 from segclip.types import Array, Everything, Image, Masks
 
@@ -317,7 +318,7 @@ class Sources:
 
     def _proposed(self) -> Iterator[Crop]:
         photos = [*self.coco, *(photo for photo in self.photos if photo.source == "coco")]
-        return proposed_crops(load("mini").proposer, photos, self._photo_labels(), 5)
+        return proposed_crops(load_proposer("mini-fastsam"), photos, self._photo_labels(), 5)
 
     def _group(self, name: str) -> list[Class]:
         return [kind for kind in self.classes if kind.group == name]

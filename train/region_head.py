@@ -81,11 +81,15 @@ class Pooled:
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """Hold unit embeddings. bank: of all its texts. backgrounds, names: of BACKGROUNDS, of every class's name."""
+    """Hold unit embeddings, and the scale of logits.
+
+    bank: of all its texts. backgrounds, names: of BACKGROUNDS, of every class's name.
+    """
 
     bank: torch.Tensor
     backgrounds: torch.Tensor
     names: torch.Tensor
+    scale: float
 
     @classmethod
     def embed(cls, model: Any, bank: Bank, classes: Sequence[Class], sentences: Sequence[str]) -> Texts:
@@ -102,7 +106,8 @@ class Texts:
             return F.normalize(total, dim=-1)
 
         with torch.no_grad():
-            return cls(rows(bank.texts), rows(BACKGROUNDS), rows([kind.texts[0] for kind in classes]))
+            names = rows([kind.texts[0] for kind in classes])
+            return cls(rows(bank.texts), rows(BACKGROUNDS), names, float(model.logit_scale.exp()))
 
 
 class Head(torch.nn.Module):
@@ -151,9 +156,9 @@ class Run:
     """
 
     def __init__(
-        self, head: Head, scale: float, texts: Texts, bank: Bank, classes: list[Class], labelled: Array, recipe: Recipe
+        self, head: Head, texts: Texts, bank: Bank, classes: list[Class], labelled: Array, recipe: Recipe
     ) -> None:
-        self.head, self.scale, self.texts, self.recipe = head, scale, texts, recipe
+        self.head, self.texts, self.recipe = head, texts, recipe
         self.bank, self.classes = bank, classes
         self.rng = np.random.default_rng(recipe.seed)
         self.named = np.array([row for row, kind in enumerate(classes) if kind.group != "caption"])
@@ -198,7 +203,7 @@ class Run:
             first = {int(label): row for row, label in enumerate(captions[1])}  # one photo of each caption
             shown = F.normalize(self.head(captions[0][list(first.values())]), dim=-1)
             losses["caption"] = self.recipe.captioned * caption_loss(
-                shown, self.texts.names[list(first)], torch.tensor(self.scale)
+                shown, self.texts.names[list(first)], torch.tensor(self.texts.scale)
             )
         features, labels, likeliest, chances = (torch.cat(column) for column in zip(*drawn.values(), strict=True))
         images = F.normalize(self.head(features), dim=-1)
@@ -221,15 +226,15 @@ class Run:
         right = torch.from_numpy(self.bank.means[rows])[:, place].T & is_thing[:, None]  # (B, T)
         spared = torch.from_numpy(self.bank.spared[rows])[:, place].T & is_thing[:, None]
         spared = torch.where((labels == WRONG)[:, None], ~self.could_name[rows], spared)
-        logits = self.scale * images @ self.texts.bank[rows].T
-        return region_loss(logits, right, spared, self.scale * images @ self.texts.backgrounds.T, is_thing)
+        logits = self.texts.scale * images @ self.texts.bank[rows].T
+        return region_loss(logits, right, spared, self.texts.scale * images @ self.texts.backgrounds.T, is_thing)
 
     def _teacher_loss(self, images: torch.Tensor, likeliest: torch.Tensor, chances: torch.Tensor) -> torch.Tensor:
         """Let the texts of ImageNet's names be as likely as the teacher has its classes."""
         taught = likeliest[:, 0] >= 0
         if not taught.any():
             return torch.zeros(())
-        logits = self.scale * images[taught] @ self.texts.names[self.imagenet].T
+        logits = self.texts.scale * images[taught] @ self.texts.names[self.imagenet].T
         found = F.log_softmax(logits, dim=1).gather(1, likeliest[taught])
         wanted = chances[taught]
         entropy = (wanted * wanted.clamp(min=1e-4).log()).sum(dim=1)
@@ -298,7 +303,7 @@ def main(
     head = widen(model.visual.head.mlp, load_classifier().classifier, names, shown, 2 * WIDE)
     found = sources["proposed"].feed.labels if "proposed" in sources else np.zeros(0, int)
     labelled = np.unique(found[found >= 0]).astype(int)
-    run = Run(head, float(model.logit_scale.detach().exp()), texts, bank, classes, labelled, Recipe(steps=steps))
+    run = Run(head, texts, bank, classes, labelled, Recipe(steps=steps))
     checkpoints.save(
         shipped(model, run.train(sources)), out, model_cfg=SHIPPED, preprocess_cfg=PREPROCESS, serving=serving
     )

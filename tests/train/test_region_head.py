@@ -161,7 +161,7 @@ def test_a_candidate_is_wrong_for_what_labels_could_name_alone() -> None:
     torch.manual_seed(0)
     bank = Bank.build(CLASSES)
     rows = F.normalize(torch.randn(len(bank.texts), 8), dim=-1).requires_grad_()
-    texts = Texts(rows, torch.randn(2, 8), torch.randn(5, 8))
+    texts = Texts(rows, torch.randn(2, 8), torch.randn(5, 8), 10.0)
     images, nothing = F.normalize(torch.randn(1, 8), dim=-1), torch.full((1, 16), -1)
     small_run(texts, bank)._region_loss(images, torch.tensor([WRONG]), nothing, torch.zeros(1, 16)).backward()
     assert rows.grad is not None
@@ -174,7 +174,7 @@ def small_run(texts: Texts, bank: Bank) -> Run:
     mlp = torch.nn.Module()
     mlp.fc1, mlp.fc2 = torch.nn.Linear(16, 8), torch.nn.Linear(8, 8, bias=False)
     head = widen(mlp, torch.nn.Linear(16, 2), torch.randn(2, 8), torch.randn(9, 16), 12)
-    return Run(head, 10.0, texts, bank, CLASSES, np.array([0, 1]), Recipe())
+    return Run(head, texts, bank, CLASSES, np.array([0, 1]), Recipe())
 
 
 def test_a_head_learns_what_is_wrong(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_head_learns_what_is_wrong(tmp_path: Path) -> None:
     bank = Bank.build(CLASSES)
     axes = {kind.texts[0]: torch.eye(8)[row] for row, kind in enumerate(CLASSES)}
     bank_rows = torch.stack([axes[CLASSES[int(np.argmax(means))].texts[0]] for means in bank.means])
-    texts = Texts(bank_rows, torch.eye(8)[5:7], torch.stack([axes[kind.texts[0]] for kind in CLASSES]))
+    texts = Texts(bank_rows, torch.eye(8)[5:7], torch.stack([axes[kind.texts[0]] for kind in CLASSES]), 10.0)
     mlp = torch.nn.Module()
     mlp.fc1, mlp.fc2 = torch.nn.Linear(16, 8), torch.nn.Linear(8, 8, bias=False)
     features = torch.cat([torch.randn(60, 16) * 0.1 + torch.eye(16)[0], torch.randn(60, 16) * 0.1 + torch.eye(16)[1]])
@@ -191,7 +191,7 @@ def test_a_head_learns_what_is_wrong(tmp_path: Path) -> None:
     stored = table(tmp_path, [0] * 60 + [WRONG] * 60)
     source = Pooled(Feed(stored, np.random.default_rng(0)), features.half())
     recipe = replace(Recipe(), steps=150, batch=60, lr=0.02, warm_up=5, ema=0.5)
-    trained = Run(head, 10.0, texts, bank, CLASSES, np.array([0, 1]), recipe).train({"proposed": source})
+    trained = Run(head, texts, bank, CLASSES, np.array([0, 1]), recipe).train({"proposed": source})
     images = F.normalize(trained(features), dim=-1).detach()
     dog, backgrounds = images @ texts.names[0], (images @ texts.backgrounds.T).amax(dim=1)
     assert (dog[:60] > backgrounds[:60]).float().mean() > 0.9
@@ -200,7 +200,7 @@ def test_a_head_learns_what_is_wrong(tmp_path: Path) -> None:
 
 def test_a_crop_without_a_name_counts_where_the_teacher_is_sure(tmp_path: Path) -> None:
     bank = Bank.build(CLASSES)
-    texts = Texts(torch.randn(len(bank.texts), 8), torch.randn(2, 8), torch.randn(5, 8))
+    texts = Texts(torch.randn(len(bank.texts), 8), torch.randn(2, 8), torch.randn(5, 8), 10.0)
     run = small_run(texts, bank)
     images = F.normalize(torch.randn(2, 8), dim=-1)
     labels = torch.tensor([0, UNLABELLED])
