@@ -22,22 +22,21 @@ import typer
 from segclip import atomic, coco, images
 from segclip.crops import View, cut
 from segclip.loading import load_proposer
-from segclip.proposers import Proposer
-from segclip.types import Array, Everything, Image, Masks
+from segclip.types import Array, Image, Masks
 
 from . import command, limits
-from .crop_store import BACKGROUND, CONTEXT, STORED, UNLABELLED, WRONG, Class, Crop, Shards
+from .candidates import judged
+from .class_names import imagenet_classes, plain_classes
+from .crop_store import BACKGROUND, CONTEXT, STORED, UNLABELLED, Class, Crop, Shards
 from .cutouts import PHOTOGRAPHIC, load_cutouts, photo_cutouts
 from .glyphs import Glyph, load_glyphs
 from .photos import Photo, is_held_out, load_photos
 from .scenes import Scene, SceneConfig, Thing, compose
-from .wordnet import look_up, synsets
 
 DENSE = SceneConfig(objects=(9, 18), across=(26, 200), crowding=0.5)
 PASTED = replace(PHOTOGRAPHIC, size=(480, 640), objects=(4, 10))
 MOST_OF_A_NAME = {"clothes": 120, "food": 50, "bottles": 300}  # crops of one name from one source
 MOST_OF_A_CLASS = 90  # photos of one class of Caltech-101
-MISTAKES = 36  # wrong candidates of a photo that are kept
 VALIDATION = 1_000_000  # scenes from here on are never trained on
 
 
@@ -99,50 +98,6 @@ def photo_crops(photos: Sequence[Photo], labels: dict[str, int]) -> Iterator[Cro
             if counts[key] <= MOST_OF_A_NAME.get(photo.source, 10**6):
                 kept.append(row)
         yield from region_crops(Image(photo.pixels), masks[kept], [labels[photo.names[row]] for row in kept])
-
-
-def proposed_crops(proposer: Proposer, photos: Sequence[Photo], labels: dict[str, int], seed: int) -> Iterator[Crop]:
-    """Cut what the proposer finds in photos on which every thing of some kinds is labelled.
-
-    A candidate that covers a thing gets its name; a part of one, or a piece of background, is WRONG, of which at most
-    MISTAKES of a photo are kept, parts twice as likely.
-    """
-    rng = np.random.default_rng(seed)
-    for photo in photos:
-        image = Image(photo.pixels)
-        masks = proposer.decode(proposer.encode(image), Everything()).masks
-        named, wrong, chances = [], [], []
-        for row in np.flatnonzero(masks.areas >= 200).tolist():
-            thing, chance = judge_candidate(masks.full(row), photo.labels)
-            if thing:
-                named.append((row, labels[photo.names[thing - 1].lower()]))
-            elif chance:
-                wrong.append(row)
-                chances.append(chance)
-        if wrong:
-            share = np.array(chances) / sum(chances)
-            kept = rng.choice(wrong, min(MISTAKES, len(wrong)), replace=False, p=share)
-            named += [(int(row), WRONG) for row in kept]
-        yield from region_crops(image, masks[[row for row, _ in named]], [label for _, label in named])
-
-
-def judge_candidate(mask: Array, labels: Array) -> tuple[int, float]:
-    """Compare a candidate, bool (H, W), with a photo's labels: the number of the thing it is, and how wrong it is.
-
-    It is the thing it shares an IoU of .55 with (0: none). It is wrong as a part of a thing, 2, or as background, 1;
-    what lies between, as a thing with much around it, is neither.
-    """
-    areas = np.bincount(labels.ravel())
-    inside = np.bincount(labels[mask], minlength=len(areas))
-    area = inside.sum()
-    iou = inside / np.maximum(areas + area - inside, 1)
-    iou[0] = 0
-    best = int(iou.argmax())
-    if iou[best] >= 0.55:
-        return best, 0.0
-    if best and iou[best] < 0.4 and inside[best] > 0.7 * area:
-        return 0, 2.0
-    return 0, float(inside[0] > 0.75 * area)
 
 
 def random_crops(files: Iterable[Path], count: int, seed: int) -> Iterator[Crop]:
@@ -212,51 +167,6 @@ def captions(folder: Path, *, held_out: bool) -> list[tuple[Path, str]]:
     return [(folder / "Images" / row["image"], row["caption"].strip(" .").lower()) for row in kept]
 
 
-def imagenet_classes(folder: Path) -> list[Class]:
-    """Name ImageNet's classes: the name of names.csv first, then the other words of its synset."""
-    rows = csv.DictReader((folder / "names.csv").read_text("utf-8").splitlines())
-    found = []
-    for row in sorted(rows, key=lambda row: row["wnid"]):
-        number = int(row["wnid"][1:])
-        words = [word.lower() for word in synsets()[number].words] if number in synsets() else []
-        texts = dict.fromkeys([row["name"].replace("_", " ").lower(), *words])
-        found.append(Class(tuple(texts), synset=number, group="imagenet"))
-    return found
-
-
-# What people also call the things of data sets, and WordNet's word for a name that means several things.
-SYNONYMS = {
-    "person": ("human", "people"), "tv": ("television", "tv screen"), "couch": ("sofa",), "airplane": ("plane",),
-    "airplanes": ("airplane", "plane"), "motorcycle": ("motorbike",), "motorbikes": ("motorbike", "motorcycle"),
-    "bicycle": ("bike",), "cell phone": ("mobile phone", "phone", "smartphone"), "cellphone": ("cell phone", "phone"),
-    "potted plant": ("house plant", "plant"), "dining table": ("table",), "donut": ("doughnut",),
-    "hair drier": ("hair dryer",), "remote": ("remote control",), "refrigerator": ("fridge",),
-    "sports ball": ("ball",), "mouse": ("computer mouse",), "keyboard": ("computer keyboard",), "car": ("automobile",),
-    "laptop": ("laptop computer",), "sneakers": ("trainers", "sports shoes"), "t-shirt": ("tee shirt", "shirt"),
-    "pants": ("trousers",), "purse": ("handbag", "bag"), "bag": ("handbag",), "faces": ("face", "human face"),
-    "leopards": ("leopard",), "car side": ("car",), "soccer ball": ("football",), "water lilly": ("water lily",),
-    "cup": ("mug",), "suitcase": ("luggage",), "handbag": ("purse",),
-}  # fmt: skip
-MEANS = {
-    "tv": "television receiver", "mouse": "computer mouse", "keyboard": "computer keyboard", "potted plant": "flora",
-    "microwave": "microwave oven", "hot dog": "frank", "remote": "remote control", "kite": None, "plate": None,
-    "heels": None, "flats": None, "pumps": None, "loafers": None, "wedges": None, "top": None, "ring": None,
-    "cape": None, "jumper": None, "romper": None, "shoes": "shoe", "toilet": None, "tick": None, "crab": None,
-    "bass": None, "brain": None, "snoopy": None, "garfield": None, "pants": "trouser", "baseball bat": "baseball bat",
-    "banana": None, "orange": None, "carrot": None, "cake": None, "stop sign": None, "wine glass": None,
-}  # fmt: skip
-
-
-def plain_classes(names: Sequence[str], group: str) -> list[Class]:
-    """Name things by their folder or category."""
-    texts = [name.replace("_", " ").lower() for name in names]
-    meanings = [look_up(MEANS.get(text, text) or "") for text in texts]
-    return [
-        Class((text, *SYNONYMS.get(text, ())), synset=number, group=group)
-        for text, number in zip(texts, meanings, strict=True)
-    ]
-
-
 @dataclass(frozen=True, eq=False)
 class Sources:
     """Hold what crops are cut from, the training part or the held-out one."""
@@ -318,7 +228,8 @@ class Sources:
 
     def _proposed(self) -> Iterator[Crop]:
         photos = [*self.coco, *(photo for photo in self.photos if photo.source == "coco")]
-        return proposed_crops(load_proposer("mini-fastsam"), photos, self._photo_labels(), 5)
+        for image, masks, labels in judged(load_proposer("mini-fastsam"), photos, self._photo_labels(), 5):
+            yield from region_crops(image, masks, labels)
 
     def _group(self, name: str) -> list[Class]:
         return [kind for kind in self.classes if kind.group == name]

@@ -44,7 +44,7 @@ from .text_distill import embed
 
 SILENT = 5.0  # of a class's logit, what stays without effect: of a photo's 1,000 logits few are larger
 MIXED = SHARES | {"proposed": 1.0}  # shares of a step, the last one among the others' sum of 1
-CLASSIFIER = 0.25  # how long what the classifier says is at the start, beside what the head said
+CLASSIFIER = 0.25  # how long what the classifier says is at the start, beside what the head had
 
 
 @dataclass(frozen=True)
@@ -201,9 +201,9 @@ class Run:
         losses = {}
         if captions:
             first = {int(label): row for row, label in enumerate(captions[1])}  # one photo of each caption
-            shown = F.normalize(self.head(captions[0][list(first.values())]), dim=-1)
+            photos = F.normalize(self.head(captions[0][list(first.values())]), dim=-1)
             losses["caption"] = self.recipe.captioned * caption_loss(
-                shown, self.texts.names[list(first)], torch.tensor(self.texts.scale)
+                photos, self.texts.names[list(first)], torch.tensor(self.texts.scale)
             )
         features, labels, likeliest, chances = (torch.cat(column) for column in zip(*drawn.values(), strict=True))
         images = F.normalize(self.head(features), dim=-1)
@@ -298,9 +298,9 @@ def main(
     if not sources:
         raise BadPrompt(f"{features} holds no features; make them with: python -m train.region_features {store}")
     torch.manual_seed(Recipe.seed)
-    shown = next(iter(sources.values())).features[:2000].float()
+    things = next(iter(sources.values())).features[:2000].float()
     names = texts.names[[row for row, kind in enumerate(classes) if kind.group == "imagenet"]]
-    head = widen(model.visual.head.mlp, load_classifier().classifier, names, shown, 2 * WIDE)
+    head = widen(model.visual.head.mlp, load_classifier().classifier, names, things, 2 * WIDE)
     found = sources["proposed"].feed.labels if "proposed" in sources else np.zeros(0, int)
     labelled = np.unique(found[found >= 0]).astype(int)
     run = Run(head, texts, bank, classes, labelled, Recipe(steps=steps))

@@ -31,26 +31,26 @@ class Done:
         return found
 
     def outcomes(self) -> Iterator[tuple[int, Item, Outcome]]:
-        """Give number (from 1), item and outcome of every picture that did not fail."""
+        """Yield number (from 1), item and outcome of every image that did not fail."""
         for number, item in enumerate(self.items, 1):
             found = self.outcome(item)
             if found.state != "failed":
                 yield number, item, found
 
     def rows(self) -> Iterator[tuple[int, Item, str, dict[str, Any]]]:
-        """Give every region: the picture's number and item, the category, the record's row."""
+        """Yield every region: its image's number and item, the category, the record's row."""
         for number, item, found in self.outcomes():
             for row in found.record["rows"]:
                 yield number, item, category(row, item), row
 
     def categories(self) -> list[str]:
-        """Give every text asked, in the order of the run, and OBJECT where places were asked about."""
+        """Return every text in the order of the run, and OBJECT where places were searched."""
         texts = dict.fromkeys(text for item in self.items for text in item.ask.texts)
         places = any(not item.ask.texts for item in self.items)
         return [*texts, *([OBJECT] if places and OBJECT not in texts else [])]
 
 
 def category(row: dict[str, Any], item: Item) -> str:
-    """Return the category of a region of an image's record: its text, where texts were asked."""
+    """Return the category of a region of an image's record: its text, where there are texts."""
     text: str = row["text"]
     return text if text in item.ask.texts else OBJECT

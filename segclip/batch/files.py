@@ -38,8 +38,8 @@ def sync_staged(aside: Path) -> None:
 
 def stamp_of_link(path: Path) -> Stamp:
     """Return what the system says of a file, or of a link itself. Raises OSError."""
-    seen = path.lstat()
-    return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino
+    status = path.lstat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def stamp_of_placed(path: Path) -> Stamp:
@@ -53,10 +53,10 @@ def stamp_of_placed(path: Path) -> Stamp:
 def is_same(path: Path, size: int, digest: str) -> bool:
     """Find out whether a file or link has a content; what is neither has none."""
     try:
-        seen = path.lstat()
-        if not stat.S_ISREG(seen.st_mode) and not stat.S_ISLNK(seen.st_mode):
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
             return False
-        return seen.st_size == size and _digest(path) == digest
+        return status.st_size == size and _digest(path) == digest
     except OSError:
         return False
 

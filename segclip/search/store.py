@@ -305,10 +305,10 @@ def open_exact(folder: Path, kind: str, pictures: Pictures, *, dim: int, length:
     return Exact(Vectors(plain, picture, region, quality), pictures)
 
 
-def _as_written(kind: str, picture: Array, region: Array) -> bool:
+def _as_written(kind: str, image: Array, region: Array) -> bool:
     """Find out whether rows are in the order of writing: image by image, its regions counted from 0, -1 for itself."""
-    firsts = np.flatnonzero(np.diff(picture, prepend=-1))
-    if (np.diff(picture) < 0).any():
+    firsts = np.flatnonzero(np.diff(image, prepend=-1))
+    if (np.diff(image) < 0).any():
         return False
     counted = np.arange(len(region)) - np.repeat(firsts, np.diff(firsts, append=len(region)))
     expected = counted if kind == "regions" else np.full(len(region), -1)

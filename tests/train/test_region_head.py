@@ -16,10 +16,10 @@ from segclip.encoders import Serving, checkpoints
 from segclip.encoders.openclip import OpenClip
 from segclip.types import Array, Image, Masks, Proposals
 from train.bank import Bank
+from train.candidates import MISTAKES, judge, judged
 from train.crop_store import UNLABELLED, WRONG, Class
 from train.model import BACKGROUNDS, EMBED, MODEL, PREPROCESS, SHIPPED, WIDE
 from train.photos import Photo
-from train.region_crops import MISTAKES, judge_candidate, proposed_crops
 from train.region_features import SHAPE, Table
 from train.region_feed import Feed
 from train.region_head import CLASSIFIER, Pooled, Recipe, Run, Texts, pool, shipped, widen
@@ -60,7 +60,7 @@ def window(y1: int, y2: int, x1: int, x2: int) -> Array:
     ],
 )
 def test_a_candidate_is_a_thing_a_part_of_one_or_background(mask: Array, found: tuple[int, float]) -> None:
-    assert judge_candidate(mask, labelled()) == found
+    assert judge(mask, labelled()) == found
 
 
 class Finder:
@@ -77,8 +77,9 @@ class Finder:
 
 def test_few_of_a_photos_wrong_candidates_are_kept() -> None:
     photo = Photo(np.full((100, 100, 3), 99, np.uint8), labelled(), names=("Cup", "Dog"))
-    crops = list(proposed_crops(Finder(), [photo], {"dog": 7, "cup": 8}, 0))
-    assert [crop.label for crop in crops] == [7, *[WRONG] * MISTAKES]
+    ((image, masks, labels),) = judged(Finder(), [photo], {"dog": 7, "cup": 8}, 0)
+    assert labels == [7, *[WRONG] * MISTAKES]
+    assert (image.pixels is photo.pixels, len(masks)) == (True, len(labels))
 
 
 def test_a_wider_head_says_what_the_narrow_one_did_and_the_classes_it_is_sure_of() -> None:
@@ -112,8 +113,8 @@ def test_the_shipped_model_answers_as_its_parts(tmp_path: Path) -> None:
     encoder = OpenClip(f"file:{tmp_path}")
     pixels = np.random.default_rng(0).integers(0, 256, (2, 144, 144, 3), np.uint8)
     with torch.inference_mode():
-        shown = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - 127) / 128
-        wanted = F.normalize(head(model.visual.trunk(shown)), dim=-1).numpy()
+        given = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - 127) / 128
+        wanted = F.normalize(head(model.visual.trunk(given)), dim=-1).numpy()
     found = encoder.encode_images(pixels)
     assert found.shape == (2, WIDE)
     assert np.allclose(found[:, :EMBED], wanted, atol=5e-3)  # weights are stored in half precision
