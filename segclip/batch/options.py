@@ -89,7 +89,7 @@ class Summary:
     """Hold how a run ended.
 
     images: of the plan. states: how many of them matched, were empty, failed; {} while some are missing.
-    progress: what this run did. missing: pictures still to do, by other parts or because this one stopped; nothing is
+    progress: what this run did. missing: images still to do, by other parts or because this one stopped; nothing is
     put together before they are done. files: those of the run as a whole.
     """
 

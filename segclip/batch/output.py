@@ -157,19 +157,14 @@ class Output:
             if kept.path not in paths and not outcome.unfit
         ]
         if good or done:
-            staged = [
-                Kept(file.path, who, file.size, file.sha256, stamp_of_placed(Path(file.at))) for who, file in good
-            ]
+            staged = [_kept(who, file, Path(file.at)) for who, file in good]
             self.ledger.intend(staged, [outcome.name for outcome in done])
             with self._synced() as folders:
                 for _, file in good:
                     self._move(file, folders)
                 for path in gone:
                     self._unlink(path, folders)
-            placed = [
-                Kept(file.path, who, file.size, file.sha256, stamp_of_placed(self.root / file.path))
-                for who, file in good
-            ]
+            placed = [_kept(who, file, self.root / file.path) for who, file in good]
             self.ledger.confirm(placed, done, gone)
         for refusal in refused.values():
             raise refusal
