@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from threading import Thread
@@ -15,7 +14,7 @@ import segclip
 
 from . import turns
 from .models import Models, quickly
-from .state import Known, Point, Question, Work
+from .state import Draft, Known, Work
 
 MOST_SHOWN = 250  # rows the browser draws: one byte numbers them
 MISSES = 3  # of each text without an answer
@@ -27,12 +26,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """Hold what is shown for a question: candidates, the first ``hits`` of which answer it, the others come nearest.
+    """Hold what is shown for a draft: candidates, the first ``hits`` of which answer it, the others come nearest.
 
     seconds: how long it took.
     """
 
-    question: Question
+    draft: Draft
     candidates: segclip.Result
     hits: int
     seconds: float = 0.0
@@ -40,7 +39,7 @@ class Answer:
     @property
     def taken(self) -> tuple[int, ...]:
         """Give the rows that were chosen."""
-        return tuple(sorted(row for row in self.question.taken if row < len(self.candidates)))
+        return tuple(sorted(row for row in self.draft.taken if row < len(self.candidates)))
 
     @property
     def drawn(self) -> tuple[int, ...]:
@@ -64,56 +63,59 @@ def answer(models: Models, work: Work) -> Answer:
     """Answer the question a work stands at. Raises what the library raises of bad prompts and missing weights."""
     start = perf_counter()
     with turns.holding(work.lock):
-        question = work.question
-        if question.by_place:
-            result = _by_place(models, work, question)
-        elif question.everything:
-            result = _everything(models, work, question)
+        draft = work.draft
+        if draft.by_place:
+            result = _by_place(models, work, draft)
+        elif draft.everything:
+            result = _everything(models, work, draft)
+        elif draft.texts:
+            result = ask(models, work, draft.question())
         else:
-            result = _by_words(models, work, question)
+            result = segclip.Result.unranked(find_regions(models, work)[[]])
         hits = min(len(result), MOST_SHOWN)
         candidates = result[:MOST_SHOWN]
-        if result.unanswered and not question.by_place and not question.everything:
-            candidates = _joined(candidates, _misses(models, work, question, result))
-    return Answer(question, candidates, hits, perf_counter() - start)
+        if result.unanswered and not draft.by_place and not draft.everything:
+            candidates = candidates.joined(_misses(models, work, draft.question(), result))
+    return Answer(draft, candidates, hits, perf_counter() - start)
 
 
-def _by_words(models: Models, work: Work, question: Question) -> segclip.Result:
-    chosen = segclip.Selection(question.threshold, question.top_k)
-    regions = _regions_left(models, work, question)
-    with models.read(work.words) as segmenter, quickly():
-        return segmenter.rank(regions, question.texts, negatives=question.negatives, selection=chosen)
+def ask(models: Models, work: Work, question: segclip.Question) -> segclip.Result:
+    """Answer a question from what is known of the image already, and find out the rest.
+
+    Raises what the library raises of bad questions and missing weights.
+    """
+    place = question.place
+    if not question.texts and not question.everything:
+        return pick(models, work, place)
+    if question.texts and isinstance(place, segclip.Everything) and place.inside is None:
+        regions = find_regions(models, work)
+        with models.read(work.words) as segmenter, quickly():
+            return segmenter.answer(regions, question)
+    with models.look(work.words) as segmenter:
+        encoded = encode(segmenter, work.known, work.words)
+        turns.check()
+        return segmenter.answer(encoded, question)
 
 
-def _misses(models: Models, work: Work, question: Question, result: segclip.Result) -> segclip.Result:
-    """Give what came nearest to the texts without an answer."""
+def _misses(models: Models, work: Work, question: segclip.Question, result: segclip.Result) -> segclip.Result:
+    """Return what came nearest to the texts without an answer."""
     near = [near for text, near in zip(result.asked, result.nearest, strict=True) if text in result.unanswered]
     chosen = segclip.Selection(threshold=min(1.0, max(min(near) * _NEAR, 1e-6)), top_k=MISSES)
-    regions = _regions_left(models, work, question)
-    with models.read(work.words) as segmenter, quickly():
-        return segmenter.rank(regions, result.unanswered, negatives=question.negatives, selection=chosen)
+    return ask(models, work, replace(question, texts=result.unanswered, selection=chosen))
 
 
-def _regions_left(models: Models, work: Work, question: Question) -> segclip.Regions:
-    """Leave out what covers a negative point."""
-    regions = find_regions(models, work)
-    if not question.points:
-        return regions
-    return regions[[row for row in range(len(regions)) if not _covers(regions.masks, row, question.points)]]
-
-
-def _by_place(models: Models, work: Work, question: Question) -> segclip.Result:
+def _by_place(models: Models, work: Work, draft: Draft) -> segclip.Result:
     """Decode points or a box; a further point refines the answer to those before it."""
-    if not question.points:
-        return pick(models, work, segclip.Boxes([question.box]))
-    prompt = _points(question)
-    former = work.former.get(question.points[:-1])
-    if former is not None and question.box is None:
+    prompt = draft.question().place
+    if not isinstance(prompt, segclip.Points):
+        return pick(models, work, prompt)
+    former = work.former.get(draft.points[:-1])
+    if former is not None and draft.box is None:
         logits = former.regions.proposals.logits
         if logits is not None and len(former):
             prompt = replace(prompt, mask=logits[0])
     result = pick(models, work, prompt)
-    work.former[question.points] = result
+    work.former[draft.points] = result
     while len(work.former) > 20:
         del work.former[next(iter(work.former))]
     return result
@@ -132,17 +134,11 @@ def pick(models: Models, work: Work, prompt: segclip.Everything | segclip.Points
         return segmenter.pick(encoded, prompt)
 
 
-def _points(question: Question) -> segclip.Points:
-    places = [(x, y) for x, y, _ in question.points]
-    return segclip.Points(places, [label for _, _, label in question.points], box=question.box)
-
-
-def _everything(models: Models, work: Work, question: Question) -> segclip.Result:
-    """Give every object, small ones first, so that none lies hidden beneath a large one."""
-    chosen = segclip.Selection(question.threshold, question.top_k)
+def _everything(models: Models, work: Work, draft: Draft) -> segclip.Result:
+    """Return every object, small ones first, so that none lies hidden beneath a large one."""
     regions = find_regions(models, work)
     with models.read(work.words) as segmenter:
-        result = segmenter.everything(regions, selection=chosen)
+        result = segmenter.answer(regions, draft.question())
     return result[np.argsort(result.masks.areas, kind="stable")]
 
 
@@ -184,22 +180,3 @@ def _keep(found: dict[str, T], name: str, value: T) -> None:
     found[name] = value
     while len(found) > MOST_KEPT:
         del found[next(iter(found))]
-
-
-def _covers(masks: segclip.Masks, row: int, points: Sequence[Point]) -> bool:
-    x1, y1, x2, y2 = masks.boxes[row]
-    inside = [(int(x), int(y)) for x, y, _ in points if x1 <= int(x) < x2 and y1 <= int(y) < y2]
-    return any(masks.bitmaps[row][y - y1, x - x1] for x, y in inside)
-
-
-def _joined(first: segclip.Result, second: segclip.Result) -> segclip.Result:
-    """Put the rows of two answers about one picture together."""
-    boxes = np.concatenate([first.masks.boxes, second.masks.boxes])
-    masks = segclip.Masks(boxes, (*first.masks.bitmaps, *second.masks.bitmaps), first.masks.size)
-    proposals = segclip.Proposals(masks, np.concatenate([first.quality, second.quality]))
-    embeddings = np.concatenate([first.regions.embeddings, second.regions.embeddings])
-    regions = segclip.Regions(first.image, proposals, embeddings)
-    similarity = np.concatenate([first.similarity, second.similarity])
-    probability = np.concatenate([first.probability, second.probability])
-    texts = first.texts + second.texts
-    return replace(first, regions=regions, texts=texts, similarity=similarity, probability=probability)

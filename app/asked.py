@@ -112,33 +112,17 @@ def _result(studio: Studio, work: Work, prompt: schema.Prompt) -> segclip.Result
     places = [(click.x, click.y) for click in prompt.points]
     labels = [click.label for click in prompt.points]
     selection = segclip.Selection(prompt.threshold, prompt.top_k, prompt.best)
-    where: segclip.Everything | segclip.Points | segclip.Boxes = segclip.Everything(
-        prompt.boxes or None, places or None
+    searching = bool(prompt.texts or prompt.everything)
+    question = segclip.Question(
+        prompt.texts,
+        segclip.place(places, labels, prompt.boxes, searching=searching),
+        everything=prompt.everything,
+        negatives=prompt.negatives if prompt.texts else (),
+        selection=selection,
     )
-    if prompt.everything and (prompt.texts or any(labels)):
-        raise segclip.BadPrompt("everything takes neither texts nor a click on an object; leave those out")
-    if places and (any(labels) or not (prompt.texts or prompt.everything)):
-        where = segclip.Points(places, labels, box=prompt.boxes or None)
-    elif prompt.boxes and not (prompt.texts or prompt.everything):
-        where = segclip.Boxes(prompt.boxes)
-    where.check(work.image.size)
-    if isinstance(where, segclip.Everything) and prompt.everything:
-        with studio.models.look(work.words) as segmenter:
-            encoded = answers.encode(segmenter, work.known, work.words)
-            turns.check()
-            return segmenter.everything(encoded, where, selection=selection)
-    if not prompt.texts:
-        result = answers.pick(studio.models, work, where)
-        return result if "point" not in result.asked else result[: prompt.top_k or 1]
-    if prompt.boxes or places:
-        with studio.models.look(work.words) as segmenter:
-            encoded = answers.encode(segmenter, work.known, work.words)
-            turns.check()
-            regions = segmenter.regions(encoded, where)
-    else:
-        regions = answers.find_regions(studio.models, work)
-    with studio.models.read(work.words) as segmenter:
-        return segmenter.rank(regions, prompt.texts, negatives=prompt.negatives, selection=selection)
+    question.place.check(work.image.size)
+    result = answers.ask(studio.models, work, question)
+    return result[: prompt.top_k or 1] if "point" in result.asked and not prompt.texts else result
 
 
 def _png(single: segclip.Result) -> str:

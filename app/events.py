@@ -20,7 +20,7 @@ def handle(studio: Studio, work: Work, event: Mapping[str, Any]) -> None:
     kind = event.get("kind")
     with work.lock:
         if kind == "point":
-            if len(work.question.points) >= MOST_POINTS:
+            if len(work.draft.points) >= MOST_POINTS:
                 raise segclip.BadPrompt(f"{MOST_POINTS} points are all that one object may have")
             work.click(*_inside(work, event, ("x", "y")), int(event.get("label") != 0))
         elif kind == "box":

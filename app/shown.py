@@ -72,7 +72,7 @@ def rows_of(answer: Answer) -> list[dict[str, Any]]:
     columns = zip(result.texts, result.probability, result.similarity, result.quality, strict=True)
     return [
         {
-            "text": f"mask {row + 1}" if answer.question.by_place else text,
+            "text": f"mask {row + 1}" if answer.draft.by_place else text,
             "probability": _number(probability),
             "similarity": _number(similarity),
             "quality": _number(quality),
@@ -87,7 +87,7 @@ def rows_of(answer: Answer) -> list[dict[str, Any]]:
 
 def headline(answer: Answer) -> str:
     """Say in a sentence what was found, for everyone, and for who cannot see the picture."""
-    question, count = answer.question, answer.hits
+    question, count = answer.draft, answer.hits
     if question.by_place:
         if not count or not answer.chosen.masks.areas.any():
             return "Nothing at this place"
@@ -107,8 +107,8 @@ def headline(answer: Answer) -> str:
 def reached(answer: Answer) -> float:
     """Give the threshold the slider stands at: its own, else the lowest that changes nothing of the answer."""
     result = answer.candidates
-    if answer.question.threshold is not None:
-        return answer.question.threshold
+    if answer.draft.threshold is not None:
+        return answer.draft.threshold
     share = segclip.Selection().near_best
     found = [near for near in result.nearest if near >= result.threshold]
     return min((max(result.threshold, share * near) for near in found), default=result.threshold)
@@ -117,7 +117,7 @@ def reached(answer: Answer) -> float:
 def notes(answer: Answer) -> list[str]:
     """Say why: words of place that chose, how far the nearest miss stayed behind."""
     result = answer.candidates
-    if answer.question.by_place or answer.question.everything:
+    if answer.draft.by_place or answer.draft.everything:
         return []
     told = [f"“{text}”: {why}" for text, why in zip(result.asked, result.reasons, strict=False) if why]
     for text, near in zip(result.asked, result.nearest, strict=False):

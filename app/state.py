@@ -30,8 +30,8 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Question:
-    """Hold what is asked of a picture: by place if points or a box are there, of everything, or by words.
+class Draft:
+    """Hold the question a person is putting together: by place with points or a box, of everything, or by words.
 
     taken: rows of the answer that were chosen; none chosen is all of them. threshold: None for the encoder's own.
     """
@@ -52,8 +52,22 @@ class Question:
 
     @property
     def asks(self) -> tuple[object, ...]:
-        """Give what the answer depends on."""
+        """Return what the answer depends on."""
         return replace(self, taken=frozenset()), self.by_place
+
+    def question(self) -> segclip.Question:
+        """Put it into the library's terms."""
+        points, labels = [(x, y) for x, y, _ in self.points], [label for _, _, label in self.points]
+        boxes = [] if self.box is None else [self.box]
+        searching = not self.by_place
+        texts = self.texts if searching and not self.everything else ()
+        return segclip.Question(
+            texts,
+            segclip.place(points, labels, boxes, searching=searching),
+            everything=self.everything and searching,
+            negatives=self.negatives if texts else (),
+            selection=segclip.Selection(self.threshold, self.top_k),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +85,12 @@ class Work:
     """Hold one person's picture, what is asked of it, and what was found out so far."""
 
     known: Known
-    question: Question = Question()
+    draft: Draft = Draft()
     words: str = "mini"
     clicks: str = "mini-sam"
     picture: str = field(default_factory=lambda: secrets.token_hex(8))  # names the picture in messages to the browser
     former: dict[tuple[Point, ...], segclip.Result] = field(default_factory=dict)  # answers to be refined, by points
-    history: list[Question] = field(default_factory=list)
+    history: list[Draft] = field(default_factory=list)
     batch: Batch | None = None
     lock: RLock = field(default_factory=RLock)  # two tabs of one person
 
@@ -96,7 +110,7 @@ class Work:
         """Take another picture; the words stay unless others are given, places go."""
         with self.lock:
             self.known, self.picture = known, secrets.token_hex(8)
-            self.question = replace(self._cleared(), texts=texts or self.question.texts)
+            self.draft = replace(self._cleared(), texts=texts or self.draft.texts)
             self._forget()
 
     def take_batch(self, batch: Batch | None) -> None:
@@ -110,35 +124,35 @@ class Work:
         """Let other models answer."""
         with self.lock:
             self.words, self.clicks = words or self.words, clicks or self.clicks
-            self.question = replace(self.question, threshold=None, taken=frozenset())  # thresholds are an encoder's
+            self.draft = replace(self.draft, threshold=None, taken=frozenset())  # thresholds are an encoder's
             self._forget()
 
     def _forget(self) -> None:
         self.former.clear()
         self.history.clear()
 
-    def ask(self, question: Question) -> None:
+    def ask(self, draft: Draft) -> None:
         """Ask something else; undo goes back."""
         with self.lock:
-            if question == self.question:
+            if draft == self.draft:
                 return
-            if question.asks != self.question.asks:
-                question = replace(question, taken=frozenset())
-            self.history.append(self.question)
+            if draft.asks != self.draft.asks:
+                draft = replace(draft, taken=frozenset())
+            self.history.append(self.draft)
             del self.history[:-LONGEST_HISTORY]
-            self.question = question
+            self.draft = draft
 
     def say(self, texts: tuple[str, ...], negatives: tuple[str, ...] = ()) -> None:
         """Ask by words: places pointed at go. Raises BadPrompt for too many."""
         if len(texts) + len(negatives) > MOST_TEXTS:
             count = len(texts) + len(negatives)
             raise segclip.BadPrompt(f"{count} texts were given; at most {MOST_TEXTS} are taken")
-        if (texts, negatives) != (self.question.texts, self.question.negatives):
+        if (texts, negatives) != (self.draft.texts, self.draft.negatives):
             self.ask(replace(self._cleared(), texts=texts, negatives=negatives))
 
     def tune(self, threshold: float | None, top_k: int | None) -> None:
         """Move the sliders; a slider on its way is one step for undo."""
-        asked = replace(self.question, threshold=threshold, top_k=top_k)
+        asked = replace(self.draft, threshold=threshold, top_k=top_k)
         former = self.history[-1] if self.history else None
         on_its_way = former is not None and replace(former, threshold=threshold, top_k=top_k) == asked
         self.ask(asked)
@@ -147,7 +161,7 @@ class Work:
 
     def click(self, x: float, y: float, label: int) -> None:
         """Point at the object, or at what it is not."""
-        self.ask(replace(self._not_everything(), points=(*self.question.points, (x, y, label))))
+        self.ask(replace(self._not_everything(), points=(*self.draft.points, (x, y, label))))
 
     def drag(self, box: Box) -> None:
         """Draw a box around an object; points go."""
@@ -159,26 +173,26 @@ class Work:
 
     def take(self, row: int) -> None:
         """Choose a row of the answer, or leave it again; by place one row is the answer."""
-        taken = self.question.taken ^ {row}
-        self.ask(replace(self.question, taken=taken & {row} if self.question.by_place else taken))
+        taken = self.draft.taken ^ {row}
+        self.ask(replace(self.draft, taken=taken & {row} if self.draft.by_place else taken))
 
     def undo(self) -> None:
         """Go one step back."""
         with self.lock:
             if self.history:
-                self.question = self.history.pop()
+                self.draft = self.history.pop()
 
     def clear(self) -> None:
         """Go back from places to words."""
         self.ask(self._cleared())
 
-    def _cleared(self) -> Question:
+    def _cleared(self) -> Draft:
         return replace(self._not_everything(), points=(), box=None, taken=frozenset())
 
-    def _not_everything(self) -> Question:
+    def _not_everything(self) -> Draft:
         """Ask no longer for everything; its threshold is one of quality, and goes too."""
-        question = self.question
-        return replace(question, everything=False, threshold=None) if question.everything else question
+        draft = self.draft
+        return replace(draft, everything=False, threshold=None) if draft.everything else draft
 
 
 class Studio:
@@ -204,7 +218,7 @@ class Studio:
 
     def begin(self) -> tuple[str, Work]:
         """Give a newcomer a sample with a text; the work longest unused may have to go."""
-        work = Work(self.sample(FIRST), Question((TEXTS[FIRST],)), self.settings.words, self.settings.clicks)
+        work = Work(self.sample(FIRST), Draft((TEXTS[FIRST],)), self.settings.words, self.settings.clicks)
         key = secrets.token_urlsafe(16)
         self._works.put(key, work)
         return key, work

@@ -29,10 +29,10 @@ from segclip import batch, loading
 from segclip.batch import Answers, ExportOptions, Running
 from segclip.crops import POLICIES
 from segclip.encoders.openclip import OpenClip
-from segclip.pipeline import Segmenter
 from segclip.proposers.fastsam import FastSAM
 from segclip.proposers.yolo import quiet
 from segclip.scoring import CropScorer
+from segclip.segmenter import Segmenter
 from segclip.selection import Selection
 from tests.networks import picture
 

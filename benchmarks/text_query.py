@@ -26,10 +26,10 @@ import torch
 
 from segclip.crops import POLICIES
 from segclip.encoders.openclip import OpenClip, OpenClipOptions
-from segclip.pipeline import Segmenter
 from segclip.proposers.fastsam import FastSAM, FastSAMOptions
 from segclip.proposers.yolo import quiet
 from segclip.scoring import CropScorer
+from segclip.segmenter import Segmenter
 from segclip.selection import Selection
 from segclip.types import Everything, Image
 from tests.networks import picture, random_network, save_checkpoint

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .crops import View as View
     from .drawing import contact_sheet as contact_sheet
     from .drawing import overlay as overlay
+    from .drawing import shrink as shrink
     from .errors import BadImage as BadImage
     from .errors import BadIndex as BadIndex
     from .errors import BadPrompt as BadPrompt
@@ -47,8 +48,8 @@ if TYPE_CHECKING:
     from .loading import load as load
     from .loading import load_encoder as load_encoder
     from .loading import load_picker as load_picker
-    from .pipeline import Picker as Picker
-    from .pipeline import Segmenter as Segmenter
+    from .prompts import place as place
+    from .question import Question as Question
     from .search import Filter as Filter
     from .search import Index as Index
     from .search import IndexOptions as IndexOptions
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from .search import Query as Query
     from .search import find_matches as find_matches
     from .search import make_index as make_index
+    from .segmenter import Segmenter as Segmenter
     from .selection import Selection as Selection
     from .types import Boxes as Boxes
     from .types import Encoded as Encoded
@@ -79,7 +81,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "batch": ("Answers", "Ask", "ExportOptions", "Progress", "Running", "Summary", "export"),
     "crops": ("CropPolicy", "POLICIES", "View"),
-    "drawing": ("contact_sheet", "overlay"),
+    "drawing": ("contact_sheet", "overlay", "shrink"),
     "errors": (
         "BadImage",
         "BadIndex",
@@ -99,8 +101,10 @@ _HOMES = {
     "images": ("load_image",),
     "listing": ("IMAGE_SUFFIXES",),
     "loading": ("LoadOptions", "PRESETS", "load", "load_encoder", "load_picker"),
-    "pipeline": ("Picker", "Segmenter"),
+    "prompts": ("place",),
+    "question": ("Question",),
     "search": ("Filter", "Index", "IndexOptions", "Match", "Query", "find_matches", "make_index"),
+    "segmenter": ("Segmenter",),
     "selection": ("Selection",),
     "types": ("Boxes", "Encoded", "Everything", "Image", "Masks", "Points", "Proposals", "Regions", "Result", "Scores"),
     "weights": ("get_weights", "list_weights"),

@@ -80,6 +80,12 @@ def known_sha256(path: Path) -> str:
     return hash_file(path).hexdigest()
 
 
+def known_hashes(path: Path) -> str:
+    """Name the files of a folder, or the file, with the SHA-256 of each."""
+    files = sorted(part for part in path.iterdir() if part.is_file()) if path.is_dir() else [path]
+    return " ".join(f"{file.name}:{known_sha256(file)}" for file in files)
+
+
 def recorded(path: Path) -> Record | None:
     """Read the record of a file, None when there is none that can be read."""
     with suppress(OSError, ValueError, TypeError, RecursionError):

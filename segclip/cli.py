@@ -8,7 +8,6 @@ import gc
 import json
 import logging
 import sys
-from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -37,9 +36,8 @@ from .cli_search import Among, Indexing, Shown, Wanted, Work
 from .errors import SegclipError
 
 if TYPE_CHECKING:
-    from .pipeline import Picker
     from .selection import Selection
-    from .types import Image, Prompt, Result
+    from .types import Result
 
 
 class Commands(TyperGroup):
@@ -85,16 +83,16 @@ app.add_typer(cli_evaluate.app, name="evaluate")
 @grouped
 def segment(asked: Asked, against: Against, choice: Choice, models: Models, output: Output) -> None:
     """Cut out of IMAGE what each TEXT names, what points and boxes show, or everything."""
-    from . import images, pipeline
+    from . import images
 
     _listen(output.verbose)
-    asked.check()
-    targets, selection, prompt = output.targets(asked.image), choice.selection(), asked.prompt()
-    texts = pipeline.unique(asked.texts or ())
+    targets, question = output.targets(asked.image), asked.question(against, choice)
     image = images.load(asked.image, max_pixels=against.max_pixels)
-    finder = models.load(output) if texts or asked.like else models.load_picker(output)
+    segmenter = models.load(output, with_encoder=question.needs_encoder)
     with output.telling(f"looking at {asked.image.name}"):
-        result = _answer(finder, image, (replace(asked, texts=list(texts)), against), prompt, selection)
+        result = segmenter.answer(image, question)
+    if not question.texts:
+        result = _best_first(result, question.selection)
     _report(result, asked.image, targets, output)
     if not output.record and (hint := models.suggest_larger(asked.image)):
         typer.echo(hint, err=True)
@@ -147,30 +145,6 @@ def search(wanted: Wanted, among: Among, shown: Shown) -> None:
 def app_(serving: Serving) -> None:
     """Open segclip in the browser; people on other machines see it only with --host."""
     raise typer.Exit(cli_app.run(serving))
-
-
-def _answer(
-    finder: Picker, image: Image, question: tuple[Asked, Against], prompt: Prompt, selection: Selection
-) -> Result:
-    """Ask the segmenter by example, for everything, by place, or by texts."""
-    from .pipeline import Segmenter
-    from .types import Everything
-
-    asked, against = question
-    if asked.everything and isinstance(prompt, Everything):
-        return finder.everything(image, prompt, selection=selection)
-    if not isinstance(finder, Segmenter):
-        return _best_first(finder.pick(image, prompt), selection)
-    if (example := asked.example()) and isinstance(prompt, Everything):
-        return finder.like(image, example, prompt, selection=selection)
-    return finder.rank(
-        finder.regions(image, prompt),
-        asked.texts or (),
-        negatives=against.negatives or (),
-        backgrounds=against.backgrounds or None,
-        templates=against.templates,
-        selection=selection,
-    )
 
 
 def _best_first(result: Result, selection: Selection) -> Result:

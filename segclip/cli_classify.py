@@ -71,10 +71,9 @@ def run(sorting: Sorting, models: Models, told: Told) -> None:
     labels, boxes = sorting.read(), sorting.places()
     options = loading.LoadOptions(models.offline, models.trust)
     name = models.encoder or registry.choose(loading.PRESETS, models.preset, "preset")[1]
-    key = loading.encoder_fingerprint(name, options=options)
     segmenter = models.load(Output(record=told.record, verbose=told.verbose)) if sorting.segments else None
     encoder = segmenter.encoder if segmenter else loading.load_encoder(name, device=models.device, options=options)
-    classifier = zeroshot.build(encoder, labels, key=key)
+    classifier = zeroshot.build(encoder, labels)
     failed, names = 0, outputs.labels(sorting.images)
     for path, name in zip(sorting.images, names, strict=True):
         try:

@@ -128,7 +128,7 @@ def zeroshot(
         raise BadPrompt(f"--out takes a file ending in {', '.join(accuracy.MATRIX_ENDINGS)}; got {out}")
     folders = accuracy.class_folders(folder)
     given = read_labels(labels or [accuracy.label_of(path) for path in folders], templates=templates)
-    classifier = build(loading.load_encoder(encoder), given, key=loading.encoder_fingerprint(encoder))
+    classifier = build(loading.load_encoder(encoder), given)
     tasks = [path for path in folders for _ in images.walk(path)[:limit]]
     with _progress(tasks) as tell:
         report = accuracy.evaluate_folders(classifier, folders, limit=limit, tell=tell)

@@ -26,9 +26,9 @@ class Heating:
 
 def run(heating: Heating) -> None:
     """Draw a heat map of each text, and last which text each pixel shows."""
-    from . import drawing, heat, images, loading, outputs, pipeline
+    from . import drawing, heat, images, loading, outputs, question
 
-    texts = pipeline.unique(heating.texts)
+    texts = question.unique(heating.texts)
     image = images.load(heating.image)
     encoder = loading.load_encoder(heating.encoder, options=loading.LoadOptions(heating.offline))
     maps = heat.heat_maps(encoder, image, texts)

@@ -19,7 +19,8 @@ from .errors import BadPrompt
 from .formats import PER_IMAGE
 
 if TYPE_CHECKING:
-    from .pipeline import Picker, Segmenter
+    from .question import Question
+    from .segmenter import Segmenter
     from .selection import Selection
     from .types import Points, Prompt
 
@@ -56,7 +57,24 @@ class Asked:
         bool, typer.Option("--everything", help="Cut out every object, without a text; with --box, those inside.")
     ] = False
 
-    def check(self) -> None:
+    def question(self, against: Against, choice: Choice) -> Question:
+        """Put the options into the library's terms. Raises BadPrompt before any model is loaded."""
+        from .question import Question
+
+        self._check_texts()
+        return Question(
+            self.texts or (),
+            self._place(),
+            self._example(),
+            self.everything,
+            negatives=against.negatives or (),
+            backgrounds=against.backgrounds or None,
+            templates=against.templates,
+            selection=choice.selection(),
+            max_pixels=against.max_pixels,
+        )
+
+    def _check_texts(self) -> None:
         """Raise BadPrompt for texts that are files: a shell spells photos/*.png out."""
         from .listing import IMAGE_SUFFIXES
 
@@ -67,8 +85,7 @@ class Asked:
                 "--text TEXT, with a folder or a glob in quotes"
             )
 
-    def example(self) -> Points | None:
-        """Say where the example is that everything shall be like."""
+    def _example(self) -> Points | None:
         from .types import Points
 
         if not self.like:
@@ -77,11 +94,9 @@ class Asked:
             raise BadPrompt("--like takes neither texts nor --point; give a --box to search in, or nothing else")
         return Points([numbers("--like", self.like, (2,))])
 
-    def prompt(self) -> Prompt:
-        """Say where to look; with texts, boxes are searched and background clicks are left out."""
-        from .types import Boxes, Everything, Points
+    def _place(self) -> Prompt:
+        from .prompts import place
 
-        self.example()  # what it refuses is told before any model is loaded
         clicks = [numbers("--point", value, (2, 3)) for value in self.points or ()]
         boxes = [numbers("--box", value, (4,)) for value in self.boxes or ()]
         labels = [click[2] if len(click) == 3 else 1 for click in clicks]
@@ -90,11 +105,8 @@ class Asked:
                 "--everything takes neither texts nor --like nor a click on an object; give a --box to look in, or "
                 "--point X,Y,0 on what to leave out"
             )
-        if clicks and (any(labels) or not (self.texts or self.everything)):
-            return Points([click[:2] for click in clicks], labels, box=boxes or None)
-        if boxes and not (self.texts or self.like or self.everything):
-            return Boxes(boxes)
-        return Everything(boxes or None, [click[:2] for click in clicks] or None)
+        searching = bool(self.texts or self.like or self.everything)
+        return place([click[:2] for click in clicks], labels, boxes, searching=searching)
 
 
 @dataclass(frozen=True)
@@ -151,21 +163,16 @@ class Models:
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False
     trust: Annotated[bool, typer.Option("--trust", help="Load pickled weights the manifest doesn't know.")] = False
 
-    def load(self, output: Output) -> Segmenter:
-        """Load what was named."""
+    def load(self, output: Output, *, with_encoder: bool = True) -> Segmenter:
+        """Load what was named; the proposer alone, in half the time, where no words are to be read."""
         from . import loading
 
         names, options = self._names(), loading.LoadOptions(self.offline, self.trust)
+        if not with_encoder:
+            with output.telling(f"loading {names[0]}"):
+                return loading.load_picker(names[0], device=self.device, options=options)
         with output.telling(f"loading {names[0]} and {names[1]}"):
             return loading.load(*names, device=self.device, policy=self.policy, options=options)
-
-    def load_picker(self, output: Output) -> Picker:
-        """Load the proposer alone, in half the time: no words are to be read."""
-        from . import loading
-
-        (name, _), options = self._names(), loading.LoadOptions(self.offline, self.trust)
-        with output.telling(f"loading {name}"):
-            return loading.load_picker(name, device=self.device, options=options)
 
     def suggest_larger(self, image: Path) -> str:
         """Return how to get models that know more, the first time that a photo of one's own is given to mini."""

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 
 from . import lines, rle, tables
 from .errors import BadTable
-from .images import MAX_PIXELS
+from .question import MAX_PIXELS
 from .types import Array, Masks
 
 _SHORT = reprlib.Repr()

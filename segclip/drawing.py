@@ -12,7 +12,7 @@ import PIL.Image
 from PIL import ImageDraw, ImageFont, ImageOps
 
 from .errors import BadPrompt, Unsupported
-from .types import Array, Image, Result
+from .types import Array, Image, Masks, Result
 
 _Pen: TypeAlias = ImageDraw.ImageDraw
 _Font: TypeAlias = ImageFont.FreeTypeFont
@@ -47,6 +47,13 @@ def overlay(result: Result, *, opacity: float = 0.5, labels: bool = True) -> PIL
             words = "nothing matches: " + ", ".join(_shorten(text) for text in result.unanswered)
             _write(pen, (0, 0), words.removesuffix(": "), font, (32, 32, 32))
     return picture
+
+
+def shrink(image: Image, masks: Masks, side: int) -> tuple[Image, Masks]:
+    """Take every n-th pixel of an image and its masks, so that the longer side has about ``side`` of them."""
+    step = max(1, max(image.size) // side)
+    small = Image(np.ascontiguousarray(image.pixels[::step, ::step]), image.source)
+    return small, Masks.from_dense(masks.to_dense()[:, ::step, ::step], small.size)
 
 
 def spotlight(result: Result) -> PIL.Image.Image:

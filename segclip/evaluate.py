@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ import numpy as np
 from .datasets import Sample
 from .encoders import Serving
 from .errors import BadPrompt
-from .pipeline import Segmenter
+from .segmenter import Segmenter
 from .selection import Selection
 from .types import Array, Regions, Result
 
@@ -136,20 +135,14 @@ def calibrate(
     Scores of patches are spread wider than those of crops; at the scale crops were trained with, all are 0 or 1. Raises
     BadPrompt where there are not both names that are there and names that are not.
     """
-    serving, own = segmenter.encoder.serving, segmenter.encoder.logit_scale
+    serving, own = segmenter.serving, segmenter.encoder.logit_scale
     servings = [replace(serving, logit_scale=scale) for scale in (None, *(own * step for step in SCALES))]
-    reports = _evaluate([_served(segmenter, told) for told in servings], samples, tell)
+    reports = _evaluate([replace(segmenter, serving=one) for one in servings], samples, tell)
     thresholds = [report.calibrated() for report in reports]
     worth = np.array([report.worth(threshold) for report, threshold in zip(reports, thresholds, strict=True)])
     best = int(worth.argmax()) if worth.max() > worth[0] + BETTER else 0
     chosen = replace(reports[best], threshold=thresholds[best])
     return chosen, replace(servings[best], threshold=thresholds[best], calibrated=True)
-
-
-def _served(segmenter: Segmenter, serving: Serving) -> Segmenter:
-    encoder = copy.copy(segmenter.encoder)  # the same network, the same texts remembered
-    encoder.serving = serving
-    return replace(segmenter, encoder=encoder)
 
 
 def _evaluate(
@@ -169,7 +162,7 @@ def _evaluate(
         tell(done, len(samples))
     mean = float(np.mean(candidates or 0))
     return [
-        Report(segmenter.encoder.serving.threshold, np.array(best_iou), tuple(answers), mean)
+        Report(segmenter.serving.threshold, np.array(best_iou), tuple(answers), mean)
         for segmenter, answers in zip(segmenters, asked, strict=True)
     ]
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from .encoders import Encoder
-from .scoring import embed_texts
+from .ranking import embed_texts
 from .types import Array, Image
 
 NOTHING = -1  # of a pixel that shows a background

@@ -23,11 +23,11 @@ from PIL.Image import Transpose
 from . import listing, profiles, regular
 from .errors import BadImage, one_line
 from .listing import walk as walk
+from .question import MAX_PIXELS
 from .types import Array, Image
 
 Source: TypeAlias = "str | Path | bytes | PIL.Image.Image | Array | Image"
 
-MAX_PIXELS = 100_000_000
 _ALLOWED = "JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC"
 _HEADER = 64  # bytes by which a format is recognised
 _READ_WHOLE = ("WEBP", "AVIF", "HEIF")  # by their readers, into memory

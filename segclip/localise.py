@@ -11,7 +11,8 @@ from . import heat
 from .datasets import Sample
 from .encoders import Encoder
 from .errors import BadPrompt
-from .scoring import SCORERS, embed_texts, similarity
+from .ranking import embed_texts, similarity
+from .scoring import SCORERS
 
 
 @dataclass(frozen=True)

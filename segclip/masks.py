@@ -78,6 +78,18 @@ class Masks:
             bitmaps.append(np.ascontiguousarray(bitmap[y1:y2, x1:x2], dtype=bool))
         return cls(boxes, tuple(bitmaps), size)
 
+    @classmethod
+    def solid(cls, xyxy: Array, size: tuple[int, int]) -> Masks:
+        """Fill boxes, float (N, 4) xyxy pixels: every pixel that one touches."""
+        corners = np.hstack([np.floor(xyxy[:, :2]), np.ceil(xyxy[:, 2:])]).astype(np.int32)
+        return cls(corners, tuple(np.ones((y2 - y1, x2 - x1), bool) for x1, y1, x2, y2 in corners), size)
+
+    @classmethod
+    def join(cls, parts: Sequence[Masks]) -> Masks:
+        """Stack one or more tables of one image."""
+        boxes = np.concatenate([part.boxes for part in parts])
+        return cls(boxes, tuple(bitmap for part in parts for bitmap in part.bitmaps), parts[0].size)
+
     def __len__(self) -> int:
         return len(self.boxes)
 
@@ -103,6 +115,15 @@ class Masks:
         for row, ((x1, y1, x2, y2), bitmap) in enumerate(zip(self.boxes, self.bitmaps, strict=True)):
             dense[row, y1:y2, x1:x2] = bitmap
         return dense
+
+    def contains(self, xy: Array) -> Array:
+        """Mark which masks hold which pixels, int (K, 2) x, y: bool (N, K)."""
+        inside = (self.boxes[:, None, :2] <= xy) & (xy < self.boxes[:, None, 2:])  # (N, K, 2)
+        hits = np.logical_and(inside[..., 0], inside[..., 1])
+        for row, k in zip(*np.nonzero(hits), strict=True):
+            x, y = xy[k] - self.boxes[row, :2]
+            hits[row, k] = self.bitmaps[row][y, x]
+        return hits
 
     def union(self, box: Array) -> Array:
         """Paint where any mask is inside a box xyxy: bool (y2 - y1, x2 - x1)."""

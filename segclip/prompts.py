@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -92,6 +93,20 @@ class Boxes:
 
 
 Prompt: TypeAlias = Everything | Points | Boxes
+
+
+def place(points: Sequence[Any], labels: Sequence[Any], boxes: Sequence[Any], *, searching: bool) -> Prompt:
+    """Say where to look. searching: for texts, an example, or everything, not for what is there.
+
+    A search keeps to the boxes and leaves out what background points cover; a foreground point is
+    a click on one object all the same. points: (K, 2) pixels. labels: (K,), 1 foreground, 0
+    background. boxes: (B, 4) xyxy pixels. Raises BadPrompt.
+    """
+    if len(points) and (any(labels) or not searching):
+        return Points(points, labels, box=boxes or None)
+    if boxes and not searching:
+        return Boxes(boxes)
+    return Everything(boxes or None, points or None)
 
 
 def _floats(value: Any, width: int, noun: str, example: str, at_least: int = 1) -> Array:

@@ -1,21 +1,21 @@
-"""Embed regions and texts with an encoder and compare them: text-free on the left, pixel-free on the right."""
+"""Embed the regions of an image with an encoder, by crops or from dense features: the text-free half."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
 import cv2
 import numpy as np
 
-from . import crops, registry, templates
+from . import crops, registry
 from .crops import POLICIES, CropPolicy, View
 from .encoders import Encoder
+from .ranking import unit
 from .types import Array, Image, Masks
 
 CHUNK = 64  # regions cut at a time: bounds the memory of their crops
-UNSCORED = -1.0  # similarity of a region that was not looked at: the least a cosine can be
 
 
 class CropScorer:
@@ -104,22 +104,3 @@ def scorer_of(encoder: Encoder, policy: str | CropPolicy | None = None) -> Score
     """Return what embeds regions as the encoder is served, or by crops cut as ``policy`` says. Raises UnknownName."""
     chosen = registry.choose(POLICIES, policy, "crop policy") if isinstance(policy, str) else policy
     return registry.choose(SCORERS, "crop" if chosen else encoder.serving.scorer, "scorer")(encoder, chosen)
-
-
-def embed_texts(encoder: Encoder, texts: Sequence[str], sentences: Sequence[str]) -> Array:
-    """Embed T texts, each as the mean over templates of its unit embeddings: float32 (T, D), unit rows."""
-    expanded = [sentence for text in texts for sentence in templates.expand(text, sentences)]
-    embeddings = encoder.encode_texts(expanded)
-    return unit(embeddings.reshape(len(texts), len(sentences), embeddings.shape[1]).mean(axis=1))
-
-
-def similarity(embeddings: Array, text_embeddings: Array) -> Array:
-    """Give the cosine of N regions with T texts: float32 (N, T); a zero row, never looked at, gets -1."""
-    cosine = np.clip(embeddings @ text_embeddings.T, -1, 1).astype(np.float32)
-    cosine[~embeddings.any(axis=1)] = UNSCORED
-    return cosine
-
-
-def unit(rows: Array) -> Array:
-    """Scale rows to length one; a zero row stays zero."""
-    return (rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Decide which regions answer a text: probabilities, threshold, duplicates, parts inside wholes."""
+"""Decide which regions answer a text: threshold, duplicates, parts inside wholes."""
 
 from __future__ import annotations
 
@@ -39,27 +39,6 @@ class Selection:
                 raise BadPrompt(f"{name} must be between 0 and 1, got {value}")
         if self.top_k is not None and self.top_k < 1:
             raise BadPrompt(f"top_k must be 1 or more, got {self.top_k}")
-
-
-def probabilities(similarity: Array, others: Array, logit_scale: float) -> Array:
-    """Give each text's share of the softmax over {text, others}, for each region alone: float64 (N, T).
-
-    similarity: cosines with the texts (N, T). others: with the negatives and backgrounds (N, K); without any the
-    probability is 1. A value depends neither on how many regions there are nor on the other texts.
-    """
-    gap = others.astype(np.float64)[:, None, :] - similarity.astype(np.float64)[:, :, None]  # (N, T, K)
-    with np.errstate(over="ignore"):
-        return 1 / (1 + np.exp(logit_scale * gap).sum(axis=2))
-
-
-def weigh(probability: Array, quality: Array, weight: float) -> Array:
-    """Multiply each region's odds by quality ** weight: float64 (N, T).
-
-    The proposer's belief that a mask is an object, as a prior, like objectness in ViLD (Gu et al., 2022) and F-VLM (Kuo
-    et al., 2023). probability: (N, T). quality: (N,) in [0, 1].
-    """
-    weighted = probability * quality.astype(np.float64)[:, None] ** weight
-    return weighted / np.maximum(weighted + 1 - probability, np.finfo(np.float64).tiny)
 
 
 def select(probability: Array, similarity: Array, masks: Masks, *, selection: Selection, threshold: float) -> Array:

@@ -7,7 +7,8 @@ which filters all its columns at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -94,6 +95,16 @@ class Proposals:
         logits = None if self.logits is None else self.logits[chosen]
         return Proposals(self.masks[chosen], self.quality[chosen], logits)
 
+    @classmethod
+    def join(cls, parts: Sequence[Proposals]) -> Proposals:
+        """Stack one or more tables of one image; logits stay where every part has them."""
+        logits = [part.logits for part in parts if part.logits is not None]
+        return cls(
+            Masks.join([part.masks for part in parts]),
+            np.concatenate([part.quality for part in parts]),
+            np.concatenate(logits) if len(logits) == len(parts) else None,
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Regions:
@@ -115,6 +126,11 @@ class Regions:
 
     def __getitem__(self, rows: Rows) -> Regions:
         return Regions(self.image, self.proposals[rows], self.embeddings[row_indices(rows, len(self))])
+
+    @classmethod
+    def bare(cls, image: Image, proposals: Proposals) -> Regions:
+        """Hold proposals that no encoder has embedded."""
+        return cls(image, proposals, np.zeros((len(proposals), 0), np.float32))
 
     @property
     def masks(self) -> Masks:
@@ -187,6 +203,24 @@ class Result:
         texts = tuple(self.texts[i] for i in chosen)
         columns = (self.regions[chosen], texts, self.similarity[chosen], self.probability[chosen])
         return Result(*columns, self.asked, self.threshold, self.nearest, self.reasons)
+
+    @classmethod
+    def unranked(cls, regions: Regions, probability: Array | float = np.nan) -> Result:
+        """Hold regions that no text was asked about, to be drawn or written."""
+        column = np.full(len(regions), probability, np.float32)
+        return cls(regions, ("",) * len(regions), column, column, (), 0.0)
+
+    def joined(self, other: Result) -> Result:
+        """Put the rows of another answer about the same image after these; the rest stays this one's."""
+        embeddings = np.concatenate([self.regions.embeddings, other.regions.embeddings])
+        proposals = Proposals.join([self.regions.proposals, other.regions.proposals])
+        return replace(
+            self,
+            regions=Regions(self.image, proposals, embeddings),
+            texts=self.texts + other.texts,
+            similarity=np.concatenate([self.similarity, other.similarity]),
+            probability=np.concatenate([self.probability, other.probability]),
+        )
 
     @property
     def image(self) -> Image:

@@ -18,13 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from . import cache, images, lines, loading, pipeline, templates
+from . import cache, images, lines, loading, question, templates
 from .crops import CropPolicy
 from .encoders import Encoder
 from .errors import BadPrompt, UnknownName
+from .ranking import embed_texts, logit_scale_of, probabilities, similarity, unit, weigh
 from .registry import explain, resolve
-from .scoring import embed_texts, scorer_of, similarity, unit
-from .selection import Selection, probabilities, select, weigh
+from .scoring import scorer_of
+from .selection import Selection, select
 from .types import Array, Boxes, Masks, Regions, Result, Scores
 
 CLASS_LISTS: dict[str, str] = {"imagenet": "segclip.encoders.openclip:imagenet_classes"}
@@ -70,8 +71,8 @@ class Classifier:
 
     @property
     def logit_scale(self) -> float:
-        """Return what cosines are multiplied by: what the threshold was fitted with, else the encoder's own."""
-        return self.encoder.serving.logit_scale or self.encoder.logit_scale
+        """Return what cosines are multiplied by."""
+        return logit_scale_of(self.encoder, self.encoder.serving)
 
     def whole(self, source: images.Source) -> Scores:
         """Compare a whole image with every label: one row. Raises BadImage."""
@@ -85,11 +86,9 @@ class Classifier:
         image = images.load(source)
         boxes.check(image.size)
         height, width = image.size
-        corners = np.column_stack([np.floor(boxes.xyxy[:, :2]), np.ceil(boxes.xyxy[:, 2:])]).astype(np.int32)
-        corners = corners.clip(0, [width, height, width, height])
-        full = tuple(np.ones((y2 - y1, x2 - x1), bool) for x1, y1, x2, y2 in corners)
+        inside = boxes.xyxy.clip(0, [width, height, width, height])
         scorer = scorer_of(self.encoder, policy)
-        return self.scores(scorer.embed_regions(image, Masks(corners, full, image.size)))
+        return self.scores(scorer.embed_regions(image, Masks.solid(inside, image.size)))
 
     def scores(self, embeddings: Array) -> Scores:
         """Compare embeddings (N, D) with every label."""
@@ -143,10 +142,7 @@ def classify(
     loaded. Raises BadImage, BadPrompt.
     """
     given = labels if isinstance(labels, Labels) else read_labels(labels)
-    if isinstance(encoder, str):
-        classifier = build(loading.load_encoder(encoder), given, key=loading.encoder_fingerprint(encoder))
-    else:
-        classifier = build(encoder, given)
+    classifier = build(loading.load_encoder(encoder) if isinstance(encoder, str) else encoder, given)
     return best(classifier.whole(source) if boxes is None else classifier.boxes(source, boxes), top_k)
 
 
@@ -187,12 +183,12 @@ def read_labels(
 
 
 def _labels(given: Sequence[str], templates: str | tuple[str, ...] | None) -> Labels:
-    return Labels(pipeline.unique([pipeline.shorten(text) for text in given]), templates)
+    return Labels(question.unique([question.shorten(text) for text in given]), templates)
 
 
-def build(encoder: Encoder, labels: Labels, *, key: str | None = None) -> Classifier:
-    """Make a classifier. key: the encoder's fingerprint, under which the weights are kept on disk for the next time."""
-    sentences = labels.sentences(encoder)
+def build(encoder: Encoder, labels: Labels) -> Classifier:
+    """Make a classifier; its weights are kept on disk for the next time, by the encoder's fingerprint."""
+    sentences, key = labels.sentences(encoder), encoder.fingerprint
     told = repr((labels.names, sentences, labels.verbatim, key)).encode("utf-8", "surrogatepass")
     path = cache.cache_folder() / "labels" / f"{sha256(told).hexdigest()[:32]}.npy" if key else None
     if path is not None:

@@ -94,6 +94,7 @@ class FakeEncoder:
     image_size: int = 16
     logit_scale: float = 20.0
     serving: Serving = FAKE_SERVING
+    fingerprint: str = ""
     crops_seen: list[int] = field(default_factory=list)
     texts_seen: list[str] = field(default_factory=list)
 

@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from segclip import cli, loading
-from segclip.pipeline import Segmenter
 from segclip.scoring import CropScorer
+from segclip.segmenter import Segmenter
 from segclip.types import Image
 from tests import search_script
 from tests.fakes import FakeEncoder, FakeProposer

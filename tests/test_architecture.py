@@ -19,15 +19,15 @@ PARTS = ("segclip", "train", "app")
 
 # A module may import its own layer and those below. A new module is added here on purpose.
 LAYERS: dict[str, int] = {
-    **dict.fromkeys(("errors", "formats", "imports", "masks", "prompts", "types", "version"), 0),
     **dict.fromkeys(
-        ("images", "crops", "positions", "selection", "templates", "metrics", "drawing", "registry", "polygons"), 1
+        ("errors", "formats", "imports", "masks", "prompts", "question", "selection", "types", "version"), 0
     ),
+    **dict.fromkeys(("images", "crops", "positions", "templates", "metrics", "drawing", "registry", "polygons"), 1),
     **dict.fromkeys(("atomic", "cache", "captions", "checks", "coco", "downloads", "lifetime", "lines"), 1),
     **dict.fromkeys(("listing", "outputs", "profiles", "regular", "rle", "tables", "weight_files", "weights"), 1),
     **dict.fromkeys(("proposers", "encoders", "tensors", "torchscript"), 2),
-    **dict.fromkeys(("scoring",), 3),
-    **dict.fromkeys(("loading", "pipeline", "zeroshot", "exporters", "datasets", "heat"), 4),
+    **dict.fromkeys(("ranking", "scoring"), 3),
+    **dict.fromkeys(("loading", "segmenter", "zeroshot", "exporters", "datasets", "heat"), 4),
     **dict.fromkeys(("accuracy", "batch", "clicks", "evaluate", "localise", "recall", "retrieval", "search"), 5),
     **dict.fromkeys(
         (
@@ -61,7 +61,8 @@ TRAIN_MAY_IMPORT |= {
     "weights",
     "drawing",
     "loading",
-    "pipeline",
+    "ranking",
+    "segmenter",
     "evaluate",
     "selection",
 }

@@ -13,8 +13,9 @@ import pytest
 import segclip
 from segclip import exporters, images
 from segclip.crops import POLICIES, View, cut, cut_boxes
-from segclip.pipeline import Segmenter
-from segclip.scoring import CropScorer, embed_texts, similarity
+from segclip.ranking import embed_texts, similarity
+from segclip.scoring import CropScorer
+from segclip.segmenter import Segmenter
 from segclip.selection import Selection
 from segclip.types import Everything, Image, Masks, Points, Proposals, Regions
 

@@ -24,8 +24,8 @@ import typer
 from segclip.datasets import Sample, read_folder
 from segclip.encoders.checkpoints import store
 from segclip.loading import load
-from segclip.pipeline import Segmenter
 from segclip.positions import parse
+from segclip.segmenter import Segmenter
 
 from . import command, limits
 from .photos import load_photos

@@ -24,8 +24,8 @@ from segclip.datasets import Sample, read_folder
 from segclip.encoders.checkpoints import store
 from segclip.evaluate import Report, evaluate_text, fit_threshold
 from segclip.loading import load
-from segclip.pipeline import Segmenter
-from segclip.scoring import embed_texts, unit
+from segclip.ranking import embed_texts, unit
+from segclip.segmenter import Segmenter
 from segclip.types import Masks
 
 from . import command, limits

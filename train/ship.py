@@ -18,7 +18,7 @@ from segclip.clicks import evaluate_clicks
 from segclip.drawing import contact_sheet, overlay
 from segclip.evaluate import evaluate_text
 from segclip.loading import load, load_proposer
-from segclip.pipeline import Segmenter
+from segclip.segmenter import Segmenter
 from segclip.selection import Selection
 from segclip.weights import describe
 

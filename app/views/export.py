@@ -48,7 +48,7 @@ def _batch(shared: Studio, work: Work) -> None:
         st.error(parts.problem(shared, error))
     if work.batch is None:
         return
-    asked = ", ".join(work.question.texts)
+    asked = ", ".join(work.draft.texts)
     texts = st.text_input("Words, by comma", asked, key="batch-texts", placeholder="none: every object is cut out")
     formats = st.multiselect("Formats", _EVERY, ["png", "coco"], key="batch-formats")
     _progress(texts, tuple(parts.allowed(formats, _EVERY)))

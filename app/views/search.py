@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -73,23 +74,21 @@ def _card(shared: Studio, work: Work, match: segclip.Match, text: str) -> None:
     except segclip.BadImage as problem:
         st.caption(parts.problem(shared, str(problem)))
         return
-    step = max(1, max(image.size) // 640)
-    small = segclip.Image(image.pixels[::step, ::step].copy(), match.name)
-    if match.region is not None and image.size == match.size:
-        small = _outlined(shared, match, small, step)
+    image = replace(image, source=match.name)
+    known = match.region is not None and image.size == match.size
+    masks = shared.index().masks(match) if known else segclip.Masks.empty(image.size)
+    small, masks = segclip.shrink(image, masks, 640)
+    if len(masks):
+        small = _outlined(small, masks, match.probability)
     st.image(small.pixels, as_markdown(f"{match.name}: {match.probability:.2f}"))
     open_ = partial(_open, work, match, text, shared.settings.max_pixels)
     st.button("Open in Segment", key=f"open-{match.name}", on_click=open_, width="stretch")
 
 
-def _outlined(shared: Studio, match: segclip.Match, small: segclip.Image, step: int) -> segclip.Image:
-    dense = shared.index().masks(match).to_dense()[:, ::step, ::step]
-    masks = segclip.Masks.from_dense(dense, small.size)
-    proposals = segclip.Proposals(masks, np.ones(len(masks)))
-    regions = segclip.Regions(small, proposals, np.zeros((len(masks), 0), np.float32))
-    column = np.full(len(masks), match.probability, np.float32)
-    result = segclip.Result(regions, ("",) * len(masks), column, column, (), 0.0)
-    return segclip.Image(np.asarray(segclip.overlay(result, opacity=0.25, labels=False)), match.name)
+def _outlined(image: segclip.Image, masks: segclip.Masks, probability: float) -> segclip.Image:
+    regions = segclip.Regions.bare(image, segclip.Proposals(masks, np.ones(len(masks))))
+    result = segclip.Result.unranked(regions, probability)
+    return segclip.Image(np.asarray(segclip.overlay(result, opacity=0.25, labels=False)), image.source)
 
 
 def _open(work: Work, match: segclip.Match, text: str, most: int) -> None:

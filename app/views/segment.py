@@ -100,7 +100,7 @@ def _answer(shared: Studio, work: Work) -> tuple[Answer | None, str]:
 
 def _data(shared: Studio, work: Work, answer: Answer | None, error: str) -> dict[str, Any]:
     """Give the browser what it draws; the picture only if it doesn't have it."""
-    question = work.question
+    question = work.draft
     data: dict[str, Any] = {
         "picture": work.picture,
         "name": work.image.source,
@@ -149,12 +149,12 @@ def _on_event() -> None:
     if not isinstance(event, dict):
         return
     shared, work = session.current()
-    before = work.picture, work.question.texts, work.question.negatives
+    before = work.picture, work.draft.texts, work.draft.negatives
     try:
         events.handle(shared, work, event)
     except segclip.SegclipError as problem:
         st.session_state["error"] = str(problem)
-    if before != (work.picture, work.question.texts, work.question.negatives):
+    if before != (work.picture, work.draft.texts, work.draft.negatives):
         _write_words(work)
     number = event.get("n")
     if isinstance(number, int):
@@ -178,7 +178,7 @@ def _write_words(work: Work) -> None:
 
 def _fields(work: Work) -> dict[str, tuple[str, ...]]:
     """Give the keys of the two fields of words, with what is asked."""
-    question = work.question
+    question = work.draft
     return {f"texts-{work.picture}": question.texts, f"not-{work.picture}": question.negatives}
 
 

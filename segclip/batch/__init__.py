@@ -15,7 +15,7 @@ from typing import Any
 from .. import loading, registry, templates
 from ..errors import BadIndex, BadPrompt, NotWritable
 from ..formats import PER_IMAGE, PER_RUN
-from ..pipeline import questions, unique
+from ..question import Question, unique
 from ..version import __version__
 from . import collect, plan, runners, state
 from .done import Done
@@ -26,7 +26,7 @@ from .output import Output, real_paths
 from .plan import Ask, Item
 from .runners import Task
 from .state import alone
-from .work import Answers, Job, path_from_label, prompt_of, stamp_of
+from .work import Answers, Job, path_from_label, stamp_of
 
 __all__ = ["Answers", "Ask", "ExportOptions", "Progress", "Running", "Summary", "alone", "export"]
 
@@ -102,8 +102,9 @@ def _checked(options: ExportOptions, listed: Sequence[Item]) -> ExportOptions:
     answers, chosen = options.answers, options.answers.templates
     negatives = unique(answers.negatives)
     for texts in {item.ask.texts: None for item in listed}:
-        questions(texts, negatives)
-    prompt_of(options.ask)
+        Question(texts, negatives=negatives)
+    if options.ask:
+        answers.question(options.ask)
     sentences = templates.get(chosen) if isinstance(chosen, str) else chosen
     backgrounds = None if answers.backgrounds is None else unique(answers.backgrounds)
     answers = replace(

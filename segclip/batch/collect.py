@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -17,10 +18,10 @@ from typing import IO, Any
 import numpy as np
 
 from .. import exporters, images, rle
-from ..drawing import contact_sheet, overlay
+from ..drawing import contact_sheet, overlay, shrink
 from ..errors import BadImage
 from ..exporters import records
-from ..types import Image, Masks, Proposals, Regions, Result
+from ..types import Masks, Proposals, Regions, Result
 from . import names, yolo
 from .done import Done, category
 from .journal import STATES, Outcome
@@ -167,13 +168,11 @@ def _redrawn(item: Item, outcome: Outcome) -> Result:
     """Make a Result of a record again, small enough for a sheet's tile."""
     rows, record = outcome.record["rows"], outcome.record
     image = images.load(item.path, max_pixels=10**12)
-    step = max(1, max(image.size) // 640)
-    small = Image(np.ascontiguousarray(image.pixels[::step, ::step]), item.name)
-    dense = np.array([records.decode_rle(row["rle"])[::step, ::step] for row in rows], bool)
-    masks = Masks.from_dense(dense.reshape(len(rows), *small.size), small.size)
+    dense = np.array([records.decode_rle(row["rle"]) for row in rows], bool).reshape(len(rows), *image.size)
+    small, masks = shrink(replace(image, source=item.name), Masks.from_dense(dense), 640)
     told = {key: np.array([np.nan if row[key] is None else row[key] for row in rows], np.float32)
             for key in ("similarity", "probability", "quality")}  # fmt: skip
-    regions = Regions(small, Proposals(masks, told["quality"]), np.zeros((len(rows), 0), np.float32))
+    regions = Regions.bare(small, Proposals(masks, told["quality"]))
     texts = tuple(row["text"] for row in rows)
     return Result(regions, texts, told["similarity"], told["probability"], tuple(record["asked"]), 0.0)
 

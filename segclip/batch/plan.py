@@ -16,7 +16,7 @@ from typing import Any
 from .. import lines, outputs, tables
 from ..errors import BadPrompt, BadTable
 from ..listing import IMAGE_SUFFIXES, Listing, is_magic, list_images, match
-from ..pipeline import unique
+from ..question import unique
 from ..tables import Columns, Row
 from . import names
 from .state import STATE, written
@@ -37,7 +37,7 @@ class Ask:
     """Say what one picture is asked: texts, and boxes x1, y1, x2, y2 and clicks x, y, label, to look in or cut out.
 
     everything: every object, where there are neither texts nor a click on an object. Texts are read
-    as ``pipeline.unique`` does, and are the names that answers carry. Raises BadPrompt.
+    as ``question.unique`` does, and are the names that answers carry. Raises BadPrompt.
     """
 
     texts: tuple[str, ...] = ()

@@ -14,8 +14,10 @@ from typing import Any
 from .. import exporters, images, loading
 from ..errors import BadImage, BadPrompt, NotWritable, SegclipError
 from ..formats import PER_IMAGE
+from ..prompts import place
+from ..question import MAX_PIXELS, Question
 from ..selection import Selection
-from ..types import Boxes, Everything, Image, Points, Prompt, Result
+from ..types import Everything, Image, Result
 from .files import describe, is_short_of_room, sync_staged
 from .journal import Outcome, Staged, Stamp
 from .plan import Ask, Item
@@ -37,8 +39,24 @@ class Answers:
     backgrounds: tuple[str, ...] | None = None
     templates: str | tuple[str, ...] | None = None
     selection: Selection = field(default_factory=Selection)
-    max_pixels: int = images.MAX_PIXELS
+    max_pixels: int = MAX_PIXELS
     feather: float = 0.0
+
+    def question(self, ask: Ask) -> Question:
+        """Put what is asked of one image into the library's terms. Raises BadPrompt."""
+        labels = [int(point[2]) if len(point) == 3 else 1 for point in ask.points]
+        searching = bool(ask.texts or ask.everything)
+        where = place([point[:2] for point in ask.points], labels, list(ask.boxes), searching=searching)
+        return Question(
+            ask.texts,
+            where,
+            everything=isinstance(where, Everything) and not ask.texts,
+            negatives=self.negatives if ask.texts else (),
+            backgrounds=self.backgrounds,
+            templates=self.templates,
+            selection=self.selection,
+            max_pixels=self.max_pixels,
+        )
 
 
 @dataclass(frozen=True)
@@ -109,7 +127,7 @@ class Worker:
         if given.image is None:
             return given, None
         try:
-            return given, self.look(given.image, given.item.ask)
+            return given, self.result_of(given.image, given.item.ask)
         except Exception as error:  # the one place where a picture's failure ends: it is recorded and told
             return replace(given, image=None, error=error, passing=_is_passing(error)), None
 
@@ -139,21 +157,9 @@ class Worker:
         state = "matched" if len(result) else "empty"
         return Outcome(given.item.name, given.content, given.stamp, given.asked, state, files, record)
 
-    def look(self, image: Image, ask: Ask) -> Result:
-        """Answer what is asked of a picture."""
-        prompt, answers = prompt_of(ask), self.job.answers
-        if not ask.texts and isinstance(prompt, Everything):
-            return self.segmenter.everything(image, prompt, selection=answers.selection, max_pixels=answers.max_pixels)
-        if not ask.texts:
-            return self.segmenter.pick(image, prompt, max_pixels=answers.max_pixels)
-        return self.segmenter.rank(
-            self.segmenter.regions(image, prompt, max_pixels=answers.max_pixels),
-            ask.texts,
-            negatives=answers.negatives,
-            backgrounds=answers.backgrounds,
-            templates=answers.templates,
-            selection=answers.selection,
-        )
+    def result_of(self, image: Image, ask: Ask) -> Result:
+        """Answer what is asked of an image."""
+        return self.segmenter.answer(image, self.job.answers.question(ask))
 
     def _write(self, item: Item, result: Result) -> tuple[Staged, ...]:
         """Write an image's files aside, on the disk; they take their places later, all in one process."""
@@ -220,20 +226,6 @@ def stamp_of(path: Path) -> Stamp:
     except (OSError, ValueError):
         return 0, 0, 0, 0
     return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino
-
-
-def prompt_of(ask: Ask) -> Prompt:
-    """Say where to look; for texts and everything, boxes are searched and background clicks are left out.
-
-    Raises BadPrompt.
-    """
-    labels = [int(point[2]) if len(point) == 3 else 1 for point in ask.points]
-    places, among = [point[:2] for point in ask.points], bool(ask.texts or ask.everything)
-    if places and (any(labels) or not among):
-        return Points(places, labels, box=list(ask.boxes) or None)
-    if ask.boxes and not among:
-        return Boxes(list(ask.boxes))
-    return Everything(list(ask.boxes) or None, places or None)
 
 
 def _is_passing(error: BaseException) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..crops import POLICIES, CropPolicy
+from ..errors import BadPrompt
 from ..templates import TEMPLATES
 from ..templates import check as check_templates
 from ..types import Array, Image
@@ -23,7 +24,7 @@ class Serving:
     policy: how regions are shown to it. templates: sentences with ``{}`` a text is put in. backgrounds: texts every
     text competes with. threshold: the probability a region must reach. calibrated: whether that threshold was measured
     on this checkpoint; the defaults, meant for CLIPs trained on photographs, were not. quality_weight: how much the
-    proposer's quality counts, see ``selection.weigh``; 0 is not at all. likeness: the cosine two regions of one kind
+    proposer's quality counts, see ``ranking.weigh``; 0 is not at all. likeness: the cosine two regions of one kind
     reach, measured where the threshold was. scorer: how regions are embedded, see ``scoring.SCORERS``. logit_scale:
     what multiplies regions' cosines before the softmax in place of the encoder's own, fitted where the threshold was;
     temperature scaling (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
@@ -72,14 +73,19 @@ class Serving:
 class Encoder(Protocol):
     """Embed crops and texts in one space.
 
-    image_size: side of the square crops it looks at. logit_scale: what multiplies a cosine before a softmax, already
-    exponentiated.
+    image_size: side of the square crops it takes, px. logit_scale: what multiplies a cosine before a softmax, already
+    exponentiated. fingerprint: a hash of all that embeddings depend on; "" where it is not known. serving: how its
+    checkpoint wants to be used.
     """
 
     name: str
     image_size: int
     logit_scale: float
     serving: Serving
+
+    @property
+    def fingerprint(self) -> str:
+        """Return it; it may have to be computed."""
 
     def encode_images(self, crops: Sequence[np.ndarray] | np.ndarray) -> Array:
         """Embed B crops, uint8 RGB: float32 (B, D), unit rows. Zero crops give (0, D)."""
@@ -90,5 +96,29 @@ class Encoder(Protocol):
     def encode_dense(self, image: Image) -> Array:
         """Embed an image's patches in one pass: float32 (h, w, D), unit; raise Unsupported where the encoder cannot."""
 
+
+class NoEncoder:
+    """Stand where no encoder was loaded: places and everything are answered without one."""
+
+    name = "no encoder"
+    image_size = 1
+    logit_scale = 1.0
+    fingerprint = ""
+    serving = Serving()
+
+    def encode_images(self, crops: Sequence[np.ndarray] | np.ndarray) -> Array:
+        """Raise BadPrompt."""
+        raise BadPrompt(_NO_ENCODER)
+
+    def encode_texts(self, texts: Sequence[str]) -> Array:
+        """Raise BadPrompt."""
+        raise BadPrompt(_NO_ENCODER)
+
+    def encode_dense(self, image: Image) -> Array:
+        """Raise BadPrompt."""
+        raise BadPrompt(_NO_ENCODER)
+
+
+_NO_ENCODER = "this segmenter was loaded without an encoder; texts and examples need one: segclip.load(...)"
 
 ENCODERS: dict[str, str] = {"openclip": "segclip.encoders.openclip:OpenClip"}

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
 from open_clip.transform import PreprocessCfg
 from torch.nn import init
 
-from .. import atomic, tensors, weights
+from .. import atomic, cache, tensors, weights
 from ..errors import Unsupported, WeightsCorrupt, WeightsMissing, one_line
 from ..weight_files import read_config, reading
 from . import Serving, dual
@@ -69,6 +70,12 @@ class Checkpoint:
     def source(self) -> Path:
         """Give the file that describes it, for messages: its config.json, else its weights."""
         return (self.folder and first(self.folder, CONFIGS)) or self.weights
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash all that embeddings depend on: weights, the model's shape, its preprocessing."""
+        parts = f"{cache.known_hashes(self.weights)} {self.model_cfg} {self.preprocess_cfg}"
+        return sha256(parts.encode()).hexdigest()[:16]
 
 
 def restore(checkpoint: Checkpoint, *, trust: bool = False) -> tuple[torch.nn.Module, Checkpoint]:

@@ -49,7 +49,8 @@ class OpenClip:
     """Embed with an open_clip model named by a spec: MODEL/TAG, MODEL/file:PATH, file:FOLDER, hf-hub:OWNER/REPO."""
 
     def __init__(self, source: str, *, device: str = "cpu", options: OpenClipOptions = OpenClipOptions()) -> None:
-        model, checkpoint = checkpoints.restore(sources.find(source, trust=options.trust), trust=options.trust)
+        found = sources.find(source, trust=options.trust)
+        model, checkpoint = checkpoints.restore(found, trust=options.trust)
         with reading(checkpoint.source, f"the description of {checkpoint.name}"):
             self._dense = patches.Dense(model.visual, model.patch_head) if hasattr(model, "patch_head") else None
             self._vocabulary = checkpoints.vocabulary(model)
@@ -58,7 +59,7 @@ class OpenClip:
         self.serving = checkpoint.serving
         self.logit_scale = float(model.logit_scale.detach().exp())
         self.image_size = _side(model.visual.image_size)
-        self._checkpoint = checkpoint
+        self._found, self._checkpoint = found, checkpoint  # the second as the weights say that it is
         self._options = options
         self._device = torch.device(device)
         self._dtype = choose_precision(options.precision, self._device)
@@ -69,6 +70,11 @@ class OpenClip:
             self._dense = self._dense.to(self._device, self._dtype).eval()
         self._preprocess = checkpoints.preprocess_config(checkpoint, self.image_size)
         self._texts: OrderedDict[str, Array] = OrderedDict()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return a hash of all that embeddings depend on."""
+        return self._found.fingerprint
 
     def encode_images(self, crops: Sequence[np.ndarray] | np.ndarray) -> Array:
         """Embed B crops, uint8 RGB: float32 (B, D), unit rows.

@@ -79,13 +79,7 @@ class Promptable(Network):
             self._decoded(features, Clicks(boxes=chunk), said[row * together :][: len(chunk)], multimask=False)
             for row, chunk in enumerate(corners.split(together))
         ]
-        masks = Masks(
-            np.concatenate([part.masks.boxes for part in parts]),
-            tuple(bitmap for part in parts for bitmap in part.masks.bitmaps),
-            features.image.size,
-        )
-        logits = np.concatenate([part.logits for part in parts if part.logits is not None])
-        return Proposals(masks, np.concatenate([part.quality for part in parts]), logits)
+        return Proposals.join(parts)
 
     def _decoded(self, features: Features, clicks: Clicks, said: Sequence[Said], *, multimask: bool) -> Proposals:
         """Decode B prompts, also given in pixels of the image."""

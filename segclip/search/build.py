@@ -14,13 +14,14 @@ from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
-from .. import atomic, batch, images, loading, registry
+from .. import atomic, batch, loading, registry
 from ..batch import Answers, Progress, Running
 from ..batch.journal import Damaged, Outcome
 from ..batch.plan import Ask, Item, digest
 from ..batch.work import stamp_of
 from ..errors import BadIndex, BadPrompt, NotWritable
 from ..listing import Listing, list_images
+from ..question import MAX_PIXELS
 from . import reach, rows, snapshot, store
 from .embedding import EmbedJob
 from .identity import ENGINES, Identity, check_named, check_weights, read_identity
@@ -48,7 +49,7 @@ class IndexOptions:
     engine: str = "auto"
     rebuild: bool = False
     device: str = "auto"
-    max_pixels: int = images.MAX_PIXELS
+    max_pixels: int = MAX_PIXELS
     load: loading.LoadOptions = field(default_factory=loading.LoadOptions)
     prune: bool = False
 

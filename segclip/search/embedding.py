@@ -65,7 +65,7 @@ class Embedder(Worker):
             return super().answer_all(given)
         return [(one, self._result(one.image, next(rows)[None]) if one.image is not None else None) for one in given]
 
-    def look(self, image: Image, ask: Ask) -> Result:
+    def result_of(self, image: Image, ask: Ask) -> Result:
         """Give the whole image as row 0, then its regions that were looked at."""
         return self._result(image, self._whole([image]))
 
@@ -78,18 +78,14 @@ class Embedder(Worker):
         return self.encoder.encode_images(filled)[: len(seen)]
 
     def _result(self, image: Image, whole: Array) -> Result:
-        full = Masks(np.array([[0, 0, *image.size[::-1]]]), (np.ones(image.size, bool),), image.size)
+        full = Masks.solid(np.array([[0, 0, *image.size[::-1]]]), image.size)
         regions = Regions(image, Proposals(full, np.ones(1)), whole)
         if self.job.regions:
             found = self.segmenter.regions(image)
             found = found[np.flatnonzero(found.embeddings.any(axis=1))]
-            masks = Masks(
-                np.concatenate([full.boxes, found.masks.boxes]), (*full.bitmaps, *found.masks.bitmaps), image.size
-            )
-            quality = np.concatenate([regions.proposals.quality, found.proposals.quality])
-            regions = Regions(image, Proposals(masks, quality), np.concatenate([whole, found.embeddings]))
-        unknown = np.full(len(regions), np.nan, np.float32)
-        return Result(regions, ("",) * len(regions), unknown, unknown, (), 0.0)
+            proposals = Proposals.join([regions.proposals, found.proposals])
+            regions = Regions(image, proposals, np.concatenate([whole, found.embeddings]))
+        return Result.unranked(regions)
 
     def keep(self, given: Read, result: Result) -> Outcome:
         """Describe a picture's embeddings; half precision, which moves a cosine by 0.0001 at most."""

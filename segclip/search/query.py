@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import images, pipeline, templates
+from .. import images, templates
 from ..encoders import Encoder
 from ..errors import BadPrompt
-from ..scoring import embed_texts, unit
-from ..selection import probabilities, weigh
+from ..question import Question, shorten
+from ..ranking import embed_texts, logit_scale_of, probabilities, unit, weigh
 from ..types import Array
 from .store import Vectors
 
@@ -49,10 +49,9 @@ def embed(encoder: Encoder, query: Query) -> Embedded:
     """Embed a query. Raises BadPrompt for neither text nor image, for an empty text, BadImage for the image."""
     if not query.text.strip() and query.image is None:
         raise BadPrompt("nothing is looked for: give a text, for example 'a red umbrella', or an image")
-    asked = pipeline.unique([pipeline.shorten(query.text)]) if query.text.strip() else ()
-    ruled_out = pipeline.unique([pipeline.shorten(text) for text in query.negatives]) if query.negatives else ()
-    if set(asked) & set(ruled_out):
-        raise BadPrompt(f"{asked[0]!r} is both asked for and ruled out; drop one of them")
+    words = [shorten(query.text)] if query.text.strip() else ()
+    question = Question(words, negatives=[shorten(text) for text in query.negatives])
+    asked, ruled_out = question.texts, question.negatives
     backgrounds = [text for text in encoder.serving.backgrounds if text not in asked]
     sentences = templates.get(query.templates) if query.templates else encoder.serving.templates
     rows = embed_texts(encoder, [*asked, *ruled_out, *backgrounds], sentences)
@@ -65,7 +64,7 @@ def embed(encoder: Encoder, query: Query) -> Embedded:
         rows[0] if asked else None,
         rows[first:second],
         rows[second:],
-        encoder.serving.logit_scale or encoder.logit_scale,
+        logit_scale_of(encoder, encoder.serving),
         encoder.serving.quality_weight,
     )
 

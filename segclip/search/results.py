@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import PIL.Image
 from PIL.PngImagePlugin import PngInfo
 
 from .. import atomic, images
-from ..drawing import contact_sheet, spotlight
+from ..drawing import contact_sheet, shrink, spotlight
 from ..errors import BadImage, BadPrompt, NotWritable
 from ..exporters import records
-from ..types import Image, Masks, Proposals, Regions, Result
+from ..types import Proposals, Regions, Result
 from . import Index, Match
 
 _MARK = "segclip search sheet"  # in a sheet's file: by it one is told from a user's own image
@@ -117,11 +118,6 @@ def _small(index: Index, match: Match) -> Result:
     image = images.load(match.path, max_pixels=10**12)
     if image.size != match.size:
         raise BadImage(f"{match.path}: it has changed since it was indexed")
-    step = max(1, max(image.size) // _TILE)
-    small = Image(np.ascontiguousarray(image.pixels[::step, ::step]), match.name)
-    masks = index.masks(match)
-    dense = masks.to_dense()[:, ::step, ::step]
-    shown = Masks.from_dense(dense, small.size)
-    regions = Regions(small, Proposals(shown, np.ones(len(shown))), np.zeros((len(shown), 0), np.float32))
-    column = np.full(len(shown), match.probability, np.float32)
-    return Result(regions, ("",) * len(shown), column, column, (), 0.0)
+    small, masks = shrink(replace(image, source=match.name), index.masks(match), _TILE)
+    regions = Regions.bare(small, Proposals(masks, np.ones(len(masks))))
+    return Result.unranked(regions, match.probability)

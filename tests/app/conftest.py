@@ -12,7 +12,7 @@ import segclip
 from app import state
 from app.samples import TEXTS
 from app.settings import Settings
-from app.state import Known, Question, Studio, Work
+from app.state import Draft, Known, Studio, Work
 from segclip.types import Image
 from tests import batch_script
 from tests.app.browsing import CHROMIUM, FLAGS, ROOT, Person, serving
@@ -29,7 +29,7 @@ def studio(monkeypatch: pytest.MonkeyPatch) -> Studio:
 @pytest.fixture
 def work(picture: Image) -> Work:
     """Stand at a red, a green and a blue box, asked for the red one."""
-    return Work(Known(picture), Question(("a red box",)))
+    return Work(Known(picture), Draft(("a red box",)))
 
 
 @pytest.fixture

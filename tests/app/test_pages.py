@@ -35,7 +35,7 @@ def test_words_typed_are_asked(page: AppTest, shared_studio: Studio) -> None:
     assert not page.exception
     page.text_input[0].set_value(" a red box,  a blue box, ,a red box").run()
     page.text_input[1].set_value("a tomato").run()
-    question = work_of(page, shared_studio).question
+    question = work_of(page, shared_studio).draft
     assert (question.texts, question.negatives) == (("a red box", "a blue box"), ("a tomato",))
     assert not page.exception
 
@@ -43,13 +43,13 @@ def test_words_typed_are_asked(page: AppTest, shared_studio: Studio) -> None:
 def test_a_word_asked_for_and_ruled_out_is_told_and_taken_back(page: AppTest, shared_studio: Studio) -> None:
     page.text_input[1].set_value(TEXTS[FIRST]).run()
     assert not page.exception
-    assert work_of(page, shared_studio).question.negatives == ()
+    assert work_of(page, shared_studio).draft.negatives == ()
 
 
 def test_a_sample_brings_its_text(page: AppTest, shared_studio: Studio) -> None:
     page.pills[0].set_value("zoo.png").run()
     work = work_of(page, shared_studio)
-    assert (work.image.source, work.question.texts) == ("zoo.png", ("penguin",))
+    assert (work.image.source, work.draft.texts) == ("zoo.png", ("penguin",))
 
 
 def test_an_upload_is_opened_a_bad_one_is_not(page: AppTest, shared_studio: Studio, upload: bytes) -> None:

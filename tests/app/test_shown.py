@@ -15,7 +15,7 @@ import pytest
 import segclip
 from app import files, shown
 from app.answers import answer
-from app.state import Known, Question, Studio, Work
+from app.state import Draft, Known, Studio, Work
 from segclip.masks import Masks
 from segclip.types import Image
 
@@ -111,7 +111,7 @@ def test_a_bomb_a_damaged_and_an_empty_zip_are_told(tmp_path: Path, monkeypatch:
 
 def test_the_source_is_offered_whole() -> None:
     names = zipfile.ZipFile(io.BytesIO(files.source())).namelist()
-    assert {"LICENSE", "segclip/pipeline.py", "app/canvas/canvas.js", "app/page.py"} <= set(names)
+    assert {"LICENSE", "segclip/segmenter.py", "app/canvas/canvas.js", "app/page.py"} <= set(names)
 
 
 def test_the_source_holds_only_what_git_tracks_or_the_wheel_holds() -> None:
@@ -165,5 +165,5 @@ def test_a_zip_that_names_an_image_twice_is_told(tmp_path: Path, upload: bytes) 
 @pytest.mark.parametrize("name", ["../../x.png", "a\0b.png", "x" * 300 + ".png", "", "..", "a/b.png", "\ud800.png"])
 def test_masks_of_an_image_of_any_name_are_packed(studio: Studio, picture: Image, name: str) -> None:
     """Fault 17.12: a browser may call a file anything."""
-    work = Work(Known(Image(picture.pixels, name)), Question(("a red box",)))
+    work = Work(Known(Image(picture.pixels, name)), Draft(("a red box",)))
     assert zipfile.ZipFile(io.BytesIO(files.pack(answer(studio.models, work).chosen, ["png", "coco"]))).namelist()

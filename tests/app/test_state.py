@@ -16,7 +16,7 @@ from app import events, models
 from app.answers import MOST_KEPT, Answer, answer
 from app.samples import FIRST
 from app.settings import Settings
-from app.state import Known, Question, Studio, Work
+from app.state import Draft, Known, Studio, Work
 from segclip.types import Image
 from tests.fakes import paint
 
@@ -59,20 +59,20 @@ def test_a_slider_on_its_way_is_one_step_back(studio: Studio, work: Work) -> Non
     for threshold in (0.6, 0.7, 0.8):
         do(studio, work, kind="tune", threshold=threshold, top=None)
     do(studio, work, kind="tune", threshold=0.8, top=None)
-    assert work.question.threshold == 0.8
+    assert work.draft.threshold == 0.8
     do(studio, work, kind="undo")
-    assert work.question.threshold is None
+    assert work.draft.threshold is None
 
 
 def test_clicks_refine_and_undo_goes_back_step_by_step(studio: Studio, work: Work) -> None:
-    before = work.question
+    before = work.draft
     assert boxes(do(studio, work, kind="point", x=70.5, y=30.5, label=1).chosen) == [GREEN]
     assert not len(do(studio, work, kind="point", x=75, y=40, label=0).chosen)
     assert boxes(do(studio, work, kind="undo").chosen) == [GREEN]
     assert boxes(do(studio, work, kind="undo").chosen) == [RED]
-    assert work.question == before
+    assert work.draft == before
     do(studio, work, kind="undo")
-    assert work.question == before
+    assert work.draft == before
 
 
 def test_a_negative_click_among_words_leaves_out_what_lies_there(studio: Studio, work: Work) -> None:
@@ -86,7 +86,7 @@ def test_a_negative_click_among_words_leaves_out_what_lies_there(studio: Studio,
 def test_a_box_cuts_out_what_is_in_it(studio: Studio, work: Work) -> None:
     found = do(studio, work, kind="box", box=[105.2, 55.0, 155.0, 115.0])
     assert boxes(found.chosen) == [BLUE]
-    assert work.question.box == (105.2, 55.0, 155.0, 115.0)
+    assert work.draft.box == (105.2, 55.0, 155.0, 115.0)
 
 
 def test_everything_shows_the_small_ones_on_top(studio: Studio, work: Work) -> None:
@@ -102,7 +102,7 @@ def test_everything_has_a_threshold_of_its_own(studio: Studio, work: Work) -> No
     assert do(studio, work, kind="everything").candidates.threshold == 0.4
     assert len(do(studio, work, kind="tune", threshold=0.3, top=2).candidates) == 2
     assert boxes(do(studio, work, kind="clear").chosen) == [RED]
-    assert work.question.threshold is None
+    assert work.draft.threshold is None
 
 
 def test_nothing_matches_and_the_nearest_misses_can_be_taken(studio: Studio, work: Work) -> None:
@@ -157,10 +157,10 @@ def test_no_words_and_an_empty_picture_are_no_errors(studio: Studio) -> None:
     ],
 )
 def test_nonsense_from_a_browser_changes_nothing(studio: Studio, work: Work, event: dict[str, Any]) -> None:
-    before, image = work.question, work.image
+    before, image = work.draft, work.image
     with pytest.raises(segclip.SegclipError):
         events.handle(studio, work, event)
-    assert (work.question, work.image) == (before, image)
+    assert (work.draft, work.image) == (before, image)
 
 
 def test_a_pasted_picture_is_opened_and_keeps_the_words(studio: Studio, work: Work, upload: bytes) -> None:
@@ -186,7 +186,7 @@ def test_works_are_apart_have_long_keys_and_the_oldest_goes_first(studio: Studio
     first, one = studio.begin()
     second, other = studio.begin()
     one.click(10, 10, 1)
-    assert other.question.points == ()
+    assert other.draft.points == ()
     assert studio.find(first) is one
     assert min(len(first), len(second)) >= 20
     assert studio.find("guess") is None
@@ -219,13 +219,13 @@ def test_a_model_is_loaded_once_however_many_ask(studio: Studio) -> None:
 def test_another_model_looks_anew_and_drops_the_threshold(studio: Studio, work: Work) -> None:
     events.handle(studio, work, {"kind": "tune", "threshold": 0.9})
     work.use(words="photo")
-    assert work.question.threshold is None
+    assert work.draft.threshold is None
     answer(studio.models, work)
     assert studio.models.names == ("photo",)
 
 
 def test_who_waits_long_holds_nobody_else_up(studio: Studio, picture: Image) -> None:
-    work = Work(Known(picture), Question(("a red box",)))
+    work = Work(Known(picture), Draft(("a red box",)))
     answer(studio.models, work)
     do(studio, work, kind="point", x=20, y=20, label=1)
     with studio.models.look("mini"), studio.models.look("mini-sam"):  # somebody's large picture

@@ -13,7 +13,7 @@ import segclip
 from segclip import images
 from segclip.datasets import read_folder
 from segclip.evaluate import Report, evaluate_text
-from segclip.pipeline import Segmenter
+from segclip.segmenter import Segmenter
 from train.ship import STEP, clicked
 
 ROOT = Path(__file__).parent.parent.parent

@@ -20,7 +20,8 @@ from pycocotools.coco import COCO
 from segclip import images
 from segclip.crops import POLICIES
 from segclip.encoders.openclip import OpenClip, OpenClipOptions
-from segclip.scoring import CropScorer, embed_texts, similarity
+from segclip.ranking import embed_texts, similarity
+from segclip.scoring import CropScorer
 from segclip.types import Image, Masks
 
 from ..small_clip import PREPROCESS_CFG, save_small_clip

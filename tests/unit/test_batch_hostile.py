@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 from segclip import loading
 from segclip.cli import app
 from segclip.formats import PER_IMAGE, PER_RUN
-from segclip.pipeline import Segmenter
 from segclip.scoring import CropScorer
+from segclip.segmenter import Segmenter
 from segclip.types import Array, Masks, Prompt, Proposals
 from tests.fakes import FakeEncoder, FakeProposer
 

@@ -15,9 +15,9 @@ from PIL import Image as Pillow
 from typer.testing import CliRunner
 
 import segclip
-from segclip import cli, cli_options, exporters, formats, images, loading, outputs, weights
-from segclip.pipeline import Segmenter
+from segclip import cli, cli_options, exporters, formats, loading, outputs, question, weights
 from segclip.scoring import CropScorer
+from segclip.segmenter import Segmenter
 from segclip.selection import Selection
 from segclip.types import Image
 from tests.fakes import FakeEncoder, FakeProposer, paint
@@ -372,7 +372,7 @@ def test_ctrl_c_gives_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_formats_and_defaults_of_the_command_are_the_librarys() -> None:
     assert set(formats.PER_IMAGE) == set(exporters.WRITERS)
-    assert cli_options.Against.max_pixels == images.MAX_PIXELS
+    assert cli_options.Against.max_pixels == question.MAX_PIXELS
     assert cli_options.Choice().selection() == Selection()
     assert cli_options.Choice(nms=0.1, keep_parts=True).selection() == Selection(nms=0.1, containment=None)
     for preset in loading.PRESETS:

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from segclip import Boxes, Labels, cli, loading
 from segclip.crops import POLICIES
 from segclip.errors import UnknownName
-from segclip.pipeline import Segmenter
 from segclip.scoring import DenseScorer, scorer_of
+from segclip.segmenter import Segmenter
 from segclip.types import Array, Image
 from segclip.zeroshot import build, read_labels
 from tests.fakes import FAKE_SERVING, FakeEncoder, FakeProposer, paint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 
 from segclip.datasets import Sample
 from segclip.evaluate import Asked, Report, calibrate, evaluate_text
-from segclip.pipeline import Segmenter
 from segclip.scoring import CropScorer
+from segclip.segmenter import Segmenter
 from segclip.types import Image, Masks
 
 from ..fakes import FakeEncoder, FakeProposer
@@ -83,15 +84,14 @@ def test_a_scale_at_which_all_is_sure_is_lowered_and_its_threshold_fitted(
     assert serving.logit_scale < segmenter.encoder.logit_scale
     assert report.threshold == serving.threshold
     assert report.found() == report.silent() == 1
-    segmenter.encoder.serving = serving
-    again = evaluate_text(segmenter, samples)
+    again = evaluate_text(replace(segmenter, serving=serving), samples)
     assert again.found() == again.silent() == 1
 
 
 def test_a_scale_that_tells_apart_is_left_as_it_is(segmenter: Segmenter, picture: Image, tmp_path: Path) -> None:
-    before = segmenter.encoder.serving
+    before = segmenter.serving
     report, serving = calibrate(segmenter, [sample_of(tmp_path, picture, {"red": (10, 10, 50, 50)}, "green zebra")])
-    assert segmenter.encoder.serving == before
+    assert segmenter.serving == before
     assert (serving.logit_scale, serving.threshold) == (None, report.threshold)
 
 

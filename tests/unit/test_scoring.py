@@ -9,7 +9,8 @@ import pytest
 
 from segclip import scoring
 from segclip.crops import POLICIES, CropPolicy, View
-from segclip.scoring import SCORERS, CropScorer, DenseScorer, embed_texts, similarity
+from segclip.ranking import embed_texts, similarity, unit
+from segclip.scoring import SCORERS, CropScorer, DenseScorer
 from segclip.types import Array, Everything, Image, Masks
 
 from ..fakes import FakeEncoder, FakeProposer
@@ -43,7 +44,7 @@ def test_views_are_blended_by_weight(picture: Image, masks: Masks, encoder: Fake
     wide, tight = View(3.0, "keep", 0.25), View(1.0, "keep", 0.75)
     parts = [CropScorer(encoder, CropPolicy((view,))).embed_regions(picture, masks) for view in (wide, tight)]
     blended = CropScorer(encoder, CropPolicy((wide, tight))).embed_regions(picture, masks)
-    assert blended == pytest.approx(scoring.unit(0.25 * parts[0] + 0.75 * parts[1]), abs=1e-6)
+    assert blended == pytest.approx(unit(0.25 * parts[0] + 0.75 * parts[1]), abs=1e-6)
 
 
 class OneSided(FakeEncoder):
@@ -51,7 +52,7 @@ class OneSided(FakeEncoder):
 
     def encode_images(self, crops: Any) -> Array:
         halves = np.asarray(crops, np.float32).mean(axis=(1, 3)).reshape(len(crops), 2, -1).mean(axis=2)
-        return scoring.unit(halves)
+        return unit(halves)
 
 
 def test_a_flipping_policy_averages_both_views(masks: Masks, picture: Image) -> None:
@@ -112,18 +113,6 @@ def test_crops_are_encoded_in_bounded_chunks(picture: Image, encoder: FakeEncode
     rows = CropScorer(encoder).embed_regions(picture, Masks.from_dense(dense))
     assert encoder.crops_seen == [scoring.CHUNK, 5]
     assert rows == pytest.approx(np.repeat(rows[:1], len(rows), axis=0))
-
-
-def test_a_text_is_the_mean_over_templates(encoder: FakeEncoder) -> None:
-    both = embed_texts(encoder, ["red"], ["{}", "{} on black"])
-    single = [embed_texts(encoder, ["red"], [template]) for template in ("{}", "{} on black")]
-    assert both == pytest.approx(scoring.unit(single[0] + single[1]), abs=1e-6)
-
-
-def test_similarity_is_the_cosine() -> None:
-    rows = scoring.unit(np.array([[3.0, 4.0], [-1.0, 0.0]]))
-    assert similarity(rows, rows) == pytest.approx(np.array([[1, -0.6], [-0.6, 1]]))
-    assert similarity(rows, rows).dtype == np.float32
 
 
 class TwoHalves(FakeEncoder):

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 
 from segclip.errors import BadPrompt
-from segclip.selection import Selection, probabilities, select, weigh
-from segclip.types import Array, Masks
+from segclip.ranking import probabilities
+from segclip.selection import Selection, select
+from segclip.types import Masks
 
 SIZE = (100, 100)
 
@@ -28,52 +27,12 @@ def row_of_boxes(count: int) -> Masks:
     return boxes(*((i * 10, 0, i * 10 + 9, 9) for i in range(count)))
 
 
-def random_similarity(regions: int, texts: int, seed: int = 0) -> Array:
-    return np.random.default_rng(seed).uniform(-0.3, 0.4, (regions, texts)).astype(np.float32)
-
-
-def test_a_probability_is_the_softmax_of_the_text_against_the_others() -> None:
-    value = probabilities(np.array([[0.30]]), np.array([[0.28, 0.25]]), 100.0)
-    expected = np.exp(30) / (np.exp(30) + np.exp(28) + np.exp(25))
-    np.testing.assert_allclose(value, [[expected]])
-
-
-def test_a_probability_depends_neither_on_other_regions_nor_on_other_texts() -> None:
-    similarity, others = random_similarity(7, 3), random_similarity(7, 4, seed=1)
-    together = probabilities(similarity, others, 100.0)
-    for row in range(7):
-        for column in range(3):
-            alone = probabilities(similarity[row : row + 1, column : column + 1], others[row : row + 1], 100.0)
-            assert alone[0, 0] == together[row, column]
-
-
-def test_extreme_scales_neither_overflow_nor_warn() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        value = probabilities(np.array([[1.0], [-1.0]]), np.array([[-1.0], [1.0]]), 1e4)
-    assert value.tolist() == [[1.0], [0.0]]
-
-
-@pytest.mark.parametrize(("regions", "texts", "others"), [(0, 2, 3), (4, 0, 3), (0, 0, 0)])
-def test_no_regions_or_no_texts_give_an_empty_table(regions: int, texts: int, others: int) -> None:
-    assert probabilities(np.zeros((regions, texts)), np.zeros((regions, others)), 100.0).shape == (regions, texts)
-
-
 def test_without_others_the_order_falls_back_on_similarity() -> None:
     similarity = np.array([0.1, 0.3, 0.2])
     certain = probabilities(similarity[:, None], np.zeros((3, 0)), 100.0)[:, 0]
     assert certain.tolist() == [1, 1, 1]
     rows = select(certain, similarity, row_of_boxes(3), selection=Selection(best=True), threshold=0.5)
     assert rows.tolist() == [1]
-
-
-def test_quality_weighs_the_odds() -> None:
-    probability, quality = np.array([[0.5, 0.9], [0.5, 0.9], [0.0, 1.0]]), np.array([1.0, 0.25, 0.25], np.float32)
-    half = 0.5  # the square root of a quarter
-    expected = [[0.5, 0.9], [half / (half + 1), half * 9 / (half * 9 + 1)], [0.0, 1.0]]
-    np.testing.assert_allclose(weigh(probability, quality, 0.5), expected)
-    np.testing.assert_allclose(weigh(probability, quality, 0.0), probability)
-    assert weigh(probability, np.zeros(3, np.float32), 1.0).tolist() == [[0, 0], [0, 0], [0, 0]]
 
 
 def test_every_region_above_the_threshold_comes_back_best_first() -> None:

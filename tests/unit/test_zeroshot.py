@@ -10,8 +10,8 @@ import pytest
 
 from segclip import Boxes, Labels, accuracy, classify, loading, zeroshot
 from segclip.errors import BadImage, BadPrompt, BadTable, NotWritable, UnknownName
-from segclip.pipeline import Segmenter
 from segclip.scoring import CropScorer
+from segclip.segmenter import Segmenter
 from segclip.types import Image, Masks, Proposals, Regions
 from segclip.zeroshot import best, build, read_labels
 from tests.fakes import FakeEncoder, FakeProposer, paint
@@ -86,28 +86,27 @@ def test_sentences_are_grammar_for_own_labels_and_verbatim_for_published_lists()
 
 def test_weights_are_kept_for_labels_templates_and_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGCLIP_HOME", str(tmp_path))
-    first = build(FakeEncoder(), Labels(("red", "blue")), key="1")
-    again = FakeEncoder()
-    assert np.array_equal(build(again, Labels(("red", "blue")), key="1").weights, first.weights)
+    first = build(FakeEncoder(fingerprint="1"), Labels(("red", "blue")))
+    again = FakeEncoder(fingerprint="1")
+    assert np.array_equal(build(again, Labels(("red", "blue"))).weights, first.weights)
     assert again.texts_seen == []
     for labels, key in (
         (Labels(("red", "green")), "1"),
         (Labels(("red", "blue"), "plain"), "1"),
         (Labels(("red", "blue")), "2"),
-        (Labels(("red", "blue")), None),
+        (Labels(("red", "blue")), ""),
     ):
-        other = FakeEncoder()
-        build(other, labels, key=key)
+        other = FakeEncoder(fingerprint=key)
+        build(other, labels)
         assert other.texts_seen
     for kept in (tmp_path / "labels").iterdir():
         kept.write_bytes(b"damaged")
-    assert np.array_equal(build(FakeEncoder(), Labels(("red", "blue")), key="1").weights, first.weights)
+    assert np.array_equal(build(FakeEncoder(fingerprint="1"), Labels(("red", "blue"))).weights, first.weights)
 
 
 def test_an_encoder_is_loaded_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SEGCLIP_HOME", str(tmp_path))
     monkeypatch.setattr(loading, "load_encoder", lambda name: FakeEncoder())
-    monkeypatch.setattr(loading, "encoder_fingerprint", lambda name: name)
     assert classify(paint(("blue", (0, 0, 160, 120))), "red,blue")[0][0].label == "blue"
 
 

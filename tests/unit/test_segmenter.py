@@ -1,24 +1,17 @@
 from __future__ import annotations
 
-import json
-import logging
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import segclip
-from segclip import loading, weights
 from segclip.crops import POLICIES
-from segclip.errors import BadImage, BadPrompt, UnknownName, Unsupported
-from segclip.loading import PRESETS, load, pair
-from segclip.pipeline import Picker, Segmenter, unique
+from segclip.errors import BadImage, BadPrompt, UnknownName
 from segclip.proposers.space import keep_within
+from segclip.question import Question
 from segclip.scoring import CropScorer
+from segclip.segmenter import Segmenter
 from segclip.selection import Selection
 from segclip.types import Boxes, Everything, Image, Masks, Points, Prompt, Proposals, Regions
 from tests.fakes import COLOURS, FakeEncoder, FakeProposer, paint
@@ -131,12 +124,52 @@ def test_a_place_alone_needs_no_encoder(segmenter: Segmenter, encoder: FakeEncod
     assert not encoder.texts_seen
 
 
-def test_a_picker_answers_places_as_the_segmenter_does(segmenter: Segmenter, picture: Image) -> None:
-    picker = Picker(FakeProposer())
+def test_without_an_encoder_places_are_answered_and_texts_are_refused(segmenter: Segmenter, picture: Image) -> None:
+    alone = Segmenter(FakeProposer())
     for prompt in (Boxes([(0, 0, 55, 55)]), Points([(20, 20)])):
-        mine, whole = picker.pick(picture, prompt), segmenter.pick(picture, prompt)
+        mine, whole = alone.pick(picture, prompt), segmenter.pick(picture, prompt)
         assert mine.masks.boxes.tolist() == whole.masks.boxes.tolist()
         assert mine.texts == whole.texts
+    for ask in (lambda: alone(picture, "red"), lambda: alone.like(picture, Points([(15, 15)]))):
+        with pytest.raises(BadPrompt, match="without an encoder"):
+            ask()
+
+
+def test_a_question_is_answered_as_the_method_that_it_comes_down_to(segmenter: Segmenter, picture: Image) -> None:
+    box, point = Boxes([(5, 5, 55, 55)]), Points([(70, 40)])
+    inside = Everything(inside=(0, 0, 105, 120))
+    pairs = [
+        (Question("red"), segmenter(picture, "red")),
+        (Question(["red", "blue"], inside), segmenter(picture, ["red", "blue"], inside)),
+        (Question("green", negatives=["red"]), segmenter(picture, "green", negatives=["red"])),
+        (Question("red", point), segmenter(picture, "red", point)),
+        (Question(place=box), segmenter.pick(picture, box)),
+        (Question(place=point), segmenter.pick(picture, point)),
+        (Question(everything=True), segmenter.everything(picture)),
+        (Question(place=inside, everything=True), segmenter.everything(picture, inside)),
+        (Question(example=Points([(20, 20)])), segmenter.like(picture, Points([(20, 20)]))),
+    ]
+    for question, wanted in pairs:
+        for source in (picture, segmenter.encode(picture)):
+            result = segmenter.answer(source, question)
+            assert result.masks.boxes.tolist() == wanted.masks.boxes.tolist()
+            assert (result.texts, result.asked, result.threshold) == (wanted.texts, wanted.asked, wanted.threshold)
+            np.testing.assert_array_equal(result.probability, wanted.probability)
+    with pytest.raises(BadPrompt, match="neither a text nor a place"):
+        segmenter.answer(picture, Question())
+
+
+def test_regions_found_before_answer_texts_and_everything_but_no_places(
+    segmenter: Segmenter, picture: Image, encoder: FakeEncoder
+) -> None:
+    regions = segmenter.regions(picture)
+    seen = list(encoder.crops_seen)
+    assert segmenter.answer(regions, Question("red")).masks.boxes.tolist() == [[10, 10, 50, 50]]
+    assert len(segmenter.answer(regions, Question(everything=True))) == len(regions)
+    assert encoder.crops_seen == seen
+    for question in (Question(place=Boxes([(5, 5, 55, 55)])), Question(example=Points([(20, 20)]))):
+        with pytest.raises(BadPrompt, match="give the image"):
+            segmenter.answer(regions, question)
 
 
 class Rated:
@@ -157,17 +190,17 @@ class Rated:
 
 
 def test_everything_is_each_object_once_surest_first_and_parts_are_objects(picture: Image) -> None:
-    picker = Picker(Rated())
-    result = picker.everything(picture)
+    rated = Segmenter(Rated())
+    result = rated.everything(picture)
     assert result.quality.tolist() == pytest.approx([0.9, 0.6, 0.5])
     assert (result.texts, result.asked, result.threshold) == (("object",) * 3, ("object",), 0.4)
     assert np.isnan(result.probability).all()
-    few = picker.everything(picture, selection=Selection(threshold=0.2, top_k=4))
+    few = rated.everything(picture, selection=Selection(threshold=0.2, top_k=4))
     assert few.quality.tolist() == pytest.approx([0.9, 0.6, 0.5, 0.3])
-    assert len(picker.everything(picture, selection=Selection(nms=1.0))) == 4
-    inside = picker.everything(picker.encode(picture), Everything(inside=(95, 5, 125, 35)))
+    assert len(rated.everything(picture, selection=Selection(nms=1.0))) == 4
+    inside = rated.everything(rated.encode(picture), Everything(inside=(95, 5, 125, 35)))
     assert inside.masks.boxes.tolist() == [[100, 10, 120, 30]]
-    none = picker.everything(picture, selection=Selection(threshold=0.95))
+    none = rated.everything(picture, selection=Selection(threshold=0.95))
     assert none.unanswered == ("object",)
 
 
@@ -294,79 +327,6 @@ def test_a_picture_over_the_limit_is_refused(segmenter: Segmenter) -> None:
         segmenter.regions(np.zeros((20, 20, 3), np.uint8), max_pixels=100)
 
 
-def test_unique_cleans_and_tells(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        assert unique(["a  red apple ", "mug", "a red apple"]) == ("a red apple", "mug")
-    assert "'a red apple' was given 2 times" in caplog.text
-    assert unique("apple") == ("apple",)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "  ", "\udcff", "very " * 1000 + "red"], ids=["none", "blank", "no characters", "endless"]
-)
-def test_a_text_that_cannot_be_read_is_refused(text: str) -> None:
-    with pytest.raises(BadPrompt):
-        unique(["apple", text])
-
-
-def test_every_preset_names_weights_of_the_manifest() -> None:
-    entries = weights.manifest()
-    for proposer, encoder in PRESETS.values():
-        assert entries[proposer].kind == "proposer"
-        assert entries[encoder].kind == "encoder"
-
-
-def test_presets_lend_their_parts() -> None:
-    assert pair("mini", None) == PRESETS["mini"]
-    assert pair("photo", "mini") == (PRESETS["photo"][0], PRESETS["mini"][1])
-    assert pair("fastsam-x", "file:own") == ("fastsam-x", "file:own")
-
-
-@pytest.mark.parametrize(
-    ("proposer", "encoder", "hint"),
-    [
-        ("fastsam-s", None, "needs an encoder"),
-        ("file:FastSAM-s.pt", None, "needs an encoder"),
-        ("foto", None, "photo"),
-        ("fastsam-z", "mini", "fastsam-s"),
-        ("weights/FastSAM-s.pt", "mini", "file:weights/FastSAM-s.pt"),
-    ],
-)
-def test_a_name_unknown_is_answered_with_the_choices(proposer: str, encoder: str | None, hint: str) -> None:
-    with pytest.raises(UnknownName, match=hint):
-        load(proposer, encoder, device="cpu")
-
-
-def test_an_unknown_policy_or_device_says_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(UnknownName, match="default"):
-        load(policy="defualt")
-    with pytest.raises(Unsupported, match="cpu"):
-        load(f"file:{tmp_path}", "mini", device="tpu")
-
-
-def test_public_names_are_complete_sorted_and_typed() -> None:
-    assert segclip.__all__ == sorted(segclip.__all__)
-    for name in segclip.__all__:
-        assert getattr(segclip, name) is not None
-    source = Path(segclip.__file__).read_text(encoding="utf-8")
-    typed = [line.split()[-1] for line in source.splitlines() if line.startswith("    from .")]
-    assert sorted(typed) == segclip.__all__
-    assert not hasattr(segclip, "lod")
-
-
-def test_importing_segclip_is_light_and_without_effects() -> None:
-    code = (
-        "import json, os, sys; before = dict(os.environ); import segclip; light = sorted(sys.modules); "
-        "unchanged = before == dict(os.environ); segclip.load; "
-        "print(json.dumps([light, sorted(sys.modules), unchanged]))"
-    )
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
-    light, loaded, unchanged = json.loads(output.stdout)
-    assert unchanged
-    assert not {"torch", "numpy", "cv2"} & set(light)
-    assert not {"torch", "ultralytics", "open_clip", "segclip.cli"} & set(loaded)
-
-
 def test_the_fakes_see_every_colour() -> None:
     for index, colour in enumerate(COLOURS):
         assert (FakeProposer().encode(paint((colour, (0, 0, 160, 120)))) == index).all()
@@ -384,7 +344,3 @@ def test_ranking_stays_quick_with_many_regions(segmenter: Segmenter, encoder: Fa
     start = perf_counter()
     segmenter.rank(regions, "blue")
     assert perf_counter() - start < 0.5  # a ceiling for any machine; benchmarks measure
-
-
-def test_loading_is_what_the_package_shows() -> None:
-    assert segclip.load is loading.load
