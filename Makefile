@@ -54,13 +54,13 @@ mini: $(VENV)/train  ## train the shipped weights again; hours on 2 cores, needs
 	$(BIN)/python -m train.region_features runs/crops --out runs/features
 	$(BIN)/python -m train.region_text runs/crops runs/features --text runs/text --out runs/mini-clip --minutes 300
 	$(BIN)/python -m train.region_head runs/crops runs/features --start runs/mini-clip --out weights/mini/clip
-	$(BIN)/python -m train.ship --only-stamp
-	$(BIN)/python -m train.report --calibrate weights/mini/clip --photos $(PHOTOS) --caltech $(CALTECH)
+	$(BIN)/python -m train.release.ship --only-stamp
+	$(BIN)/python -m train.release.report --calibrate weights/mini/clip --photos $(PHOTOS) --caltech $(CALTECH)
 	$(BIN)/python -m train.sam --trunk weights/mini/proposer --out weights/mini/sam $(LEARNED) --minutes 180
 	$(BIN)/python -m train.refiner weights/mini/sam $(LEARNED)
-	$(BIN)/python -m train.ship --only-stamp
-	$(BIN)/python -m train.places --calibrate weights/mini/clip --photos $(PHOTOS)
-	$(BIN)/python -m train.ship --photos $(PHOTOS)
+	$(BIN)/python -m train.release.ship --only-stamp
+	$(BIN)/python -m train.release.places --calibrate weights/mini/clip --photos $(PHOTOS)
+	$(BIN)/python -m train.release.ship --photos $(PHOTOS)
 
 venv: $(VENV)/dev  ## only install
 

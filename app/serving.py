@@ -20,8 +20,8 @@ from starlette.routing import BaseRoute, Mount, Route
 from streamlit import runtime
 
 from . import turns
-from .guard import Names
-from .scratch import Scratch, place
+from .http.guard import Names
+from .jobs.scratch import Scratch, place
 from .settings import Settings
 
 _TIDY = 10.0  # s
@@ -41,7 +41,7 @@ def routes() -> list[BaseRoute]:
     MultiPartParser.spool_max_size = _SPOOLED
     if not Settings.from_environment().api:
         return [Route("/api/{path:path}", _off, methods=None), Route("/api", _off, methods=None)]
-    from .api import make_api  # needs FastAPI, which the pages do without
+    from .http.api import make_api  # needs FastAPI, which the pages do without
     from .state import studio
 
     api = make_api(studio())

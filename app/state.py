@@ -11,15 +11,15 @@ from threading import RLock, Thread
 
 import segclip
 
-from .batches import Batch
-from .indexing import Indexing
+from .jobs.batches import Batch
+from .jobs.indexing import Indexing
+from .jobs.scratch import Scratch, place
+from .jobs.training import Training
 from .kept import Kept, Limits
 from .models import Models, parts
 from .plain import file_name
 from .samples import FIRST, TEXTS
-from .scratch import Scratch, place
 from .settings import SAMPLES, Settings
-from .training import Training
 
 LONGEST_HISTORY = 100
 MOST_TEXTS = 100  # of one question

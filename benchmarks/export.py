@@ -27,13 +27,13 @@ import torch
 from benchmarks.text_query import LOOK, make_weights
 from segclip import batch, loading
 from segclip.batch import Answers, ExportOptions, Running
-from segclip.crops import POLICIES
 from segclip.encoders.openclip import OpenClip
 from segclip.proposers.fastsam import FastSAM
 from segclip.proposers.yolo import quiet
-from segclip.scoring import CropScorer
+from segclip.ranking.selection import Selection
+from segclip.scoring.crops import POLICIES
+from segclip.scoring.scorers import CropScorer
 from segclip.segmenter import Segmenter
-from segclip.selection import Selection
 from tests.networks import picture
 
 Run: TypeAlias = Callable[[Path, Path], None]  # photos, and the folder for what is found

@@ -24,13 +24,13 @@ import open_clip
 import safetensors.torch
 import torch
 
-from segclip.crops import POLICIES
 from segclip.encoders.openclip import OpenClip, OpenClipOptions
 from segclip.proposers.fastsam import FastSAM, FastSAMOptions
 from segclip.proposers.yolo import quiet
-from segclip.scoring import CropScorer
+from segclip.ranking.selection import Selection
+from segclip.scoring.crops import POLICIES
+from segclip.scoring.scorers import CropScorer
 from segclip.segmenter import Segmenter
-from segclip.selection import Selection
 from segclip.types import Everything, Image
 from tests.networks import picture, random_network, save_checkpoint
 from tests.upstream import install_clip

@@ -30,8 +30,8 @@ from open_clip_train.train import train_one_epoch
 from segclip.encoders import checkpoints
 from train import shapes
 from train.contrastive import Contrastive, Recipe, parts_of
-from train.loop import Loop, Settings
-from train.start import fresh
+from train.engine.loop import Loop, Settings
+from train.engine.start import fresh
 
 
 class Told(torch.nn.Module):
@@ -82,7 +82,7 @@ def ours(folder: Path, name: str, batch: int) -> tuple[float, float]:
     made = Loop(task, folder / "run", settings, {})
     with contextlib.redirect_stderr(sys.stdout):
         made.run()
-    from train.journal import read_metrics
+    from train.engine.journal import read_metrics
 
     row = read_metrics(folder / "run")[-1]
     return row["images/s"], row["data wait"]

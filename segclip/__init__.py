@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .version import __version__ as __version__
+__version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .batch import Answers as Answers
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from .batch import Running as Running
     from .batch import Summary as Summary
     from .batch import export as export
-    from .crops import POLICIES as POLICIES
-    from .crops import CropPolicy as CropPolicy
-    from .crops import View as View
     from .drawing import contact_sheet as contact_sheet
     from .drawing import overlay as overlay
     from .drawing import shrink as shrink
@@ -37,19 +34,22 @@ if TYPE_CHECKING:
     from .errors import WeightsMissing as WeightsMissing
     from .exporters import save as save
     from .exporters import to_record as to_record
-    from .formats import PER_IMAGE as PER_IMAGE
-    from .formats import PER_RUN as PER_RUN
-    from .heat import heat_maps as heat_maps
-    from .heat import label_pixels as label_pixels
+    from .files.formats import PER_IMAGE as PER_IMAGE
+    from .files.formats import PER_RUN as PER_RUN
+    from .files.listing import IMAGE_SUFFIXES as IMAGE_SUFFIXES
     from .images import load_image as load_image
-    from .listing import IMAGE_SUFFIXES as IMAGE_SUFFIXES
     from .loading import PRESETS as PRESETS
     from .loading import LoadOptions as LoadOptions
     from .loading import load as load
     from .loading import load_encoder as load_encoder
     from .loading import load_picker as load_picker
-    from .prompts import place as place
     from .question import Question as Question
+    from .ranking.selection import Selection as Selection
+    from .scoring.crops import POLICIES as POLICIES
+    from .scoring.crops import CropPolicy as CropPolicy
+    from .scoring.crops import View as View
+    from .scoring.heat import heat_maps as heat_maps
+    from .scoring.heat import label_pixels as label_pixels
     from .search import Filter as Filter
     from .search import Index as Index
     from .search import IndexOptions as IndexOptions
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from .search import find_matches as find_matches
     from .search import make_index as make_index
     from .segmenter import Segmenter as Segmenter
-    from .selection import Selection as Selection
     from .types import Boxes as Boxes
     from .types import Encoded as Encoded
     from .types import Everything as Everything
@@ -69,6 +68,7 @@ if TYPE_CHECKING:
     from .types import Regions as Regions
     from .types import Result as Result
     from .types import Scores as Scores
+    from .types.prompts import place as place
     from .weights import get_weights as get_weights
     from .weights import list_weights as list_weights
     from .zeroshot import Classifier as Classifier
@@ -80,7 +80,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "batch": ("Answers", "Ask", "ExportOptions", "Progress", "Running", "Summary", "export"),
-    "crops": ("CropPolicy", "POLICIES", "View"),
+    "scoring.crops": ("CropPolicy", "POLICIES", "View"),
     "drawing": ("contact_sheet", "overlay", "shrink"),
     "errors": (
         "BadImage",
@@ -96,16 +96,16 @@ _HOMES = {
         "WeightsMissing",
     ),
     "exporters": ("save", "to_record"),
-    "formats": ("PER_IMAGE", "PER_RUN"),
-    "heat": ("heat_maps", "label_pixels"),
+    "files.formats": ("PER_IMAGE", "PER_RUN"),
+    "scoring.heat": ("heat_maps", "label_pixels"),
     "images": ("load_image",),
-    "listing": ("IMAGE_SUFFIXES",),
+    "files.listing": ("IMAGE_SUFFIXES",),
     "loading": ("LoadOptions", "PRESETS", "load", "load_encoder", "load_picker"),
-    "prompts": ("place",),
+    "types.prompts": ("place",),
     "question": ("Question",),
     "search": ("Filter", "Index", "IndexOptions", "Match", "Query", "find_matches", "make_index"),
     "segmenter": ("Segmenter",),
-    "selection": ("Selection",),
+    "ranking.selection": ("Selection",),
     "types": ("Boxes", "Encoded", "Everything", "Image", "Masks", "Points", "Proposals", "Regions", "Result", "Scores"),
     "weights": ("get_weights", "list_weights"),
     "zeroshot": ("Classifier", "Guess", "Labels", "classify", "make_classifier", "read_labels"),

@@ -1,5 +1,5 @@
 """Run ``python -m segclip``."""
 
-from .cli import main
+from .cli.main import main
 
 main()

@@ -20,9 +20,9 @@ import numpy as np
 import PIL.Image
 from PIL.Image import Transpose
 
-from . import listing, profiles, regular
 from .errors import BadImage, one_line
-from .listing import walk as walk
+from .files import listing, profiles, regular
+from .files.listing import walk as walk
 from .question import MAX_PIXELS
 from .types import Array, Image
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import cache, registry, weights
-from .crops import POLICIES, CropPolicy
+from . import registry, weights
 from .encoders import ENCODERS, Encoder
 from .errors import UnknownName, Unsupported
-from .imports import without_collector
 from .proposers import PROPOSERS, Proposer, loader_of
-from .scoring import scorer_of
+from .scoring.crops import POLICIES, CropPolicy
+from .scoring.scorers import scorer_of
 from .segmenter import Segmenter
+from .startup import without_collector
+from .weights import cache
 
 PRESETS: dict[str, tuple[str, str]] = {
     "mini": ("mini-fastsam", "mini-clip"),

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import BadPrompt
-from .prompts import Everything, Points, Prompt
-from .selection import Selection
+from .ranking.selection import Selection
+from .types.prompts import Everything, Points, Prompt
 
 MAX_PIXELS = 100_000_000  # of the largest image that is read
 MAX_TEXT = 1000  # characters; encoders read fewer, and report where they stop

@@ -9,16 +9,17 @@ from time import perf_counter
 
 import numpy as np
 
-from . import images, templates
+from . import images
 from .encoders import Encoder, NoEncoder, Serving
 from .errors import BadPrompt
-from .positions import Position, Relation, nouns, parse
 from .proposers import Proposer
 from .proposers.space import within
 from .question import MAX_PIXELS, Question
-from .ranking import Ranking, similarity
-from .scoring import CropScorer, Scorer
-from .selection import Selection, select
+from .ranking import templates
+from .ranking.positions import Position, Relation, nouns, parse
+from .ranking.probability import Ranking, similarity
+from .ranking.selection import Selection, select
+from .scoring.scorers import CropScorer, Scorer
 from .types import Array, Boxes, Encoded, Everything, Masks, Points, Prompt, Regions, Result
 
 _SURE = 0.4  # quality of what counts as an object when everything is asked for: --conf of FastSAM's Inference.py

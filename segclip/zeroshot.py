@@ -18,15 +18,18 @@ from pathlib import Path
 
 import numpy as np
 
-from . import cache, images, lines, loading, question, templates
-from .crops import CropPolicy
+from . import images, loading, question
 from .encoders import Encoder
 from .errors import BadPrompt, UnknownName
-from .ranking import embed_texts, logit_scale_of, probabilities, similarity, unit, weigh
+from .files import lines
+from .ranking import templates
+from .ranking.probability import embed_texts, logit_scale_of, probabilities, similarity, unit, weigh
+from .ranking.selection import Selection, select
 from .registry import explain, resolve
-from .scoring import scorer_of
-from .selection import Selection, select
+from .scoring.crops import CropPolicy
+from .scoring.scorers import scorer_of
 from .types import Array, Boxes, Masks, Regions, Result, Scores
+from .weights import cache
 
 CLASS_LISTS: dict[str, str] = {"imagenet": "segclip.encoders.openclip:imagenet_classes"}
 LIST_TEMPLATES = "clip-80"  # what the figures published for a named list were measured with

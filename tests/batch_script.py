@@ -13,7 +13,7 @@ from typing import Any
 
 from segclip import batch, loading
 from segclip.batch.journal import Journal
-from segclip.scoring import CropScorer
+from segclip.scoring.scorers import CropScorer
 from segclip.segmenter import Segmenter
 from segclip.types import Image
 from tests.fakes import FakeEncoder, FakeProposer

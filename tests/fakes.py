@@ -13,10 +13,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from segclip.crops import POLICIES
 from segclip.encoders import Serving
 from segclip.errors import Unsupported
 from segclip.proposers.space import keep_within
+from segclip.scoring.crops import POLICIES
 from segclip.types import Array, Boxes, Everything, Image, Masks, Points, Prompt, Proposals
 
 COLOURS: dict[str, tuple[int, int, int]] = {

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from segclip import cli, loading
-from segclip.scoring import CropScorer
+from segclip import loading
+from segclip.cli import main as cli
+from segclip.scoring.scorers import CropScorer
 from segclip.segmenter import Segmenter
 from segclip.types import Image
 from tests import search_script

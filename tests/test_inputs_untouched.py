@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from segclip import listing
 from segclip.batch import ExportOptions, export
 from segclip.errors import BadPrompt, NotWritable, SegclipError
-from segclip.formats import PER_IMAGE, PER_RUN
+from segclip.files import listing
+from segclip.files.formats import PER_IMAGE, PER_RUN
 from tests.exports import FORMATS, draw, photos, run, snapshot, tree
 
 pytestmark = pytest.mark.usefixtures("fake_models")

@@ -18,7 +18,7 @@ def watch(event, details):
     if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "socket.bind"):
         print("NETWORK", event, details, file=sys.stderr)
 sys.addaudithook(watch)
-from segclip.cli import app
+from segclip.cli.main import app
 app(sys.argv[1:], prog_name="segclip")
 """
 COMMAND = ["segment", str(ROOT / "samples" / "desk.png"), "red apple", "--offline"]

@@ -12,11 +12,11 @@ import pytest
 
 import segclip
 from segclip import exporters, images
-from segclip.crops import POLICIES, View, cut, cut_boxes
-from segclip.ranking import embed_texts, similarity
-from segclip.scoring import CropScorer
+from segclip.ranking.probability import embed_texts, similarity
+from segclip.ranking.selection import Selection
+from segclip.scoring.crops import POLICIES, View, cut, cut_boxes
+from segclip.scoring.scorers import CropScorer
 from segclip.segmenter import Segmenter
-from segclip.selection import Selection
 from segclip.types import Everything, Image, Masks, Points, Proposals, Regions
 
 from .fakes import COLOURS, FakeEncoder, FakeProposer, paint

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from segclip import atomic
 from segclip.batch import output
+from segclip.files import atomic
 from tests.exports import photos, run, tree
 from tests.power import Disk, PowerCut
 

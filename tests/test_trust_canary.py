@@ -166,7 +166,7 @@ def test_trust_runs_no_more_than_it_must(container: str, marker: Path, tmp_path:
 @pytest.mark.parametrize("name", [*checkpoints.SAFE_FILES, *checkpoints.PICKLED_FILES])
 def test_no_folder_runs(container: str, name: str, marker: Path, tmp_path: Path) -> None:
     """Fault 17.9, 17.12b: file: folders, of encoders and of proposers, and what training starts from."""
-    from train import start
+    from train.engine import start
 
     save_small_clip(tmp_path / "clip")
     (tmp_path / "clip" / "model.safetensors").unlink()
@@ -384,7 +384,7 @@ def swap(file: Path, marker: Path) -> None:
 @pytest.mark.parametrize("forged", [False, True])
 def test_a_known_pickle_that_is_swapped_does_not_run(known: Path, marker: Path, forged: bool, tmp_path: Path) -> None:
     """Fault 17.10: the record of a hash vouched for whatever lay there later; forged: even a record that fits it."""
-    from segclip import cache
+    from segclip.weights import cache
 
     good = hashlib.sha256(known.read_bytes()).hexdigest()
     refused(lambda: load_proposer(f"file:{known}", device="cpu"))

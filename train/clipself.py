@@ -25,18 +25,19 @@ import torch.nn.functional as F
 import typer
 
 from segclip import images
-from segclip.crops import cut
 from segclip.encoders import checkpoints, patches
 from segclip.errors import BadPrompt, UnknownName
+from segclip.scoring.crops import cut
 from segclip.types import Array, Image, Masks
 
-from . import captions, command, limits, loop, processes
-from .captions import Item
-from .feed import AUGMENTS, Augment, Pictures, ahead, readable, show, spread
-from .heads import with_head
-from .judge import in_chunks
-from .loop import Judged, Loop, Settings
-from .start import Start, trained
+from .captions import tables
+from .captions.tables import Item
+from .engine import command, limits, loop, processes
+from .engine.feed import AUGMENTS, Augment, Pictures, ahead, readable, show, spread
+from .engine.heads import with_head
+from .engine.judge import in_chunks
+from .engine.loop import Judged, Loop, Settings
+from .engine.start import Start, trained
 
 DETAIL = 2
 JUDGED = 500  # held-out pictures looked at each epoch
@@ -231,7 +232,7 @@ class ClipSelf:
 def parts_of(folder: Path, *, share: float, skip_bad: bool) -> tuple[list[Item], list[Item]]:
     """List a folder's pictures and part them; raises BadImage when there is no folder."""
     items = [Item(path, (), str(path.relative_to(folder))) for path in images.walk(folder)]
-    return captions.split(readable(items)[0] if skip_bad else items, share)
+    return tables.split(readable(items)[0] if skip_bad else items, share)
 
 
 def main(

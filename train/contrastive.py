@@ -21,19 +21,21 @@ import torch.nn.functional as F
 import typer
 from open_clip.transform import image_transform_v2
 
-from segclip import lines, templates
 from segclip.encoders import checkpoints, text_tower, tokenizers
 from segclip.errors import BadPrompt, UnknownName, Unsupported
+from segclip.files import lines
+from segclip.ranking import templates
 
-from . import captions, command, feed, limits, loop, losses, neighbours, processes, sharding, tuning
-from .captions import Item
-from .feed import AUGMENTS, Batch, Feed, FeedOptions, Texts
-from .judge import examples, in_chunks, recalls
-from .loop import Judged, Loop, Settings
-from .losses import LOSSES, Scale
-from .neighbours import Neighbours
-from .start import Start, begin
-from .tuning import Tuning
+from .captions import neighbours, tables
+from .captions.neighbours import Neighbours
+from .captions.tables import Item
+from .engine import command, feed, limits, loop, losses, processes, sharding, tuning
+from .engine.feed import AUGMENTS, Batch, Feed, FeedOptions, Texts
+from .engine.judge import examples, in_chunks, recalls
+from .engine.loop import Judged, Loop, Settings
+from .engine.losses import LOSSES, Scale
+from .engine.start import Start, begin
+from .engine.tuning import Tuning
 
 JUDGED = 2000  # held-out images looked at each epoch
 
@@ -185,7 +187,7 @@ class Contrastive:
 
 def parts_of(data: Path, folder: Path | None, *, share: float, skip_bad: bool) -> tuple[list[Item], list[Item]]:
     """Read a data set and part it by image."""
-    trained, judge = captions.split(captions.read(data, folder), share)
+    trained, judge = tables.split(tables.read(data, folder), share)
     return feed.check(trained, skip_bad=skip_bad), feed.check(judge, skip_bad=skip_bad)
 
 
@@ -227,7 +229,7 @@ def main(
         bool, typer.Option("--fsdp", help="Under torchrun: spread the weights over the processes.")
     ] = False,
     seed: int = 0,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out missing images and empty captions.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out missing images and empty tables.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in OUT.")] = False,
 ) -> None:
     """Train a CLIP on captions and write it for serving."""

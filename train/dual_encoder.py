@@ -21,10 +21,11 @@ import typer
 
 from segclip.encoders import checkpoints, dual
 from segclip.errors import BadPrompt, UnknownName, Unsupported, WeightsMissing, one_line
-from segclip.weight_files import reading
+from segclip.weights.reading import reading
 
-from . import captions, command, limits
-from .start import SERVING
+from .captions import tables
+from .engine import command, limits
+from .engine.start import SERVING
 
 VOCABULARY = 4000  # word pieces of a tokenizer of our own
 
@@ -60,7 +61,7 @@ def small_text(vocabulary: Path | None) -> tuple[dict[str, Any], Any]:
 
     if vocabulary is None:
         raise BadPrompt("the text tower small needs --vocabulary DATA, captions to make its word pieces from")
-    texts = sorted({caption for item in captions.read(vocabulary) for caption in item.captions})
+    texts = sorted({caption for item in tables.read(vocabulary) for caption in item.captions})
     tokenizer = make_tokenizer(texts)
     sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512}
     padding = tokenizer.pad_token_id

@@ -15,12 +15,12 @@ from typing import Annotated
 
 import typer
 
-from segclip import atomic
-from segclip.datasets import read_folder
+from segclip.evaluation.datasets import read_folder
+from segclip.files import atomic
 
-from . import command, limits
-from .files import claim
-from .scenes import VALIDATION_SEED, SceneConfig, write_folder
+from .engine import command, limits
+from .engine.files import claim
+from .scenes.compose import VALIDATION_SEED, SceneConfig, write_folder
 
 FEW = SceneConfig((192, 192), (2, 3), (48, 96), photo_share=0.0, repeat_share=0.0, crowding=0.05, every=8)
 

@@ -26,15 +26,15 @@ import typer
 
 from segclip.encoders import patches, tokenizers
 
-from . import command, limits, losses, processes
-from .captions import Item
+from .captions.tables import Item
 from .contrastive import Contrastive, Recipe, parts_of
-from .feed import AUGMENTS, Batch, Texts
-from .heads import with_head
-from .judge import examples, recalls
-from .loop import Judged, Loop, Settings
-from .loop import start as begin_loop
-from .start import Start, trained
+from .engine import command, limits, losses, processes
+from .engine.feed import AUGMENTS, Batch, Texts
+from .engine.heads import with_head
+from .engine.judge import examples, recalls
+from .engine.loop import Judged, Loop, Settings
+from .engine.loop import start as begin_loop
+from .engine.start import Start, trained
 
 SHARP = 5.0
 MEMORY = 2_000_000_000  # bytes of patches kept; what does not fit is looked at again each epoch

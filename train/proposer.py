@@ -26,10 +26,10 @@ from segclip.proposers import yolo
 from segclip.proposers.edges import EdgeOptions
 from segclip.types import Array
 
-from . import command, limits
-from .checkpoint import Checkpoint
-from .material import Material, load_material
-from .scenes import SceneConfig
+from .engine import command, limits
+from .engine.checkpoint import Checkpoint
+from .scenes.compose import SceneConfig
+from .scenes.material import Material, load_material
 
 ARCHITECTURE = "yolov8n-seg.yaml"  # plain convolutions: a step on a CPU takes a third of YOLO11n's
 SIZES = {256: (12, 0.15), 320: (8, 0.4), 448: (4, 0.25), 640: (2, 0.2)}  # px of a tile: how many a step, how often

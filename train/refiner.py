@@ -28,13 +28,13 @@ from segclip.proposers.logits import Axis, Sampler
 from segclip.proposers.refiner import PLANES, FocusOptions, Refiner, Said, Window
 from segclip.types import Array, Image, Masks
 
-from . import command, limits
-from .checkpoint import Checkpoint
-from .clicks import Ask, correction, first_ask
-from .mask_loss import iou, mask_loss
-from .material import Material, load_material
-from .prompting import decode
-from .tiles import CELL, Tile, make_tile
+from .engine import command, limits
+from .engine.checkpoint import Checkpoint
+from .engine.clicks import Ask, correction, first_ask
+from .engine.mask_loss import iou, mask_loss
+from .engine.prompting import decode
+from .scenes.material import Material, load_material
+from .scenes.tiles import CELL, Tile, make_tile
 
 FOCUS = FocusOptions()
 EDGES = EdgeOptions(radius=8, smoothness=1e-4)  # what the refiner says is nearer to the edge than what SAM says

@@ -19,19 +19,20 @@ import cv2
 import numpy as np
 import typer
 
-from segclip import atomic, coco, images
-from segclip.crops import View, cut
+from segclip import images
+from segclip.files import atomic, coco
 from segclip.loading import load_proposer
+from segclip.scoring.crops import View, cut
 from segclip.types import Array, Image, Masks
 
-from . import command, limits
-from .candidates import judged
-from .class_names import imagenet_classes, plain_classes
-from .crop_store import BACKGROUND, CONTEXT, STORED, UNLABELLED, Class, Crop, Shards
-from .cutouts import PHOTOGRAPHIC, load_cutouts, photo_cutouts
-from .glyphs import Glyph, load_glyphs
-from .photos import Photo, is_held_out, load_photos
-from .scenes import Scene, SceneConfig, Thing, compose
+from .captions.class_names import imagenet_classes, plain_classes
+from .engine import command, limits
+from .regions.candidates import judged
+from .regions.crop_store import BACKGROUND, CONTEXT, STORED, UNLABELLED, Class, Crop, Shards
+from .scenes.compose import Scene, SceneConfig, Thing, compose
+from .scenes.cutouts import PHOTOGRAPHIC, load_cutouts, photo_cutouts
+from .scenes.glyphs import Glyph, load_glyphs
+from .scenes.photos import Photo, is_held_out, load_photos
 
 DENSE = SceneConfig(objects=(9, 18), across=(26, 200), crowding=0.5)
 PASTED = replace(PHOTOGRAPHIC, size=(480, 640), objects=(4, 10))

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 import typer
 
-from segclip.crops import fill_outside
+from segclip.scoring.crops import fill_outside
 from segclip.types import Array
 
-from . import command, limits
-from .crop_store import Crop, CropStore
-from .model import SIZE
-from .pretrained import load_classifier
+from .engine import command, limits
+from .engine.pretrained import load_classifier
+from .regions.crop_store import Crop, CropStore
+from .regions.model import SIZE
 
 FROZEN = 5  # stages of the trunk that are not trained
 SHAPE = (112, SIZE // 16, SIZE // 16)  # of what comes out of them

@@ -27,19 +27,19 @@ import typer
 
 from segclip.encoders import checkpoints
 from segclip.errors import BadPrompt
-from segclip.templates import expand
+from segclip.ranking.templates import expand
 from segclip.types import Array
-from segclip.weight_files import reading
+from segclip.weights.reading import reading
 
-from . import command, limits
-from .bank import Bank
-from .crop_store import UNLABELLED, WRONG, Class
-from .model import BACKGROUNDS, EMBED, MODEL, PREPROCESS, SHIPPED, WIDE
-from .pretrained import load_classifier
+from .engine import command, limits
+from .engine.pretrained import load_classifier
+from .engine.start import trained
 from .region_features import FROZEN, SOURCES, Table
-from .region_feed import Feed
 from .region_text import OTHER_TEXTS, SHARES, SURE, caption_loss, region_loss
-from .start import trained
+from .regions.bank import Bank
+from .regions.crop_store import UNLABELLED, WRONG, Class
+from .regions.feed import Feed
+from .regions.model import BACKGROUNDS, EMBED, MODEL, PREPROCESS, SHIPPED, WIDE
 from .text_distill import embed
 
 SILENT = 5.0  # of a class's logit, what stays without effect: of a photo's 1,000 logits few are larger

@@ -27,20 +27,20 @@ import torch
 import torch.nn.functional as F
 import typer
 
-from segclip.crops import CropPolicy, View
 from segclip.encoders import Serving, checkpoints
 from segclip.errors import BadPrompt
-from segclip.templates import expand
-from segclip.weight_files import reading
+from segclip.ranking.templates import expand
+from segclip.scoring.crops import CropPolicy, View
+from segclip.weights.reading import reading
 
-from . import command, limits
-from .bank import Bank
-from .checkpoint import Checkpoint
-from .crop_store import Class
-from .model import BACKGROUNDS, MODEL, PREPROCESS, TEMPLATES
-from .pretrained import load_classifier
+from .engine import command, limits
+from .engine.checkpoint import Checkpoint
+from .engine.pretrained import load_classifier
 from .region_features import FROZEN, Table
-from .region_feed import Batch, Feed
+from .regions.bank import Bank
+from .regions.crop_store import Class
+from .regions.feed import Batch, Feed
+from .regions.model import BACKGROUNDS, MODEL, PREPROCESS, TEMPLATES
 from .text_distill import distance, embed, load_vocabulary
 
 OTHER_TEXTS = 700  # classes compared with in a step besides those shown

@@ -29,15 +29,15 @@ from segclip.proposers.edges import EdgeOptions
 from segclip.proposers.grid import GridOptions
 from segclip.proposers.promptable import SAMOptions
 from segclip.proposers.trunk import Trunk
-from segclip.weight_files import reading
+from segclip.weights.reading import reading
 
-from . import command, limits
-from .checkpoint import Checkpoint
-from .clicks import correction, first_ask
-from .mask_loss import judge
-from .material import Material, load_material
-from .prompting import decode
-from .tiles import FRAME, PATCH, SIDES, Tile, make_tile
+from .engine import command, limits
+from .engine.checkpoint import Checkpoint
+from .engine.clicks import correction, first_ask
+from .engine.mask_loss import judge
+from .engine.prompting import decode
+from .scenes.material import Material, load_material
+from .scenes.tiles import FRAME, PATCH, SIDES, Tile, make_tile
 
 ARCHITECTURE = sam.Architecture(
     image_size=FRAME,

@@ -19,11 +19,11 @@ import numpy as np
 import typer
 from pycocotools import mask as coco_mask
 
-from segclip import atomic
+from segclip.files import atomic
 from segclip.types import Array
 
-from . import command, limits
-from .files import claim, write_image
+from .engine import command, limits
+from .engine.files import claim, write_image
 
 SIZE = 96
 HELD_OUT = 500

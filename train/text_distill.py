@@ -23,13 +23,13 @@ import typer
 from segclip.encoders import checkpoints, text_tower
 from segclip.types import Array
 
-from . import command, limits
-from .bank import Bank
-from .crop_store import Class
-from .model import EMBED, MODEL, TEMPLATES
-from .pretrained import SentenceTeacher
+from .captions.vocabulary import nouns, phrases, pieces
+from .engine import command, limits
+from .engine.pretrained import SentenceTeacher
 from .region_crops import captions
-from .vocabulary import nouns, phrases, pieces
+from .regions.bank import Bank
+from .regions.crop_store import Class
+from .regions.model import EMBED, MODEL, TEMPLATES
 
 PHRASES = 40_000
 BATCH = 512

@@ -18,10 +18,10 @@ import typer
 
 from segclip.errors import BadPrompt, UnknownName
 
-from . import command, limits
 from .contrastive import Contrastive, Recipe, parts_of
-from .loop import Settings
-from .start import Start, trained
+from .engine import command, limits
+from .engine.loop import Settings
+from .engine.start import Start, trained
 
 SHARES = tuple(round(0.1 * step, 1) for step in range(11))
 

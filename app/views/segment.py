@@ -8,7 +8,7 @@ import streamlit as st
 
 import segclip
 
-from .. import answers, canvas, events, session, shown
+from .. import answers, canvas, events, rendering, session
 from ..answers import Answer
 from ..plain import as_markdown, without_paths
 from ..samples import TEXTS
@@ -120,13 +120,13 @@ def _data(shared: Studio, work: Work, answer: Answer | None, error: str) -> dict
         return data | nothing
     own = question.threshold is None
     return data | {
-        "map": shown.map_runs(answer.candidates.masks[list(answer.drawn)]),
+        "map": rendering.map_runs(answer.candidates.masks[list(answer.drawn)]),
         "drawn": answer.drawn,
-        "rows": shown.rows_of(answer),
-        "headline": shown.headline(answer),
-        "notes": shown.notes(answer),
+        "rows": rendering.rows_of(answer),
+        "headline": rendering.headline(answer),
+        "notes": rendering.notes(answer),
         "sliders": question.everything or (bool(question.texts) and not question.by_place),
-        "threshold": shown.reached(answer),
+        "threshold": rendering.reached(answer),
         "top": question.top_k,
         "own": own,
         "answer": f"{answer.hits}/{len(answer.candidates)} in {answer.seconds * 1000:.0f} ms",
@@ -137,7 +137,7 @@ def _image_once(work: Work) -> str | None:
     if st.session_state.get("sent") == work.picture:
         return None
     st.session_state["sent"] = work.picture
-    return shown.picture_url(work.image)
+    return rendering.picture_url(work.image)
 
 
 def _on_need() -> None:

@@ -11,9 +11,9 @@ import segclip
 
 from .. import models as loaded
 from .. import session
+from ..jobs.training import Recipe, Run
 from ..plain import as_markdown
 from ..state import Studio, Work
-from ..training import Recipe, Run
 from . import models
 
 _SHAPES, _OWN = "Drawn shapes, to try it", "My own"

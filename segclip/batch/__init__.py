@@ -12,11 +12,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from .. import loading, registry, templates
+from .. import __version__, loading, registry
 from ..errors import BadIndex, BadPrompt, NotWritable
-from ..formats import PER_IMAGE, PER_RUN
+from ..files.formats import PER_IMAGE, PER_RUN
 from ..question import Question, unique
-from ..version import __version__
+from ..ranking import templates
 from . import collect, plan, runners, state
 from .done import Done
 from .journal import Damaged, Journal, Outcome

@@ -17,10 +17,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from .. import exporters, images, rle
+from .. import exporters, images
 from ..drawing import contact_sheet, overlay, shrink
 from ..errors import BadImage
 from ..exporters import records
+from ..files import rle
 from ..types import Masks, Proposals, Regions, Result
 from . import names, yolo
 from .done import Done, category

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 
-from .. import atomic
 from ..errors import NotWritable
+from ..files import atomic
 from .journal import Staged, Stamp
 
 LINK = "link "  # before the SHA-256 of where a link leads

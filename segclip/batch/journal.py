@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .. import regular
 from ..errors import BadIndex, Busy, NotWritable
+from ..files import regular
 
 STATES = ("matched", "empty", "failed")
 VERSION = 2  # of the tables; 1 knew a file by its size and modification time alone

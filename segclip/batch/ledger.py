@@ -13,9 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from .. import atomic, regular
 from ..errors import NotWritable
-from ..formats import PER_IMAGE
+from ..files import atomic, regular
+from ..files.formats import PER_IMAGE
 from .journal import Journal, Outcome, Stamp
 
 RUN = ""  # who the files of a run as a whole belong to; the others belong to an image, by its name

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import PurePosixPath
 
-from ..outputs import shortened
+from ..files.outputs import shortened
 
 _LONGEST = 1500  # bytes of a path inside an output; systems take 4,096 of one from the root
 

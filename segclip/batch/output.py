@@ -23,8 +23,8 @@ from pathlib import Path, PurePosixPath
 from time import monotonic
 from typing import IO
 
-from .. import atomic
 from ..errors import NotWritable
+from ..files import atomic
 from .files import LINK, describe, is_same, is_torn, stamp_of_link, stamp_of_placed, sync_staged
 from .journal import Outcome, Staged, Stamp
 from .ledger import RUN, Kept, Ledger, is_ours

@@ -13,11 +13,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from .. import lines, outputs, tables
 from ..errors import BadPrompt, BadTable
-from ..listing import IMAGE_SUFFIXES, Listing, is_magic, list_images, match
+from ..files import lines, outputs, tables
+from ..files.listing import IMAGE_SUFFIXES, Listing, is_magic, list_images, match
+from ..files.tables import Columns, Row
 from ..question import unique
-from ..tables import Columns, Row
 from . import names
 from .state import STATE, written
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import filelock
 
-from .. import atomic, regular
 from ..errors import BadIndex, Busy, NotWritable
+from ..files import atomic, regular
 from .journal import BESIDE, Damaged
 from .ledger import Ledger, read_entries
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from .. import exporters, images, loading
 from ..errors import BadImage, BadPrompt, NotWritable, SegclipError
-from ..formats import PER_IMAGE
-from ..prompts import place
+from ..files.formats import PER_IMAGE
 from ..question import MAX_PIXELS, Question
-from ..selection import Selection
+from ..ranking.selection import Selection
 from ..types import Everything, Image, Result
+from ..types.prompts import place
 from .files import describe, is_short_of_room, sync_staged
 from .journal import Outcome, Staged, Stamp
 from .plan import Ask, Item

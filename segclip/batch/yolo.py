@@ -14,7 +14,7 @@ import PIL.Image
 from .. import exporters, images
 from ..errors import BadImage
 from ..exporters import records
-from ..polygons import outlines
+from ..files.polygons import outlines
 from . import names
 from .done import Done, category
 from .plan import Item

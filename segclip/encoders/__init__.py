@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..crops import POLICIES, CropPolicy
 from ..errors import BadPrompt
-from ..templates import TEMPLATES
-from ..templates import check as check_templates
+from ..ranking.templates import TEMPLATES
+from ..ranking.templates import check as check_templates
+from ..scoring.crops import POLICIES, CropPolicy
 from ..types import Array, Image
 
 BACKGROUNDS = ("background", "texture", "plain surface", "blurry area", "part of something else")

@@ -21,9 +21,11 @@ from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
 from open_clip.transform import PreprocessCfg
 from torch.nn import init
 
-from .. import atomic, cache, tensors, weights
+from .. import weights
 from ..errors import Unsupported, WeightsCorrupt, WeightsMissing, one_line
-from ..weight_files import read_config, reading
+from ..files import atomic
+from ..weights import cache, tensors
+from ..weights.reading import read_config, reading
 from . import Serving, dual
 from .patches import PatchHead
 

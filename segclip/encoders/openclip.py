@@ -14,9 +14,9 @@ import PIL.Image
 import torch
 
 from ..errors import UnknownName, Unsupported, WeightsCorrupt
-from ..imports import without_compiler
+from ..startup import without_compiler
 from ..types import Array, Image
-from ..weight_files import reading
+from ..weights.reading import reading
 
 with without_compiler():
     import open_clip

@@ -15,7 +15,7 @@ from huggingface_hub import snapshot_download
 
 from .. import weights
 from ..errors import BadPrompt, UnknownName, Unsupported, WeightsCorrupt, WeightsMissing, one_line
-from ..weight_files import read_config, reading
+from ..weights.reading import read_config, reading
 from . import Serving
 from .checkpoints import CONFIGS, PICKLED_FILES, SAFE_FILES, TOKENIZER_FILES, Checkpoint, first
 

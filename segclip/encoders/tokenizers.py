@@ -11,7 +11,7 @@ import open_clip
 
 from .. import weights
 from ..errors import Unsupported, WeightsCorrupt, WeightsMissing, one_line
-from ..weight_files import reading
+from ..weights.reading import reading
 from .checkpoints import HUB_NAME, TOKENIZER_FILES, Checkpoint, first
 
 _PLAIN_TOKEN = re.compile(r"[\w <>|-]{1,60}")  # open_clip makes patterns of some

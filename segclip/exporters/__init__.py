@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from .. import atomic, registry
+from .. import registry
 from ..errors import NotWritable
+from ..files import atomic
 from ..types import Result
 from .files import encode, to_json
 from .raster import PICTURES, read_arrays, write_arrays, write_cutouts, write_labelmap, write_masks, write_overlay

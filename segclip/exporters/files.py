@@ -9,7 +9,7 @@ from typing import Any
 
 import PIL.Image
 
-from .. import atomic
+from ..files import atomic
 
 
 def numbered(path: Path, row: int) -> Path:

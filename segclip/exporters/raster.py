@@ -12,7 +12,7 @@ import PIL.Image
 from .. import registry
 from ..drawing import overlay
 from ..errors import BadPrompt
-from ..profiles import srgb
+from ..files.profiles import srgb
 from ..types import Masks, Result
 from .files import encode, numbered, to_json, write
 

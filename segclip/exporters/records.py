@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
-from .. import rle
 from ..errors import BadIndex
-from ..polygons import has_holes, trace
+from ..files import rle
+from ..files.polygons import has_holes, trace
 from ..types import Array, Masks, Result
 from .files import to_json, write
 

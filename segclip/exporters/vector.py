@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape, quoteattr
 import PIL.Image
 
 from ..drawing import colour
-from ..polygons import Polygon, has_holes, outlines, trace
+from ..files.polygons import Polygon, has_holes, outlines, trace
 from ..types import Array, Result
 from .files import encode, to_json, write
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..types import Image, Prompt, Proposals
-from ..weight_files import read_config
+from ..weights.reading import read_config
 
 PROPOSERS: dict[str, str] = {
     "fastsam": "segclip.proposers.fastsam:FastSAM",

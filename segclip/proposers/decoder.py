@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ..imports import without_compiler
+from ..startup import without_compiler
 
 with without_compiler():
     from segment_anything.modeling import MaskDecoder, TwoWayTransformer

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from ..errors import BadPrompt, Unsupported, WeightsCorrupt
 from ..types import Array, Boxes, Everything, Image, Prompt, Proposals
-from ..weight_files import described, reading
+from ..weights.reading import described, reading
 from . import space
 from .edges import EdgeOptions, Frame, patches, refine
 from .logits import assemble, prototype_gain, prototype_sampler

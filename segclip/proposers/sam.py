@@ -18,11 +18,12 @@ import PIL.Image
 import safetensors.torch
 import torch
 
-from .. import atomic, tensors
 from ..errors import BadPrompt, WeightsCorrupt, WeightsMissing
-from ..imports import without_compiler
+from ..files import atomic
+from ..startup import without_compiler
 from ..types import Array
-from ..weight_files import described, read_config, reading
+from ..weights import tensors
+from ..weights.reading import described, read_config, reading
 from .decoder import QuickLook, decode
 from .edges import EdgeOptions
 from .grid import GridOptions

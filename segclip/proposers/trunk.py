@@ -14,7 +14,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from ..imports import without_compiler
+from ..startup import without_compiler
 from . import yolo
 from .decoder import Look, Seen
 

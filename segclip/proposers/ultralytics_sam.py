@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from .. import registry, tensors
+from .. import registry
 from ..errors import UnknownName, WeightsMissing
 from ..types import Array
-from ..weight_files import reading
+from ..weights import tensors
+from ..weights.reading import reading
 from .decoder import QuickLook, decode
 from .logits import Axis
 from .network import Clicks

@@ -21,11 +21,13 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from .. import atomic, tensors, weights
+from .. import weights
 from ..errors import Unsupported, WeightsCorrupt, WeightsMissing, one_line
-from ..imports import without_compiler
+from ..files import atomic
+from ..startup import without_compiler
 from ..types import Array
-from ..weight_files import no_weights, open_file, read_config, reading, recognise
+from ..weights import tensors
+from ..weights.reading import no_weights, open_file, read_config, reading, recognise
 
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 _STOCK_ARCHITECTURE = re.compile(r"[\w.-]+\.yaml")

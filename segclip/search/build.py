@@ -14,13 +14,14 @@ from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
-from .. import atomic, batch, loading, registry
+from .. import batch, loading, registry
 from ..batch import Answers, Progress, Running
 from ..batch.journal import Damaged, Outcome
 from ..batch.plan import Ask, Item, digest
 from ..batch.work import stamp_of
 from ..errors import BadIndex, BadPrompt, NotWritable
-from ..listing import Listing, list_images
+from ..files import atomic
+from ..files.listing import Listing, list_images
 from ..question import MAX_PIXELS
 from . import reach, rows, snapshot, store
 from .embedding import EmbedJob

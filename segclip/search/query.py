@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import images, templates
+from .. import images
 from ..encoders import Encoder
 from ..errors import BadPrompt
 from ..question import Question, shorten
-from ..ranking import embed_texts, logit_scale_of, probabilities, unit, weigh
+from ..ranking import templates
+from ..ranking.probability import embed_texts, logit_scale_of, probabilities, unit, weigh
 from ..types import Array
 from .store import Vectors
 

@@ -12,10 +12,11 @@ import numpy as np
 import PIL.Image
 from PIL.PngImagePlugin import PngInfo
 
-from .. import atomic, images
+from .. import images
 from ..drawing import contact_sheet, shrink, spotlight
 from ..errors import BadImage, BadPrompt, NotWritable
 from ..exporters import records
+from ..files import atomic
 from ..types import Proposals, Regions, Result
 from . import Index, Match
 

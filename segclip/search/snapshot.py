@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import atomic
 from ..batch.journal import Journal, Outcome
 from ..batch.plan import Item
 from ..errors import BadIndex, NotWritable
+from ..files import atomic
 from . import identity as identities
 from . import lance, store
 from .embedding import unpack

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .. import regular
 from ..errors import BadIndex
+from ..files import regular
 from ..types import Array
 
 KINDS = ("images", "regions")

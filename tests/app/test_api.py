@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from schemathesis import Case
 from starlette.testclient import TestClient
 
-from app import api
+from app.http import api
 from app.models import Loaded
 from app.settings import Settings
 from app.state import Studio

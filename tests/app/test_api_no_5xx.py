@@ -19,7 +19,8 @@ import pytest
 from starlette.testclient import TestClient
 
 import segclip
-from app import api, asked, kept
+from app import kept
+from app.http import api, requests
 from app.models import Loaded
 from app.settings import Settings
 from app.state import Studio
@@ -265,13 +266,13 @@ def test_prompts_and_masks_of_one_request_are_bounded_together(
     answer = client.post("/segment", json=many)
     assert answer.status_code == 422
     assert "one request may have" in answer.text
-    monkeypatch.setattr(asked, "MOST_MASKS", 3)
+    monkeypatch.setattr(requests, "MOST_MASKS", 3)
     every = {"image": opened, "prompts": [{"everything": True}] * 4}
     answer = client.post("/segment", json=every)
     assert answer.status_code == 422
     assert "more than 3 masks" in answer.text
     assert client.post("/segment", json={**every, "prompts": every["prompts"][:3]}).status_code == 200
-    monkeypatch.setattr(asked, "MOST_LETTERS", 100)
+    monkeypatch.setattr(requests, "MOST_LETTERS", 100)
     answer = client.post("/segment", json={"image": opened, "prompts": [{"everything": True}], "masks": "png"})
     assert answer.status_code == 422
     assert client.post("/segment", content=b" " * 5_000_000).status_code == 413
@@ -360,7 +361,7 @@ def test_what_nobody_foresaw_is_told_without_a_traceback(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("/srv/secret")
 
-    monkeypatch.setattr(asked, "segment", broken)
+    monkeypatch.setattr(requests, "segment", broken)
     answer = client.post("/segment", json=prompts(opened, 1))
     assert answer.status_code == 500
     assert "secret" not in answer.text

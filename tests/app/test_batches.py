@@ -15,9 +15,9 @@ import pytest
 
 import segclip
 from app import serving, state
-from app.batches import Batch
-from app.indexing import Indexing
-from app.scratch import Scratch, place
+from app.jobs.batches import Batch
+from app.jobs.indexing import Indexing
+from app.jobs.scratch import Scratch, place
 from app.settings import Settings
 from app.state import Studio
 from tests.fakes import paint

@@ -21,7 +21,7 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 from websockets.sync.client import ClientConnection, connect
 
-from app.scratch import Scratch
+from app.jobs.scratch import Scratch
 from app.settings import Settings
 from app.state import Studio
 from tests.app.browsing import ROOT, serving

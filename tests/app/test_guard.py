@@ -13,8 +13,9 @@ from streamlit import runtime
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 
-from app import guard, serving
-from app.guard import Names, Paced
+from app import serving
+from app.http import guard
+from app.http.guard import Names, Paced
 
 each = pytest.mark.parametrize
 EVERYBODY, ALONE = Names(alone=False), Names(alone=True)

@@ -13,11 +13,11 @@ import PIL.Image
 import pytest
 
 import segclip
-from app import files, shown
+from app import files, rendering
 from app.answers import answer
 from app.state import Draft, Known, Studio, Work
-from segclip.masks import Masks
 from segclip.types import Image
+from segclip.types.masks import Masks
 
 
 def picture_in(url: str) -> PIL.Image.Image:
@@ -27,7 +27,7 @@ def picture_in(url: str) -> PIL.Image.Image:
 def test_the_map_numbers_the_masks_and_the_better_one_shows() -> None:
     dense = np.zeros((2, 60, 80), bool)
     dense[0, 10:20, 10:30] = dense[1, 5:40, 5:60] = True
-    width, height, *runs = shown.map_runs(Masks.from_dense(dense)).split(" ")
+    width, height, *runs = rendering.map_runs(Masks.from_dense(dense)).split(" ")
     names, lengths = (
         np.frombuffer(base64.b64decode(part), kind) for part, kind in zip(runs, ("u1", "<u2"), strict=True)
     )
@@ -40,38 +40,38 @@ def test_the_map_numbers_the_masks_and_the_better_one_shows() -> None:
 def test_the_map_of_a_large_picture_is_small_and_lies_right() -> None:
     dense = np.zeros((1, 3000, 4000), bool)
     dense[0, 1000:2000, 3000:4000] = True
-    labels = shown.label_map(Masks.from_dense(dense), 1000)
+    labels = rendering.label_map(Masks.from_dense(dense), 1000)
     assert labels.shape == (750, 1000)
     assert np.array_equal(labels, dense[0][2::4, 2::4])
 
 
 def test_a_large_picture_is_sent_small_a_small_one_without_loss(picture: Image) -> None:
-    assert np.array_equal(np.array(picture_in(shown.picture_url(picture))), picture.pixels)
+    assert np.array_equal(np.array(picture_in(rendering.picture_url(picture))), picture.pixels)
     large = Image(np.zeros((3000, 4000, 3), np.uint8))
-    assert picture_in(shown.picture_url(large)).size == (1600, 1200)
+    assert picture_in(rendering.picture_url(large)).size == (1600, 1200)
 
 
 def test_headlines_say_what_was_found(studio: Studio, work: Work) -> None:
-    assert shown.headline(answer(studio.models, work)) == "1 found"
+    assert rendering.headline(answer(studio.models, work)) == "1 found"
     work.say(("a red box", "a black box"))
-    assert shown.headline(answer(studio.models, work)) == "1 found; nothing matches “a black box”"
+    assert rendering.headline(answer(studio.models, work)) == "1 found; nothing matches “a black box”"
     work.say(("a black box",))
     found = answer(studio.models, work)
-    assert shown.headline(found) == "Nothing here matches “a black box”"
-    assert "is asked for" in shown.notes(found)[0]
+    assert rendering.headline(found) == "Nothing here matches “a black box”"
+    assert "is asked for" in rendering.notes(found)[0]
     work.say(("a black box", "a black circle", "a black box that holds " + "very " * 9 + "many things", "black"))
     told = "Nothing here matches “a black box”, “a black circle”, “a black box that holds very very ...” and 1 more"
-    assert shown.headline(answer(studio.models, work)) == told
+    assert rendering.headline(answer(studio.models, work)) == told
     work.say(("the left red box",))
-    assert shown.notes(answer(studio.models, work)) == ["“the left red box”: leftmost of 1 found for 'red box'"]
+    assert rendering.notes(answer(studio.models, work)) == ["“the left red box”: leftmost of 1 found for 'red box'"]
     work.say(("red right of the green box",))
-    (told,) = shown.notes(answer(studio.models, work))  # and not that the best region reaches 1.00
+    (told,) = rendering.notes(answer(studio.models, work))  # and not that the best region reaches 1.00
     assert told.startswith("“red right of the green box”: none of 1 found for 'red'")
     work.click(70, 30, 1)
-    assert shown.headline(answer(studio.models, work)) == "The object at the click"
+    assert rendering.headline(answer(studio.models, work)) == "The object at the click"
     work.click(3, 3, 1)
     work.say(())
-    assert shown.headline(answer(studio.models, work)) == "Type what to look for, or click on it"
+    assert rendering.headline(answer(studio.models, work)) == "Type what to look for, or click on it"
 
 
 @pytest.mark.parametrize("name", segclip.PER_IMAGE)

@@ -9,9 +9,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import segclip
-from app import training
+from app.jobs import training
+from app.jobs.training import Recipe, Training
 from app.state import Studio
-from app.training import Recipe, Training
 
 _FAKE = """
 import json, sys, time

@@ -18,10 +18,11 @@ from typing import Any
 
 import PIL.Image
 
-from segclip import datasets, recall, retrieval
 from segclip.errors import SegclipError
+from segclip.evaluation import datasets, proposals, retrieval
 from tests.fakes import FakeProposer, paint
-from train import captions, photos
+from train.captions import tables
+from train.scenes import photos
 
 SQUARE = [10.0, 10.0, 60.0, 10.0, 60.0, 40.0, 10.0, 40.0]
 CODE = {"size": [80, 100], "counts": "ljb02o01O001O1O001N2O1N101O"}
@@ -142,16 +143,16 @@ def _evaluate(folder: Path) -> None:
     samples = datasets.read_folder(folder)
     for sample in samples:
         sample.load()
-    recall.evaluate_proposals(FakeProposer(), samples)
+    proposals.evaluate_proposals(FakeProposer(), samples)
 
 
 LABELLED: tuple[Callable[[Path], object], ...] = (
     _evaluate,
-    captions.read,
+    tables.read,
     lambda folder: photos.load_photos(folder, held_out=False),
 )
 CAPTIONED: tuple[Callable[[Path], object], ...] = (
-    lambda folder: captions.read(folder / "captions.json"),
+    lambda folder: tables.read(folder / "captions.json"),
     lambda folder: retrieval.read_captions(folder / "captions.json"),
 )
 

@@ -18,7 +18,7 @@ import PIL.Image
 import pytest
 from starlette.testclient import TestClient
 
-from app import api
+from app.http import api
 from app.models import Loaded
 from app.settings import Settings
 from app.state import Studio

@@ -28,8 +28,11 @@ import typer
 from typer.models import ArgumentInfo
 from typer.testing import CliRunner
 
-from segclip import cli, cli_evaluate, cli_weights, lines, loading
+from segclip import loading
+from segclip.cli import evaluate, weights
+from segclip.cli import main as cli
 from segclip.errors import WeightsMissing
+from segclip.files import lines
 from tests import batch_script, search_script
 from tests.fakes import FakeEncoder, FakeProposer, paint
 
@@ -233,7 +236,7 @@ VERBS: dict[tuple[str, ...], list[Option]] = {
     (*prefix, command.name or command.callback.__name__): [
         option for option in options(command.callback) if option.flag not in LEFT_OUT
     ]
-    for prefix, group in (((), cli.app), (("evaluate",), cli_evaluate.app), (("weights",), cli_weights.app))
+    for prefix, group in (((), cli.app), (("evaluate",), evaluate.app), (("weights",), weights.app))
     for command in group.registered_commands
     if command.callback
 }

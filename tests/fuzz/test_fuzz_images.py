@@ -21,8 +21,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from segclip import images, listing, profiles
+from segclip import images
 from segclip.errors import BadImage
+from segclip.files import listing, profiles
 
 EXAMPLES = int(os.environ.get("SEGCLIP_FUZZ_EXAMPLES", "200"))
 SEED = int(os.environ.get("SEGCLIP_FUZZ_SEED", "17"))

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, seed, settings
 from hypothesis import strategies as st
 
-from segclip import captions, lines, tables
 from segclip.batch import plan
 from segclip.batch.plan import Ask
 from segclip.errors import BadPrompt, BadTable
-from segclip.retrieval import read_captions
+from segclip.evaluation.retrieval import read_captions
+from segclip.files import captions, lines, tables
 
 EXAMPLES = int(os.environ.get("SEGCLIP_FUZZ_EXAMPLES", "60"))
 SEED = int(os.environ.get("SEGCLIP_FUZZ_SEED", "17"))

@@ -11,10 +11,10 @@ import pytest
 
 import segclip
 from segclip import images
-from segclip.datasets import read_folder
-from segclip.evaluate import Report, evaluate_text
+from segclip.evaluation.datasets import read_folder
+from segclip.evaluation.text import Report, evaluate_text
 from segclip.segmenter import Segmenter
-from train.ship import STEP, clicked
+from train.release.ship import STEP, clicked
 
 ROOT = Path(__file__).parent.parent.parent
 GOLDEN = json.loads((Path(__file__).parent / "mini.json").read_text("utf-8"))

@@ -21,8 +21,8 @@ from tests.parity.test_ultralytics_sam_parity import write
 from tests.small_clip import save_small_clip
 from train import contrastive, shapes
 from train.contrastive import Contrastive, Recipe
-from train.loop import Loop, Settings
-from train.start import begin
+from train.engine.loop import Loop, Settings
+from train.engine.start import begin
 
 pytestmark = [
     pytest.mark.gpu,

@@ -19,7 +19,7 @@ from segclip.batch import ExportOptions, Running, export
 from tests import search_script
 from tests.batch_script import FORMATS
 from tests.fakes import paint
-from tests.unit.test_batch import TEXTS, tree
+from tests.unit.batch.test_batch import TEXTS, tree
 
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
 ROOT = Path(__file__).parent.parent.parent

@@ -13,10 +13,10 @@ import torch
 from typer.testing import CliRunner
 
 import segclip
-from segclip.cli import app
+from segclip.cli.main import app
 from segclip.loading import LoadOptions
 from segclip.proposers.fastsam import FastSAM, FastSAMOptions
-from segclip.selection import Selection
+from segclip.ranking.selection import Selection
 from segclip.types import Boxes, Points
 
 from ..networks import random_network, save_checkpoint

@@ -18,10 +18,10 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from pycocotools.coco import COCO
 
 from segclip import images
-from segclip.crops import POLICIES
 from segclip.encoders.openclip import OpenClip, OpenClipOptions
-from segclip.ranking import embed_texts, similarity
-from segclip.scoring import CropScorer
+from segclip.ranking.probability import embed_texts, similarity
+from segclip.scoring.crops import POLICIES
+from segclip.scoring.scorers import CropScorer
 from segclip.types import Image, Masks
 
 from ..small_clip import PREPROCESS_CFG, save_small_clip

@@ -14,9 +14,11 @@ import PIL.Image
 import pytest
 
 from segclip.errors import BadPrompt, BadTable
-from train import captions, data, shapes
-from train.captions import Item, Member
-from train.feed import check
+from train import shapes
+from train.captions import tables
+from train.captions.tables import Item, Member
+from train.engine import data
+from train.engine.feed import check
 
 
 def picture(path: Path, grey: int = 90, noise: int = 0) -> Path:
@@ -55,7 +57,7 @@ ROWS = [(name, caption) for name, said in BOTH.items() for caption in said]
 def test_tables_of_every_kind_are_read(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     (tmp_path / "Images").mkdir()
-    items = captions.read(tmp_path / name)
+    items = tables.read(tmp_path / name)
     assert told(items) == BOTH
     assert items[0].image == tmp_path / "Images" / "a.jpg"
 
@@ -66,7 +68,7 @@ def test_coco_and_karpathy_are_read(tmp_path: Path) -> None:
         "annotations": [{"image_id": {"a.jpg": 7, "b.jpg": 8}[name], "caption": said} for name, said in ROWS],
     }
     (tmp_path / "captions.json").write_text(json.dumps(coco))
-    assert told(captions.read(tmp_path)) == BOTH
+    assert told(tables.read(tmp_path)) == BOTH
     karpathy = {
         "images": [
             {"filename": name, "split": split, "sentences": [{"raw": raw} for raw in BOTH[name]]}
@@ -74,7 +76,7 @@ def test_coco_and_karpathy_are_read(tmp_path: Path) -> None:
         ]
     }
     (tmp_path / "dataset_flickr8k.json").write_text(json.dumps(karpathy))
-    trained, judge = captions.split(captions.read(tmp_path / "dataset_flickr8k.json"))
+    trained, judge = tables.split(tables.read(tmp_path / "dataset_flickr8k.json"))
     assert (set(told(trained)), set(told(judge))) == ({"a.jpg"}, {"b.jpg"})
 
 
@@ -88,7 +90,7 @@ def test_webdataset_shards_are_read_in_any_order(tmp_path: Path) -> None:
                 info = tarfile.TarInfo(f"part/{name[0]}{suffix}")
                 info.size = len(content)
                 archive.addfile(info, io.BytesIO(content))
-    items = captions.read(tmp_path)
+    items = tables.read(tmp_path)
     assert told(items) == BOTH
     assert isinstance(items[1].image, Member)
     assert items[1].load().pixels.mean(axis=(0, 1)).argmax() == 2
@@ -97,7 +99,7 @@ def test_webdataset_shards_are_read_in_any_order(tmp_path: Path) -> None:
 
 def test_outlined_things_become_regions_with_their_names(tmp_path: Path) -> None:
     shapes.write(tmp_path, 6, held_out=2)
-    items = captions.read(tmp_path / "scenes.json")
+    items = tables.read(tmp_path / "scenes.json")
     assert len(items) == 12
     assert all(item.region is not None and item.captions[0] in shapes.NAMES for item in items)
     assert len({item.group for item in items}) == 6
@@ -107,17 +109,17 @@ def test_class_folders_hold_out_every_fifth(tmp_path: Path) -> None:
     for kind in ("brain", "dollar_bill"):
         for number in range(5):
             picture(tmp_path / kind / f"{number}.png", 50 + number)
-    trained, judge = captions.split(captions.read(tmp_path))
+    trained, judge = tables.split(tables.read(tmp_path))
     assert [item.captions for item in judge] == [("brain",), ("dollar bill",)]
     assert len(trained) == 8
 
 
 def test_a_split_never_parts_an_image_and_stays(tmp_path: Path) -> None:
     items = [Item(tmp_path / f"{n}.jpg", (f"said {n}", f"again {n}"), f"{n // 2}") for n in range(40)]
-    trained, judge = captions.split(items, 0.25)
+    trained, judge = tables.split(items, 0.25)
     assert {item.group for item in trained}.isdisjoint(item.group for item in judge)
     assert len({item.group for item in judge}) == 5
-    again = captions.split(list(reversed(items)), 0.25)[1]
+    again = tables.split(list(reversed(items)), 0.25)[1]
     assert {item.group for item in again} == {item.group for item in judge}
 
 
@@ -126,7 +128,7 @@ def test_refcoco_images_are_left_out_by_any_spelling(tmp_path: Path) -> None:
     items = [
         Item(tmp_path / name, ("x",), name) for name in ("COCO_train2014_000000493652.jpg", "000000000012.jpg", "3.jpg")
     ]
-    assert [item.group for item in captions.exclude(items, tmp_path / "ids.json")] == ["3.jpg"]
+    assert [item.group for item in tables.exclude(items, tmp_path / "ids.json")] == ["3.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -135,12 +137,12 @@ def test_refcoco_images_are_left_out_by_any_spelling(tmp_path: Path) -> None:
 def test_what_holds_no_captions_is_told(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(BadTable, match=name):
-        captions.read(tmp_path / name)
+        tables.read(tmp_path / name)
 
 
 def test_one_image_cannot_be_split(tmp_path: Path) -> None:
     with pytest.raises(BadPrompt, match="two images at least"):
-        captions.split([Item(tmp_path / "a.jpg", ("x", "y"), "a.jpg")])
+        tables.split([Item(tmp_path / "a.jpg", ("x", "y"), "a.jpg")])
 
 
 def test_missing_images_and_empty_captions_are_told_or_left_out(tmp_path: Path) -> None:
@@ -163,8 +165,8 @@ def test_missing_images_and_empty_captions_are_told_or_left_out(tmp_path: Path) 
 def test_the_check_finds_what_should_be_put_right(tmp_path: Path) -> None:
     items = [Item(picture(tmp_path / f"{n}.png", 40 + n), (f"thing {n}",), f"{n}") for n in range(20)]
     assert data.inspect(items).faults == ()
-    judge = captions.split(items)[1][0]
-    copied = next(item for item in captions.split(items)[0])
+    judge = tables.split(items)[1][0]
+    copied = next(item for item in tables.split(items)[0])
     assert isinstance(judge.image, Path)
     assert isinstance(copied.image, Path)
     judge.image.write_bytes(copied.image.read_bytes())

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from segclip import atomic
 from segclip.errors import BadIndex, BadPrompt
-from train.checkpoint import Checkpoint
-from train.journal import read_metrics
-from train.loop import Judged, Loop, Settings, start
+from segclip.files import atomic
+from train.engine.checkpoint import Checkpoint
+from train.engine.journal import read_metrics
+from train.engine.loop import Judged, Loop, Settings, start
 
 SETTINGS = Settings(epochs=2, batch=2, warm_up=0, lr=0.1)
 

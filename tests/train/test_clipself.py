@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from segclip.encoders import patches
 from segclip.errors import BadPrompt, Unsupported
 from segclip.loading import load
-from segclip.scoring import DenseScorer
-from segclip.selection import Selection
-from train import clipself, loop, shapes
+from segclip.ranking.selection import Selection
+from segclip.scoring.scorers import DenseScorer
+from train import clipself, shapes
 from train.clipself import ClipSelf, Recipe
-from train.loop import Loop, Settings
-from train.start import Start, begin, fresh, trained
+from train.engine import loop
+from train.engine.loop import Loop, Settings
+from train.engine.start import Start, begin, fresh, trained
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 
 from segclip.errors import BadPrompt
-from train import command
+from train.engine import command
 
 TRAIN = Path(__file__).parents[2] / "train"
 

@@ -17,16 +17,18 @@ import numpy as np
 import pytest
 import torch
 
-from segclip import atomic, datasets
 from segclip.encoders.openclip import OpenClip, OpenClipOptions
 from segclip.errors import BadPrompt, NotWritable
-from segclip.localise import evaluate_regions
-from segclip.retrieval import evaluate_captions
-from train import contrastive, loop, shapes, tuning, wise
+from segclip.evaluation import datasets
+from segclip.evaluation.localise import evaluate_regions
+from segclip.evaluation.retrieval import evaluate_captions
+from segclip.files import atomic
+from train import contrastive, shapes, wise
 from train.contrastive import Contrastive, Recipe
-from train.loop import Diverged, Loop, Settings
-from train.start import Start, begin, fresh, trained
-from train.tuning import Tuning
+from train.engine import loop, tuning
+from train.engine.loop import Diverged, Loop, Settings
+from train.engine.start import Start, begin, fresh, trained
+from train.engine.tuning import Tuning
 
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = {
@@ -81,7 +83,7 @@ def test_a_run_is_a_folder_that_serves_what_was_trained(scenes: Path, tmp_path: 
 
 
 def _captioned(path: Any, said: tuple[str, ...]) -> Any:
-    from segclip.retrieval import Captioned
+    from segclip.evaluation.retrieval import Captioned
 
     return Captioned(path, said)
 

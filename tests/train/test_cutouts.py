@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from train.cutouts import MOST_ACROSS, PHOTOGRAPHIC, cut_out, load_cutouts, photo_cutouts
-from train.photos import Photo
-from train.scenes import compose
+from train.scenes.compose import compose
+from train.scenes.cutouts import MOST_ACROSS, PHOTOGRAPHIC, cut_out, load_cutouts, photo_cutouts
+from train.scenes.photos import Photo
 
 
 def disc(side: int, radius: int) -> np.ndarray:

@@ -10,11 +10,12 @@ import torch
 
 from segclip.encoders.openclip import OpenClip, OpenClipOptions
 from segclip.errors import BadPrompt, UnknownName
-from train import contrastive, dual_encoder, loop, shapes
+from train import contrastive, dual_encoder, shapes
 from train.contrastive import Contrastive, Recipe
-from train.loop import Loop, Settings
-from train.start import trained
-from train.tuning import Tuning
+from train.engine import loop
+from train.engine.loop import Loop, Settings
+from train.engine.start import trained
+from train.engine.tuning import Tuning
 
 
 @pytest.fixture

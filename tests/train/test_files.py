@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from segclip.errors import BadPrompt, NotWritable
-from train import few, files, loop, scenes, shapes
+from train import few, shapes
+from train.engine import files, loop
+from train.scenes import compose
 
 
 @pytest.mark.parametrize(
-    ("recipe", "first"), [(shapes, 0), (few, scenes.VALIDATION_SEED), (scenes, scenes.VALIDATION_SEED)]
+    ("recipe", "first"), [(shapes, 0), (few, compose.VALIDATION_SEED), (compose, compose.VALIDATION_SEED)]
 )
 def test_fault_17_1_a_data_set_of_the_users_is_not_replaced(tmp_path: Path, recipe: Any, first: int) -> None:
     for name in ("scenes.json", "captions.jsonl"):

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from segclip.errors import BadPrompt, SegclipError
-from train import limits
 from train.contrastive import Recipe
-from train.loop import Settings
+from train.engine import limits
+from train.engine.loop import Settings
+from train.engine.tuning import Tuning
 from train.pacl import Grid
-from train.tuning import Tuning
 
 NEVER = (math.nan, math.inf, -math.inf, -1)
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.loss import ClipLoss, SigLipLoss
 
-from train.losses import Keys, Scale, cached_backward, sigmoid_loss, softmax_loss
+from train.engine.losses import Keys, Scale, cached_backward, sigmoid_loss, softmax_loss
 
 ROOT = Path(__file__).parents[2]
 

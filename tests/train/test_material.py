@@ -11,12 +11,12 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
-from train import photos
-from train.glyphs import Glyph
-from train.material import GREY, Material, Mixture, photo_tile
-from train.photos import Photo, load_photos
 from train.proposer import MIN_PIXELS, Recipe, Run, begin, make_batch
-from train.scenes import SceneConfig
+from train.scenes import photos
+from train.scenes.compose import SceneConfig
+from train.scenes.glyphs import Glyph
+from train.scenes.material import GREY, Material, Mixture, photo_tile
+from train.scenes.photos import Photo, load_photos
 
 DRAWN = SceneConfig(objects=(1, 4), across=(30, 100))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from train.neighbours import Neighbours, nearest
+from train.captions.neighbours import Neighbours, nearest
 
 
 def around(*degrees: float) -> np.ndarray:

@@ -9,18 +9,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segclip import datasets
 from segclip.encoders import patches
 from segclip.encoders.openclip import OpenClip, OpenClipOptions
 from segclip.errors import Unsupported
+from segclip.evaluation import datasets
+from segclip.evaluation.localise import evaluate_heat
 from segclip.loading import load
-from segclip.localise import evaluate_heat
-from segclip.scoring import CropScorer, DenseScorer
-from train import contrastive, few, glyphs, loop, losses, pacl, shapes
+from segclip.scoring.scorers import CropScorer, DenseScorer
+from train import contrastive, few, pacl, shapes
 from train.contrastive import Recipe
-from train.loop import Loop, Settings
+from train.engine import loop, losses
+from train.engine.loop import Loop, Settings
+from train.engine.start import Start, begin, fresh, trained
 from train.pacl import Grid, Pacl, compatibility
-from train.start import Start, begin, fresh, trained
+from train.scenes import glyphs
 
 
 def test_the_compatibility_is_the_papers() -> None:

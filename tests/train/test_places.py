@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segclip.datasets import Sample
+from segclip.evaluation.datasets import Sample
 from segclip.types import Masks
-from train.places import Question, questions
+from train.release.places import Question, questions
 
 
 def sample(names: tuple[str, ...], windows: list[tuple[int, int, int]], askable: list[bool] | None = None) -> Sample:

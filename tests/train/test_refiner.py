@@ -15,10 +15,10 @@ from segclip.proposers.sam import SAM
 from segclip.types import Boxes
 from tests.networks import picture
 from tests.train.test_sam import GLYPHS
-from train.material import Material
 from train.refiner import EDGES, EMPTY, FOCUS, Recipe, Run, Store, ask
 from train.sam import ARCHITECTURE
-from train.tiles import make_tile
+from train.scenes.material import Material
+from train.scenes.tiles import make_tile
 
 
 @pytest.fixture(scope="module")

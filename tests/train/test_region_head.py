@@ -11,19 +11,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segclip.crops import CropPolicy
 from segclip.encoders import Serving, checkpoints
 from segclip.encoders.openclip import OpenClip
+from segclip.scoring.crops import CropPolicy
 from segclip.types import Array, Image, Masks, Proposals
-from train.bank import Bank
-from train.candidates import MISTAKES, judge, judged
-from train.crop_store import UNLABELLED, WRONG, Class
-from train.model import BACKGROUNDS, EMBED, MODEL, PREPROCESS, SHIPPED, WIDE
-from train.photos import Photo
 from train.region_features import SHAPE, Table
-from train.region_feed import Feed
 from train.region_head import CLASSIFIER, Pooled, Recipe, Run, Texts, pool, shipped, widen
 from train.region_text import last_layers
+from train.regions.bank import Bank
+from train.regions.candidates import MISTAKES, judge, judged
+from train.regions.crop_store import UNLABELLED, WRONG, Class
+from train.regions.feed import Feed
+from train.regions.model import BACKGROUNDS, EMBED, MODEL, PREPROCESS, SHIPPED, WIDE
+from train.scenes.photos import Photo
 from train.text_distill import embed
 
 CLASSES = [

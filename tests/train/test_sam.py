@@ -13,13 +13,13 @@ from segclip.proposers import yolo
 from segclip.proposers.sam import SAM
 from segclip.types import Array, Boxes, Points
 from tests.networks import picture
-from train import clicks, prompting
-from train.clicks import Ask
-from train.glyphs import Glyph
-from train.mask_loss import iou, judge, mask_loss
-from train.material import Material
+from train.engine import clicks, prompting
+from train.engine.clicks import Ask
+from train.engine.mask_loss import iou, judge, mask_loss
 from train.sam import Recipe, Run
-from train.tiles import FRAME, PATCH, TILE, make_tile
+from train.scenes.glyphs import Glyph
+from train.scenes.material import Material
+from train.scenes.tiles import FRAME, PATCH, TILE, make_tile
 
 
 def disc(size: int = 120) -> Array:

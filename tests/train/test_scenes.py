@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 
 from segclip import images
-from segclip.datasets import read_folder
 from segclip.errors import BadPrompt, WeightsMissing
+from segclip.evaluation.datasets import read_folder
 from segclip.types import Array
-from train import captions, few, scenes
-from train import glyphs as glyph_module
-from train.glyphs import Glyph, load_glyphs, meanings
-from train.photos import Photo
-from train.scenes import SceneConfig, compose
+from train import few
+from train.captions import tables
+from train.scenes import compose as scenes
+from train.scenes import glyphs as glyph_module
+from train.scenes.compose import SceneConfig, compose
+from train.scenes.glyphs import Glyph, load_glyphs, meanings
+from train.scenes.photos import Photo
 
 CONFIG = SceneConfig(size=(200, 300), objects=(4, 8), across=(30, 90))
 
@@ -120,7 +122,7 @@ def test_few_things_are_captioned_and_only_those_held_out_are_outlined(
     monkeypatch.setattr(scenes, "load_glyphs", lambda: glyphs)
     monkeypatch.setattr(few, "FEW", replace(few.FEW, every=2))
     few.write(tmp_path, 6, held_out=3)
-    trained, judge = captions.split(captions.read(tmp_path))
+    trained, judge = tables.split(tables.read(tmp_path))
     assert (len(trained), len(judge)) == (6, 3)
     assert {text for item in trained for text in item.captions} == {"a red disc", "a green slab"}  # every second
     for item, sample in zip(judge, read_folder(tmp_path), strict=True):

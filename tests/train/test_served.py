@@ -14,20 +14,22 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from segclip import crops, loading
-from segclip.cli import app
-from segclip.crops import POLICIES, CropPolicy, View
-from segclip.datasets import read_folder
+from segclip import loading
+from segclip.cli.main import app
 from segclip.encoders import Serving
-from segclip.evaluate import evaluate_text
+from segclip.evaluation.datasets import read_folder
+from segclip.evaluation.text import evaluate_text
 from segclip.loading import LoadOptions
-from segclip.scoring import DenseScorer
+from segclip.scoring import crops
+from segclip.scoring.crops import POLICIES, CropPolicy, View
+from segclip.scoring.scorers import DenseScorer
 from segclip.types import Array, Image
-from train import contrastive, dual_encoder, loop, pacl, shapes, wise
+from train import contrastive, dual_encoder, pacl, shapes, wise
 from train.contrastive import Contrastive, Recipe
-from train.loop import Loop, Settings
-from train.start import Start, begin, fresh, serve_with
-from train.tuning import Tuning
+from train.engine import loop
+from train.engine.loop import Loop, Settings
+from train.engine.start import Start, begin, fresh, serve_with
+from train.engine.tuning import Tuning
 
 from .test_contrastive import TINY
 

@@ -15,11 +15,12 @@ import safetensors.torch
 import torch
 
 from segclip.errors import BadPrompt, Unsupported
-from train import contrastive, shapes, sharding
+from train import contrastive, shapes
 from train.contrastive import Contrastive, Recipe
-from train.loop import Loop, Settings
-from train.start import begin, fresh
-from train.tuning import Tuning
+from train.engine import sharding
+from train.engine.loop import Loop, Settings
+from train.engine.start import begin, fresh
+from train.engine.tuning import Tuning
 
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = {

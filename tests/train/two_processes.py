@@ -7,8 +7,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from open_clip.loss import ClipLoss, SigLipLoss
 
-from train import processes
-from train.losses import Keys, Scale, sigmoid_loss, softmax_loss
+from train.engine import processes
+from train.engine.losses import Keys, Scale, sigmoid_loss, softmax_loss
 
 
 def towers() -> torch.nn.ParameterList:

@@ -10,8 +10,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from segclip import cli, cli_evaluate
 from segclip.checks import MOST, checked
+from segclip.cli import evaluate
+from segclip.cli import main as cli
 from segclip.errors import BadPrompt
 
 HUGE = ("nan", "inf", "-inf", "1e999", "9" * 30, "-" + "9" * 30, "9" * 5000)
@@ -33,7 +34,7 @@ def numeric(verb: Callable[..., Any]) -> Iterator[str]:
 
 OPTIONS = [
     (*prefix, command.name or command.callback.__name__, flag)
-    for prefix, app in (((), cli.app), (("evaluate",), cli_evaluate.app))
+    for prefix, app in (((), cli.app), (("evaluate",), evaluate.app))
     for command in app.registered_commands
     if command.callback
     for flag in numeric(command.callback)

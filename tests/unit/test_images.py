@@ -18,8 +18,9 @@ import PIL.Image
 import pytest
 from PIL import ImageCms
 
-from segclip import images, listing, profiles
+from segclip import images
 from segclip.errors import BadImage
+from segclip.files import listing, profiles
 from segclip.types import Array, Image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)

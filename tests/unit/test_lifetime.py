@@ -172,7 +172,8 @@ def test_a_training_that_is_ended_leaves_nothing_and_goes_on(
 def test_a_training_ends_with_the_server_that_started_it(tmp_path: Path, number: signal.Signals) -> None:
     """Fault 17.6: the app's server is killed, or stopped, while it trains."""
     script = (
-        "import sys, time; from pathlib import Path; from app.training import Recipe, Training; from segclip import "
+        "import sys, time; from pathlib import Path; from app.jobs.training import Recipe, Training; "
+        "from segclip import "
         "lifetime; lifetime.stop_on_signals(); training = Training(Path(sys.argv[1])); "
         "training.start('run', Recipe('', ('--epochs', '9999')))\n"
         "try: time.sleep(600)\nexcept KeyboardInterrupt: sys.exit(143)"

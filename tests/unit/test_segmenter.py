@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segclip.crops import POLICIES
 from segclip.errors import BadImage, BadPrompt, UnknownName
 from segclip.proposers.space import keep_within
 from segclip.question import Question
-from segclip.scoring import CropScorer
+from segclip.ranking.selection import Selection
+from segclip.scoring.crops import POLICIES
+from segclip.scoring.scorers import CropScorer
 from segclip.segmenter import Segmenter
-from segclip.selection import Selection
 from segclip.types import Boxes, Everything, Image, Masks, Points, Prompt, Proposals, Regions
 from tests.fakes import COLOURS, FakeEncoder, FakeProposer, paint
 

@@ -8,9 +8,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from segclip import Boxes, Labels, accuracy, classify, loading, zeroshot
+from segclip import Boxes, Labels, classify, loading, zeroshot
 from segclip.errors import BadImage, BadPrompt, BadTable, NotWritable, UnknownName
-from segclip.scoring import CropScorer
+from segclip.evaluation.zeroshot import class_folders, evaluate_folders, label_of
+from segclip.scoring.scorers import CropScorer
 from segclip.segmenter import Segmenter
 from segclip.types import Image, Masks, Proposals, Regions
 from segclip.zeroshot import best, build, read_labels
@@ -123,13 +124,11 @@ def test_a_tree_of_class_folders_is_measured(tmp_path: Path, encoder: FakeEncode
             PIL.Image.fromarray(pixels).save(tmp_path / folder / f"{number}.png")
     (tmp_path / "blue" / "broken.jpg").write_bytes(b"nothing")
     (tmp_path / ".hidden").mkdir()
-    folders = accuracy.class_folders(tmp_path)
-    labels = [accuracy.label_of(folder) for folder in folders]
+    folders = class_folders(tmp_path)
+    labels = [label_of(folder) for folder in folders]
     assert labels == ["a red thing", "blue", "green"]
     done: list[int] = []
-    report = accuracy.evaluate_folders(
-        build(encoder, read_labels(labels)), folders, tell=lambda now, total: done.append(now)
-    )
+    report = evaluate_folders(build(encoder, read_labels(labels)), folders, tell=lambda now, total: done.append(now))
     assert report.confusion.tolist() == [[3, 0, 0], [0, 1, 0], [0, 1, 0]]
     assert (report.top(1), report.top(5)) == (0.8, 1.0)
     assert report.mean_class == pytest.approx(2 / 3)
@@ -147,13 +146,13 @@ def test_a_tree_of_class_folders_is_measured(tmp_path: Path, encoder: FakeEncode
     assert PIL.Image.open(tmp_path / "out" / "confusion.png").width > 300
     with pytest.raises(BadPrompt, match=r"\.csv, \.png, \.svg"):
         report.save(tmp_path / "confusion.bmp")
-    limited = accuracy.evaluate_folders(build(encoder, read_labels(labels)), folders, limit=1)
+    limited = evaluate_folders(build(encoder, read_labels(labels)), folders, limit=1)
     assert limited.confusion.sum() == 3  # of "blue" the broken one comes second
     with pytest.raises(BadPrompt, match="3 class folders need as many labels"):
-        accuracy.evaluate_folders(build(encoder, read_labels("red,blue")), folders)
+        evaluate_folders(build(encoder, read_labels("red,blue")), folders)
     with pytest.raises(BadPrompt, match="holds no folders"):
-        accuracy.class_folders(tmp_path / "green")
-    nothing = accuracy.evaluate_folders(build(encoder, read_labels(labels)), [tmp_path / ".hidden"] * 3)
+        class_folders(tmp_path / "green")
+    nothing = evaluate_folders(build(encoder, read_labels(labels)), [tmp_path / ".hidden"] * 3)
     assert np.isnan(nothing.top(1))
     assert np.isnan(nothing.mean_class)
 

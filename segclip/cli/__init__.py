@@ -1,0 +1,1 @@
+"""The ``segclip`` command: one file a verb, put together in ``main``."""

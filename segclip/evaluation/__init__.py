@@ -1,0 +1,1 @@
+"""Measure models on labelled data, one file a verb of ``segclip evaluate``."""

@@ -1,0 +1,88 @@
+"""Read labelled images: COCO-format folders, and scenes of `train.scenes.compose` in the same format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from .. import images
+from ..errors import BadPrompt, BadTable
+from ..files import coco
+from ..types import Image, Masks
+
+TABLES = ("scenes.json", "instances.json")
+MIN_ACROSS = 32  # px; the longer side an object needs to be asked for, where the file doesn't say
+ABSENT = 3  # absent names asked of each image, where the file doesn't name them
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Hold one labelled image.
+
+    names: one for each of the N masks. askable: bool (N,), big and visible enough to be asked for. absent: names of
+    things that are not in the image. crowd: bool (N,), a group outlined as one, which counts neither for nor against.
+    """
+
+    path: Path
+    masks: Masks
+    names: tuple[str, ...]
+    askable: np.ndarray
+    absent: tuple[str, ...]
+    crowd: np.ndarray
+
+    def load(self) -> Image:
+        """Read the image. Raises BadImage, and BadTable when it is not of the size its masks are."""
+        image = images.load(self.path)
+        if image.size != self.masks.size:
+            (height, width), told = image.size, self.masks.size
+            raise BadTable(
+                f"{self.path} is {height} x {width} pixels high and wide, its table says {told[0]} x {told[1]}; "
+                "label the image as it is"
+            )
+        return image
+
+
+def read_folder(folder: Path) -> list[Sample]:
+    """Read a folder of images/ and scenes.json or instances.json, images in the order of their file names.
+
+    Raises BadPrompt when it holds neither table, and BadTable for one that is not as it must be.
+    """
+    file = next((folder / name for name in TABLES if (folder / name).is_file()), None)
+    if file is None:
+        raise BadPrompt(f"{folder} holds neither {' nor '.join(TABLES)}; give a folder of images/ and one of them")
+    return samples_of(coco.read(file), folder / "images")
+
+
+def samples_of(table: coco.Instances, folder: Path) -> list[Sample]:
+    """Paint the things of a table whose images lie in ``folder``; raises BadTable."""
+    return [_sample(table, image, folder) for image in table.images]
+
+
+def _sample(table: coco.Instances, image: coco.ImageRow, folder: Path) -> Sample:
+    things = table.things[image.key]
+    names = tuple(table.categories[thing.category].name for thing in things)
+    askable = [_is_askable(thing) for thing in things]
+    absent = image.absent
+    if absent is None:
+        every = {category.name for category in table.categories.values()}
+        absent = _absent(image.key, sorted(every - set(names)))
+    crowd = np.array([thing.crowd for thing in things], bool)
+    return Sample(folder / image.name, table.masks(image), names, np.array(askable, bool), absent, crowd)
+
+
+def _is_askable(thing: coco.Thing) -> bool:
+    if thing.askable is not None:
+        return thing.askable
+    return max(thing.box[2:]) >= MIN_ACROSS and not thing.crowd
+
+
+def _absent(key: coco.Key, names: Sequence[str]) -> tuple[str, ...]:
+    seed = key
+    if isinstance(seed, str) or seed < 0:
+        seed = int.from_bytes(sha256(str(key).encode("utf-8", "replace")).digest()[:8], "big")
+    chosen = np.random.default_rng(seed).choice(len(names), min(ABSENT, len(names)), replace=False)
+    return tuple(names[index] for index in chosen)

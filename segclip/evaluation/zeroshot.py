@@ -1,0 +1,158 @@
+"""Measure zero-shot classification on a tree of class folders: top-1 and top-5 accuracy, mean a class, confusion."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .. import images
+from ..errors import BadImage, BadPrompt
+from ..files import outputs
+from ..types import Array
+from ..zeroshot import Classifier
+
+MATRIX_ENDINGS = (".csv", ".png", ".svg")
+_NUMBERED = 25  # classes up to which each cell of the picture shows its number
+
+
+@dataclass(frozen=True, eq=False)
+class Sorted:
+    """Hold what was measured.
+
+    confusion: int64 (C, C), pictures of class i that were taken for class j. ranks: int64 (N,), place of the right
+    label in each picture's answer, 0 for the best. failed: what could not be read, and why.
+    """
+
+    labels: tuple[str, ...]
+    confusion: Array
+    ranks: Array
+    failed: tuple[str, ...]
+
+    def top(self, k: int) -> float:
+        """Give the share of pictures whose label is among the ``k`` best."""
+        return float(np.mean(self.ranks < k)) if len(self.ranks) else float("nan")
+
+    @property
+    def mean_class(self) -> float:
+        """Give the mean over classes of top-1 accuracy: what counts where classes differ in size."""
+        counts = self.confusion.sum(axis=1)
+        shares = np.diagonal(self.confusion)[counts > 0] / counts[counts > 0]
+        return float(shares.mean()) if len(shares) else float("nan")
+
+    def table(self, confused: int = 5) -> list[tuple[str, str]]:
+        """Give the figures as rows of name and value, with the pairs that were confused most."""
+        rows = [
+            ("pictures", str(len(self.ranks))),
+            ("classes", str(len(self.labels))),
+            ("top-1 accuracy", f"{self.top(1):.4f}"),
+            ("top-5 accuracy", f"{self.top(5):.4f}"),
+            ("mean top-1 accuracy a class", f"{self.mean_class:.4f}"),
+        ]
+        off = self.confusion - np.diag(np.diagonal(self.confusion))
+        order = np.argsort(-off, axis=None, kind="stable")[:confused]
+        for truth, taken in zip(*np.unravel_index(order, off.shape), strict=True):
+            if off[truth, taken]:
+                rows.append((f"{self.labels[truth]!r} taken for {self.labels[taken]!r}", str(off[truth, taken])))
+        if self.failed:
+            rows.append(("pictures that cannot be read", str(len(self.failed))))
+        return rows
+
+    def to_csv(self) -> str:
+        """Write the confusion matrix: a row a true class, a column an answer."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["", *self.labels])
+        for label, row in zip(self.labels, self.confusion.tolist(), strict=True):
+            writer.writerow([label, *row])
+        return text.getvalue()
+
+    def save(self, file: Path) -> Path:
+        """Write the confusion matrix: numbers to a .csv, an image to a .png or .svg, in the place of a former one.
+
+        Raises BadPrompt for another ending, and NotWritable where there is a file that is no confusion matrix.
+        """
+        ending = file.suffix.lower()
+        if ending not in MATRIX_ENDINGS:
+            raise BadPrompt(
+                f"the confusion matrix is written to a file ending in {', '.join(MATRIX_ENDINGS)}; got {file}"
+            )
+
+        def write(folder: Path) -> list[Path]:
+            if ending == ".csv":
+                (folder / file.name).write_text(self.to_csv(), "utf-8")
+            else:
+                _draw(self.confusion, self.labels, folder / file.name)
+            return [folder / file.name]
+
+        return outputs.renew(file.parent, f"confusion matrix {file.name}", write)[0]
+
+
+def _draw(confusion: Array, labels: Sequence[str], file: Path) -> None:
+    """Draw a confusion matrix, each row shaded by its shares."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    count = len(labels)
+    side = min(3 + 0.45 * count, 24)  # inches
+    figure = Figure(figsize=(side, side), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    names = [label.replace("$", r"\$") for label in labels]  # not the start of a formula
+    size = min(9.0, 40 * side / max(count, 1))
+    axes.set_xticks(range(count), names, rotation=90, fontsize=size)
+    axes.set_yticks(range(count), names, fontsize=size)
+    axes.set(xlabel="answered", ylabel="true class")
+    figure.colorbar(shown, ax=axes, shrink=0.6, label="share of the true class")
+    for row, column in np.argwhere(confusion) if count <= _NUMBERED else ():
+        ink = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=ink, fontsize=8)
+    figure.savefig(file, dpi=110)
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """List the class folders in the order of their names, which is that of a class list. Raises BadPrompt."""
+    found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not found:
+        raise BadPrompt(f"{folder} holds no folders; give one with a folder of pictures for each class")
+    return found
+
+
+def label_of(folder: Path) -> str:
+    """Read a folder's name as a label: "dollar_bill" is "dollar bill"."""
+    return " ".join(folder.name.replace("_", " ").split()) or folder.name
+
+
+def evaluate_folders(
+    classifier: Classifier,
+    folders: Sequence[Path],
+    *,
+    limit: int | None = None,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> Sorted:
+    """Classify every picture of every class folder; the i-th folder's right label is the i-th.
+
+    limit: at most so many pictures of each class. ``tell`` hears how many pictures are done. Raises BadPrompt when the
+    labels are not as many as the folders.
+    """
+    names = classifier.labels.names
+    if len(names) != len(folders):
+        raise BadPrompt(f"{len(folders)} class folders need as many labels, in their order; got {len(names)}")
+    tasks = [(row, path) for row, folder in enumerate(folders) for path in images.walk(folder)[:limit]]
+    confusion, ranks, failed = np.zeros((len(names), len(names)), np.int64), [], []
+    for done, (truth, path) in enumerate(tasks, 1):
+        try:
+            similarity = classifier.whole(path).similarity[0]
+        except BadImage as error:
+            failed.append(str(error))
+        else:
+            confusion[truth, int(similarity.argmax())] += 1
+            ranks.append(int(np.count_nonzero(similarity > similarity[truth])))
+        tell(done, len(tasks))
+    return Sorted(names, confusion, np.array(ranks, np.int64), tuple(failed))

@@ -1,0 +1,105 @@
+"""Turn cosines into probabilities: the one place where texts, rivals, scale and quality meet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..encoders import Encoder, Serving
+from ..types import Array
+from . import templates
+
+UNSCORED = -1.0  # similarity of a region that was not looked at: the least a cosine can be
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Compare embeddings with texts, each of which competes with rivals.
+
+    names: T texts. rivals: K texts, negatives and backgrounds. embeddings: float32 (T + K, D), unit
+    rows. logit_scale: what multiplies cosines, already exponentiated. quality_weight: see ``weigh``.
+    """
+
+    names: tuple[str, ...]
+    rivals: tuple[str, ...]
+    embeddings: Array
+    logit_scale: float
+    quality_weight: float
+
+    @classmethod
+    def of(
+        cls,
+        encoder: Encoder,
+        serving: Serving,
+        names: Sequence[str],
+        rivals: Sequence[str],
+        sentences: Sequence[str] | None = None,
+    ) -> Ranking:
+        """Embed texts and rivals in ``sentences``, or in those that the encoder is served with."""
+        chosen = serving.templates if sentences is None else sentences
+        embedded = embed_texts(encoder, [*names, *rivals], chosen)
+        scale = logit_scale_of(encoder, serving)
+        return cls(tuple(names), tuple(rivals), embedded, scale, serving.quality_weight)
+
+    def similarity(self, embeddings: Array) -> Array:
+        """Return the cosine of N regions with texts, then rivals: float32 (N, T + K)."""
+        return similarity(embeddings, self.embeddings)
+
+    def probability(self, cosine: Array, quality: Array) -> Array:
+        """Return each text's probability against the rivals other than itself: float64 (N, T).
+
+        cosine: (N, T + K), as ``similarity`` returns it. quality: (N,) in [0, 1].
+        """
+        table = np.zeros((len(cosine), len(self.names)))
+        for column, name in enumerate(self.names):
+            against = [len(self.names) + row for row, rival in enumerate(self.rivals) if rival != name]
+            table[:, [column]] = probabilities(cosine[:, [column]], cosine[:, against], self.logit_scale)
+        return weigh(table, quality, self.quality_weight)
+
+
+def logit_scale_of(encoder: Encoder, serving: Serving) -> float:
+    """Return what multiplies cosines: the scale the threshold was fitted with, else the encoder's own."""
+    return serving.logit_scale or encoder.logit_scale
+
+
+def probabilities(similarity: Array, others: Array, logit_scale: float) -> Array:
+    """Return each text's share of the softmax over {text, others}, for each region alone: float64 (N, T).
+
+    similarity: cosines with the texts (N, T). others: with the negatives and backgrounds (N, K);
+    without any the probability is 1. A value depends neither on how many regions there are nor on
+    the other texts.
+    """
+    gap = others.astype(np.float64)[:, None, :] - similarity.astype(np.float64)[:, :, None]  # (N, T, K)
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(logit_scale * gap).sum(axis=2))
+
+
+def weigh(probability: Array, quality: Array, weight: float) -> Array:
+    """Multiply each region's odds by quality ** weight: float64 (N, T).
+
+    The proposer's belief that a mask is an object, as a prior, like objectness in ViLD (Gu et al.,
+    2022) and F-VLM (Kuo et al., 2023). probability: (N, T). quality: (N,) in [0, 1].
+    """
+    weighted = probability * quality.astype(np.float64)[:, None] ** weight
+    return weighted / np.maximum(weighted + 1 - probability, np.finfo(np.float64).tiny)
+
+
+def embed_texts(encoder: Encoder, texts: Sequence[str], sentences: Sequence[str]) -> Array:
+    """Embed T texts, each as the mean over templates of its unit embeddings: float32 (T, D), unit rows."""
+    expanded = [sentence for text in texts for sentence in templates.expand(text, sentences)]
+    embeddings = encoder.encode_texts(expanded)
+    return unit(embeddings.reshape(len(texts), len(sentences), embeddings.shape[1]).mean(axis=1))
+
+
+def similarity(embeddings: Array, text_embeddings: Array) -> Array:
+    """Return the cosine of N regions with T texts: float32 (N, T); a zero row, never looked at, gets -1."""
+    cosine = np.clip(embeddings @ text_embeddings.T, -1, 1).astype(np.float32)
+    cosine[~embeddings.any(axis=1)] = UNSCORED
+    return cosine
+
+
+def unit(rows: Array) -> Array:
+    """Scale rows to length one; a zero row stays zero."""
+    return (rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)).astype(np.float32)

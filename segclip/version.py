@@ -1,3 +1,0 @@
-"""Say which segclip this is."""
-
-__version__ = "0.1.0"

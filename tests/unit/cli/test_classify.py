@@ -1,0 +1,151 @@
+"""Labels as people give them, classified as the encoder is served, each image's overlay in a file of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from typer.testing import CliRunner
+
+from segclip import Boxes, Labels, loading
+from segclip.cli import main as cli
+from segclip.errors import UnknownName
+from segclip.scoring.crops import POLICIES
+from segclip.scoring.scorers import DenseScorer, scorer_of
+from segclip.segmenter import Segmenter
+from segclip.types import Array, Image
+from segclip.zeroshot import build, read_labels
+from tests.fakes import FAKE_SERVING, FakeEncoder, FakeProposer, paint
+
+
+@pytest.fixture
+def folder(tmp_path: Path, picture: Image, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in a folder of images of equal names, with fake models."""
+    monkeypatch.setenv("SEGCLIP_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(loading, "load_encoder", lambda name, **options: FakeEncoder())
+    monkeypatch.setattr(loading, "encoder_fingerprint", lambda name, **options: "fake")
+    monkeypatch.setattr(
+        loading, "load", lambda *names, **options: Segmenter(FakeProposer(), reader := FakeEncoder(), scorer_of(reader))
+    )
+    for day, pixels in (("mon", picture.pixels), ("tue", paint(("red", (10, 10, 60, 60))).pixels)):
+        (tmp_path / day).mkdir()
+        PIL.Image.fromarray(pixels).save(tmp_path / day / "1.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(cli.app, ["classify", *arguments])
+
+
+def test_images_of_one_name_get_files_of_their_own(folder: Path) -> None:
+    """Fault 17.7: classify mon/1.png tue/1.png wrote one 1.labels.png."""
+    outcome = run("mon/1.png", "tue/1.png", "--labels", "red,blue", "--segments")
+    assert outcome.exit_code == 0, outcome.output
+    named = [line.removeprefix("wrote ") for line in outcome.stdout.splitlines() if line.startswith("wrote ")]
+    assert named == ["segclip-out/mon-1.labels.png", "segclip-out/tue-1.labels.png"]
+    first, second = (np.array(PIL.Image.open(folder / name)) for name in named)
+    assert (first != second).any()
+    (folder / "segclip-out" / "mon-1.labels.png").write_bytes(b"mine")
+    assert run("mon/1.png", "tue/1.png", "--labels", "red", "--segments").exit_code == 2
+    assert (folder / "segclip-out" / "mon-1.labels.png").read_bytes() == b"mine"
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    "labels",
+    [["--labels", "red,blue,green"], ["--labels", "red", "--labels", "blue,green"], ["--labels", "red"] * 2
+     + ["--labels", " blue ", "--labels", "green,"]],
+)  # fmt: skip
+def test_labels_come_by_comma_or_repeated(labels: list[str]) -> None:
+    """Fault 17.23: of a repeated --labels the last won."""
+    outcome = run("mon/1.png", "--json", *labels)
+    assert outcome.exit_code == 0, outcome.output
+    assert {guess["label"] for guess in json.loads(outcome.stdout)["labels"]} == {"red", "blue", "green"}
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("typed", ["imagnet", "ImageNet", "image-net", "imagenet-1k", " imagenets"])
+def test_a_misspelt_list_is_no_label(typed: str) -> None:
+    """Fault 17.23: --labels imagnet gave 1.000."""
+    outcome = run("mon/1.png", "--labels", typed)
+    assert outcome.exit_code == 2
+    assert "did you mean 'imagenet'" in outcome.stderr
+    assert len(outcome.stderr.splitlines()) == 1
+    with pytest.raises(UnknownName):
+        read_labels(typed)
+    assert read_labels(f"{typed},").names == (typed.strip(),)
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("labels", [["imagenet,red"], ["red", "imagenet"]])
+def test_a_list_is_given_alone(labels: list[str]) -> None:
+    outcome = run("mon/1.png", *(part for one in labels for part in ("--labels", one)))
+    assert outcome.exit_code == 2
+    assert "'imagenet' is a whole list of labels" in outcome.stderr
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_lone_label_is_no_answer() -> None:
+    outcome = run("mon/1.png", "--labels", "a zebra")
+    assert outcome.exit_code == 0
+    assert "'a zebra' is the only label, so its probability is 1 for any image" in outcome.stderr
+
+
+class Patches(FakeEncoder):
+    """See patches of 20 pixels too."""
+
+    def encode_dense(self, image: Image) -> Array:
+        """Embed by patch."""
+        rows = [
+            self.encode_images([image.pixels[y : y + 20, x : x + 20] for x in range(0, image.size[1], 20)])
+            for y in range(0, image.size[0], 20)
+        ]
+        return np.stack(rows)
+
+
+def test_classification_is_scaled_and_scored_as_the_encoder_is_served(picture: Image) -> None:
+    """Fault 17.23: serving.logit_scale and serving.scorer, which the threshold was fitted with, were ignored."""
+    plain, served = Patches(), Patches(serving=replace(FAKE_SERVING, logit_scale=3.0, scorer="dense"))
+    labels, boxes = Labels(("red", "green")), Boxes([(10, 10, 50, 50), (60, 20, 100, 80)])
+    ours, theirs = build(served, labels), build(plain, labels)
+    scores, cosine = ours.whole(picture), theirs.whole(picture).similarity
+    assert np.array_equal(scores.similarity, cosine)
+    expected = np.exp(3 * cosine) / np.exp(3 * cosine).sum(axis=1, keepdims=True)
+    assert np.allclose(scores.probabilities(over="texts"), expected)
+    assert isinstance(scorer_of(served), DenseScorer)
+    found, cut = ours.boxes(picture, boxes).similarity, theirs.boxes(picture, boxes).similarity
+    assert not np.allclose(found, cut)
+    assert np.allclose(ours.boxes(picture, boxes, policy="tight").similarity, cut)
+    with pytest.raises(UnknownName, match="crop policy"):
+        ours.boxes(picture, boxes, policy="loose fit")
+    regions = Segmenter(FakeProposer(), served, scorer_of(served, POLICIES["tight"])).regions(picture)
+    assert ours.name(regions).probability.max() < theirs.name(regions).probability.max()
+
+
+@pytest.mark.usefixtures("folder")
+class TestLabelsFile:
+    """Fault 17.13."""
+
+    def test_a_device_without_an_end_is_one_line(self) -> None:
+        outcome = run("mon/1.png", "--labels-file", "/dev/zero")
+        assert outcome.exit_code == 2
+        assert len(outcome.stderr.splitlines()) == 1
+        assert "/dev/zero is not UTF-8 text" in outcome.stderr
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+    def test_a_process_substitution_is_read(self) -> None:
+        os.mkfifo("labels")
+        writer = threading.Thread(target=lambda: Path("labels").write_text("red\nblue\n"))
+        writer.start()
+        outcome = run("tue/1.png", "--labels-file", "labels")
+        writer.join()
+        assert outcome.exit_code == 0, outcome.output
+        assert outcome.stdout.splitlines()[1].split()[1] == "red"

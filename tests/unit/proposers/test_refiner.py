@@ -1,0 +1,164 @@
+"""The closer look: windows hold the object, what is cut lies where it was, and only what was asked about changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from segclip.errors import BadPrompt
+from segclip.proposers import sam
+from segclip.proposers.edges import EdgeOptions, Frame
+from segclip.proposers.edges import refine as refine_masks
+from segclip.proposers.logits import Axis, Sampler
+from segclip.proposers.promptable import SAMOptions
+from segclip.proposers.refiner import (
+    FocusOptions,
+    Refiner,
+    Said,
+    Window,
+    corrected,
+    cut,
+    fused,
+    look,
+    look_again,
+    refine,
+)
+from segclip.proposers.trunk import Trunk
+from segclip.types import Array, Boxes, Image, Masks, Points
+from tests.networks import picture
+from tests.unit.proposers.test_edges import iou, star
+
+OPTIONS = FocusOptions(size=64, channels=(8, 16), joined=8, quality=-9)  # a random network is sure of nothing
+
+
+def refiner(*, trained: bool = False) -> Refiner:
+    """Make one, at random; ``trained`` has norms that have seen something and says something of its own."""
+    torch.manual_seed(0)
+    network = Refiner(OPTIONS)
+    if trained:
+        torch.nn.init.normal_(network.last.weight, std=0.5)
+        with torch.no_grad():
+            for _ in range(3):
+                network(torch.randn(4, 7, 64, 64))
+    return network.eval()
+
+
+@pytest.mark.parametrize(("size", "channels"), [(2, (8, 16)), (98, (8, 16, 32, 64)), (0, (8,)), (-16, (8,)), (96, ())])
+def test_a_window_that_its_levels_cannot_halve_is_refused(size: int, channels: tuple[int, ...]) -> None:
+    with pytest.raises(BadPrompt, match="multiple of"):
+        FocusOptions(size=size, channels=channels)
+
+
+def sampler(size: tuple[int, int], cell: int) -> Sampler:
+    rows, columns = (Axis.spanning(pixels // cell, pixels // cell, pixels) for pixels in size)
+    return Sampler(rows, columns)
+
+
+def placed(size: tuple[int, int], x: int, y: int, side: int) -> Array:
+    full = np.zeros(size, bool)
+    full[y : y + side, x : x + side] = star(side)
+    return full
+
+
+def coarse(mask: Array, cell: int) -> Array:
+    height, width = mask.shape
+    share = cv2.resize(mask.astype(np.float32), (width // cell, height // cell), interpolation=cv2.INTER_AREA)
+    return ((share - 0.5) * 10).astype(np.float32)
+
+
+def test_a_window_is_a_square_around_everything_said() -> None:
+    answer = np.array([[10.0, 20, 50, 40]])
+    window = Window.around(answer, Said(np.array([(60, 25, 1), (90, 90, 0)])), OPTIONS)
+    assert (window.x, window.y, window.side) == (0, -5, 70)
+    box = Window.around(answer, Said(np.zeros((0, 3)), np.array([10.0, 0, 60, 40])), OPTIONS)
+    assert (box.x, box.y, box.side) == (5, -10, 60)
+    assert Window.around(np.array([[10.0, 20, 12, 21]]), Said(np.array([(11, 20, 1)])), OPTIONS).side == OPTIONS.least
+
+
+@pytest.mark.parametrize("window", [Window(20, 30, 64), Window(-10.5, 70.25, 90), Window(-40, -40, 400)])
+def test_what_is_cut_goes_back_to_where_it_was(window: Window) -> None:
+    mask = placed((200, 240), 30, 60, 60)
+    seen = cut(mask[..., None].astype(np.uint8) * 255, window, 128).reshape(128, 128)
+    x, y, logits = corrected(seen, window, mask.shape)
+    back = np.zeros(mask.shape, bool)
+    back[y : y + logits.shape[0], x : x + logits.shape[1]] = logits > 0
+    x1, y1, x2, y2 = (int(v) for v in (window.x, window.y, window.x + window.side, window.y + window.side))
+    inside = mask.copy()
+    inside[: max(y1, 0)] = inside[y2:] = inside[:, : max(x1, 0)] = inside[:, x2:] = False
+    assert iou(back, inside) > 0.95
+
+
+def test_of_a_large_window_no_pixel_is_passed_over() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), np.uint8)
+    seen = cut(pixels, Window(0, 0, 1200), 64)
+    assert abs(float(seen.mean())) < 0.02
+    assert float(seen.std()) < 0.1
+
+
+def test_what_is_seen_lies_where_it_is_in_the_image() -> None:
+    mask = placed((160, 200), 40, 50, 80)
+    image = Image(np.where(mask[..., None], (250, 10, 10), (10, 10, 250)).astype(np.uint8), "star")
+    window = Window(20, 30, 128)
+    said = Said(np.array([(80, 90, 1), (30, 40, 0)]), np.array([40.0, 50, 120, 130]))
+    seen = look(image, (sampler(image.size, 4), coarse(mask, 4)), window, said, 64)
+    truth = cut(mask[..., None].astype(np.uint8) * 255, window, 64).reshape(64, 64) > 0
+    assert iou(seen[0] > 0, truth) > 0.95
+    assert iou(seen[3] > 0, truth) > 0.85
+    for plane, (x, y) in ((4, (80, 90)), (5, (30, 40))):
+        ys, xs = np.nonzero(seen[plane])
+        np.testing.assert_allclose((xs.mean() * 2 + 20, ys.mean() * 2 + 30), (x, y), atol=1.5)
+    ys, xs = np.nonzero(seen[6])
+    assert (xs.min() * 2 + 20, ys.min() * 2 + 30, xs.max() * 2 + 22, ys.max() * 2 + 32) == (40, 50, 120, 130)
+    beyond = look(image, (sampler(image.size, 4), np.full((40, 50), 9, np.float32)), Window(-64, 0, 128), said, 64)
+    assert (beyond[3, :, :32] == -1).all()
+    assert (beyond[3, :, 32:] == 1).all()
+    assert np.abs(beyond[:3, :, :31]).max() < 0.01
+
+
+def test_untrained_it_gives_the_coarse_logits_back() -> None:
+    given = torch.randn(2, 7, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(refiner()(given), given[:, 3:4] * 8)
+
+
+def test_folded_norms_change_nothing() -> None:
+    seen = list(np.random.default_rng(0).normal(size=(3, 7, 64, 64)).astype(np.float32))
+    before = refine(refiner(trained=True), seen)
+    network = fused(refiner(trained=True))
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in network.modules())
+    np.testing.assert_allclose(refine(network, seen), before, atol=1e-4)
+
+
+def test_a_second_look_says_what_a_mask_is_where_it_is() -> None:
+    size = (160, 200)
+    stars = [placed(size, 10, 20, 60), placed(size, 110, 70, 70)]
+    masks = Masks.from_dense(np.stack(stars))
+    frame = Frame(sampler(size, 4), Image(np.zeros((*size, 3), np.uint8), "dark"), 1)
+    asked = [(1, coarse(stars[1], 4), Said(np.array([(140, 100, 1)])))]
+    (patch,) = look_again(refiner(), asked, masks, frame)
+    assert patch.row == 1
+    found = refine_masks(masks, [patch], frame, None)
+    assert np.array_equal(found.full(0), stars[0])
+    assert iou(found.full(1), stars[1]) > 0.9
+    assert not list(look_again(refiner(), [], Masks.empty(size), frame))
+
+
+def test_a_refiner_travels_with_the_network_and_is_used_only_where_asked_for(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    architecture = sam.Architecture(160, 16, Trunk(), 16, 4, 1, 16, 16, decoder_heads=2)
+    sam.save(architecture.build(), architecture, tmp_path)
+    plain = sam.SAM(tmp_path)
+    sam.add_refiner(tmp_path, refiner(trained=True), EdgeOptions(radius=5))
+    stored, without = sam.SAM(tmp_path), sam.SAM(tmp_path, options=SAMOptions())
+    assert (stored.options.focus, stored.options.edges) == (OPTIONS, EdgeOptions(radius=5))
+    image = picture(120, 160)
+    for prompt in (Points([(50, 60)]), Boxes([(20, 30, 90, 80), (5, 5, 100, 100)])):
+        first, second, third = (s.decode(s.encode(image), prompt) for s in (plain, without, stored))
+        assert len(first) == len(second) == len(third) > 0
+        for row in range(len(first)):
+            assert np.array_equal(first.masks.full(row), second.masks.full(row))
+        assert any(not np.array_equal(first.masks.full(row), third.masks.full(row)) for row in range(len(first)))

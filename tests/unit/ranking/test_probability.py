@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+from segclip.encoders import Serving
+from segclip.ranking.probability import Ranking, embed_texts, probabilities, similarity, unit, weigh
+from segclip.types import Array
+from tests.fakes import FakeEncoder
+
+
+def random_similarity(regions: int, texts: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).uniform(-0.3, 0.4, (regions, texts)).astype(np.float32)
+
+
+def test_a_probability_is_the_softmax_of_the_text_against_the_others() -> None:
+    value = probabilities(np.array([[0.30]]), np.array([[0.28, 0.25]]), 100.0)
+    expected = np.exp(30) / (np.exp(30) + np.exp(28) + np.exp(25))
+    np.testing.assert_allclose(value, [[expected]])
+
+
+def test_a_probability_depends_neither_on_other_regions_nor_on_other_texts() -> None:
+    similarity, others = random_similarity(7, 3), random_similarity(7, 4, seed=1)
+    together = probabilities(similarity, others, 100.0)
+    for row in range(7):
+        for column in range(3):
+            alone = probabilities(similarity[row : row + 1, column : column + 1], others[row : row + 1], 100.0)
+            assert alone[0, 0] == together[row, column]
+
+
+def test_extreme_scales_neither_overflow_nor_warn() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        value = probabilities(np.array([[1.0], [-1.0]]), np.array([[-1.0], [1.0]]), 1e4)
+    assert value.tolist() == [[1.0], [0.0]]
+
+
+@pytest.mark.parametrize(("regions", "texts", "others"), [(0, 2, 3), (4, 0, 3), (0, 0, 0)])
+def test_no_regions_or_no_texts_give_an_empty_table(regions: int, texts: int, others: int) -> None:
+    assert probabilities(np.zeros((regions, texts)), np.zeros((regions, others)), 100.0).shape == (regions, texts)
+
+
+def test_quality_weighs_the_odds() -> None:
+    probability, quality = np.array([[0.5, 0.9], [0.5, 0.9], [0.0, 1.0]]), np.array([1.0, 0.25, 0.25], np.float32)
+    half = 0.5  # the square root of a quarter
+    expected = [[0.5, 0.9], [half / (half + 1), half * 9 / (half * 9 + 1)], [0.0, 1.0]]
+    np.testing.assert_allclose(weigh(probability, quality, 0.5), expected)
+    np.testing.assert_allclose(weigh(probability, quality, 0.0), probability)
+    assert weigh(probability, np.zeros(3, np.float32), 1.0).tolist() == [[0, 0], [0, 0], [0, 0]]
+
+
+def test_a_text_is_the_mean_over_templates(encoder: FakeEncoder) -> None:
+    both = embed_texts(encoder, ["red"], ["{}", "{} on black"])
+    single = [embed_texts(encoder, ["red"], [template]) for template in ("{}", "{} on black")]
+    assert both == pytest.approx(unit(single[0] + single[1]), abs=1e-6)
+
+
+def test_similarity_is_the_cosine() -> None:
+    rows = unit(np.array([[3.0, 4.0], [-1.0, 0.0]]))
+    assert similarity(rows, rows) == pytest.approx(np.array([[1, -0.6], [-0.6, 1]]))
+    assert similarity(rows, rows).dtype == np.float32
+
+
+def test_a_text_that_is_also_a_rival_competes_with_the_others_alone() -> None:
+    encoder = FakeEncoder()
+    serving = Serving(templates=("{}",), quality_weight=1.0, logit_scale=2.0)
+    ranking = Ranking.of(encoder, serving, ["red", "blue"], ["red", "green"])
+    regions = encoder.encode_texts(["red", "green"])
+    cosine = ranking.similarity(regions)
+    assert cosine.shape == (2, 4)
+    found = ranking.probability(cosine, np.array([1.0, 0.5], np.float32))
+    red = probabilities(cosine[:, [0]], cosine[:, [3]], 2.0)
+    blue = probabilities(cosine[:, [1]], cosine[:, 2:], 2.0)
+    np.testing.assert_allclose(found, weigh(np.hstack([red, blue]), np.array([1.0, 0.5]), 1.0))
+    assert ranking.logit_scale == 2.0  # the scale the threshold was fitted with comes before the encoder's own
+    assert Ranking.of(encoder, Serving(), ["red"], []).logit_scale == encoder.logit_scale

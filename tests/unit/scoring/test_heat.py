@@ -1,0 +1,62 @@
+"""Heat maps are as large as the image, and every pixel shows a text or nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from typer.testing import CliRunner
+
+from segclip import drawing, loading
+from segclip.cli.main import app
+from segclip.scoring.heat import NOTHING, heat_maps, label_pixels
+from segclip.types import Array, Image
+from tests.fakes import COLOURS, FakeEncoder, colour_of
+
+
+class Coarse(FakeEncoder):
+    """See the colour of every eighth pixel."""
+
+    def encode_dense(self, image: Image) -> Array:
+        return np.eye(len(COLOURS), len(COLOURS) + 1, dtype=np.float32)[colour_of(image.pixels[4::8, 4::8])]
+
+
+def test_maps_are_as_large_as_the_image(picture: Image) -> None:
+    maps = heat_maps(Coarse(), picture, ["red", "blue"])
+    assert maps.shape == (2, *picture.size)
+    assert heat_maps(Coarse(), picture, []).shape == (0, *picture.size)
+    hottest = np.unravel_index(maps[0].argmax(), picture.size)
+    assert list(COLOURS)[colour_of(picture.pixels)[hottest]] == "red"
+
+
+def test_pixels_show_a_text_or_nothing(picture: Image) -> None:
+    shown = label_pixels(Coarse(), picture, ["red", "blue"])
+    seen = colour_of(picture.pixels)
+    for place, name in enumerate(("red", "blue")):
+        assert np.mean((shown == place) == (seen == list(COLOURS).index(name))) > 0.9
+    assert (shown == NOTHING).any()
+    assert (label_pixels(Coarse(), picture, []) == NOTHING).all()
+
+
+def test_they_are_drawn(picture: Image) -> None:
+    warm = np.zeros(picture.size, np.float32)
+    warm[:4, :4] = 1
+    drawn = np.asarray(drawing.heat(picture, warm, opacity=1.0))
+    assert drawn[0, 0].argmax() == 0  # red where it is hot
+    assert drawn[-1, -1].argmax() == 2  # blue where it is cold
+    assert drawing.heat(picture, warm * 0).size == picture.size[::-1]
+    shown = np.full(picture.size, NOTHING, np.int32)
+    assert np.array_equal(np.asarray(drawing.labels(picture, shown)), picture.pixels)
+
+
+def test_the_command_writes_a_picture(picture: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "load_encoder", lambda name, **options: Coarse() if name == "dense" else FakeEncoder())
+    PIL.Image.fromarray(picture.pixels).save(tmp_path / "painted.png")
+    asked = ["heat", str(tmp_path / "painted.png"), "red", "blue", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*asked, "--encoder", "dense"])
+    assert done.exit_code == 0, done.output
+    assert PIL.Image.open(tmp_path / "out" / "painted.heat.png").size[0] > 600
+    done = CliRunner().invoke(app, [*asked, "--encoder", "crops"])
+    assert done.exit_code == 2

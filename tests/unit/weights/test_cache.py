@@ -1,0 +1,107 @@
+"""Records of checked files: hashed once, hashed again when they change, never trusted blindly."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from segclip.errors import WeightsMissing
+from segclip.weights import cache
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the cache in a temporary folder."""
+    monkeypatch.setenv("SEGCLIP_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_the_folder_is_segclip_home_else_the_users_cache(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache.cache_folder() == home
+    monkeypatch.delenv("SEGCLIP_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    assert cache.cache_folder() == Path("/elsewhere/segclip")
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_file_is_hashed_again_only_when_it_changed(home: Path, tmp_path: Path, inside: bool) -> None:
+    file = (home if inside else tmp_path) / "model.bin"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"first")
+    first = hashlib.sha256(b"first").hexdigest()
+    cache.remember(file, first)
+    stat = file.stat()
+
+    assert cache.known_sha256(file) == first
+    file.write_bytes(b"other")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert cache.known_sha256(file) == hashlib.sha256(b"other").hexdigest(), "same size and time, another ctime"
+
+
+def test_a_file_in_anothers_place_is_hashed_again(home: Path, tmp_path: Path) -> None:
+    """Fault 17.10: another of the same size and time was taken for the recorded one."""
+    file, other = tmp_path / "model.bin", tmp_path / "other.bin"
+    file.write_bytes(b"first")
+    cache.remember(file, hashlib.sha256(b"first").hexdigest())
+    stat = file.stat()
+    other.write_bytes(b"other")
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    os.replace(other, file)
+    assert cache.known_sha256(file) == hashlib.sha256(b"other").hexdigest()
+
+
+def test_a_record_of_an_earlier_version_is_expected_but_not_believed(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.bin"
+    file.write_bytes(b"bytes")
+    stat = file.stat()
+    cache.remember(file, "0" * 64)
+    cache.record_path(file).write_text(f'{{"bytes": 5, "mtime_ns": {stat.st_mtime_ns}, "sha256": "{"0" * 64}"}}')
+    assert cache.recorded(file) is not None
+    assert cache.known_sha256(file) == hashlib.sha256(b"bytes").hexdigest()
+
+
+def test_a_record_goes_with_its_file(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.bin"
+    file.write_bytes(b"bytes")
+    cache.remember(file, "0" * 64)
+    cache.forget(file)
+    cache.forget(file)
+    assert cache.recorded(file) is None
+
+
+def test_records_of_foreign_files_stay_out_of_their_folder(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "model.bin").write_bytes(b"bytes")
+    cache.remember(folder / "model.bin", "0" * 64)
+    assert [path.name for path in folder.iterdir()] == ["model.bin"]
+    assert cache.recorded(folder / "model.bin") is not None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"sha256": "0"}', '{"bytes":5,"mtime_ns":0,"sha256":[]}', "[" * 99_999]
+)
+def test_a_broken_record_is_no_record(home: Path, text: str) -> None:
+    home.mkdir()
+    file = home / "model.bin"
+    file.write_bytes(b"bytes")
+    cache.record_path(file).write_text(text)
+    assert cache.recorded(file) is None
+    assert cache.known_sha256(file) == hashlib.sha256(b"bytes").hexdigest()
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "occupied").write_text("a file where the folder should be")
+    monkeypatch.setenv("SEGCLIP_HOME", str(tmp_path / "occupied"))
+    file = tmp_path / "model.bin"
+    file.write_bytes(b"bytes")
+    cache.remember(file, "0" * 64)
+    assert cache.recorded(file) is None
+
+
+def test_an_unreadable_file_is_weights_missing(tmp_path: Path) -> None:
+    with pytest.raises(WeightsMissing, match="cannot read"):
+        cache.hash_file(tmp_path)

@@ -1,0 +1,1 @@
+"""Read captions, and know how words are related."""

@@ -1,0 +1,298 @@
+"""Feed images and texts to training: read once, kept small in memory, cut anew each epoch, prepared ahead in threads.
+
+What is drawn at random depends on the seed, the epoch and the item alone, not on order or threads.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+import PIL.Image
+import torch
+
+from segclip.errors import BadImage, BadPrompt
+from segclip.files import lines
+from segclip.scoring.crops import CropPolicy, cut
+from segclip.types import Array
+
+from ..captions.neighbours import Neighbours
+from ..captions.tables import Item
+from . import processes
+from .losses import Keys
+
+ROOM = 1.25  # a stored image's shorter side over the side the network sees: room to cut differently
+MEMORY = 2_000_000_000  # bytes of stored images; what does not fit is read again each epoch
+AHEAD = 3  # batches
+_Made = TypeVar("_Made")
+_SIDED = re.compile(r"\b(left|right|leftmost|rightmost|clockwise)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Say how differently an image is shown each time.
+
+    area: least share of it that is shown. light: spread of brightness and of tint. turn: of angles, degrees. erase:
+    how often a part is painted over.
+    """
+
+    area: float = 1.0
+    flip: bool = False
+    light: float = 0.0
+    turn: float = 0.0
+    erase: float = 0.0
+
+
+AUGMENTS = {
+    "none": Augment(),
+    "light": Augment(area=0.8, flip=True),
+    "medium": Augment(area=0.5, flip=True, light=0.1, turn=5),
+    "strong": Augment(area=0.35, flip=True, light=0.15, turn=8, erase=0.25),
+}
+
+
+class Pictures:
+    """Give an item's pixels with some room around what the network sees: uint8 (h, w, 3), its shorter side fixed."""
+
+    def __init__(self, items: Sequence[Item], size: int, policy: CropPolicy) -> None:
+        self.items, self.side, self.policy = items, round(size * ROOM), policy
+        self._kept: dict[int, Array] = {}
+        self._bytes = 0
+
+    def __getitem__(self, row: int) -> Array:
+        if row in self._kept:
+            return self._kept[row]
+        pixels = self._read(self.items[row])
+        if self._bytes + pixels.nbytes <= MEMORY:
+            self._kept[row] = pixels
+            self._bytes += pixels.nbytes
+        return pixels
+
+    def _read(self, item: Item) -> Array:
+        image = item.load()
+        if item.region is not None:
+            return cut(image, item.region, self.policy.views[0], self.side)[0]
+        height, width = image.size
+        scale = self.side / min(height, width)
+        if scale >= 1:
+            return image.pixels
+        size = max(self.side, round(width * scale)), max(self.side, round(height * scale))
+        return cv2.resize(image.pixels, size, interpolation=cv2.INTER_AREA)
+
+
+def show(rng: np.random.Generator, pixels: Array, size: int, augment: Augment, *, flip: bool) -> Array:
+    """Cut a part of an image and change its light: uint8 (size, size, 3)."""
+    height, width = pixels.shape[:2]
+    part = rng.uniform(augment.area, 1)
+    ratio = np.exp(rng.uniform(-0.29, 0.29)) if augment.area < 1 else 1.0
+    side = min(height, width)
+    w, h = min(width, side * np.sqrt(part * ratio)), min(height, side * np.sqrt(part / ratio))
+    centred = augment.area == 1
+    x = (width - w) / 2 if centred else rng.uniform(0, width - w)
+    y = (height - h) / 2 if centred else rng.uniform(0, height - h)
+    angle = rng.normal(0, augment.turn) if augment.turn else 0.0
+    turn = cv2.getRotationMatrix2D((x + w / 2, y + h / 2), angle, 1.0)
+    scale = np.array(
+        [[size / w, 0, size / 2 - (x + w / 2) * size / w], [0, size / h, size / 2 - (y + h / 2) * size / h]]
+    )
+    matrix = scale[:, :2] @ turn + np.array([[0, 0, scale[0, 2]], [0, 0, scale[1, 2]]])
+    small = cv2.INTER_AREA if not augment.turn and min(w, h) > 1.5 * size else cv2.INTER_LINEAR
+    if small == cv2.INTER_AREA:
+        x1, y1, x2, y2 = int(x), int(y), int(np.ceil(x + w)), int(np.ceil(y + h))
+        seen = cv2.resize(pixels[y1:y2, x1:x2], (size, size), interpolation=small)
+    else:
+        seen = cv2.warpAffine(pixels, matrix, (size, size), flags=small, borderMode=cv2.BORDER_REFLECT_101)
+    if flip and augment.flip and rng.random() < 0.5:
+        seen = seen[:, ::-1]
+    if augment.light:
+        gain = rng.normal(1, augment.light) * rng.normal(1, augment.light / 2, 3)
+        seen = np.clip(seen * gain + rng.normal(0, 100 * augment.light), 0, 255).astype(np.uint8)
+        if rng.random() < 0.1:
+            seen = np.repeat(seen.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
+    if rng.random() < augment.erase:
+        seen = seen.copy()
+        h0, w0 = rng.integers(size // 8, size // 2 + 1, 2)
+        y0, x0 = int(rng.integers(size - h0 + 1)), int(rng.integers(size - w0 + 1))
+        seen[y0 : y0 + h0, x0 : x0 + w0] = rng.integers(0, 256, 3)
+    return seen
+
+
+def said_of(items: Sequence[Item]) -> list[str]:
+    """List all captions of items."""
+    return [caption for item in items for caption in item.captions]
+
+
+class Texts:
+    """Hold every distinct caption's tokens: a text is its number."""
+
+    def __init__(self, captions: Iterable[str], tokenizer: Any, templates: Sequence[str]) -> None:
+        self.texts = list(dict.fromkeys(captions))
+        self.number = {text: row for row, text in enumerate(self.texts)}
+        sentences = [template.replace("{}", text) for text in self.texts for template in templates]
+        rows = [tokenizer(sentences[start : start + 4096]) for start in range(0, len(sentences), 4096)]
+        self.tokens = torch.cat(rows).view(len(self.texts), len(templates), -1)  # (T, K, L)
+
+    def of(self, item: Item) -> Array:
+        """Give the numbers of an item's captions."""
+        return np.array([self.number[caption] for caption in item.captions])
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Hold one process's part of a batch: pixels uint8 (I, S, S, 3), tokens (T, L), who belongs to whom."""
+
+    pixels: torch.Tensor
+    tokens: torch.Tensor
+    keys: Keys
+    items: tuple[Item, ...]
+
+    @property
+    def count(self) -> int:
+        """Count the images."""
+        return len(self.items)
+
+    def names(self) -> list[str]:
+        """Name the images."""
+        return [str(item.image) for item in self.items]
+
+
+@dataclass(frozen=True)
+class FeedOptions:
+    """Say how batches are made. captions: of an image in a batch. threads: 0 for one a core."""
+
+    batch: int
+    size: int
+    augment: Augment = AUGMENTS["light"]
+    captions: int = 1
+    seed: int = 0
+    threads: int = 0
+
+
+class Feed:
+    """Make the batches of each epoch; the last ones that do not fill a batch are left out."""
+
+    def __init__(self, items: Sequence[Item], texts: Texts, options: FeedOptions, policy: CropPolicy) -> None:
+        self.items, self.texts, self.options = items, texts, options
+        self.neighbours: Neighbours | None = None
+        if options.batch > len(items):
+            raise BadPrompt(
+                f"a batch of {options.batch} is larger than the {len(items)} images trained on; lower --batch"
+            )
+        if options.batch % processes.world():
+            raise BadPrompt(f"{processes.world()} processes cannot share a batch of {options.batch} equally")
+        self.pictures = Pictures(items, options.size, policy)
+        self.flips = [item.region is None and not any(_SIDED.search(c) for c in item.captions) for item in items]
+
+    def __len__(self) -> int:
+        """Count the batches of an epoch."""
+        return len(self.items) // self.options.batch
+
+    def epoch(self, epoch: int, first: int) -> Iterator[Batch]:
+        """Give an epoch's batches from the ``first`` on, of each the part of this process."""
+        size = self.options.batch
+        rng = np.random.default_rng([self.options.seed, epoch])
+        order = self.neighbours.order(rng) if self.neighbours else rng.permutation(len(self.items))
+        share = processes.mine(size // processes.world())
+        parts = (order[at * size : (at + 1) * size][share] for at in range(first, len(self)))
+        return ahead((partial(self._batch, part, epoch) for part in parts), self.options.threads)
+
+    def _batch(self, rows: Array, epoch: int) -> Batch:
+        options = self.options
+        pixels = np.empty((len(rows), options.size, options.size, 3), np.uint8)
+        owners, captions, tokens = [], [], []
+        for place, row in enumerate(rows):
+            rng = np.random.default_rng([options.seed, epoch, int(row)])
+            flip = self.flips[row]
+            pixels[place] = show(rng, self.pictures[row], options.size, options.augment, flip=flip)
+            numbers = self.texts.of(self.items[row])
+            said = rng.choice(numbers, min(options.captions, len(numbers)), replace=False)
+            said = np.resize(said, options.captions)  # an image with fewer says some twice: every row is alike
+            forms = rng.integers(self.texts.tokens.shape[1], size=len(said))
+            tokens.append(self.texts.tokens[said, forms])
+            owners += [int(row)] * len(said)
+            captions += said.tolist()
+        keys = Keys(torch.from_numpy(rows.astype(np.int64)), torch.tensor(owners), torch.tensor(captions))
+        return Batch(torch.from_numpy(pixels), torch.cat(tokens), keys, tuple(self.items[row] for row in rows))
+
+
+def ahead(jobs: Iterable[Callable[[], _Made]], threads: int = 0) -> Iterator[_Made]:
+    """Do jobs in threads (0 for one a core), a few ahead of what is asked for; give what they make in order."""
+    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+        waiting: deque[Future[_Made]] = deque()
+        try:
+            for job in jobs:
+                waiting.append(pool.submit(job))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def check(items: Sequence[Item], *, skip_bad: bool) -> list[Item]:
+    """Leave out what cannot be trained on, or raise BadPrompt naming it: images that are not there, empty captions."""
+    good = [item for item in items if not _fault(item)]
+    if len(good) < len(items) and not skip_bad:
+        faults = [fault for item in items if (fault := _fault(item))]
+        raise BadPrompt(
+            f"{len(faults)} of {len(items)} cannot be trained on, among them {faults[0]}; --skip-bad leaves them out"
+        )
+    if not good:
+        raise BadPrompt("no image with a caption is left")
+    return good
+
+
+def _fault(item: Item) -> str:
+    if not item.captions or not all(item.captions):
+        return f"{item.image} with an empty caption"
+    if problem := next((problem for caption in item.captions if (problem := lines.fault(caption))), ""):
+        return f"{item.image} with a caption that no model reads: {problem}"
+    if not isinstance(item.image, Path) or item.image.is_file():
+        return ""
+    return f"{item.image}, which is {'no regular file' if item.image.exists() else 'missing'}"
+
+
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """Take at most so many items, evenly from among all."""
+    rows = np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int))
+    return [items[row] for row in rows]
+
+
+def readable(items: Sequence[Item]) -> tuple[list[Item], list[str]]:
+    """Open every image: those that can be read, and why the others cannot."""
+    good, bad = [], []
+    for item in items:
+        try:
+            if isinstance(item.image, Path) and not item.image.is_file():  # a pipe would be waited for
+                raise BadImage(f"{item.image}: no such file, or no regular one")
+            item.load()
+            good.append(item)
+        except BadImage as error:
+            bad.append(str(error))
+    return good, bad
+
+
+def serving_pixels(items: Sequence[Item], transform: Any, size: int, policy: CropPolicy) -> Array:
+    """Show items exactly as serving does: uint8 (N, S, S, 3). transform: open_clip's own, for whole images."""
+    pixels = np.empty((len(items), size, size, 3), np.uint8)
+    for row, item in enumerate(items):
+        image = item.load()
+        if item.region is not None:
+            pixels[row] = cut(image, item.region, policy.views[0], size)[0]
+            continue
+        picture = PIL.Image.fromarray(image.pixels)
+        for step in transform.transforms[:-2]:  # all but to-tensor and normalise
+            picture = step(picture)
+        pixels[row] = np.asarray(picture)
+    return pixels

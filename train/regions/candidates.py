@@ -1,0 +1,61 @@
+"""Judge what the proposer finds in labelled photographs: things, and what is none that the labels could name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from segclip.proposers import Proposer
+from segclip.types import Array, Everything, Image, Masks
+
+from ..scenes.photos import Photo
+from .crop_store import WRONG
+
+MISTAKES = 36  # wrong candidates of a photo that are kept
+
+
+def judged(
+    proposer: Proposer, photos: Sequence[Photo], labels: dict[str, int], seed: int
+) -> Iterator[tuple[Image, Masks, list[int]]]:
+    """Find candidates in photos on which every thing of some kinds is labelled; yield each photo, masks and labels.
+
+    A candidate that covers a thing gets its name; a part of one, or a piece of background, is WRONG, of which at most
+    MISTAKES of a photo are kept, parts twice as likely.
+    """
+    rng = np.random.default_rng(seed)
+    for photo in photos:
+        image = Image(photo.pixels)
+        masks = proposer.decode(proposer.encode(image), Everything()).masks
+        named, wrong, chances = [], [], []
+        for row in np.flatnonzero(masks.areas >= 200).tolist():
+            thing, chance = judge(masks.full(row), photo.labels)
+            if thing:
+                named.append((row, labels[photo.names[thing - 1].lower()]))
+            elif chance:
+                wrong.append(row)
+                chances.append(chance)
+        if wrong:
+            share = np.array(chances) / sum(chances)
+            kept = rng.choice(wrong, min(MISTAKES, len(wrong)), replace=False, p=share)
+            named += [(int(row), WRONG) for row in kept]
+        yield image, masks[[row for row, _ in named]], [label for _, label in named]
+
+
+def judge(mask: Array, labels: Array) -> tuple[int, float]:
+    """Compare a candidate, bool (H, W), with a photo's labels: the number of the thing it is, and how wrong it is.
+
+    It is the thing it shares an IoU of .55 with (0: none). It is wrong as a part of a thing, 2, or as background, 1;
+    what lies between, as a thing with much around it, is neither.
+    """
+    areas = np.bincount(labels.ravel())
+    inside = np.bincount(labels[mask], minlength=len(areas))
+    area = inside.sum()
+    iou = inside / np.maximum(areas + area - inside, 1)
+    iou[0] = 0
+    best = int(iou.argmax())
+    if iou[best] >= 0.55:
+        return best, 0.0
+    if best and iou[best] < 0.4 and inside[best] > 0.7 * area:
+        return 0, 2.0
+    return 0, float(inside[0] > 0.75 * area)

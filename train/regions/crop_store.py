@@ -1,0 +1,102 @@
+"""Keep crops of one kind in shards: JPEG and PNG files end to end, labels and contexts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from segclip.files import atomic
+from segclip.types import Array
+
+STORED = 192  # px of a stored crop at most
+CONTEXT = 1.4  # of a stored region; whole photos are stored as they are, at 1
+SHARD = 4096
+BACKGROUND, UNLABELLED, WRONG = -1, -2, -3  # labels of no class; WRONG: no thing that its photo's labels could name
+
+
+@dataclass(frozen=True)
+class Class:
+    """Name one thing a crop can be.
+
+    texts: every text that means it, its name first. colour: the word for its colour or "". synset: WordNet's number
+    of what it is, where that is certain. group: which source it comes from.
+    """
+
+    texts: tuple[str, ...]
+    colour: str = ""
+    synset: int | None = None
+    group: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """Hold one stored crop. pixels: uint8 (S, S, 3). mask: uint8 (S, S). context: of its window. label: its class."""
+
+    pixels: Array
+    mask: Array
+    label: int
+    context: float = CONTEXT
+
+
+class Shards:
+    """Write crops in shards NAME-NNN.npz: JPEG and PNG files end to end, labels and contexts."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name, self.count = folder, name, 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, crops: Iterable[Crop]) -> int:
+        """Write them all; return how many there are."""
+        waiting: list[Crop] = []
+        for crop in crops:
+            waiting.append(crop)
+            if len(waiting) == SHARD:
+                self._flush(waiting)
+                waiting = []
+        if waiting:
+            self._flush(waiting)
+        return self.count
+
+    def _flush(self, crops: list[Crop]) -> None:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, 92]
+        files = [cv2.imencode(".jpg", crop.pixels[..., ::-1], quality)[1].ravel() for crop in crops]
+        files += [cv2.imencode(".png", crop.mask)[1].ravel() for crop in crops]
+        with atomic.replacing(self.folder / f"{self.name}-{self.count // SHARD:03d}.npz") as target:
+            np.savez(
+                target,
+                data=np.concatenate(files),
+                ends=np.cumsum([len(file) for file in files]),
+                labels=np.array([crop.label for crop in crops], np.int32),
+                contexts=np.array([crop.context for crop in crops], np.float32),
+            )
+        self.count += len(crops)
+
+
+class CropStore:
+    """Read the stored crops of one kind, in order."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.shards = [dict(np.load(path)) for path in sorted(folder.glob(f"{name}-[0-9][0-9][0-9].npz"))]
+        sizes = [len(shard["labels"]) for shard in self.shards]
+        self.starts = np.cumsum([0, *sizes])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, row: int) -> Crop:
+        number = int(np.searchsorted(self.starts, row, "right")) - 1
+        shard, index = self.shards[number], row - int(self.starts[number])
+        half = len(shard["labels"])
+
+        def read(place: int, flag: int) -> Array:
+            start = int(shard["ends"][place - 1]) if place else 0
+            file: Array = shard["data"][start : int(shard["ends"][place])]
+            return np.asarray(cv2.imdecode(file, flag))
+
+        pixels = np.ascontiguousarray(read(index, cv2.IMREAD_COLOR)[..., ::-1])
+        mask = read(half + index, cv2.IMREAD_GRAYSCALE)
+        return Crop(pixels, mask, int(shard["labels"][index]), float(shard["contexts"][index]))

@@ -1,0 +1,1 @@
+"""Measure and stamp the weights that ship."""

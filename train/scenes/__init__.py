@@ -1,0 +1,1 @@
+"""Make labelled scenes of drawings, cut-outs and photographs."""
