@@ -26,7 +26,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """Hold what is shown for a draft: candidates, the first ``hits`` of which answer it, the others come nearest.
+    """Hold what is shown for a draft: candidates, the first ``hits`` of which answer it, the others
+    come nearest.
 
     seconds: how long it took.
     """
@@ -43,7 +44,9 @@ class Answer:
 
     @property
     def drawn(self) -> tuple[int, ...]:
-        """Give the rows that are drawn, the topmost first: those taken, and what answers; of a click one mask."""
+        """Give the rows that are drawn, the topmost first: those taken, and what answers; of a
+        click one mask.
+        """
         if "point" in self.candidates.asked:
             return self.taken or tuple(range(self.hits))[:1]
         return (*self.taken, *(row for row in range(self.hits) if row not in self.taken))
@@ -51,7 +54,9 @@ class Answer:
     @property
     def unanswered(self) -> tuple[str, ...]:
         """Give the texts none of the hits answers."""
-        return tuple(text for text in self.candidates.asked if text not in self.candidates.texts[: self.hits])
+        return tuple(
+            text for text in self.candidates.asked if text not in self.candidates.texts[: self.hits]
+        )
 
     @property
     def chosen(self) -> segclip.Result:
@@ -60,7 +65,9 @@ class Answer:
 
 
 def answer(models: Models, work: Work) -> Answer:
-    """Answer the question a work stands at. Raises what the library raises of bad prompts and missing weights."""
+    """Answer the question a work stands at. Raises what the library raises of bad prompts and
+    missing weights.
+    """
     start = perf_counter()
     with turns.holding(work.lock):
         draft = work.draft
@@ -97,9 +104,15 @@ def ask(models: Models, work: Work, question: segclip.Question) -> segclip.Resul
         return segmenter.answer(encoded, question)
 
 
-def _misses(models: Models, work: Work, question: segclip.Question, result: segclip.Result) -> segclip.Result:
+def _misses(
+    models: Models, work: Work, question: segclip.Question, result: segclip.Result
+) -> segclip.Result:
     """Return what came nearest to the texts without an answer."""
-    near = [near for text, near in zip(result.asked, result.nearest, strict=True) if text in result.unanswered]
+    near = [
+        near
+        for text, near in zip(result.asked, result.nearest, strict=True)
+        if text in result.unanswered
+    ]
     chosen = segclip.Selection(threshold=min(1.0, max(min(near) * _NEAR, 1e-6)), top_k=MISSES)
     return ask(models, work, replace(question, texts=result.unanswered, selection=chosen))
 
@@ -121,7 +134,9 @@ def _by_place(models: Models, work: Work, draft: Draft) -> segclip.Result:
     return result
 
 
-def pick(models: Models, work: Work, prompt: segclip.Everything | segclip.Points | segclip.Boxes) -> segclip.Result:
+def pick(
+    models: Models, work: Work, prompt: segclip.Everything | segclip.Points | segclip.Boxes
+) -> segclip.Result:
     """Cut out what a place points at; who looks at another picture meanwhile is not waited for.
 
     Raises BadPrompt for everything.
@@ -143,14 +158,19 @@ def _everything(models: Models, work: Work, draft: Draft) -> segclip.Result:
 
 
 def prepare(models: Models, work: Work) -> None:
-    """Look at a picture for clicks to come, beside the page, so that the first one need not wait."""
+    """Look at a picture for clicks to come, beside the page, so that the first one need not
+    wait.
+    """
     name, known = work.clicks, work.known
     if name in known.encoded or name in known.preparing:
         return
     known.preparing.add(name)
 
     def look() -> None:
-        with suppress(segclip.SegclipError), models.look(name) as segmenter:  # the click itself tells what is wrong
+        with (
+            suppress(segclip.SegclipError),
+            models.look(name) as segmenter,
+        ):  # the click itself tells what is wrong
             encode(segmenter, known, name)
 
     Thread(target=look, daemon=True).start()

@@ -16,7 +16,9 @@ _LARGEST = 1e9  # of a number: no image has as many pixels
 
 
 def handle(studio: Studio, work: Work, event: Mapping[str, Any]) -> None:
-    """Change a work as an event says. Raises BadPrompt for one that makes no sense, BadImage for a bad picture."""
+    """Change a work as an event says. Raises BadPrompt for one that makes no sense, BadImage for a
+    bad picture.
+    """
     kind = event.get("kind")
     with work.lock:
         if kind == "point":
@@ -33,7 +35,8 @@ def handle(studio: Studio, work: Work, event: Mapping[str, Any]) -> None:
             top = event.get("top")
             threshold = event.get("threshold")
             chosen = segclip.Selection(
-                None if threshold is None else _number(threshold), None if top is None else int(_number(top))
+                None if threshold is None else _number(threshold),
+                None if top is None else int(_number(top)),
             )
             work.tune(chosen.threshold, chosen.top_k)
         elif kind == "file":

@@ -24,7 +24,14 @@ _STEP = 1 << 20
 _SOURCES = (".py", ".js", ".css", ".html", ".toml", ".md", ".txt", "")
 
 # what zipfile raises for damaged, encrypted and unknown archives
-_UNREADABLE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError)
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+)
 
 
 def pack(result: segclip.Result, formats: Sequence[str], *, zipped: bool = True) -> bytes:
@@ -34,7 +41,9 @@ def pack(result: segclip.Result, formats: Sequence[str], *, zipped: bool = True)
         written = [
             path
             for name in formats
-            for path in segclip.save(result, Path(folder) / f"{stem}.{segclip.PER_IMAGE[name]}", format=name)
+            for path in segclip.save(
+                result, Path(folder) / f"{stem}.{segclip.PER_IMAGE[name]}", format=name
+            )
         ]
         return zip_files(written, Path(folder)) if zipped else written[0].read_bytes()
 
@@ -55,7 +64,8 @@ def source() -> bytes:
 
 @cache
 def source_files() -> tuple[Path, ...]:
-    """List the source of what is running: only files that git tracks, or those of the installed wheel.
+    """List the source of what is running: only files that git tracks, or those of the installed
+    wheel.
 
     What else lies beside them is nobody's business; none where neither says which files they are.
     """
@@ -89,11 +99,15 @@ def _installed(root: Path) -> list[str]:
         listed = distribution("segclip").files or []
     except PackageNotFoundError:
         return []
-    return [file.as_posix() for file in listed if Path(str(file.locate())) == root / file.as_posix()]
+    return [
+        file.as_posix() for file in listed if Path(str(file.locate())) == root / file.as_posix()
+    ]
 
 
 def unpack(data: bytes, folder: Path, *, most: int = MOST_BYTES) -> int:
-    """Unpack the images of a zip into ``folder``, ``most`` bytes of them: how many images. Raises BadImage."""
+    """Unpack the images of a zip into ``folder``, ``most`` bytes of them: how many images. Raises
+    BadImage.
+    """
     count, left, names = 0, min(most, MOST_BYTES), set[str]()
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -103,9 +117,13 @@ def unpack(data: bytes, folder: Path, *, most: int = MOST_BYTES) -> int:
                     continue
                 count += 1
                 if count > MOST_FILES:
-                    raise segclip.BadImage(f"the zip holds more than {MOST_FILES} pictures; split it")
+                    raise segclip.BadImage(
+                        f"the zip holds more than {MOST_FILES} pictures; split it"
+                    )
                 if (folded := _folded(name)) in names:
-                    raise segclip.BadImage(f"the zip holds {str(name)!r} twice; name each image once")
+                    raise segclip.BadImage(
+                        f"the zip holds {str(name)!r} twice; name each image once"
+                    )
                 names.add(folded)
                 left = _extract(archive, entry, folder / name, left)
                 if left < 0:
@@ -141,7 +159,8 @@ def _folded(name: PurePosixPath) -> str:
 
 
 def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, left: int) -> int:
-    """Write one file, counting its bytes as they come, whatever the zip says of them: how many more may come.
+    """Write one file, counting its bytes as they come, whatever the zip says of them: how many more
+    may come.
 
     Below 0 it was too many, and the file is not whole.
     """

@@ -17,8 +17,8 @@ _DEEPEST = 6  # levels of what a model found out that are weighed
 class Limits:
     """Say how much is kept.
 
-    entries: at most. bytes: of all entries together. idle_bytes: of those not used for ``idle`` seconds,
-    None for no such limit.
+    entries: at most. bytes: of all entries together. idle_bytes: of those not used for ``idle``
+    seconds, None for no such limit.
     """
 
     entries: int
@@ -36,8 +36,8 @@ class _Entry(Generic[T]):
 class Kept(Generic[T]):
     """Hold entries by name; those longest unused go first, the newest stays whatever it weighs.
 
-    limits: called whenever something may have to go. heavy: returns what of an entry takes memory; what
-    several entries share counts once. gone: called with each entry that had to go.
+    limits: called whenever something may have to go. heavy: returns what of an entry takes memory;
+    what several entries share counts once. gone: called with each entry that had to go.
     """
 
     def __init__(
@@ -101,7 +101,9 @@ class Kept(Generic[T]):
         return bool(went)
 
     def _over(self, names: list[str], most: int, *, newest: bool = True) -> list[str]:
-        """Name the entries, of ``names``, that do not fit; newest: the last fits whatever it weighs."""
+        """Name the entries, of ``names``, that do not fit; newest: the last fits whatever it
+        weighs.
+        """
         weighed: dict[int, int] = {}
         out = []
         for number, name in enumerate(reversed(names)):
@@ -114,14 +116,21 @@ class Kept(Generic[T]):
 
 
 def bytes_of(value: Any) -> dict[int, int]:
-    """Weigh the arrays and tensors in an object: bytes by id, so that those held twice count once."""
+    """Weigh the arrays and tensors in an object: bytes by id, so that those held twice count
+    once.
+    """
     found: dict[int, int] = {}
     _weigh(value, found, _DEEPEST)
     return found
 
 
 def _weigh(value: Any, found: dict[int, int], deep: int) -> None:
-    if value is None or isinstance(value, str | int | float | bool) or id(value) in found or deep < 0:
+    if (
+        value is None
+        or isinstance(value, str | int | float | bool)
+        or id(value) in found
+        or deep < 0
+    ):
         return
     if isinstance(value, bytes):
         found[id(value)] = len(value)

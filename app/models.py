@@ -32,9 +32,11 @@ def parts(name: str) -> tuple[str, str | None]:
 
 @dataclass(eq=False)
 class Loaded:
-    """Hold a segmenter with its queues: pictures wait for pictures, places and texts for their like, never for another.
+    """Hold a segmenter with its queues: pictures wait for pictures, places and texts for their
+    like, never for another.
 
-    Looking takes seconds, pointing and reading milliseconds; decoding keeps no state, so that it may go on beside.
+    Looking takes seconds, pointing and reading milliseconds; decoding keeps no state, so that it
+    may go on beside.
     """
 
     segmenter: segclip.Segmenter
@@ -51,15 +53,21 @@ class Models:
     _loading: Lock = field(default_factory=Lock)
 
     def load(self, name: str) -> Loaded:
-        """Give a model, loaded by the first who asks. Raises UnknownName, WeightsMissing and the like."""
+        """Give a model, loaded by the first who asks. Raises UnknownName, WeightsMissing and the
+        like.
+        """
         found = self._loaded.get(name)
         if found is None:
             with holding(self._loading):
                 found = self._loaded.get(name)
                 if found is None:
                     found = self._loaded[name] = Loaded(_load(name))
-                    for old in [own for own in self._loaded if own not in segclip.PRESETS][:-MOST_OWN]:
-                        del self._loaded[old]  # whoever still asks for it waits for it to be loaded again
+                    for old in [own for own in self._loaded if own not in segclip.PRESETS][
+                        :-MOST_OWN
+                    ]:
+                        del self._loaded[
+                            old
+                        ]  # whoever still asks for it waits for it to be loaded again
                     _settle()
         return found
 
@@ -130,7 +138,9 @@ def _load(name: str) -> segclip.Segmenter:
 
 
 def _settle() -> None:
-    """Take what is loaded out of the search for garbage, which Streamlit makes after every event: 0.2 s of each."""
+    """Take what is loaded out of the search for garbage, which Streamlit makes after every event:
+    0.2 s of each.
+    """
     gc.unfreeze()
     gc.collect()
     gc.freeze()
@@ -138,14 +148,18 @@ def _settle() -> None:
 
 @contextmanager
 def quickly() -> Iterator[None]:
-    """Compute what takes milliseconds on half of the cores: browser and server, at work too, hold up the others."""
+    """Compute what takes milliseconds on half of the cores: browser and server, at work too, hold
+    up the others.
+    """
     with _threads(max(1, _ALL // 2)):
         yield
 
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Let torch compute with so many threads here; who looks at a picture elsewhere has said how many he needs."""
+    """Let torch compute with so many threads here; who looks at a picture elsewhere has said how
+    many he needs.
+    """
     torch.set_num_threads(count)
     try:
         yield

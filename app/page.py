@@ -24,7 +24,8 @@ def show() -> None:
     """Show the page the address names."""
     shared, _ = session.current()
     about = (
-        f"segclip {segclip.__version__}: name something, get it cut out of the picture. Nothing leaves this machine."
+        f"segclip {segclip.__version__}: name something, get it cut out of the picture. "
+        "Nothing leaves this machine."
     )
     if shared.settings.source:
         about += f"\n\n[Source]({shared.settings.source})"
@@ -55,12 +56,19 @@ def _footer(shared: Studio) -> None:
         source.caption("Source: ask whoever runs this server")
     else:
         source.download_button(
-            "Source", files.source, "segclip-source.zip", type="tertiary", on_click="ignore", width="stretch"
+            "Source",
+            files.source,
+            "segclip-source.zip",
+            type="tertiary",
+            on_click="ignore",
+            width="stretch",
         )
 
 
 def _icon() -> PIL.Image.Image:
-    """Draw the icon of the browser's tab: a mask in its box. One of a name would be fetched from elsewhere."""
+    """Draw the icon of the browser's tab: a mask in its box. One of a name would be fetched from
+    elsewhere.
+    """
     icon = PIL.Image.new("RGBA", (64, 64))
     pen = PIL.ImageDraw.Draw(icon)
     pen.rounded_rectangle((3, 3, 60, 60), 14, outline="#d6336c", width=6)

@@ -1,6 +1,8 @@
-"""Make what comes from elsewhere safe to show: file names, texts, labels, and errors that hold them.
+"""Make what comes from elsewhere safe to show: file names, texts, labels, and errors that hold
+them.
 
-Streamlit reads Markdown nearly everywhere, and an image in it is fetched by the browser of whoever looks.
+Streamlit reads Markdown nearly everywhere, and an image in it is fetched by the browser of whoever
+looks.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ def as_markdown(text: str) -> str:
 
 
 def file_name(given: str) -> str:
-    """Return a name that a file can have anywhere, of the one a sender gave: "image" where nothing of it is left."""
+    """Return a name that a file can have anywhere, of the one a sender gave: "image" where nothing
+    of it is left.
+    """
     last = given.replace("\\", "/").rpartition("/")[2]
     visible = "".join(letter for letter in last if unicodedata.category(letter)[0] != "C")
     stem, dot, ending = visible.strip(" .").rpartition(".")

@@ -43,11 +43,14 @@ def map_runs(masks: segclip.Masks) -> str:
     runs = np.flatnonzero(begins)
     parts = (labels.ravel()[runs], np.diff(runs, append=labels.size).astype("<u2"))
     height, width = labels.shape
-    return " ".join((str(width), str(height), *(base64.b64encode(part.tobytes()).decode() for part in parts)))
+    return " ".join(
+        (str(width), str(height), *(base64.b64encode(part.tobytes()).decode() for part in parts))
+    )
 
 
 def label_map(masks: segclip.Masks, side: int) -> np.ndarray:
-    """Number each pixel at a longer side of at most ``side``: 0 for nothing, r + 1 for row r, uint8 (h, w).
+    """Number each pixel at a longer side of at most ``side``: 0 for nothing, r + 1 for row r, uint8
+    (h, w).
 
     Where masks overlap the better row shows.
     """
@@ -92,10 +95,14 @@ def headline(answer: Answer) -> str:
         if not count or not answer.chosen.masks.areas.any():
             return "Nothing at this place"
         return (
-            f"The object at the click{'s' * (len(question.points) > 1)}" if question.points else "The object in the box"
+            f"The object at the click{'s' * (len(question.points) > 1)}"
+            if question.points
+            else "The object in the box"
         )
     if question.everything:
-        return f"{count} object{'s' * (count != 1)}" if count else "Nothing here is surely an object"
+        return (
+            f"{count} object{'s' * (count != 1)}" if count else "Nothing here is surely an object"
+        )
     if not question.texts:
         return "Type what to look for, or click on it"
     if not count:
@@ -105,7 +112,9 @@ def headline(answer: Answer) -> str:
 
 
 def reached(answer: Answer) -> float:
-    """Give the threshold the slider stands at: its own, else the lowest that changes nothing of the answer."""
+    """Give the threshold the slider stands at: its own, else the lowest that changes nothing of the
+    answer.
+    """
     result = answer.candidates
     if answer.draft.threshold is not None:
         return answer.draft.threshold
@@ -119,10 +128,14 @@ def notes(answer: Answer) -> list[str]:
     result = answer.candidates
     if answer.draft.by_place or answer.draft.everything:
         return []
-    told = [f"“{text}”: {why}" for text, why in zip(result.asked, result.reasons, strict=False) if why]
+    told = [
+        f"“{text}”: {why}" for text, why in zip(result.asked, result.reasons, strict=False) if why
+    ]
     for text, near in zip(result.asked, result.nearest, strict=False):
         if text in answer.unanswered and near < result.threshold:  # else words of place left none
-            told.append(f"“{text}”: the best region reaches {near:.2f}, {result.threshold:.2f} is asked for")
+            told.append(
+                f"“{text}”: the best region reaches {near:.2f}, {result.threshold:.2f} is asked for"
+            )
     return told
 
 

@@ -1,4 +1,6 @@
-"""Serve the pages, and the HTTP API where asked for, from one process: what ``segclip app`` starts."""
+"""Serve the pages, and the HTTP API where asked for, from one process: what ``segclip app``
+starts.
+"""
 
 import sys
 from importlib import import_module
@@ -15,6 +17,9 @@ _guard = import_module(f"{_HERE.name}.guard")
 app = st.App(
     "streamlit_app.py",
     routes=_serving.routes(),
-    middleware=[Middleware(_guard.Guard, names=_serving.names()), Middleware(_guard.Paced, held=_serving.held)],
+    middleware=[
+        Middleware(_guard.Guard, names=_serving.names()),
+        Middleware(_guard.Paced, held=_serving.held),
+    ],
     lifespan=_serving.lifespan,
 )

@@ -1,4 +1,6 @@
-"""Begin and end with the server: what is served beside the pages, what is tidied up meanwhile and at the end."""
+"""Begin and end with the server: what is served beside the pages, what is tidied up meanwhile and
+at the end.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,9 @@ async def lifespan(app: Any) -> AsyncIterator[None]:
 
 
 def _end_turns_on(number: int) -> None:
-    """Let requests in work end at their next step on a signal: the server waits for them before it ends."""
+    """Let requests in work end at their next step on a signal: the server waits for them before it
+    ends.
+    """
     turns.closing.clear()
     former = signal.getsignal(number)
     if not callable(former) or threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,6 @@
-"""Read how the server was started: ``segclip app`` hands its options on as environment variables."""
+"""Read how the server was started: ``segclip app`` hands its options on as environment
+variables.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +12,23 @@ from streamlit.config import get_option
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ROOT = Path(__file__).resolve().parent.parent
-SAMPLES = _ROOT / "segclip_samples" if (_ROOT / "segclip_samples").is_dir() else _ROOT / "samples"  # in a wheel, or not
+SAMPLES = (
+    _ROOT / "segclip_samples" if (_ROOT / "segclip_samples").is_dir() else _ROOT / "samples"
+)  # in a wheel, or not
 
 
 @dataclass(frozen=True)
 class Settings:
     """Say which models answer, and how much one person may ask of the server.
 
-    words, clicks: presets that answer texts and places. upload_mb, max_pixels: of one picture. works: how many people's
-    pictures are kept; the one longest unused goes first. kept_mb: of memory for them, and as much again for the API's.
-    photos: the folder the Search page may index and show. indexes: where indexes lie. runs: the folder of training
-    runs. source: address of the source code of what is running. alone: only this machine is served, so who is there
-    may also fetch weights, load files, index and train. api: the HTTP API is served too. hosts: names by which browsers
-    may reach the server besides its addresses. batch_mb: of images unpacked for batches, all together. scratch: the
-    folder they are unpacked to; "" for one in memory.
+    words, clicks: presets that answer texts and places. upload_mb, max_pixels: of one picture.
+    works: how many people's pictures are kept; the one longest unused goes first. kept_mb: of
+    memory for them, and as much again for the API's. photos: the folder the Search page may index
+    and show. indexes: where indexes lie. runs: the folder of training runs. source: address of the
+    source code of what is running. alone: only this machine is served, so who is there may also
+    fetch weights, load files, index and train. api: the HTTP API is served too. hosts: names by
+    which browsers may reach the server besides its addresses. batch_mb: of images unpacked for
+    batches, all together. scratch: the folder they are unpacked to; "" for one in memory.
     """
 
     words: str = "mini"
@@ -68,5 +73,7 @@ class Settings:
 
 
 def _is_loopback(address: str | None) -> bool:
-    """Tell whether Streamlit listens to this machine alone; None is what the pages' own configuration says."""
+    """Tell whether Streamlit listens to this machine alone; None is what the pages' own
+    configuration says.
+    """
     return address is None or address in LOOPBACK

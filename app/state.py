@@ -1,4 +1,6 @@
-"""What one person is working on, apart from everybody else's, and what each click or text makes of it."""
+"""What one person is working on, apart from everybody else's, and what each click or text makes of
+it.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +27,19 @@ LONGEST_HISTORY = 100
 MOST_TEXTS = 100  # of one question
 _FAREWELL = 5.0  # s that batches have to stop in when the server ends
 
-Point = tuple[float, float, int]  # x, y in pixels of the picture, 1 for the object and 0 for what it is not
+Point = tuple[
+    float, float, int
+]  # x, y in pixels of the picture, 1 for the object and 0 for what it is not
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Draft:
-    """Hold the question a person is putting together: by place with points or a box, of everything, or by words.
+    """Hold the question a person is putting together: by place with points or a box, of everything,
+    or by words.
 
-    taken: rows of the answer that were chosen; none chosen is all of them. threshold: None for the encoder's own.
+    taken: rows of the answer that were chosen; none chosen is all of them. threshold: None for the
+    encoder's own.
     """
 
     texts: tuple[str, ...] = ()
@@ -47,7 +53,9 @@ class Draft:
 
     @property
     def by_place(self) -> bool:
-        """Tell whether a place was pointed at; negative points alone only leave out what lies there."""
+        """Tell whether a place was pointed at; negative points alone only leave out what lies
+        there.
+        """
         return self.box is not None or any(label for _, _, label in self.points)
 
     @property
@@ -72,7 +80,9 @@ class Draft:
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """Hold a picture with what was found out about it, by the preset that did; of a sample everybody shares one."""
+    """Hold a picture with what was found out about it, by the preset that did; of a sample
+    everybody shares one.
+    """
 
     image: segclip.Image
     encoded: dict[str, segclip.Encoded] = field(default_factory=dict)
@@ -88,8 +98,12 @@ class Work:
     draft: Draft = Draft()
     words: str = "mini"
     clicks: str = "mini-sam"
-    picture: str = field(default_factory=lambda: secrets.token_hex(8))  # names the picture in messages to the browser
-    former: dict[tuple[Point, ...], segclip.Result] = field(default_factory=dict)  # answers to be refined, by points
+    picture: str = field(
+        default_factory=lambda: secrets.token_hex(8)
+    )  # names the picture in messages to the browser
+    former: dict[tuple[Point, ...], segclip.Result] = field(
+        default_factory=dict
+    )  # answers to be refined, by points
     history: list[Draft] = field(default_factory=list)
     batch: Batch | None = None
     lock: RLock = field(default_factory=RLock)  # two tabs of one person
@@ -124,7 +138,9 @@ class Work:
         """Let other models answer."""
         with self.lock:
             self.words, self.clicks = words or self.words, clicks or self.clicks
-            self.draft = replace(self.draft, threshold=None, taken=frozenset())  # thresholds are an encoder's
+            self.draft = replace(
+                self.draft, threshold=None, taken=frozenset()
+            )  # thresholds are an encoder's
             self._forget()
 
     def _forget(self) -> None:
@@ -154,7 +170,9 @@ class Work:
         """Move the sliders; a slider on its way is one step for undo."""
         asked = replace(self.draft, threshold=threshold, top_k=top_k)
         former = self.history[-1] if self.history else None
-        on_its_way = former is not None and replace(former, threshold=threshold, top_k=top_k) == asked
+        on_its_way = (
+            former is not None and replace(former, threshold=threshold, top_k=top_k) == asked
+        )
         self.ask(asked)
         if on_its_way and self.history[-1] is not former:
             self.history.pop()
@@ -196,7 +214,9 @@ class Work:
 
 
 class Studio:
-    """Hold the models everybody shares, and everybody's own work under a key that cannot be guessed."""
+    """Hold the models everybody shares, and everybody's own work under a key that cannot be
+    guessed.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -204,7 +224,9 @@ class Studio:
         self.indexing = Indexing()
         self.training = Training(settings.runs.absolute())
         self.scratch = Scratch(place(settings.scratch))
-        self.fetching: dict[str, str] = {}  # weights on their way, by name: "", or why they didn't come
+        self.fetching: dict[
+            str, str
+        ] = {}  # weights on their way, by name: "", or why they didn't come
         self._works: Kept[Work] = Kept(
             lambda: Limits(settings.works, settings.kept_mb * 1_000_000),
             heavy=lambda work: () if work.known in self._samples.values() else work.heavy,
@@ -218,7 +240,9 @@ class Studio:
 
     def begin(self) -> tuple[str, Work]:
         """Give a newcomer a sample with a text; the work longest unused may have to go."""
-        work = Work(self.sample(FIRST), Draft((TEXTS[FIRST],)), self.settings.words, self.settings.clicks)
+        work = Work(
+            self.sample(FIRST), Draft((TEXTS[FIRST],)), self.settings.words, self.settings.clicks
+        )
         key = secrets.token_urlsafe(16)
         self._works.put(key, work)
         return key, work
@@ -243,9 +267,13 @@ class Studio:
         self.scratch.close()
 
     def unpack(self, data: bytes) -> Batch:
-        """Unpack a zip for a batch, within what all batches may take. Raises BadImage, NotWritable."""
+        """Unpack a zip for a batch, within what all batches may take. Raises BadImage,
+        NotWritable.
+        """
         others = [work.batch.size for work in self._works.values() if work.batch is not None]
-        return Batch.unpacked(data, self.scratch, most=self.settings.batch_mb * 1_000_000 - sum(others))
+        return Batch.unpacked(
+            data, self.scratch, most=self.settings.batch_mb * 1_000_000 - sum(others)
+        )
 
     def index(self) -> segclip.Index:
         """Give the index of the server's folder, open. Raises BadPrompt when there is none."""
@@ -267,11 +295,15 @@ class Studio:
         label = file_name(name)
         if len(data) > self.settings.upload_mb * 1_000_000:
             limit = self.settings.upload_mb
-            raise segclip.BadImage(f"{label} has {len(data) / 1e6:.1f} MB; at most {limit} MB are taken, so shrink it")
+            raise segclip.BadImage(
+                f"{label} has {len(data) / 1e6:.1f} MB; at most {limit} MB are taken, so shrink it"
+            )
         return segclip.load_image(data, label=label, max_pixels=self.settings.max_pixels)
 
     def sample(self, name: str) -> Known:
-        """Return one of the samples that come with segclip, by its file's name, with what anyone found out about it."""
+        """Return one of the samples that come with segclip, by its file's name, with what anyone
+        found out about it.
+        """
         if name not in self._samples:
             self._samples[name] = Known(segclip.load_image(SAMPLES / name, label=name))
         return self._samples[name]

@@ -1,9 +1,9 @@
 """Take turns: first come, first served, for as long as somebody still waits for the answer.
 
-A request over HTTP has a deadline, and its client may leave. Long work is done in steps, and between
-two of them ``check`` ends what nobody waits for any more. Pages have no deadline. The turn is a context
-variable, not a parameter, because nearly every step between the request and a model's lock is shared
-with the pages, which have none.
+A request over HTTP has a deadline, and its client may leave. Long work is done in steps, and
+between two of them ``check`` ends what nobody waits for any more. Pages have no deadline. The turn
+is a context variable, not a parameter, because nearly every step between the request and a model's
+lock is shared with the pages, which have none.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def holding(lock: _Lock) -> Iterator[None]:
 
 
 class Line:
-    """Let so many threads at a time in, in the order they came; a plain lock favours who releases it.
+    """Let so many threads at a time in, in the order they came; a plain lock favours who releases
+    it.
 
     most: that may wait; None for any number.
     """
@@ -164,8 +165,8 @@ _held: ContextVar[tuple[tuple[Line, Event], ...]] = ContextVar("held", default=(
 def step() -> None:
     """Go on with a long work: let those who wait for what is held have a turn. Raises Left, Late.
 
-    Only the line entered last is passed on: to wait for one while others wait for what is held besides
-    would be a deadlock.
+    Only the line entered last is passed on: to wait for one while others wait for what is held
+    besides would be a deadlock.
     """
     check()
     if held := _held.get():

@@ -1,9 +1,11 @@
-"""Let hostile programs ask the HTTP API beside plain ones, and see that the plain ones hardly notice.
+"""Let hostile programs ask the HTTP API beside plain ones, and see that the plain ones hardly
+notice.
 
-Of 16 programs half open a photo and ask for words and a click, again and again; the others send what is dear or broken:
-huge images, many prompts, everything as PNG, half requests, dripping ones, bodies of the fuzz, and leave in between.
-Prints how long the plain ones waited, what the hostile ones got, and the server's memory before and a minute after.
-Run: python -m benchmarks._api_siege --minutes 5
+Of 16 programs half open a photo and ask for words and a click, again and again; the others send
+what is dear or broken: huge images, many prompts, everything as PNG, half requests, dripping ones,
+bodies of the fuzz, and leave in between. Prints how long the plain ones waited, what the hostile
+ones got, and the server's memory before and a minute after. Run: python -m benchmarks._api_siege
+--minutes 5
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ KINDS = {"image": "multipart/form-data; boundary=cut", "json": "application/json
 
 @dataclass
 class Notes:
-    """Count what was answered: seconds of plain requests, statuses by what was sent, what should not have been."""
+    """Count what was answered: seconds of plain requests, statuses by what was sent, what should
+    not have been.
+    """
 
     plain: list[float] = field(default_factory=list)
     hostile: Counter[str] = field(default_factory=Counter)
@@ -68,11 +72,16 @@ def main() -> int:
 def report(notes: Notes, before: int, after: int, seed: int) -> int:
     """Print what happened; 1 where it is not as it should be."""
     median, worst = statistics.median(notes.plain), max(notes.plain)
-    print(f"seed {seed}; {len(notes.plain)} plain requests: median {median:.2f} s, worst {worst:.2f} s")
+    print(
+        f"seed {seed}; {len(notes.plain)} plain requests: median {median:.2f} s, worst {worst:.2f} "
+        "s"
+    )
     for name, count in sorted(notes.hostile.items()):
         print(f"  {name}: {count}")
     grown = after / before - 1
-    print(f"memory {before / 1e6:.0f} MB before, {after / 1e6:.0f} MB a minute after ({grown:+.1%})")
+    print(
+        f"memory {before / 1e6:.0f} MB before, {after / 1e6:.0f} MB a minute after ({grown:+.1%})"
+    )
     for what, count in notes.wrong.items():
         print(f"WRONG, {count} times: {what}")
     return int(bool(notes.wrong) or median > MEDIAN or worst > WORST or grown > GROWN)
@@ -105,12 +114,17 @@ def plain(address: str, number: int, notes: Notes) -> None:
     """Open a sample and ask about it; note how long each answer took."""
     name, text = list(TEXTS.items())[number % len(TEXTS)]
     start = time.monotonic()
-    status, answer = send(address, "images", upload((ROOT / "samples" / name).read_bytes()), "image")
+    status, answer = send(
+        address, "images", upload((ROOT / "samples" / name).read_bytes()), "image"
+    )
     notes.plain.append(time.monotonic() - start)
     if status != 201:
         notes.wrong[f"a plain image: {status}"] += 1
         return
-    body = {"image": answer["image"], "prompts": [{"texts": [text]}, {"points": [{"x": 100, "y": 100}]}]}
+    body = {
+        "image": answer["image"],
+        "prompts": [{"texts": [text]}, {"points": [{"x": 100, "y": 100}]}],
+    }
     start = time.monotonic()
     status, answer = send(address, "segment", json.dumps(body).encode(), "json")
     notes.plain.append(time.monotonic() - start)
@@ -120,7 +134,16 @@ def plain(address: str, number: int, notes: Notes) -> None:
 
 def hostile(address: str, rng: random.Random, notes: Notes) -> None:
     """Do one of the things nobody should."""
-    attacks: tuple[Callable[[str, random.Random], str], ...] = (huge, thin, many, every, fuzz, leave, drip, half)
+    attacks: tuple[Callable[[str, random.Random], str], ...] = (
+        huge,
+        thin,
+        many,
+        every,
+        fuzz,
+        leave,
+        drip,
+        half,
+    )
     attack = rng.choice(attacks)
     result = attack(address, rng)
     notes.hostile[f"{attack.__name__}: {result}"] += 1
@@ -152,8 +175,17 @@ def many(address: str, rng: random.Random) -> str:
     status, answer = send(address, "images", upload(file.getvalue()), "image")
     if status != 201:
         return str(status)
-    prompts = [{"texts": [f"{rng.random()} {n}" for n in range(6)], "threshold": 0.0} for _ in range(50)]
-    return str(send(address, "segment", json.dumps({"image": answer["image"], "prompts": prompts}).encode(), "json")[0])
+    prompts = [
+        {"texts": [f"{rng.random()} {n}" for n in range(6)], "threshold": 0.0} for _ in range(50)
+    ]
+    return str(
+        send(
+            address,
+            "segment",
+            json.dumps({"image": answer["image"], "prompts": prompts}).encode(),
+            "json",
+        )[0]
+    )
 
 
 def every(address: str, rng: random.Random) -> str:
@@ -218,7 +250,12 @@ def connection(address: str) -> socket.socket:
 
 def head(path: str, length: int) -> bytes:
     kind = KINDS["image" if path == "images" else "json"]
-    lines = (f"POST /api/{path} HTTP/1.1", "host: localhost", f"content-type: {kind}", f"content-length: {length}")
+    lines = (
+        f"POST /api/{path} HTTP/1.1",
+        "host: localhost",
+        f"content-type: {kind}",
+        f"content-length: {length}",
+    )
     return "\r\n".join((*lines, "", "")).encode()
 
 

@@ -1,7 +1,8 @@
 """Let many people use the app at once: 8 in browsers, then 4 programs over the HTTP API.
 
-Everyone works on a picture of their own, and every answer is looked at: the picture, the place, the number. Prints what
-went wrong and the server's memory. Run: python -m benchmarks._app_load --minutes 10
+Everyone works on a picture of their own, and every answer is looked at: the picture, the place, the
+number. Prints what went wrong and the server's memory. Run: python -m benchmarks._app_load
+--minutes 10
 """
 
 from __future__ import annotations
@@ -57,11 +58,15 @@ def people(address: str, seconds: float) -> list[str]:
             warm = warm or (memory(address) if spent > WARM * seconds else 0)
         end = memory(address)
         for person in crowd:
-            wrong += [f"asked of another machine: {url}" for url in person.elsewhere] + person.complaints
+            wrong += [
+                f"asked of another machine: {url}" for url in person.elsewhere
+            ] + person.complaints
         browser.close()
     grown = f"memory {warm / 1e6:.0f} MB warm, {end / 1e6:.0f} MB after"
     print(f"{PEOPLE} browsers, {rounds} rounds in {seconds:.0f} s; {grown}")
-    return wrong + ([f"memory grew from {warm} to {end}"] if warm and end > warm * (1 + FLAT) else [])
+    return wrong + (
+        [f"memory grew from {warm} to {end}"] if warm and end > warm * (1 + FLAT) else []
+    )
 
 
 def _one(person: Person, name: str, number: int, rounds: int) -> list[str]:
@@ -88,7 +93,9 @@ def _size(name: str) -> tuple[int, int]:
 def programs(address: str, seconds: float) -> list[str]:
     """Ask over HTTP from several programs at once."""
     with ThreadPoolExecutor(PROGRAMS) as crowd:
-        told = list(crowd.map(lambda number: list(_program(address, number, seconds)), range(PROGRAMS)))
+        told = list(
+            crowd.map(lambda number: list(_program(address, number, seconds)), range(PROGRAMS))
+        )
     answers = sum(row.count("ok") for row in told)
     print(f"{PROGRAMS} programs, {answers} answers in {seconds:.0f} s")
     return [line for row in told for line in row if line != "ok"]
@@ -102,9 +109,16 @@ def _program(address: str, number: int, seconds: float) -> Iterator[str]:
     first, start = None, time.monotonic()
     while time.monotonic() - start < seconds:
         try:
-            image = send(f"{address}/api/images", body, "multipart/form-data; boundary=cut")["image"]
-            ask = {"image": image, "prompts": [{"texts": [text]}, {"points": [{"x": 100 + number, "y": 100}]}]}
-            answer = send(f"{address}/api/segment", json.dumps(ask).encode(), "application/json")["answers"]
+            image = send(f"{address}/api/images", body, "multipart/form-data; boundary=cut")[
+                "image"
+            ]
+            ask = {
+                "image": image,
+                "prompts": [{"texts": [text]}, {"points": [{"x": 100 + number, "y": 100}]}],
+            }
+            answer = send(f"{address}/api/segment", json.dumps(ask).encode(), "application/json")[
+                "answers"
+            ]
         except OSError as error:
             yield f"program {number}: {error}"
             continue
@@ -121,7 +135,9 @@ def send(address: str, body: bytes, kind: str) -> dict[str, object]:
 def memory(address: str) -> int:
     with urllib.request.urlopen(f"{address}/api/metrics") as answer:
         lines = answer.read().decode().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("process_resident_memory_bytes "))
+    return next(
+        int(line.split()[1]) for line in lines if line.startswith("process_resident_memory_bytes ")
+    )
 
 
 if __name__ == "__main__":

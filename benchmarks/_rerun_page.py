@@ -1,9 +1,11 @@
-"""A page as FastSAM's public demo works: models are loaded once, and every question runs the whole line again.
+"""A page as FastSAM's public demo works: models are loaded once, and every question runs the whole
+line again.
 
-The demo of CASIA-IVA-Lab/FastSAM (app_gradio.py) asks ultralytics for all masks of the picture at 1024 px, at full
-resolution, confidence 0.25, IoU 0.7; a point or a text chooses among them, and the picture is drawn anew. So does this,
-with ultralytics' own predictor and text prompt and its own drawing. PROPOSER is a checkpoint of ultralytics, ENCODER a
-folder that holds a CLIP, PICTURE what is asked about, MOST how many masks are looked at.
+The demo of CASIA-IVA-Lab/FastSAM (app_gradio.py) asks ultralytics for all masks of the picture at
+1024 px, at full resolution, confidence 0.25, IoU 0.7; a point or a text chooses among them, and the
+picture is drawn anew. So does this, with ultralytics' own predictor and text prompt and its own
+drawing. PROPOSER is a checkpoint of ultralytics, ENCODER a folder that holds a CLIP, PICTURE what
+is asked about, MOST how many masks are looked at.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ LOOK: dict[str, Any] = {
 
 @st.cache_resource
 def load() -> Any:
-    """Hand the weights to ultralytics' FastSAM, and let it use all threads, which it doesn't by itself."""
+    """Hand the weights to ultralytics' FastSAM, and let it use all threads, which it doesn't by
+    itself.
+    """
     source = sources.find(f"file:{os.environ['ENCODER']}")
     side = int(source.model_cfg["vision_cfg"]["image_size"])
     see = image_transform_v2(checkpoints.preprocess_config(source, side), is_train=False)

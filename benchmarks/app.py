@@ -1,10 +1,12 @@
-"""Time the app in real Chromium, from a click, a slider or a text to the new overlay, against re-running everything.
+"""Time the app in real Chromium, from a click, a slider or a text to the new overlay, against
+re-running everything.
 
-The other side is a Streamlit page that works as FastSAM's public demo does (benchmarks/_rerun_page.py), in the same
-browser, with its models already loaded, on the same weights. Twice: with the mini weights, and with networks as large
-as a FastSAM demo's, FastSAM-s and ViT-B-32, whose weights here are random. The app answers clicks with mini-sam both
-times. Exits 1 unless the medians with the mini weights are under 200, 150 and 250 ms, and those with the networks of a
-demo 10 times faster than the demo. Run: python -m benchmarks.app
+The other side is a Streamlit page that works as FastSAM's public demo does
+(benchmarks/_rerun_page.py), in the same browser, with its models already loaded, on the same
+weights. Twice: with the mini weights, and with networks as large as a FastSAM demo's, FastSAM-s and
+ViT-B-32, whose weights here are random. The app answers clicks with mini-sam both times. Exits 1
+unless the medians with the mini weights are under 200, 150 and 250 ms, and those with the networks
+of a demo 10 times faster than the demo. Run: python -m benchmarks.app
 """
 
 from __future__ import annotations
@@ -36,20 +38,46 @@ from tests.networks import random_network, save_checkpoint
 T = TypeVar("T")
 CLAIMS = {"click": 200.0, "slider": 150.0, "text": 250.0}  # ms
 RATIO = 10.0
-MOST = 50  # about what FastSAM finds in a photograph; random weights find more, and the app looks at all of them
+# about what FastSAM finds in a photograph; random weights find more, and the app looks at all of
+# them
+MOST = 50
 MINI = ROOT / "weights" / "mini"
 PICTURE = ROOT / "samples" / "desk.png"
-PLACES = [(150, 290), (420, 330), (520, 60), (470, 230), (600, 170), (320, 130), (140, 300), (430, 340), (500, 80)]
+PLACES = [
+    (150, 290),
+    (420, 330),
+    (520, 60),
+    (470, 230),
+    (600, 170),
+    (320, 130),
+    (140, 300),
+    (430, 340),
+    (500, 80),
+]
 THRESHOLDS = [0.3, 0.45, 0.6, 0.75, 0.9, 0.8, 0.65, 0.5, 0.35]
-TEXTS = ["coffee", "pencil", "an open book", "a plant", "green apple", "a mug", "a fern", "a novel", "a crayon"]
+TEXTS = [
+    "coffee",
+    "pencil",
+    "an open book",
+    "a plant",
+    "green apple",
+    "a mug",
+    "a fern",
+    "a novel",
+    "a crayon",
+]
 
 # in the page: the time from an act to the frame after the new overlay was drawn
 _TIMED = """
 async ([act, value]) => {
-  const host = [...document.querySelectorAll("*")].find((e) => e.shadowRoot?.querySelector(".studio"));
+  const all = [...document.querySelectorAll("*")];
+  const host = all.find((e) => e.shadowRoot?.querySelector(".studio"));
   const root = host.shadowRoot.querySelector(".studio"), view = root.querySelector("canvas.view");
   const drawn = new Promise((done) => {
-    const told = () => { watch.disconnect(); requestAnimationFrame(() => done(performance.now())); };
+    const told = () => {
+      watch.disconnect();
+      requestAnimationFrame(() => done(performance.now()));
+    };
     const watch = new MutationObserver(told);
     watch.observe(root, { attributes: true, attributeFilter: ["data-done"] });
   });
@@ -59,7 +87,8 @@ async ([act, value]) => {
     const at = { clientX: r.left + value[0] * k, clientY: r.top + value[1] * k };
     const how = { ...at, pointerId: 1, button: 0, bubbles: true };
     view.setPointerCapture = () => {};
-    for (const kind of ["pointerdown", "pointerup"]) view.dispatchEvent(new PointerEvent(kind, how));
+    for (const kind of ["pointerdown", "pointerup"])
+      view.dispatchEvent(new PointerEvent(kind, how));
   } else {
     const slider = root.querySelector(".threshold");
     slider.value = value;
@@ -71,10 +100,14 @@ async ([act, value]) => {
 _TEXT = """
 ([wanted]) => new Promise((done) => {
   const start = performance.now();
-  const host = [...document.querySelectorAll("*")].find((e) => e.shadowRoot?.querySelector(".studio"));
+  const all = [...document.querySelectorAll("*")];
+  const host = all.find((e) => e.shadowRoot?.querySelector(".studio"));
   if (host) {
     const root = host.shadowRoot.querySelector(".studio");
-    const told = () => { watch.disconnect(); requestAnimationFrame(() => done(performance.now() - start)); };
+    const told = () => {
+      watch.disconnect();
+      requestAnimationFrame(() => done(performance.now() - start));
+    };
     const watch = new MutationObserver(told);
     watch.observe(root, { attributes: true, attributeFilter: ["data-answer"] });
   } else {
@@ -95,7 +128,10 @@ def main() -> int:
     good = True
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        for title, networks in (("mini weights", _mini(Path(folder))), ("FastSAM-s, ViT-B-32", _large(Path(folder)))):
+        for title, networks in (
+            ("mini weights", _mini(Path(folder))),
+            ("FastSAM-s, ViT-B-32", _large(Path(folder))),
+        ):
             with serving(Path(folder) / "app.log", *networks.options) as address:
                 ours = _ours(Person(browser.new_page(), address).go().ready())
             with _rerunning(Path(folder) / "peer.log", networks) as address:
@@ -106,23 +142,39 @@ def main() -> int:
 
 
 def _compare(
-    title: str, ours: dict[str, float], theirs: dict[str, float], *, largest: dict[str, float], ratio: float
+    title: str,
+    ours: dict[str, float],
+    theirs: dict[str, float],
+    *,
+    largest: dict[str, float],
+    ratio: float,
 ) -> bool:
-    print(f"{title:20}{'segclip app':>14}{'re-running':>14}{'ratio':>8}   (ms, medians of {len(PLACES) - 1})")
+    print(
+        f"{title:20}{'segclip app':>14}{'re-running':>14}{'ratio':>8}   (ms, medians of "
+        f"{len(PLACES) - 1})"
+    )
     good = True
     for name, taken in ours.items():
         times = theirs[name] / taken
-        missed = [f"not under {largest[name]:.0f} ms"] if taken >= largest.get(name, float("inf")) else []
+        missed = (
+            [f"not under {largest[name]:.0f} ms"]
+            if taken >= largest.get(name, float("inf"))
+            else []
+        )
         if times < ratio:
             missed.append(f"not {ratio:.0f} times faster")
         good &= not missed
-        print(f"{name:20}{taken:14.0f}{theirs[name]:14.0f}{times:8.1f}   {', '.join(missed) or 'ok'}")
+        print(
+            f"{name:20}{taken:14.0f}{theirs[name]:14.0f}{times:8.1f}   {', '.join(missed) or 'ok'}"
+        )
     return good
 
 
 @dataclass(frozen=True)
 class _Networks:
-    """Hold what both sides look with: the demo's checkpoint and CLIP, the app's options, and what is claimed."""
+    """Hold what both sides look with: the demo's checkpoint and CLIP, the app's options, and what
+    is claimed.
+    """
 
     proposer: Path
     encoder: Path
@@ -135,7 +187,9 @@ class _Networks:
 def _mini(folder: Path) -> _Networks:
     network = _network("yolov8n-seg.yaml")
     network.load_state_dict(safetensors.torch.load_file(MINI / "proposer" / "model.safetensors"))
-    return _Networks(save_checkpoint(network, folder / "FastSAM-n.pt"), MINI / "clip", claims=CLAIMS)
+    return _Networks(
+        save_checkpoint(network, folder / "FastSAM-n.pt"), MINI / "clip", claims=CLAIMS
+    )
 
 
 def _large(folder: Path) -> _Networks:
@@ -146,10 +200,16 @@ def _large(folder: Path) -> _Networks:
     torch.manual_seed(0)
     clip, described = open_clip.create_model("ViT-B-32"), open_clip.get_model_config("ViT-B-32")
     preprocess = dict(open_clip.get_model_preprocess_cfg(clip))
-    checkpoints.save(clip, folder / "clip", model_cfg=described, preprocess_cfg=preprocess, serving=Serving())
+    checkpoints.save(
+        clip, folder / "clip", model_cfg=described, preprocess_cfg=preprocess, serving=Serving()
+    )
     options = ("--preset", f"file:{folder / 'FastSAM-s'}", "--encoder", f"file:{folder / 'clip'}")
     return _Networks(
-        save_checkpoint(network, folder / "FastSAM-s.pt"), folder / "clip", options, ratio=RATIO, most=MOST
+        save_checkpoint(network, folder / "FastSAM-s.pt"),
+        folder / "clip",
+        options,
+        ratio=RATIO,
+        most=MOST,
     )
 
 
@@ -216,9 +276,26 @@ def _rerunning(log: Path, networks: _Networks) -> Iterator[str]:
         port = free.getsockname()[1]
     script = ROOT / "benchmarks" / "_rerun_page.py"
     flags = [f"--server.port={port}", "--server.address=127.0.0.1", "--server.headless=true"]
-    command = [sys.executable, "-m", "streamlit", "run", str(script), *flags, "--browser.gatherUsageStats=false"]
-    told = {"PICTURE": PICTURE, "PROPOSER": networks.proposer, "ENCODER": networks.encoder, "MOST": networks.most}
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **{name: str(value) for name, value in told.items()}}
+    command = [
+        sys.executable,
+        "-m",
+        "streamlit",
+        "run",
+        str(script),
+        *flags,
+        "--browser.gatherUsageStats=false",
+    ]
+    told = {
+        "PICTURE": PICTURE,
+        "PROPOSER": networks.proposer,
+        "ENCODER": networks.encoder,
+        "MOST": networks.most,
+    }
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        **{name: str(value) for name, value in told.items()},
+    }
     with log.open("wb") as file:
         process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
     try:

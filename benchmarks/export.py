@@ -1,10 +1,11 @@
-"""Time the batch export against a plain loop over ultralytics' FastSAM text prompt: two texts, one run.
+"""Time the batch export against a plain loop over ultralytics' FastSAM text prompt: two texts, one
+run.
 
-Both sides have the same photos, FastSAM-s and ViT-B-32 (random weights), write a PNG of each answer, and take turns;
-the median counts. ultralytics runs as it ships, and once more with as many threads as segclip. The second table times
-two workers against one with the mini models, which are small enough to be bound by Python. Exits 1 unless the export
-does at least 3 times as many pictures a minute as ultralytics as it ships, and two workers at least 1.6 times as many
-as one.
+Both sides have the same photos, FastSAM-s and ViT-B-32 (random weights), write a PNG of each
+answer, and take turns; the median counts. ultralytics runs as it ships, and once more with as many
+threads as segclip. The second table times two workers against one with the mini models, which are
+small enough to be bound by Python. Exits 1 unless the export does at least 3 times as many pictures
+a minute as ultralytics as it ships, and two workers at least 1.6 times as many as one.
 
 Run: python -m benchmarks.export
 """
@@ -45,13 +46,19 @@ CLAIM, WORKERS_CLAIM = 3.0, 1.6
 
 def main() -> int:
     """Print both tables; 0 where the claims hold."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="of the first table, each of two new pictures")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="of the first table, each of two new pictures"
+    )
     parser.add_argument("--scenes", type=int, default=24, help="pictures of the second table")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        first = against_upstream(folder, [draw(folder / f"photos{turn}", turn) for turn in range(options.rounds)])
+        first = against_upstream(
+            folder, [draw(folder / f"photos{turn}", turn) for turn in range(options.rounds)]
+        )
         scenes = Path(__file__).parent.parent / "tests" / "data" / "scenes" / "images"
         second = with_workers(folder, sorted(scenes.glob("*.jpg"))[: options.scenes])
     return 0 if first and second else 1
@@ -84,19 +91,27 @@ def against_upstream(folder: Path, rounds: list[Path]) -> bool:
             run(photos, folder / f"out{turn}{place}")
             taken[name].append(time.perf_counter() - start)
     torch.set_num_threads(threads)
-    print(f"{len(rounds)} rounds of {TOGETHER} pictures, {len(TEXTS)} texts, FastSAM-s + ViT-B-32, random weights")
+    print(
+        f"{len(rounds)} rounds of {TOGETHER} pictures, {len(TEXTS)} texts, FastSAM-s + ViT-B-32, "
+        "random weights"
+    )
     middle = {name: median(seconds) for name, seconds in taken.items()}
     ours, shipped, _ = middle.values()
     for name, used, _ in sides:
         rate, times = 60 * TOGETHER / middle[name], middle[name] / ours
-        print(f"  {name:33}{used} threads{middle[name]:8.1f} s{rate:8.1f} pictures a minute{times:7.2f}x")
+        print(
+            f"  {name:33}{used} threads{middle[name]:8.1f} s{rate:8.1f} pictures a "
+            f"minute{times:7.2f}x"
+        )
     return held(shipped / ours, CLAIM)
 
 
 def segclip(proposer: Path, clip: Path) -> Run:
     """Make the export with models that are loaded and warm."""
     encoder = OpenClip(f"ViT-B-32/file:{clip}")
-    segmenter = Segmenter(FastSAM(proposer, options=LOOK), encoder, CropScorer(encoder, POLICIES["ultralytics"]))
+    segmenter = Segmenter(
+        FastSAM(proposer, options=LOOK), encoder, CropScorer(encoder, POLICIES["ultralytics"])
+    )
     segmenter(picture(480, 640), TEXTS)
     answers = Answers(selection=Selection(best=True), backgrounds=(), templates="plain")
     options = ExportOptions(formats=("png",), answers=answers)
@@ -113,16 +128,30 @@ def segclip(proposer: Path, clip: Path) -> Run:
 
 
 def upstream(proposer: Path) -> tuple[Run, int]:
-    """Make the loop of ultralytics' documentation, a prediction with the text for each picture and text.
+    """Make the loop of ultralytics' documentation, a prediction with the text for each picture and
+    text.
 
     Gives as well how many threads ultralytics lowers torch to, one less than there are cores.
     """
     with quiet():
         from ultralytics.models.fastsam import FastSAMPredictor
 
-        settings = {"conf": LOOK.confidence, "iou": LOOK.iou, "imgsz": LOOK.image_size, "max_det": LOOK.max_det}
-        fixed = {"model": str(proposer), "device": "cpu", "retina_masks": True, "save": False, "verbose": False}
-        predictor = FastSAMPredictor(overrides={**settings, **fixed, "mode": "predict", "task": "segment"})
+        settings = {
+            "conf": LOOK.confidence,
+            "iou": LOOK.iou,
+            "imgsz": LOOK.image_size,
+            "max_det": LOOK.max_det,
+        }
+        fixed = {
+            "model": str(proposer),
+            "device": "cpu",
+            "retina_masks": True,
+            "save": False,
+            "verbose": False,
+        }
+        predictor = FastSAMPredictor(
+            overrides={**settings, **fixed, "mode": "predict", "task": "segment"}
+        )
         predictor.setup_model(None, verbose=False)
         chosen = torch.get_num_threads()  # when this ends, it is as before
     predictor(np.zeros((480, 640, 3), np.uint8))
@@ -143,7 +172,9 @@ def upstream(proposer: Path) -> tuple[Run, int]:
 
 
 def with_workers(folder: Path, scenes: list[Path]) -> bool:
-    """Time one and two workers on the mini models, without the time they take to load: that of one more picture run."""
+    """Time one and two workers on the mini models, without the time they take to load: that of one
+    more picture run.
+    """
     (folder / "list.txt").write_text("".join(f"{path}\n" for path in scenes))
     (folder / "one.txt").write_text(f"{scenes[0]}\n")
     rates = {}
@@ -152,10 +183,18 @@ def with_workers(folder: Path, scenes: list[Path]) -> bool:
         for name in ("one", "list"):
             start = time.perf_counter()
             running = Running(workers=workers)
-            batch.export(folder / f"{name}.txt", folder / f"{name}-{workers}", ["apple", "dog"], running=running)
+            batch.export(
+                folder / f"{name}.txt",
+                folder / f"{name}-{workers}",
+                ["apple", "dog"],
+                running=running,
+            )
             taken[name] = time.perf_counter() - start
         rates[workers] = (len(scenes) - 1) / (taken["list"] - taken["one"])
-        print(f"  mini, {workers} worker{'s' * (workers > 1)}: {60 * rates[workers]:6.1f} pictures a minute")
+        print(
+            f"  mini, {workers} worker{'s' * (workers > 1)}: {60 * rates[workers]:6.1f} pictures a "
+            "minute"
+        )
     return held(rates[2] / rates[1], WORKERS_CLAIM)
 
 

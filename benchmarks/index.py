@@ -1,10 +1,12 @@
-"""Time indexing whole photographs against the loop everyone writes: PIL, open_clip's preprocessing, encode_image.
+"""Time indexing whole photographs against the loop everyone writes: PIL, open_clip's preprocessing,
+encode_image.
 
-Both sides have ViT-B-32 (random weights), the same files and all cores; models are loaded before the clock. The loop
-has float32, open_clip's own choice; segclip takes bfloat16 where the processor computes in it, and then the loop is
-measured in that too. segclip reads ahead while the model looks, or runs a process a core (--workers). They take
-turns; the median of the rounds counts. Exits 1 unless the best of ours does at least 1.5 times as many pictures a
-second as the loop in float32; the ratio in the same precision is printed beside it.
+Both sides have ViT-B-32 (random weights), the same files and all cores; models are loaded before
+the clock. The loop has float32, open_clip's own choice; segclip takes bfloat16 where the processor
+computes in it, and then the loop is measured in that too. segclip reads ahead while the model
+looks, or runs a process a core (--workers). They take turns; the median of the rounds counts. Exits
+1 unless the best of ours does at least 1.5 times as many pictures a second as the loop in float32;
+the ratio in the same precision is printed beside it.
 
 Run on an idle machine: python -m benchmarks.index [--pictures 64] [--size 960x1280] [--rounds 3]
 """
@@ -41,7 +43,9 @@ LOOP = "open_clip + PIL loop"
 
 def main() -> int:
     """Print the table; 0 where the claim holds."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--size", default="960x1280", help="height x width of the pictures")
@@ -52,10 +56,16 @@ def main() -> int:
         photos = draw(folder / "photos", options.pictures, height, width)
         torch.manual_seed(0)
         model, _, preprocess = open_clip.create_model_and_transforms(MODEL)
-        safetensors.torch.save_file(model.eval().state_dict(), folder / "open_clip_model.safetensors")
-        ways: dict[str, Callable[[int], float]] = {LOOP: lambda turn: plain(model, preprocess, photos)}
+        safetensors.torch.save_file(
+            model.eval().state_dict(), folder / "open_clip_model.safetensors"
+        )
+        ways: dict[str, Callable[[int], float]] = {
+            LOOP: lambda turn: plain(model, preprocess, photos)
+        }
         served = choose_precision("auto", torch.device("cpu"))
-        same = LOOP if served == torch.float32 else f"the loop, {str(served).removeprefix('torch.')}"
+        same = (
+            LOOP if served == torch.float32 else f"the loop, {str(served).removeprefix('torch.')}"
+        )
         if same != LOOP:
             lower = copy.deepcopy(model).to(served)
             ways[same] = lambda turn: plain(lower, preprocess, photos)
@@ -66,7 +76,10 @@ def main() -> int:
             for way, measure in ways.items():
                 rates[way].append(measure(turn))
     medians = {way: float(np.median(measured)) for way, measured in rates.items()}
-    print(f"{options.pictures} JPEGs of {width} x {height}, {MODEL}, {os.cpu_count()} cores, {options.rounds} rounds")
+    print(
+        f"{options.pictures} JPEGs of {width} x {height}, {MODEL}, {os.cpu_count()} cores, "
+        f"{options.rounds} rounds"
+    )
     for way, rate in medians.items():
         print(f"  {way:28}{rate:7.1f} a second ({min(rates[way]):.1f} to {max(rates[way]):.1f})")
     best = max(rate for way, rate in medians.items() if way.startswith("segclip"))
@@ -81,7 +94,9 @@ def draw(folder: Path, count: int, height: int, width: int) -> Path:
     for number in range(count):
         shapes = cv2.resize(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8), (width, height))
         noisy = shapes + rng.normal(scale=6, size=shapes.shape)
-        PIL.Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{number:04d}.jpg", quality=90)
+        PIL.Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(
+            folder / f"{number:04d}.jpg", quality=90
+        )
     return folder
 
 
@@ -96,22 +111,31 @@ def plain(model: torch.nn.Module, preprocess: object, photos: Path) -> float:
         for file in files:
             if len(rows) == 1:  # the first warms up
                 start = time.perf_counter()
-            rows.append(model.encode_image(preprocess(PIL.Image.open(file))[None].to(dtype), normalize=True))
+            rows.append(
+                model.encode_image(preprocess(PIL.Image.open(file))[None].to(dtype), normalize=True)
+            )
     return (len(files) - 1) / (time.perf_counter() - start)
 
 
 def ours(folder: Path, photos: Path, workers: int, turn: int) -> float:
-    """Index: pictures a second, without what starting takes: that of a run of one group a process."""
+    """Index: pictures a second, without what starting takes: that of a run of one group a
+    process.
+    """
     few = folder / f"few-{workers}-{turn}"
     few.mkdir()
     for file in sorted(photos.iterdir())[: TOGETHER * workers]:
         (few / file.name).symlink_to(file)
     counts, times = [], []
     for source in (few, photos):
-        options = IndexOptions(encoder=f"{MODEL}/file:{folder}/open_clip_model.safetensors", device="cpu")
+        options = IndexOptions(
+            encoder=f"{MODEL}/file:{folder}/open_clip_model.safetensors", device="cpu"
+        )
         start = time.perf_counter()
         done = make_index(
-            source, options, out=folder / f"index-{source.name}-{workers}-{turn}", running=Running(workers=workers)
+            source,
+            options,
+            out=folder / f"index-{source.name}-{workers}-{turn}",
+            running=Running(workers=workers),
         )
         times.append(time.perf_counter() - start)
         counts.append(done.pictures)

@@ -1,8 +1,10 @@
-"""Compare mask assembly with ultralytics' retina masks: 300 masks of a 4000x3000 picture, from one network output.
+"""Compare mask assembly with ultralytics' retina masks: 300 masks of a 4000x3000 picture, from one
+network output.
 
-Each side has a process of its own, so that its peak memory is its own; the claim is about what assembly adds to what
-was resident before it (torch alone is 250 to 600 MB). Exits 1 unless ours is at least 10 times faster, adds a fifth of
-the memory at most, and agrees to a mean IoU of 0.99. Run: python -m benchmarks.mask_assembly
+Each side has a process of its own, so that its peak memory is its own; the claim is about what
+assembly adds to what was resident before it (torch alone is 250 to 600 MB). Exits 1 unless ours is
+at least 10 times faster, adds a fifth of the memory at most, and agrees to a mean IoU of 0.99. Run:
+python -m benchmarks.mask_assembly
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ SIDES = ("ours", "upstream")
 def main() -> int:
     """Measure both sides and print the table; 0 where the claim holds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=2, help="runs of each side, of which the fastest counts")
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="runs of each side, of which the fastest counts"
+    )
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -51,10 +55,14 @@ def main() -> int:
 
 
 def prepare(folder: Path) -> float:
-    """Store one network output of FastSAM-s's architecture; give the mean share of the picture a box covers."""
+    """Store one network output of FastSAM-s's architecture; give the mean share of the picture a
+    box covers.
+    """
     network = random_network("yolov8s-seg.yaml", candidates=1200, size=640)
     options = FastSAMOptions(max_det=COUNT, precision="float32")
-    found = FastSAM(save_checkpoint(network, folder / "FastSAM-s.pt"), options=options).encode(picture(*SIZE))
+    found = FastSAM(save_checkpoint(network, folder / "FastSAM-s.pt"), options=options).encode(
+        picture(*SIZE)
+    )
     torch.save([found.prototypes, found.coefficients, found.boxes], folder / "output.pth")
     sides = found.boxes[:, 2:] - found.boxes[:, :2]
     return float(sides.prod(dim=1).mean() / (SIZE[0] * SIZE[1]))
@@ -84,7 +92,10 @@ def retina_masks() -> Callable[..., torch.Tensor]:
         from ultralytics.utils.ops import process_mask_native
 
     def run(
-        prototypes: torch.Tensor, coefficients: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]
+        prototypes: torch.Tensor,
+        coefficients: torch.Tensor,
+        boxes: torch.Tensor,
+        size: tuple[int, int],
     ) -> torch.Tensor:
         masks = process_mask_native(prototypes, coefficients, boxes, size)
         keep = masks.amax((-2, -1)) > 0
@@ -94,10 +105,14 @@ def retina_masks() -> Callable[..., torch.Tensor]:
 
 
 def store(answer: Masks | torch.Tensor, path: Path) -> None:
-    """Write tight boxes and packed bitmaps; masks without a pixel are left out, as upstream does."""
+    """Write tight boxes and packed bitmaps; masks without a pixel are left out, as upstream
+    does.
+    """
     if isinstance(answer, torch.Tensor):
         tight = [Masks.from_dense(mask[None].numpy()) for mask in answer]
-        masks = Masks(np.concatenate([mask.boxes for mask in tight]), tuple(m.bitmaps[0] for m in tight), SIZE)
+        masks = Masks(
+            np.concatenate([mask.boxes for mask in tight]), tuple(m.bitmaps[0] for m in tight), SIZE
+        )
     else:
         masks = answer[answer.areas > 0]
     np.savez(path, masks.boxes, *(np.packbits(bitmap) for bitmap in masks.bitmaps))
@@ -110,7 +125,9 @@ def restore(path: Path) -> Masks:
     bitmaps = []
     for (x1, y1, x2, y2), bits in zip(boxes, packed, strict=True):
         height, width = int(y2 - y1), int(x2 - x1)
-        bitmaps.append(np.unpackbits(bits, count=height * width).reshape(height, width).astype(bool))
+        bitmaps.append(
+            np.unpackbits(bits, count=height * width).reshape(height, width).astype(bool)
+        )
     return Masks(boxes, tuple(bitmaps), SIZE)
 
 
@@ -125,10 +142,15 @@ def memory(line: str) -> float:
 def report(folder: Path, share: float) -> int:
     """Print the table and the ratios; 0 where the claim holds."""
     ours, upstream = (json.loads((folder / f"{side}.json").read_text()) for side in SIDES)
-    print(f"{SIZE[1]}x{SIZE[0]}, boxes cover {share:.1%} of the picture on average, {torch.get_num_threads()} threads")
+    print(
+        f"{SIZE[1]}x{SIZE[0]}, boxes cover {share:.1%} of the picture on average, "
+        f"{torch.get_num_threads()} threads"
+    )
     print(f"{'':<10}{'masks':>8}{'seconds':>10}{'peak MB':>10}{'rise MB':>10}")
     for side, facts in zip(SIDES, (ours, upstream), strict=True):
-        print(f"{side:<10}{facts['masks']:>8}{facts['seconds']:>10.2f}{facts['peak']:>10.0f}{facts['rise']:>10.0f}")
+        print(
+            f"{side:<10}{facts['masks']:>8}{facts['seconds']:>10.2f}{facts['peak']:>10.0f}{facts['rise']:>10.0f}"
+        )
     mine, theirs = restore(folder / "ours.npz"), restore(folder / "upstream.npz")
     if len(mine) != len(theirs):
         print(f"MISSED: {len(mine)} masks are not {len(theirs)}")

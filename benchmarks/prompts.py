@@ -1,9 +1,11 @@
-"""Time clicks and boxes against segment-anything's own predictor, and weigh "everything" on a 12-megapixel photo.
+"""Time clicks and boxes against segment-anything's own predictor, and weigh "everything" on a
+12-megapixel photo.
 
-Both sides run the same network with the same weights: the shipped mini-sam, or a random ViT-B (--vit-b). They look at a
-drawn scene, for boxes and "everything" enlarged to 12 megapixels. A process of its own measures the memory. Exits 1
-unless a click takes under 50 ms, 200 boxes at once are at least 5 times faster than upstream one by one, with the same
-masks, and 500 masks stay under 1.5 GB above the model's own memory. Run: python -m benchmarks.prompts
+Both sides run the same network with the same weights: the shipped mini-sam, or a random ViT-B
+(--vit-b). They look at a drawn scene, for boxes and "everything" enlarged to 12 megapixels. A
+process of its own measures the memory. Exits 1 unless a click takes under 50 ms, 200 boxes at once
+are at least 5 times faster than upstream one by one, with the same masks, and 500 masks stay under
+1.5 GB above the model's own memory. Run: python -m benchmarks.prompts
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ LAX = GridOptions(points_per_side=14, min_quality=-9, min_stability=0, nms=1)
 
 def main() -> int:
     """Print the tables; 0 where the claims hold."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=15, help="clicks timed; the median counts")
     parser.add_argument("--vit-b", action="store_true", help="a ViT-B instead of mini-sam; minutes")
     parser.add_argument("--weigh", type=Path, help=argparse.SUPPRESS)
@@ -71,7 +75,9 @@ def scene(size: tuple[int, int] | None = None) -> Image:
 
 
 def clicks(path: Path, rounds: int, claim: float | None) -> bool:
-    """Time a click on a picture that is encoded, each at another place, as served: with edges fitted to the picture."""
+    """Time a click on a picture that is encoded, each at another place, as served: with edges
+    fitted to the picture.
+    """
     image, proposer = scene(), SAM(path)
     height, width = image.size
     predictor = SamPredictor(proposer.network)
@@ -85,10 +91,15 @@ def clicks(path: Path, rounds: int, claim: float | None) -> bool:
 
     ways: dict[str, Callable[[int, int], Any]] = {
         "segclip, decode": lambda x, y: proposer.decode(features, Points([(x, y)])),
-        "upstream, set_image kept": lambda x, y: predictor.predict(np.array([[x, y]]), np.array([1])),
+        "upstream, set_image kept": lambda x, y: predictor.predict(
+            np.array([[x, y]]), np.array([1])
+        ),
         "upstream, run again": anew,
     }
-    taken = {name: median([timed(way, *place) for place in places.tolist()][1:]) for name, way in ways.items()}
+    taken = {
+        name: median([timed(way, *place) for place in places.tolist()][1:])
+        for name, way in ways.items()
+    }
     ours = taken["segclip, decode"]
     print(f"a click on {width}x{height}, three masks, {torch.get_num_threads()} threads")
     for name, seconds in taken.items():
@@ -104,7 +115,9 @@ def boxes(path: Path) -> bool:
     features = proposer.encode(image)
     rng = np.random.default_rng(0)
     corners = rng.uniform((0, 0), (3300, 2300), (BOXES, 2))
-    asked = np.concatenate([corners, corners + rng.uniform(100, 700, (BOXES, 2))], axis=1).astype(np.float32)
+    asked = np.concatenate([corners, corners + rng.uniform(100, 700, (BOXES, 2))], axis=1).astype(
+        np.float32
+    )
     proposer.decode(features, Boxes(asked[:2]))
     start = time.perf_counter()
     found = proposer.decode(features, Boxes(asked))
@@ -118,13 +131,22 @@ def boxes(path: Path) -> bool:
         own = found.masks.full(row)
         union = np.count_nonzero(own | masks[0])
         same.append(np.count_nonzero(own & masks[0]) / union if union else 1.0)
-    print(f"{BOXES} boxes on {PHOTO[1]}x{PHOTO[0]}: {ours:.2f} s, upstream one by one {theirs:.2f} s")
-    print(f"  {theirs / ours:.1f}x faster; IoU with upstream's masks {np.mean(same):.5f}, least {min(same):.5f}")
-    return held(theirs >= BOXES_CLAIM * ours and min(same) >= 0.999, f"{BOXES_CLAIM:g}x, same masks")
+    print(
+        f"{BOXES} boxes on {PHOTO[1]}x{PHOTO[0]}: {ours:.2f} s, upstream one by one {theirs:.2f} s"
+    )
+    print(
+        f"  {theirs / ours:.1f}x faster; IoU with upstream's masks {np.mean(same):.5f}, least "
+        f"{min(same):.5f}"
+    )
+    return held(
+        theirs >= BOXES_CLAIM * ours and min(same) >= 0.999, f"{BOXES_CLAIM:g}x, same masks"
+    )
 
 
 def weigh(path: Path) -> int:
-    """Ask for everything on a photo and compare this process's peak with what it held when the model was loaded."""
+    """Ask for everything on a photo and compare this process's peak with what it held when the
+    model was loaded.
+    """
     proposer = SAM(path, options=SAMOptions(grid=LAX))
     proposer.decode(proposer.encode(scene()), Points([(50, 50)]))  # libraries are up
     image = scene(PHOTO)
@@ -132,9 +154,17 @@ def weigh(path: Path) -> int:
     found = proposer.decode(proposer.encode(image), Everything())
     rise = memory("VmHWM") - before
     print(
-        f"everything on {PHOTO[1]}x{PHOTO[0]}: {len(found)} masks in {time.perf_counter() - start:.1f} s, {rise:.0f} MB"
+        f"everything on {PHOTO[1]}x{PHOTO[0]}: {len(found)} masks in "
+        f"{time.perf_counter() - start:.1f} s, {rise:.0f} MB"
     )
-    return 0 if held(rise < MEMORY_CLAIM and len(found) >= MASKS, f"{MASKS} masks under {MEMORY_CLAIM:.0f} MB") else 1
+    return (
+        0
+        if held(
+            rise < MEMORY_CLAIM and len(found) >= MASKS,
+            f"{MASKS} masks under {MEMORY_CLAIM:.0f} MB",
+        )
+        else 1
+    )
 
 
 def timed(way: Callable[[int, int], Any], x: int, y: int) -> float:

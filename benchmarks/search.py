@@ -1,10 +1,12 @@
-"""Time search in many vectors of 512: NumPy's exact scan and LanceDB as segclip uses them, faiss-cpu's flat index.
+"""Time search in many vectors of 512: NumPy's exact scan and LanceDB as segclip uses them,
+faiss-cpu's flat index.
 
-Each engine runs in a process of its own, so that its memory is its own. The vectors are random: 2,000 centres, each
-vector as far from its centre as the centre is long (cosine about 0.5 inside a cluster); --uniform has no clusters at
-all, the worst that can be asked of an approximate index. Recall is against faiss's exact answer, of the ten nearest;
-beside it the time for the 154 that `segclip search` looks at to show nine. Exits 1 unless NumPy takes at most 3
-times faiss's time at 100,000 vectors, and LanceDB finds 0.95 of the ten nearest of 1,000,000 in less than 50 ms.
+Each engine runs in a process of its own, so that its memory is its own. The vectors are random:
+2,000 centres, each vector as far from its centre as the centre is long (cosine about 0.5 inside a
+cluster); --uniform has no clusters at all, the worst that can be asked of an approximate index.
+Recall is against faiss's exact answer, of the ten nearest; beside it the time for the 154 that
+`segclip search` looks at to show nine. Exits 1 unless NumPy takes at most 3 times faiss's time at
+100,000 vectors, and LanceDB finds 0.95 of the ten nearest of 1,000,000 in less than 50 ms.
 
 Run on an idle machine: python -m benchmarks.search [--counts 100000,1000000]
 """
@@ -37,7 +39,9 @@ Draw = Callable[[], Iterator[Array]]
 
 @dataclass(frozen=True)
 class Measured:
-    """Hold one engine's figures: seconds, milliseconds, MB; memory is the process's peak less that of its start."""
+    """Hold one engine's figures: seconds, milliseconds, MB; memory is the process's peak less that
+    of its start.
+    """
 
     engine: str
     count: int
@@ -51,10 +55,14 @@ class Measured:
 
 def main() -> int:
     """Print the table; 0 where the claims hold."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--counts", default="100000", help="numbers of vectors, by comma")
     parser.add_argument("--uniform", action="store_true", help="vectors without clusters")
-    parser.add_argument("--one", nargs=3, metavar=("ENGINE", "COUNT", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--one", nargs=3, metavar=("ENGINE", "COUNT", "FOLDER"), help=argparse.SUPPRESS
+    )
     options = parser.parse_args()
     if options.one:
         engine, count, folder = options.one
@@ -63,15 +71,22 @@ def main() -> int:
         print(json.dumps(asdict(measured)))
         return 0
     counts = [int(count) for count in options.counts.split(",")]
-    held = [compare(count, uniform=options.uniform) for count in counts]  # every table, even after one that fails
+    held = [
+        compare(count, uniform=options.uniform) for count in counts
+    ]  # every table, even after one that fails
     return 0 if all(held) else 1
 
 
 def compare(count: int, *, uniform: bool) -> bool:
     """Measure every engine on the same vectors and print a row each."""
-    print(f"{count:,} {'uniform' if uniform else 'clustered'} vectors of {DIM}, {QUERIES} queries, one at a time")
     print(
-        f"  {'engine':9}{'build s':>9}{'median ms':>11}{'worst ms':>10}{f'{LOOKED_AT}, ms':>9}{'recall@10':>11}"
+        f"{count:,} {'uniform' if uniform else 'clustered'} vectors of {DIM}, {QUERIES} queries, "
+        "one at a time"
+    )
+    print(
+        "  "
+        f"{'engine':9}{'build s':>9}{'median ms':>11}{'worst ms':>10}"
+        f"{f'{LOOKED_AT}, ms':>9}{'recall@10':>11}"
         f"{'disk MB':>9}{'memory MB':>11}"
     )
     times, recalls = {}, {}
@@ -79,7 +94,10 @@ def compare(count: int, *, uniform: bool) -> bool:
         for engine in ENGINES:
             command = [sys.executable, "-m", "benchmarks.search", "--one", engine, str(count), name]
             done = subprocess.run(  # what goes wrong is told on stderr, and ends this too
-                [*command, *(["--uniform"] if uniform else [])], stdout=subprocess.PIPE, text=True, check=True
+                [*command, *(["--uniform"] if uniform else [])],
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
             )
             row = Measured(**json.loads(done.stdout.splitlines()[-1]))
             times[engine], recalls[engine] = row.median, recall(Path(name), engine)
@@ -99,7 +117,10 @@ def compare(count: int, *, uniform: bool) -> bool:
 
 def claim(what: str, value: float, most: float) -> bool:
     """Say whether a claim holds."""
-    print(f"  {what}: {value:.2f} (claimed: at most {most:g}): {'holds' if value <= most else 'DOES NOT HOLD'}")
+    print(
+        f"  {what}: {value:.2f} (claimed: at most {most:g}): "
+        f"{'holds' if value <= most else 'DOES NOT HOLD'}"
+    )
     return value <= most
 
 
@@ -188,7 +209,9 @@ def pictures(count: int) -> Pictures:
 def recall(folder: Path, engine: str) -> float:
     """Give the share of faiss's ten nearest that an engine found."""
     wanted, found = np.load(folder / "faiss.npy"), np.load(folder / f"{engine}.npy")
-    return float(np.mean([len(set(a) & set(b)) / NEAREST for a, b in zip(wanted, found, strict=True)]))
+    return float(
+        np.mean([len(set(a) & set(b)) / NEAREST for a, b in zip(wanted, found, strict=True)])
+    )
 
 
 def _peak() -> float:

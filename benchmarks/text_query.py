@@ -1,8 +1,10 @@
-"""Time a first and a second text on one picture against ultralytics' FastSAM text prompt, in one run.
+"""Time a first and a second text on one picture against ultralytics' FastSAM text prompt, in one
+run.
 
-Both sides get the same FastSAM-s and ViT-B-32 (random weights: the same work, other numbers), the same thresholds and
-the same pictures, models loaded and warm. ultralytics runs as it ships, with its cheaper way to a second text; it
-lowers torch to one thread less than there are cores, ``--peer-threads`` gives it more.
+Both sides get the same FastSAM-s and ViT-B-32 (random weights: the same work, other numbers), the
+same thresholds and the same pictures, models loaded and warm. ultralytics runs as it ships, with
+its cheaper way to a second text; it lowers torch to one thread less than there are cores,
+``--peer-threads`` gives it more.
 
 Run: python -m benchmarks.text_query
 """
@@ -42,7 +44,9 @@ FIRST_CLAIM, SECOND_CLAIM = 2.0, 100.0
 
 @dataclass
 class Side:
-    """Hold one side: how it answers a first text on an image, and a second; the seconds each round took."""
+    """Hold one side: how it answers a first text on an image, and a second; the seconds each round
+    took.
+    """
 
     name: str
     first: Callable[[Image, str], Any]
@@ -52,7 +56,9 @@ class Side:
     seconds: list[float] = field(default_factory=list)
 
     def play(self, number: int, place: int) -> None:
-        """Answer two texts this run has not seen on a picture the side has not seen; round 0 warms up."""
+        """Answer two texts this run has not seen on a picture the side has not seen; round 0 warms
+        up.
+        """
         torch.set_num_threads(self.threads)
         image = picture(*SIZE, seed=number)
         start = time.perf_counter()
@@ -69,7 +75,9 @@ def main() -> int:
     options = arguments()
     with tempfile.TemporaryDirectory() as folder:
         proposer, clip = make_weights(Path(folder))
-        encoder = OpenClip(f"ViT-B-32/file:{clip}", options=OpenClipOptions(precision=options.precision))
+        encoder = OpenClip(
+            f"ViT-B-32/file:{clip}", options=OpenClipOptions(precision=options.precision)
+        )
         finder = FastSAM(proposer, options=LOOK)
         sides = [ours(name, finder, encoder) for name in ("ultralytics", "context", "default")]
         sides.insert(0, theirs(proposer, options.peer_threads))
@@ -77,22 +85,35 @@ def main() -> int:
             for place, side in enumerate(sides):
                 side.play(number, place)
         found = len(finder.decode(finder.encode(picture(*SIZE, seed=1)), Everything()))
-    print(f"{found} candidates, {options.rounds} rounds, precision {options.precision}, torch {torch.__version__}")
+    print(
+        f"{found} candidates, {options.rounds} rounds, precision {options.precision}, torch "
+        f"{torch.__version__}"
+    )
     return report(sides)
 
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--precision", default="auto", help="of segclip's encoder; ultralytics has float32 only")
-    parser.add_argument("--peer-threads", type=int, help="threads for ultralytics; else what it chooses")
+    parser.add_argument(
+        "--precision", default="auto", help="of segclip's encoder; ultralytics has float32 only"
+    )
+    parser.add_argument(
+        "--peer-threads", type=int, help="threads for ultralytics; else what it chooses"
+    )
     return parser.parse_args()
 
 
 def make_weights(folder: Path) -> tuple[Path, Path]:
-    """Write a FastSAM-s and a ViT-B-32 in their published formats, and let ``import clip`` give the latter."""
-    proposer = save_checkpoint(random_network("yolov8s-seg.yaml", candidates=400), folder / "FastSAM-s.pt")
+    """Write a FastSAM-s and a ViT-B-32 in their published formats, and let ``import clip`` give the
+    latter.
+    """
+    proposer = save_checkpoint(
+        random_network("yolov8s-seg.yaml", candidates=400), folder / "FastSAM-s.pt"
+    )
     torch.manual_seed(0)
     model, _, preprocess = open_clip.create_model_and_transforms("ViT-B-32")
     install_clip(model.eval(), preprocess, open_clip.get_tokenizer("ViT-B-32"))
@@ -102,13 +123,17 @@ def make_weights(folder: Path) -> tuple[Path, Path]:
 
 
 def ours(policy: str, finder: FastSAM, encoder: OpenClip) -> Side:
-    """Make segclip's side; with policy ``ultralytics`` it does what ultralytics does: one text, no templates."""
+    """Make segclip's side; with policy ``ultralytics`` it does what ultralytics does: one text, no
+    templates.
+    """
     segmenter = Segmenter(finder, encoder, CropScorer(encoder, POLICIES[policy]))
     alike = policy == "ultralytics"
 
     def second(regions: Any, text: str) -> Any:
         if alike:
-            return segmenter.rank(regions, text, templates="plain", backgrounds=(), selection=Selection(best=True))
+            return segmenter.rank(
+                regions, text, templates="plain", backgrounds=(), selection=Selection(best=True)
+            )
         return segmenter.rank(regions, text)
 
     def first(image: Image, text: str) -> Any:
@@ -124,9 +149,22 @@ def theirs(proposer: Path, threads: int | None) -> Side:
     with quiet():
         from ultralytics.models.fastsam import FastSAMPredictor
 
-        settings = {"conf": LOOK.confidence, "iou": LOOK.iou, "imgsz": LOOK.image_size, "max_det": LOOK.max_det}
-        fixed = {"model": str(proposer), "device": "cpu", "retina_masks": True, "save": False, "verbose": False}
-        predictor = FastSAMPredictor(overrides={**settings, **fixed, "mode": "predict", "task": "segment"})
+        settings = {
+            "conf": LOOK.confidence,
+            "iou": LOOK.iou,
+            "imgsz": LOOK.image_size,
+            "max_det": LOOK.max_det,
+        }
+        fixed = {
+            "model": str(proposer),
+            "device": "cpu",
+            "retina_masks": True,
+            "save": False,
+            "verbose": False,
+        }
+        predictor = FastSAMPredictor(
+            overrides={**settings, **fixed, "mode": "predict", "task": "segment"}
+        )
         predictor.setup_model(None, verbose=False)
         chosen = torch.get_num_threads()
 
@@ -150,7 +188,10 @@ def report(sides: list[Side]) -> int:
     for side in sides:
         first, second = median(side.firsts), median(side.seconds)
         ratios = f"{median(peer.firsts) / first:6.1f}x", f"{median(peer.seconds) / second:6.0f}x"
-        print(f"{side.name:28} {side.threads:7} {first:10.3f} s {ratios[0]} {second:10.4f} s {ratios[1]}")
+        print(
+            f"{side.name:28} {side.threads:7} {first:10.3f} s {ratios[0]} {second:10.4f} s "
+            f"{ratios[1]}"
+        )
     gains = median(peer.firsts) / median(same.firsts), median(peer.seconds) / median(same.seconds)
     held = gains[0] >= FIRST_CLAIM and gains[1] >= SECOND_CLAIM
     print(f"claims ({FIRST_CLAIM:g}x, {SECOND_CLAIM:g}x): {'hold' if held else 'DO NOT HOLD'}")

@@ -1,8 +1,10 @@
-"""Time contrastive training against open_clip's own trainer: the same model, pictures, captions, batch and threads.
+"""Time contrastive training against open_clip's own trainer: the same model, pictures, captions,
+batch and threads.
 
-Both read picture files and captions of the same length and train whole epochs in this process, each after one epoch to
-warm up; open_clip with its loader's workers as many as there are cores. Exits 1 unless ours trains at least as many
-images a second and waits for data less than a tenth of the time.
+Both read picture files and captions of the same length and train whole epochs in this process, each
+after one epoch to warm up; open_clip with its loader's workers as many as there are cores. Exits 1
+unless ours trains at least as many images a second and waits for data less than a tenth of the
+time.
 
 Run: python -m benchmarks.train [--model small-vit] [--images 512] [--batch 64]
 """
@@ -57,18 +59,44 @@ def theirs(folder: Path, name: str, batch: int) -> float:
     """Train two epochs by open_clip's trainer; images a second of the second."""
     start = fresh(name)
     table = folder / "train.csv"
-    rows = [f"{item.image}\t{item.captions[0]}" for item in parts_of(folder, None, share=0.1, skip_bad=False)[0]]
+    rows = [
+        f"{item.image}\t{item.captions[0]}"
+        for item in parts_of(folder, None, share=0.1, skip_bad=False)[0]
+    ]
     table.write_text("image\tcaption\n" + "\n".join(rows) + "\n")
-    said = {"train_data": str(table), "csv_img_key": "image", "csv_caption_key": "caption", "csv_separator": "\t"}
-    more = {"distributed": False, "batch_size": batch, "workers": os.cpu_count(), "device": "cpu", "precision": "fp32"}
-    rest = {"distill": False, "accum_freq": 1, "skip_scheduler": True, "grad_clip_norm": 1.0, "horovod": False}
+    said = {
+        "train_data": str(table),
+        "csv_img_key": "image",
+        "csv_caption_key": "caption",
+        "csv_separator": "\t",
+    }
+    more = {
+        "distributed": False,
+        "batch_size": batch,
+        "workers": os.cpu_count(),
+        "device": "cpu",
+        "precision": "fp32",
+    }
+    rest = {
+        "distill": False,
+        "accum_freq": 1,
+        "skip_scheduler": True,
+        "grad_clip_norm": 1.0,
+        "horovod": False,
+    }
     plain = {"rank": 0, "local_rank": 0, "world_size": 1, "log_every_n_steps": 1000, "wandb": False}
     options: Any = SimpleNamespace(**said, **more, **rest, **plain)
-    transform = image_transform_v2(checkpoints.preprocess_config(start.checkpoint, start.size), is_train=True)
-    tokenizer = open_clip.SimpleTokenizer(context_length=start.checkpoint.model_cfg["text_cfg"]["context_length"])
+    transform = image_transform_v2(
+        checkpoints.preprocess_config(start.checkpoint, start.size), is_train=True
+    )
+    tokenizer = open_clip.SimpleTokenizer(
+        context_length=start.checkpoint.model_cfg["text_cfg"]["context_length"]
+    )
     data = {"train": get_csv_dataset(options, transform, True, tokenizer=tokenizer)}
     model = Told(start.model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.1
+    )
     for epoch in range(2):
         began = time.perf_counter()
         train_one_epoch(model, data, ClipLoss(), epoch, optimizer, None, None, None, options)
@@ -76,9 +104,13 @@ def theirs(folder: Path, name: str, batch: int) -> float:
 
 
 def ours(folder: Path, name: str, batch: int) -> tuple[float, float]:
-    """Train two epochs by our loop; images a second of the second, and the share of it spent waiting for data."""
+    """Train two epochs by our loop; images a second of the second, and the share of it spent
+    waiting for data.
+    """
     settings = Settings(epochs=2, batch=batch)
-    task = Contrastive(fresh(name), parts_of(folder, None, share=0.1, skip_bad=False), Recipe(), settings)
+    task = Contrastive(
+        fresh(name), parts_of(folder, None, share=0.1, skip_bad=False), Recipe(), settings
+    )
     made = Loop(task, folder / "run", settings, {})
     with contextlib.redirect_stderr(sys.stdout):
         made.run()
@@ -90,7 +122,9 @@ def ours(folder: Path, name: str, batch: int) -> tuple[float, float]:
 
 def main() -> int:
     """Print both rates; 0 where the claim holds."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="small-vit")
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--batch", type=int, default=64)
@@ -105,7 +139,10 @@ def main() -> int:
     print(f"  segclip    {rate:7.1f} images/s, {waited:.1%} of the time waiting for data")
     print(f"  open_clip  {other:7.1f} images/s")
     holds = rate >= other and waited < 0.1
-    print(f"  {rate / other:.2f}x (claimed: 1x, waiting under 10 %): {'holds' if holds else 'DOES NOT HOLD'}")
+    print(
+        f"  {rate / other:.2f}x (claimed: 1x, waiting under 10 %): "
+        f"{'holds' if holds else 'DOES NOT HOLD'}"
+    )
     return 0 if holds else 1
 
 

@@ -1,4 +1,6 @@
-"""Refuse numbers of the command line that no computation takes: nan, infinity, and integers beyond all arrays."""
+"""Refuse numbers of the command line that no computation takes: nan, infinity, and integers beyond
+all arrays.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,11 @@ Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
 def checked(verb: Verb) -> Verb:
-    """Wrap a command's function so that each number it is given is finite and of a usable size; raises BadPrompt.
+    """Wrap a command's function so that each number it is given is finite and of a usable size;
+    raises BadPrompt.
 
-    Ranges are declared with the options (``min``, ``max``); this holds for all of them, so that none can forget it.
+    Ranges are declared with the options (``min``, ``max``); this holds for all of them, so that
+    none can forget it.
     """
     hints = get_type_hints(verb, include_extras=True)
 
@@ -30,7 +34,8 @@ def checked(verb: Verb) -> Verb:
 
 
 def check(value: Any, name: str, hint: Any) -> None:
-    """Raise BadPrompt for a number, or one in a list, that is not finite or beyond MOST; anything else passes.
+    """Raise BadPrompt for a number, or one in a list, that is not finite or beyond MOST; anything
+    else passes.
 
     name, hint: of the parameter, which say how its option is written.
     """
@@ -45,6 +50,10 @@ def _flag(name: str, hint: Any) -> str:
     """Return how an option is written: as it is declared, or by its parameter's name."""
     extras = getattr(hint, "__metadata__", ())
     # inside Annotated, typer takes the first declaration for one though it calls it a default
-    declared = [one for extra in extras for one in (getattr(extra, "default", None), *(extra.param_decls or ()))]
+    declared = [
+        one
+        for extra in extras
+        for one in (getattr(extra, "default", None), *(extra.param_decls or ()))
+    ]
     long = (one for one in declared if isinstance(one, str) and one.startswith("--"))
     return next(long, f"--{name.replace('_', '-')}").partition("/")[0]

@@ -26,7 +26,8 @@ _SHADE = 0.45  # brightness of what was not looked for
 def overlay(result: Result, *, opacity: float = 0.5, labels: bool = True) -> PIL.Image.Image:
     """Tint, outline and label each row's mask on a copy of the image, best on top.
 
-    opacity: of the tint, 0 to 1; raises BadPrompt. With labels, a banner at the top names the texts without an answer.
+    opacity: of the tint, 0 to 1; raises BadPrompt. With labels, a banner at the top names the texts
+    without an answer.
     """
     if not 0 <= opacity <= 1:
         raise BadPrompt(f"opacity must lie in 0 to 1, got {opacity}")
@@ -50,14 +51,18 @@ def overlay(result: Result, *, opacity: float = 0.5, labels: bool = True) -> PIL
 
 
 def shrink(image: Image, masks: Masks, side: int) -> tuple[Image, Masks]:
-    """Take every n-th pixel of an image and its masks, so that the longer side has about ``side`` of them."""
+    """Take every n-th pixel of an image and its masks, so that the longer side has about ``side``
+    of them.
+    """
     step = max(1, max(image.size) // side)
     small = Image(np.ascontiguousarray(image.pixels[::step, ::step]), image.source)
     return small, Masks.from_dense(masks.to_dense()[:, ::step, ::step], small.size)
 
 
 def spotlight(result: Result) -> PIL.Image.Image:
-    """Darken all but what was found and outline it, so that it is seen on a small picture; without masks do neither."""
+    """Darken all but what was found and outline it, so that it is seen on a small picture; without
+    masks do neither.
+    """
     if not len(result):
         return PIL.Image.fromarray(result.image.pixels)
     pixels = (result.image.pixels * _SHADE).astype(np.uint8)
@@ -69,15 +74,21 @@ def spotlight(result: Result) -> PIL.Image.Image:
 
 
 def heat(image: Image, warm: Array, *, opacity: float = 0.6) -> PIL.Image.Image:
-    """Colour a copy of the image from its coldest place, blue, to its hottest, red. warm: (H, W), of any range."""
+    """Colour a copy of the image from its coldest place, blue, to its hottest, red. warm: (H, W),
+    of any range.
+    """
     low, high = float(warm.min()), float(warm.max())
     steps = np.uint8(255 * (warm - low) / max(high - low, 1e-6))
     colours = cv2.applyColorMap(steps, cv2.COLORMAP_JET)[..., ::-1]
-    return PIL.Image.fromarray(cv2.addWeighted(image.pixels, 1 - opacity, np.ascontiguousarray(colours), opacity, 0))
+    return PIL.Image.fromarray(
+        cv2.addWeighted(image.pixels, 1 - opacity, np.ascontiguousarray(colours), opacity, 0)
+    )
 
 
 def labels(image: Image, shown: Array, *, opacity: float = 0.6) -> PIL.Image.Image:
-    """Colour a copy of the image by what each pixel shows. shown: int (H, W), the text's place; -1 is left as it is."""
+    """Colour a copy of the image by what each pixel shows. shown: int (H, W), the text's place; -1
+    is left as it is.
+    """
     pixels = image.pixels.copy()
     for row in np.unique(shown[shown >= 0]):
         inside = shown == row
@@ -86,7 +97,11 @@ def labels(image: Image, shown: Array, *, opacity: float = 0.6) -> PIL.Image.Ima
 
 
 def contact_sheet(
-    pictures: Sequence[PIL.Image.Image], captions: Sequence[str], *, columns: int = 4, tile: int = 320
+    pictures: Sequence[PIL.Image.Image],
+    captions: Sequence[str],
+    *,
+    columns: int = 4,
+    tile: int = 320,
 ) -> PIL.Image.Image:
     """Lay pictures out in a grid, each shrunk to ``tile`` pixels at most and its caption beneath.
 
@@ -96,7 +111,10 @@ def contact_sheet(
         raise ValueError(f"want one caption a picture, got {len(captions)} for {len(pictures)}")
     gap, strip = tile // 80, tile // 10
     columns = max(1, min(columns, len(pictures)))
-    small = [ImageOps.contain(picture.convert("RGB"), (tile - 2 * gap, tile - 2 * gap)) for picture in pictures]
+    small = [
+        ImageOps.contain(picture.convert("RGB"), (tile - 2 * gap, tile - 2 * gap))
+        for picture in pictures
+    ]
     rows = [small[start : start + columns] for start in range(0, len(small), columns)]
     heights = [max(picture.height for picture in row) + 2 * gap for row in rows]
     size = columns * tile, sum(heights) + len(rows) * strip if rows else strip
@@ -105,7 +123,9 @@ def contact_sheet(
     for row, height in zip(rows, heights, strict=True):
         for column, picture in enumerate(row):
             middle = column * tile + tile / 2
-            sheet.paste(picture, (round(middle - picture.width / 2), top + height - gap - picture.height))
+            sheet.paste(
+                picture, (round(middle - picture.width / 2), top + height - gap - picture.height)
+            )
             caption = _shorten(next(beneath))
             pen.text((middle, top + height + strip / 2), caption, "black", font, anchor="mm")
         top += height + strip
@@ -119,9 +139,14 @@ def _shorten(text: str, longest: int = _LONGEST_LABEL) -> str:
 
 
 def _load_font(size: float) -> _Font:
-    font = ImageFont.load_default(size)  # travels with Pillow: no font of this machine or network is looked up
+    font = ImageFont.load_default(
+        size
+    )  # travels with Pillow: no font of this machine or network is looked up
     if not isinstance(font, ImageFont.FreeTypeFont):
-        raise Unsupported("labels need a Pillow built with FreeType; install its own wheel, or draw without labels")
+        raise Unsupported(
+            "labels need a Pillow built with FreeType; install its own wheel, or draw without "
+            "labels"
+        )
     return font
 
 
@@ -152,11 +177,15 @@ def _outline(pixels: Array, result: Result, row: int, width: int) -> None:
 
 
 def _write(pen: _Pen, at: tuple[int, int], words: str, font: _Font, ground: _Colour) -> None:
-    """Write words on a coloured plate above the point ``at``, moved as little as keeps it inside the picture."""
+    """Write words on a coloured plate above the point ``at``, moved as little as keeps it inside
+    the picture.
+    """
     pad = font.size // 4
     height, width = round(font.size * 1.3), round(pen.textlength(words, font) + 2 * pad)
     x = max(0, min(at[0], pen.im.size[0] - width))
     y = max(0, at[1] - height)
     luminance = np.dot(ground, (0.299, 0.587, 0.114))
     pen.rectangle((x, y, x + width, y + height), ground)
-    pen.text((x + pad, y + height / 2), words, "black" if luminance > 140 else "white", font, anchor="lm")
+    pen.text(
+        (x + pad, y + height / 2), words, "black" if luminance > 140 else "white", font, anchor="lm"
+    )

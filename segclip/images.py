@@ -1,7 +1,9 @@
-"""Read any picture as an upright RGB `Image`: the one place that decides orientation, colour order and depth.
+"""Read any picture as an upright RGB `Image`: the one place that decides orientation, colour order
+and depth.
 
-Alpha is composited on white, and colours are brought to sRGB. 16-bit values keep the high byte of the bits that are
-used. Of several frames the first is read. A logged warning says so where an image is not simply read.
+Alpha is composited on white, and colours are brought to sRGB. 16-bit values keep the high byte of
+the bits that are used. Of several frames the first is read. A logged warning says so where an image
+is not simply read.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ _LARGEST = 1 << 30  # bytes of such a file
 _UNCOUNTED = ("TIFF", "GIF")  # formats whose frames can only be counted by reading them all
 _BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), "AVIF"),
-    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIF"),
+    **dict.fromkeys(
+        (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIF"
+    ),
 }
 _ORIENTATION = 0x0112  # EXIF tags
 _EXIF, _TAKEN, _DATE = 0x8769, 0x9003, 0x0132
@@ -73,9 +77,10 @@ _log = logging.getLogger(__name__)
 def load(source: Source, *, label: str | None = None, max_pixels: int = MAX_PIXELS) -> Image:
     """Read a path, encoded bytes, PIL image or array as an upright RGB image.
 
-    An array is (H, W), (H, W, 1), RGB (H, W, 3) or RGBA (H, W, 4), and uint8, uint16 of any number of bits, bool,
-    or float in [0, 1]. label: replaces the path in messages and in `Image.source`. max_pixels: checked against the
-    header before anything is decoded. Raises BadImage, naming the file and the reason.
+    An array is (H, W), (H, W, 1), RGB (H, W, 3) or RGBA (H, W, 4), and uint8, uint16 of any number
+    of bits, bool, or float in [0, 1]. label: replaces the path in messages and in `Image.source`.
+    max_pixels: checked against the header before anything is decoded. Raises BadImage, naming the
+    file and the reason.
     """
     if isinstance(source, Image):
         return source if label is None else Image(source.pixels, label)
@@ -85,17 +90,24 @@ def load(source: Source, *, label: str | None = None, max_pixels: int = MAX_PIXE
         with io.BytesIO(source) as file:
             return _from_file(file, label or "image", max_pixels)
     if isinstance(source, PIL.Image.Image):
-        return _from_picture(source, label or getattr(source, "filename", "") or "image", max_pixels)
+        return _from_picture(
+            source, label or getattr(source, "filename", "") or "image", max_pixels
+        )
     if isinstance(source, np.ndarray):
         return _from_array(source, label or "image", max_pixels)
-    raise BadImage(f"cannot read a {type(source).__name__} as an image; give a path, bytes, PIL image or NumPy array")
+    raise BadImage(
+        f"cannot read a {type(source).__name__} as an image; give a path, bytes, PIL image or "
+        "NumPy array"
+    )
 
 
 load_image = load  # its name among the public ones, where load is that of models
 
 
 def taken(path: Path) -> float | None:
-    """Give when a photo was taken by its EXIF, in s since 1970 as if by a clock at UTC; None where it does not say."""
+    """Give when a photo was taken by its EXIF, in s since 1970 as if by a clock at UTC; None where
+    it does not say.
+    """
     try:
         with open_regular(path) as file:
             picture = _open(file, file.read(_HEADER))
@@ -103,13 +115,18 @@ def taken(path: Path) -> float | None:
                 return None
             exif = picture.getexif()
             said = exif.get_ifd(_EXIF).get(_TAKEN) or exif.get(_DATE)
-        return datetime.strptime(str(said).strip("\0 "), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+        return (
+            datetime.strptime(str(said).strip("\0 "), "%Y:%m:%d %H:%M:%S")
+            .replace(tzinfo=UTC)
+            .timestamp()
+        )
     except (BadImage, *_DAMAGE):  # among them ValueError, for what is no date
         return None
 
 
 def open_regular(path: Path, label: str = "") -> IO[bytes]:
-    """Open a file to read its bytes; a pipe, socket or device is refused, which might wait or go on for ever.
+    """Open a file to read its bytes; a pipe, socket or device is refused, which might wait or go on
+    for ever.
 
     label: replaces the path in messages. Raises BadImage.
     """
@@ -139,7 +156,9 @@ def _from_file(file: IO[bytes], label: str, max_pixels: int) -> Image:
         prefix = file.read(_HEADER)
         picture = _open(file, prefix) if prefix else None
     except _DAMAGE as error:
-        raise BadImage(f"{label}: its header is damaged or gives a zero size ({one_line(error)})") from None
+        raise BadImage(
+            f"{label}: its header is damaged or gives a zero size ({one_line(error)})"
+        ) from None
     except BadImage as error:
         raise BadImage(f"{label}: {error}") from None
     if not prefix:
@@ -150,7 +169,9 @@ def _from_file(file: IO[bytes], label: str, max_pixels: int) -> Image:
 
 
 def _open(file: IO[bytes], prefix: bytes) -> PIL.Image.Image | None:
-    """Open what is of a format of ``listing.FORMATS``. Raises BadImage where it cannot be read here, and _DAMAGE."""
+    """Open what is of a format of ``listing.FORMATS``. Raises BadImage where it cannot be read
+    here, and _DAMAGE.
+    """
     format = _format_of(prefix)
     if format is None:
         return None
@@ -165,12 +186,15 @@ def _open(file: IO[bytes], prefix: bytes) -> PIL.Image.Image | None:
 
         opened: PIL.Image.Image = pillow_heif.HeifImageFile(file, "")
         return opened
-    # PIL.Image.open would warn or fail at Pillow's own pixel limit, a global that is not ours to change.
+    # PIL.Image.open would warn or fail at Pillow's own pixel limit, a global that is not ours to
+    # change.
     return PIL.Image.OPEN[format][0](file, "")
 
 
 def _format_of(prefix: bytes) -> str | None:
-    if prefix[4:8] == b"ftyp":  # ISO 14496-12: the brand, a version, then the brands it is compatible with
+    if (
+        prefix[4:8] == b"ftyp"
+    ):  # ISO 14496-12: the brand, a version, then the brands it is compatible with
         end = int.from_bytes(prefix[:4], "big")
         brands = (prefix[start : start + 4] for start in (8, *range(16, min(end, len(prefix)), 4)))
         return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
@@ -236,7 +260,9 @@ def _upright(flat: PIL.Image.Image, picture: PIL.Image.Image, label: str) -> PIL
 
 
 def _file_of_deep_colours(picture: PIL.Image.Image) -> bytes | None:
-    """Read the file of an image of colours of 16 bits, of which Pillow keeps the high byte alone; else None."""
+    """Read the file of an image of colours of 16 bits, of which Pillow keeps the high byte alone;
+    else None.
+    """
     tile = picture.tile[0] if getattr(picture, "tile", None) else None  # type: ignore[attr-defined]
     bits = getattr(picture, "tag_v2", {}).get(_BITS, ())
     deep = picture.format == "PNG" and tile is not None and str(tile[3]).endswith(";16B")
@@ -250,19 +276,29 @@ def _file_of_deep_colours(picture: PIL.Image.Image) -> bytes | None:
 
 
 def _read_deep(picture: PIL.Image.Image, file: bytes | None, label: str) -> Array | None:
-    """Read values of more than 8 bits a channel: (H, W), RGB or RGBA; None where 8 bits hold what there is."""
+    """Read values of more than 8 bits a channel: (H, W), RGB or RGBA; None where 8 bits hold what
+    there is.
+    """
     if picture.mode[0] in "IF":  # 16-bit, 32-bit and float grey, which Pillow would clip
         array = np.array(picture)
         if array.dtype.kind != "i":
             return array
         if array.min() < 0 or array.max() > 65535:  # mode I: 32-bit, and 16-bit PNG in older Pillow
-            raise BadImage(f"{label}: 32-bit values from {array.min()} to {array.max()}; want 8 or 16 bits a channel")
+            raise BadImage(
+                f"{label}: 32-bit values from {array.min()} to {array.max()}; want 8 or 16 bits a "
+                "channel"
+            )
         return array.astype(np.uint16)
     high = np.asarray(picture.convert("RGB")) if file else None
     if file is None or high is None or int(high.max()).bit_length() + 8 > _USED_BITS[-2]:
         return None
     deep = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
-    if deep is None or deep.dtype != np.uint16 or deep.shape[:2] != high.shape[:2] or deep.ndim != 3:
+    if (
+        deep is None
+        or deep.dtype != np.uint16
+        or deep.shape[:2] != high.shape[:2]
+        or deep.ndim != 3
+    ):
         return None
     colours = [2, 1, 0, 3][: deep.shape[2]]
     return np.ascontiguousarray(deep[..., colours])
@@ -279,8 +315,14 @@ def _to_image(picture: PIL.Image.Image, label: str) -> Image:
 def _from_array(array: Array, label: str, max_pixels: int) -> Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
-        raise BadImage(f"{label}: want an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {array.shape}")
+    if (
+        array.ndim not in (2, 3)
+        or (array.ndim == 3 and array.shape[2] not in (3, 4))
+        or 0 in array.shape
+    ):
+        raise BadImage(
+            f"{label}: want an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {array.shape}"
+        )
     _check_size(array.shape[0], array.shape[1], label, max_pixels)
     pixels = _to_bytes(array, label)
     if pixels.ndim == 3 and pixels.shape[2] == 3:
@@ -299,12 +341,16 @@ def _to_bytes(array: Array, label: str) -> Array:
         pixels = np.rint(array * 255)
     elif array.dtype != np.uint8:
         span = f" from {array.min()} to {array.max()}" if kind in "iuf" else ""
-        raise BadImage(f"{label}: want uint8, uint16, bool, or float in [0, 1], got {array.dtype}{span}")
+        raise BadImage(
+            f"{label}: want uint8, uint16, bool, or float in [0, 1], got {array.dtype}{span}"
+        )
     return pixels.astype(np.uint8, copy=False)
 
 
 def _narrow(array: Array, label: str) -> Array:
-    """Keep the 8 highest of the bits that 16-bit values use: files of 12-bit cameras would be black otherwise."""
+    """Keep the 8 highest of the bits that 16-bit values use: files of 12-bit cameras would be black
+    otherwise.
+    """
     colours = array if array.ndim == 2 else array[..., :3]
     highest = int(colours.max(initial=0))
     bits = next(bits for bits in _USED_BITS if highest < 1 << bits)
@@ -321,6 +367,7 @@ def _narrow(array: Array, label: str) -> Array:
 def _check_size(height: int, width: int, label: str, max_pixels: int) -> None:
     if height * width > max_pixels:
         raise BadImage(
-            f"{label}: {width} x {height} = {height * width:,} pixels is over the limit of {max_pixels:,}; "
+            f"{label}: {width} x {height} = {height * width:,} pixels is over the limit of "
+            f"{max_pixels:,}; "
             "shrink it, or raise max_pixels if you trust it"
         )

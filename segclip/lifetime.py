@@ -1,7 +1,7 @@
 """Stop when asked to as by Ctrl-C, and never outlive the process one works for.
 
-Whatever segclip writes takes its place whole, so that a process may be ended at any moment: what counts is that it
-ends soon, takes those it started with it, and says so.
+Whatever segclip writes takes its place whole, so that a process may be ended at any moment: what
+counts is that it ends soon, takes those it started with it, and says so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from pathlib import Path
 from types import FrameType
 
 GRACE = 2.0  # s from the signal until a process that is still there is ended
-PARENT = "SEGCLIP_PARENT"  # environment variable: the id of the process that a command must not outlive
+PARENT = (
+    "SEGCLIP_PARENT"  # environment variable: the id of the process that a command must not outlive
+)
 _EVERY = 0.5  # s between looks at the parent, where the system does not tell of its end
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
 
@@ -26,29 +28,40 @@ class Stopped(KeyboardInterrupt):
 
 
 def exit_code(interrupt: KeyboardInterrupt) -> int:
-    """Return the exit code of a process that was interrupted: 128 and the signal's number, as shells have it."""
+    """Return the exit code of a process that was interrupted: 128 and the signal's number, as
+    shells have it.
+    """
     return 128 + (signal.SIGTERM if isinstance(interrupt, Stopped) else signal.SIGINT)
 
 
 def stop_on_signals() -> None:
-    """Let SIGTERM raise Stopped in the main thread, as SIGINT raises KeyboardInterrupt, and both end this process.
+    """Let SIGTERM raise Stopped in the main thread, as SIGINT raises KeyboardInterrupt, and both
+    end this process.
 
-    After GRACE it is ended in any case: Python hands a signal on only once the call into a library returns, and waits
-    for its threads. For the main thread of a process that is a command. A signal that is ignored stays so.
+    After GRACE it is ended in any case: Python hands a signal on only once the call into a library
+    returns, and waits for its threads. For the main thread of a process that is a command. A signal
+    that is ignored stays so.
     """
-    caught = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    caught = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) != signal.SIG_IGN
+    ]
     if signal.SIGTERM in caught:
         signal.signal(signal.SIGTERM, _raise_stopped)
     if sys.platform == "win32":  # which has neither
         return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)  # written at once, whatever the main thread is at
+    signal.set_wakeup_fd(
+        writer, warn_on_full_buffer=False
+    )  # written at once, whatever the main thread is at
     threading.Thread(target=_end_in_time, args=(reader, caught), daemon=True).start()
 
 
 def end_with_parent(parent: int) -> None:
-    """End this process when ``parent``, which started it, ends in whatever way; at once if it has ended already.
+    """End this process when ``parent``, which started it, ends in whatever way; at once if it has
+    ended already.
 
     On Linux the thread that started this process counts as its parent, and must live as long.
     """
@@ -68,9 +81,11 @@ def end_with_starter() -> None:
 
 
 def end_with_launcher(name: str) -> None:
-    """Do ``end_with_parent`` for a launcher that does not tell its id; ``name`` is in its command line.
+    """Do ``end_with_parent`` for a launcher that does not tell its id; ``name`` is in its command
+    line.
 
-    A process whose parent has ended is process 1's child, which in a container may be the launcher itself.
+    A process whose parent has ended is process 1's child, which in a container may be the launcher
+    itself.
     """
     parent = os.getppid()
     if parent == 1 and name.encode() not in _command_line(1):

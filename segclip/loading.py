@@ -1,4 +1,6 @@
-"""Load a Segmenter by names: presets, the manifest's weights, files of the user's own; and choose the device."""
+"""Load a Segmenter by names: presets, the manifest's weights, files of the user's own; and choose
+the device.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ log = logging.getLogger(__name__)
 class LoadOptions:
     """Say what loading may do.
 
-    offline: forbid the network, for this whole process. trust: load pickled weights that no manifest vouches for.
+    offline: forbid the network, for this whole process. trust: load pickled weights that no
+    manifest vouches for.
     """
 
     offline: bool = False
@@ -46,17 +49,21 @@ def load(
     policy: str | CropPolicy | None = None,
     options: LoadOptions = LoadOptions(),
 ) -> Segmenter:
-    """Load a preset, or a proposer and an encoder by name; either may be a preset, for its part, or ``file:PATH``.
+    """Load a preset, or a proposer and an encoder by name; either may be a preset, for its part, or
+    ``file:PATH``.
 
-    proposer: also NAME/file:PATH, where the file's own name doesn't tell what it is. device: "auto" (CUDA, then Apple's
-    MPS, then the CPU) or a name of torch's. policy: how regions are cut for the encoder; None takes what is stored with
-    it, which may be another way than crops. Raises UnknownName, WeightsMissing, WeightsCorrupt or Unsupported.
+    proposer: also NAME/file:PATH, where the file's own name doesn't tell what it is. device: "auto"
+    (CUDA, then Apple's MPS, then the CPU) or a name of torch's. policy: how regions are cut for the
+    encoder; None takes what is stored with it, which may be another way than crops. Raises
+    UnknownName, WeightsMissing, WeightsCorrupt or Unsupported.
     """
     names = pair(proposer, encoder)
     chosen = registry.choose(POLICIES, policy, "crop policy") if isinstance(policy, str) else policy
     if options.offline:
         weights.set_offline()
-    source = _source(names[0], trust=options.trust)  # before torch is imported: what is missing is told soon
+    source = _source(
+        names[0], trust=options.trust
+    )  # before torch is imported: what is missing is told soon
     with without_collector():
         place = _device(device)
         log.info("loading %s and %s on %s", *names, place)
@@ -65,7 +72,9 @@ def load(
     return Segmenter(finder, reader, scorer_of(reader, chosen))
 
 
-def load_proposer(name: str, *, device: str = "auto", options: LoadOptions = LoadOptions()) -> Proposer:
+def load_proposer(
+    name: str, *, device: str = "auto", options: LoadOptions = LoadOptions()
+) -> Proposer:
     """Load a proposer alone: a name, a preset for its proposer, ``file:PATH`` or NAME/file:PATH."""
     if options.offline:
         weights.set_offline()
@@ -74,13 +83,21 @@ def load_proposer(name: str, *, device: str = "auto", options: LoadOptions = Loa
         return _open_proposer(source, _device(device))
 
 
-def load_picker(proposer: str = "mini", *, device: str = "auto", options: LoadOptions = LoadOptions()) -> Segmenter:
-    """Load a segmenter without an encoder, in half the time: it answers places and everything, but no texts."""
+def load_picker(
+    proposer: str = "mini", *, device: str = "auto", options: LoadOptions = LoadOptions()
+) -> Segmenter:
+    """Load a segmenter without an encoder, in half the time: it answers places and everything, but
+    no texts.
+    """
     return Segmenter(load_proposer(proposer, device=device, options=options))
 
 
-def load_encoder(name: str, *, device: str = "auto", options: LoadOptions = LoadOptions()) -> Encoder:
-    """Load an encoder alone: a name, a preset for its encoder, or a spec such as ``MODEL/file:PATH``."""
+def load_encoder(
+    name: str, *, device: str = "auto", options: LoadOptions = LoadOptions()
+) -> Encoder:
+    """Load an encoder alone: a name, a preset for its encoder, or a spec such as
+    ``MODEL/file:PATH``.
+    """
     if options.offline:
         weights.set_offline()
     with without_collector():
@@ -88,7 +105,9 @@ def load_encoder(name: str, *, device: str = "auto", options: LoadOptions = Load
 
 
 def encoder_fingerprint(name: str, *, options: LoadOptions = LoadOptions()) -> str:
-    """Hash what an encoder's embeddings depend on: its weights, the model's shape, its preprocessing."""
+    """Hash what an encoder's embeddings depend on: its weights, the model's shape, its
+    preprocessing.
+    """
     if options.offline:
         weights.set_offline()
     with without_collector():
@@ -97,8 +116,12 @@ def encoder_fingerprint(name: str, *, options: LoadOptions = LoadOptions()) -> s
         return sources.find(PRESETS.get(name, ("", name))[1], trust=options.trust).fingerprint
 
 
-def fingerprint(proposer: str, encoder: str | None, *, options: LoadOptions = LoadOptions()) -> dict[str, str]:
-    """Name the weights that ``load`` would take, with the SHA-256 of each of their files: what an answer depends on."""
+def fingerprint(
+    proposer: str, encoder: str | None, *, options: LoadOptions = LoadOptions()
+) -> dict[str, str]:
+    """Name the weights that ``load`` would take, with the SHA-256 of each of their files: what an
+    answer depends on.
+    """
     names = pair(proposer, encoder)
     if options.offline:
         weights.set_offline()
@@ -112,12 +135,16 @@ def fingerprint(proposer: str, encoder: str | None, *, options: LoadOptions = Lo
 
 
 def pair(proposer: str, encoder: str | None) -> tuple[str, str]:
-    """Spell a preset, or a proposer and an encoder, out as the names of a proposer and an encoder."""
+    """Spell a preset, or a proposer and an encoder, out as the names of a proposer and an
+    encoder.
+    """
     if encoder is None:
         if proposer in PRESETS:
             return PRESETS[proposer]
         if proposer.partition("/")[0] in _names("proposer") or proposer.startswith("file:"):
-            raise UnknownName(f"{proposer!r} needs an encoder beside it; or take a preset: {', '.join(PRESETS)}")
+            raise UnknownName(
+                f"{proposer!r} needs an encoder beside it; or take a preset: {', '.join(PRESETS)}"
+            )
         return registry.choose(PRESETS, proposer, "preset")
     own = (proposer, encoder)
     return PRESETS.get(proposer, own)[0], PRESETS.get(encoder, own)[1]
@@ -126,12 +153,23 @@ def pair(proposer: str, encoder: str | None) -> tuple[str, str]:
 def _device(name: str) -> str:
     import torch  # here, so that importing segclip stays light
 
-    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    here = [*["cuda"][: len(gpus)], *gpus, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+    gpus = (
+        [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        if torch.cuda.is_available()
+        else []
+    )
+    here = [
+        *["cuda"][: len(gpus)],
+        *gpus,
+        *(["mps"] if torch.backends.mps.is_available() else []),
+        "cpu",
+    ]
     if name == "auto":
         return here[0]
     if name not in here:
-        raise Unsupported(f"device {name!r} is not available here; choose one of auto, {', '.join(here)}")
+        raise Unsupported(
+            f"device {name!r} is not available here; choose one of auto, {', '.join(here)}"
+        )
     return name
 
 
@@ -145,7 +183,9 @@ class _Source:
 
 
 def _source(name: str, *, trust: bool) -> _Source:
-    """Find a proposer by the manifest's name, by ``file:PATH``, or by NAME/file:PATH, weights of that name's kind."""
+    """Find a proposer by the manifest's name, by ``file:PATH``, or by NAME/file:PATH, weights of
+    that name's kind.
+    """
     known, slash, own = name.partition("/file:")
     if name.startswith("file:"):
         path = weights.locate(name, trust=trust)

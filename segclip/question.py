@@ -47,11 +47,15 @@ class Question:
             raise BadPrompt(f"{min(both)!r} is both asked for and ruled out; drop one of them")
         if self.everything and (texts or self.example or not isinstance(self.place, Everything)):
             raise BadPrompt(
-                "everything takes neither texts nor an example nor a click on an object; give boxes to "
+                "everything takes neither texts nor an example nor a click on an object; give "
+                "boxes to "
                 "look in, or background clicks on what to leave out"
             )
         if self.example and (texts or not isinstance(self.place, Everything)):
-            raise BadPrompt("an example takes neither texts nor points; give boxes to search in, or nothing else")
+            raise BadPrompt(
+                "an example takes neither texts nor points; give boxes to search in, or nothing "
+                "else"
+            )
         object.__setattr__(self, "texts", texts)
         object.__setattr__(self, "negatives", negatives)
         if self.backgrounds is not None:
@@ -73,10 +77,13 @@ def unique(texts: str | Sequence[str]) -> tuple[str, ...]:
         raise BadPrompt("an empty text was given; say what to look for, for example 'a red apple'")
     for text in given:
         if any("\ud800" <= character <= "\udfff" for character in text):
-            raise BadPrompt(f"the text {text!r} holds bytes that are no characters; give it as UTF-8")
+            raise BadPrompt(
+                f"the text {text!r} holds bytes that are no characters; give it as UTF-8"
+            )
         if len(text) > MAX_TEXT:
             raise BadPrompt(
-                f"a text of {len(text)} characters was given; at most {MAX_TEXT} are read: {text[:40]!r}..."
+                f"a text of {len(text)} characters was given; at most {MAX_TEXT} are read: "
+                f"{text[:40]!r}..."
             )
     for text, count in Counter(given).items():
         if count > 1:

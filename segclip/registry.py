@@ -1,4 +1,6 @@
-"""Look names up in tables of strings: nothing is imported until asked, and an unknown name says what would do."""
+"""Look names up in tables of strings: nothing is imported until asked, and an unknown name says
+what would do.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ _WEIGHT_SUFFIXES = (".pt", ".pth", ".safetensors")
 
 
 def choose(table: Mapping[str, T], name: str, noun: str) -> T:
-    """Give ``table[name]``; raises UnknownName listing the choices. noun: what the table holds, such as "format"."""
+    """Give ``table[name]``; raises UnknownName listing the choices. noun: what the table holds,
+    such as "format".
+    """
     if name in table:
         return table[name]
     raise UnknownName(explain(table, name, noun))
@@ -29,19 +33,29 @@ def resolve(table: Mapping[str, str], name: str, noun: str) -> Any:
 
 
 def explain(names: Iterable[str], name: str, noun: str) -> str:
-    """Word the message for a name that is not among ``names``: the nearest, all of them, and `file:` for a path."""
+    """Word the message for a name that is not among ``names``: the nearest, all of them, and
+    `file:` for a path.
+    """
     choices = sorted(names)
     message = f"unknown {noun} {name!r}"
     nearest = difflib.get_close_matches(Path(name).stem.lower(), choices, n=1, cutoff=0.5)
     if looks_like_path(name):
         nearest = nearest or choices[:1]
-        message += f"; for a file write {'file:' + name!r}" + "".join(f", for the known one {n!r}" for n in nearest)
+        message += f"; for a file write {'file:' + name!r}" + "".join(
+            f", for the known one {n!r}" for n in nearest
+        )
     elif nearest:
         message += f"; did you mean {nearest[0]!r}?"
     return f"{message} (choices: {', '.join(choices) or 'none'})"
 
 
 def looks_like_path(name: str) -> bool:
-    """Tell whether a name was probably meant as a file: it has a folder, a weight file's suffix, or exists."""
+    """Tell whether a name was probably meant as a file: it has a folder, a weight file's suffix, or
+    exists.
+    """
     separators = [os.sep, *([os.altsep] if os.altsep else [])]
-    return any(s in name for s in separators) or name.endswith(_WEIGHT_SUFFIXES) or bool(name and os.path.exists(name))
+    return (
+        any(s in name for s in separators)
+        or name.endswith(_WEIGHT_SUFFIXES)
+        or bool(name and os.path.exists(name))
+    )

@@ -1,4 +1,6 @@
-"""Put the halves together: `Segmenter.regions` turns pixels into regions, `Segmenter.rank` ranks them by text."""
+"""Put the halves together: `Segmenter.regions` turns pixels into regions, `Segmenter.rank` ranks
+them by text.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ from .ranking.selection import Selection, select
 from .scoring.scorers import CropScorer, Scorer
 from .types import Array, Boxes, Encoded, Everything, Masks, Points, Prompt, Regions, Result
 
-_SURE = 0.4  # quality of what counts as an object when everything is asked for: --conf of FastSAM's Inference.py
+# quality of what counts as an object when everything is asked for: --conf of FastSAM's Inference.py
+_SURE = 0.4
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +34,9 @@ log = logging.getLogger(__name__)
 class Segmenter:
     """Find regions in an image and rank them by text.
 
-    encoder: left out, places and everything are answered, but no texts. scorer: what embeds regions,
-    by crops if left out. serving: how the encoder is used, as its checkpoint says if left out.
+    encoder: left out, places and everything are answered, but no texts. scorer: what embeds
+    regions, by crops if left out. serving: how the encoder is used, as its checkpoint says if left
+    out.
     """
 
     proposer: Proposer
@@ -65,7 +69,9 @@ class Segmenter:
         if texts is None:
             return self.pick(source, prompt)
         regions = self.regions(source, prompt)
-        return self.rank(regions, texts, negatives=negatives, backgrounds=backgrounds, selection=selection)
+        return self.rank(
+            regions, texts, negatives=negatives, backgrounds=backgrounds, selection=selection
+        )
 
     def answer(self, source: images.Source | Encoded | Regions, question: Question) -> Result:
         """Answer a question: by example, for everything, by place, or by texts.
@@ -79,7 +85,11 @@ class Segmenter:
         if isinstance(question.place, Everything) and question.everything:
             return self.everything(source, question.place, selection=selection, max_pixels=most)
         if question.texts:
-            found = source if isinstance(source, Regions) else self.regions(source, question.place, max_pixels=most)
+            found = (
+                source
+                if isinstance(source, Regions)
+                else self.regions(source, question.place, max_pixels=most)
+            )
             return self.rank(
                 found,
                 question.texts,
@@ -89,14 +99,17 @@ class Segmenter:
                 selection=selection,
             )
         if isinstance(source, Regions):
-            raise BadPrompt("regions answer texts and everything; give the image for places and examples")
+            raise BadPrompt(
+                "regions answer texts and everything; give the image for places and examples"
+            )
         if question.example and isinstance(question.place, Everything):
             encoded = self.encode(source, max_pixels=most)
             return self.like(encoded, question.example, question.place, selection=selection)
         return self.pick(source, question.place, max_pixels=most)
 
     def encode(self, source: images.Source | Encoded, *, max_pixels: int = MAX_PIXELS) -> Encoded:
-        """Run the image encoder once; whatever takes an image takes the result too, and then only decodes.
+        """Run the image encoder once; whatever takes an image takes the result too, and then only
+        decodes.
 
         max_pixels: the largest image that is read. Raises BadImage, and BadPrompt for what another
         proposer encoded.
@@ -105,21 +118,30 @@ class Segmenter:
             image = images.load(source, max_pixels=max_pixels)
             return Encoded(image, self.proposer.encode(image), self.proposer)
         if source.proposer is not self.proposer:
-            raise BadPrompt("the image was encoded by another proposer; encode it with this segmenter")
+            raise BadPrompt(
+                "the image was encoded by another proposer; encode it with this segmenter"
+            )
         return source
 
-    def pick(self, source: images.Source | Encoded, prompt: Prompt, *, max_pixels: int = MAX_PIXELS) -> Result:
-        """Cut out what points or boxes show, without texts: box by box, or a click's masks best first.
+    def pick(
+        self, source: images.Source | Encoded, prompt: Prompt, *, max_pixels: int = MAX_PIXELS
+    ) -> Result:
+        """Cut out what points or boxes show, without texts: box by box, or a click's masks best
+        first.
 
         Raises BadImage, and BadPrompt for neither points nor boxes.
         """
         if isinstance(prompt, Everything):
             raise BadPrompt(
-                "neither a text nor a place was given; say what to look for, give points or boxes, or take everything"
+                "neither a text nor a place was given; say what to look for, give points or boxes, "
+                "or take everything"
             )
         encoded = self.encode(source, max_pixels=max_pixels)
         proposals = self.proposer.decode(encoded.features, prompt)
-        names = [f"box {row + 1}" if isinstance(prompt, Boxes) else "point" for row in range(len(proposals))]
+        names = [
+            f"box {row + 1}" if isinstance(prompt, Boxes) else "point"
+            for row in range(len(proposals))
+        ]
         kept = np.flatnonzero(proposals.masks.areas > 0)
         regions = Regions.bare(encoded.image, proposals[kept])
         asked = tuple(names) if isinstance(prompt, Boxes) else ("point",)
@@ -154,7 +176,11 @@ class Segmenter:
         return _unworded(regions[rows], ("object",) * len(rows), ("object",), threshold)
 
     def regions(
-        self, source: images.Source | Encoded, prompt: Prompt = Everything(), *, max_pixels: int = MAX_PIXELS
+        self,
+        source: images.Source | Encoded,
+        prompt: Prompt = Everything(),
+        *,
+        max_pixels: int = MAX_PIXELS,
     ) -> Regions:
         """Find and embed the regions a spatial prompt asks for: the slow half, without any text.
 
@@ -166,8 +192,15 @@ class Segmenter:
         encoded = self.encode(source)
         image, proposals = encoded.image, self.proposer.decode(encoded.features, prompt)
         found = perf_counter()
-        regions = Regions(image, proposals, self.scorer.embed_regions(image, proposals.masks, proposals.quality))
-        log.info("%d regions: found in %.2f s, embedded in %.2f s", len(regions), found - start, perf_counter() - found)
+        regions = Regions(
+            image, proposals, self.scorer.embed_regions(image, proposals.masks, proposals.quality)
+        )
+        log.info(
+            "%d regions: found in %.2f s, embedded in %.2f s",
+            len(regions),
+            found - start,
+            perf_counter() - found,
+        )
         return regions
 
     def rank(
@@ -180,16 +213,24 @@ class Segmenter:
         templates: str | Sequence[str] | None = None,
         selection: Selection = Selection(),
     ) -> Result:
-        """Rank regions by texts: the instant half, without any pixels. Rows come text by text, best first.
+        """Rank regions by texts: the instant half, without any pixels. Rows come text by text, best
+        first.
 
-        negatives, backgrounds: texts each text competes with for a region. templates: sentences with ``{}``, or the
-        name of a set. What is None comes from the encoder's ``serving``. Raises BadPrompt.
+        negatives, backgrounds: texts each text competes with for a region. templates: sentences
+        with ``{}``, or the name of a set. What is None comes from the encoder's ``serving``. Raises
+        BadPrompt.
         """
         question = Question(texts, negatives=negatives, backgrounds=backgrounds)
         serving, asked = self.serving, question.texts
         named = [nouns(text) for text in asked]
-        names = [*(first for first, *_ in named), *(anchor for _, *anchors in named for anchor in anchors)]
-        rivals = [*question.negatives, *(serving.backgrounds if backgrounds is None else question.backgrounds)]
+        names = [
+            *(first for first, *_ in named),
+            *(anchor for _, *anchors in named for anchor in anchors),
+        ]
+        rivals = [
+            *question.negatives,
+            *(serving.backgrounds if backgrounds is None else question.backgrounds),
+        ]
         ranking = Ranking.of(self.encoder, serving, names, rivals, _sentences(templates))
         cosine = ranking.similarity(regions.embeddings)  # (N, T + anchors + K)
         probability = ranking.probability(cosine, regions.proposals.quality)
@@ -207,23 +248,30 @@ class Segmenter:
         *,
         selection: Selection = Selection(),
     ) -> Result:
-        """Find everything that looks like what is clicked on: its best mask's embedding is the query.
+        """Find everything that looks like what is clicked on: its best mask's embedding is the
+        query.
 
-        The cosine stands for the probability, ``serving.likeness`` for the threshold. Raises BadImage,
-        and BadPrompt when nothing is at the example's place.
+        The cosine stands for the probability, ``serving.likeness`` for the threshold. Raises
+        BadImage, and BadPrompt when nothing is at the example's place.
         """
         encoded = self.encode(source)
         image, features = encoded.image, encoded.features
         clicked = self.proposer.decode(features, example)
         query = self.scorer.embed_regions(image, clicked.masks[:1])
         if not query.any():
-            raise BadPrompt("there is nothing at the example's place to compare with; click on an object")
+            raise BadPrompt(
+                "there is nothing at the example's place to compare with; click on an object"
+            )
         proposals = self.proposer.decode(features, prompt)
-        regions = Regions(image, proposals, self.scorer.embed_regions(image, proposals.masks, proposals.quality))
+        regions = Regions(
+            image, proposals, self.scorer.embed_regions(image, proposals.masks, proposals.quality)
+        )
         least = self.serving.likeness
         cosine = similarity(regions.embeddings, query)  # (N, 1)
         likeness = cosine.clip(0).astype(np.float64)
-        rows = select(likeness[:, 0], cosine[:, 0], regions.masks, selection=selection, threshold=least)
+        rows = select(
+            likeness[:, 0], cosine[:, 0], regions.masks, selection=selection, threshold=least
+        )
         threshold = least if selection.threshold is None else selection.threshold
         return _result(regions, ("like this",), cosine, likeness, [_Answer(rows)], threshold)
 
@@ -248,7 +296,9 @@ class _Scored:
     threshold: float
 
     def answer(self, text: str) -> _Answer:
-        """Choose the rows of one text; words of place and size choose among all that answer the rest of it."""
+        """Choose the rows of one text; words of place and size choose among all that answer the
+        rest of it.
+        """
         phrase = parse(text)
         if phrase is None:
             return _Answer(self._select(text, self.selection))
@@ -281,7 +331,9 @@ def _sentences(chosen: str | Sequence[str] | None) -> Sequence[str] | None:
     return templates.get(chosen) if isinstance(chosen, str) else chosen
 
 
-def _unworded(regions: Regions, names: tuple[str, ...], asked: tuple[str, ...], threshold: float) -> Result:
+def _unworded(
+    regions: Regions, names: tuple[str, ...], asked: tuple[str, ...], threshold: float
+) -> Result:
     """Answer without words: what the encoder would say is unknown, NaN."""
     unknown = np.full(len(names), np.nan, np.float32)
     return Result(regions, names, unknown, unknown, asked, threshold)

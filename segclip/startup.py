@@ -1,4 +1,6 @@
-"""Import the big libraries fast: without torch's compiler, which segclip never runs, and without collecting garbage."""
+"""Import the big libraries fast: without torch's compiler, which segclip never runs, and without
+collecting garbage.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,17 @@ _UTILS = "torch._dynamo.utils"
 
 
 class _StandIn(ModuleType):
-    """Answer what libraries ask the compiler while they are imported; anything else brings the compiler itself."""
+    """Answer what libraries ask the compiler while they are imported; anything else brings the
+    compiler itself.
+    """
 
     def __getattr__(self, name: str) -> Any:
-        package = name == "__path__" and self.__name__ == _COMPILER  # another of its modules is being imported
-        if name.startswith("__") and not package:  # these are looked at in passing, by import and by inspect
+        package = (
+            name == "__path__" and self.__name__ == _COMPILER
+        )  # another of its modules is being imported
+        if (
+            name.startswith("__") and not package
+        ):  # these are looked at in passing, by import and by inspect
             raise AttributeError(name)
         _remove_stand_ins()
         return getattr(importlib.import_module(self.__name__), name)
@@ -34,8 +42,9 @@ def _disable(fn: Callable[..., Any] | None = None, recursive: bool = True, reaso
 def without_compiler() -> Iterator[None]:
     """Import torchvision, timm and whatever needs them inside this block.
 
-    They load torch._dynamo (3 s on a laptop) to decorate a function or ask whether a device could compile. Afterwards
-    ``torch.compile`` works as ever: it imports the real one. Does nothing when that is imported already.
+    They load torch._dynamo (3 s on a laptop) to decorate a function or ask whether a device could
+    compile. Afterwards ``torch.compile`` works as ever: it imports the real one. Does nothing when
+    that is imported already.
     """
     if _COMPILER in sys.modules:
         yield
@@ -52,7 +61,9 @@ def without_compiler() -> Iterator[None]:
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Import and load inside this block, a tenth faster: many objects are made and none of them is garbage."""
+    """Import and load inside this block, a tenth faster: many objects are made and none of them is
+    garbage.
+    """
     collecting = gc.isenabled()
     gc.disable()
     try:

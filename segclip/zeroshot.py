@@ -1,7 +1,7 @@
 """Rank texts for an image, a box or a segment: zero-shot classification by names alone.
 
-The weights of a classifier are one unit embedding a label, the mean over templates of its sentences (Radford et al.
-2021, section 3.1.4); whatever is shown to the encoder is compared with them.
+The weights of a classifier are one unit embedding a label, the mean over templates of its sentences
+(Radford et al. 2021, section 3.1.4); whatever is shown to the encoder is compared with them.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ log = logging.getLogger(__name__)
 class Labels:
     """Hold the texts that are ranked, each once, and how they are put into sentences.
 
-    templates: a set's name, a file, or sentences; None takes the encoder's own. verbatim: labels stand in them as they
-    are, without the articles of ``templates.expand``: so published figures are measured.
+    templates: a set's name, a file, or sentences; None takes the encoder's own. verbatim: labels
+    stand in them as they are, without the articles of ``templates.expand``: so published figures
+    are measured.
     """
 
     names: tuple[str, ...]
@@ -52,7 +53,9 @@ class Labels:
 
     def __post_init__(self) -> None:
         if not self.names:
-            raise BadPrompt("no labels were given; give them by comma, in a file, or name a list: imagenet")
+            raise BadPrompt(
+                "no labels were given; give them by comma, in a file, or name a list: imagenet"
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -81,8 +84,11 @@ class Classifier:
         """Compare a whole image with every label: one row. Raises BadImage."""
         return self.scores(self.encoder.encode_images([images.load(source).pixels]))
 
-    def boxes(self, source: images.Source, boxes: Boxes, *, policy: str | CropPolicy | None = None) -> Scores:
-        """Compare what each box shows with every label, a row a box, embedded as the encoder is served.
+    def boxes(
+        self, source: images.Source, boxes: Boxes, *, policy: str | CropPolicy | None = None
+    ) -> Scores:
+        """Compare what each box shows with every label, a row a box, embedded as the encoder is
+        served.
 
         policy: how boxes are cut instead.
         """
@@ -98,14 +104,17 @@ class Classifier:
         return Scores(similarity(embeddings, self.weights), self.labels.names, self.logit_scale)
 
     def name(self, regions: Regions, selection: Selection = Selection()) -> Result:
-        """Name every region by its best label: "what is in this picture". Duplicates and parts of a whole go.
+        """Name every region by its best label: "what is in this picture". Duplicates and parts of a
+        whole go.
 
-        The probability is that of the label among all labels and the encoder's backgrounds, weighed by quality as in
-        ``Segmenter.rank``; a region below the threshold has no name.
+        The probability is that of the label among all labels and the encoder's backgrounds, weighed
+        by quality as in ``Segmenter.rank``; a region below the threshold has no name.
         """
         serving = self.encoder.serving
         others = [text for text in serving.backgrounds if text not in self.labels.names]
-        against = similarity(regions.embeddings, embed_texts(self.encoder, others, serving.templates))
+        against = similarity(
+            regions.embeddings, embed_texts(self.encoder, others, serving.templates)
+        )
         cosine = self.scores(regions.embeddings).similarity
         best = cosine.argmax(axis=1)
         rows = np.arange(len(regions))
@@ -119,7 +128,9 @@ class Classifier:
         kept = select(shares, own, regions.masks, selection=selection, threshold=threshold)
         texts = tuple(self.labels.names[best[row]] for row in kept)
         asked = tuple(dict.fromkeys(texts))
-        return Result(regions[kept], texts, own[kept], shares[kept].astype(np.float32), asked, threshold)
+        return Result(
+            regions[kept], texts, own[kept], shares[kept].astype(np.float32), asked, threshold
+        )
 
 
 @dataclass(frozen=True)
@@ -141,12 +152,16 @@ def classify(
 ) -> tuple[tuple[Guess, ...], ...]:
     """Give the likeliest labels of an image, or of each box in it, best first.
 
-    labels: texts, texts by comma, a list's name, or ``Labels``. encoder: a name, as in ``segclip.load``, or one that is
-    loaded. Raises BadImage, BadPrompt.
+    labels: texts, texts by comma, a list's name, or ``Labels``. encoder: a name, as in
+    ``segclip.load``, or one that is loaded. Raises BadImage, BadPrompt.
     """
     given = labels if isinstance(labels, Labels) else read_labels(labels)
-    classifier = build(loading.load_encoder(encoder) if isinstance(encoder, str) else encoder, given)
-    return best(classifier.whole(source) if boxes is None else classifier.boxes(source, boxes), top_k)
+    classifier = build(
+        loading.load_encoder(encoder) if isinstance(encoder, str) else encoder, given
+    )
+    return best(
+        classifier.whole(source) if boxes is None else classifier.boxes(source, boxes), top_k
+    )
 
 
 def best(scores: Scores, top_k: int = 5) -> tuple[tuple[Guess, ...], ...]:
@@ -156,19 +171,26 @@ def best(scores: Scores, top_k: int = 5) -> tuple[tuple[Guess, ...], ...]:
     shares = scores.probabilities(over="texts")
     order = np.argsort(-scores.similarity, axis=1, kind="stable")[:, :top_k]
     return tuple(
-        tuple(Guess(scores.texts[c], float(shares[row, c]), float(scores.similarity[row, c])) for c in columns)
+        tuple(
+            Guess(scores.texts[c], float(shares[row, c]), float(scores.similarity[row, c]))
+            for c in columns
+        )
         for row, columns in enumerate(order)
     )
 
 
 def read_labels(
-    given: str | Sequence[str], *, templates: str | tuple[str, ...] | None = None, file: Path | None = None
+    given: str | Sequence[str],
+    *,
+    templates: str | tuple[str, ...] | None = None,
+    file: Path | None = None,
 ) -> Labels:
-    """Read labels: by comma, as a list, from a file with one a line, or a class list by its name, such as imagenet.
+    """Read labels: by comma, as a list, from a file with one a line, or a class list by its name,
+    such as imagenet.
 
-    file: "-" is standard input. A label given twice is told and used once, an endless one is cut and told; the
-    published lists, which name a few classes alike, stay as they are. Raises BadPrompt, BadTable for the file, and
-    UnknownName for what is nearly a list's name.
+    file: "-" is standard input. A label given twice is told and used once, an endless one is cut
+    and told; the published lists, which name a few classes alike, stay as they are. Raises
+    BadPrompt, BadTable for the file, and UnknownName for what is nearly a list's name.
     """
     if file is not None:
         return _labels(lines.read(file, "the labels file"), templates)
@@ -178,9 +200,15 @@ def read_labels(
     lone = given.strip().lower() if isinstance(given, str) and "," not in given else ""
     if isinstance(given, str) and get_close_matches(lone, CLASS_LISTS, n=1, cutoff=0.75):
         message = explain(CLASS_LISTS, given.strip(), "list of labels")
-        raise UnknownName(f"{message}; for a label of that name write it with a comma, {given.strip() + ','!r}")
+        raise UnknownName(
+            f"{message}; for a label of that name write it with a comma, {given.strip() + ','!r}"
+        )
     parts = [part for part in given.split(",") if part.strip()] if isinstance(given, str) else given
-    if isinstance(given, str) and len(parts) > 1 and (lists := CLASS_LISTS.keys() & {part.strip() for part in parts}):
+    if (
+        isinstance(given, str)
+        and len(parts) > 1
+        and (lists := CLASS_LISTS.keys() & {part.strip() for part in parts})
+    ):
         raise BadPrompt(f"{min(lists)!r} is a whole list of labels; give it alone, or leave it out")
     return _labels(parts, templates)
 
@@ -190,7 +218,9 @@ def _labels(given: Sequence[str], templates: str | tuple[str, ...] | None) -> La
 
 
 def build(encoder: Encoder, labels: Labels) -> Classifier:
-    """Make a classifier; its weights are kept on disk for the next time, by the encoder's fingerprint."""
+    """Make a classifier; its weights are kept on disk for the next time, by the encoder's
+    fingerprint.
+    """
     sentences, key = labels.sentences(encoder), encoder.fingerprint
     told = repr((labels.names, sentences, labels.verbatim, key)).encode("utf-8", "surrogatepass")
     path = cache.cache_folder() / "labels" / f"{sha256(told).hexdigest()[:32]}.npy" if key else None
@@ -219,7 +249,11 @@ def _embed(encoder: Encoder, labels: Labels, sentences: Sequence[str]) -> Array:
 
 
 def _ensemble(encoder: Encoder, names: Sequence[str], sentences: Sequence[str]) -> Array:
-    texts = [text for name in names for text in templates.fill(name.partition(_TELLS_APART)[0], sentences)]
+    texts = [
+        text
+        for name in names
+        for text in templates.fill(name.partition(_TELLS_APART)[0], sentences)
+    ]
     embedded = encoder.encode_texts(texts)
     return unit(embedded.reshape(len(names), len(sentences), -1).mean(axis=1))
 
@@ -228,7 +262,9 @@ _TELLS_APART = " #"
 
 
 def _apart(names: Sequence[str]) -> tuple[str, ...]:
-    """Number names that a class list gives to two classes, so that an answer tells which; sentences don't say it."""
+    """Number names that a class list gives to two classes, so that an answer tells which; sentences
+    don't say it.
+    """
     counts, seen = Counter(names), Counter[str]()
     told = []
     for name in names:
@@ -238,7 +274,9 @@ def _apart(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _keep(path: Path, weights: Array) -> None:
-    """Store weights for the next time; a cache that can't be written only costs doing them again."""
+    """Store weights for the next time; a cache that can't be written only costs doing them
+    again.
+    """
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{os.getpid()}.{path.name}")

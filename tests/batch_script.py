@@ -1,4 +1,5 @@
-"""Run an export with fake models in a process of its own: python -m tests.batch_script IN OUT KILL WORKERS TEXT...
+"""Run an export with fake models in a process of its own: python -m tests.batch_script IN OUT KILL
+WORKERS TEXT...
 
 KILL: "no", or N to die by SIGKILL before the N-th time it changes the disk.
 """
@@ -18,7 +19,18 @@ from segclip.segmenter import Segmenter
 from segclip.types import Image
 from tests.fakes import FakeEncoder, FakeProposer
 
-FORMATS = ("png", "cutout", "labelmap", "overlay", "npz", "labelme", "coco", "yolo", "jsonl", "parquet")
+FORMATS = (
+    "png",
+    "cutout",
+    "labelmap",
+    "overlay",
+    "npz",
+    "labelme",
+    "coco",
+    "yolo",
+    "jsonl",
+    "parquet",
+)
 
 
 POISON = (1, 2, 3)  # a picture whose first pixel has this colour kills the process that looks at it
@@ -50,7 +62,9 @@ def put_fakes_in() -> None:
 
 
 def die_after(count: int) -> Callable[[Any], Any]:
-    """Kill this process before the count-th change it makes to the disk; answer what makes a call one."""
+    """Kill this process before the count-th change it makes to the disk; answer what makes a call
+    one.
+    """
     left = [count]
 
     def counted(call: Any) -> Any:
@@ -74,7 +88,9 @@ def main() -> None:
     if kill != "no":
         die_after(int(kill))
     options = batch.ExportOptions(formats=FORMATS)
-    summary = batch.export(source, out, texts, options=options, running=batch.Running(workers=int(workers)))
+    summary = batch.export(
+        source, out, texts, options=options, running=batch.Running(workers=int(workers))
+    )
     assert summary.missing == 0
 
 

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-# workers share the cores: with a thread for each core in each of them they would mostly wait for one another
-if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:  # set before torch is imported
+# workers share the cores: with a thread for each core in each of them they would mostly wait for
+# one another
+if (
+    workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+) > 1:  # set before torch is imported
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 from segclip import loading
@@ -23,7 +26,9 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture
 def picture() -> Image:
     """Paint a red, a green and a blue box on white."""
-    return paint(("red", (10, 10, 50, 50)), ("green", (60, 20, 100, 80)), ("blue", (110, 60, 150, 110)))
+    return paint(
+        ("red", (10, 10, 50, 50)), ("green", (60, 20, 100, 80)), ("blue", (110, 60, 150, 110))
+    )
 
 
 @pytest.fixture

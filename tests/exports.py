@@ -1,4 +1,6 @@
-"""What the tests of the batch export share: a small folder of images, runs with fake models, and trees to compare."""
+"""What the tests of the batch export share: a small folder of images, runs with fake models, and
+trees to compare.
+"""
 
 from __future__ import annotations
 
@@ -35,14 +37,24 @@ def photos(folder: Path) -> Path:
     return folder
 
 
-def run(source: Path | str, out: Path, *texts: str, formats: tuple[str, ...] = FORMATS, **running: Any) -> Summary:
+def run(
+    source: Path | str, out: Path, *texts: str, formats: tuple[str, ...] = FORMATS, **running: Any
+) -> Summary:
     """Export with fake models."""
-    return export(source, out, texts or TEXTS, options=ExportOptions(formats=formats), running=Running(**running))
+    return export(
+        source,
+        out,
+        texts or TEXTS,
+        options=ExportOptions(formats=formats),
+        running=Running(**running),
+    )
 
 
 def tree(folder: Path) -> dict[str, bytes]:
     """Return every file of an output, and every folder as such, but the state folder's."""
-    found = {path.relative_to(folder).as_posix(): _content(path) for path in sorted(folder.rglob("*"))}
+    found = {
+        path.relative_to(folder).as_posix(): _content(path) for path in sorted(folder.rglob("*"))
+    }
     return {name: content for name, content in found.items() if not name.startswith(".segclip")}
 
 
@@ -59,7 +71,9 @@ def _content(path: Path) -> bytes:
 
 
 def in_child(call: Callable[[], object], die_before: int = 0) -> int:
-    """Call something in a forked process that dies before its n-th change to the disk; return its exit code."""
+    """Call something in a forked process that dies before its n-th change to the disk; return its
+    exit code.
+    """
     child = os.fork()
     if child == 0:
         try:

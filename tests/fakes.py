@@ -1,7 +1,9 @@
-"""Stand-ins for the heavy halves that see flat colours: a whole query in milliseconds, without torch.
+"""Stand-ins for the heavy halves that see flat colours: a whole query in milliseconds, without
+torch.
 
-A picture is coloured shapes on white. ``FakeProposer`` gives one mask a colour, ``FakeEncoder`` embeds a crop by the
-share of each colour in it and a text by the colour words it holds, so "a red square" finds the red one.
+A picture is coloured shapes on white. ``FakeProposer`` gives one mask a colour, ``FakeEncoder``
+embeds a crop by the share of each colour in it and a text by the colour words it holds, so "a red
+square" finds the red one.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ def colour_of(pixels: Array) -> Array:
     return np.square(pixels.astype(np.int32)[..., None, :] - _TABLE).sum(axis=-1).argmin(axis=-1)
 
 
-def paint(*shapes: tuple[str, tuple[int, int, int, int]], size: tuple[int, int] = (120, 160)) -> Image:
+def paint(
+    *shapes: tuple[str, tuple[int, int, int, int]], size: tuple[int, int] = (120, 160)
+) -> Image:
     """Draw filled boxes (colour, xyxy half-open), later ones on top, on white."""
     pixels = np.full((*size, 3), 255, np.uint8)
     for colour, (x1, y1, x2, y2) in shapes:
@@ -46,7 +50,9 @@ def paint(*shapes: tuple[str, tuple[int, int, int, int]], size: tuple[int, int] 
 
 @dataclass
 class FakeProposer:
-    """Propose one mask for each piece of a colour but white; boxes cut what is inside, points keep what they hit."""
+    """Propose one mask for each piece of a colour but white; boxes cut what is inside, points keep
+    what they hit.
+    """
 
     encoded: int = 0
 
@@ -88,7 +94,9 @@ def _proposals(masks: Array) -> Proposals:
 
 @dataclass
 class FakeEncoder:
-    """Embed crops by their share of each colour, texts by their colour words or, without any, on an axis apart."""
+    """Embed crops by their share of each colour, texts by their colour words or, without any, on an
+    axis apart.
+    """
 
     name: str = "fake"
     image_size: int = 16
@@ -111,7 +119,9 @@ class FakeEncoder:
         self.texts_seen.extend(texts)
         named = np.array([[colour in text for colour in COLOURS] for text in texts], np.float32)
         named = named.reshape(len(texts), len(COLOURS))
-        named[named[:, 0] == 1] += 0.2  # a background is a little like everything, so that a stranger loses to it
+        named[named[:, 0] == 1] += (
+            0.2  # a background is a little like everything, so that a stranger loses to it
+        )
         return _unit(np.column_stack([named, ~named.any(axis=1)]).astype(np.float32))
 
     def encode_dense(self, image: Image) -> Array:
@@ -120,4 +130,6 @@ class FakeEncoder:
 
 
 def _unit(rows: Array) -> Array:
-    return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(
+        np.float32
+    )

@@ -1,4 +1,6 @@
-"""A real HTTP server on 127.0.0.1 for download tests: one body, and the manners of servers good and bad."""
+"""A real HTTP server on 127.0.0.1 for download tests: one body, and the manners of servers good and
+bad.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Shelf:
     """Say what is served and how; every request's path and Range are written down.
 
-    cut_after: break off one answer after so many bytes. pause_after: hold every answer there until ``go`` is set.
-    headers: sent in place of ours of the same names. location: where /moved leads. refuse: the status that answers a
-    request for a part. drip: seconds between bytes, of the headers too where ``slow_headers``.
+    cut_after: break off one answer after so many bytes. pause_after: hold every answer there until
+    ``go`` is set. headers: sent in place of ours of the same names. location: where /moved leads.
+    refuse: the status that answers a request for a part. drip: seconds between bytes, of the
+    headers too where ``slow_headers``.
     """
 
     body: bytes
@@ -114,7 +117,9 @@ def serve(shelf: Shelf) -> Iterator[Shelf]:
     with _Server(("127.0.0.1", 0), _Handler) as server:
         server.shelf = shelf
         shelf.url = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
         try:
             yield shelf
         finally:

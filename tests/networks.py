@@ -1,4 +1,6 @@
-"""Build random-weight networks in the real architectures that still propose a useful number of masks."""
+"""Build random-weight networks in the real architectures that still propose a useful number of
+masks.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from segclip.types import Image
 def picture(height: int, width: int, seed: int = 0) -> Image:
     """Paint flat ellipses and boxes over a smooth background."""
     rng = np.random.default_rng(seed)
-    pixels = cv2.resize(rng.integers(0, 256, (8, 8, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    pixels = cv2.resize(
+        rng.integers(0, 256, (8, 8, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC
+    )
     for _ in range(40):
         colour = tuple(int(value) for value in rng.integers(0, 256, 3))
         centre = int(rng.integers(0, width)), int(rng.integers(0, height))
@@ -27,9 +31,11 @@ def picture(height: int, width: int, seed: int = 0) -> Image:
 
 
 def random_network(architecture: str, *, candidates: int, seed: int = 0, size: int = 640) -> Any:
-    """Make an untrained one-class SegmentationModel whose scores pass 0.4 at about ``candidates`` places of a picture.
+    """Make an untrained one-class SegmentationModel whose scores pass 0.4 at about ``candidates``
+    places of a picture.
 
-    Normalisation statistics are taken from pictures, so that signals survive the depth as in a trained network.
+    Normalisation statistics are taken from pictures, so that signals survive the depth as in a
+    trained network.
     """
     torch.manual_seed(seed)
     with quiet():
@@ -51,7 +57,9 @@ def random_network(architecture: str, *, candidates: int, seed: int = 0, size: i
 
 
 def _spread(network: Any, batch: torch.Tensor, candidates: int) -> None:
-    """Rescale each level's class head to logits of deviation 1 with its share of the wanted number above logit(0.4)."""
+    """Rescale each level's class head to logits of deviation 1 with its share of the wanted number
+    above logit(0.4).
+    """
     raw = network(batch)[1]
     cells = [feature.shape[2] * feature.shape[3] for feature in raw["feats"]]
     for head, logits in zip(network.model[-1].cv3, raw["scores"][0, 0].split(cells), strict=True):
@@ -64,5 +72,8 @@ def _spread(network: Any, batch: torch.Tensor, candidates: int) -> None:
 
 def save_checkpoint(network: Any, path: Path) -> Path:
     """Write ultralytics' own format: a pickled half-precision network among training facts."""
-    torch.save({"epoch": -1, "model": deepcopy(network).half(), "ema": None, "train_args": {"imgsz": 640}}, path)
+    torch.save(
+        {"epoch": -1, "model": deepcopy(network).half(), "ema": None, "train_args": {"imgsz": 640}},
+        path,
+    )
     return path

@@ -1,8 +1,10 @@
-"""A disk that loses power: what it holds then is what was synced, and of the rest whatever the seed says.
+"""A disk that loses power: what it holds then is what was synced, and of the rest whatever the seed
+says.
 
-A process's calls that change names or sync are followed from Python. After a cut a file has the bytes it had when it
-was last synced, or none, or some; a folder has each of its names as when the folder was last synced, or as it is now.
-The journal is as after its last commit: SQLite syncs those itself, and is trusted to.
+A process's calls that change names or sync are followed from Python. After a cut a file has the
+bytes it had when it was last synced, or none, or some; a folder has each of its names as when the
+folder was last synced, or as it is now. The journal is as after its last commit: SQLite syncs those
+itself, and is trusted to.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ import pytest
 
 from segclip.batch.journal import Journal
 
-Entry: TypeAlias = "tuple[str, Any]"  # "file" and its number, "link" and its target, "folder" and its path
+Entry: TypeAlias = (
+    "tuple[str, Any]"  # "file" and its number, "link" and its target, "folder" and its path
+)
 STATE = ".segclip"
 
 
@@ -29,17 +33,23 @@ class PowerCut(BaseException):
 
 
 class Disk:
-    """Follow what happens below ``root`` until the n-th event, and build then what is left of it in ``after``."""
+    """Follow what happens below ``root`` until the n-th event, and build then what is left of it in
+    ``after``.
+    """
 
     def __init__(self, root: Path, after: Path, cut: int, seed: int) -> None:
         self.root, self.after, self.cut = root, after, cut
         self.events = 0
         self._building = False
         self._random = random.Random(seed)
-        self._luck = self._random.choice((0.0, 0.0, 0.5, 0.9))  # how likely what was not synced is there anyhow
+        self._luck = self._random.choice(
+            (0.0, 0.0, 0.5, 0.9)
+        )  # how likely what was not synced is there anyhow
         self._numbers: dict[int, int] = {}  # of files, by inode
         self._content: dict[int, bytes] = {}  # synced, by number
-        self._names: dict[str, dict[str, Entry]] = {str(root): {STATE: ("folder", str(root / STATE))}}  # synced
+        self._names: dict[str, dict[str, Entry]] = {
+            str(root): {STATE: ("folder", str(root / STATE))}
+        }  # synced
         self._journal: bytes | None = None
         self._lock = RLock()
 
@@ -118,7 +128,9 @@ class Disk:
             self._content[self._number(os.fstat(descriptor).st_ino)] = Path(path).read_bytes()
 
     def _number(self, inode: int) -> int:
-        return self._numbers.setdefault(inode, len(self._numbers) + len(self._content) + self.events * 1000)
+        return self._numbers.setdefault(
+            inode, len(self._numbers) + len(self._content) + self.events * 1000
+        )
 
     def _listed(self, folder: str) -> dict[str, Entry]:
         found: dict[str, Entry] = {}

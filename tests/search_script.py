@@ -1,4 +1,5 @@
-"""Index a folder with fake models in a process of its own: python -m tests.search_script FOLDER KILL WORKERS.
+"""Index a folder with fake models in a process of its own: python -m tests.search_script FOLDER
+KILL WORKERS.
 
 KILL: "no", or N to die by SIGKILL before the N-th time it changes the disk.
 """
@@ -32,7 +33,9 @@ def put_fakes_in() -> None:
 
 
 def die_after(count: int) -> None:
-    """Kill this process before the count-th change it makes to the disk, in the midst of a snapshot too."""
+    """Kill this process before the count-th change it makes to the disk, in the midst of a snapshot
+    too.
+    """
     counted = batch_script.die_after(count)
     store.write_pictures = counted(store.write_pictures)
     Path.rename = counted(Path.rename)  # type: ignore[method-assign]

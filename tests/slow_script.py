@@ -1,4 +1,6 @@
-"""Run the segclip command with fake models that take their time: python -m tests.slow_script VERB ARGUMENT..."""
+"""Run the segclip command with fake models that take their time: python -m tests.slow_script VERB
+ARGUMENT...
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Build a small, randomly initialised open_clip model in segclip's folder format: real code paths in milliseconds."""
+"""Build a small, randomly initialised open_clip model in segclip's folder format: real code paths
+in milliseconds.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ PREPROCESS_CFG: dict[str, Any] = {
 }
 
 
-def save_small_clip(folder: Path, *, serving: Serving = Serving(), **changes: Any) -> torch.nn.Module:
+def save_small_clip(
+    folder: Path, *, serving: Serving = Serving(), **changes: Any
+) -> torch.nn.Module:
     """Save a model of MODEL_CFG, with ``changes`` at its top level, and give it as float32."""
     model_cfg = {**MODEL_CFG, **changes}
     torch.manual_seed(0)

@@ -19,7 +19,9 @@ PARTS = ("segclip", "train", "app")
 
 # A module may import its own layer and those below; the longest name that fits decides.
 LAYERS: dict[str, int] = {
-    **dict.fromkeys(("errors", "startup", "types", "question", "files.formats", "ranking.selection"), 0),
+    **dict.fromkeys(
+        ("errors", "startup", "types", "question", "files.formats", "ranking.selection"), 0
+    ),
     **dict.fromkeys(("files", "weights", "images", "drawing", "registry", "checks", "lifetime"), 1),
     **dict.fromkeys(("ranking", "scoring"), 1),  # templates, words of place, crops
     **dict.fromkeys(("proposers", "encoders", "weights.tensors", "weights.torchscript"), 2),
@@ -29,7 +31,18 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("cli", "__main__", "__init__"), 6),
 }
 TRAIN_MAY_IMPORT = {
-    *("types", "images", "errors", "scoring", "ranking", "drawing", "files", "weights", "proposers", "encoders"),
+    *(
+        "types",
+        "images",
+        "errors",
+        "scoring",
+        "ranking",
+        "drawing",
+        "files",
+        "weights",
+        "proposers",
+        "encoders",
+    ),
     *("loading", "segmenter", "evaluation", "checks", "lifetime"),
 }
 
@@ -41,7 +54,16 @@ NOT_WELCOME: dict[str, set[str]] = {
 }
 HOMES: dict[str, set[str]] = {
     # loading picks the device, batch and app the threads
-    "torch": {"proposers", "encoders", "weights.tensors", "weights.torchscript", "train", "loading", "batch", "app"},
+    "torch": {
+        "proposers",
+        "encoders",
+        "weights.tensors",
+        "weights.torchscript",
+        "train",
+        "loading",
+        "batch",
+        "app",
+    },
     "torchvision": {"proposers", "encoders", "train"},
     "ultralytics": {"proposers", "train"},
     "segment_anything": {"proposers"},
@@ -66,8 +88,20 @@ HOMES: dict[str, set[str]] = {
     **{name: {"app"} for name in ("anyio", "fastapi", "pydantic", "starlette")},
     "streamlit": {"app"},
 }
-HEAVY = {"torch", "torchvision", "ultralytics", "open_clip", "timm", "cv2", "PIL", "pycocotools", "streamlit", "typer"}
-# of batch: where one picture's failure ends, and where a process tells its own; where a weight file's does
+HEAVY = {
+    "torch",
+    "torchvision",
+    "ultralytics",
+    "open_clip",
+    "timm",
+    "cv2",
+    "PIL",
+    "pycocotools",
+    "streamlit",
+    "typer",
+}
+# of batch: where one picture's failure ends, and where a process tells its own; where a weight
+# file's does
 CATCH_ALL = {"work.py", "runners.py", "reading.py"}
 MANY_OPTIONS = "segclip/cli/"  # a command's parameters are its flags
 
@@ -93,7 +127,9 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def target(name: str) -> str:
-    """Give the module of this repository that a dotted name lies in: segclip.types for segclip.types.Image."""
+    """Give the module of this repository that a dotted name lies in: segclip.types for
+    segclip.types.Image.
+    """
     parts = name.split(".")
     while len(parts) > 1:
         path = ROOT.joinpath(*parts)
@@ -112,7 +148,9 @@ def place(path: Path) -> str:
 
 
 def inner(path: Path) -> list[str]:
-    """Return what a file imports of segclip, by the names ``place`` gives; the package itself is __init__."""
+    """Return what a file imports of segclip, by the names ``place`` gives; the package itself is
+    __init__.
+    """
     found = [target(name) for name in imports(path) if name.split(".")[0] == "segclip"]
     return [name.removeprefix("segclip.") for name in found if name != "segclip"]
 
@@ -120,7 +158,9 @@ def inner(path: Path) -> list[str]:
 def layer(name: str) -> int:
     """Return the layer of a module by the longest name in LAYERS that fits."""
     parts = name.split(".")
-    fitting = [".".join(parts[:n]) for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in LAYERS]
+    fitting = [
+        ".".join(parts[:n]) for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in LAYERS
+    ]
     assert fitting, f"{name} is in no layer: add it to LAYERS in {Path(__file__).name}"
     return LAYERS[fitting[0]]
 
@@ -155,9 +195,12 @@ def test_packages_of_others_stay_in_their_homes(path: Path) -> None:
             assert not lives_in(where, NOT_WELCOME[name]), f"{name} is not for {where}"
         else:
             assert name in HOMES, (
-                f"{where} imports {name}: add it to HOMES in {Path(__file__).name}, and to requirements"
+                f"{where} imports {name}: add it to HOMES in {Path(__file__).name}, and to "
+                "requirements"
             )
-            assert lives_in(where, HOMES[name]), f"{where} imports {name}, which lives in {sorted(HOMES[name])} only"
+            assert lives_in(where, HOMES[name]), (
+                f"{where} imports {name}, which lives in {sorted(HOMES[name])} only"
+            )
 
 
 @each("path", sources("train", "app"), ids=module_of)
@@ -167,7 +210,11 @@ def test_train_and_app_import_what_they_may(path: Path) -> None:
         assert not {n for n in names if n.split(".")[0] == "app"}
         assert all(lives_in(name, TRAIN_MAY_IMPORT) for name in inner(path))
     else:
-        private = {n for n in names if n.startswith("segclip.") and n.removeprefix("segclip.") not in segclip.__all__}
+        private = {
+            n
+            for n in names
+            if n.startswith("segclip.") and n.removeprefix("segclip.") not in segclip.__all__
+        }
         assert not private, f"app/ uses segclip's public names only, not {private}"
         assert not {n for n in names if n.split(".")[0] == "train"}
 
@@ -180,13 +227,19 @@ def test_the_top_of_segclip_is_short() -> None:
 @each("path", sorted((ROOT / "tests" / "unit").rglob("test_*.py")), ids=lambda path: path.stem)
 def test_unit_tests_lie_where_their_module_does(path: Path) -> None:
     folder = path.relative_to(ROOT / "tests" / "unit").parent
-    assert (ROOT / "segclip" / folder).is_dir(), f"{path.name} lies in {folder}, which segclip has not"
+    assert (ROOT / "segclip" / folder).is_dir(), (
+        f"{path.name} lies in {folder}, which segclip has not"
+    )
 
 
 def test_no_import_cycles() -> None:
-    graph = {module_of(path): {target(n) for n in imports(path)} for path in sources("segclip", "train")}
+    graph = {
+        module_of(path): {target(n) for n in imports(path)} for path in sources("segclip", "train")
+    }
     graph["segclip"] = set()  # loads on demand
-    graph = {module: {n for n in needs if n in graph and n != module} for module, needs in graph.items()}
+    graph = {
+        module: {n for n in needs if n in graph and n != module} for module, needs in graph.items()
+    }
     while leaves := {module for module, needs in graph.items() if not needs}:
         graph = {module: needs - leaves for module, needs in graph.items() if module not in leaves}
     assert not graph, f"a cycle among {sorted(graph)}"
@@ -199,7 +252,11 @@ def test_functions_are_short_and_take_few_parameters(path: Path) -> None:
         assert function.end_lineno is not None
         assert function.end_lineno - function.lineno < 60, f"{where} is over 60 lines"
         command = function.name == "main" and path.relative_to(ROOT).parts[0] == "train"
-        if path.relative_to(ROOT).as_posix().startswith(MANY_OPTIONS) or path.name == "checks.py" or command:
+        if (
+            path.relative_to(ROOT).as_posix().startswith(MANY_OPTIONS)
+            or path.name == "checks.py"
+            or command
+        ):
             continue
         given = (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
         names = [argument.arg for argument in given if argument.arg not in ("self", "cls")]
@@ -223,7 +280,9 @@ def test_importing_segclip_loads_nothing_heavy_and_changes_nothing() -> None:
         "import os, sys; before = dict(os.environ); import segclip; "
         f"assert before == dict(os.environ); print(sorted({HEAVY!r} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -238,7 +297,11 @@ def test_all_is_sorted_and_every_name_is_there() -> None:
 def test_all_holds_every_error_and_every_type() -> None:
     def classes(module: object) -> set[str]:
         members = inspect.getmembers(module, inspect.isclass)
-        return {name for name, member in members if member.__module__ == getattr(module, "__name__", "")}
+        return {
+            name for name, member in members if member.__module__ == getattr(module, "__name__", "")
+        }
 
-    wanted = classes(errors) | classes(types) | {"load", "overlay", "save", "Segmenter", "Selection"}
+    wanted = (
+        classes(errors) | classes(types) | {"load", "overlay", "save", "Segmenter", "Selection"}
+    )
     assert not wanted - set(segclip.__all__)

@@ -1,4 +1,6 @@
-"""Every example on a sample in the documentation is run with the shipped weights, and its answer is the right one."""
+"""Every example on a sample in the documentation is run with the shipped weights, and its answer is
+the right one.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,18 @@ from segclip import loading
 from segclip.cli import main as cli
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "weights" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "weights" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 _COMMAND = re.compile(r"segclip (?:segment|classify|search|heat) samples[^\n`]*")
 EXAMPLES = sorted(
-    {found.partition(" #")[0].strip() for file in DOCUMENTS for found in _COMMAND.findall(file.read_text("utf-8"))}
+    {
+        found.partition(" #")[0].strip()
+        for file in DOCUMENTS
+        for found in _COMMAND.findall(file.read_text("utf-8"))
+    }
 )
 
 SPOON = (321, 235, 406, 330)
@@ -48,7 +58,9 @@ def rows(**wanted: list[Box]) -> Callable[[list[Any]], None]:
         assert found.keys() == wanted.keys()
         for text, boxes in wanted.items():
             assert len(found[text]) == len(boxes), text
-            assert all(max(overlap(box, other) for other in found[text]) > 0.7 for box in boxes), text
+            assert all(max(overlap(box, other) for other in found[text]) > 0.7 for box in boxes), (
+                text
+            )
 
     return check
 
@@ -79,14 +91,16 @@ def things(records: list[Any]) -> None:
     """Expect each thing of the desk, once."""
     found = [tuple(row["box"]) for row in records[0]["rows"]]
     assert all(
-        sum(overlap(box, thing) > 0.7 for box in found) == 1 for thing in (RED, GREEN, COFFEE, PENCIL, BOOK, PLANT)
+        sum(overlap(box, thing) > 0.7 for box in found) == 1
+        for thing in (RED, GREEN, COFFEE, PENCIL, BOOK, PLANT)
     )
 
 
 ANSWERS: dict[str, Callable[[list[Any]], None]] = {
     'segclip segment samples/coffee.jpg "a spoon"': rows(a_spoon=[SPOON]),
     'segclip segment samples/desk.png "red apple"': rows(red_apple=[RED]),
-    'segclip segment samples/desk.png "an apple" "a cup of coffee" --not "a tomato" --out cut --format overlay,cutout':
+    'segclip segment samples/desk.png "an apple" "a cup of coffee" --not "a tomato" --out cut '
+    '--format overlay,cutout':
         rows(an_apple=[RED, GREEN], a_cup_of_coffee=[COFFEE]),
     'segclip segment samples/desk.png "a submarine" --json': rows(),
     "segclip segment samples/desk.png --point 150,290": rows(point=[RED]),
@@ -96,7 +110,8 @@ ANSWERS: dict[str, Callable[[list[Any]], None]] = {
         rows(the_left_apple=[RED], the_apple_right_of_the_coffee=[GREEN]),
     "segclip segment samples/desk.png --point 150,290 --preset mini-sam": rows(point=[RED]),
     "segclip segment samples/desk.png --everything": things,
-    'segclip classify samples/desk.png --box 345,280,482,425 --labels "a cup of coffee,an apple,a pencil"':
+    'segclip classify samples/desk.png --box 345,280,482,425 --labels "a cup of coffee,an apple,a '
+    'pencil"':
         label("a cup of coffee"),
     'segclip classify samples/desk.png --labels "red apple,green apple,coffee,pencil" --segments':
         rows(red_apple=[RED], green_apple=[GREEN], coffee=[COFFEE], pencil=[PENCIL]),
@@ -110,7 +125,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the samples, indexed with their segments."""
     place = tmp_path_factory.mktemp("clone")
     shutil.copytree(ROOT / "samples", place / "samples")
-    outcome = CliRunner().invoke(cli.app, ["index", str(place / "samples"), "--regions", "--offline"])
+    outcome = CliRunner().invoke(
+        cli.app, ["index", str(place / "samples"), "--regions", "--offline"]
+    )
     assert outcome.exit_code == 0, outcome.output
     return place
 
@@ -131,7 +148,11 @@ def test_every_example_has_an_expected_answer() -> None:
 def test_an_example_is_answered_rightly(command: str) -> None:
     """Fault 17.24."""
     arguments = shlex.split(command)[1:]
-    outcome = CliRunner().invoke(cli.app, [*arguments, *(() if "--json" in arguments else ["--json"])])
+    outcome = CliRunner().invoke(
+        cli.app, [*arguments, *(() if "--json" in arguments else ["--json"])]
+    )
     assert outcome.exit_code == 0, outcome.output
-    records = [json.loads(line) for line in outcome.stdout.splitlines() if line.startswith(("{", "["))]
+    records = [
+        json.loads(line) for line in outcome.stdout.splitlines() if line.startswith(("{", "["))
+    ]
     ANSWERS[command](records)

@@ -1,4 +1,5 @@
-"""Standing test: an export changes nothing but what is its own in OUT, wherever INPUT lies and whatever is in the way.
+"""Standing test: an export changes nothing but what is its own in OUT, wherever INPUT lies and
+whatever is in the way.
 
 Faults 17.1 (originals destroyed), 17.2 (foreign journals), 17.4 (OUT inside INPUT).
 """
@@ -24,7 +25,9 @@ EVERY = tuple(dict.fromkeys((*PER_IMAGE, *PER_RUN)))
 
 
 @pytest.mark.parametrize("format", [*EVERY, ",".join(EVERY)])
-def test_fault_17_1_no_format_changes_an_input_or_anything_beside_out(tmp_path: Path, format: str) -> None:
+def test_fault_17_1_no_format_changes_an_input_or_anything_beside_out(
+    tmp_path: Path, format: str
+) -> None:
     folder, out = photos(tmp_path / "photos"), tmp_path / "out"
     before = snapshot(tmp_path)
     run(folder, out, formats=tuple(format.split(",")))
@@ -48,7 +51,9 @@ def test_fault_17_1_input_inside_out_is_only_read(tmp_path: Path) -> None:
         assert snapshot(folder) == before
 
 
-@pytest.mark.parametrize("row", ["../photos/a.png", "../../{up}/photos/a.png", "x/../../photos/a.png", "{abs}/a.png"])
+@pytest.mark.parametrize(
+    "row", ["../photos/a.png", "../../{up}/photos/a.png", "x/../../photos/a.png", "{abs}/a.png"]
+)
 def test_fault_17_1_rows_that_climb_stay_inside_out(tmp_path: Path, row: str) -> None:
     photos(tmp_path / "photos")
     table = tmp_path / "lists" / "t.csv"
@@ -127,7 +132,9 @@ def test_fault_17_1_a_link_in_out_leads_nowhere(tmp_path: Path, name: str) -> No
     assert snapshot(tmp_path, but=out) == before
 
 
-@pytest.mark.parametrize("name", ["journal.sqlite", "files.jsonl", "all.lock", "begin.lock", "parts-all", "x"])
+@pytest.mark.parametrize(
+    "name", ["journal.sqlite", "files.jsonl", "all.lock", "begin.lock", "parts-all", "x"]
+)
 def test_fault_17_1_a_link_in_the_state_folder_leads_nowhere(tmp_path: Path, name: str) -> None:
     folder, out = photos(tmp_path / "photos"), tmp_path / "out"
     (out / ".segclip").mkdir(parents=True)
@@ -138,7 +145,15 @@ def test_fault_17_1_a_link_in_the_state_folder_leads_nowhere(tmp_path: Path, nam
     assert (tmp_path / "precious.txt").read_text() == "precious"
 
 
-FOREIGN = ("../precious.txt", "png/../../precious.txt", "{abs}", "notes.txt", "png/../notes.txt", ".segclip/x", "png")
+FOREIGN = (
+    "../precious.txt",
+    "png/../../precious.txt",
+    "{abs}",
+    "notes.txt",
+    "png/../notes.txt",
+    ".segclip/x",
+    "png",
+)
 
 
 def by_table(out: Path, path: str) -> None:
@@ -180,14 +195,21 @@ def test_fault_17_2_no_foreign_rollback_file_makes_sqlite_delete(tmp_path: Path)
     name = os.fsencode(precious)
     head = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + (0).to_bytes(4, "big") * 2 + (1).to_bytes(4, "big")
     head = head.ljust(512, b"\0")
-    tail = name + len(name).to_bytes(4, "big") + (sum(name)).to_bytes(4, "big") + b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
+    tail = (
+        name
+        + len(name).to_bytes(4, "big")
+        + (sum(name)).to_bytes(4, "big")
+        + b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
+    )
     (out / ".segclip" / "journal.sqlite-journal").write_bytes(head + (2).to_bytes(4, "big") + tail)
     run(folder, out)
     assert precious.read_text() == "precious"
 
 
 @pytest.mark.parametrize("owner", [b"a.png", b"", b"gone.png"])
-def test_a_foreign_journal_deletes_no_file_that_segclip_did_not_write(tmp_path: Path, owner: bytes) -> None:
+def test_a_foreign_journal_deletes_no_file_that_segclip_did_not_write(
+    tmp_path: Path, owner: bytes
+) -> None:
     """Export fault 3: a row that fits neither a file's size nor its bytes says nothing of it."""
     folder, out = photos(tmp_path / "photos"), tmp_path / "out"
     run(folder, out)
@@ -272,7 +294,9 @@ def test_fault_17_4_out_inside_input_is_no_input(tmp_path: Path) -> None:
         assert run(given, out, formats=formats).images <= 5
 
 
-def test_fault_17_4_input_that_is_out_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_17_4_input_that_is_out_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = photos(tmp_path / "photos")
     before = snapshot(folder)
     monkeypatch.chdir(folder)

@@ -1,4 +1,6 @@
-"""The Makefile builds its environment with a Python that will do, and anew where the one there is of another."""
+"""The Makefile builds its environment with a Python that will do, and anew where the one there is
+of another.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="this syste
 FAKE = """#!/bin/sh
 case "$*" in
 *sys.version_info*) [ {version} = 3.10 ] || echo {version};;
-"-m venv "*) mkdir -p "$3/bin" && touch "$3/pyvenv.cfg" && cp "$0" "$3/bin/python" && echo "MADE {version}";;
+"-m venv "*)
+  mkdir -p "$3/bin" && touch "$3/pyvenv.cfg" && cp "$0" "$3/bin/python" && echo "MADE {version}";;
 esac
 """
 
@@ -32,7 +35,9 @@ def make(place: Path, python: Path) -> subprocess.CompletedProcess[str]:
     for name in ("Makefile", "requirements.txt", "pyproject.toml"):
         shutil.copy2(ROOT / name, place / name)
     command = ["make", "venv", f"PYTHON={python}"]
-    return subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, cwd=place, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def test_an_environment_of_another_python_is_made_anew(tmp_path: Path) -> None:
@@ -70,6 +75,8 @@ def test_the_least_python_is_the_same_everywhere() -> None:
     assert project["tool"]["ruff"]["target-version"] == "py311"
     assert project["tool"]["mypy"]["python_version"] == "3.11"
     for name in ("Makefile", "README.md", "CONTRIBUTING.md"):
-        found = re.findall(r"(?i)python3? ?\(?(3\.\d+)(?: or newer)", (ROOT / name).read_text("utf-8"))
+        found = re.findall(
+            r"(?i)python3? ?\(?(3\.\d+)(?: or newer)", (ROOT / name).read_text("utf-8")
+        )
         assert set(found) <= {"3.11"}, name
     assert "3, 10" not in (ROOT / "Makefile").read_text("utf-8")

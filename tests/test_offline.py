@@ -1,4 +1,6 @@
-"""Offline means zero sockets: the whole command, watched by Python's audit hook and by the kernel's own trace."""
+"""Offline means zero sockets: the whole command, watched by Python's audit hook and by the kernel's
+own trace.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ ROOT = Path(__file__).parent.parent
 WATCHED = """
 import sys
 def watch(event, details):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "socket.bind"):
+    names = ("connect", "getaddrinfo", "gethostbyname", "sendto", "bind")
+    if event in ["socket." + name for name in names]:
         print("NETWORK", event, details, file=sys.stderr)
 sys.addaudithook(watch)
 from segclip.cli.main import app
@@ -31,7 +34,9 @@ def environment(home: Path) -> dict[str, str]:
 @pytest.mark.slow
 def test_python_opens_no_connection(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WATCHED, *COMMAND, "--out", str(tmp_path)]
-    process = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, timeout=300)
+    process = subprocess.run(
+        command, env=environment(tmp_path), capture_output=True, text=True, timeout=300
+    )
     assert process.returncode == 0, process.stderr
     assert "NETWORK" not in process.stderr
     assert "red apple" in process.stdout
@@ -55,7 +60,11 @@ def test_the_kernel_sees_no_connection(tmp_path: Path) -> None:
         *COMMAND,
     ]
     process = subprocess.run(
-        [*command, "--out", str(tmp_path)], env=environment(tmp_path), capture_output=True, text=True, timeout=300
+        [*command, "--out", str(tmp_path)],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert process.returncode == 0, process.stderr
     calls = [line for line in trace.read_text().splitlines() if re.search(r"AF_INET6?\b", line)]

@@ -1,4 +1,6 @@
-"""What is wrong with the text prompts of CASIA-IVA-Lab/FastSAM and ultralytics, W1 to W9, cannot be wrong here."""
+"""What is wrong with the text prompts of CASIA-IVA-Lab/FastSAM and ultralytics, W1 to W9, cannot be
+wrong here.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def test_w2_rows_left_out_do_not_shift_the_answer(segmenter: Segmenter, picture:
 
 
 @pytest.mark.parametrize("kind", ["path", "bytes", "pillow", "array"])
-def test_w3_red_is_red_however_the_picture_comes(segmenter: Segmenter, kind: str, tmp_path: Path) -> None:
+def test_w3_red_is_red_however_the_picture_comes(
+    segmenter: Segmenter, kind: str, tmp_path: Path
+) -> None:
     """FastSAM swapped red and blue for pictures given by path or by PIL."""
     pixels = paint(("red", (10, 10, 50, 50)), ("blue", (60, 20, 100, 80))).pixels
     file = tmp_path / "red.png"
@@ -65,10 +69,14 @@ def test_w3_red_is_red_however_the_picture_comes(segmenter: Segmenter, kind: str
 
 
 def test_w4_an_object_at_the_edge_of_a_wide_picture_is_seen(segmenter: Segmenter) -> None:
-    """A centre crop of the whole canvas never showed CLIP the outer quarter of a 2:1 picture on either side."""
+    """A centre crop of the whole canvas never showed CLIP the outer quarter of a 2:1 picture on
+    either side.
+    """
     picture = paint(("red", (0, 20, 30, 50)), ("blue", (170, 20, 200, 50)), size=(100, 200))
     result = segmenter(picture, ["red", "blue"])
-    assert [(text, int(box[0])) for text, box in zip(result.texts, result.masks.boxes, strict=True)] == [
+    assert [
+        (text, int(box[0])) for text, box in zip(result.texts, result.masks.boxes, strict=True)
+    ] == [
         ("red", 0),
         ("blue", 170),
     ]
@@ -84,10 +92,16 @@ def test_w4_no_crop_loses_the_ends_of_a_long_object(policy: str) -> None:
         assert all(shares[list(COLOURS).index(colour)] > 0 for colour in ("red", "green", "blue"))
 
 
-def test_w5_a_score_does_not_depend_on_the_other_candidates(segmenter: Segmenter, picture: Image) -> None:
-    """A softmax over candidates made every score depend on how many there were, and always elected one."""
+def test_w5_a_score_does_not_depend_on_the_other_candidates(
+    segmenter: Segmenter, picture: Image
+) -> None:
+    """A softmax over candidates made every score depend on how many there were, and always elected
+    one.
+    """
     regions = segmenter.regions(picture)
-    everyone = segmenter.rank(regions, "red", selection=Selection(threshold=0, nms=1, containment=None))
+    everyone = segmenter.rank(
+        regions, "red", selection=Selection(threshold=0, nms=1, containment=None)
+    )
     red = everyone.masks.boxes[0].tolist()
     alone = segmenter.rank(regions[[regions.masks.boxes.tolist().index(red)]], "red")
     assert len(everyone) == len(regions) > 1
@@ -115,7 +129,9 @@ def test_w6_two_masks_with_one_box_are_told_apart() -> None:
     assert not np.array_equal(*cut(picture, masks, View(1.0, "blur", 1.0), 32))
 
 
-def test_w7_a_second_text_reads_no_pixels(proposer: FakeProposer, encoder: FakeEncoder, picture: Image) -> None:
+def test_w7_a_second_text_reads_no_pixels(
+    proposer: FakeProposer, encoder: FakeEncoder, picture: Image
+) -> None:
     """FastSAM loaded CLIP and encoded every crop again for each text."""
     segmenter = Segmenter(proposer, encoder, CropScorer(encoder))
     regions = segmenter.regions(picture)
@@ -126,7 +142,9 @@ def test_w7_a_second_text_reads_no_pixels(proposer: FakeProposer, encoder: FakeE
     assert sum(encoder.crops_seen) == len(regions)
 
 
-def test_w8_masks_come_out_pixel_exact(segmenter: Segmenter, picture: Image, tmp_path: Path) -> None:
+def test_w8_masks_come_out_pixel_exact(
+    segmenter: Segmenter, picture: Image, tmp_path: Path
+) -> None:
     """FastSAM drew its answer with matplotlib, at the figure's size."""
     result = segmenter(picture, "red")
     written = exporters.save(result, tmp_path / "red.png", format="png")
@@ -134,7 +152,9 @@ def test_w8_masks_come_out_pixel_exact(segmenter: Segmenter, picture: Image, tmp
     assert np.array_equal(images.load(written[0]).pixels[..., 0] == 255, result.masks.full(0))
 
 
-def test_w9_points_never_paint_several_masks_into_one(proposer: FakeProposer, picture: Image) -> None:
+def test_w9_points_never_paint_several_masks_into_one(
+    proposer: FakeProposer, picture: Image
+) -> None:
     """FastSAM painted every mask a point hit into one union."""
     features = proposer.encode(picture)
     everything = proposer.decode(features, Everything()).masks.boxes.tolist()
@@ -144,6 +164,9 @@ def test_w9_points_never_paint_several_masks_into_one(proposer: FakeProposer, pi
 
 
 def test_importing_the_package_loads_no_clip_and_no_torch() -> None:
-    code = "import sys, segclip; print(sorted({'clip', 'torch', 'ultralytics', 'open_clip'} & set(sys.modules)))"
+    code = (
+        "import sys, segclip; print(sorted({'clip', 'torch', 'ultralytics', 'open_clip'} & "
+        "set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,4 +1,6 @@
-"""Standing test: after a power cut at any moment the same command ends as if nothing had been. Fault 17.3."""
+"""Standing test: after a power cut at any moment the same command ends as if nothing had been.
+Fault 17.3.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cut(folder: Path, out: Path, moment: int, seed: int) -> int:
-    """Run until the power goes, and leave in ``out`` what the disk would hold; return the number of events."""
+    """Run until the power goes, and leave in ``out`` what the disk would hold; return the number of
+    events.
+    """
     after = out.with_name("after")
     out.mkdir()
     disk = Disk(out, after, moment, seed)
@@ -68,7 +72,9 @@ def test_fault_17_3_after_a_power_cut_the_same_bytes(tmp_path: Path, cuts: int) 
         cut(folder, out, moment, seed)
         known = journaled(out)
         summary = run(folder, out)
-        assert summary.progress.before == known, f"seed {seed}: the journal called done what was not on the disk"
+        assert summary.progress.before == known, (
+            f"seed {seed}: the journal called done what was not on the disk"
+        )
         assert tree(out) == wanted, f"seed {seed}"
         done.append(known)
         shutil.rmtree(out)
@@ -91,7 +97,9 @@ def test_fault_17_3_the_disk_that_loses_power_finds_what_was_not_synced(
     assert tree(out) == wanted
 
 
-def test_fault_17_3_every_commit_of_the_journal_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_17_3_every_commit_of_the_journal_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from segclip.batch.ledger import Ledger
 
     ledger = Ledger(tmp_path / "journal.sqlite", tmp_path / "files.jsonl")

@@ -1,4 +1,6 @@
-"""Run what the README tells people to type; blocks behind ``<!-- test: skip (why) -->`` install or download."""
+"""Run what the README tells people to type; blocks behind ``<!-- test: skip (why) -->`` install or
+download.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 _BLOCK = re.compile(
-    r"(?P<skip><!-- test: skip \([^)]+\) -->\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
+    r"(?P<skip><!-- test: skip \([^)]+\) -->\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```$",
+    re.DOTALL | re.MULTILINE,
 )
 RUNNABLE = [match for match in _BLOCK.finditer(README) if not match["skip"]]
 
@@ -40,7 +43,9 @@ def test_a_block_of_the_readme_runs(block: re.Match[str], clone: Path) -> None:
         "SEGCLIP_OFFLINE": "1",
     }
     command = [*shell[block["language"]], block["code"]]
-    process = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, timeout=300)
+    process = subprocess.run(
+        command, cwd=clone, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert process.returncode == 0, process.stderr
     assert "wrote " in process.stdout or (clone / "desk.overlay.png").is_file()
 

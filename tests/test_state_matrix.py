@@ -1,4 +1,6 @@
-"""Standing test: whatever was run into an OUT before, and however it ended, the tree is that of a clean run."""
+"""Standing test: whatever was run into an OUT before, and however it ended, the tree is that of a
+clean run.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,9 @@ def replaced(folder: Path, out: Path) -> dict[str, Any]:
 
 def spoiled(folder: Path, out: Path) -> dict[str, Any]:
     """Spoil outputs: emptied, of the same size and time, removed, replaced by a folder."""
-    files = [path for path in sorted(out.rglob("*")) if path.is_file() and ".segclip" not in path.parts]
+    files = [
+        path for path in sorted(out.rglob("*")) if path.is_file() and ".segclip" not in path.parts
+    ]
     for number, path in enumerate(files):
         seen = path.stat() if not path.is_symlink() else path.lstat()
         if number % 3 == 0 and not path.is_symlink():
@@ -148,7 +152,9 @@ def test_fault_17_5_a_kill_and_other_texts_leave_no_strays(tmp_path: Path, momen
     assert tree(out) == tree(tmp_path / "clean")
 
 
-@pytest.mark.parametrize("spoil", ["truncate", "zero", "random", "other", "journal-only", "header", "all"])
+@pytest.mark.parametrize(
+    "spoil", ["truncate", "zero", "random", "other", "journal-only", "header", "all"]
+)
 @pytest.mark.parametrize("asked", [{}, {"texts": OTHER}])
 def test_fault_17_5_a_damaged_journal_is_set_aside_and_made_again(
     tmp_path: Path, spoil: str, asked: dict[str, Any], caplog: pytest.LogCaptureFixture

@@ -1,7 +1,8 @@
-"""The trust canary: whatever is loaded, from wherever, nothing of it runs unless the user has said --trust.
+"""The trust canary: whatever is loaded, from wherever, nothing of it runs unless the user has said
+--trust.
 
-Every canary leaves a file, the marker, when it runs. It is tried in every container, under every name, by every loader,
-and as every thing a checkpoint may point to; no marker may appear.
+Every canary leaves a file, the marker, when it runs. It is tried in every container, under every
+name, by every loader, and as every thing a checkpoint may point to; no marker may appear.
 """
 
 from __future__ import annotations
@@ -31,8 +32,27 @@ from segclip.loading import LoadOptions, load_encoder, load_proposer
 
 from .small_clip import MODEL_CFG, save_small_clip
 
-SUFFIXES = ("", ".pt", ".pth", ".PT", ".bin", ".ckpt", ".ts", ".model", ".npz", ".onnx", ".safetensors", ".txt")
-FILE_SPECS = ("file:{}", "mini-fastsam/file:{}", "sam-vit-b/file:{}", "mini-sam/file:{}", "mobile-sam/file:{}")
+SUFFIXES = (
+    "",
+    ".pt",
+    ".pth",
+    ".PT",
+    ".bin",
+    ".ckpt",
+    ".ts",
+    ".model",
+    ".npz",
+    ".onnx",
+    ".safetensors",
+    ".txt",
+)
+FILE_SPECS = (
+    "file:{}",
+    "mini-fastsam/file:{}",
+    "sam-vit-b/file:{}",
+    "mini-sam/file:{}",
+    "mobile-sam/file:{}",
+)
 
 
 class Canary:
@@ -90,7 +110,9 @@ def _numpy(marker: Path) -> bytes:
 CONTAINERS: dict[str, Callable[[Path], bytes]] = {
     "torch": lambda marker: _torch({"model": Canary(marker), "weight": torch.zeros(2)}),
     "torch alone": lambda marker: _torch(Canary(marker)),
-    "legacy torch": lambda marker: _torch({"state_dict": {"a": torch.zeros(2), "b": Canary(marker)}}, zipped=False),
+    "legacy torch": lambda marker: _torch(
+        {"state_dict": {"a": torch.zeros(2), "b": Canary(marker)}}, zipped=False
+    ),
     "pickle": lambda marker: pickle.dumps(Canary(marker)),
     "pickle 2": lambda marker: pickle.dumps(Canary(marker), protocol=2),
     "pickle 0": lambda marker: pickle.dumps(Canary(marker), protocol=0),
@@ -140,7 +162,9 @@ def test_the_canaries_are_alive(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_no_file_runs(container: str, suffix: str, marker: Path, tmp_path: Path) -> None:
-    """Fault 17.12b: a list of bad suffixes let TorchScript through as .model, and any other suffix."""
+    """Fault 17.12b: a list of bad suffixes let TorchScript through as .model, and any other
+    suffix.
+    """
     file = tmp_path / f"sam_vit_b{suffix}"
     file.write_bytes(CONTAINERS[container](marker))
     for spec in FILE_SPECS:
@@ -151,7 +175,9 @@ def test_no_file_runs(container: str, suffix: str, marker: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_trust_runs_no_more_than_it_must(container: str, marker: Path, tmp_path: Path) -> None:
-    """A CLIP and a SAM are tensors: even with --trust nothing else is loaded; a TorchScript archive never runs."""
+    """A CLIP and a SAM are tensors: even with --trust nothing else is loaded; a TorchScript archive
+    never runs.
+    """
     trusting = LoadOptions(trust=True)
     file = tmp_path / "sam_vit_b.pth"
     file.write_bytes(CONTAINERS[container](marker))
@@ -165,7 +191,9 @@ def test_trust_runs_no_more_than_it_must(container: str, marker: Path, tmp_path:
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("name", [*checkpoints.SAFE_FILES, *checkpoints.PICKLED_FILES])
 def test_no_folder_runs(container: str, name: str, marker: Path, tmp_path: Path) -> None:
-    """Fault 17.9, 17.12b: file: folders, of encoders and of proposers, and what training starts from."""
+    """Fault 17.9, 17.12b: file: folders, of encoders and of proposers, and what training starts
+    from.
+    """
     from train.engine import start
 
     save_small_clip(tmp_path / "clip")
@@ -181,7 +209,9 @@ def test_no_folder_runs(container: str, name: str, marker: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
-@pytest.mark.parametrize("row", ["mobile-sam", "fastsam-s", "ViT-L-14/datacomp_xl_s13b_b90k", "PE-Core-B-16/meta"])
+@pytest.mark.parametrize(
+    "row", ["mobile-sam", "fastsam-s", "ViT-L-14/datacomp_xl_s13b_b90k", "PE-Core-B-16/meta"]
+)
 def test_no_file_in_the_place_of_a_known_one_runs(
     container: str, row: str, marker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,10 +222,14 @@ def test_no_file_in_the_place_of_a_known_one_runs(
     entry.path.write_bytes(CONTAINERS[container](marker))
     load = load_encoder if entry.kind == "encoder" else load_proposer
     refused(lambda: load(row, device="cpu"))
-    refused(lambda: load(row, device="cpu"))  # and what the first try recorded lets no second one through
+    refused(
+        lambda: load(row, device="cpu")
+    )  # and what the first try recorded lets no second one through
 
 
-def _point_at_code(folder: Path, marker: Path, changes: dict[str, Any], tokenizer: dict[str, Any] | None) -> None:
+def _point_at_code(
+    folder: Path, marker: Path, changes: dict[str, Any], tokenizer: dict[str, Any] | None
+) -> None:
     """Make a checkpoint that would be whole, but for code that its files point to."""
     text = {**MODEL_CFG["text_cfg"], **changes.get("text_cfg", {})}
     save_small_clip(folder)
@@ -211,24 +245,56 @@ def _point_at_code(folder: Path, marker: Path, changes: dict[str, Any], tokenize
         (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
 
 
-MAPPED = {"auto_map": {"AutoTokenizer": ["tok.Evil", "tok.Evil"], "AutoConfig": "tok.Evil", "AutoModel": "tok.Evil"}}
+MAPPED = {
+    "auto_map": {
+        "AutoTokenizer": ["tok.Evil", "tok.Evil"],
+        "AutoConfig": "tok.Evil",
+        "AutoModel": "tok.Evil",
+    }
+}
 HF = {"hf_tokenizer_name": "own"}
-BERT = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2} | MAPPED
+BERT = {
+    "model_type": "bert",
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+} | MAPPED
 POINTERS: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
     "auto_map": ({"text_cfg": HF}, MAPPED),
     "auto_map and a class": ({"text_cfg": HF}, MAPPED | {"tokenizer_class": "Evil"}),
-    "tokenizer_kwargs": ({"text_cfg": HF | {"tokenizer_kwargs": {"trust_remote_code": True}}}, MAPPED),
+    "tokenizer_kwargs": (
+        {"text_cfg": HF | {"tokenizer_kwargs": {"trust_remote_code": True}}},
+        MAPPED,
+    ),
     "a revision of code": (
-        {"text_cfg": HF | {"tokenizer_kwargs": {"trust_remote_code": True, "code_revision": "main"}}},
+        {
+            "text_cfg": HF
+            | {"tokenizer_kwargs": {"trust_remote_code": True, "code_revision": "main"}}
+        },
         MAPPED,
     ),
     "the folder's config": ({"text_cfg": HF, "top": {"model_type": "evil"} | MAPPED}, {}),
-    "a repository elsewhere": ({"text_cfg": HF}, {"auto_map": {"AutoTokenizer": ["evil/repo--tok.Evil", None]}}),
-    "a vocabulary elsewhere": ({"text_cfg": HF | {"tokenizer_kwargs": {"bpe_path": "/etc/passwd"}}}, MAPPED),
+    "a repository elsewhere": (
+        {"text_cfg": HF},
+        {"auto_map": {"AutoTokenizer": ["evil/repo--tok.Evil", None]}},
+    ),
+    "a vocabulary elsewhere": (
+        {"text_cfg": HF | {"tokenizer_kwargs": {"bpe_path": "/etc/passwd"}}},
+        MAPPED,
+    ),
     "hf_config": ({"text_cfg": {"hf_config": BERT, "trust_remote_code": True}}, None),
-    "hf_config of an unknown kind": ({"text_cfg": {"hf_config": {"model_type": "evil"} | MAPPED}}, None),
-    "hf_model_name": ({"text_cfg": {"hf_model_name": "FOLDER", "hf_tokenizer_name": "FOLDER"}}, MAPPED),
-    "timm_model_name": ({"vision_cfg": {"timm_model_name": "local-dir:FOLDER", "image_size": 32}}, None),
+    "hf_config of an unknown kind": (
+        {"text_cfg": {"hf_config": {"model_type": "evil"} | MAPPED}},
+        None,
+    ),
+    "hf_model_name": (
+        {"text_cfg": {"hf_model_name": "FOLDER", "hf_tokenizer_name": "FOLDER"}},
+        MAPPED,
+    ),
+    "timm_model_name": (
+        {"vision_cfg": {"timm_model_name": "local-dir:FOLDER", "image_size": 32}},
+        None,
+    ),
     "timm's hub": ({"vision_cfg": {"timm_model_name": "hf-hub:evil/repo", "image_size": 32}}, None),
 }
 
@@ -238,9 +304,16 @@ POINTERS: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
 @pytest.mark.parametrize("trust", [False, True])
 @pytest.mark.parametrize("pointer", POINTERS)
 def test_nothing_a_checkpoint_points_to_runs(
-    pointer: str, trust: bool, hub: bool, marker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pointer: str,
+    trust: bool,
+    hub: bool,
+    marker: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Fault 17.9: tokenizer_kwargs and auto_map reached transformers, and --trust is for pickles, not for that."""
+    """Fault 17.9: tokenizer_kwargs and auto_map reached transformers, and --trust is for pickles,
+    not for that.
+    """
     folder = tmp_path / "clip"
     changes, tokenizer = POINTERS[pointer]
     changes = json.loads(json.dumps(changes).replace("FOLDER", str(folder)))
@@ -280,7 +353,9 @@ def test_no_weights_of_the_hub_run(
     save_small_clip(tmp_path / "clip")
     (tmp_path / "clip" / "model.safetensors").unlink()
     (tmp_path / "clip" / name).write_bytes(CONTAINERS[container](marker))
-    monkeypatch.setattr(sources, "snapshot_download", _snapshot_of(tmp_path / "clip", tmp_path / "hub"))
+    monkeypatch.setattr(
+        sources, "snapshot_download", _snapshot_of(tmp_path / "clip", tmp_path / "hub")
+    )
     refused(lambda: load_encoder("hf-hub:evil/repo", device="cpu"))
 
 
@@ -303,7 +378,9 @@ DESCRIPTIONS: dict[str, Any] = {
 def test_no_description_runs(
     what: str, safe: bool, marker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A network's description is data, whether or not ultralytics was imported before with its own safety off."""
+    """A network's description is data, whether or not ultralytics was imported before with its own
+    safety off.
+    """
     from segclip.proposers import yolo
 
     with yolo.quiet():
@@ -311,9 +388,17 @@ def test_no_description_runs(
     monkeypatch.setattr(tasks, "SAFE_LOAD", safe)
     (tmp_path / "c.pt").write_bytes(CONTAINERS["torch"](marker))
     code = f"__import__('os').system('touch {marker}')"
-    text = json.dumps(DESCRIPTIONS[what]).replace("CODE", code).replace("FILE", str(tmp_path / "c.pt"))
+    text = (
+        json.dumps(DESCRIPTIONS[what]).replace("CODE", code).replace("FILE", str(tmp_path / "c.pt"))
+    )
     description = json.loads(text.replace("FOLDER", str(tmp_path)))
-    evil = {"nc": 1, "scales": {"n": [1, 1, 64]}, "backbone": LAYERS, "head": [], "activation": code}
+    evil = {
+        "nc": 1,
+        "scales": {"n": [1, 1, 64]},
+        "backbone": LAYERS,
+        "head": [],
+        "activation": code,
+    }
     for name in ("evil.yaml", "yolov8n-seg.yaml", "yolov8-seg.yaml"):
         (tmp_path / name).write_text(json.dumps(evil))
     monkeypatch.chdir(tmp_path)
@@ -346,21 +431,37 @@ def test_an_index_that_names_code_runs_nothing(marker: Path, tmp_path: Path) -> 
         "weights": "0" * 16,
         "proposer": "mini-fastsam",
     }
-    identity |= {"proposer_weights": "", "policy": None, "regions": False, "engine": "numpy", "format": 1}
+    identity |= {
+        "proposer_weights": "",
+        "policy": None,
+        "regions": False,
+        "engine": "numpy",
+        "format": 1,
+    }
     (place / "index.json").write_text(json.dumps(identity))
     for use in (
         lambda: search.make_index(tmp_path / "photos"),
-        lambda: OpenClip(json.loads((place / "index.json").read_text())["encoder"]).encode_texts(["a cat"]),
+        lambda: OpenClip(json.loads((place / "index.json").read_text())["encoder"]).encode_texts(
+            ["a cat"]
+        ),
     ):
         refused(use)
 
 
 @pytest.fixture
 def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a pickle with code in it that a manifest vouches for; it leaves "allowed" and then proves no network."""
+    """Give a pickle with code in it that a manifest vouches for; it leaves "allowed" and then
+    proves no network.
+    """
     file = tmp_path / "known.pt"
     file.write_bytes(_torch({"model": Canary(tmp_path / "allowed"), "pad": "x" * 8}))
-    row = {"name": "known", "kind": "proposer", "loader": "fastsam", "file": "known.pt", "licence": "MIT"}
+    row = {
+        "name": "known",
+        "kind": "proposer",
+        "loader": "fastsam",
+        "file": "known.pt",
+        "licence": "MIT",
+    }
     row |= {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "manifest.json").write_text(json.dumps({"entries": [row]}))
@@ -382,8 +483,12 @@ def swap(file: Path, marker: Path) -> None:
 
 
 @pytest.mark.parametrize("forged", [False, True])
-def test_a_known_pickle_that_is_swapped_does_not_run(known: Path, marker: Path, forged: bool, tmp_path: Path) -> None:
-    """Fault 17.10: the record of a hash vouched for whatever lay there later; forged: even a record that fits it."""
+def test_a_known_pickle_that_is_swapped_does_not_run(
+    known: Path, marker: Path, forged: bool, tmp_path: Path
+) -> None:
+    """Fault 17.10: the record of a hash vouched for whatever lay there later; forged: even a record
+    that fits it.
+    """
     from segclip.weights import cache
 
     good = hashlib.sha256(known.read_bytes()).hexdigest()
@@ -397,7 +502,9 @@ def test_a_known_pickle_that_is_swapped_does_not_run(known: Path, marker: Path, 
     refused(lambda: loading.load(f"file:{known}", "mini-clip", device="cpu"))
 
 
-def test_a_known_pickle_that_is_swapped_after_the_check_does_not_run(known: Path, marker: Path) -> None:
+def test_a_known_pickle_that_is_swapped_after_the_check_does_not_run(
+    known: Path, marker: Path
+) -> None:
     """Fault 17.10: what is hashed are the bytes that are loaded."""
     source = loading._source(f"file:{known}", trust=False)
     swap(known, marker)

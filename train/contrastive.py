@@ -1,10 +1,14 @@
-"""Train a CLIP on images and captions, from nothing or from weights that are there; any model of open_clip's.
+"""Train a CLIP on images and captions, from nothing or from weights that are there; any model of
+open_clip's.
 
-    python -m train.contrastive ../shared/caltech-101 --model small --augment strong --epochs 40 --out runs/caltech
-    python -m train.contrastive flickr8k --start ViT-B-32/datacomp_xl_s13b_b90k --tune lora --lr 2e-4 --out runs/flickr
+    python -m train.contrastive ../shared/caltech-101 --model small --augment strong \
+        --epochs 40 --out runs/caltech
+    python -m train.contrastive flickr8k --start ViT-B-32/datacomp_xl_s13b_b90k --tune lora \
+        --lr 2e-4 --out runs/flickr
     segclip segment desk.jpg "a red apple" --proposer mini --encoder file:runs/caltech
 
-Stop it at any moment and go on with --resume. `torchrun --nproc-per-node 2 -m train.contrastive ...` shares each batch.
+Stop it at any moment and go on with --resume. `torchrun --nproc-per-node 2 -m train.contrastive
+...` shares each batch.
 """
 
 from __future__ import annotations
@@ -34,6 +38,29 @@ from .engine.feed import AUGMENTS, Batch, Feed, FeedOptions, Texts
 from .engine.judge import examples, in_chunks, recalls
 from .engine.loop import Judged, Loop, Settings
 from .engine.losses import LOSSES, Scale
+from .engine.options import (
+    Bfloat16,
+    Captioned,
+    CaptionsEach,
+    Chunk,
+    Ema,
+    Fsdp,
+    Hard,
+    HeadRate,
+    HeldOut,
+    Images,
+    ModelName,
+    Out,
+    Patience,
+    Resume,
+    Size,
+    SkipBad,
+    StartFrom,
+    Template,
+    TextRate,
+    Tune,
+    WarmUp,
+)
 from .engine.start import Start, begin
 from .engine.tuning import Tuning
 
@@ -44,9 +71,9 @@ JUDGED = 2000  # held-out images looked at each epoch
 class Recipe:
     """Hold every setting but the loop's.
 
-    captions: of an image in a batch. templates: sentences a caption is put in. side: px of the images, 0 for the
-    model's own. spread: over the processes, each with a part of the weights (FSDP). hard: neighbours that join an image
-    in its batch.
+    captions: of an image in a batch. templates: sentences a caption is put in. side: px of the
+    images, 0 for the model's own. spread: over the processes, each with a part of the weights
+    (FSDP). hard: neighbours that join an image in its batch.
     """
 
     loss: str = "softmax"
@@ -59,7 +86,10 @@ class Recipe:
     hard: int = 0
 
     def __post_init__(self) -> None:
-        for kind, name, table in (("loss", self.loss, LOSSES), ("augmentation", self.augment, AUGMENTS)):
+        for kind, name, table in (
+            ("loss", self.loss, LOSSES),
+            ("augmentation", self.augment, AUGMENTS),
+        ):
             if name not in table:
                 raise UnknownName(f"unknown {kind} {name!r}; choose one of {', '.join(table)}")
         limits.check(
@@ -70,10 +100,14 @@ class Recipe:
             }
         )
         templates.check(self.templates)
-        if problem := next((problem for each in self.templates if (problem := lines.fault(each))), ""):
+        if problem := next(
+            (problem for each in self.templates if (problem := lines.fault(each))), ""
+        ):
             raise BadPrompt(f"a --template cannot be read: {problem}")
         if self.spread and self.tuning.what == "lora":
-            raise Unsupported("--fsdp spreads what is large, and LoRA trains little; leave one of the two out")
+            raise Unsupported(
+                "--fsdp spreads what is large, and LoRA trains little; leave one of the two out"
+            )
 
 
 class Contrastive:
@@ -82,7 +116,11 @@ class Contrastive:
     monitor = "R@1"
 
     def __init__(
-        self, start: Start, parts: tuple[Sequence[Item], Sequence[Item]], recipe: Recipe, settings: Settings
+        self,
+        start: Start,
+        parts: tuple[Sequence[Item], Sequence[Item]],
+        recipe: Recipe,
+        settings: Settings,
     ) -> None:
         self.start, self.recipe, self.settings = start, recipe, settings
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -90,16 +128,26 @@ class Contrastive:
         policy = start.checkpoint.serving.policy
         texts = Texts(feed.said_of(parts[0]), tokenizer, recipe.templates)
         self.size = recipe.side or start.size
-        options = FeedOptions(settings.batch, self.size, AUGMENTS[recipe.augment], recipe.captions, settings.seed)
+        options = FeedOptions(
+            settings.batch, self.size, AUGMENTS[recipe.augment], recipe.captions, settings.seed
+        )
         self.feed = Feed(parts[0], texts, options, policy)
         preprocess = checkpoints.preprocess_config(start.checkpoint, self.size)
-        self.mean, self.std = (torch.tensor(v, device=self.device) for v in (preprocess.mean, preprocess.std))
+        self.mean, self.std = (
+            torch.tensor(v, device=self.device) for v in (preprocess.mean, preprocess.std)
+        )
         self.held_out = feed.spread(parts[1], JUDGED)
         transform = image_transform_v2(preprocess, is_train=False)
         self.held_pixels = feed.serving_pixels(self.held_out, transform, self.size, policy)
-        self.held_texts = Texts(feed.said_of(self.held_out), tokenizer, start.checkpoint.serving.templates)
-        layout = torch.contiguous_format if recipe.spread else torch.channels_last  # FSDP takes no other
-        self.network = tuning.prepare(start.model.to(self.device, memory_format=layout), recipe.tuning)
+        self.held_texts = Texts(
+            feed.said_of(self.held_out), tokenizer, start.checkpoint.serving.templates
+        )
+        layout = (
+            torch.contiguous_format if recipe.spread else torch.channels_last
+        )  # FSDP takes no other
+        self.network = tuning.prepare(
+            start.model.to(self.device, memory_format=layout), recipe.tuning
+        )
         if recipe.spread:
             sharding.spread(self.network)
         self.model = tuning.plain(self.network)
@@ -107,7 +155,9 @@ class Contrastive:
             self.feed.neighbours = self._neighbours()
 
     def _neighbours(self) -> Neighbours:
-        """Compare what is said first of each image, by the model as it is: the same again when a run goes on."""
+        """Compare what is said first of each image, by the model as it is: the same again when a
+        run goes on.
+        """
         firsts = [self.feed.texts.of(item)[0] for item in self.feed.items]
         used, places = np.unique(firsts, return_inverse=True)
         self.network.eval()
@@ -150,7 +200,9 @@ class Contrastive:
 
         def compare(images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
             bias = getattr(self.model, "logit_bias", None)
-            return LOSSES[self.recipe.loss](images, texts, Scale(self.model.logit_scale.exp(), bias), keys)
+            return LOSSES[self.recipe.loss](
+                images, texts, Scale(self.model.logit_scale.exp(), bias), keys
+            )
 
         size = self.settings.chunk
         if size and size < batch.count:
@@ -160,7 +212,9 @@ class Contrastive:
         return loss.detach()
 
     def judge(self) -> Judged:
-        """Measure recall on the held-out images, each text the mean over the templates it is served with."""
+        """Measure recall on the held-out images, each text the mean over the templates it is served
+        with.
+        """
         seen = in_chunks(self.see, torch.from_numpy(self.held_pixels))
         tokens = self.held_texts.tokens  # (T, K, L)
         said = in_chunks(self.say, tokens.flatten(0, 1)).reshape(*tokens.shape[:2], -1).mean(axis=1)
@@ -174,7 +228,9 @@ class Contrastive:
         return Judged({**recalls(similarity, right), "logit scale": scale}, picture)
 
     def save(self, folder: Path) -> None:
-        """Write the model for serving; where it is spread, every process must ask and the first writes."""
+        """Write the model for serving; where it is spread, every process must ask and the first
+        writes.
+        """
         if not self.recipe.spread:
             self.start.save(tuning.merged(self.network), folder)
             return
@@ -185,60 +241,55 @@ class Contrastive:
             self.start.save(model, folder)
 
 
-def parts_of(data: Path, folder: Path | None, *, share: float, skip_bad: bool) -> tuple[list[Item], list[Item]]:
+def parts_of(
+    data: Path, folder: Path | None, *, share: float, skip_bad: bool
+) -> tuple[list[Item], list[Item]]:
     """Read a data set and part it by image."""
     trained, judge = tables.split(tables.read(data, folder), share)
     return feed.check(trained, skip_bad=skip_bad), feed.check(judge, skip_bad=skip_bad)
 
 
 def main(
-    data: Annotated[Path, typer.Argument(help="Images with captions; see train/README.md.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run; file:OUT serves it.")],
-    images: Annotated[Path | None, typer.Option(help="Folder of the images, where not beside DATA.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Random weights: small, small-vit, small-rn, RN50, any of open_clip's, a .json.")
-    ] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the images, with random weights.")] = None,
-    start: Annotated[
-        str | None, typer.Option(help="Weights to begin with: file:RUN, MODEL/TAG, MODEL/file:PATH.")
-    ] = None,
-    tune: Annotated[str, typer.Option(help="full, image (text frozen), text (LiT), lora.")] = "full",
+    data: Captioned,
+    out: Out,
+    images: Images = None,
+    model: ModelName = None,
+    size: Size = None,
+    start: StartFrom = None,
+    tune: Tune = "full",
     rank: Annotated[int, typer.Option(help="Of LoRA.")] = 8,
     loss: Annotated[str, typer.Option(help="softmax (CLIP) or sigmoid (SigLIP).")] = "softmax",
     augment: Annotated[str, typer.Option(help="none, light, medium or strong.")] = "light",
-    template: Annotated[
-        list[str] | None, typer.Option(help="A sentence with {} captions are put in; several times.")
-    ] = None,
-    captions_each: Annotated[int, typer.Option(help="Captions of an image in a batch.")] = 1,
-    hard: Annotated[int, typer.Option(help="Hard negatives: images of the nearest texts that join each.")] = 0,
-    held_out: Annotated[float, typer.Option(help="Share of images that judge, where DATA has no split.")] = 0.1,
+    template: Template = None,
+    captions_each: CaptionsEach = 1,
+    hard: Hard = 0,
+    held_out: HeldOut = 0.1,
     epochs: int = 10,
     batch: int = 64,
-    chunk: Annotated[int, typer.Option(help="Rows embedded at a time: a large batch in small memory; 0 for all.")] = 0,
+    chunk: Chunk = 0,
     accumulate: Annotated[int, typer.Option(help="Batches a step.")] = 1,
     lr: float = 5e-4,
-    text_lr: Annotated[float, typer.Option(help="The text tower's rate over the image tower's.")] = 1.0,
-    head_lr: Annotated[float, typer.Option(help="The projections' rate over the image tower's.")] = 1.0,
-    warm_up: Annotated[int, typer.Option(help="Steps.")] = 50,
+    text_lr: TextRate = 1.0,
+    head_lr: HeadRate = 1.0,
+    warm_up: WarmUp = 50,
     weight_decay: float = 0.1,
     clip: Annotated[float, typer.Option(help="The gradient's norm.")] = 1.0,
-    ema: Annotated[float, typer.Option(help="Decay of the average that is served; 0 for none.")] = 0.0,
-    patience: Annotated[int, typer.Option(help="Stop after so many epochs without a better R@1; 0 for never.")] = 0,
-    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Compute in bfloat16 where it is safe.")] = False,
-    fsdp: Annotated[
-        bool, typer.Option("--fsdp", help="Under torchrun: spread the weights over the processes.")
-    ] = False,
+    ema: Ema = 0.0,
+    patience: Patience = 0,
+    bfloat16: Bfloat16 = False,
+    fsdp: Fsdp = False,
     seed: int = 0,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out missing images and empty tables.")] = False,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in OUT.")] = False,
+    skip_bad: SkipBad = False,
+    resume: Resume = False,
 ) -> None:
     """Train a CLIP on captions and write it for serving."""
     cv2.setNumThreads(1)
-    settings = Settings(
-        epochs, batch, chunk, accumulate, lr, warm_up, weight_decay, clip, ema, patience, seed, bfloat16
-    )
+    loop_of = (epochs, batch, chunk, accumulate, lr, warm_up, weight_decay, clip, ema, patience)
+    settings = Settings(*loop_of, seed, bfloat16)
     tuned = Tuning(tune, rank, text_lr, head_lr)
-    recipe = Recipe(loss, augment, captions_each, tuple(template or ["{}"]), tuned, spread=fsdp, hard=hard)
+    recipe = Recipe(
+        loss, augment, captions_each, tuple(template or ["{}"]), tuned, spread=fsdp, hard=hard
+    )
     parts = parts_of(data, images, share=held_out, skip_bad=skip_bad)
     with processes.joined():
         begun = begin(model, start, size=size, seed=seed, sigmoid=loss == "sigmoid")

@@ -1,13 +1,18 @@
-"""Put a timm image tower and a transformers text tower together, ready to be trained by ``train.contrastive``.
+"""Put a timm image tower and a transformers text tower together, ready to be trained by
+``train.contrastive``.
 
-    python -m train.dual_encoder resnet50 distilbert-base-uncased --pooling cls --out runs/dual-start
-    python -m train.dual_encoder vit_base_patch16_224.augreg_in21k sentence-transformers/bert-base-nli-mean-tokens \\
+    python -m train.dual_encoder resnet50 distilbert-base-uncased --pooling cls \\
         --out runs/dual-start
-    python -m train.contrastive flickr8k --start file:runs/dual-start --lr 1e-4 --text-lr 0.1 --head-lr 10 \\
+    python -m train.dual_encoder vit_base_patch16_224.augreg_in21k \\
+        sentence-transformers/bert-base-nli-mean-tokens \\
+        --out runs/dual-start
+    python -m train.contrastive flickr8k --start file:runs/dual-start --lr 1e-4 --text-lr 0.1 \\
+        --head-lr 10 \\
         --out runs/dual
 
-Towers come with their published weights, from their hubs or, for the text, from a local folder. ``--random`` takes
-the architectures alone; the text tower "small" is always random, two layers, its vocabulary made from --vocabulary.
+Towers come with their published weights, from their hubs or, for the text, from a local folder.
+``--random`` takes the architectures alone; the text tower "small" is always random, two layers, its
+vocabulary made from --vocabulary.
 """
 
 from __future__ import annotations
@@ -37,7 +42,12 @@ def make_tokenizer(texts: list[str]) -> Any:
 
     pieces = BertWordPieceTokenizer(lowercase=True)
     pieces.train_from_iterator(texts, vocab_size=VOCABULARY, min_frequency=1, show_progress=False)
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    special = {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+    }
     pieces.post_process = None
     return PreTrainedTokenizerFast(tokenizer_object=pieces._tokenizer, **special)
 
@@ -51,7 +61,12 @@ def image_config(name: str, size: int | None) -> tuple[dict[str, Any], dict[str,
     side = size or (told.input_size[-1] if told else 224)
     token = timm.create_model(name, num_classes=0).__dict__.get("global_pool") == "token"
     vision = {"timm_model_name": name, "timm_pool": "token" if token else "avg", "image_size": side}
-    preprocess = {"mean": list(told.mean), "std": list(told.std), "interpolation": "bicubic", "resize_mode": "shortest"}
+    preprocess = {
+        "mean": list(told.mean),
+        "std": list(told.std),
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    }
     return vision, preprocess
 
 
@@ -60,12 +75,21 @@ def small_text(vocabulary: Path | None) -> tuple[dict[str, Any], Any]:
     from transformers import BertConfig
 
     if vocabulary is None:
-        raise BadPrompt("the text tower small needs --vocabulary DATA, captions to make its word pieces from")
+        raise BadPrompt(
+            "the text tower small needs --vocabulary DATA, captions to make its word pieces from"
+        )
     texts = sorted({caption for item in tables.read(vocabulary) for caption in item.captions})
     tokenizer = make_tokenizer(texts)
-    sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512}
+    sizes = {
+        "hidden_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 512,
+    }
     padding = tokenizer.pad_token_id
-    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, pad_token_id=padding, **sizes)
+    config = BertConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=64, pad_token_id=padding, **sizes
+    )
     return config.to_dict(), tokenizer
 
 
@@ -78,22 +102,39 @@ def published_text(name: str) -> tuple[dict[str, Any], Any]:
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
             return config.to_dict(), AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         except (OSError, ValueError) as error:
-            raise WeightsMissing(f"{name} is neither a folder nor can it be fetched: {one_line(error)}") from None
+            raise WeightsMissing(
+                f"{name} is neither a folder nor can it be fetched: {one_line(error)}"
+            ) from None
 
 
 def assemble(
-    image: str, text: tuple[dict[str, Any], Any], sides: tuple[int, int | None], pooling: str, weights: str | None
+    image: str,
+    text: tuple[dict[str, Any], Any],
+    sides: tuple[int, int | None],
+    pooling: str,
+    weights: str | None,
 ) -> tuple[dual.DualEncoder, dict[str, Any], dict[str, Any]]:
-    """Build the model with its configuration. sides: of the joint space, of the image (None for its own).
+    """Build the model with its configuration. sides: of the joint space, of the image (None for its
+    own).
 
     weights: where the text tower's lie; None for random towers.
     """
     vision, preprocess = image_config(image, sides[1])
-    config = {key: value for key, value in text[0].items() if not key.startswith("_") and value is not None}
-    text_cfg = {"hf_config": config, "pooling": pooling, "context_length": min(64, text[1].model_max_length)}
+    config = {
+        key: value
+        for key, value in text[0].items()
+        if not key.startswith("_") and value is not None
+    }
+    text_cfg = {
+        "hf_config": config,
+        "pooling": pooling,
+        "context_length": min(64, text[1].model_max_length),
+    }
     text_cfg["hf_tokenizer_name"] = weights or "small"
     told = {"embed_dim": sides[0], "vision_cfg": vision, "text_cfg": text_cfg}
-    model = dual.DualEncoder(sides[0], {**vision, "timm_model_pretrained": weights is not None}, text_cfg)
+    model = dual.DualEncoder(
+        sides[0], {**vision, "timm_model_pretrained": weights is not None}, text_cfg
+    )
     if weights is not None:
         from transformers import AutoModel
 
@@ -105,13 +146,25 @@ def assemble(
 
 def main(
     image: Annotated[str, typer.Argument(help="A network of timm's.")],
-    text: Annotated[str, typer.Argument(help="Of transformers' or sentence-transformers' hub, a folder, or small.")],
-    out: Annotated[Path, typer.Option(help="Folder to write; train it with train.contrastive --start file:OUT.")],
+    text: Annotated[
+        str,
+        typer.Argument(help="Of transformers' or sentence-transformers' hub, a folder, or small."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder to write; train it with train.contrastive --start file:OUT."),
+    ],
     pooling: Annotated[str, typer.Option(help="mean over the tokens, or cls.")] = "mean",
     embed_dim: Annotated[int, typer.Option(help="Of the joint space.")] = 256,
-    size: Annotated[int | None, typer.Option(help="Side of the images; the tower's own if left out.")] = None,
-    vocabulary: Annotated[Path | None, typer.Option(help="Captions to make the small tower's words from.")] = None,
-    random: Annotated[bool, typer.Option("--random", help="Random weights in both towers.")] = False,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the images; the tower's own if left out.")
+    ] = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="Captions to make the small tower's words from.")
+    ] = None,
+    random: Annotated[
+        bool, typer.Option("--random", help="Random weights in both towers.")
+    ] = False,
     seed: int = 0,
 ) -> None:
     """Put two towers together."""
@@ -128,7 +181,9 @@ def main(
     try:
         read = small_text(vocabulary) if text == "small" else published_text(text)
     except ImportError as error:
-        raise Unsupported(f"a dual encoder needs transformers: pip install 'segclip[train]' ({error})") from None
+        raise Unsupported(
+            f"a dual encoder needs transformers: pip install 'segclip[train]' ({error})"
+        ) from None
     weights = None if random or text == "small" else text
     model, config, preprocess = assemble(image, read, (embed_dim, size), pooling, weights)
     preprocess = {**preprocess, "size": model.visual.image_size[0]}

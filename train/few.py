@@ -1,9 +1,10 @@
-"""Compose captioned scenes of few drawn objects: what ``train.pacl`` learns from, and its heat maps are judged by.
+"""Compose captioned scenes of few drawn objects: what ``train.pacl`` learns from, and its heat maps
+are judged by.
 
     python -m train.few runs/few --count 3000
 
-Writes images/, captions.jsonl (a caption for each thing in the image; the validation scenes are held out) and
-scenes.json, which outlines what is in the held-out scenes alone.
+Writes images/, captions.jsonl (a caption for each thing in the image; the validation scenes are
+held out) and scenes.json, which outlines what is in the held-out scenes alone.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ from .engine import command, limits
 from .engine.files import claim
 from .scenes.compose import VALIDATION_SEED, SceneConfig, write_folder
 
-FEW = SceneConfig((192, 192), (2, 3), (48, 96), photo_share=0.0, repeat_share=0.0, crowding=0.05, every=8)
+FEW = SceneConfig(
+    (192, 192), (2, 3), (48, 96), photo_share=0.0, repeat_share=0.0, crowding=0.05, every=8
+)
 
 
 def write(folder: Path, count: int, *, held_out: int = 200, first: int = VALIDATION_SEED) -> None:
-    """Write ``count`` scenes to train on and ``held_out`` others, those of the seeds from ``first``."""
+    """Write ``count`` scenes to train on and ``held_out`` others, those of the seeds from
+    ``first``.
+    """
     lines = []
     parts = {"train": range(count), "val": range(first, first + held_out)}
     for split, seeds in parts.items():  # the table of the second replaces that of the first
@@ -34,7 +39,9 @@ def write(folder: Path, count: int, *, held_out: int = 200, first: int = VALIDAT
             continue
         write_folder(folder, seeds, [], config=FEW)
         for sample in read_folder(folder):
-            said = _said([name for name, seen in zip(sample.names, sample.askable, strict=True) if seen])
+            said = _said(
+                [name for name, seen in zip(sample.names, sample.askable, strict=True) if seen]
+            )
             lines.append(json.dumps({"image": sample.path.name, "caption": said, "split": split}))
     atomic.write(folder / "captions.jsonl", ("\n".join(lines) + "\n").encode())
 

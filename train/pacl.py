@@ -1,14 +1,17 @@
-"""Align patches with texts, tower and text frozen: PACL (Mukhoti et al. 2023). One pass gives a heat map of any text.
+"""Align patches with texts, tower and text frozen: PACL (Mukhoti et al. 2023). One pass gives a
+heat map of any text.
 
-    python -m train.pacl runs/few --start mini-clip --side 384 --patches 60 --captions-each 3 --out runs/pacl
+    python -m train.pacl runs/few --start mini-clip --side 384 --patches 60 --captions-each 3 \
+        --out runs/pacl
     segclip heat desk.jpg "a red apple" --encoder file:runs/pacl
 
-The compatibility of an image with a text is the cosine of the text with the patches' mean, weighted by a softmax of
-their own cosines (equations 2 and 3 there); it takes part in the symmetric InfoNCE. The softmax is sharpened by SHARP:
-plain cosines differ by less than 2, and it would be almost even. The head begins as the CLIP's own projection.
+The compatibility of an image with a text is the cosine of the text with the patches' mean, weighted
+by a softmax of their own cosines (equations 2 and 3 there); it takes part in the symmetric InfoNCE.
+The softmax is sharpened by SHARP: plain cosines differ by less than 2, and it would be almost even.
+The head begins as the CLIP's own projection.
 
-Beyond the paper, the texts the CLIP is served with as backgrounds count as captions of every image: what no caption
-names has a text to go to, and heat maps end where things do.
+Beyond the paper, the texts the CLIP is served with as backgrounds count as captions of every image:
+what no caption names has a text to go to, and heat maps end where things do.
 """
 
 from __future__ import annotations
@@ -34,6 +37,18 @@ from .engine.heads import with_head
 from .engine.judge import examples, recalls
 from .engine.loop import Judged, Loop, Settings
 from .engine.loop import start as begin_loop
+from .engine.options import (
+    Captioned,
+    CaptionsEach,
+    HeldOut,
+    Images,
+    Out,
+    Resume,
+    Side,
+    SkipBad,
+    Stride,
+    WarmUp,
+)
 from .engine.start import Start, trained
 
 SHARP = 5.0
@@ -49,14 +64,20 @@ def compatibility(seen: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Grid:
-    """Say how patches lie. stride: px from one to the next, 0 for the tower's own. drawn: how many of an image take
-    part in a step, 0 for all; fewer cost less, and others do the next time."""
+    """Say how patches lie. stride: px from one to the next, 0 for the tower's own. drawn: how many
+    of an image take part in a step, 0 for all; fewer cost less, and others do the next time.
+    """
 
     stride: int = 0
     drawn: int = 0
 
     def __post_init__(self) -> None:
-        limits.check({"--stride": (self.stride, limits.SIDE_OR_OWN), "--patches": (self.drawn, limits.NONE_OR_MORE)})
+        limits.check(
+            {
+                "--stride": (self.stride, limits.SIDE_OR_OWN),
+                "--patches": (self.drawn, limits.NONE_OR_MORE),
+            }
+        )
 
 
 class Pacl(Contrastive):
@@ -73,31 +94,46 @@ class Pacl(Contrastive):
         super().__init__(start, parts, recipe, settings)
         self.grid = grid
         self.model.requires_grad_(False).eval()
-        self.tower, self.network, self.start = with_head(self.start, self.size, grid.stride, scorer="dense")
+        self.tower, self.network, self.start = with_head(
+            self.start, self.size, grid.stride, scorer="dense"
+        )
         self.known: dict[int, torch.Tensor] = {}  # by row; held-out images below zero
         checkpoint = self.start.checkpoint
-        self.backgrounds = torch.zeros(0, checkpoint.model_cfg["embed_dim"], device=self.device)  # (K, D)
+        self.backgrounds = torch.zeros(
+            0, checkpoint.model_cfg["embed_dim"], device=self.device
+        )  # (K, D)
         if checkpoint.serving.backgrounds:
             texts = Texts(
-                checkpoint.serving.backgrounds, tokenizers.make_tokenizer(checkpoint), checkpoint.serving.templates
+                checkpoint.serving.backgrounds,
+                tokenizers.make_tokenizer(checkpoint),
+                checkpoint.serving.templates,
             )
             self.backgrounds = self._tell(texts)
 
     def _look(self, pixels: torch.Tensor) -> torch.Tensor:
         """Give the frozen tower's patches of uint8 (B, S, S, 3): (B, h, w, C)."""
         light = (pixels.to(self.device, torch.float32) / 255 - self.mean) / self.std
-        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bfloat16):
+        with (
+            torch.no_grad(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bfloat16),
+        ):
             return patches.look(self.tower, light.permute(0, 3, 1, 2)).float()
 
     def _recall(self, rows: Sequence[int], pixels: torch.Tensor) -> torch.Tensor:
-        """Give the patches (B, h, w, C) of images that look the same each time: the tower sees each of them once."""
+        """Give the patches (B, h, w, C) of images that look the same each time: the tower sees each
+        of them once.
+        """
         new = [place for place, row in enumerate(rows) if row not in self.known]
         looked = self._look(pixels[new]).half().cpu() if new else ()
         seen = {rows[place]: each for place, each in zip(new, looked, strict=True)}
         room = MEMORY // next(iter(seen.values())).nbytes if seen else 0
         for row in list(seen)[: max(0, room - len(self.known))]:
             self.known[row] = seen.pop(row).clone()  # of its own: a view would keep its whole batch
-        return torch.stack([seen[row] if row in seen else self.known[row] for row in rows]).to(self.device).float()
+        return (
+            torch.stack([seen[row] if row in seen else self.known[row] for row in rows])
+            .to(self.device)
+            .float()
+        )
 
     @torch.no_grad()
     def _tell(self, texts: Texts) -> torch.Tensor:
@@ -115,7 +151,11 @@ class Pacl(Contrastive):
         with torch.no_grad():
             texts = self.say(batch.tokens)
         same = self.recipe.augment == "none"
-        looked = self._recall(batch.keys.images.tolist(), batch.pixels) if same else self._look(batch.pixels)
+        looked = (
+            self._recall(batch.keys.images.tolist(), batch.pixels)
+            if same
+            else self._look(batch.pixels)
+        )
         looked = looked.flatten(1, 2)  # (B, P, C)
         if self.grid.drawn:
             looked = looked[:, torch.randperm(looked.shape[1])[: self.grid.drawn].to(self.device)]
@@ -134,13 +174,18 @@ class Pacl(Contrastive):
         with torch.no_grad():
             found = []
             for part in torch.arange(len(self.held_pixels)).split(32):
-                looked = self._recall((-1 - part).tolist(), torch.from_numpy(self.held_pixels[part.numpy()]))
+                looked = self._recall(
+                    (-1 - part).tolist(), torch.from_numpy(self.held_pixels[part.numpy()])
+                )
                 found.append(compatibility(self.network(looked).flatten(1, 2), said))
         similarity = torch.cat(found).cpu().numpy()
         right = np.zeros(similarity.shape, bool)
         for row, item in enumerate(self.held_out):
             right[row, self.held_texts.of(item)] = True
-        return Judged(recalls(similarity, right), examples(self.held_pixels, self.held_texts.texts, similarity, right))
+        return Judged(
+            recalls(similarity, right),
+            examples(self.held_pixels, self.held_texts.texts, similarity, right),
+        )
 
     def save(self, folder: Path) -> None:
         """Write the frozen model with the head in it, for serving by dense features."""
@@ -150,30 +195,44 @@ class Pacl(Contrastive):
 
 
 def main(
-    data: Annotated[Path, typer.Argument(help="Images with captions, as for train.contrastive.")],
-    start: Annotated[str, typer.Option(help="The CLIP, which stays as it is: mini-clip, file:RUN, MODEL/TAG.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run; file:OUT serves it.")],
-    images: Annotated[Path | None, typer.Option(help="Folder of the images, where not beside DATA.")] = None,
-    side: Annotated[int, typer.Option(help="Of the images; 0 for the CLIP's own, a must for transformers.")] = 0,
-    stride: Annotated[int, typer.Option(help="Px from patch to patch of a timm ResNet; 0 for its own.")] = 0,
-    patches_each: Annotated[int, typer.Option("--patches", help="Of an image in a step, drawn anew; 0 for all.")] = 0,
-    augment: Annotated[str, typer.Option(help=f"{', '.join(AUGMENTS)}; none looks at each image once.")] = "none",
-    captions_each: Annotated[int, typer.Option(help="Captions of an image in a batch.")] = 1,
-    held_out: Annotated[float, typer.Option(help="Share of images that judge, where DATA has no split.")] = 0.1,
+    data: Captioned,
+    start: Annotated[
+        str, typer.Option(help="The CLIP, which stays as it is: mini-clip, file:RUN, MODEL/TAG.")
+    ],
+    out: Out,
+    images: Images = None,
+    side: Side = 0,
+    stride: Stride = 0,
+    patches_each: Annotated[
+        int, typer.Option("--patches", help="Of an image in a step, drawn anew; 0 for all.")
+    ] = 0,
+    augment: Annotated[
+        str, typer.Option(help=f"{', '.join(AUGMENTS)}; none looks at each image once.")
+    ] = "none",
+    captions_each: CaptionsEach = 1,
+    held_out: HeldOut = 0.1,
     epochs: int = 10,
     batch: int = 64,
     lr: float = 5e-4,
-    warm_up: Annotated[int, typer.Option(help="Steps.")] = 20,
+    warm_up: WarmUp = 20,
     weight_decay: float = 0.2,
-    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Let the frozen tower compute in bfloat16.")] = False,
+    bfloat16: Annotated[
+        bool, typer.Option("--bfloat16", help="Let the frozen tower compute in bfloat16.")
+    ] = False,
     seed: int = 0,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out missing images and empty captions.")] = False,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in OUT.")] = False,
+    skip_bad: SkipBad = False,
+    resume: Resume = False,
 ) -> None:
     """Train a patch head on captions and write it, with its model, for serving."""
     cv2.setNumThreads(1)
     settings = Settings(
-        epochs=epochs, batch=batch, lr=lr, warm_up=warm_up, seed=seed, weight_decay=weight_decay, bfloat16=bfloat16
+        epochs=epochs,
+        batch=batch,
+        lr=lr,
+        warm_up=warm_up,
+        seed=seed,
+        weight_decay=weight_decay,
+        bfloat16=bfloat16,
     )
     recipe = Recipe(augment=augment, captions=captions_each, side=side)
     parts = parts_of(data, images, share=held_out, skip_bad=skip_bad)
@@ -182,7 +241,13 @@ def main(
         torch.manual_seed(seed)
         grid = Grid(stride, patches_each)
         task = Pacl(begun, parts, recipe, settings, grid)
-        told = {"data": str(data), "model": start, **asdict(grid), **asdict(recipe), **asdict(settings)}
+        told = {
+            "data": str(data),
+            "model": start,
+            **asdict(grid),
+            **asdict(recipe),
+            **asdict(settings),
+        }
         begin_loop(Loop(task, out, settings, told), resume=resume)
 
 

@@ -1,10 +1,13 @@
-"""Train the mini proposer: a YOLOv8n-seg with one class, "object", on tiles made as they are needed.
+"""Train the mini proposer: a YOLOv8n-seg with one class, "object", on tiles made as they are
+needed.
 
-    python -m train.proposer --photos ../shared/coco-dev --photos ../shared/photos --foreground ../shared/foreground \
+    python -m train.proposer --photos ../shared/coco-dev --photos ../shared/photos \
+        --foreground ../shared/foreground \
         --out weights/mini/proposer
 
-Ultralytics' own network and losses; ours is the data: every tile is new, with exact masks instead of polygons. Tiles
-come in several sizes, so that things as large as the frame that serving looks at are learned too.
+Ultralytics' own network and losses; ours is the data: every tile is new, with exact masks instead
+of polygons. Tiles come in several sizes, so that things as large as the frame that serving looks at
+are learned too.
 """
 
 from __future__ import annotations
@@ -32,10 +35,20 @@ from .scenes.compose import SceneConfig
 from .scenes.material import Material, load_material
 
 ARCHITECTURE = "yolov8n-seg.yaml"  # plain convolutions: a step on a CPU takes a third of YOLO11n's
-SIZES = {256: (12, 0.15), 320: (8, 0.4), 448: (4, 0.25), 640: (2, 0.2)}  # px of a tile: how many a step, how often
+SIZES = {
+    256: (12, 0.15),
+    320: (8, 0.4),
+    448: (4, 0.25),
+    640: (2, 0.2),
+}  # px of a tile: how many a step, how often
 MIN_PIXELS = 60  # visible pixels an object needs to be a target
 DRAWN = SceneConfig(objects=(1, 7), photo_share=0.6, across=(20, 240))
-GAINS = {"box": 12.0, "cls": 0.5, "dfl": 1.5, "overlap_mask": True}  # 12: ultralytics' 7.5 leaves masks vague
+GAINS = {
+    "box": 12.0,
+    "cls": 0.5,
+    "dfl": 1.5,
+    "overlap_mask": True,
+}  # 12: ultralytics' 7.5 leaves masks vague
 SERVED = {"image_size": 768, "again": 384, "confidence": 0.01, "iou": 0.7, "max_det": 400}
 
 
@@ -61,7 +74,9 @@ class Run:
         learned = [value for value in network.parameters() if value.requires_grad]
         kernels, others = ([v for v in learned if (v.ndim > 1) == many] for many in (True, False))
         groups = [{"params": kernels}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
+        )
         self.state = Checkpoint(folder, network, self.optimizer, recipe.ema)
         self.told: dict[str, float] = {}
 
@@ -84,10 +99,16 @@ class Run:
         left = self.recipe.minutes - self.state.spent / 60
         told = "  ".join(f"{name} {value:.3f}" for name, value in self.told.items())
         pace = self.state.spent / self.state.step
-        typer.echo(f"step {self.state.step}  {pace:.2f} s/step  {left:.0f} min left  {told}", err=True)
+        typer.echo(
+            f"step {self.state.step}  {pace:.2f} s/step  {left:.0f} min left  {told}", err=True
+        )
 
     def _update(self, share: float) -> None:
-        rate = min(1, (self.state.step + 1) / self.recipe.warm_up) * (0.5 + 0.5 * math.cos(math.pi * share)) + 0.01
+        rate = (
+            min(1, (self.state.step + 1) / self.recipe.warm_up)
+            * (0.5 + 0.5 * math.cos(math.pi * share))
+            + 0.01
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.lr * rate
         rng = np.random.default_rng([self.recipe.first, self.state.step])
@@ -124,7 +145,9 @@ def make_batch(material: Material, seeds: Sequence[int], size: int) -> dict[str,
         masks.append(_targets(layers, codes, seed))
         boxes += [_box(layers == code) for code in codes]
         rows += [row] * len(codes)
-    shown = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255  # channels-last as it lies
+    shown = (
+        torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
+    )  # channels-last as it lies
     return {
         "img": shown,
         "masks": torch.from_numpy(np.stack(masks)),
@@ -143,9 +166,11 @@ def _box(mask: Array) -> tuple[float, float, float, float]:
 
 
 def _targets(layers: Array, codes: Array, seed: int) -> Array:
-    """Number the targets on the prototypes' grid, a quarter of the tile's side, from 1 on; 0 is none.
+    """Number the targets on the prototypes' grid, a quarter of the tile's side, from 1 on; 0 is
+    none.
 
-    Each cell takes one of its sixteen pixels, which one by the seed, so that no edge is shifted on average.
+    Each cell takes one of its sixteen pixels, which one by the seed, so that no edge is shifted on
+    average.
     """
     dx, dy = seed & 3, seed >> 2 & 3
     grid = layers[dy::4, dx::4]
@@ -156,7 +181,9 @@ def _targets(layers: Array, codes: Array, seed: int) -> Array:
 
 
 def begin(start: Path | None) -> Any:
-    """Build the network, with the weights of an earlier proposer's folder if there is one, as the losses want it."""
+    """Build the network, with the weights of an earlier proposer's folder if there is one, as the
+    losses want it.
+    """
     with yolo.quiet():
         from ultralytics.nn.tasks import SegmentationModel
         from ultralytics.utils import IterableSimpleNamespace
@@ -171,17 +198,33 @@ def begin(start: Path | None) -> Any:
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for model.safetensors and config.json.")],
-    photos: Annotated[list[Path], typer.Option(help="COCO-format folder of photos; may be given again.")],
-    foreground: Annotated[Path | None, typer.Option(help="Folder of cut-outs' masks, beside their photos.")] = None,
+    photos: Annotated[
+        list[Path], typer.Option(help="COCO-format folder of photos; may be given again.")
+    ],
+    foreground: Annotated[
+        Path | None, typer.Option(help="Folder of cut-outs' masks, beside their photos.")
+    ] = None,
     runs: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("runs/proposer"),
-    minutes: Annotated[float, typer.Option(help="Time to train; the learning rate falls to its end by then.")] = 70,
-    start: Annotated[Path | None, typer.Option(help="Folder of an earlier proposer to start from.")] = None,
-    first: Annotated[int, typer.Option(help="Seed of the first tile; another for every leg.")] = Recipe.first,
+    minutes: Annotated[
+        float, typer.Option(help="Time to train; the learning rate falls to its end by then.")
+    ] = 70,
+    start: Annotated[
+        Path | None, typer.Option(help="Folder of an earlier proposer to start from.")
+    ] = None,
+    first: Annotated[
+        int, typer.Option(help="Seed of the first tile; another for every leg.")
+    ] = Recipe.first,
     lr: Annotated[float, typer.Option(help="The highest learning rate.")] = Recipe.lr,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
 ) -> None:
     """Train the mini proposer and write it."""
-    limits.check({"--minutes": (minutes, limits.MINUTES), "--lr": (lr, limits.RATE), "--first": (first, limits.SEED)})
+    limits.check(
+        {
+            "--minutes": (minutes, limits.MINUTES),
+            "--lr": (lr, limits.RATE),
+            "--first": (first, limits.SEED),
+        }
+    )
     cv2.setNumThreads(1)
     material = load_material(photos, foreground)
     run = Run(runs, Recipe(minutes=minutes, first=first, lr=lr), material, begin(start))

@@ -1,10 +1,12 @@
-"""Train the refiner of mini-sam: what it answers to clicks and boxes, corrected inside each object's own window.
+"""Train the refiner of mini-sam: what it answers to clicks and boxes, corrected inside each
+object's own window.
 
     python -m train.refiner weights/mini/sam --photos ../shared/coco-dev --photos ../shared/photos \
         --foreground ../shared/foreground
 
-The promptable network stays as it is. It is asked as in `train.sam`, by a first prompt and corrections of what the
-refiner makes of the answer; each answer is kept for a while and learned from about ``reuse`` times.
+The promptable network stays as it is. It is asked as in `train.sam`, by a first prompt and
+corrections of what the refiner makes of the answer; each answer is kept for a while and learned
+from about ``reuse`` times.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ from .scenes.material import Material, load_material
 from .scenes.tiles import CELL, Tile, make_tile
 
 FOCUS = FocusOptions()
-EDGES = EdgeOptions(radius=8, smoothness=1e-4)  # what the refiner says is nearer to the edge than what SAM says
+EDGES = EdgeOptions(
+    radius=8, smoothness=1e-4
+)  # what the refiner says is nearer to the edge than what SAM says
 ROUNDS = 3
 EMPTY = 40  # pixels of the window an object must have to be learned from
 
@@ -58,7 +62,9 @@ class Recipe:
 
 
 class Store:
-    """Keep the last answers: what is seen in their windows, float16 (N, 7, S, S), and shares uint8 (N, S, S)."""
+    """Keep the last answers: what is seen in their windows, float16 (N, 7, S, S), and shares uint8
+    (N, S, S).
+    """
 
     def __init__(self, most: int, size: int) -> None:
         self.seen = np.zeros((most, PLANES, size, size), np.float16)
@@ -90,7 +96,9 @@ class Run:
         torch.manual_seed(0)
         self.network = Refiner(FOCUS).to(memory_format=torch.channels_last)
         parameters = self.network.parameters()
-        self.optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
+        )
         self.state = Checkpoint(folder, self.network, self.optimizer, recipe.ema)
         self.store = Store(recipe.kept, FOCUS.size)
         self.told: dict[str, float] = {}
@@ -116,10 +124,18 @@ class Run:
         rng = np.random.default_rng([seed, 3])
         for seen, truth, turn in ask(self.sam, self.network, tile, rng):
             self.store.add(seen, truth)
-            self._tell(f"coarse {turn}", torch.from_numpy(seen[None, 3:4]), torch.from_numpy(truth)[None, None])
+            self._tell(
+                f"coarse {turn}",
+                torch.from_numpy(seen[None, 3:4]),
+                torch.from_numpy(truth)[None, None],
+            )
 
     def _update(self, share: float) -> None:
-        rate = min(1, (self.state.step + 1) / self.recipe.warm_up) * (0.5 + 0.5 * math.cos(math.pi * share)) + 0.005
+        rate = (
+            min(1, (self.state.step + 1) / self.recipe.warm_up)
+            * (0.5 + 0.5 * math.cos(math.pi * share))
+            + 0.005
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.lr * rate
         rng = np.random.default_rng([self.recipe.first, self.state.step])
@@ -138,7 +154,10 @@ class Run:
             reached = "  ".join(f"{name} {value:.3f}" for name, value in sorted(self.told.items()))
             left = self.recipe.minutes - self.state.spent / 60
             rate = self.state.step / max(self.state.spent, 1)
-            typer.echo(f"step {self.state.step}  {rate:.2f} steps/s  {left:.0f} min left  IoU: {reached}", err=True)
+            typer.echo(
+                f"step {self.state.step}  {rate:.2f} steps/s  {left:.0f} min left  IoU: {reached}",
+                err=True,
+            )
         if self.state.step % 500 == 0:
             self.keep()
 
@@ -159,8 +178,12 @@ class Run:
 
 
 @torch.no_grad()
-def ask(network: Any, refiner: Refiner, tile: Tile, rng: np.random.Generator) -> Iterator[tuple[Array, Array, int]]:
-    """Ask about all objects of a tile: what the refiner sees of each answer, the true shares, how many corrections."""
+def ask(
+    network: Any, refiner: Refiner, tile: Tile, rng: np.random.Generator
+) -> Iterator[tuple[Array, Array, int]]:
+    """Ask about all objects of a tile: what the refiner sees of each answer, the true shares, how
+    many corrections.
+    """
     pixels = torch.from_numpy(tile.pixels).permute(2, 0, 1)[None].float() / 255
     maps = network.image_encoder(pixels)
     axis = Axis.spanning(tile.side // CELL, tile.side // CELL, tile.plain.shape[0])
@@ -191,7 +214,10 @@ def ask(network: Any, refiner: Refiner, tile: Tile, rng: np.random.Generator) ->
             x, y, inside = close.corrected(cells, window, image.size)
             full = np.zeros(image.size, bool)
             full[y : y + inside.shape[0], x : x + inside.shape[1]] = inside > 0
-            guesses.append(cv2.resize(full.astype(np.uint8), (tile.side,) * 2, interpolation=cv2.INTER_NEAREST) > 0)
+            guesses.append(
+                cv2.resize(full.astype(np.uint8), (tile.side,) * 2, interpolation=cv2.INTER_NEAREST)
+                > 0
+            )
         fixes = [correction(rng, real, guess) for real, guess in zip(masks, guesses, strict=True)]
         asks = [asked.corrected(fix) for asked, fix in zip(asks, fixes, strict=True)]
 
@@ -204,7 +230,9 @@ def _said(asked: Ask, gain: float) -> Said:
 def _window(sampler: Sampler, cells: Array, image: Image, said: Said) -> Window:
     box = sampler.reach(cells > 0)
     tight = Masks.from_windows([(box[0], box[1], sampler.mask(cells, box))], image.size)
-    return Window.around(tight.boxes[tight.areas > 0].astype(np.float64), said, replace(FOCUS, boxed=FOCUS.margin))
+    return Window.around(
+        tight.boxes[tight.areas > 0].astype(np.float64), said, replace(FOCUS, boxed=FOCUS.margin)
+    )
 
 
 def _jittered(window: Window, rng: np.random.Generator) -> Window:
@@ -215,18 +243,27 @@ def _jittered(window: Window, rng: np.random.Generator) -> Window:
 
 
 def _inside(window: Window, size: tuple[int, int]) -> Array:
-    """Mark the window's pixels that lie in the image, bool (S, S): ``cut`` gives grey, not black, beyond it."""
+    """Mark the window's pixels that lie in the image, bool (S, S): ``cut`` gives grey, not black,
+    beyond it.
+    """
     places = (np.arange(FOCUS.size) + 0.5) * window.side / FOCUS.size
     rows, columns = (
-        (at + places >= 0) & (at + places < end) for at, end in zip((window.y, window.x), size, strict=True)
+        (at + places >= 0) & (at + places < end)
+        for at, end in zip((window.y, window.x), size, strict=True)
     )
     return rows[:, None] & columns
 
 
 def main(
-    given: Annotated[Path, typer.Argument(help="Folder of a trained mini-sam; the refiner is written into it.")],
-    photos: Annotated[list[Path], typer.Option(help="COCO-format folder of photos; may be given again.")],
-    foreground: Annotated[Path | None, typer.Option(help="Folder of cut-outs' masks, beside their photos.")] = None,
+    given: Annotated[
+        Path, typer.Argument(help="Folder of a trained mini-sam; the refiner is written into it.")
+    ],
+    photos: Annotated[
+        list[Path], typer.Option(help="COCO-format folder of photos; may be given again.")
+    ],
+    foreground: Annotated[
+        Path | None, typer.Option(help="Folder of cut-outs' masks, beside their photos.")
+    ] = None,
     runs: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("runs/refiner"),
     minutes: float = Recipe.minutes,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,

@@ -2,7 +2,8 @@
 
     python -m train.region_crops runs/crops --data ../shared
 
-A crop is stored with more of its surroundings than serving shows, so that training can cut it again in many ways.
+A crop is stored with more of its surroundings than serving shows, so that training can cut it again
+in many ways.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def scene_crops(scene: Scene, seed: int, labels: Sequence[int]) -> Iterator[Crop
     yield from region_crops(image, scene.masks[kept], [labels[row] for row in kept])
     rng = np.random.default_rng([seed, 2])
     blobs = [blob for blob in (_blob(rng, scene.layers) for _ in range(2)) if blob]
-    yield from region_crops(image, Masks.from_windows(blobs, scene.masks.size), [BACKGROUND] * len(blobs))
+    yield from region_crops(
+        image, Masks.from_windows(blobs, scene.masks.size), [BACKGROUND] * len(blobs)
+    )
 
 
 def _blob(rng: np.random.Generator, layers: Array) -> tuple[int, int, Array] | None:
@@ -91,14 +94,18 @@ def photo_crops(photos: Sequence[Photo], labels: dict[str, int]) -> Iterator[Cro
     counts: dict[tuple[str, str], int] = defaultdict(int)
     for photo in photos:
         rows = range(1, len(photo.names) + 1)
-        masks = Masks.from_windows([(0, 0, photo.labels == row) for row in rows], photo.labels.shape)
+        masks = Masks.from_windows(
+            [(0, 0, photo.labels == row) for row in rows], photo.labels.shape
+        )
         kept = []
         for row in (int(found) for found in np.flatnonzero(masks.areas >= 300)):
             key = photo.source, photo.names[row]
             counts[key] += 1
             if counts[key] <= MOST_OF_A_NAME.get(photo.source, 10**6):
                 kept.append(row)
-        yield from region_crops(Image(photo.pixels), masks[kept], [labels[photo.names[row]] for row in kept])
+        yield from region_crops(
+            Image(photo.pixels), masks[kept], [labels[photo.names[row]] for row in kept]
+        )
 
 
 def random_crops(files: Iterable[Path], count: int, seed: int) -> Iterator[Crop]:
@@ -108,8 +115,13 @@ def random_crops(files: Iterable[Path], count: int, seed: int) -> Iterator[Crop]
         image = images.load(file)
         height, width = image.size
         for _ in range(count):
-            sides = np.exp(rng.uniform(np.log(0.15), np.log(0.9))) * np.exp(rng.uniform(-0.4, 0.4, 2))
-            h, w = (max(16, int(min(1, s) * full)) for s, full in zip(sides, (height, width), strict=True))
+            sides = np.exp(rng.uniform(np.log(0.15), np.log(0.9))) * np.exp(
+                rng.uniform(-0.4, 0.4, 2)
+            )
+            h, w = (
+                max(16, int(min(1, s) * full))
+                for s, full in zip(sides, (height, width), strict=True)
+            )
             y, x = int(rng.integers(max(1, height - h))), int(rng.integers(max(1, width - w)))
             bitmap = np.zeros((h, w), np.uint8)
             cv2.ellipse(bitmap, (w // 2, h // 2), (w // 2, h // 2), 0, 0, 360, 1, -1)
@@ -118,7 +130,9 @@ def random_crops(files: Iterable[Path], count: int, seed: int) -> Iterator[Crop]
 
 
 def caltech_files(folder: Path, *, held_out: bool) -> list[tuple[Path, int]]:
-    """List the photos of a tree of class folders: every fifth of each class when ``held_out``, else the others."""
+    """List the photos of a tree of class folders: every fifth of each class when ``held_out``, else
+    the others.
+    """
     files = []
     for label, kind in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
         for row, file in enumerate(sorted(kind.glob("*.jpg"))):
@@ -128,16 +142,22 @@ def caltech_files(folder: Path, *, held_out: bool) -> list[tuple[Path, int]]:
 
 
 def imagenet_files(folder: Path, *, held_out: bool) -> list[tuple[Path, int]]:
-    """List photos of ImageNet's classes: the odd lines of names.csv when ``held_out``, else the even ones."""
+    """List photos of ImageNet's classes: the odd lines of names.csv when ``held_out``, else the
+    even ones.
+    """
     rows = list(csv.DictReader((folder / "names.csv").read_text("utf-8").splitlines()))
     order = {number: label for label, number in enumerate(sorted(row["wnid"] for row in rows))}
     return [
-        (folder / row["image"], order[row["wnid"]]) for line, row in enumerate(rows, 1) if (line % 2 == 1) == held_out
+        (folder / row["image"], order[row["wnid"]])
+        for line, row in enumerate(rows, 1)
+        if (line % 2 == 1) == held_out
     ]
 
 
 def class_crops(files: Sequence[tuple[Path, int]], masks: Path, offset: int) -> Iterator[Crop]:
-    """Store whole photos of named things, and the thing alone where a background remover cut it out well."""
+    """Store whole photos of named things, and the thing alone where a background remover cut it out
+    well.
+    """
     shown: dict[int, int] = defaultdict(int)
     clean = _clean_masks(masks)
     for file, label in files:
@@ -157,12 +177,18 @@ def class_crops(files: Sequence[tuple[Path, int]], masks: Path, offset: int) -> 
 
 def _clean_masks(folder: Path) -> dict[str, Path]:
     rows = csv.DictReader((folder / "masks.csv").read_text("utf-8").splitlines())
-    kept = [folder / row["mask"] for row in rows if float(row["soft"]) < 0.35 and 0.03 < float(row["share"]) < 0.9]
+    kept = [
+        folder / row["mask"]
+        for row in rows
+        if float(row["soft"]) < 0.35 and 0.03 < float(row["share"]) < 0.9
+    ]
     return {f"{path.stem}:{path.parent.name}": path for path in kept}
 
 
 def captions(folder: Path, *, held_out: bool) -> list[tuple[Path, str]]:
-    """Read photos with a caption, laid out as Flickr8k is: every fifth when ``held_out``, else the others."""
+    """Read photos with a caption, laid out as Flickr8k is: every fifth when ``held_out``, else the
+    others.
+    """
     rows = list(csv.DictReader((folder / "captions.txt").read_text("utf-8").splitlines()))
     kept = [row for k, row in enumerate(rows) if is_held_out(k) == held_out]
     return [(folder / "Images" / row["image"], row["caption"].strip(" .").lower()) for row in kept]
@@ -186,7 +212,9 @@ class Sources:
         glyphs = load_glyphs()
         coco = load_photos(data / "coco-dev", held_out=held_out)
         photos = load_photos(data / "photos", held_out=held_out, garments=True)
-        names = sorted({name for folder in ("coco-dev", "photos") for name in _categories(data / folder)})
+        names = sorted(
+            {name for folder in ("coco-dev", "photos") for name in _categories(data / folder)}
+        )
         kinds = sorted(path.name for path in (data / "caltech-101").iterdir() if path.is_dir())
         groups = {
             "drawn": [Class(glyph.texts, glyph.colour, group="drawn") for glyph in glyphs],
@@ -194,7 +222,8 @@ class Sources:
             "caltech": plain_classes(kinds, "caltech"),
             "imagenet": imagenet_classes(data / "imagenet-sample"),
             "caption": [
-                Class((text,), group="caption") for _, text in captions(data / "flickr8k-1000", held_out=held_out)
+                Class((text,), group="caption")
+                for _, text in captions(data / "flickr8k-1000", held_out=held_out)
             ],
         }
         classes: list[Class] = []
@@ -221,15 +250,22 @@ class Sources:
             return class_crops(files, data / "foreground", start["imagenet"])
         if name == "caption":
             rows = captions(data / "flickr8k-1000", held_out=self.held_out)
-            return (whole_crop(images.load(f).pixels, start["caption"] + row) for row, (f, _) in enumerate(rows))
+            return (
+                whole_crop(images.load(f).pixels, start["caption"] + row)
+                for row, (f, _) in enumerate(rows)
+            )
         return self._unlabelled()
 
     def _photo_labels(self) -> dict[str, int]:
-        return {k.texts[0]: self.offsets["photo"] + row for row, k in enumerate(self._group("photo"))}
+        return {
+            k.texts[0]: self.offsets["photo"] + row for row, k in enumerate(self._group("photo"))
+        }
 
     def _proposed(self) -> Iterator[Crop]:
         photos = [*self.coco, *(photo for photo in self.photos if photo.source == "coco")]
-        for image, masks, labels in judged(load_proposer("mini-fastsam"), photos, self._photo_labels(), 5):
+        for image, masks, labels in judged(
+            load_proposer("mini-fastsam"), photos, self._photo_labels(), 5
+        ):
             yield from region_crops(image, masks, labels)
 
     def _group(self, name: str) -> list[Class]:
@@ -242,8 +278,12 @@ class Sources:
         if name == "pasted":
             cutouts = load_cutouts(self.data / "foreground", self.data, held_out=self.held_out)
             cutouts += photo_cutouts([*self.coco, *(p for p in self.photos if p.source == "coco")])
-            known = {kind.texts[0]: row for row, kind in enumerate(self.classes) if kind.group != "drawn"}
-            cutouts = [cutout for cutout in cutouts if cutout.name.replace("_", " ").lower() in known]
+            known = {
+                kind.texts[0]: row for row, kind in enumerate(self.classes) if kind.group != "drawn"
+            }
+            cutouts = [
+                cutout for cutout in cutouts if cutout.name.replace("_", " ").lower() in known
+            ]
             labels = [known[cutout.name.replace("_", " ").lower()] for cutout in cutouts]
             things, config = cutouts, PASTED
         for seed in range(first, first + count):
@@ -252,24 +292,37 @@ class Sources:
 
     def _unlabelled(self) -> Iterator[Crop]:
         data = self.data
-        yield from random_crops((file for file, _ in captions(data / "flickr8k-1000", held_out=False)), 5, 1)
-        yield from random_crops((f for f, _ in imagenet_files(data / "imagenet-sample", held_out=False)), 3, 2)
+        yield from random_crops(
+            (file for file, _ in captions(data / "flickr8k-1000", held_out=False)), 5, 1
+        )
+        yield from random_crops(
+            (f for f, _ in imagenet_files(data / "imagenet-sample", held_out=False)), 3, 2
+        )
         files = sorted((data / "coco-dev" / "images").glob("*.jpg"))
         kept = [file for row, file in enumerate(files) if not is_held_out(row)]
         yield from random_crops(kept, 8, 3)
-        yield from random_crops((f for f, _ in caltech_files(data / "caltech-101", held_out=False)[::4]), 1, 4)
+        yield from random_crops(
+            (f for f, _ in caltech_files(data / "caltech-101", held_out=False)[::4]), 1, 4
+        )
 
 
 def _categories(folder: Path) -> list[str]:
-    return [category.name.lower() for category in coco.read(folder / "instances.json").categories.values()]
+    return [
+        category.name.lower()
+        for category in coco.read(folder / "instances.json").categories.values()
+    ]
 
 
 def main(
     folder: Path,
-    data: Annotated[Path, typer.Option(help="Folder of the data sets: coco-dev, photos, caltech-101 and so on.")],
+    data: Annotated[
+        Path, typer.Option(help="Folder of the data sets: coco-dev, photos, caltech-101 and so on.")
+    ],
     scenes: Annotated[int, typer.Option(help="Drawn scenes to cut.")] = 3_000,
     pasted: Annotated[int, typer.Option(help="Scenes of pasted cut-outs to cut.")] = 1_500,
-    held_out: Annotated[bool, typer.Option("--held-out", help="The part that is never trained on.")] = False,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="The part that is never trained on.")
+    ] = False,
     only: Annotated[str, typer.Option(help="Names of sources, by comma; all if left out.")] = "",
 ) -> None:
     """Cut and store training crops."""
@@ -277,8 +330,13 @@ def main(
     cv2.setNumThreads(1)
     sources = Sources.load(data, held_out=held_out)
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [{"texts": k.texts, "colour": k.colour, "synset": k.synset, "group": k.group} for k in sources.classes]
-    atomic.write(folder / "classes.json", json.dumps({"classes": rows, "offsets": sources.offsets}).encode())
+    rows = [
+        {"texts": k.texts, "colour": k.colour, "synset": k.synset, "group": k.group}
+        for k in sources.classes
+    ]
+    atomic.write(
+        folder / "classes.json", json.dumps({"classes": rows, "offsets": sources.offsets}).encode()
+    )
     names = ["photo", "imagenet", "caltech", "caption", "unlabelled", "pasted", "drawn", "proposed"]
     for name in only.split(",") if only else names:
         if held_out and name in ("unlabelled", "proposed"):

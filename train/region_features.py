@@ -1,9 +1,11 @@
-"""Run stored crops through the first layers of the encoder once, as serving cuts them but varied, and keep the result.
+"""Run stored crops through the first layers of the encoder once, as serving cuts them but varied,
+and keep the result.
 
     python -m train.region_features runs/crops --out runs/features --versions 2
 
-The first layers of an ImageNet network need no training; what comes after them trains on these features at a third of
-the cost. A crop without a name also gets a teacher's opinion: EfficientNet-Lite0's own 1,000 classes.
+The first layers of an ImageNet network need no training; what comes after them trains on these
+features at a third of the cost. A crop without a name also gets a teacher's opinion:
+EfficientNet-Lite0's own 1,000 classes.
 """
 
 from __future__ import annotations
@@ -34,11 +36,17 @@ BATCH = 32
 SERVED = 1.1  # context of serving's first view
 SOURCES = ("imagenet", "photo", "drawn", "caltech", "pasted", "caption", "unlabelled", "proposed")
 VARIED = ("imagenet", "photo", "caption")  # cut more than once
-TAUGHT = ("imagenet", "caption", "unlabelled")  # which the teacher is asked about: the others have names
+TAUGHT = (
+    "imagenet",
+    "caption",
+    "unlabelled",
+)  # which the teacher is asked about: the others have names
 
 
 def vary(rng: np.random.Generator, crop: Crop, size: int) -> Array:
-    """Cut a stored crop again, uint8 (size, size, 3): other context, place, light, a mask as rough as a proposer's."""
+    """Cut a stored crop again, uint8 (size, size, 3): other context, place, light, a mask as rough
+    as a proposer's.
+    """
     side = crop.pixels.shape[0]
     whole = crop.context == 1.0
     low, high = (0.7, 1.0) if whole else (1.0 / crop.context, 1.0)
@@ -50,7 +58,10 @@ def vary(rng: np.random.Generator, crop: Crop, size: int) -> Array:
     window = np.s_[top : top + spans[0], left : left + spans[1]]
     pixels, mask = crop.pixels[window], crop.mask[window]
     how = cv2.INTER_AREA if max(spans) > size else cv2.INTER_CUBIC
-    pixels, mask = cv2.resize(pixels, (size, size), interpolation=how), cv2.resize(mask, (size, size))
+    pixels, mask = (
+        cv2.resize(pixels, (size, size), interpolation=how),
+        cv2.resize(mask, (size, size)),
+    )
     if rng.random() < 0.5:
         pixels, mask = pixels[:, ::-1], mask[:, ::-1]
     light = rng.normal(1, 0.12) * rng.normal(1, 0.05, 3)
@@ -82,7 +93,9 @@ def as_served(crop: Crop, size: int, *, context: float = SERVED, fill: str = "bl
 
 
 def normalised(images: list[Array]) -> torch.Tensor:
-    """Turn uint8 (B, S, S, 3) into what the trunk takes: float32 (B, 3, S, S), channels last in memory."""
+    """Turn uint8 (B, S, S, 3) into what the trunk takes: float32 (B, 3, S, S), channels last in
+    memory.
+    """
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
     return ((pixels - 127) / 128).contiguous(memory_format=torch.channels_last)
 
@@ -98,7 +111,8 @@ def first_layers(trunk: Any, pixels: torch.Tensor) -> torch.Tensor:
 class Table:
     """Hold features of one source on disk.
 
-    features: float16 (R, *SHAPE). labels: (R,). likeliest, chances: (R, LIKELIEST), the teacher's, -1 without one.
+    features: float16 (R, *SHAPE). labels: (R,). likeliest, chances: (R, LIKELIEST), the teacher's,
+    -1 without one.
     """
 
     def __init__(self, folder: Path, name: str, rows: int | None = None) -> None:
@@ -120,8 +134,12 @@ class Table:
 
 
 @torch.inference_mode()
-def extract(store: CropStore, table: Table, classifier: Any, versions: int, *, served: bool, taught: bool) -> None:
-    """Fill a table: every crop in each version, in a random order, so that any first part of it is a fair sample."""
+def extract(
+    store: CropStore, table: Table, classifier: Any, versions: int, *, served: bool, taught: bool
+) -> None:
+    """Fill a table: every crop in each version, in a random order, so that any first part of it is
+    a fair sample.
+    """
     rng = np.random.default_rng(0)
     order = np.concatenate([rng.permutation(len(store)) for _ in range(versions)])
     started = time.monotonic()
@@ -140,14 +158,20 @@ def extract(store: CropStore, table: Table, classifier: Any, versions: int, *, s
             table.done(rows.stop)
             rate = rows.stop / (time.monotonic() - started)
             left = (len(order) - rows.stop) / rate / 60
-            typer.echo(f"{rows.stop}/{len(order)}  {rate:.0f} crops/s  {left:.1f} min left", err=True)
+            typer.echo(
+                f"{rows.stop}/{len(order)}  {rate:.0f} crops/s  {left:.1f} min left", err=True
+            )
 
 
 def main(
     store: Path,
     out: Annotated[Path, typer.Option(help="Folder for the features.")],
-    versions: Annotated[int, typer.Option(help="Times each crop of a photograph is cut, each time otherwise.")] = 2,
-    served: Annotated[bool, typer.Option("--served", help="Cut as serving does, once: to measure on.")] = False,
+    versions: Annotated[
+        int, typer.Option(help="Times each crop of a photograph is cut, each time otherwise.")
+    ] = 2,
+    served: Annotated[
+        bool, typer.Option("--served", help="Cut as serving does, once: to measure on.")
+    ] = False,
     only: Annotated[str, typer.Option(help="Names of sources, by comma; all if left out.")] = "",
 ) -> None:
     """Extract features of the crops of a store."""

@@ -1,12 +1,16 @@
-"""Finish the mini CLIP: give its image head what ImageNet's classifier knows, and show it what the proposer finds.
+"""Finish the mini CLIP: give its image head what ImageNet's classifier knows, and show it what the
+proposer finds.
 
-    python -m train.region_head runs/crops runs/features --start runs/mini-clip --out weights/mini/clip
+    python -m train.region_head runs/crops runs/features --start runs/mini-clip \
+        --out weights/mini/clip
 
-``train.region_text`` leaves a head of two layers that was made from nothing. Here its most used units stay, and a unit
-for each of ImageNet's 1,000 classes is put beside them: the classifier's own logit, beyond which comes the text of the
-class's name (as in ConSE, Norouzi et al. 2013, https://arxiv.org/abs/1312.5650). Then the head alone is trained, in
-minutes, with both towers as they are, on crops as before and on candidates of the proposer, most of which are parts of
-things or pieces of background. Such a candidate is wrong for what its photo's labels could name, and for nothing else.
+``train.region_text`` leaves a head of two layers that was made from nothing. Here its most used
+units stay, and a unit for each of ImageNet's 1,000 classes is put beside them: the classifier's own
+logit, beyond which comes the text of the class's name (as in ConSE, Norouzi et al. 2013,
+https://arxiv.org/abs/1312.5650). Then the head alone is trained, in minutes, with both towers as
+they are, on crops as before and on candidates of the proposer, most of which are parts of things or
+pieces of background. Such a candidate is wrong for what its photo's labels could name, and for
+nothing else.
 """
 
 from __future__ import annotations
@@ -42,7 +46,9 @@ from .regions.feed import Feed
 from .regions.model import BACKGROUNDS, EMBED, MODEL, PREPROCESS, SHIPPED, WIDE
 from .text_distill import embed
 
-SILENT = 5.0  # of a class's logit, what stays without effect: of a photo's 1,000 logits few are larger
+SILENT = (
+    5.0  # of a class's logit, what stays without effect: of a photo's 1,000 logits few are larger
+)
 MIXED = SHARES | {"proposed": 1.0}  # shares of a step, the last one among the others' sum of 1
 CLASSIFIER = 0.25  # how long what the classifier says is at the start, beside what the head had
 
@@ -92,7 +98,9 @@ class Texts:
     scale: float
 
     @classmethod
-    def embed(cls, model: Any, bank: Bank, classes: Sequence[Class], sentences: Sequence[str]) -> Texts:
+    def embed(
+        cls, model: Any, bank: Bank, classes: Sequence[Class], sentences: Sequence[str]
+    ) -> Texts:
         """Embed texts as serving does, as the mean over its sentences."""
         tokenizer = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])
 
@@ -123,11 +131,14 @@ class Head(torch.nn.Module):
         return out
 
 
-def widen(mlp: Any, classifier: torch.nn.Linear, names: torch.Tensor, features: torch.Tensor, units: int) -> Head:
+def widen(
+    mlp: Any, classifier: torch.nn.Linear, names: torch.Tensor, features: torch.Tensor, units: int
+) -> Head:
     """Put a classifier's classes beside the most used units of a head of two layers.
 
-    names: (K, D), the embedded name of each class. features: (R, 1280) of things, to see which units are used.
-    units: of the new head, more than K. Raises ValueError where there is no room for the classes.
+    names: (K, D), the embedded name of each class. features: (R, 1280) of things, to see which
+    units are used. units: of the new head, more than K. Raises ValueError where there is no room
+    for the classes.
     """
     room = units - len(names)
     if room <= 0:
@@ -145,7 +156,9 @@ def widen(mlp: Any, classifier: torch.nn.Linear, names: torch.Tensor, features: 
         for layer in (first.weight, first.bias, second.weight):
             layer.zero_()
         first.weight[: len(weights)], first.bias[: len(weights)] = weights, biases
-        second.weight[:, : len(weights)] = torch.cat([mlp.fc2.weight[:, kept], share * names.T], dim=1)
+        second.weight[:, : len(weights)] = torch.cat(
+            [mlp.fc2.weight[:, kept], share * names.T], dim=1
+        )
     return Head(first, second)
 
 
@@ -156,23 +169,37 @@ class Run:
     """
 
     def __init__(
-        self, head: Head, texts: Texts, bank: Bank, classes: list[Class], labelled: Array, recipe: Recipe
+        self,
+        head: Head,
+        texts: Texts,
+        bank: Bank,
+        classes: list[Class],
+        labelled: Array,
+        recipe: Recipe,
     ) -> None:
         self.head, self.texts, self.recipe = head, texts, recipe
         self.bank, self.classes = bank, classes
         self.rng = np.random.default_rng(recipe.seed)
         self.named = np.array([row for row, kind in enumerate(classes) if kind.group != "caption"])
         self.labelled = labelled
-        self.could_name = torch.from_numpy(bank.means[:, self.labelled].any(axis=1))  # (T,), what WRONG is wrong for
+        self.could_name = torch.from_numpy(
+            bank.means[:, self.labelled].any(axis=1)
+        )  # (T,), what WRONG is wrong for
         self.imagenet = [row for row, kind in enumerate(classes) if kind.group == "imagenet"]
         self.average = [value.detach().clone() for value in head.parameters()]
-        self.optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.lr, weight_decay=0.0, betas=(0.9, 0.98))
+        self.optimizer = torch.optim.AdamW(
+            head.parameters(), lr=recipe.lr, weight_decay=0.0, betas=(0.9, 0.98)
+        )
 
     def train(self, sources: dict[str, Pooled]) -> Head:
         """Train for the recipe's steps; return the head of averaged weights."""
         recipe, started = self.recipe, time.monotonic()
         for step in range(recipe.steps):
-            rate = min(1, (step + 1) / recipe.warm_up) * (0.5 + 0.5 * math.cos(math.pi * step / recipe.steps)) + 0.002
+            rate = (
+                min(1, (step + 1) / recipe.warm_up)
+                * (0.5 + 0.5 * math.cos(math.pi * step / recipe.steps))
+                + 0.002
+            )
             for group in self.optimizer.param_groups:
                 group["lr"] = recipe.lr * rate
             losses = self._losses(sources)
@@ -185,9 +212,13 @@ class Run:
                     mean.lerp_(value, 1 - recipe.ema)
             if step % 25 == 24:
                 pace = (time.monotonic() - started) / (step + 1)
-                worth = "  ".join(f"{name} {float(loss.detach()):.3f}" for name, loss in losses.items())
+                worth = "  ".join(
+                    f"{name} {float(loss.detach()):.3f}" for name, loss in losses.items()
+                )
                 left = pace * (recipe.steps - step - 1) / 60
-                typer.echo(f"step {step + 1}  {worth}  {pace:.2f} s/step  {left:.0f} min left", err=True)
+                typer.echo(
+                    f"step {step + 1}  {worth}  {pace:.2f} s/step  {left:.0f} min left", err=True
+                )
         with torch.no_grad():
             for mean, value in zip(self.average, self.head.parameters(), strict=True):
                 value.copy_(mean)
@@ -196,25 +227,38 @@ class Run:
     def _losses(self, sources: dict[str, Pooled]) -> dict[str, torch.Tensor]:
         shares = {name: MIXED[name] for name in sources}
         total = sum(shares.values())
-        drawn = {name: sources[name].take(round(self.recipe.batch * shares[name] / total)) for name in shares}
+        drawn = {
+            name: sources[name].take(round(self.recipe.batch * shares[name] / total))
+            for name in shares
+        }
         captions = drawn.pop("caption", None)
         losses = {}
         if captions:
-            first = {int(label): row for row, label in enumerate(captions[1])}  # one photo of each caption
+            first = {
+                int(label): row for row, label in enumerate(captions[1])
+            }  # one photo of each caption
             photos = F.normalize(self.head(captions[0][list(first.values())]), dim=-1)
             losses["caption"] = self.recipe.captioned * caption_loss(
                 photos, self.texts.names[list(first)], torch.tensor(self.texts.scale)
             )
-        features, labels, likeliest, chances = (torch.cat(column) for column in zip(*drawn.values(), strict=True))
+        features, labels, likeliest, chances = (
+            torch.cat(column) for column in zip(*drawn.values(), strict=True)
+        )
         images = F.normalize(self.head(features), dim=-1)
         losses["region"] = self._region_loss(images, labels, likeliest, chances)
         losses["teacher"] = self.recipe.taught * self._teacher_loss(images, likeliest, chances)
         return losses
 
     def _region_loss(
-        self, images: torch.Tensor, labels: torch.Tensor, likeliest: torch.Tensor, chances: torch.Tensor
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        likeliest: torch.Tensor,
+        chances: torch.Tensor,
     ) -> torch.Tensor:
-        """Compare crops that have a name, that a teacher is sure of, that are background, or that are wrong."""
+        """Compare crops that have a name, that a teacher is sure of, that are background, or that
+        are wrong.
+        """
         sure = (labels == UNLABELLED) & (chances[:, 0] > SURE) & (likeliest[:, 0] >= 0)
         labels = torch.where(sure, likeliest[:, 0] + min(self.imagenet, default=0), labels)
         used = labels != UNLABELLED
@@ -227,9 +271,13 @@ class Run:
         spared = torch.from_numpy(self.bank.spared[rows])[:, place].T & is_thing[:, None]
         spared = torch.where((labels == WRONG)[:, None], ~self.could_name[rows], spared)
         logits = self.texts.scale * images @ self.texts.bank[rows].T
-        return region_loss(logits, right, spared, self.texts.scale * images @ self.texts.backgrounds.T, is_thing)
+        return region_loss(
+            logits, right, spared, self.texts.scale * images @ self.texts.backgrounds.T, is_thing
+        )
 
-    def _teacher_loss(self, images: torch.Tensor, likeliest: torch.Tensor, chances: torch.Tensor) -> torch.Tensor:
+    def _teacher_loss(
+        self, images: torch.Tensor, likeliest: torch.Tensor, chances: torch.Tensor
+    ) -> torch.Tensor:
         """Let the texts of ImageNet's names be as likely as the teacher has its classes."""
         taught = likeliest[:, 0] >= 0
         if not taught.any():
@@ -255,7 +303,9 @@ def pool(visual: Any, table: Table, batch: int = 128) -> torch.Tensor:
 
 
 def shipped(model: Any, head: Head) -> Any:
-    """Build the model that ships: the towers of ``model``, the head, and zeros where the wider space has no more."""
+    """Build the model that ships: the towers of ``model``, the head, and zeros where the wider
+    space has no more.
+    """
     wide = checkpoints.make_model(SHIPPED)
     state = model.state_dict()
     weight = torch.zeros(WIDE, head.second.weight.shape[1])
@@ -266,7 +316,9 @@ def shipped(model: Any, head: Head) -> Any:
         "visual.head.mlp.fc1.weight": head.first.weight.detach(),
         "visual.head.mlp.fc1.bias": head.first.bias.detach(),
     }
-    wide.load_state_dict(state | own | {"visual.head.mlp.fc2.weight": weight, "text_projection": projection})
+    wide.load_state_dict(
+        state | own | {"visual.head.mlp.fc2.weight": weight, "text_projection": projection}
+    )
     return wide
 
 
@@ -280,7 +332,9 @@ def main(
     """Train the mini CLIP's head and write the model that ships."""
     limits.check({"--steps": (steps, limits.COUNT)})
     if not (store / "classes.json").exists():
-        raise BadPrompt(f"{store} holds no crops; make them with: python -m train.region_crops {store}")
+        raise BadPrompt(
+            f"{store} holds no crops; make them with: python -m train.region_crops {store}"
+        )
     with reading(store, "crops"):
         rows = json.loads((store / "classes.json").read_text("utf-8"))["classes"]
         classes = [Class(tuple(r["texts"]), r["colour"], r["synset"], r["group"]) for r in rows]
@@ -296,7 +350,9 @@ def main(
             typer.echo(f"{name}: {len(table.labels)} crops", err=True)
             sources[name] = Pooled(Feed(table, rng), pool(model.visual, table))
     if not sources:
-        raise BadPrompt(f"{features} holds no features; make them with: python -m train.region_features {store}")
+        raise BadPrompt(
+            f"{features} holds no features; make them with: python -m train.region_features {store}"
+        )
     torch.manual_seed(Recipe.seed)
     things = next(iter(sources.values())).features[:2000].float()
     names = texts.names[[row for row, kind in enumerate(classes) if kind.group == "imagenet"]]
@@ -305,7 +361,11 @@ def main(
     labelled = np.unique(found[found >= 0]).astype(int)
     run = Run(head, texts, bank, classes, labelled, Recipe(steps=steps))
     checkpoints.save(
-        shipped(model, run.train(sources)), out, model_cfg=SHIPPED, preprocess_cfg=PREPROCESS, serving=serving
+        shipped(model, run.train(sources)),
+        out,
+        model_cfg=SHIPPED,
+        preprocess_cfg=PREPROCESS,
+        serving=serving,
     )
     typer.echo(f"{out}: a head of {2 * WIDE} units, {steps} steps")
 

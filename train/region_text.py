@@ -1,13 +1,15 @@
 """Train the mini CLIP on regions: crops cut as serving cuts them, against the texts that mean them.
 
-    python -m train.region_text runs/crops runs/features --text runs/text --out weights/mini/clip --minutes 60
+    python -m train.region_text runs/crops runs/features --text runs/text \
+        --out weights/mini/clip --minutes 60
 
-The image tower starts from EfficientNet-Lite0, whose first stages stay as they are (``train.region_features`` ran them
-once), the text tower from ``train.text_distill``. Each step shows B crops and compares them with a text of each and of
-many others. The loss is what serving computes: a softmax over the texts that tells objects apart, and for each crop and
-text the sigmoid of their logit against the background texts, so that an absent thing scores low. Beside it: ImageNet's
-own classifier as a teacher of crops without a name, captions of whole photos, and MiniLM's meaning of texts that no
-crop is shown for.
+The image tower starts from EfficientNet-Lite0, whose first stages stay as they are
+(``train.region_features`` ran them once), the text tower from ``train.text_distill``. Each step
+shows B crops and compares them with a text of each and of many others. The loss is what serving
+computes: a softmax over the texts that tells objects apart, and for each crop and text the sigmoid
+of their logit against the background texts, so that an absent thing scores low. Beside it:
+ImageNet's own classifier as a teacher of crops without a name, captions of whole photos, and
+MiniLM's meaning of texts that no crop is shown for.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ from .text_distill import distance, embed, load_vocabulary
 
 OTHER_TEXTS = 700  # classes compared with in a step besides those shown
 WRONG_WEIGHT = 40.0  # what all wrong texts of a crop weigh together, against 1 for the right ones
-QUALITY_WEIGHT = 0.7  # chosen on held-out photographs and calibration scenes among 0.7, 1, 1.25, 1.5 and 2
+QUALITY_WEIGHT = (
+    0.7  # chosen on held-out photographs and calibration scenes among 0.7, 1, 1.25, 1.5 and 2
+)
 SHARES = {
     "drawn": 0.34,
     "photo": 0.2,
@@ -70,14 +74,19 @@ def region_loss(
 ) -> torch.Tensor:
     """Score B crops against T texts and K background texts.
 
-    logits: (B, T). right: bool (B, T), the texts that mean the crop. spared: bool (B, T), neither right nor wrong.
-    backgrounds: (B, K). is_thing: bool (B,).
-    Softmax: -log of the share of all right texts, among texts and the first background text (the right one of a crop
-    that is nothing). Sigmoid: of each logit less the log-sum-exp of the backgrounds, as serving's softmax has it.
+    logits: (B, T). right: bool (B, T), the texts that mean the crop. spared: bool (B, T), neither
+    right nor wrong. backgrounds: (B, K). is_thing: bool (B,). Softmax: -log of the share of all
+    right texts, among texts and the first background text (the right one of a crop that is
+    nothing). Sigmoid: of each logit less the log-sum-exp of the backgrounds, as serving's softmax
+    has it.
     """
-    everything = torch.cat([logits.masked_fill(spared, -1e4), backgrounds[:, :1]], dim=1)  # (B, T + 1)
+    everything = torch.cat(
+        [logits.masked_fill(spared, -1e4), backgrounds[:, :1]], dim=1
+    )  # (B, T + 1)
     allowed = torch.cat([right, ~is_thing[:, None]], dim=1)
-    named = torch.logsumexp(everything, dim=1) - torch.logsumexp(everything.masked_fill(~allowed, -1e4), dim=1)
+    named = torch.logsumexp(everything, dim=1) - torch.logsumexp(
+        everything.masked_fill(~allowed, -1e4), dim=1
+    )
     margin = logits - torch.logsumexp(backgrounds, dim=1, keepdim=True)  # (B, T)
     is_wrong = ~right & ~spared
     wrong = WRONG_WEIGHT * (F.softplus(margin) * is_wrong).sum(dim=1) / is_wrong.sum(dim=1)
@@ -110,12 +119,16 @@ class Recipe:
 class Run:
     """Train, keep checkpoints, go on from the last one."""
 
-    def __init__(self, store: Path, features: Path, folder: Path, text: Path, recipe: Recipe) -> None:
+    def __init__(
+        self, store: Path, features: Path, folder: Path, text: Path, recipe: Recipe
+    ) -> None:
         self.recipe = recipe
         with reading(store, "crops"):
             table = json.loads((store / "classes.json").read_text("utf-8"))
             rows = table["classes"]
-            self.classes = [Class(tuple(r["texts"]), r["colour"], r["synset"], r["group"]) for r in rows]
+            self.classes = [
+                Class(tuple(r["texts"]), r["colour"], r["synset"], r["group"]) for r in rows
+            ]
             self.offsets = table["offsets"]
             self.bank = Bank.build(self.classes)
         self.named = np.array([row for row, k in enumerate(self.classes) if k.group != "caption"])
@@ -125,11 +138,16 @@ class Run:
         self.vocabulary, self.meanings = load_vocabulary(text)
         self.model = start(text)
         self.optimizer = torch.optim.AdamW(
-            _groups(self.model, recipe), weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True
+            _groups(self.model, recipe),
+            weight_decay=recipe.weight_decay,
+            betas=(0.9, 0.98),
+            fused=True,
         )
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.state = Checkpoint(folder, self.model, self.optimizer, recipe.ema)
-        self.tokenizer = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])
+        self.tokenizer = open_clip.SimpleTokenizer(
+            context_length=MODEL["text_cfg"]["context_length"]
+        )
         names = [k.texts[0] for k in self.classes if k.group == "imagenet"]
         self.teacher_tokens = self.tokenizer(names)
         self.teacher_texts = torch.zeros(len(names), MODEL["embed_dim"])
@@ -157,7 +175,9 @@ class Run:
             if name == "caption":
                 captioned = len(rows)
             parts.append((table.features[rows], labels, table.likeliest[rows], table.chances[rows]))
-        features, labels, likeliest, chances = (np.concatenate(column) for column in zip(*parts, strict=True))
+        features, labels, likeliest, chances = (
+            np.concatenate(column) for column in zip(*parts, strict=True)
+        )
         return Batch(
             torch.from_numpy(features).float().contiguous(memory_format=torch.channels_last),
             torch.from_numpy(labels),
@@ -183,14 +203,19 @@ class Run:
                 means = losses_so_far / (1 - 0.98**self.state.step)
                 losses = "  ".join(f"{n} {v:.3f}" for n, v in zip(LOSSES, means, strict=True))
                 typer.echo(
-                    f"step {self.state.step}  {losses}  scale {scale:.1f}  {rate:.0f} crops/s  {left:.0f} min left",
+                    f"step {self.state.step}  {losses}  scale {scale:.1f}  {rate:.0f} crops/s  "
+                    f"{left:.0f} min left",
                     err=True,
                 )
             if self.state.step % 100 == 0:
                 self.state.keep()
 
     def _update(self, batch: Batch, share: float) -> list[float]:
-        rate = min(1, (self.state.step + 1) / self.recipe.warm_up) * (0.5 + 0.5 * math.cos(math.pi * share)) + 0.002
+        rate = (
+            min(1, (self.state.step + 1) / self.recipe.warm_up)
+            * (0.5 + 0.5 * math.cos(math.pi * share))
+            + 0.002
+        )
         for group, base in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = base * rate
         images = F.normalize(last_layers(self.model.visual, batch.features), dim=-1)
@@ -210,7 +235,9 @@ class Run:
         return [float(loss.detach()) for loss in losses]
 
     def _region_loss(self, batch: Batch, images: torch.Tensor) -> torch.Tensor:
-        """Compare named crops, and those a teacher is sure of, with texts; photos with captions are left out."""
+        """Compare named crops, and those a teacher is sure of, with texts; photos with captions are
+        left out.
+        """
         kept = len(batch.labels) - batch.captioned
         labels = batch.labels[:kept].clone()
         sure = (labels == -2) & (batch.chances[:kept, 0] > SURE) & (batch.likeliest[:kept, 0] >= 0)
@@ -261,7 +288,9 @@ class Run:
         return embed(self.model, self.tokenizer(texts))
 
     def resume(self) -> None:
-        """Go on from the last checkpoint, if there is one, with other crops than those it has seen."""
+        """Go on from the last checkpoint, if there is one, with other crops than those it has
+        seen.
+        """
         if self.state.resume():
             self.rng = np.random.default_rng([self.recipe.seed, self.state.step])
 
@@ -284,12 +313,17 @@ class Run:
 def start(text: Path) -> Any:
     """Build the model: EfficientNet-Lite0's trunk, a new head, the distilled text tower."""
     model = checkpoints.make_model(MODEL)
-    trunk = {n: v for n, v in load_classifier().state_dict().items() if not n.startswith("classifier")}
+    trunk = {
+        n: v for n, v in load_classifier().state_dict().items() if not n.startswith("classifier")
+    }
     model.visual.trunk.load_state_dict(trunk)
     model.load_state_dict(safetensors.torch.load_file(text / "text.safetensors"), strict=False)
     with torch.no_grad():
         model.logit_scale.fill_(math.log(14))
-    for parameter in [*model.visual.trunk.conv_stem.parameters(), *model.visual.trunk.bn1.parameters()]:
+    for parameter in [
+        *model.visual.trunk.conv_stem.parameters(),
+        *model.visual.trunk.bn1.parameters(),
+    ]:
         parameter.requires_grad_(False)
     for stage in model.visual.trunk.blocks[:FROZEN]:
         stage.requires_grad_(False)
@@ -322,13 +356,17 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for model.safetensors and config.json.")],
     runs: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("runs/region_text"),
     minutes: float = 60,
-    start: Annotated[Path | None, typer.Option(help="Start from the weights of this folder.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Start from the weights of this folder.")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
 ) -> None:
     """Train the mini CLIP and write it."""
     limits.check({"--minutes": (minutes, limits.MINUTES)})
     if not (store / "classes.json").exists():
-        raise BadPrompt(f"{store} holds no crops; make them with: python -m train.region_crops {store}")
+        raise BadPrompt(
+            f"{store} holds no crops; make them with: python -m train.region_crops {store}"
+        )
     run = Run(store, features, runs, text, Recipe(minutes=minutes))
     if start:
         run.start_from(start)

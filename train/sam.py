@@ -1,12 +1,15 @@
-"""Train mini-sam: SAM's prompt encoder and mask decoder on the mini proposer's trunk, by simulated clicks and boxes.
+"""Train mini-sam: SAM's prompt encoder and mask decoder on the mini proposer's trunk, by simulated
+clicks and boxes.
 
-    python -m train.sam --trunk weights/mini/proposer --photos ../shared/coco-dev --photos ../shared/photos \
+    python -m train.sam --trunk weights/mini/proposer --photos ../shared/coco-dev \
+        --photos ../shared/photos \
         --foreground ../shared/foreground --out weights/mini/sam --minutes 90
 
-As in Segment Anything (Kirillov et al. 2023, https://arxiv.org/abs/2304.02643, section A): a first prompt, a point or a
-loose box, then points in the error of the last answer, which is given back as a mask; of the three masks of a single
-point only the best one learns. Training looks at tiles, each a window of the frame that serving looks at: the positions
-of its cells and prompts are those of a random place in the frame.
+As in Segment Anything (Kirillov et al. 2023, https://arxiv.org/abs/2304.02643, section A): a first
+prompt, a point or a loose box, then points in the error of the last answer, which is given back as
+a mask; of the three masks of a single point only the best one learns. Training looks at tiles, each
+a window of the frame that serving looks at: the positions of its cells and prompts are those of a
+random place in the frame.
 """
 
 from __future__ import annotations
@@ -50,13 +53,18 @@ ARCHITECTURE = sam.Architecture(
     quality_width=128,
     decoder_heads=4,
 )
-GRID = GridOptions(points_per_side=16, min_quality=0.5, min_stability=0.5, nms=0.8)  # it is less sure of itself
+GRID = GridOptions(
+    points_per_side=16, min_quality=0.5, min_stability=0.5, nms=0.8
+)  # it is less sure of itself
 ROUNDS = 3  # at most: the first prompt and two corrections
 EARLY_SHARE = 0.04  # of a run, in which nothing is corrected yet
-POSITION_SCALE = 2.5  # of the random frequencies; segment-anything's 1 is slow to tell near places apart
+POSITION_SCALE = (
+    2.5  # of the random frequencies; segment-anything's 1 is slow to tell near places apart
+)
 PLAIN = 0.2  # what tokens and features say at the start, against their positions
 QUIET = 0.1  # what is learned on top of the proposals says at the start
-SHARP = 2.7  # how much more attention weighs at the start, so that it is spent near the place asked about
+# how much more attention weighs at the start, so that it is spent near the place asked about
+SHARP = 2.7
 
 
 @dataclass(frozen=True)
@@ -74,10 +82,11 @@ class Recipe:
 
 @torch.no_grad()
 def prefer_near(network: Any) -> None:
-    """Start with attention that looks where a prompt is; otherwise a SAM takes long to find that out.
+    """Start with attention that looks where a prompt is; otherwise a SAM takes long to find that
+    out.
 
-    Queries and keys are projected alike, so that equal positions attract; the first self-attention hands the prompt's
-    position on to all tokens; what is not a position is said quietly.
+    Queries and keys are projected alike, so that equal positions attract; the first self-attention
+    hands the prompt's position on to all tokens; what is not a position is said quietly.
     """
     prompts, decoder = network.prompt_encoder, network.mask_decoder
     prompts.pe_layer.positional_encoding_gaussian_matrix.mul_(POSITION_SCALE)
@@ -91,7 +100,9 @@ def prefer_near(network: Any) -> None:
         projection.bias.zero_()
     fine = network.image_encoder.fine
     fine.bias.zero_()
-    fine.weight.mul_(QUIET)[:, : len(fine.weight)] += torch.eye(len(fine.weight))[..., None, None]  # the prototypes
+    fine.weight.mul_(QUIET)[:, : len(fine.weight)] += torch.eye(len(fine.weight))[
+        ..., None, None
+    ]  # the prototypes
     for head in (*decoder.output_hypernetworks_mlps, decoder.iou_prediction_head):
         head.layers[-1].weight.mul_(QUIET)
     attentions = [decoder.transformer.final_attn_token_to_image]
@@ -112,9 +123,15 @@ class Run:
         self.network: Any = ARCHITECTURE.build()
         prefer_near(self.network)
         given = [value for part in self._given() for value in part.parameters()]
-        others = [value for value in self.network.parameters() if not any(value is other for other in given)]
+        others = [
+            value
+            for value in self.network.parameters()
+            if not any(value is other for other in given)
+        ]
         groups = [{"params": others, "lr": recipe.lr}, {"params": given, "lr": recipe.trunk_lr}]
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True)
+        self.optimizer = torch.optim.AdamW(
+            groups, weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True
+        )
         self.state = Checkpoint(folder, self.network, self.optimizer, recipe.ema)
         self.told: dict[str, float] = {}
         self.early = EARLY_SHARE
@@ -135,37 +152,62 @@ class Run:
             if self.state.step % 50 == 0:
                 pace = self.state.spent / self.state.step
                 left = self.recipe.minutes - self.state.spent / 60
-                reached = "  ".join(f"{name} {value:.3f}" for name, value in sorted(self.told.items()))
-                typer.echo(f"step {self.state.step}  {pace:.2f} s/step  {left:.0f} min left  IoU: {reached}", err=True)
+                reached = "  ".join(
+                    f"{name} {value:.3f}" for name, value in sorted(self.told.items())
+                )
+                typer.echo(
+                    f"step {self.state.step}  {pace:.2f} s/step  {left:.0f} min left  IoU: "
+                    f"{reached}",
+                    err=True,
+                )
             if self.state.step % 100 == 0:
                 self.state.keep()
 
     def _update(self, share: float) -> None:
-        rate = min(1, (self.state.step + 1) / self.recipe.warm_up) * (0.5 + 0.5 * math.cos(math.pi * share)) + 0.005
-        for group, base in zip(self.optimizer.param_groups, (self.recipe.lr, self.recipe.trunk_lr), strict=True):
+        rate = (
+            min(1, (self.state.step + 1) / self.recipe.warm_up)
+            * (0.5 + 0.5 * math.cos(math.pi * share))
+            + 0.005
+        )
+        for group, base in zip(
+            self.optimizer.param_groups, (self.recipe.lr, self.recipe.trunk_lr), strict=True
+        ):
             group["lr"] = base * rate
         rng = np.random.default_rng([self.recipe.first, self.state.step])
         side = int(rng.choice(list(SIDES), p=[often for _, often in SIDES.values()]))
         start = self.recipe.first + self.state.step * max(count for count, _ in SIDES.values())
-        made = (make_tile(seed, self.material, side) for seed in range(start, start + SIDES[side][0]))
+        made = (
+            make_tile(seed, self.material, side) for seed in range(start, start + SIDES[side][0])
+        )
         tiles = [tile for tile in made if tile]
         if not tiles:
             self.state.step += 1
             return
-        pixels = torch.from_numpy(np.stack([tile.pixels for tile in tiles])).permute(0, 3, 1, 2).float() / 255
+        pixels = (
+            torch.from_numpy(np.stack([tile.pixels for tile in tiles])).permute(0, 3, 1, 2).float()
+            / 255
+        )
         maps = self.network.image_encoder(pixels)
         rounds = 1 if share < self.early else ROUNDS
-        loss = torch.stack([self._ask(maps[[row]], tile, rng, rounds) for row, tile in enumerate(tiles)]).mean()
+        loss = torch.stack(
+            [self._ask(maps[[row]], tile, rng, rounds) for row, tile in enumerate(tiles)]
+        ).mean()
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
         self.state.count()
 
-    def _ask(self, maps: torch.Tensor, tile: Tile, rng: np.random.Generator, rounds: int) -> torch.Tensor:
-        """Ask about all objects of a tile at once and correct the answers, ``rounds`` at most: their mean loss."""
+    def _ask(
+        self, maps: torch.Tensor, tile: Tile, rng: np.random.Generator, rounds: int
+    ) -> torch.Tensor:
+        """Ask about all objects of a tile at once and correct the answers, ``rounds`` at most:
+        their mean loss.
+        """
         first = [first_ask(rng, mask) for mask in tile.masks]
-        order = sorted(range(len(first)), key=lambda row: first[row].box is not None)  # those by click come first
+        order = sorted(
+            range(len(first)), key=lambda row: first[row].box is not None
+        )  # those by click come first
         asks, truth, masks = [first[row] for row in order], tile.shares[order], tile.masks[order]
         single = sum(ask.box is None for ask in asks)
         shown, losses = None, []
@@ -178,7 +220,9 @@ class Run:
             self._tell(names[0], reached[:split])
             self._tell(names[1], reached[split:])
             guesses = F.interpolate(shown, size=tile.side, mode="bilinear")[:, 0].numpy() > 0
-            fixes = [correction(rng, real, guess) for real, guess in zip(masks, guesses, strict=True)]
+            fixes = [
+                correction(rng, real, guess) for real, guess in zip(masks, guesses, strict=True)
+            ]
             asks = [ask.corrected(fix) for ask, fix in zip(asks, fixes, strict=True)]
         return torch.stack(losses).mean()
 
@@ -213,17 +257,31 @@ class Run:
 def main(
     out: Annotated[Path, typer.Option(help="Folder for model.safetensors and config.json.")],
     trunk: Annotated[Path, typer.Option(help="Folder of the trained proposer to build on.")],
-    photos: Annotated[list[Path], typer.Option(help="COCO-format folder of photos; may be given again.")],
-    foreground: Annotated[Path | None, typer.Option(help="Folder of cut-outs' masks, beside their photos.")] = None,
+    photos: Annotated[
+        list[Path], typer.Option(help="COCO-format folder of photos; may be given again.")
+    ],
+    foreground: Annotated[
+        Path | None, typer.Option(help="Folder of cut-outs' masks, beside their photos.")
+    ] = None,
     runs: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("runs/sam"),
-    start: Annotated[Path | None, typer.Option(help="Folder of a trained mini-sam to go on from.")] = None,
-    first: Annotated[int, typer.Option(help="Seed of the first tile; another for every leg.")] = Recipe.first,
+    start: Annotated[
+        Path | None, typer.Option(help="Folder of a trained mini-sam to go on from.")
+    ] = None,
+    first: Annotated[
+        int, typer.Option(help="Seed of the first tile; another for every leg.")
+    ] = Recipe.first,
     lr: Annotated[float, typer.Option(help="Learning rate; less when going on.")] = Recipe.lr,
     minutes: float = 90,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
 ) -> None:
     """Train mini-sam and write it."""
-    limits.check({"--minutes": (minutes, limits.MINUTES), "--lr": (lr, limits.RATE), "--first": (first, limits.SEED)})
+    limits.check(
+        {
+            "--minutes": (minutes, limits.MINUTES),
+            "--lr": (lr, limits.RATE),
+            "--first": (first, limits.SEED),
+        }
+    )
     cv2.setNumThreads(1)
     recipe = Recipe(minutes=minutes, first=first, lr=lr, trunk_lr=lr * Recipe.trunk_lr / Recipe.lr)
     run = Run(runs, recipe, load_material(photos, foreground))

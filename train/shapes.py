@@ -1,9 +1,10 @@
-"""Paint captioned scenes of flat shapes with exact masks: data to try a recipe on in minutes, without fonts or photos.
+"""Paint captioned scenes of flat shapes with exact masks: data to try a recipe on in minutes,
+without fonts or photos.
 
     python -m train.shapes runs/shapes --count 2500
 
-Writes images/, captions.jsonl (the last 500 scenes are held out) and scenes.json (COCO format: outlined regions, their
-names). A seed is a scene.
+Writes images/, captions.jsonl (the last 500 scenes are held out) and scenes.json (COCO format:
+outlined regions, their names). A seed is a scene.
 """
 
 from __future__ import annotations
@@ -28,16 +29,24 @@ from .engine.files import claim, write_image
 SIZE = 96
 HELD_OUT = 500
 COLOURS = {
-    "red": (220, 40, 40), "green": (40, 160, 60), "blue": (50, 70, 220), "yellow": (235, 215, 50),
-    "purple": (140, 60, 170), "orange": (240, 140, 30), "white": (245, 245, 245), "black": (20, 20, 20),
-}  # fmt: skip
+    "red": (220, 40, 40),
+    "green": (40, 160, 60),
+    "blue": (50, 70, 220),
+    "yellow": (235, 215, 50),
+    "purple": (140, 60, 170),
+    "orange": (240, 140, 30),
+    "white": (245, 245, 245),
+    "black": (20, 20, 20),
+}
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 
 
 @dataclass(frozen=True, eq=False)
 class Painted:
-    """Hold one scene: pixels uint8 (S, S, 3), a visible mask bool (S, S) and a name an object, and what is said."""
+    """Hold one scene: pixels uint8 (S, S, 3), a visible mask bool (S, S) and a name an object, and
+    what is said.
+    """
 
     pixels: Array
     masks: tuple[Array, ...]
@@ -49,7 +58,9 @@ def paint(seed: int, *, objects: int = 2) -> Painted:
     """Paint the scene of ``seed``: two different things that do not touch, on a soft background."""
     rng = np.random.default_rng([seed, 7])
     base = rng.uniform(90, 190, (3, 3, 3)).astype(np.float32)
-    pixels = cv2.resize(base, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) + rng.normal(0, 6, (SIZE, SIZE, 3))
+    pixels = cv2.resize(base, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) + rng.normal(
+        0, 6, (SIZE, SIZE, 3)
+    )
     names = [str(name) for name in rng.choice(NAMES, objects, replace=False)]
     masks: list[Array] = []
     centres: list[Array] = []
@@ -57,13 +68,17 @@ def paint(seed: int, *, objects: int = 2) -> Painted:
         across = rng.uniform(24, 40)
         centre = rng.uniform(across / 2 + 1, SIZE - across / 2 - 1, 2)
         mask = _shape(names[len(masks)].split()[1], centre, across, rng.uniform(-15, 15))
-        if any((cv2.dilate(other.astype(np.uint8), np.ones((7, 7))) > 0)[mask].any() for other in masks):
+        if any(
+            (cv2.dilate(other.astype(np.uint8), np.ones((7, 7))) > 0)[mask].any() for other in masks
+        ):
             continue
         shade = np.array(COLOURS[names[len(masks)].split()[0]]) * rng.uniform(0.85, 1.1)
         pixels[mask] = shade + rng.normal(0, 5, (int(mask.sum()), 3))
         masks.append(mask)
         centres.append(centre)
-    return Painted(np.clip(pixels, 0, 255).astype(np.uint8), tuple(masks), tuple(names), _say(names, centres))
+    return Painted(
+        np.clip(pixels, 0, 255).astype(np.uint8), tuple(masks), tuple(names), _say(names, centres)
+    )
 
 
 def _shape(kind: str, centre: Array, across: float, turn: float) -> Array:
@@ -82,7 +97,11 @@ def _shape(kind: str, centre: Array, across: float, turn: float) -> Array:
     else:
         corners, inner = {"square": (4, 1.0), "triangle": (3, 1.0), "star": (5, 0.42)}[kind]
         count = corners * (2 if inner < 1 else 1)
-        angles = np.arange(count) * 2 * np.pi / count - np.pi / 2 + (np.pi / 4 if kind == "square" else 0)
+        angles = (
+            np.arange(count) * 2 * np.pi / count
+            - np.pi / 2
+            + (np.pi / 4 if kind == "square" else 0)
+        )
         length = np.where(np.arange(count) % 2, inner, 1.0) if inner < 1 else np.ones(count)
         points = np.stack([np.cos(angles), np.sin(angles)], 1) * length[:, None]
     angle = np.deg2rad(turn)
@@ -95,12 +114,20 @@ def _say(names: Sequence[str], centres: Sequence[Array]) -> str:
     if len(names) == 1:
         return f"a {names[0]}"
     dx, dy = centres[0] - centres[1]
-    side = ("right of" if dx > 0 else "left of") if abs(dx) > abs(dy) else ("below" if dy > 0 else "above")
+    side = (
+        ("right of" if dx > 0 else "left of")
+        if abs(dx) > abs(dy)
+        else ("below" if dy > 0 else "above")
+    )
     return f"a {names[0]} {side} a {names[1]}"
 
 
-def write(folder: Path, count: int, *, held_out: int = HELD_OUT, objects: int = 2, first: int = 0) -> None:
-    """Write the scenes of ``count`` seeds from ``first`` on, the last ``held_out`` of them to judge by."""
+def write(
+    folder: Path, count: int, *, held_out: int = HELD_OUT, objects: int = 2, first: int = 0
+) -> None:
+    """Write the scenes of ``count`` seeds from ``first`` on, the last ``held_out`` of them to judge
+    by.
+    """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     categories = [{"id": row + 1, "name": name} for row, name in enumerate(NAMES)]
     lines, pictures = [], []
@@ -116,7 +143,12 @@ def write(folder: Path, count: int, *, held_out: int = HELD_OUT, objects: int = 
             code = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
             ys, xs = np.nonzero(mask)
             box = [int(xs.min()), int(ys.min()), int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1]
-            thing: dict[str, Any] = {"id": len(annotations) + 1, "image_id": seed, "iscrowd": 0, "askable": True}
+            thing: dict[str, Any] = {
+                "id": len(annotations) + 1,
+                "image_id": seed,
+                "iscrowd": 0,
+                "askable": True,
+            }
             thing |= {"category_id": NAMES.index(name) + 1, "area": int(mask.sum()), "bbox": box}
             thing["segmentation"] = {"size": [SIZE, SIZE], "counts": code["counts"].decode()}
             annotations.append(thing)
@@ -129,7 +161,9 @@ def main(
     folder: Path,
     count: Annotated[int, typer.Option(help="Scenes in all.")] = 2500,
     held_out: Annotated[int, typer.Option(help="Of them, the last, to judge by.")] = HELD_OUT,
-    first: Annotated[int, typer.Option(help="The first scene's seed; others' scenes are other ones.")] = 0,
+    first: Annotated[
+        int, typer.Option(help="The first scene's seed; others' scenes are other ones.")
+    ] = 0,
 ) -> None:
     """Paint captioned scenes."""
     limits.check(

@@ -2,8 +2,9 @@
 
     python -m train.text_distill runs/crops --out runs/text --data ../shared
 
-The targets are MiniLM's unit vectors less their mean, so that two unrelated things are about orthogonal; a template
-around a text changes nothing in its target. Words that no crop is ever shown for land near their kin this way.
+The targets are MiniLM's unit vectors less their mean, so that two unrelated things are about
+orthogonal; a template around a text changes nothing in its target. Words that no crop is ever shown
+for land near their kin this way.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def vocabulary(classes: list[Class], sentences: list[str]) -> tuple[list[str], i
     """List the texts to learn, those of the classes first, and how many of these there are."""
     named = list(dict.fromkeys([*Bank.build(classes).texts, *sentences]))
     words, common = nouns()
-    rest = dict.fromkeys([*words, *phrases([*common, *named[: len(named) // 2]], PHRASES), *pieces(sentences)])
+    rest = dict.fromkeys(
+        [*words, *phrases([*common, *named[: len(named) // 2]], PHRASES), *pieces(sentences)]
+    )
     known = set(named)
     return named + [text for text in rest if text not in known], len(named)
 
@@ -65,10 +68,16 @@ def train(model: torch.nn.Module, folder: Path, minutes: float) -> None:
     named = json.loads((folder / "texts.json").read_text("utf-8"))["named"]
     tokenizer = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])
     wanted = torch.from_numpy(targets)
-    parameters = [p for name, p in model.named_parameters() if not name.startswith(("visual.", "logit_scale"))]
-    optimizer = torch.optim.AdamW(parameters, lr=LR, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98), fused=True)
+    parameters = [
+        p for name, p in model.named_parameters() if not name.startswith(("visual.", "logit_scale"))
+    ]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=LR, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98), fused=True
+    )
     rng, started, step = np.random.default_rng(0), time.monotonic(), 0
-    held = rng.permutation(np.arange(named, len(texts)))[:1000]  # never learned, to see what unknown texts become
+    held = rng.permutation(np.arange(named, len(texts)))[
+        :1000
+    ]  # never learned, to see what unknown texts become
     learned = np.setdiff1d(np.arange(named, len(texts)), held)
     model.train()
     while (share := (time.monotonic() - started) / 60 / minutes) < 1:
@@ -90,14 +99,16 @@ def train(model: torch.nn.Module, folder: Path, minutes: float) -> None:
             nearest = (found @ wanted[held].T).argmax(dim=1).numpy() == np.arange(len(held))
             cosine = (found * wanted[held]).sum(dim=1).mean()
             typer.echo(
-                f"step {step}  loss {loss:.4f}  unknown texts: cosine {cosine:.3f}, own first {nearest.mean():.3f}"
+                f"step {step}  loss {loss:.4f}  unknown texts: cosine {cosine:.3f}, own first "
+                f"{nearest.mean():.3f}"
             )
 
 
 def embed(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
     """Embed token ids (T, context): unit rows (T, D).
 
-    Short texts apart from long ones: a batch costs what its longest text does, and most texts are words.
+    Short texts apart from long ones: a batch costs what its longest text does, and most texts are
+    words.
     """
     lengths = tokens.argmax(dim=1)  # where the end token lies
     rows = torch.empty(len(tokens), EMBED)
@@ -108,7 +119,9 @@ def embed(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def distance(embedded: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Compare T unit embeddings with their targets: each with its own, and all pairs with all pairs."""
+    """Compare T unit embeddings with their targets: each with its own, and all pairs with all
+    pairs.
+    """
     own = 1 - (embedded * wanted).sum(dim=1).mean()
     pairs = F.mse_loss(embedded @ embedded.T, wanted @ wanted.T)
     return own + 4 * pairs
@@ -138,8 +151,12 @@ def main(
     torch.manual_seed(0)
     model = checkpoints.make_model(MODEL)
     train(model, out, minutes)
-    state: dict[str, Any] = {n: v for n, v in model.state_dict().items() if not n.startswith("visual.")}
-    safetensors.torch.save_file({n: v.contiguous().clone() for n, v in state.items()}, out / "text.safetensors")
+    state: dict[str, Any] = {
+        n: v for n, v in model.state_dict().items() if not n.startswith("visual.")
+    }
+    safetensors.torch.save_file(
+        {n: v.contiguous().clone() for n, v in state.items()}, out / "text.safetensors"
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Mix a model with what it was before tuning: WiSE-FT (Wortsman et al. 2022), free at inference.
 
     python -m train.wise file:runs/before file:runs/tuned --share 0.5 --out runs/mixed
-    python -m train.wise file:runs/before file:runs/tuned --data coco-dev --guard ../shared/caltech-101 --out runs/mixed
+    python -m train.wise file:runs/before file:runs/tuned --data coco-dev \
+        --guard ../shared/caltech-101 --out runs/mixed
 
-With --data the share of the tuned weights is chosen among 0, 0.1 ... 1: the best recall on its held-out images, among
-those that lose no more than --loss of R@1 (top-1, for folders of classes) on --guard's.
+With --data the share of the tuned weights is chosen among 0, 0.1 ... 1: the best recall on its
+held-out images, among those that lose no more than --loss of R@1 (top-1, for folders of classes) on
+--guard's.
 """
 
 from __future__ import annotations
@@ -26,13 +28,23 @@ from .engine.start import Start, trained
 SHARES = tuple(round(0.1 * step, 1) for step in range(11))
 
 
-def mix(before: Mapping[str, torch.Tensor], tuned: Mapping[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
-    """Give (1 - share) before + share tuned; what is no number with a fraction is the tuned one's. Raises BadPrompt."""
-    apart = before.keys() ^ tuned.keys() or {name for name in before if before[name].shape != tuned[name].shape}
+def mix(
+    before: Mapping[str, torch.Tensor], tuned: Mapping[str, torch.Tensor], share: float
+) -> dict[str, torch.Tensor]:
+    """Give (1 - share) before + share tuned; what is no number with a fraction is the tuned one's.
+    Raises BadPrompt.
+    """
+    apart = before.keys() ^ tuned.keys() or {
+        name for name in before if before[name].shape != tuned[name].shape
+    }
     if apart:
-        raise BadPrompt(f"the two are not of one model: they differ in {', '.join(sorted(apart)[:3])}")
+        raise BadPrompt(
+            f"the two are not of one model: they differ in {', '.join(sorted(apart)[:3])}"
+        )
     return {
-        name: torch.lerp(before[name].float(), value.float(), share) if value.is_floating_point() else value
+        name: torch.lerp(before[name].float(), value.float(), share)
+        if value.is_floating_point()
+        else value
         for name, value in tuned.items()
     }
 
@@ -61,10 +73,18 @@ class Scores:
         return rows
 
 
-def choose(gains: list[dict[str, float]], guards: list[dict[str, float]] | None, figure: str, loss: float) -> int:
-    """Choose a row of SHARES: the best by ``figure`` among those that keep the guard's R@1, the smallest of equals."""
+def choose(
+    gains: list[dict[str, float]], guards: list[dict[str, float]] | None, figure: str, loss: float
+) -> int:
+    """Choose a row of SHARES: the best by ``figure`` among those that keep the guard's R@1, the
+    smallest of equals.
+    """
     name = "image to text R@1"
-    allowed = [row for row in range(len(SHARES)) if guards is None or guards[row][name] >= guards[0][name] - loss]
+    allowed = [
+        row
+        for row in range(len(SHARES))
+        if guards is None or guards[row][name] >= guards[0][name] - loss
+    ]
     return max(allowed, key=lambda row: (gains[row][figure], -row))
 
 
@@ -73,15 +93,23 @@ def main(
     tuned: Annotated[str, typer.Argument(help="The tuned model.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     share: Annotated[float, typer.Option(help="Of the tuned weights.", min=0, max=1)] = 0.5,
-    data: Annotated[Path | None, typer.Option(help="Captions whose held-out images choose the share.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Captions whose held-out images choose the share.")
+    ] = None,
     guard: Annotated[Path | None, typer.Option(help="What must not be lost.")] = None,
     figure: Annotated[str, typer.Option(help="That is to be best.")] = "text to image R@5",
     loss: Annotated[float, typer.Option(help="What the guard's R@1 may lose.")] = 0.02,
-    held_out: Annotated[float, typer.Option(help="Share of images that judge, as in training.")] = 0.1,
+    held_out: Annotated[
+        float, typer.Option(help="Share of images that judge, as in training.")
+    ] = 0.1,
 ) -> None:
     """Mix two models and write the mixture."""
     limits.check(
-        {"--share": (share, limits.SHARE), "--loss": (loss, limits.SHARE), "--held-out": (held_out, limits.PART)}
+        {
+            "--share": (share, limits.SHARE),
+            "--loss": (loss, limits.SHARE),
+            "--held-out": (held_out, limits.PART),
+        }
     )
     scores = Scores(trained(before), trained(tuned))
     if data is not None:

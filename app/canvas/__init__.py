@@ -1,4 +1,6 @@
-"""Mount the studio: picture, masks and candidates in one component, whose clicks come back as events."""
+"""Mount the studio: picture, masks and candidates in one component, whose clicks come back as
+events.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ KEY = "studio"
 
 
 def mount(data: dict[str, Any], on_event: Callable[[], None], on_need: Callable[[], None]) -> None:
-    """Show ``data``; ``on_event`` hears of what is done by hand, ``on_need`` that the picture is to be sent again."""
+    """Show ``data``; ``on_event`` hears of what is done by hand, ``on_need`` that the picture is to
+    be sent again.
+    """
     _mount(key=KEY, data=data, on_event_change=on_event, on_need_change=on_need)
 
 

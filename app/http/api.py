@@ -28,7 +28,17 @@ from ..plain import without_paths
 from ..state import Known, Studio, Work
 from ..turns import Full, Late, Left, Line, Turn, taking
 from . import requests
-from .schema import Health, Opened, Problem, Searched, SearchFor, Segmented, SegmentThese, Sorted, SortThis
+from .schema import (
+    Health,
+    Opened,
+    Problem,
+    Searched,
+    SearchFor,
+    Segmented,
+    SegmentThese,
+    Sorted,
+    SortThis,
+)
 
 MOST_PICTURES = 32
 IDLE_BYTES = 30_000_000  # of pictures nobody has asked about for half a minute
@@ -52,7 +62,10 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     408: {"model": Problem, "description": "It came too slowly."},
     413: {"model": Problem, "description": "Too large."},
     422: {"model": Problem, "description": "It cannot be answered; the detail says why."},
-    429: {"model": Problem, "description": "Too many wait already: come back after the seconds of Retry-After."},
+    429: {
+        "model": Problem,
+        "description": "Too many wait already: come back after the seconds of Retry-After.",
+    },
     503: {"model": Problem, "description": "Not answered in time, or a model is missing."},
 }
 _STATUS = {segclip.WeightsMissing: 503, segclip.WeightsCorrupt: 503}
@@ -64,7 +77,9 @@ class Gone(Exception):
 
 
 class Pictures:
-    """Keep the pictures sent last, with what was found out about them, by the hash of their bytes."""
+    """Keep the pictures sent last, with what was found out about them, by the hash of their
+    bytes.
+    """
 
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
@@ -129,7 +144,10 @@ class Meter:
                 lines.append(f'segclip_request_seconds_total{{path="{path}"}} {seconds:.6f}')
         lines += ["# TYPE segclip_pictures gauge", f"segclip_pictures {pictures}"]
         if (memory := _memory()) is not None:
-            lines += ["# TYPE process_resident_memory_bytes gauge", f"process_resident_memory_bytes {memory}"]
+            lines += [
+                "# TYPE process_resident_memory_bytes gauge",
+                f"process_resident_memory_bytes {memory}",
+            ]
         return "\n".join(lines) + "\n"
 
 
@@ -143,7 +161,9 @@ def _memory() -> int | None:
 
 
 class Arriving:
-    """Read a request's body, whole, within a limit; then begin its turn, which ends when its client goes."""
+    """Read a request's body, whole, within a limit; then begin its turn, which ends when its client
+    goes.
+    """
 
     def __init__(self, app: ASGIApp, *, most_image: int) -> None:
         self.app, self.most_image = app, most_image
@@ -232,7 +252,9 @@ _Turn = Annotated[Turn, Depends(_turn_of)]
 
 
 class Desk:
-    """Let so many requests be worked on at a time; those that ask for much have fewer places of their own."""
+    """Let so many requests be worked on at a time; those that ask for much have fewer places of
+    their own.
+    """
 
     def __init__(self) -> None:
         self._small = Line(AT_A_TIME, WAITING)
@@ -240,7 +262,9 @@ class Desk:
         self._threads = anyio.CapacityLimiter(2 * (AT_A_TIME + WAITING))
 
     async def work_on(self, turn: Turn, task: Callable[[], T], *, large: bool = False) -> T:
-        """Do a task in a thread when its turn comes; it ends soon after the turn does. Raises Full, Left, Late."""
+        """Do a task in a thread when its turn comes; it ends soon after the turn does. Raises Full,
+        Left, Late.
+        """
         line = self._large if large else self._small
 
         def run() -> T:
@@ -258,7 +282,12 @@ def make_api(studio: Studio) -> FastAPI:
 
     @api.get("/health", operation_id="health")
     async def health() -> Health:
-        return Health(ok=True, version=segclip.__version__, loaded=list(studio.models.names), pictures=len(pictures))
+        return Health(
+            ok=True,
+            version=segclip.__version__,
+            loaded=list(studio.models.names),
+            pictures=len(pictures),
+        )
 
     @api.get("/metrics", operation_id="metrics", response_class=PlainTextResponse)
     async def metrics() -> str:
@@ -291,7 +320,9 @@ def make_api(studio: Studio) -> FastAPI:
     @api.post("/search", operation_id="search", responses=_PROBLEMS)
     async def search(ask: SearchFor, turn: _Turn) -> Searched:
         example = pictures.find(ask.image).image if ask.image else None
-        return Searched(matches=await desk.work_on(turn, partial(requests.search, studio, example, ask)))
+        return Searched(
+            matches=await desk.work_on(turn, partial(requests.search, studio, example, ask))
+        )
 
     _refuse(api, studio)
     api.add_middleware(Arriving, most_image=studio.settings.upload_mb * 1_000_000 + 100_000)
@@ -300,7 +331,9 @@ def make_api(studio: Studio) -> FastAPI:
 
 
 def _refuse(api: FastAPI, studio: Studio) -> None:
-    """Turn errors a caller can cause into answers; none quotes more than it must, or names the server's places."""
+    """Turn errors a caller can cause into answers; none quotes more than it must, or names the
+    server's places.
+    """
     settings = studio.settings
     places = (studio.index_place(), settings.photos, settings.runs, settings.indexes)
 
@@ -311,7 +344,11 @@ def _refuse(api: FastAPI, studio: Studio) -> None:
     @api.exception_handler(RequestValidationError)
     async def unread(request: Request, error: RequestValidationError) -> Response:
         wrong = [
-            {"loc": [str(part)[:100] for part in one["loc"]], "msg": one["msg"][:500], "type": one["type"]}
+            {
+                "loc": [str(part)[:100] for part in one["loc"]],
+                "msg": one["msg"][:500],
+                "type": one["type"],
+            }
             for one in error.errors()[:_MOST_TOLD]
         ]
         return refusal(422, wrong)

@@ -1,4 +1,6 @@
-"""Stand before everything that is served: who may ask under which name, and how long a request may take to arrive."""
+"""Stand before everything that is served: who may ask under which name, and how long a request may
+take to arrive.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ LOWEST_RATE = 16_000  # bytes a second that a body must come at, on average
 GRACE = 10.0  # s before that counts
 LONGEST = 600.0  # s a body may take in all: 200 MB at a third of a MB a second
 MOST_UNDERWAY = 600_000_000  # bytes of bodies that have come, of requests not yet answered
-MOST_HELD = 2_000_000_000  # bytes of what people's browsers have sent, which Streamlit keeps while their pages are open
+# bytes of what people's browsers have sent, which Streamlit keeps while their pages are open
+MOST_HELD = 2_000_000_000
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -27,9 +30,9 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 class Names:
     """Say by which names this server may be called.
 
-    A web page of somebody else's can let its own name point at this machine, and then read what is served here
-    (DNS rebinding); a number cannot be made to point elsewhere. alone: this machine alone is served. more: further
-    names, such as that of a proxy.
+    A web page of somebody else's can let its own name point at this machine, and then read what is
+    served here (DNS rebinding); a number cannot be made to point elsewhere. alone: this machine
+    alone is served. more: further names, such as that of a proxy.
     """
 
     alone: bool = True
@@ -51,7 +54,8 @@ class Names:
     def refuse(self, hosts: Iterable[str], origins: Iterable[str]) -> str:
         """Say why a request is refused: "" for one that is not.
 
-        hosts, origins: its headers of these names. An origin is the page that a browser asks for; programs have none.
+        hosts, origins: its headers of these names. An origin is the page that a browser asks for;
+        programs have none.
         """
         named = list(hosts)
         host = _split(f"//{named[0]}") if len(named) == 1 else None
@@ -98,8 +102,13 @@ class Guard:
 
 
 def _from_here(scope: Scope) -> Scope:
-    """Leave the origin out, which was checked: Streamlit knows no proxies, and would ask elsewhere for its address."""
-    return {**scope, "headers": [(key, value) for key, value in scope["headers"] if key != b"origin"]}
+    """Leave the origin out, which was checked: Streamlit knows no proxies, and would ask elsewhere
+    for its address.
+    """
+    return {
+        **scope,
+        "headers": [(key, value) for key, value in scope["headers"] if key != b"origin"],
+    }
 
 
 def _headers(scope: Scope, name: bytes) -> list[str]:
@@ -107,7 +116,8 @@ def _headers(scope: Scope, name: bytes) -> list[str]:
 
 
 class Paced:
-    """Drop requests whose bodies come too slowly or not at all, and take no more of them than there is room for.
+    """Drop requests whose bodies come too slowly or not at all, and take no more of them than there
+    is room for.
 
     held: returns the bytes kept of bodies that came before.
     """
@@ -141,7 +151,9 @@ class Paced:
 
 
 class _Body:
-    """Watch one request's body on its way; a refused one ends for the application as if the client had gone."""
+    """Watch one request's body on its way; a refused one ends for the application as if the client
+    had gone.
+    """
 
     def __init__(self, paced: Paced, receive: Receive, send: Send) -> None:
         self._paced, self._receive, self._send = paced, receive, send
@@ -160,7 +172,9 @@ class _Body:
         with anyio.move_on_after(max(0.0, until - monotonic())) as waiting:
             message = await self._receive()
         if waiting.cancelled_caught:
-            return self._refuse(408, f"the request came too slowly; {LOWEST_RATE // 1000} kB a second are asked for")
+            return self._refuse(
+                408, f"the request came too slowly; {LOWEST_RATE // 1000} kB a second are asked for"
+            )
         count = len(message.get("body", b""))
         self.bytes += count
         if not self._paced.grow(count):

@@ -28,7 +28,9 @@ _log = logging.getLogger(__name__)
 
 
 def segment(studio: Studio, work: Work, ask: schema.SegmentThese) -> schema.Segmented:
-    """Answer every prompt. Raises what the library raises, and BadPrompt for more masks than one request may have."""
+    """Answer every prompt. Raises what the library raises, and BadPrompt for more masks than one
+    request may have.
+    """
     room = _Room(work.image.size)
     found = []
     for prompt in ask.prompts:
@@ -41,27 +43,43 @@ def classify(studio: Studio, work: Work, ask: schema.SortThis) -> schema.Sorted:
     """Rank labels for the picture, or for each box."""
     boxes = segclip.Boxes(ask.boxes) if ask.boxes else None
     with studio.models.look(work.words) as segmenter, studio.models.read(work.words):
-        rows = segclip.classify(work.image, ask.labels, encoder=segmenter.encoder, boxes=boxes, top_k=ask.top_k)
+        rows = segclip.classify(
+            work.image, ask.labels, encoder=segmenter.encoder, boxes=boxes, top_k=ask.top_k
+        )
     told = [
-        [schema.Guess(label=g.label, probability=g.probability, similarity=g.similarity) for g in row] for row in rows
+        [
+            schema.Guess(label=g.label, probability=g.probability, similarity=g.similarity)
+            for g in row
+        ]
+        for row in rows
     ]
     return schema.Sorted(answers=told)
 
 
-def search(studio: Studio, example: segclip.Image | None, ask: schema.SearchFor) -> list[schema.Found]:
-    """Search the index of the server's folder. Raises BadPrompt; why there is no index, only the log says."""
+def search(
+    studio: Studio, example: segclip.Image | None, ask: schema.SearchFor
+) -> list[schema.Found]:
+    """Search the index of the server's folder. Raises BadPrompt; why there is no index, only the
+    log says.
+    """
     if not ask.text.strip() and example is None:
         raise segclip.BadPrompt("neither a text nor an image was given; say what to look for")
     try:
         index = studio.index()
     except segclip.SegclipError as problem:
         _log.warning("there is no index to search: %s", problem)
-        raise segclip.BadPrompt("this server has no index to search; its Search page makes one") from None
+        raise segclip.BadPrompt(
+            "this server has no index to search; its Search page makes one"
+        ) from None
     if ask.regions and not index.identity.regions:
         raise segclip.BadPrompt("this server's index holds no regions; leave regions out")
-    found = segclip.find_matches(index, ask.text, ask.n, image=example, negatives=ask.negatives, regions=ask.regions)
+    found = segclip.find_matches(
+        index, ask.text, ask.n, image=example, negatives=ask.negatives, regions=ask.regions
+    )
     return [
-        schema.Found(name=m.name, similarity=m.similarity, probability=m.probability, box=m.box, size=m.size)
+        schema.Found(
+            name=m.name, similarity=m.similarity, probability=m.probability, box=m.box, size=m.size
+        )
         for m in found
     ]
 
@@ -79,7 +97,8 @@ class _Room:
         self.letters += len(mask) if isinstance(mask, str) else len(json.dumps(mask))
         if self.letters > MOST_LETTERS:
             raise segclip.BadPrompt(
-                f"the masks take over {MOST_LETTERS // 1_000_000} MB; ask for fewer: give top_k or a threshold"
+                f"the masks take over {MOST_LETTERS // 1_000_000} MB; ask for fewer: give top_k or "
+                "a threshold"
             )
 
     def expect(self, count: int) -> None:
@@ -88,12 +107,15 @@ class _Room:
         most = min(MOST_MASKS, max(1, MOST_MASK_PIXELS // (self.size[0] * self.size[1])))
         if self.masks > most:
             raise segclip.BadPrompt(
-                f"the answer holds more than {most} masks, all that one request may have of an image of this size; "
+                f"the answer holds more than {most} masks, all that one request may have of an "
+                "image of this size; "
                 "ask for fewer: give top_k or a threshold, or fewer prompts"
             )
 
 
-def _one(studio: Studio, work: Work, prompt: schema.Prompt, masks: str, room: _Room) -> schema.Answer:
+def _one(
+    studio: Studio, work: Work, prompt: schema.Prompt, masks: str, room: _Room
+) -> schema.Answer:
     result = _result(studio, work, prompt)
     room.expect(len(result))
     rows = []
@@ -106,7 +128,9 @@ def _one(studio: Studio, work: Work, prompt: schema.Prompt, masks: str, room: _R
         room.enter(mask)
         rows.append(schema.Row(**row, mask=mask))
     unanswered, reasons = list(result.unanswered), list(result.reasons)
-    return schema.Answer(rows=rows, unanswered=unanswered, reasons=reasons, threshold=result.threshold)
+    return schema.Answer(
+        rows=rows, unanswered=unanswered, reasons=reasons, threshold=result.threshold
+    )
 
 
 def _result(studio: Studio, work: Work, prompt: schema.Prompt) -> segclip.Result:

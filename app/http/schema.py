@@ -23,24 +23,34 @@ class Click(_Strict):
 
     x: Number
     y: Number
-    label: int = Field(1, strict=True, ge=0, le=1, description="1 on the object, 0 on what it is not.")
+    label: int = Field(
+        1, strict=True, ge=0, le=1, description="1 on the object, 0 on what it is not."
+    )
 
 
 class Prompt(_Strict):
-    """One question about the picture: texts, a place, or both, as in segclip's own segment command."""
+    """One question about the picture: texts, a place, or both, as in segclip's own segment
+    command.
+    """
 
     texts: list[Text] = Field(default_factory=list, max_length=100)
     negatives: list[Text] = Field(default_factory=list, max_length=100)
     points: list[Click] = Field(default_factory=list, max_length=100)
-    boxes: list[Corners] = Field(default_factory=list, max_length=100, description="xyxy in pixels, half-open.")
+    boxes: list[Corners] = Field(
+        default_factory=list, max_length=100, description="xyxy in pixels, half-open."
+    )
     threshold: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = None
     best: StrictBool = False
-    everything: StrictBool = Field(False, description="Every object, without texts; boxes are looked in.")
+    everything: StrictBool = Field(
+        False, description="Every object, without texts; boxes are looked in."
+    )
 
 
 class SegmentThese(_Strict):
-    """Some questions about one image, with at most 300 texts, negatives and boxes, and 1000 masks, in all."""
+    """Some questions about one image, with at most 300 texts, negatives and boxes, and 1000 masks,
+    in all.
+    """
 
     image: Id
     prompts: list[Prompt] = Field(min_length=1, max_length=50)
@@ -48,18 +58,25 @@ class SegmentThese(_Strict):
 
     @property
     def parts(self) -> int:
-        """Count what is to be worked out: texts, negatives and boxes, and the prompts themselves."""
+        """Count what is to be worked out: texts, negatives and boxes, and the prompts
+        themselves.
+        """
         return sum(1 + len(one.texts) + len(one.negatives) + len(one.boxes) for one in self.prompts)
 
     @model_validator(mode="after")
     def _bounded(self) -> SegmentThese:
         if (parts := self.parts - len(self.prompts)) > MOST_PARTS:
-            raise ValueError(f"{parts} texts, negatives and boxes were given; one request may have {MOST_PARTS} in all")
+            raise ValueError(
+                f"{parts} texts, negatives and boxes were given; one request may have {MOST_PARTS} "
+                "in all"
+            )
         return self
 
 
 class Row(BaseModel):
-    """One mask. box: xyxy, half-open. mask: COCO's RLE, a PNG of the whole picture in base64, or GeoJSON's polygons."""
+    """One mask. box: xyxy, half-open. mask: COCO's RLE, a PNG of the whole picture in base64, or
+    GeoJSON's polygons.
+    """
 
     text: str
     probability: float | None
@@ -116,7 +133,9 @@ class SearchFor(_Strict):
     image: Id | None = None
     negatives: list[Text] = Field(default_factory=list, max_length=100)
     n: Annotated[int, Field(strict=True, ge=1, le=100)] = 9
-    regions: StrictBool | None = Field(None, description="Look at segments; left out: if there are any.")
+    regions: StrictBool | None = Field(
+        None, description="Look at segments; left out: if there are any."
+    )
 
 
 class Found(BaseModel):

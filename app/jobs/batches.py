@@ -25,8 +25,8 @@ class Cancelled(Exception):
 class Batch:
     """Hold one person's batch: pictures, where the files go, how far it is.
 
-    size: bytes of the images, unpacked. state: "ready", "waiting" for another's, "running", "cancelled", "done" or
-    "failed".
+    size: bytes of the images, unpacked. state: "ready", "waiting" for another's, "running",
+    "cancelled", "done" or "failed".
     """
 
     pictures: int
@@ -40,11 +40,13 @@ class Batch:
     _thread: Thread | None = None
 
     @classmethod
-    def unpacked(cls, data: bytes, scratch: Scratch | None = None, *, most: int = files.MOST_BYTES) -> Batch:
+    def unpacked(
+        cls, data: bytes, scratch: Scratch | None = None, *, most: int = files.MOST_BYTES
+    ) -> Batch:
         """Unpack a zip of images to a folder of its own.
 
-        scratch: where that folder lies; the system's place for temporary files if left out. most: bytes of images.
-        Raises BadImage, NotWritable, and leaves nothing then.
+        scratch: where that folder lies; the system's place for temporary files if left out. most:
+        bytes of images. Raises BadImage, NotWritable, and leaves nothing then.
         """
         folder = scratch.folder() if scratch else Path(tempfile.mkdtemp(prefix="segclip-"))
         try:
@@ -71,7 +73,9 @@ class Batch:
         self.state, self.message = "waiting", ""
         proposer, encoder = models.parts(model)
         ask = segclip.Ask(everything=not texts)
-        options = segclip.ExportOptions(formats=tuple(formats), proposer=proposer, encoder=encoder, ask=ask)
+        options = segclip.ExportOptions(
+            formats=tuple(formats), proposer=proposer, encoder=encoder, ask=ask
+        )
         self._thread = Thread(target=self._run, args=(options, tuple(texts)), daemon=True)
         self._thread.start()
 
@@ -82,11 +86,15 @@ class Batch:
     def result(self) -> bytes:
         """Give everything written so far as a zip."""
         out = self.folder / "out"
-        paths = sorted(path for path in out.rglob("*") if path.is_file() and ".segclip" not in path.parts)
+        paths = sorted(
+            path for path in out.rglob("*") if path.is_file() and ".segclip" not in path.parts
+        )
         return files.zip_files(paths, out)
 
     def remove(self, patience: float | None = None) -> None:
-        """Stop, and delete the files once it has; patience: seconds to wait for that, None for as long as it takes."""
+        """Stop, and delete the files once it has; patience: seconds to wait for that, None for as
+        long as it takes.
+        """
         self.cancel()
         if self._thread is not None:
             self._thread.join(patience)
@@ -103,7 +111,9 @@ class Batch:
                     options=options,
                     tell=self._tell,
                 )
-            counts = ", ".join(f"{count} {state}" for state, count in summary.states.items() if count)
+            counts = ", ".join(
+                f"{count} {state}" for state, count in summary.states.items() if count
+            )
             self.state, self.message = "done", counts
         except Cancelled:
             self.state = "cancelled"

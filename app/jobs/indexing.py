@@ -31,7 +31,9 @@ class Indexing:
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, folder: Path, place: Path, model: str) -> None:
-        """Index, or bring the index up to date; does nothing while it runs. model: as ``models.parts`` takes it."""
+        """Index, or bring the index up to date; does nothing while it runs. model: as
+        ``models.parts`` takes it.
+        """
         with self._lock:
             if self.busy:
                 return
@@ -50,7 +52,10 @@ class Indexing:
         try:
             done = segclip.make_index(folder, options, out=place, tell=self._tell)
             failed = f", {len(done.failed)} could not be read" if done.failed else ""
-            self.state, self.message = "done", f"{done.pictures} pictures, {done.regions} regions{failed}"
+            self.state, self.message = (
+                "done",
+                f"{done.pictures} pictures, {done.regions} regions{failed}",
+            )
             self.message += "".join(f"; cannot be reached: {line}" for line in done.unreachable[:1])
         except Cancelled:
             self.state = "cancelled"
@@ -61,6 +66,10 @@ class Indexing:
                 self.state, self.message = "failed", "It broke off; the server's log says where."
 
     def _tell(self, progress: segclip.Progress) -> None:
-        self.total, self.done, self.rate = progress.total, progress.before + progress.now, progress.rate
+        self.total, self.done, self.rate = (
+            progress.total,
+            progress.before + progress.now,
+            progress.rate,
+        )
         if self._stop.is_set():
             raise Cancelled

@@ -1,7 +1,8 @@
-"""Keep the files of batches where nothing of them outlives the server: in memory, where the system can.
+"""Keep the files of batches where nothing of them outlives the server: in memory, where the system
+can.
 
-Each server has a folder of its own, which it locks. What a server that was killed left behind is known
-by its lock being free, and goes when the next one starts.
+Each server has a folder of its own, which it locks. What a server that was killed left behind is
+known by its lock being free, and goes when the next one starts.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _NEW = 60.0  # s: a server that begins just now may not have locked its folder y
 
 
 def place(chosen: str = "") -> Path:
-    """Return the folder that servers' folders are made in: the chosen one, else one in memory, else the system's."""
+    """Return the folder that servers' folders are made in: the chosen one, else one in memory, else
+    the system's.
+    """
     if chosen:
         return Path(chosen)
     in_memory = _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK)
@@ -54,7 +57,9 @@ class Scratch:
             return Path(tempfile.mkdtemp(dir=self._own))
         except OSError as error:
             reason = error.strerror or error
-            raise segclip.NotWritable(f"{self.parent}: no folder can be made there, {reason}") from None
+            raise segclip.NotWritable(
+                f"{self.parent}: no folder can be made there, {reason}"
+            ) from None
 
     def sweep(self) -> None:
         """Remove what servers that are no more left behind."""

@@ -1,4 +1,6 @@
-"""Train beside the pages, in a process of its own: one run at a time, whose folder tells how far it is."""
+"""Train beside the pages, in a process of its own: one run at a time, whose folder tells how far it
+is.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ Row = dict[str, float]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Say what is trained on what. data: a path, or "" for drawn shapes. options: as train.contrastive takes them."""
+    """Say what is trained on what. data: a path, or "" for drawn shapes. options: as
+    train.contrastive takes them.
+    """
 
     data: str
     options: tuple[str, ...]
@@ -38,8 +42,8 @@ class Recipe:
 class Run:
     """Hold what a run's folder tells.
 
-    state: "running", "stopped", "done" or "failed". rows: the metrics, an epoch each. words: how far it is, or why it
-    failed. share: of its work that is done. log: its last lines.
+    state: "running", "stopped", "done" or "failed". rows: the metrics, an epoch each. words: how
+    far it is, or why it failed. share: of its work that is done. log: its last lines.
     """
 
     name: str
@@ -85,7 +89,11 @@ class Training:
 
     def names(self) -> list[str]:
         """Name the runs, the newest first."""
-        runs = {place.parent for file in ("log.txt", "metrics.jsonl") for place in self.folder.glob(f"*/{file}")}
+        runs = {
+            place.parent
+            for file in ("log.txt", "metrics.jsonl")
+            for place in self.folder.glob(f"*/{file}")
+        }
         return [run.name for run in sorted(runs, key=lambda run: run.stat().st_mtime, reverse=True)]
 
     def free_name(self) -> str:
@@ -96,15 +104,21 @@ class Training:
         return f"run-{number}"
 
     def start(self, name: str, recipe: Recipe) -> None:
-        """Train anew. Raises BadPrompt for a name that will not do, and while another run is trained."""
+        """Train anew. Raises BadPrompt for a name that will not do, and while another run is
+        trained.
+        """
         if not _NAME.fullmatch(name):
             raise segclip.BadPrompt(f"a run is named by letters, digits, - and _, not {name!r}")
         folder = self.folder / name
         if (folder / "last.pt").exists():
-            raise segclip.BadPrompt(f"there is a run {name} already: resume that, or choose another name")
+            raise segclip.BadPrompt(
+                f"there is a run {name} already: resume that, or choose another name"
+            )
         shapes = self.folder / "shapes"
         drawn = (
-            [] if recipe.data or (shapes / "captions.jsonl").is_file() else [["train.shapes", _absolute(str(shapes))]]
+            []
+            if recipe.data or (shapes / "captions.jsonl").is_file()
+            else [["train.shapes", _absolute(str(shapes))]]
         )
         trained = [
             "train.contrastive",
@@ -116,10 +130,18 @@ class Training:
         self._begin(name, [*drawn, trained])
 
     def resume(self, name: str) -> None:
-        """Go on with a run that was stopped, as it was begun. Raises BadPrompt when nothing is kept of it."""
+        """Go on with a run that was stopped, as it was begun. Raises BadPrompt when nothing is kept
+        of it.
+        """
         command = _json(self.folder / name / "environment.json").get("command")
-        if not _NAME.fullmatch(name) or not isinstance(command, list) or not (self.folder / name / "last.pt").exists():
-            raise segclip.BadPrompt(f"the run {name} stopped before its first checkpoint: start it again")
+        if (
+            not _NAME.fullmatch(name)
+            or not isinstance(command, list)
+            or not (self.folder / name / "last.pt").exists()
+        ):
+            raise segclip.BadPrompt(
+                f"the run {name} stopped before its first checkpoint: start it again"
+            )
         options = [str(part) for part in command[1:] if part != "--resume"]
         self._begin(name, [["train.contrastive", *options, "--resume"]])
 
@@ -148,13 +170,21 @@ class Training:
         if state == "running" and (told := _SHARE.search(words)):
             share = max(share, int(told[1]) / 100)
         elif state != "failed":
-            words = f"epoch {len(rows)} of {epochs}" if rows else "getting ready" if state == "running" else ""
+            words = (
+                f"epoch {len(rows)} of {epochs}"
+                if rows
+                else "getting ready"
+                if state == "running"
+                else ""
+            )
         return Run(name, state, rows, words, min(1.0, share), "\n".join(lines[-30:]), folder)
 
     def check(self, data: str) -> str:
         """Say what a data set holds and what is wrong with it."""
         command = [sys.executable, "-m", "train.engine.data", _absolute(data), "--quick"]
-        done = subprocess.run(command, cwd=_ROOT, env=_environment(), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=_ROOT, env=_environment(), capture_output=True, text=True, check=False
+        )
         return (done.stdout + done.stderr).strip()
 
     def _reason(self, words: str) -> str:
@@ -164,16 +194,21 @@ class Training:
         return words.partition("rror: ")[2] or words or f"It ended with code {self._code}."
 
     def keep(self, run: Run) -> Path:
-        """Keep the run's best weights as they are now, however it goes on: the folder ``file:`` serves.
+        """Keep the run's best weights as they are now, however it goes on: the folder ``file:``
+        serves.
 
         Raises BadPrompt when there are none yet.
         """
         if not run.best:
-            raise segclip.BadPrompt(f"the run {run.name} has no checkpoint yet: wait for its first epoch")
+            raise segclip.BadPrompt(
+                f"the run {run.name} has no checkpoint yet: wait for its first epoch"
+            )
         kept = run.folder / "used" / f"epoch-{run.best:03d}"
         if not (kept / "config.json").exists():
             kept.mkdir(parents=True, exist_ok=True)
-            for name in sorted((file.name for file in (run.folder / "last").iterdir()), reverse=True):
+            for name in sorted(
+                (file.name for file in (run.folder / "last").iterdir()), reverse=True
+            ):
                 _link(run.folder / name, kept / name)  # config.json comes last
         return kept
 
@@ -184,9 +219,13 @@ class Training:
             try:
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise segclip.BadPrompt(f"{self.folder / name} cannot be written: {error.strerror}") from None
+                raise segclip.BadPrompt(
+                    f"{self.folder / name} cannot be written: {error.strerror}"
+                ) from None
             self._name, self._code, self._stopping = name, None, False
-            self._thread = Thread(target=self._run, args=(self.folder / name / "log.txt", commands), daemon=True)
+            self._thread = Thread(
+                target=self._run, args=(self.folder / name / "log.txt", commands), daemon=True
+            )
             self._thread.start()
         atexit.register(self.stop)  # nobody would see it, or stop it
 
@@ -199,7 +238,8 @@ class Training:
                     self._process = subprocess.Popen(
                         [sys.executable, "-m", *command],
                         env=_environment(),
-                        cwd=_ROOT,  # where its commands are given in a terminal, so that paths mean the same
+                        # where its commands are given in a terminal, so that paths mean the same
+                        cwd=_ROOT,
                         stdin=subprocess.DEVNULL,
                         stdout=file,
                         stderr=subprocess.STDOUT,
@@ -221,7 +261,9 @@ def _absolute(path: str) -> str:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Give a file a second name; a recipe replaces files and never writes into them. Copy it where that cannot be."""
+    """Give a file a second name; a recipe replaces files and never writes into them. Copy it where
+    that cannot be.
+    """
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)

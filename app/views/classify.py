@@ -13,7 +13,8 @@ from . import parts
 
 _LABELS = "a desk, a street, a picnic, a pond, a zoo, a toy shop"
 _THINGS = (
-    "apple, book, cup of coffee, pencil, potted plant, duck, turtle, bicycle, car, elephant, hamburger, teddy bear"
+    "apple, book, cup of coffee, pencil, potted plant, duck, turtle, bicycle, car, "
+    "elephant, hamburger, teddy bear"
 )
 _MOST = 1000
 
@@ -24,19 +25,29 @@ def show() -> None:
     left, right = st.columns([3, 2], gap="large")
     with right:
         st.subheader("What is it?")
-        what = st.segmented_control("Of", ["Whole picture", "Each thing in it"], default="Whole picture", key="what")
+        what = st.segmented_control(
+            "Of", ["Whole picture", "Each thing in it"], default="Whole picture", key="what"
+        )
         things = what == "Each thing in it"
         given = st.text_area(
-            "Labels, by comma", _THINGS if things else "", key=f"labels-{things}", height=120, placeholder=_LABELS
+            "Labels, by comma",
+            _THINGS if things else "",
+            key=f"labels-{things}",
+            height=120,
+            placeholder=_LABELS,
         )
-    if not given:  # whole drawings are not what the shipped encoder knows: no answer before a question
+    if (
+        not given
+    ):  # whole drawings are not what the shipped encoder knows: no answer before a question
         left.image(work.image.pixels)
         right.info("Write the labels to choose among.")
         return
     try:
         labels = segclip.read_labels(given)
         if len(labels) > _MOST:
-            raise segclip.BadPrompt(f"{len(labels)} labels were given; at most {_MOST} are taken here")
+            raise segclip.BadPrompt(
+                f"{len(labels)} labels were given; at most {_MOST} are taken here"
+            )
         result = _name_things(shared, work, labels) if things else None
         guesses = () if things else _guess(shared, work, labels)
     except segclip.SegclipError as problem:
@@ -46,7 +57,9 @@ def show() -> None:
     if result is None:
         left.image(work.image.pixels, as_markdown(work.image.source))
         for guess in guesses:
-            right.progress(guess.probability, f"**{as_markdown(guess.label)}** {guess.probability:.2f}")
+            right.progress(
+                guess.probability, f"**{as_markdown(guess.label)}** {guess.probability:.2f}"
+            )
         return
     named = ", ".join(dict.fromkeys(result.texts)) or "nothing"
     left.image(segclip.overlay(result), as_markdown(f"{work.image.source}: {named}"))

@@ -34,7 +34,10 @@ def _these(shared: Studio, work: Work) -> None:
         st.error(parts.problem(shared, str(problem)))
         return
     masks = f"{len(chosen)} mask" + "s" * (len(chosen) != 1)
-    st.image(segclip.overlay(chosen), as_markdown(f"{work.image.source}: {masks}, as on the Segment page"))
+    st.image(
+        segclip.overlay(chosen),
+        as_markdown(f"{work.image.source}: {masks}, as on the Segment page"),
+    )
     if len(chosen):
         parts.download(shared, work, key="export")
     else:
@@ -42,14 +45,19 @@ def _these(shared: Studio, work: Work) -> None:
 
 
 def _batch(shared: Studio, work: Work) -> None:
-    st.caption(f"A zip of pictures, up to {_ZIP_MB} MB. Each is asked the same words; you get one zip of files back.")
+    st.caption(
+        f"A zip of pictures, up to {_ZIP_MB} MB. Each is asked the same words; you get one zip of "
+        "files back."
+    )
     st.file_uploader("Zip", ["zip"], key="zip", on_change=_on_zip, max_upload_size=_ZIP_MB)
     if error := st.session_state.pop("zip-error", ""):
         st.error(parts.problem(shared, error))
     if work.batch is None:
         return
     asked = ", ".join(work.draft.texts)
-    texts = st.text_input("Words, by comma", asked, key="batch-texts", placeholder="none: every object is cut out")
+    texts = st.text_input(
+        "Words, by comma", asked, key="batch-texts", placeholder="none: every object is cut out"
+    )
     formats = st.multiselect("Formats", _EVERY, ["png", "coco"], key="batch-formats")
     _progress(texts, tuple(parts.allowed(formats, _EVERY)))
 
@@ -63,7 +71,10 @@ def _progress(texts: str, formats: tuple[str, ...]) -> None:
     left = (batch.pictures - batch.done) / batch.rate if batch.rate else 0.0
     pace = f", {batch.rate:.1f} a second, {left:.0f} s left" if batch.busy and batch.rate else ""
     words = {"waiting": "waiting for another batch", "ready": "ready"}.get(batch.state, batch.state)
-    st.progress(min(1.0, batch.done / batch.pictures), f"{batch.done} of {batch.pictures} pictures, {words}{pace}")
+    st.progress(
+        min(1.0, batch.done / batch.pictures),
+        f"{batch.done} of {batch.pictures} pictures, {words}{pace}",
+    )
     if batch.message:
         (st.error if batch.state == "failed" else st.success)(parts.problem(shared, batch.message))
     start, stop, get = st.columns(3)
@@ -75,7 +86,9 @@ def _progress(texts: str, formats: tuple[str, ...]) -> None:
     if stop.button("Cancel", disabled=not batch.busy, width="stretch"):
         batch.cancel()
     if batch.state in ("done", "cancelled") and batch.done:
-        get.download_button("Download zip", batch.result, "segclip.zip", on_click="ignore", width="stretch")
+        get.download_button(
+            "Download zip", batch.result, "segclip.zip", on_click="ignore", width="stretch"
+        )
 
 
 def _on_zip() -> None:

@@ -30,7 +30,10 @@ def _choose(shared: Studio, work: Work) -> None:
     def told(name: str) -> str:
         if name not in segclip.PRESETS:
             return name if shared.settings.alone else without_paths(name)
-        return f"{name} ({' and '.join(segclip.PRESETS[name])}{', not installed' if name in lacking else ''})"
+        return (
+            f"{name} "
+            f"({' and '.join(segclip.PRESETS[name])}{', not installed' if name in lacking else ''})"
+        )
 
     words, clicks = st.columns(2)
     for column, title, current, key in (
@@ -39,14 +42,21 @@ def _choose(shared: Studio, work: Work) -> None:
     ):
         st.session_state[f"model-{key}"] = current  # one that could not be loaded was not taken
         use = partial(_use, shared, work, key)
-        column.selectbox(title, offered(shared, work), format_func=told, key=f"model-{key}", on_change=use)
-    with st.container():  # there without an error too, so that what is below it stays open when one comes or goes
+        column.selectbox(
+            title, offered(shared, work), format_func=told, key=f"model-{key}", on_change=use
+        )
+    with (
+        st.container()
+    ):  # there without an error too, so that what is below it stays open when one comes or goes
         if error := st.session_state.pop("model-error", ""):
             st.error(parts.problem(shared, error))
     if not shared.settings.alone:
         return
     with st.expander("Models of your own"):
-        st.caption("As on the command line: a name of the table, MODEL/TAG of open_clip, or file:PATH on the server.")
+        st.caption(
+            "As on the command line: a name of the table, MODEL/TAG of open_clip, or file:PATH on "
+            "the server."
+        )
         proposer = st.text_input("Proposer", segclip.PRESETS["mini"][0], key="own-proposer")
         encoder = st.text_input("Encoder", segclip.PRESETS["mini"][1], key="own-encoder")
         if st.button("Let them answer words"):
@@ -64,7 +74,11 @@ def offered(shared: Studio, work: Work) -> list[str]:
 def _lacking() -> set[str]:
     """Name the presets whose weights are not all here."""
     here = {status.name: status.installed for status in segclip.list_weights()}
-    return {name for name, both in segclip.PRESETS.items() if not all(here.get(part, True) for part in both)}
+    return {
+        name
+        for name, both in segclip.PRESETS.items()
+        if not all(here.get(part, True) for part in both)
+    }
 
 
 def _use(shared: Studio, work: Work, kind: str) -> None:
@@ -72,10 +86,11 @@ def _use(shared: Studio, work: Work, kind: str) -> None:
 
 
 def let_answer(shared: Studio, work: Work, kind: str, name: str) -> bool:
-    """Load a model before it is used: whether it could be; else why is kept to be told, and the former stays.
+    """Load a model before it is used: whether it could be; else why is kept to be told, and the
+    former stays.
 
-    Whoever is elsewhere chooses among what is offered and installed: any other name would have the server open a
-    file of its own, or fetch one.
+    Whoever is elsewhere chooses among what is offered and installed: any other name would have the
+    server open a file of its own, or fetch one.
     """
     try:
         if not shared.settings.alone:
@@ -92,7 +107,9 @@ def _check(shared: Studio, work: Work, name: str) -> None:
     if name not in offered(shared, work):
         raise segclip.UnknownName("only the models in the list can be chosen here")
     if name in _lacking():
-        raise segclip.WeightsMissing(f"{name} is not installed on this server; whoever runs it can fetch its weights")
+        raise segclip.WeightsMissing(
+            f"{name} is not installed on this server; whoever runs it can fetch its weights"
+        )
 
 
 @st.fragment(run_every=2.0)
@@ -112,13 +129,22 @@ def _table(shared: Studio) -> None:
             if fetching:
                 name.error(parts.problem(shared, fetching))
             closed = not shared.settings.alone
-            act.button("Download", disabled=closed, key=f"fetch-{row.name}", on_click=partial(_fetch, shared, row.name))
+            act.button(
+                "Download",
+                disabled=closed,
+                key=f"fetch-{row.name}",
+                on_click=partial(_fetch, shared, row.name),
+            )
 
 
 def _share(path: os.PathLike[str], size: int | None) -> float:
     """Say how much of a file is there: its bytes so far lie beside its place."""
     place = os.path.dirname(path)
-    parts = [os.path.getsize(entry) for entry in os.scandir(place) if entry.is_file()] if os.path.isdir(place) else []
+    parts = (
+        [os.path.getsize(entry) for entry in os.scandir(place) if entry.is_file()]
+        if os.path.isdir(place)
+        else []
+    )
     return min(1.0, max(parts, default=0) / size) if size else 0.0
 
 

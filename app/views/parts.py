@@ -30,7 +30,9 @@ KINDS = {
 
 
 def problem(shared: Studio, message: str) -> str:
-    """Write an error for the page: letter by letter, and without the server's folders for people elsewhere."""
+    """Write an error for the page: letter by letter, and without the server's folders for people
+    elsewhere.
+    """
     settings = shared.settings
     places = (shared.index_place(), settings.photos, settings.runs, settings.indexes)
     return as_markdown(message if settings.alone else without_paths(message, places))
@@ -44,7 +46,14 @@ def allowed(given: Iterable[T] | None, options: Iterable[T]) -> list[T]:
 
 def download(shared: Studio, work: Work, *, key: str) -> None:
     """Offer the masks of the work as files; they are made when asked for, of what is there then."""
-    chosen = st.pills("Formats", list(KINDS), default=["png"], selection_mode="multi", key=f"formats-{key}", wrap=True)
+    chosen = st.pills(
+        "Formats",
+        list(KINDS),
+        default=["png"],
+        selection_mode="multi",
+        key=f"formats-{key}",
+        wrap=True,
+    )
     formats = allowed(chosen, KINDS)
     st.caption("; ".join(f"{name}: {KINDS[name]}" for name in formats) or "Choose at least one.")
     if formats:
@@ -53,7 +62,12 @@ def download(shared: Studio, work: Work, *, key: str) -> None:
         name = f"{stem}.{segclip.PER_IMAGE[formats[0]]}" if single else f"{stem}.masks.zip"
         make = partial(_data, shared, work, tuple(formats), zipped=not single)
         st.download_button(
-            "Download masks", make, name, icon=":material/download:", on_click="ignore", key=f"get-{key}"
+            "Download masks",
+            make,
+            name,
+            icon=":material/download:",
+            on_click="ignore",
+            key=f"get-{key}",
         )
 
 

@@ -22,8 +22,12 @@ def show() -> None:
     """Show the page."""
     shared, work = session.current()
     wide, narrow = st.columns([4, 1], vertical_alignment="bottom")
-    text = wide.text_input("Find pictures of", key="search-text", placeholder="a red apple, then Enter")
-    like = narrow.toggle("Like my picture", key="search-like", help="What is like the picture on the Segment page")
+    text = wide.text_input(
+        "Find pictures of", key="search-text", placeholder="a red apple, then Enter"
+    )
+    like = narrow.toggle(
+        "Like my picture", key="search-like", help="What is like the picture on the Segment page"
+    )
     _index(shared)
     if not (text.strip() or like):
         return
@@ -51,15 +55,21 @@ def _index(shared: Studio) -> None:
     if indexing.busy:
         left = (indexing.total - indexing.done) / indexing.rate if indexing.rate else 0.0
         share = indexing.done / indexing.total if indexing.total else 0.0
-        told.progress(min(1.0, share), f"Indexing: {indexing.done} of {indexing.total}, {left:.0f} s left")
+        told.progress(
+            min(1.0, share), f"Indexing: {indexing.done} of {indexing.total}, {left:.0f} s left"
+        )
     elif indexing.state == "failed":
         told.error(parts.problem(shared, indexing.message))
     else:
-        state = indexing.message or ("has an index" if there else "has no index yet: make one to search it")
+        state = indexing.message or (
+            "has an index" if there else "has no index yet: make one to search it"
+        )
         told.caption(as_markdown(f"Folder {shared.settings.photos.name}: {state}"))
     label = "Cancel" if indexing.busy else "Update index" if there else "Make index"
     may = shared.settings.alone
-    if act.button(label, disabled=not may, width="stretch") and may:  # a browser may say what it likes
+    if (
+        act.button(label, disabled=not may, width="stretch") and may
+    ):  # a browser may say what it likes
         if label == "Cancel":
             indexing.cancel()
         else:
@@ -88,7 +98,9 @@ def _card(shared: Studio, work: Work, match: segclip.Match, text: str) -> None:
 def _outlined(image: segclip.Image, masks: segclip.Masks, probability: float) -> segclip.Image:
     regions = segclip.Regions.bare(image, segclip.Proposals(masks, np.ones(len(masks))))
     result = segclip.Result.unranked(regions, probability)
-    return segclip.Image(np.asarray(segclip.overlay(result, opacity=0.25, labels=False)), image.source)
+    return segclip.Image(
+        np.asarray(segclip.overlay(result, opacity=0.25, labels=False)), image.source
+    )
 
 
 def _open(work: Work, match: segclip.Match, text: str, most: int) -> None:

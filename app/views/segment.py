@@ -35,7 +35,9 @@ def _studio() -> None:
 
 @st.fragment
 def _canvas() -> None:
-    """Show the picture and what was found; a click on it runs this alone, the bar above it stays."""
+    """Show the picture and what was found; a click on it runs this alone, the bar above it
+    stays.
+    """
     if st.session_state.pop("other-words", False):
         st.rerun()
     shared, work = session.current()
@@ -61,7 +63,9 @@ def _bar(shared: Studio, work: Work) -> None:
         on_change=_on_words,
         placeholder="a tomato",
     )
-    name = f"picture-{work.picture}"  # another picture, another popover: it closes once one was chosen
+    name = (
+        f"picture-{work.picture}"  # another picture, another popover: it closes once one was chosen
+    )
     with files.container(horizontal=True):
         with st.popover("Picture", icon=":material/image:", width="stretch", key=name):
             _picture(shared, work)
@@ -80,7 +84,9 @@ def _picture(shared: Studio, work: Work) -> None:
         max_upload_size=shared.settings.upload_mb,
     )
     if st.toggle("Camera"):
-        st.camera_input("Take a picture", key="camera", on_change=_on_camera, label_visibility="collapsed")
+        st.camera_input(
+            "Take a picture", key="camera", on_change=_on_camera, label_visibility="collapsed"
+        )
 
 
 def _answer(shared: Studio, work: Work) -> tuple[Answer | None, str]:
@@ -116,7 +122,15 @@ def _data(shared: Studio, work: Work, answer: Answer | None, error: str) -> dict
         "done": st.session_state.get("done", 0),
     }
     if answer is None:
-        nothing = {"map": "0 0  ", "drawn": [], "rows": [], "headline": "", "notes": [], "sliders": False, "answer": ""}
+        nothing = {
+            "map": "0 0  ",
+            "drawn": [],
+            "rows": [],
+            "headline": "",
+            "notes": [],
+            "sliders": False,
+            "answer": "",
+        }
         return data | nothing
     own = question.threshold is None
     return data | {
@@ -218,4 +232,7 @@ def _open(widget: str) -> None:
         return
     if work.words == "mini" and not st.session_state.setdefault("larger-models", False):
         st.session_state["larger-models"] = True
-        st.toast("mini is a small model of everyday things; on the page Models there are larger ones for photographs.")
+        st.toast(
+            "mini is a small model of everyday things; on the page Models there are larger ones "
+            "for photographs."
+        )

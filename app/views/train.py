@@ -18,7 +18,8 @@ from . import models
 
 _SHAPES, _OWN = "Drawn shapes, to try it", "My own"
 _LAYOUTS = (
-    "A CSV, TSV or JSONL of image and caption, COCO captions or instances, Karpathy's JSON, Flickr8k or 30k, "
+    "A CSV, TSV or JSONL of image and caption, COCO captions or instances, Karpathy's JSON, "
+    "Flickr8k or 30k, "
     "webdataset shards, or a folder of pictures for each class."
 )
 _SCRATCH = {
@@ -26,9 +27,17 @@ _SCRATCH = {
     "A small vision transformer, from nothing": ("--model", "small-vit"),
 }
 _WEIGHTS = "The encoder that answers words now"
-_TUNES = {"full": "everything", "image": "the image tower alone", "text": "the text tower alone", "lora": "LoRA"}
+_TUNES = {
+    "full": "everything",
+    "image": "the image tower alone",
+    "text": "the text tower alone",
+    "lora": "LoRA",
+}
 _STATES = {"running": "being trained", "stopped": "stopped", "done": "done", "failed": "failed"}
-_RECALLS = {"image to text R@1": "text of a picture, first", "text to image R@1": "picture of a text, first"}
+_RECALLS = {
+    "image to text R@1": "text of a picture, first",
+    "text to image R@1": "picture of a text, first",
+}
 _RECALLS |= {"image to text R@5": "text, among five", "text to image R@5": "picture, among five"}
 
 
@@ -36,10 +45,16 @@ def show() -> None:
     """Show the page."""
     shared, work = session.current()
     if not shared.settings.alone:
-        st.info("Training is for who sits at the machine this page comes from: start the app there without --host.")
+        st.info(
+            "Training is for who sits at the machine this page comes from: start the app there "
+            "without --host."
+        )
         return
     if not shared.training.possible:
-        st.info("The recipes are not part of an installed segclip: start the app from a clone of its repository.")
+        st.info(
+            "The recipes are not part of an installed segclip: start the app from a clone of its "
+            "repository."
+        )
         return
     left, right = st.columns([2, 3], gap="large")
     with left:
@@ -53,16 +68,27 @@ def _ask(shared: Studio, work: Work) -> None:
     own = st.radio("Data", [_SHAPES, _OWN], horizontal=True, key="train-data") == _OWN
     data = ""
     if own:
-        data = st.text_input("Folder or file on this machine", key="train-path", help=_LAYOUTS).strip()
+        data = st.text_input(
+            "Folder or file on this machine", key="train-path", help=_LAYOUTS
+        ).strip()
         if st.button("Check the data", disabled=not data):
             with st.spinner("Reading it ..."):
                 st.code(shared.training.check(data), language=None, wrap_lines=True)
     begin, tune = _beginning(work)
     epochs, batch, rate = st.columns(3)
     numbers = (
-        epochs.number_input("Epochs", 1, 10_000, 10, key="train-epochs", help="Times each picture is seen"),
-        batch.number_input("Batch", 2, 65_536, 64, key="train-batch", help="Pictures at a time; more needs memory"),
-        rate.text_input("Learning rate", "5e-4", key="train-rate", help="1e-4 or less to tune weights that are there"),
+        epochs.number_input(
+            "Epochs", 1, 10_000, 10, key="train-epochs", help="Times each picture is seen"
+        ),
+        batch.number_input(
+            "Batch", 2, 65_536, 64, key="train-batch", help="Pictures at a time; more needs memory"
+        ),
+        rate.text_input(
+            "Learning rate",
+            "5e-4",
+            key="train-rate",
+            help="1e-4 or less to tune weights that are there",
+        ),
     )
     more = st.text_input(
         "More options",
@@ -72,10 +98,18 @@ def _ask(shared: Studio, work: Work) -> None:
     )
     name = st.text_input("Name", shared.training.free_name(), key="train-name")
     busy = shared.training.busy
-    if st.button("Start", type="primary", disabled=bool(busy) or (own and not data), width="stretch"):
-        flags = [part for pair in zip(("--epochs", "--batch", "--lr"), map(str, numbers), strict=True) for part in pair]
+    if st.button(
+        "Start", type="primary", disabled=bool(busy) or (own and not data), width="stretch"
+    ):
+        flags = [
+            part
+            for pair in zip(("--epochs", "--batch", "--lr"), map(str, numbers), strict=True)
+            for part in pair
+        ]
         try:
-            shared.training.start(name.strip(), Recipe(data, (*begin, *tune, *flags, *_split(more))))
+            shared.training.start(
+                name.strip(), Recipe(data, (*begin, *tune, *flags, *_split(more)))
+            )
         except segclip.SegclipError as problem:
             st.error(as_markdown(str(problem)))
         else:
@@ -93,10 +127,14 @@ def _beginning(work: Work) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return _SCRATCH[chosen], ()
     start = _encoder(work.words)
     if chosen == _OWN:
-        start = st.text_input("Weights", "file:", key="train-start", help="file:RUN, MODEL/TAG or MODEL/file:PATH")
+        start = st.text_input(
+            "Weights", "file:", key="train-start", help="file:RUN, MODEL/TAG or MODEL/file:PATH"
+        )
     else:
         st.caption(as_markdown(start))
-    tune = str(st.selectbox("Train", list(_TUNES), format_func=lambda name: _TUNES[name], key="train-tune"))
+    tune = str(
+        st.selectbox("Train", list(_TUNES), format_func=lambda name: _TUNES[name], key="train-tune")
+    )
     return ("--start", start.strip()), ("--tune", tune)
 
 
@@ -104,7 +142,9 @@ def _encoder(words: str) -> str:
     """Name the encoder of a model as recipes name it."""
     proposer, encoder = loaded.parts(words)
     name = encoder or segclip.PRESETS[proposer][1]
-    known = next((row for row in segclip.list_weights() if row.name == name and row.kind == "encoder"), None)
+    known = next(
+        (row for row in segclip.list_weights() if row.name == name and row.kind == "encoder"), None
+    )
     return f"file:{known.path}" if known and known.path.is_dir() else name
 
 
@@ -126,7 +166,10 @@ def _watch() -> None:
     names = training.names()
     if not names:
         st.subheader("Nothing has been trained yet")
-        st.caption("Choose data and press Start: loss, recall and what is found appear here, epoch by epoch.")
+        st.caption(
+            "Choose data and press Start: loss, recall and what is found appear here, epoch by "
+            "epoch."
+        )
         return
     if st.session_state.get("train-run") not in names:
         st.session_state["train-run"] = training.busy or names[0]
@@ -138,7 +181,10 @@ def _watch() -> None:
     if run.state == "failed":
         st.error(as_markdown(run.words))
     else:
-        st.progress(run.share, as_markdown(f"{_STATES[run.state]}: {run.words}" if run.words else _STATES[run.state]))
+        st.progress(
+            run.share,
+            as_markdown(f"{_STATES[run.state]}: {run.words}" if run.words else _STATES[run.state]),
+        )
     if run.rows:
         _curves(run)
     with st.expander("What it says"):
@@ -148,13 +194,28 @@ def _watch() -> None:
 def _buttons(shared: Studio, work: Work, run: Run) -> None:
     training = shared.training
     try:
-        if st.button("Stop", disabled=run.state != "running", help="What the last checkpoint holds is kept"):
+        if st.button(
+            "Stop", disabled=run.state != "running", help="What the last checkpoint holds is kept"
+        ):
             training.stop()
-        over = run.state in ("running", "done") or bool(training.busy) or not (run.folder / "last.pt").is_file()
-        if st.button("Resume", disabled=over, help="Go on from the last checkpoint, with the settings it began with"):
+        over = (
+            run.state in ("running", "done")
+            or bool(training.busy)
+            or not (run.folder / "last.pt").is_file()
+        )
+        if st.button(
+            "Resume",
+            disabled=over,
+            help="Go on from the last checkpoint, with the settings it began with",
+        ):
             training.resume(run.name)
             st.rerun(scope="fragment")
-        if st.button("Use the best", disabled=not run.best, type="primary", help="Let it answer words on every page"):
+        if st.button(
+            "Use the best",
+            disabled=not run.best,
+            type="primary",
+            help="Let it answer words on every page",
+        ):
             proposer, _ = loaded.parts(work.words)
             if models.let_answer(shared, work, "words", f"{proposer} + file:{training.keep(run)}"):
                 st.session_state["goto"] = "segment"
@@ -168,12 +229,17 @@ def _curves(run: Run) -> None:
     loss, recall = st.columns(2)
     loss.metric("Loss", f"{last['loss']:.3f}")
     best = max(row["R@1"] for row in run.rows)
-    recall.metric("Right first, of held-out pictures", f"{last['R@1']:.1%}", help=f"{best:.1%} at best")
+    recall.metric(
+        "Right first, of held-out pictures", f"{last['R@1']:.1%}", help=f"{best:.1%} at best"
+    )
     loss.vega_lite_chart(_chart(run, {"loss": "loss"}, zero=False), height=280)
     recall.vega_lite_chart(_chart(run, _RECALLS, zero=True), height=340)  # with a legend below
     if run.picture:
         with st.expander("What held-out texts find"):
-            st.image(str(run.picture), f"Epoch {int(last['epoch'])}: the five nearest pictures of a few texts")
+            st.image(
+                str(run.picture),
+                f"Epoch {int(last['epoch'])}: the five nearest pictures of a few texts",
+            )
 
 
 def _chart(run: Run, columns: dict[str, str], *, zero: bool) -> dict[str, Any]:
@@ -185,10 +251,19 @@ def _chart(run: Run, columns: dict[str, str], *, zero: bool) -> dict[str, Any]:
         if name in row
     ]
     encoding: dict[str, Any] = {
-        "x": {"field": "epoch", "type": "quantitative", "title": "epoch", "axis": {"tickMinStep": 1, "format": "d"}},
+        "x": {
+            "field": "epoch",
+            "type": "quantitative",
+            "title": "epoch",
+            "axis": {"tickMinStep": 1, "format": "d"},
+        },
         "y": {"field": "value", "type": "quantitative", "title": None, "scale": {"zero": zero}},
     }
     if len(columns) > 1:
         legend = {"orient": "bottom", "columns": 2, "title": None, "symbolType": "stroke"}
         encoding["color"] = {"field": "of", "type": "nominal", "legend": legend}
-    return {"data": {"values": values}, "mark": {"type": "line", "point": True, "tooltip": True}, "encoding": encoding}
+    return {
+        "data": {"values": values},
+        "mark": {"type": "line", "point": True, "tooltip": True},
+        "encoding": encoding,
+    }

@@ -1,4 +1,6 @@
-"""Export masks of many images: any interruption is survived, a rerun does only what is missing or has changed."""
+"""Export masks of many images: any interruption is survived, a rerun does only what is missing or
+has changed.
+"""
 
 from __future__ import annotations
 
@@ -42,9 +44,10 @@ def export(
 ) -> Summary:
     """Segment every image of ``source`` by ``texts`` and write the masks to ``out``.
 
-    source: a folder, a glob, a .txt list, or a .csv or .jsonl table of image, texts, boxes, points. ``tell`` hears of
-    every image. An image that fails is a row of failures.jsonl and stops nothing. Raises BadPrompt for misuse, Busy
-    while another run is using ``out``, and NotWritable for a full disk, or where something in the way is not ours.
+    source: a folder, a glob, a .txt list, or a .csv or .jsonl table of image, texts, boxes, points.
+    ``tell`` hears of every image. An image that fails is a row of failures.jsonl and stops nothing.
+    Raises BadPrompt for misuse, Busy while another run is using ``out``, and NotWritable for a full
+    disk, or where something in the way is not ours.
     """
     out = Path(out)
     if texts:
@@ -56,7 +59,9 @@ def export(
         raise BadPrompt(f"{out} is a file; give a folder")
     part = running.part.replace("/", "-of-") if running.part else state.WHOLE
     job = _job(out, part, options, running)
-    order = _Order(source, job, tuple(dict.fromkeys(options.formats)), _settings(job), running, tell)
+    order = _Order(
+        source, job, tuple(dict.fromkeys(options.formats)), _settings(job), running, tell
+    )
     if not (out / state.STATE).exists():  # nothing there is an earlier run's
         _check_apart(order, real_paths(item.path for item in listed))
     tables = [path for path in (Path(source), options.boxes_of) if path and path.is_file()]
@@ -64,16 +69,22 @@ def export(
     while True:
         try:
             with state.opened(folder, part, begun, damaged=damaged) as ledger:
-                return _carry_out(order, listed, Output(out, job.scratch, ledger, real_paths(tables)))
+                return _carry_out(
+                    order, listed, Output(out, job.scratch, ledger, real_paths(tables))
+                )
         except Damaged as error:
             if damaged:
-                raise BadIndex(f"{error}; wait until the other parts have ended, and run again") from error
+                raise BadIndex(
+                    f"{error}; wait until the other parts have ended, and run again"
+                ) from error
             damaged = str(error)
 
 
 @dataclass(frozen=True)
 class _Order:
-    """Hold what a run is to do: how each image is done, what is made of all of them, how it runs."""
+    """Hold what a run is to do: how each image is done, what is made of all of them, how it
+    runs.
+    """
 
     source: str | Path
     job: Job
@@ -125,11 +136,16 @@ def _carry_out(order: _Order, listed: list[Item], output: Output) -> Summary:
     output.inputs |= inputs
     output.verify = order.running.verify
     if not every and output.ledger.owners():
-        raise BadPrompt(f"{order.source} holds no image now; {job.out} is left as it is: delete it if that is meant")
+        raise BadPrompt(
+            f"{order.source} holds no image now; {job.out} is left as it is: delete it if that is "
+            "meant"
+        )
     digests = {item.name: order.digest(item) for item in every}
     state.clear_scratch(job.scratch, whole=part is None)
     try:
-        tasks = [(item, digests[item.name]) for item in (plan.shard(every, part) if part else every)]
+        tasks = [
+            (item, digests[item.name]) for item in (plan.shard(every, part) if part else every)
+        ]
         progress = run(job, tasks, output.ledger, order.running, order.tell, output)
         with state.collecting(job.scratch.parent):
             return _finish(order, every, digests, output, progress)
@@ -145,7 +161,9 @@ def run(
     tell: Callable[[Progress], None],
     output: Output | None = None,
 ) -> Progress:
-    """Do what is not done yet; outcomes go to the journal, their files to the output where there is one."""
+    """Do what is not done yet; outcomes go to the journal, their files to the output where there is
+    one.
+    """
     progress = Progress(len(tasks))
 
     def left() -> Iterator[Task]:
@@ -188,8 +206,12 @@ def run(
 
 
 def _holds(known: Outcome, item: Item, asked: str, running: Running) -> bool:
-    """Decide whether an outcome still holds: the same question, the same bytes, no failure to try again."""
-    if known.asked != asked or (known.state == "failed" and (running.retry_failed or known.passing)):
+    """Decide whether an outcome still holds: the same question, the same bytes, no failure to try
+    again.
+    """
+    if known.asked != asked or (
+        known.state == "failed" and (running.retry_failed or known.passing)
+    ):
         return False
     if known.stamp == stamp_of(item.path) and not running.verify:
         return True
@@ -201,8 +223,12 @@ def _holds(known: Outcome, item: Item, asked: str, running: Running) -> bool:
         return False
 
 
-def _is_there(known: Outcome, item: Item, job: Job, output: Output | None, running: Running) -> bool:
-    """Decide whether an outcome can be relied on: its record makes sense, its files are as they were written."""
+def _is_there(
+    known: Outcome, item: Item, job: Job, output: Output | None, running: Running
+) -> bool:
+    """Decide whether an outcome can be relied on: its record makes sense, its files are as they
+    were written.
+    """
     if output is None or known.state == "failed":
         return True
     sound = collect.is_record(known.record, item, job.answers.max_pixels)
@@ -210,7 +236,11 @@ def _is_there(known: Outcome, item: Item, job: Job, output: Output | None, runni
 
 
 def _finish(
-    order: _Order, items: Sequence[Item], digests: dict[str, str], output: Output, progress: Progress
+    order: _Order,
+    items: Sequence[Item],
+    digests: dict[str, str],
+    output: Output,
+    progress: Progress,
 ) -> Summary:
     """Put the run together, once all its parts are done."""
     out, again = order.job.out, replace(order.running, retry_failed=False, verify=False)
@@ -220,13 +250,20 @@ def _finish(
         if known is None:
             return False
         known = replace(known, passing=False)
-        return _holds(known, item, digests[item.name], again) and _is_there(known, item, order.job, output, again)
+        return _holds(known, item, digests[item.name], again) and _is_there(
+            known, item, order.job, output, again
+        )
 
     missing = sum(not is_done(item) for item in items)
     if missing:
         return Summary(len(items), {}, progress, missing, ())
     done = Done(items, output, out)
-    files = [path for name in order.formats if name in collect.WRITERS for path in collect.WRITERS[name](done)]
+    files = [
+        path
+        for name in order.formats
+        if name in collect.WRITERS
+        for path in collect.WRITERS[name](done)
+    ]
     files += collect.write_failures(done) + collect.write_sheet(done)
     counts, path = collect.write_summary(done, order.settings)
     output.end_run({item.name for item in items}, {item.name for item in items if item.folder})
@@ -238,7 +275,9 @@ def _without_outputs(order: _Order, listed: list[Item], output: Output) -> list[
     found = [item for item in listed if not output.owns(item.path)]
     if len(found) < len(listed) and not (Path(order.source).is_dir() or plan.is_glob(order.source)):
         own = next(item for item in listed if output.owns(item.path))
-        raise BadPrompt(f"{order.source} lists {own.path}, which an earlier run wrote; list images of your own")
+        raise BadPrompt(
+            f"{order.source} lists {own.path}, which an earlier run wrote; list images of your own"
+        )
     return found
 
 
@@ -247,8 +286,13 @@ def _check_apart(order: _Order, inputs: frozenset[str]) -> None:
     root = os.path.realpath(order.job.out)
     for name in (*order.job.formats, *([YOLO] if YOLO in order.formats else [])):
         folder = os.path.join(root, name)
-        if inside := min((path for path in inputs if path.startswith(f"{folder}{os.sep}")), default=""):
-            raise NotWritable(f"{inside} is an input, and lies where {name} is written; choose another output folder")
+        if inside := min(
+            (path for path in inputs if path.startswith(f"{folder}{os.sep}")), default=""
+        ):
+            raise NotWritable(
+                f"{inside} is an input, and lies where {name} is written; choose another output "
+                "folder"
+            )
 
 
 def _job(out: Path, part: str, options: ExportOptions, running: Running) -> Job:
@@ -266,5 +310,9 @@ def _job(out: Path, part: str, options: ExportOptions, running: Running) -> Job:
 def _settings(job: Job) -> dict[str, Any]:
     """Name everything but pictures and what they are asked that changes the answer."""
     proposer, encoder, _, policy = job.models
-    told = dataclasses.asdict(job.answers) | {"formats": job.formats, "policy": policy, "segclip": __version__}
+    told = dataclasses.asdict(job.answers) | {
+        "formats": job.formats,
+        "policy": policy,
+        "segclip": __version__,
+    }
     return told | {"weights": loading.fingerprint(proposer, encoder, options=job.options)}

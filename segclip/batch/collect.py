@@ -1,7 +1,8 @@
-"""Put single outcomes together: one COCO file, tables, a YOLO data set, the failures, a summary, an image of a sample.
+"""Put single outcomes together: one COCO file, tables, a YOLO data set, the failures, a summary, an
+image of a sample.
 
-Everything is streamed from the journal in the order of the plan: memory does not grow with the run, and the bytes do
-not depend on who did what when.
+Everything is streamed from the journal in the order of the plan: memory does not grow with the run,
+and the bytes do not depend on who did what when.
 """
 
 from __future__ import annotations
@@ -43,12 +44,20 @@ def write_coco(done: Done, *, polygons: bool = False) -> list[Path]:
         _write_list(
             file,
             (
-                {"id": n, "file_name": item.name, "height": found.record["size"][0], "width": found.record["size"][1]}
+                {
+                    "id": n,
+                    "file_name": item.name,
+                    "height": found.record["size"][0],
+                    "width": found.record["size"][1],
+                }
                 for n, item, found in done.outcomes()
             ),
         )
         file.write(b'],\n"annotations": [')
-        _write_list(file, (_annotation(*row, categories, polygons=polygons) for row in _numbered(done.rows())))
+        _write_list(
+            file,
+            (_annotation(*row, categories, polygons=polygons) for row in _numbered(done.rows())),
+        )
         named = [{"id": number, "name": name} for number, name in enumerate(categories, 1)]
         file.write(b'],\n"categories": ' + _line(named) + b"}\n")
     return [done.out / name]
@@ -63,13 +72,17 @@ def write_jsonl(done: Done) -> list[Path]:
 
 
 def write_parquet(done: Done) -> list[Path]:
-    """Write the same as a Parquet table: the box as four columns, the RLE's counts and size as three."""
+    """Write the same as a Parquet table: the box as four columns, the RLE's counts and size as
+    three.
+    """
     import pyarrow
     import pyarrow.parquet
 
     kinds = [(name, pyarrow.string()) for name in ("image", "text")]
     kinds += [(name, pyarrow.float64()) for name in ("similarity", "probability", "quality")]
-    kinds += [(name, pyarrow.int64()) for name in ("x1", "y1", "x2", "y2", "area", "height", "width")]
+    kinds += [
+        (name, pyarrow.int64()) for name in ("x1", "y1", "x2", "y2", "area", "height", "width")
+    ]
     schema = pyarrow.schema([*kinds, ("counts", pyarrow.string())])
     name = "regions.parquet"
     with done.output.writing(name) as file, pyarrow.parquet.ParquetWriter(file, schema) as table:
@@ -93,15 +106,23 @@ def write_failures(done: Done) -> list[Path]:
             file.write(_row(row | {"traceback": found.trace or None}))
             for name in _known_below(done, item) if item.folder else ():
                 path = item.path / PurePosixPath(name).relative_to(item.name)
-                row = {"image": name, "path": str(path), "reason": f"{path}: its folder cannot be read"}
+                row = {
+                    "image": name,
+                    "path": str(path),
+                    "reason": f"{path}: its folder cannot be read",
+                }
                 file.write(_row(row | {"traceback": None}))
     return [done.out / "failures.jsonl"]
 
 
 def write_summary(done: Done, settings: dict[str, Any]) -> tuple[dict[str, int], Path]:
-    """Write summary.json: how many pictures came out how, how often each text was found, what was asked how."""
+    """Write summary.json: how many pictures came out how, how often each text was found, what was
+    asked how.
+    """
     counts = dict.fromkeys(STATES, 0)
-    found: dict[str, dict[str, int]] = {name: {"images": 0, "regions": 0} for name in done.categories()}
+    found: dict[str, dict[str, int]] = {
+        name: {"images": 0, "regions": 0} for name in done.categories()
+    }
     for item in done.items:
         counts[done.outcome(item).state] += 1
     for _, item, outcome in done.outcomes():
@@ -116,11 +137,15 @@ def write_summary(done: Done, settings: dict[str, Any]) -> tuple[dict[str, int],
 
 
 def write_sheet(done: Done) -> list[Path]:
-    """Draw a sample of answers for a person to look at, the same one however often it is drawn; matched ones first."""
+    """Draw a sample of answers for a person to look at, the same one however often it is drawn;
+    matched ones first.
+    """
     order = sorted(done.items, key=lambda item: sha256(os.fsencode(item.name)).digest())
     shown: list[Item] = []
     for state in ("matched", "empty"):
-        shown += [item for item in order if done.outcome(item).state == state][: SAMPLE - len(shown)]
+        shown += [item for item in order if done.outcome(item).state == state][
+            : SAMPLE - len(shown)
+        ]
     pictures, captions = [], []
     for item in shown:
         outcome = done.outcome(item)
@@ -137,11 +162,21 @@ def write_sheet(done: Done) -> list[Path]:
 
 
 def is_record(record: dict[str, Any], item: Item, max_pixels: int) -> bool:
-    """Decide whether a record can be one of an image: a journal may have been damaged, or received from elsewhere."""
+    """Decide whether a record can be one of an image: a journal may have been damaged, or received
+    from elsewhere.
+    """
     try:
         height, width = record["size"]
-        sized = type(height) is type(width) is int and min(height, width) > 0 and height * width <= max_pixels
-        return sized and all(_is_row(row, item, height, width) for row in record["rows"]) and _is_texts(record["asked"])
+        sized = (
+            type(height) is type(width) is int
+            and min(height, width) > 0
+            and height * width <= max_pixels
+        )
+        return (
+            sized
+            and all(_is_row(row, item, height, width) for row in record["rows"])
+            and _is_texts(record["asked"])
+        )
     except (LookupError, TypeError, ValueError, OverflowError, AttributeError):
         return False
 
@@ -156,7 +191,10 @@ def _is_row(row: dict[str, Any], item: Item, height: int, width: int) -> bool:
     return (
         isinstance(row["text"], str)
         and (not item.ask.texts or row["text"] in item.ask.texts)
-        and all(score is None or (isinstance(score, (int, float)) and np.isfinite(score)) for score in scores)
+        and all(
+            score is None or (isinstance(score, (int, float)) and np.isfinite(score))
+            for score in scores
+        )
         and all(type(value) is int for value in (x1, y1, x2, y2, row["area"]))
         and 0 <= x1 <= x2 <= width
         and 0 <= y1 <= y2 <= height
@@ -169,20 +207,32 @@ def _redrawn(item: Item, outcome: Outcome) -> Result:
     """Make a Result of a record again, small enough for a sheet's tile."""
     rows, record = outcome.record["rows"], outcome.record
     image = images.load(item.path, max_pixels=10**12)
-    dense = np.array([records.decode_rle(row["rle"]) for row in rows], bool).reshape(len(rows), *image.size)
+    dense = np.array([records.decode_rle(row["rle"]) for row in rows], bool).reshape(
+        len(rows), *image.size
+    )
     small, masks = shrink(replace(image, source=item.name), Masks.from_dense(dense), 640)
     told = {key: np.array([np.nan if row[key] is None else row[key] for row in rows], np.float32)
             for key in ("similarity", "probability", "quality")}  # fmt: skip
     regions = Regions.bare(small, Proposals(masks, told["quality"]))
     texts = tuple(row["text"] for row in rows)
-    return Result(regions, texts, told["similarity"], told["probability"], tuple(record["asked"]), 0.0)
+    return Result(
+        regions, texts, told["similarity"], told["probability"], tuple(record["asked"]), 0.0
+    )
 
 
 def _annotation(
-    number: int, row: tuple[int, Item, str, dict[str, Any]], categories: list[str], *, polygons: bool
+    number: int,
+    row: tuple[int, Item, str, dict[str, Any]],
+    categories: list[str],
+    *,
+    polygons: bool,
 ) -> dict[str, Any]:
     image, _, category, told = row
-    annotation: dict[str, Any] = {"id": number, "image_id": image, "category_id": categories.index(category) + 1}
+    annotation: dict[str, Any] = {
+        "id": number,
+        "image_id": image,
+        "category_id": categories.index(category) + 1,
+    }
     annotation |= records.coco_annotation(told)
     if polygons:
         annotation["segmentation"] = records.coco_polygons(told["rle"])
@@ -193,7 +243,12 @@ def _flat(item: Item, row: dict[str, Any]) -> dict[str, Any]:
     columns = {name: row[name] for name in ("text", "similarity", "probability", "quality", "area")}
     columns |= dict(zip(("x1", "y1", "x2", "y2"), row["box"], strict=True))
     height, width = row["rle"]["size"]
-    return {"image": names.spelt(item.name), "height": height, "width": width, "counts": row["rle"]["counts"]} | columns
+    return {
+        "image": names.spelt(item.name),
+        "height": height,
+        "width": width,
+        "counts": row["rle"]["counts"],
+    } | columns
 
 
 def _known_below(done: Done, item: Item) -> list[str]:
@@ -207,11 +262,15 @@ def _write_list(file: IO[bytes], values: Iterable[Any]) -> None:
 
 
 def _line(value: Any) -> bytes:
-    return _json(value).encode("utf-8", "backslashreplace")  # a byte that is no UTF-8 as JSON's escape
+    return _json(value).encode(
+        "utf-8", "backslashreplace"
+    )  # a byte that is no UTF-8 as JSON's escape
 
 
 def _row(value: Any) -> bytes:
-    """Encode a line of a table. What is no character is ``names.spelt``: readers would refuse the whole table."""
+    """Encode a line of a table. What is no character is ``names.spelt``: readers would refuse the
+    whole table.
+    """
     return _HALVES.sub(lambda half: f"\\\\u{ord(half[0]):04x}", _json(value)).encode() + b"\n"
 
 

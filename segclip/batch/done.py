@@ -17,7 +17,9 @@ OBJECT = "object"  # the category of what a place, and no text, asked for
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """Hold a run that is done: its images in order, where their outcomes are and its files go, by what path."""
+    """Hold a run that is done: its images in order, where their outcomes are and its files go, by
+    what path.
+    """
 
     items: Sequence[Item]
     output: Output
@@ -27,7 +29,10 @@ class Done:
         """Return an image's outcome."""
         found = self.output.ledger.get(item.name)
         if found is None:
-            raise BadImage(f"{item.path}: it was changed or its masks were removed while they were put together")
+            raise BadImage(
+                f"{item.path}: it was changed or its masks were removed while they were put "
+                "together"
+            )
         return found
 
     def outcomes(self) -> Iterator[tuple[int, Item, Outcome]]:

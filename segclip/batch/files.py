@@ -1,4 +1,6 @@
-"""Describe the files of a run by content and stamp, tell them from others, and put them on the disk."""
+"""Describe the files of a run by content and stamp, tell them from others, and put them on the
+disk.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,14 @@ def is_torn(path: Path, whole: Path | None) -> bool:
 
 def is_short_of_room(error: BaseException | None) -> bool:
     """Decide whether an error ends all writing, and not that of a file whose name is too long."""
-    ours = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EINVAL, errno.EILSEQ)
+    ours = (
+        errno.ENAMETOOLONG,
+        errno.ENOTDIR,
+        errno.EEXIST,
+        errno.EISDIR,
+        errno.EINVAL,
+        errno.EILSEQ,
+    )
     return isinstance(error, OSError) and error.errno not in ours
 
 

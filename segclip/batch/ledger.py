@@ -54,7 +54,9 @@ def is_ours(path: str) -> bool:
     """
     parts = PurePosixPath(path).parts
     plain = path == "/".join(parts) and "\0" not in path and not {"..", "."} & set(parts)
-    return plain and (path in RUN_FILES or (len(parts) > 1 and (parts[0] in PER_IMAGE or parts[0] == YOLO)))
+    return plain and (
+        path in RUN_FILES or (len(parts) > 1 and (parts[0] in PER_IMAGE or parts[0] == YOLO))
+    )
 
 
 class Ledger(Journal):
@@ -74,9 +76,13 @@ class Ledger(Journal):
         self._append(files)
         with self._change():
             self._expect(files)
-            self._table.executemany("DELETE FROM outcomes WHERE name = ?", [(os.fsencode(name),) for name in names])
+            self._table.executemany(
+                "DELETE FROM outcomes WHERE name = ?", [(os.fsencode(name),) for name in names]
+            )
 
-    def confirm(self, files: Iterable[Kept], outcomes: Iterable[Outcome], gone: Iterable[str]) -> None:
+    def confirm(
+        self, files: Iterable[Kept], outcomes: Iterable[Outcome], gone: Iterable[str]
+    ) -> None:
         """Enter files that took their places, and their outcomes; drop files that are gone."""
         placed = list(files)
         with self._change():
@@ -91,9 +97,13 @@ class Ledger(Journal):
         """Drop images that are none of the run's any more, and their files."""
         with self._change():
             self._leave_out(gone)
-            self._table.executemany("DELETE FROM outcomes WHERE name = ?", [(os.fsencode(name),) for name in names])
+            self._table.executemany(
+                "DELETE FROM outcomes WHERE name = ?", [(os.fsencode(name),) for name in names]
+            )
 
-    def restamp(self, names: Sequence[tuple[str, Stamp]], files: Sequence[tuple[str, Stamp]]) -> None:
+    def restamp(
+        self, names: Sequence[tuple[str, Stamp]], files: Sequence[tuple[str, Stamp]]
+    ) -> None:
         """Note that images and files were touched, but are the same: they stay known."""
         update = "UPDATE {} SET size = ?, mtime = ?, ctime = ?, inode = ? WHERE {} = ?"
         with self._change():
@@ -157,7 +167,8 @@ class Ledger(Journal):
 
     def _make_former(self) -> None:
         self._table.execute(
-            "CREATE TABLE former (path BLOB, owner BLOB, size INTEGER, sha256 TEXT, mtime INTEGER, ctime INTEGER, "
+            "CREATE TABLE former (path BLOB, owner BLOB, size INTEGER, sha256 TEXT, mtime INTEGER, "
+            "ctime INTEGER, "
             "inode INTEGER)"
         )
         self._table.execute("CREATE INDEX former_by_path ON former (path)")
@@ -166,7 +177,8 @@ class Ledger(Journal):
         super()._make()
         self._make_former()
         self._table.execute(
-            "CREATE TABLE files (path BLOB PRIMARY KEY, owner BLOB, size INTEGER, sha256 TEXT, mtime INTEGER, "
+            "CREATE TABLE files (path BLOB PRIMARY KEY, owner BLOB, size INTEGER, sha256 TEXT, "
+            "mtime INTEGER, "
             "ctime INTEGER, inode INTEGER)"
         )
         self._table.execute("CREATE INDEX by_owner ON files (owner)")
@@ -187,7 +199,14 @@ class Ledger(Journal):
 
     def _enter(self, files: Iterable[Kept]) -> None:
         rows = (
-            (os.fsencode(kept.path), os.fsencode(kept.owner), kept.size, kept.sha256, *kept.stamp[1:]) for kept in files
+            (
+                os.fsencode(kept.path),
+                os.fsencode(kept.owner),
+                kept.size,
+                kept.sha256,
+                *kept.stamp[1:],
+            )
+            for kept in files
         )
         self._table.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
@@ -199,7 +218,11 @@ class Ledger(Journal):
             with suppress(TypeError, ValueError):
                 mtime, ctime, inode = (int(number) for number in stamp)
                 yield Kept(
-                    os.fsdecode(path), os.fsdecode(owner), int(size), str(sha256), (int(size), mtime, ctime, inode)
+                    os.fsdecode(path),
+                    os.fsdecode(owner),
+                    int(size),
+                    str(sha256),
+                    (int(size), mtime, ctime, inode),
                 )
 
     def _append(self, entries: Iterable[Kept]) -> None:
@@ -208,10 +231,14 @@ class Ledger(Journal):
             return
         self._changed = True
         try:
-            with self._entries.open("ab") as file:  # what was cut off here before is a line of its own
+            with self._entries.open(
+                "ab"
+            ) as file:  # what was cut off here before is a line of its own
                 file.write(b"\n" + lines)
         except OSError as error:
-            raise NotWritable(f"{self._entries}: cannot be written, {error.strerror or error}") from error
+            raise NotWritable(
+                f"{self._entries}: cannot be written, {error.strerror or error}"
+            ) from error
 
 
 def _line(kept: Kept) -> bytes:
@@ -221,8 +248,8 @@ def _line(kept: Kept) -> bytes:
 def read_entries(entries: Path) -> Iterator[Kept]:
     """Read a list of files, the later entry of a path the one that holds.
 
-    What makes no sense is passed over, and a missing list is empty; so is one that is no regular file. An entry of
-    owner and path alone says nothing of the content.
+    What makes no sense is passed over, and a missing list is empty; so is one that is no regular
+    file. An entry of owner and path alone says nothing of the content.
     """
     with suppress(OSError), regular.open_file(entries, links=False) as file:
         while file.tell() < _MOST and (line := file.readline(_LONGEST)):

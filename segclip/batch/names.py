@@ -40,7 +40,9 @@ def fitting(path: str) -> str:
 
 
 def spelt(name: str) -> str:
-    """Return a name as text: each byte that is no UTF-8 as a backslash, "udc" and its two digits."""
+    """Return a name as text: each byte that is no UTF-8 as a backslash, "udc" and its two
+    digits.
+    """
     return name.encode("utf-8", "backslashreplace").decode()
 
 

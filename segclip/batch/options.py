@@ -16,10 +16,12 @@ from .work import Answers
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Hold what every image is searched for, and with what models; a row of a table comes before it.
+    """Hold what every image is searched for, and with what models; a row of a table comes before
+    it.
 
-    proposer, encoder, device, policy, load: as loading.load takes them. ask: texts, boxes and points of images
-    that bring none of their own. boxes_of: a table of images and boxes, by the images' names.
+    proposer, encoder, device, policy, load: as loading.load takes them. ask: texts, boxes and
+    points of images that bring none of their own. boxes_of: a table of images and boxes, by the
+    images' names.
     """
 
     formats: Sequence[str] = ("png", "coco")
@@ -37,10 +39,10 @@ class ExportOptions:
 class Running:
     """Say where a run runs and when it stops.
 
-    workers: processes. runner: "local" or "ray". address, gpus: of a Ray cluster, and the share of a GPU a worker gets.
-    threads: a worker's, 0 to share the machine's out. part: "i/n", this part of the run only. retry_failed: do images
-    again that failed before. max_failures: stop beyond so many. verify: read everything again that is done already,
-    and do what turns out to be another.
+    workers: processes. runner: "local" or "ray". address, gpus: of a Ray cluster, and the share of
+    a GPU a worker gets. threads: a worker's, 0 to share the machine's out. part: "i/n", this part
+    of the run only. retry_failed: do images again that failed before. max_failures: stop beyond so
+    many. verify: read everything again that is done already, and do what turns out to be another.
     """
 
     workers: int = 1
@@ -63,7 +65,9 @@ class Running:
 
 @dataclass
 class Progress:
-    """Count while a run goes on: images of this part, those done before, and what became of those done now."""
+    """Count while a run goes on: images of this part, those done before, and what became of those
+    done now.
+    """
 
     total: int
     before: int = 0
@@ -88,9 +92,10 @@ class Progress:
 class Summary:
     """Hold how a run ended.
 
-    images: of the plan. states: how many of them matched, were empty, failed; {} while some are missing.
-    progress: what this run did. missing: images still to do, by other parts or because this one stopped; nothing is
-    put together before they are done. files: those of the run as a whole.
+    images: of the plan. states: how many of them matched, were empty, failed; {} while some are
+    missing. progress: what this run did. missing: images still to do, by other parts or because
+    this one stopped; nothing is put together before they are done. files: those of the run as a
+    whole.
     """
 
     images: int

@@ -58,7 +58,9 @@ class Output:
     def keep(self, outcome: Outcome) -> None:
         """Take an image's outcome; its files take their places soon, or by ``flush``."""
         if outcome.halts:
-            raise NotWritable(f"{outcome.reason}; what is done is kept, and the same command goes on from here")
+            raise NotWritable(
+                f"{outcome.reason}; what is done is kept, and the same command goes on from here"
+            )
         self._outcomes.append(outcome)
         waited = monotonic() - self._last
         if len(self._outcomes) >= _TOGETHER or waited >= max(_PAUSE, _SHARE * self._took):
@@ -111,7 +113,9 @@ class Output:
             aside.unlink(missing_ok=True)
             aside.symlink_to(target)
         except OSError as error:
-            raise NotWritable(f"{self.root / path}: no link can be made, {error.strerror or error}") from error
+            raise NotWritable(
+                f"{self.root / path}: no link can be made, {error.strerror or error}"
+            ) from error
         self._take(describe(aside, path))
 
     def end_run(self, planned: Collection[str], unread: Collection[str]) -> None:
@@ -120,7 +124,9 @@ class Output:
         unread: folders that cannot be read now; what was made of their images stays.
         """
         self.flush()
-        self._remove([], [kept.path for kept in self.ledger.files(RUN) if kept.path not in self._run])
+        self._remove(
+            [], [kept.path for kept in self.ledger.files(RUN) if kept.path not in self._run]
+        )
         known = dict.fromkeys((*self.ledger.names(), *self.ledger.owners()))
         for name in known:
             if name != RUN and name not in planned and not is_below(name, unread):
@@ -130,7 +136,11 @@ class Output:
     def _take(self, file: Staged) -> None:
         self._run.add(file.path)
         known = self.ledger.find(file.path)
-        same = known is not None and (known.owner, known.size, known.sha256) == (RUN, file.size, file.sha256)
+        same = known is not None and (known.owner, known.size, known.sha256) == (
+            RUN,
+            file.size,
+            file.sha256,
+        )
         if known and same and self._is_there(known, self.verify):
             os.unlink(file.at)
             return
@@ -140,14 +150,20 @@ class Output:
             self.flush()
 
     def _place(self, outcomes: Sequence[Outcome], files: Sequence[Staged]) -> None:
-        wanted = [(outcome.name, file) for outcome in outcomes for file in outcome.files] + [(RUN, f) for f in files]
+        wanted = [(outcome.name, file) for outcome in outcomes for file in outcome.files] + [
+            (RUN, f) for f in files
+        ]
         refused: dict[str, NotWritable] = {}
         for owner, file in wanted:
             try:
                 self._check(file)
             except NotWritable as error:
                 refused[owner if owner != RUN else file.path] = error
-        good = [(owner, file) for owner, file in wanted if (owner if owner != RUN else file.path) not in refused]
+        good = [
+            (owner, file)
+            for owner, file in wanted
+            if (owner if owner != RUN else file.path) not in refused
+        ]
         done = [outcome for outcome in outcomes if outcome.name not in refused]
         paths = {file.path for _, file in good}
         gone = [
@@ -187,11 +203,14 @@ class Output:
         except FileNotFoundError:
             return
         if _real(place) in self.inputs:
-            raise NotWritable(f"{place} is an input and would be overwritten; choose another folder")
+            raise NotWritable(
+                f"{place} is an input and would be overwritten; choose another folder"
+            )
         if is_same(place, file.size, file.sha256) or self._is_own(file.path, Path(file.at)):
             return
         raise NotWritable(
-            f"{place} is there already, and not as segclip wrote it; move or delete it, or choose another folder"
+            f"{place} is there already, and not as segclip wrote it; move or delete it, or choose "
+            "another folder"
         )
 
     def _folder(self, path: str) -> Path:
@@ -211,7 +230,8 @@ class Output:
             if not stat.S_ISDIR(mode):
                 what = "a link" if stat.S_ISLNK(mode) else "a file"
                 raise NotWritable(
-                    f"{folder} is {what}, where a folder is needed; move or delete it, or choose another folder"
+                    f"{folder} is {what}, where a folder is needed; move or delete it, or choose "
+                    "another folder"
                 )
         return folder
 
@@ -271,7 +291,8 @@ class Output:
         except OSError as error:
             reason = error.strerror or str(error)
             raise NotWritable(
-                f"{error.filename or self.root}: cannot be written, {reason}; what is done is kept, and the same "
+                f"{error.filename or self.root}: cannot be written, {reason}; what is done is "
+                "kept, and the same "
                 "command goes on from here"
             ) from error
 

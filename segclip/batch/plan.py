@@ -1,4 +1,6 @@
-"""Read what is to be done: a folder, a glob, a list or a table of pictures, and what each is asked."""
+"""Read what is to be done: a folder, a glob, a list or a table of pictures, and what each is
+asked.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,12 @@ from .state import STATE, written
 
 TABLES = (".csv", ".jsonl", ".tsv", ".txt")
 COLUMNS = Columns(
-    known={"image": ("image", "path"), "texts": ("texts", "text"), "boxes": ("boxes",), "points": ("points",)},
+    known={
+        "image": ("image", "path"),
+        "texts": ("texts", "text"),
+        "boxes": ("boxes",),
+        "points": ("points",),
+    },
     needed=("image",),
 )
 BOXES = Columns(known={"image": ("image", "path"), "boxes": ("boxes",)}, needed=("image", "boxes"))
@@ -34,7 +41,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ask:
-    """Say what one picture is asked: texts, and boxes x1, y1, x2, y2 and clicks x, y, label, to look in or cut out.
+    """Say what one picture is asked: texts, and boxes x1, y1, x2, y2 and clicks x, y, label, to
+    look in or cut out.
 
     everything: every object, where there are neither texts nor a click on an object. Texts are read
     as ``question.unique`` does, and are the names that answers carry. Raises BadPrompt.
@@ -54,10 +62,11 @@ class Ask:
 
 @dataclass(frozen=True)
 class Item:
-    """Name one image of a run: its path, its name inside the input (relative, with "/"), and what it is asked.
+    """Name one image of a run: its path, its name inside the input (relative, with "/"), and what
+    it is asked.
 
-    place: what its files are called, its name unless that would meet another's. folder: it is a folder that cannot be
-    read, in the place of whatever images are in it.
+    place: what its files are called, its name unless that would meet another's. folder: it is a
+    folder that cannot be read, in the place of whatever images are in it.
     """
 
     path: Path
@@ -70,12 +79,16 @@ class Item:
         object.__setattr__(self, "place", self.place or self.name)
 
 
-def read(source: str | Path, default: Ask, boxes: Path | None = None, *, out: Path | None = None) -> list[Item]:
-    """List the pictures of a folder, a glob, a .txt list, or a .csv, .tsv or .jsonl table of COLUMNS.
+def read(
+    source: str | Path, default: Ask, boxes: Path | None = None, *, out: Path | None = None
+) -> list[Item]:
+    """List the pictures of a folder, a glob, a .txt list, or a .csv, .tsv or .jsonl table of
+    COLUMNS.
 
-    The order is the same on every machine. What a row does not say comes from ``default``. boxes: a table of image and
-    boxes for the pictures of those names. out: a folder that is never an input. Raises BadPrompt when there is no such
-    place, when a picture is listed twice or is asked nothing.
+    The order is the same on every machine. What a row does not say comes from ``default``. boxes: a
+    table of image and boxes for the pictures of those names. out: a folder that is never an input.
+    Raises BadPrompt when there is no such place, when a picture is listed twice or is asked
+    nothing.
     """
     path = Path(source)
     if path.is_dir():
@@ -92,19 +105,27 @@ def read(source: str | Path, default: Ask, boxes: Path | None = None, *, out: Pa
     if boxes:
         own = {item.name: item.ask.boxes for item in _listed(boxes, Ask(), BOXES)}
         if not own:
-            raise BadTable(f"{boxes} lists no boxes; give a row for each image, with its name and its boxes")
+            raise BadTable(
+                f"{boxes} lists no boxes; give a row for each image, with its name and its boxes"
+            )
         if strange := own.keys() - {item.name for item in items}:
             raise BadPrompt(f"{boxes} names {min(strange)!r}, which is not in {source}")
-        items = [replace(item, ask=replace(item.ask, boxes=own.get(item.name, item.ask.boxes))) for item in items]
+        items = [
+            replace(item, ask=replace(item.ask, boxes=own.get(item.name, item.ask.boxes)))
+            for item in items
+        ]
     twice = [name for name, count in Counter(item.name for item in items).items() if count > 1]
     if twice:
-        raise BadPrompt(f"{source} lists {twice[0]!r} twice; list each picture once, with all its texts")
+        raise BadPrompt(
+            f"{source} lists {twice[0]!r} twice; list each picture once, with all its texts"
+        )
     if nul := next((item.name for item in items if "\0" in item.name), None):
         raise BadPrompt(f"{source} lists {nul!r}; the name of a file holds no NUL")
     silent = next((item for item in items if not item.ask), None)
     if silent:
         raise BadPrompt(
-            f"nothing is asked of {silent.name!r}; give --text, --everything, or texts, boxes or points in its row"
+            f"nothing is asked of {silent.name!r}; give --text, --everything, or texts, boxes or "
+            "points in its row"
         )
     return items
 
@@ -130,12 +151,20 @@ def is_glob(source: str | Path) -> bool:
 
 
 def apart(items: list[Item]) -> list[Item]:
-    """Return images with a place of their own each, on file systems too that take A.jpg for a.jpg."""
+    """Return images with a place of their own each, on file systems too that take A.jpg for
+    a.jpg.
+    """
     if odd := [item.name for item in items if names.spelt(item.name) != item.name]:
-        problem = "the names of %d images, such as %s, are not UTF-8, which many programs need; rename them"
+        problem = (
+            "the names of %d images, such as %s, are not UTF-8, which many programs need; "
+            "rename them"
+        )
         log.warning(problem, len(odd), names.spelt(odd[0]))
     places = names.distinct({item.name: names.fitting(item.name) for item in items})
-    return [item if places[item.name] == item.name else replace(item, place=places[item.name]) for item in items]
+    return [
+        item if places[item.name] == item.name else replace(item, place=places[item.name])
+        for item in items
+    ]
 
 
 def _walked(folder: Path, default: Ask, out: Path | None) -> Iterator[Item]:
@@ -154,8 +183,14 @@ def _report(listing: Listing) -> None:
 
 
 def _earlier(folder: Path, out: Path | None) -> frozenset[str]:
-    """Name what earlier runs wrote into a folder that is an input now; the journal of ``out`` itself knows better."""
-    return frozenset() if out and os.path.realpath(folder) == os.path.realpath(out) else written(folder)
+    """Name what earlier runs wrote into a folder that is an input now; the journal of ``out``
+    itself knows better.
+    """
+    return (
+        frozenset()
+        if out and os.path.realpath(folder) == os.path.realpath(out)
+        else written(folder)
+    )
 
 
 def _globbed(pattern: str, default: Ask, out: Path | None) -> Iterator[Item]:
@@ -169,7 +204,11 @@ def _globbed(pattern: str, default: Ask, out: Path | None) -> Iterator[Item]:
 
     def is_own(folder: Path) -> bool:
         if folder not in own:
-            holds = folder.name == _OWN or (folder / STATE).is_dir() or os.path.realpath(folder) == outside
+            holds = (
+                folder.name == _OWN
+                or (folder / STATE).is_dir()
+                or os.path.realpath(folder) == outside
+            )
             own[folder] = folder != folder.parent and (holds or is_own(folder.parent))
         return own[folder]
 
@@ -185,13 +224,19 @@ def _globbed(pattern: str, default: Ask, out: Path | None) -> Iterator[Item]:
 
 
 def _name(path: Path, base: Path) -> str:
-    """Return the name of an image inside a folder, or inside the root where it lies elsewhere; never with "..".
+    """Return the name of an image inside a folder, or inside the root where it lies elsewhere;
+    never with "..".
 
-    Both names are made plain first, as text: "a/../../b" may lead out of any folder it is appended to.
+    Both names are made plain first, as text: "a/../../b" may lead out of any folder it is appended
+    to.
     """
     full = os.path.abspath(path)
     name = Path(os.path.relpath(full, os.path.abspath(base)))
-    return Path(*Path(full).parts[1:]).as_posix() if ".." in name.parts or name.is_absolute() else name.as_posix()
+    return (
+        Path(*Path(full).parts[1:]).as_posix()
+        if ".." in name.parts or name.is_absolute()
+        else name.as_posix()
+    )
 
 
 def _until_magic(path: Path) -> Iterator[str]:

@@ -1,4 +1,6 @@
-"""Run a job's pictures in this process, in a pool of processes, or on a Ray cluster; outcomes come as they are done."""
+"""Run a job's pictures in this process, in a pool of processes, or on a Ray cluster; outcomes come
+as they are done.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 
 def here(job: Job, tasks: Iterable[Task]) -> Outcomes:
-    """Run in this process: the next picture is read and the last written while the models are busy."""
+    """Run in this process: the next picture is read and the last written while the models are
+    busy.
+    """
     worker = job.start()
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         coming = (reader.submit(read, item, asked, job.answers.max_pixels) for item, asked in tasks)
@@ -43,7 +47,9 @@ def here(job: Job, tasks: Iterable[Task]) -> Outcomes:
         while reading:
             given = [reading.popleft().result() for _ in range(min(job.together, len(reading)))]
             reading.extend(islice(coming, len(given)))
-            writing.extend(writer.submit(worker.finish, *answer) for answer in worker.answer_all(given))
+            writing.extend(
+                writer.submit(worker.finish, *answer) for answer in worker.answer_all(given)
+            )
             while len(writing) > _AHEAD * job.together:
                 yield writing.popleft().result()
         for future in writing:
@@ -51,11 +57,12 @@ def here(job: Job, tasks: Iterable[Task]) -> Outcomes:
 
 
 def pool(workers: int, job: Job, tasks: Iterable[Task]) -> Outcomes:
-    """Run in spawned processes, each with its own models, the machine's threads shared out among them.
+    """Run in spawned processes, each with its own models, the machine's threads shared out among
+    them.
 
-    What a process was at when it died, for want of memory for example, is done again at the end, one by one in a
-    process that has the machine to itself; the picture that kills again is a failure. Raises Unsupported when a process
-    dies before it has its models.
+    What a process was at when it died, for want of memory for example, is done again at the end,
+    one by one in a process that has the machine to itself; the picture that kills again is a
+    failure. Raises Unsupported when a process dies before it has its models.
     """
     job = replace(job, threads=job.threads or max(1, (os.cpu_count() or 1) // workers))
     waiting = iter(tasks)
@@ -69,7 +76,9 @@ def pool(workers: int, job: Job, tasks: Iterable[Task]) -> Outcomes:
 
 
 def _shared(workers: int, job: Job, groups: Iterator[list[Task]], lost: list[Task]) -> Outcomes:
-    """Share groups of tasks out among processes until there are no more; ``lost`` gets those that a process died of."""
+    """Share groups of tasks out among processes until there are no more; ``lost`` gets those that a
+    process died of.
+    """
     hands: list[_Hand] = []
     try:
         while True:
@@ -81,7 +90,9 @@ def _shared(workers: int, job: Job, groups: Iterator[list[Task]], lost: list[Tas
             busy = {hand.channel: hand for hand in hands if hand.given}
             if not busy:
                 return
-            for hand in [busy[channel] for channel in wait(list(busy)) if isinstance(channel, Connection)]:
+            for hand in [
+                busy[channel] for channel in wait(list(busy)) if isinstance(channel, Connection)
+            ]:
                 if hand.receive():
                     yield from hand.outcomes
                 else:
@@ -94,7 +105,9 @@ def _shared(workers: int, job: Job, groups: Iterator[list[Task]], lost: list[Tas
 
 
 class _Hand:
-    """Hold a process of a pool, and the groups of tasks it was given, of which it does the first."""
+    """Hold a process of a pool, and the groups of tasks it was given, of which it does the
+    first.
+    """
 
     def __init__(self, job: Job, group: list[Task]) -> None:
         self.channel, theirs = _SPAWN.Pipe()
@@ -113,7 +126,9 @@ class _Hand:
             self.channel.send(group)
 
     def receive(self) -> bool:
-        """Take what the process has done as ``outcomes``; False where it died. Raises what it raised itself."""
+        """Take what the process has done as ``outcomes``; False where it died. Raises what it
+        raised itself.
+        """
         try:
             answer = self.channel.recv()
         except (EOFError, OSError):
@@ -121,7 +136,8 @@ class _Hand:
             if self._ready:
                 return False
             raise Unsupported(
-                f"a worker ended (exit code {self.process.exitcode}) while it loaded the models, maybe for want of "
+                f"a worker ended (exit code {self.process.exitcode}) while it loaded the models, "
+                "maybe for want of "
                 "memory; fewer --workers take less"
             ) from None
         if isinstance(answer, Exception):
@@ -139,7 +155,9 @@ class _Hand:
 
 
 def _work(channel: Connection, job: Job, parent: int) -> None:
-    """Do what comes by the channel, as a process of a pool; what goes wrong here is raised in the parent."""
+    """Do what comes by the channel, as a process of a pool; what goes wrong here is raised in the
+    parent.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the parent's business, which ends this process
     lifetime.end_with_parent(parent)
@@ -157,13 +175,19 @@ def _work(channel: Connection, job: Job, parent: int) -> None:
 def _as_sent(error: Exception) -> Exception:
     """Return an error as it can be sent to another process."""
     try:
-        return error if isinstance(pickle.loads(pickle.dumps(error)), Exception) else RuntimeError(repr(error))
+        return (
+            error
+            if isinstance(pickle.loads(pickle.dumps(error)), Exception)
+            else RuntimeError(repr(error))
+        )
     except Exception:  # an error may do anything when it is pickled
         return RuntimeError(repr(error))
 
 
 def _receive(channel: Connection, groups: SimpleQueue[list[Task]]) -> None:
-    """Take tasks in at once, so that the parent never waits; where it is gone, so is this process."""
+    """Take tasks in at once, so that the parent never waits; where it is gone, so is this
+    process.
+    """
     while True:
         try:
             groups.put(channel.recv())
@@ -176,11 +200,15 @@ def _died(item: Item, asked: str) -> Outcome:
     return Outcome(item.name, "", stamp_of(item.path), asked, "failed", reason=reason)
 
 
-def ray(address: str | None, workers: int, gpus: float, job: Job, tasks: Iterable[Task]) -> Outcomes:
-    """Run on a Ray cluster by Ray Data: models are actors, what an actor's death interrupts is done again by another.
+def ray(
+    address: str | None, workers: int, gpus: float, job: Job, tasks: Iterable[Task]
+) -> Outcomes:
+    """Run on a Ray cluster by Ray Data: models are actors, what an actor's death interrupts is done
+    again by another.
 
-    address: of a running cluster; None starts one on this machine. gpus: share of a GPU for each worker. All machines
-    need the same file system: pictures are read, and results written, where they lie.
+    address: of a running cluster; None starts one on this machine. gpus: share of a GPU for each
+    worker. All machines need the same file system: pictures are read, and results written, where
+    they lie.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -189,10 +217,15 @@ def ray(address: str | None, workers: int, gpus: float, job: Job, tasks: Iterabl
         raise Unsupported("--runner ray needs Ray: pip install 'segclip[cluster]'") from None
     job = replace(job, threads=job.threads or 1)
     if not ray.is_initialized():
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(
+            address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+        )
     ray.data.DataContext.get_current().enable_progress_bars = False
     waiting = iter(tasks)
-    rows = [{"tasks": pickle.dumps(group)} for group in iter(lambda: list(islice(waiting, job.together)), [])]
+    rows = [
+        {"tasks": pickle.dumps(group)}
+        for group in iter(lambda: list(islice(waiting, job.together)), [])
+    ]
     if not rows:
         return
     done = ray.data.from_items(rows, override_num_blocks=min(len(rows), 16 * workers)).map(
@@ -203,7 +236,9 @@ def ray(address: str | None, workers: int, gpus: float, job: Job, tasks: Iterabl
         num_gpus=gpus or None,
     )
     for row in done.iter_rows():
-        outcomes: list[Outcome] = pickle.loads(row["outcomes"])  # what _Actor put there a moment ago
+        outcomes: list[Outcome] = pickle.loads(
+            row["outcomes"]
+        )  # what _Actor put there a moment ago
         yield from outcomes
 
 

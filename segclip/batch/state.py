@@ -39,12 +39,16 @@ def prepare(out: Path) -> Path:
             regular.refuse_strange(path)
     except OSError as error:
         raise NotWritable(
-            f"{folder}: cannot be written, {error.strerror or error}; choose another folder for the output"
+            f"{folder}: cannot be written, {error.strerror or error}; choose another folder for "
+            "the output"
         ) from None
-    former = next((path for path in entries if path.name == "all.sqlite" or path.match("*-of-*.sqlite")), None)
+    former = next(
+        (path for path in entries if path.name == "all.sqlite" or path.match("*-of-*.sqlite")), None
+    )
     if former and not (folder / _JOURNAL).exists():
         raise BadIndex(
-            f"{out} was written by an older segclip, whose journal {former.name} is no longer read; choose another "
+            f"{out} was written by an older segclip, whose journal {former.name} is no longer "
+            "read; choose another "
             f"folder, or delete {out} and run again"
         )
     return folder
@@ -54,8 +58,9 @@ def prepare(out: Path) -> Path:
 def opened(folder: Path, part: str, run: str, *, damaged: str = "") -> Iterator[Ledger]:
     """Open the journal of an output for a part of a run; keep others out, but for its other parts.
 
-    run: digest of all that the parts must have in common. damaged: why the journal that is there is to be set aside.
-    Raises Busy when another run, or the same part, is at work there, and what ``Journal`` raises.
+    run: digest of all that the parts must have in common. damaged: why the journal that is there is
+    to be set aside. Raises Busy when another run, or the same part, is at work there, and what
+    ``Journal`` raises.
     """
     with ExitStack() as stack:
         with _lock(folder / "begin.lock", _PATIENCE):

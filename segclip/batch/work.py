@@ -1,4 +1,6 @@
-"""Do one picture: read, segment, write. The same code runs in this process, in a pool, and on a cluster."""
+"""Do one picture: read, segment, write. The same code runs in this process, in a pool, and on a
+cluster.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +24,30 @@ from .files import describe, is_short_of_room, sync_staged
 from .journal import Outcome, Staged, Stamp
 from .plan import Ask, Item
 
-# why an image cannot be opened, other than for reasons that come and go, such as a server that does not answer
-_BYTES_A_PIXEL, _METADATA = 16, 1 << 26  # four float32 channels without compression, and what a file says beside
-_LASTING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
+# why an image cannot be opened, other than for reasons that come and go, such as a server that does
+# not answer
+_BYTES_A_PIXEL, _METADATA = (
+    16,
+    1 << 26,
+)  # four float32 channels without compression, and what a file says beside
+_LASTING = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENAMETOOLONG,
+)
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Say how pictures are answered and written: what ``Segmenter.rank`` takes, the largest picture, feathered edges.
+    """Say how pictures are answered and written: what ``Segmenter.rank`` takes, the largest
+    picture, feathered edges.
 
-    templates: the name of a set, a file's, or sentences, which is what a run makes of either. feather: px over which a
-    cut-out's edge fades.
+    templates: the name of a set, a file's, or sentences, which is what a run makes of either.
+    feather: px over which a cut-out's edge fades.
     """
 
     negatives: tuple[str, ...] = ()
@@ -46,7 +61,9 @@ class Answers:
         """Put what is asked of one image into the library's terms. Raises BadPrompt."""
         labels = [int(point[2]) if len(point) == 3 else 1 for point in ask.points]
         searching = bool(ask.texts or ask.everything)
-        where = place([point[:2] for point in ask.points], labels, list(ask.boxes), searching=searching)
+        where = place(
+            [point[:2] for point in ask.points], labels, list(ask.boxes), searching=searching
+        )
         return Question(
             ask.texts,
             where,
@@ -63,9 +80,9 @@ class Answers:
 class Job:
     """Say how every picture of a run is done.
 
-    scratch: where files are written before they take their place, on the file system of ``out``. models: proposer,
-    encoder, device, policy, as loading.load takes them. formats: of formats.PER_IMAGE. threads: torch's in a worker, 0
-    for its own choice.
+    scratch: where files are written before they take their place, on the file system of ``out``.
+    models: proposer, encoder, device, policy, as loading.load takes them. formats: of
+    formats.PER_IMAGE. threads: torch's in a worker, 0 for its own choice.
     """
 
     out: Path
@@ -88,7 +105,9 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """Hold a picture that was read: its pixels, or why there are none. passing: that is likely to be better soon."""
+    """Hold a picture that was read: its pixels, or why there are none. passing: that is likely to
+    be better soon.
+    """
 
     item: Item
     asked: str
@@ -115,7 +134,9 @@ class Worker:
     def load(self) -> None:
         """Load the models."""
         proposer, encoder, device, policy = self.job.models
-        self.segmenter = loading.load(proposer, encoder, device=device, policy=policy, options=self.job.options)
+        self.segmenter = loading.load(
+            proposer, encoder, device=device, policy=policy, options=self.job.options
+        )
 
     def all(self, tasks: Sequence[tuple[Item, str]]) -> list[Outcome]:
         """Do several pictures; whatever goes wrong with one is its outcome."""
@@ -128,7 +149,9 @@ class Worker:
             return given, None
         try:
             return given, self.result_of(given.image, given.item.ask)
-        except Exception as error:  # the one place where a picture's failure ends: it is recorded and told
+        except (
+            Exception
+        ) as error:  # the one place where a picture's failure ends: it is recorded and told
             return replace(given, image=None, error=error, passing=_is_passing(error)), None
 
     def answer_all(self, given: Sequence[Read]) -> list[tuple[Read, Result | None]]:
@@ -155,14 +178,18 @@ class Worker:
         record = exporters.to_record(result)
         del record["image"]
         state = "matched" if len(result) else "empty"
-        return Outcome(given.item.name, given.content, given.stamp, given.asked, state, files, record)
+        return Outcome(
+            given.item.name, given.content, given.stamp, given.asked, state, files, record
+        )
 
     def result_of(self, image: Image, ask: Ask) -> Result:
         """Answer what is asked of an image."""
         return self.segmenter.answer(image, self.job.answers.question(ask))
 
     def _write(self, item: Item, result: Result) -> tuple[Staged, ...]:
-        """Write an image's files aside, on the disk; they take their places later, all in one process."""
+        """Write an image's files aside, on the disk; they take their places later, all in one
+        process.
+        """
         scratch = self._scratch
         written: list[Path] = []
         for format in self.job.formats:
@@ -180,7 +207,9 @@ class Worker:
     def _linked(self, item: Item, result: Result) -> Result:
         """Name the picture as LabelMe looks for it: from the label's own folder."""
         path = path_from_label(self.job.out, item)
-        return replace(result, regions=replace(result.regions, image=replace(result.image, source=path)))
+        return replace(
+            result, regions=replace(result.regions, image=replace(result.image, source=path))
+        )
 
 
 def path_from_label(out: Path, item: Item) -> str:
@@ -201,23 +230,35 @@ def read(item: Item, asked: str, max_pixels: int) -> Read:
         if item.folder:
             next(os.scandir(item.path), None)  # says why it could not be listed
             raise BlockingIOError("it could not be listed a moment ago")
-        if item.path.exists() and not item.path.is_file():  # opening a pipe would wait for ever, a device never ends
+        if (
+            item.path.exists() and not item.path.is_file()
+        ):  # opening a pipe would wait for ever, a device never ends
             raise BadImage(f"{item.name}: a folder, a pipe or a device, not an image file")
-        if stamp[0] > _BYTES_A_PIXEL * max_pixels + _METADATA:  # a sparse file holds more than memory does
-            raise BadImage(f"{item.name}: {stamp[0]:,} bytes, more than any image of {max_pixels:,} pixels takes")
+        if (
+            stamp[0] > _BYTES_A_PIXEL * max_pixels + _METADATA
+        ):  # a sparse file holds more than memory does
+            raise BadImage(
+                f"{item.name}: {stamp[0]:,} bytes, more than any image of {max_pixels:,} pixels "
+                "takes"
+            )
         data = item.path.read_bytes()
         content = sha256(data).hexdigest()
-        return Read(item, asked, content, stamp, images.load(data, label=item.name, max_pixels=max_pixels))
+        return Read(
+            item, asked, content, stamp, images.load(data, label=item.name, max_pixels=max_pixels)
+        )
     except OSError as error:
         what = "the folder cannot be read" if item.folder else "cannot be opened"
         problem = BadImage(f"{item.name}: {what}, {error.strerror or error}")
-        return Read(item, asked, content, stamp, None, problem, item.folder or error.errno not in _LASTING)
+        return Read(
+            item, asked, content, stamp, None, problem, item.folder or error.errno not in _LASTING
+        )
     except Exception as error:  # as in Worker.answer
         return Read(item, asked, content, stamp, None, error, _is_passing(error))
 
 
 def stamp_of(path: Path) -> Stamp:
-    """Return a file's size, its modification and change times in ns, and its inode; zeros where there is none.
+    """Return a file's size, its modification and change times in ns, and its inode; zeros where
+    there is none.
 
     One that was replaced by another of the same size and time has another inode or change time.
     """
@@ -230,14 +271,18 @@ def stamp_of(path: Path) -> Stamp:
 
 def _is_passing(error: BaseException) -> bool:
     """Decide whether an image failed for what is not its own: it is tried again by the next run."""
-    return isinstance(error, MemoryError) or (isinstance(error, OSError) and is_short_of_room(error))
+    return isinstance(error, MemoryError) or (
+        isinstance(error, OSError) and is_short_of_room(error)
+    )
 
 
 def _failure(given: Read, scratch: Path) -> Outcome:
     error: Any = given.error
     known = isinstance(error, SegclipError)
     reason = str(error) if known else f"{type(error).__name__}: {error}"
-    reason = reason.replace(f"{scratch}{os.sep}", "")  # where a file was to lie, whichever process wrote it
+    reason = reason.replace(
+        f"{scratch}{os.sep}", ""
+    )  # where a file was to lie, whichever process wrote it
     return Outcome(
         given.item.name,
         given.content,

@@ -1,4 +1,6 @@
-"""Write the YOLO segmentation data set of a run: outlines as labels, links to the images, and names."""
+"""Write the YOLO segmentation data set of a run: outlines as labels, links to the images, and
+names.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +25,22 @@ from .plan import Item
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _HEADS = (b"\xff\xd8", b"\x89PNG", b"BM", b"II*\0", b"MM\0*", b"RIFF")
 _BLOCK = 1 << 20  # distances between two outlines that are held at a time
-# what a YAML file may not hold, or some readers take for the end of a line or of the byte order's mark
-_NOT_YAML = re.compile("[^\t\n\r -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
-_INSET = 0.01  # px inside the pixels' edges, so that readers who round outlines to pixels stay inside
+# what a YAML file may not hold, or some readers take for the end of a line or of the byte order's
+# mark
+_NOT_YAML = re.compile(
+    "[^\t\n\r -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+)
+_INSET = (
+    0.01  # px inside the pixels' edges, so that readers who round outlines to pixels stay inside
+)
 
 
 def write(done: Done) -> list[Path]:
-    """Write a YOLO segmentation data set: data.yaml, labels/, and images/ with links to the images, or PNGs of them.
+    """Write a YOLO segmentation data set: data.yaml, labels/, and images/ with links to the images,
+    or PNGs of them.
 
-    A label holds outlines along the edges of pixels, without holes; parts of one mask are joined by a line there and
-    back, as YOLO's own converters do.
+    A label holds outlines along the edges of pixels, without holes; parts of one mask are joined by
+    a line there and back, as YOLO's own converters do.
     """
     categories = {name: number for number, name in enumerate(done.categories())}
     stems = _stems([item.name for item in done.items])
@@ -50,9 +58,11 @@ def write(done: Done) -> list[Path]:
             file.write("".join(f"{line}\n" for line in lines).encode())
         _show(done, item, f"yolo/images/{stem}")
     table = (
-        "# There are no splits yet: train and val are the same images, and a score on val says nothing of new ones.\n"
+        "# There are no splits yet: train and val are the same images, and a score on val "
+        "says nothing of new ones.\n"
     )
-    table += "train: images\nval: images\nnames:\n"  # without a path, which would be that of the working folder
+    # without a path, which would be that of the working folder
+    table += "train: images\nval: images\nnames:\n"
     table += "".join(f"  {number}: {_yaml(name)}\n" for name, number in categories.items())
     with done.output.writing("yolo/data.yaml") as file:
         file.write(table.encode())
@@ -60,9 +70,11 @@ def write(done: Done) -> list[Path]:
 
 
 def _stems(listed: Sequence[str]) -> dict[str, str]:
-    """Name each image, without its ending, so that no two labels are one: images of one stem carry their ending in it.
+    """Name each image, without its ending, so that no two labels are one: images of one stem carry
+    their ending in it.
 
-    No folder is called images: readers look for a label where the last folder of that name becomes labels.
+    No folder is called images: readers look for a label where the last folder of that name becomes
+    labels.
     """
     wanted = {}
     for name in listed:
@@ -77,13 +89,17 @@ def _stems(listed: Sequence[str]) -> dict[str, str]:
 
 
 def _show(done: Done, item: Item, stem: str) -> None:
-    """Write a link to an image, or a PNG of what YOLO's trainers do not read: its first frame, upright."""
+    """Write a link to an image, or a PNG of what YOLO's trainers do not read: its first frame,
+    upright.
+    """
     suffix = item.path.suffix
     try:
         with item.path.open("rb") as file:
             readable = file.read(4).startswith(_HEADS)
     except OSError as error:
-        raise BadImage(f"{item.path}: cannot be opened any more, {error.strerror}; run again") from None
+        raise BadImage(
+            f"{item.path}: cannot be opened any more, {error.strerror}; run again"
+        ) from None
     if readable and suffix.lower() in _SUFFIXES:
         done.output.link(f"{stem}{suffix}", item.path.absolute())
         return
@@ -93,7 +109,9 @@ def _show(done: Done, item: Item, stem: str) -> None:
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """Join outlines into one: each is entered where it is nearest to the one before, and left there again."""
+    """Join outlines into one: each is entered where it is nearest to the one before, and left there
+    again.
+    """
     if not parts:
         return np.zeros((0, 2))
     whole = parts[0].astype(float)
@@ -105,12 +123,16 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _nearest(whole: np.ndarray, part: np.ndarray) -> tuple[int, int]:
-    """Return the rows of the two points of two outlines that are nearest; the first of equals. Memory is bounded."""
+    """Return the rows of the two points of two outlines that are nearest; the first of equals.
+    Memory is bounded.
+    """
     step = max(1, _BLOCK // len(part))
     best, found = np.inf, (0, 0)
     for start in range(0, len(whole), step):
         some = whole[start : start + step]
-        distance = (some[:, None, 0] - part[None, :, 0]) ** 2 + (some[:, None, 1] - part[None, :, 1]) ** 2
+        distance = (some[:, None, 0] - part[None, :, 0]) ** 2 + (
+            some[:, None, 1] - part[None, :, 1]
+        ) ** 2
         row, column = divmod(int(distance.argmin()), len(part))
         if distance[row, column] < best:
             best, found = distance[row, column], (start + row, column)

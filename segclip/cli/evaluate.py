@@ -41,7 +41,9 @@ class Finding:
     proposer: Annotated[str, typer.Option(help="A proposer, or a preset for its own.")] = "mini"
     limit: Annotated[int | None, LIMIT] = None
     offline: Annotated[bool, OFFLINE] = False
-    trust: Annotated[bool, typer.Option("--trust", help="Load pickled weights the manifest doesn't know.")] = False
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Load pickled weights the manifest doesn't know.")
+    ] = False
 
     def load(self) -> tuple[Proposer, list[Sample]]:
         """Load the proposer and the first pictures."""
@@ -49,29 +51,45 @@ class Finding:
         from ..evaluation import datasets
 
         samples = datasets.read_folder(self.folder)[: self.limit]
-        return loading.load_proposer(self.proposer, options=loading.LoadOptions(self.offline, self.trust)), samples
+        return loading.load_proposer(
+            self.proposer, options=loading.LoadOptions(self.offline, self.trust)
+        ), samples
 
 
 @app.command()
 @checked
 def text(
     folder: Annotated[Path, FOLDER],
-    preset: Annotated[str, typer.Option(help="A preset, or a proposer when --encoder is given.")] = "mini",
-    encoder: Annotated[str | None, typer.Option(help="An encoder, as in `segclip segment`.")] = None,
+    preset: Annotated[
+        str, typer.Option(help="A preset, or a proposer when --encoder is given.")
+    ] = "mini",
+    encoder: Annotated[
+        str | None, typer.Option(help="An encoder, as in `segclip segment`.")
+    ] = None,
     limit: Annotated[int | None, LIMIT] = None,
     calibrate: Annotated[
         bool,
-        typer.Option("--calibrate", help="Store with the encoder, a file:RUN, what fits best: threshold, logit scale."),
+        typer.Option(
+            "--calibrate",
+            help="Store with the encoder, a file:RUN, what fits best: threshold, logit scale.",
+        ),
     ] = False,
     offline: Annotated[bool, OFFLINE] = False,
 ) -> None:
-    """Ask each picture for every name in it and for names that are not: recall, right answers, silence."""
+    """Ask each picture for every name in it and for names that are not: recall, right answers,
+    silence.
+    """
     from .. import loading
     from ..evaluation import datasets, text
 
     run = Path((encoder or "").removeprefix("file:"))
-    if calibrate and not (encoder and encoder.startswith("file:") and (run / "config.json").is_file()):
-        raise BadPrompt(f"--calibrate writes into a run of your own: give --encoder file:RUN, a folder; got {encoder}")
+    if calibrate and not (
+        encoder and encoder.startswith("file:") and (run / "config.json").is_file()
+    ):
+        raise BadPrompt(
+            "--calibrate writes into a run of your own: give --encoder file:RUN, a folder; got "
+            f"{encoder}"
+        )
     samples = datasets.read_folder(folder)[:limit]
     segmenter = loading.load(preset, encoder, options=loading.LoadOptions(offline=offline))
     with _progress(samples) as tell:
@@ -91,7 +109,9 @@ def text(
 @app.command()
 @grouped
 def proposals(finding: Finding) -> None:
-    """Ask for everything and count what is found: average recall at 10, 100 and 1000 candidates, and by size."""
+    """Ask for everything and count what is found: average recall at 10, 100 and 1000 candidates,
+    and by size.
+    """
     from ..evaluation.proposals import evaluate_proposals
 
     proposer, samples = finding.load()
@@ -103,7 +123,9 @@ def proposals(finding: Finding) -> None:
 @app.command()
 @grouped
 def clicks(finding: Finding) -> None:
-    """Click on every object as a person who corrects would, and draw its box: mean IoU after 1, 3 and 5 clicks."""
+    """Click on every object as a person who corrects would, and draw its box: mean IoU after 1, 3
+    and 5 clicks.
+    """
     from ..evaluation.clicks import evaluate_clicks
 
     proposer, samples = finding.load()
@@ -117,20 +139,34 @@ def clicks(finding: Finding) -> None:
 def zeroshot(
     folder: Annotated[Path, typer.Argument(help="A folder of pictures for each class.")],
     encoder: Annotated[str, typer.Option(help="An encoder, or a preset for its own.")] = "mini",
-    labels: Annotated[str | None, typer.Option(help="Labels in the folders' order; their names if left out.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Labels in the folders' order; their names if left out.")
+    ] = None,
     templates: Annotated[str | None, typer.Option(help="A template set or a file.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first pictures of each class.", min=1)] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the confusion matrix: .csv, .png, .svg.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Only the first pictures of each class.", min=1)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the confusion matrix: .csv, .png, .svg.")
+    ] = None,
 ) -> None:
-    """Classify a tree of class folders by the classes' names: accuracy, mean a class, what is confused."""
+    """Classify a tree of class folders by the classes' names: accuracy, mean a class, what is
+    confused.
+    """
     from .. import images, loading
     from ..evaluation import zeroshot
     from ..zeroshot import build, read_labels
 
-    if out and out.suffix.lower() not in zeroshot.MATRIX_ENDINGS:  # before the long work, not after it
-        raise BadPrompt(f"--out takes a file ending in {', '.join(zeroshot.MATRIX_ENDINGS)}; got {out}")
+    if (
+        out and out.suffix.lower() not in zeroshot.MATRIX_ENDINGS
+    ):  # before the long work, not after it
+        raise BadPrompt(
+            f"--out takes a file ending in {', '.join(zeroshot.MATRIX_ENDINGS)}; got {out}"
+        )
     folders = zeroshot.class_folders(folder)
-    given = read_labels(labels or [zeroshot.label_of(path) for path in folders], templates=templates)
+    given = read_labels(
+        labels or [zeroshot.label_of(path) for path in folders], templates=templates
+    )
     classifier = build(loading.load_encoder(encoder), given)
     tasks = [path for path in folders for _ in images.walk(path)[:limit]]
     with _progress(tasks) as tell:
@@ -148,7 +184,9 @@ def regions(
     limit: Annotated[int | None, LIMIT] = None,
     offline: Annotated[bool, OFFLINE] = False,
 ) -> None:
-    """Name true masks among all names of the folder, cut as the encoder is served: region zeroshot."""
+    """Name true masks among all names of the folder, cut as the encoder is served: region
+    zeroshot.
+    """
     from .. import loading
     from ..evaluation import datasets, localise
 
@@ -163,11 +201,15 @@ def regions(
 @checked
 def heat(
     folder: Annotated[Path, FOLDER],
-    encoder: Annotated[str, typer.Option(help="An encoder with a patch head, such as file:RUN of train.pacl.")],
+    encoder: Annotated[
+        str, typer.Option(help="An encoder with a patch head, such as file:RUN of train.pacl.")
+    ],
     limit: Annotated[int | None, LIMIT] = None,
     offline: Annotated[bool, OFFLINE] = False,
 ) -> None:
-    """Lay heat maps of the names that are there over the true masks: pointing game, zero-shot segmentation."""
+    """Lay heat maps of the names that are there over the true masks: pointing game, zero-shot
+    segmentation.
+    """
     from .. import loading
     from ..evaluation import datasets, localise
 
@@ -181,8 +223,12 @@ def heat(
 @app.command()
 @checked
 def retrieval(
-    captions: Annotated[Path, typer.Argument(help="COCO's or Karpathy's JSON, or a table of image and caption.")],
-    images: Annotated[Path | None, typer.Option(help="Folder of the images; images/ beside the file.")] = None,
+    captions: Annotated[
+        Path, typer.Argument(help="COCO's or Karpathy's JSON, or a table of image and caption.")
+    ],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images; images/ beside the file.")
+    ] = None,
     encoder: Annotated[str, typer.Option(help="An encoder, or a preset for its own.")] = "mini",
     split: Annotated[str, typer.Option(help="Of captions that name one.")] = "test",
     limit: Annotated[int | None, LIMIT] = None,
@@ -203,10 +249,16 @@ def retrieval(
 @checked
 def search(
     folder: Annotated[Path, FOLDER],
-    index: Annotated[Path | None, typer.Option(help="Of FOLDER/images with --regions; made there if left out.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="The index's, where it is no published one.")] = None,
+    index: Annotated[
+        Path | None, typer.Option(help="Of FOLDER/images with --regions; made there if left out.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="The index's, where it is no published one.")
+    ] = None,
 ) -> None:
-    """Search an index of labelled pictures for every name: by segments, and by whole images beside it."""
+    """Search an index of labelled pictures for every name: by segments, and by whole images beside
+    it.
+    """
     from ..evaluation import datasets
     from ..evaluation.retrieval import evaluate_names
     from ..search import Index, IndexOptions, make_index
@@ -215,7 +267,9 @@ def search(
     if index is None:
         with _progress(samples) as tell:
             place = make_index(
-                folder / "images", IndexOptions(regions=True), tell=lambda seen: tell(seen.now, seen.total)
+                folder / "images",
+                IndexOptions(regions=True),
+                tell=lambda seen: tell(seen.now, seen.total),
             ).path
     _show(evaluate_names(Index(index or place, encoder=encoder), samples).table())
 

@@ -1,4 +1,6 @@
-"""The ``segclip export`` command: masks of whole folders, with progress, interruption and resumption."""
+"""The ``segclip export`` command: masks of whole folders, with progress, interruption and
+resumption.
+"""
 
 from __future__ import annotations
 
@@ -28,26 +30,41 @@ class Task:
     """What is exported, and what is asked of it."""
 
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="A folder, a glob, a .txt list, or a .csv or .jsonl table.")
+        Path,
+        typer.Argument(
+            metavar="INPUT", help="A folder, a glob, a .txt list, or a .csv or .jsonl table."
+        ),
     ]
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the files.")]
-    texts: Annotated[list[str] | None, typer.Option("--text", help="What to find; repeatable.")] = None
+    texts: Annotated[list[str] | None, typer.Option("--text", help="What to find; repeatable.")] = (
+        None
+    )
     texts_file: Annotated[Path | None, typer.Option(help="A file of texts, one a line.")] = None
     boxes: Annotated[
-        list[str] | None, typer.Option("--box", metavar="X1,Y1,X2,Y2", help="A box in every picture; repeatable.")
+        list[str] | None,
+        typer.Option("--box", metavar="X1,Y1,X2,Y2", help="A box in every picture; repeatable."),
     ] = None
     everything: Annotated[
         bool,
-        typer.Option("--everything", help="Cut out every object where there is no text; with a box, those inside."),
+        typer.Option(
+            "--everything",
+            help="Cut out every object where there is no text; with a box, those inside.",
+        ),
     ] = False
     boxes_file: Annotated[
-        Path | None, typer.Option(help="A .csv or .jsonl table of image and boxes, by name inside INPUT.")
+        Path | None,
+        typer.Option(help="A .csv or .jsonl table of image and boxes, by name inside INPUT."),
     ] = None
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", help=f"Files, by comma or repeated: {', '.join(FORMATS)}; png,coco if left out."),
+        typer.Option(
+            "--format",
+            help=f"Files, by comma or repeated: {', '.join(FORMATS)}; png,coco if left out.",
+        ),
     ] = None
-    feather: Annotated[float, typer.Option(help="Pixels over which the edge of a cut-out fades.", min=0)] = 0.0
+    feather: Annotated[
+        float, typer.Option(help="Pixels over which the edge of a cut-out fades.", min=0)
+    ] = 0.0
 
     def options(self, against: Against, choice: Choice, models: Models) -> ExportOptions:
         """Put the options into the library's terms."""
@@ -56,7 +73,9 @@ class Task:
 
         preset = registry.choose(loading.PRESETS, models.preset, "preset")
         if self.everything and (self.texts or self.texts_file):
-            raise BadPrompt("--everything takes no texts; leave out --text and --texts-file, or --everything")
+            raise BadPrompt(
+                "--everything takes no texts; leave out --text and --texts-file, or --everything"
+            )
         boxes = tuple(tuple(numbers("--box", value, (4,))) for value in self.boxes or ())
         return ExportOptions(
             formats=comma(self.formats or ["png,coco"]),
@@ -88,11 +107,20 @@ class Task:
 class How(Crew):
     """How the run runs."""
 
-    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only this part, for job arrays.")] = None
-    max_failures: Annotated[int | None, typer.Option(help="Stop when more pictures than this failed.", min=0)] = None
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Print the traceback of each failure too.")] = False
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Only this part, for job arrays.")
+    ] = None
+    max_failures: Annotated[
+        int | None, typer.Option(help="Stop when more pictures than this failed.", min=0)
+    ] = None
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Print the traceback of each failure too.")
+    ] = False
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read all that is done again, and do what turns out to be another.")
+        bool,
+        typer.Option(
+            "--verify", help="Read all that is done again, and do what turns out to be another."
+        ),
     ] = False
 
     def running(self) -> Running:
@@ -100,9 +128,16 @@ class How(Crew):
         from ..batch import Running
 
         return Running(
-            self.workers, self.runner, self.address, self.gpus, self.threads, self.shard, self.retry_failed,
-            self.max_failures, self.verify,
-        )  # fmt: skip
+            self.workers,
+            self.runner,
+            self.address,
+            self.gpus,
+            self.threads,
+            self.shard,
+            self.retry_failed,
+            self.max_failures,
+            self.verify,
+        )
 
 
 def run(options: ExportOptions, task: Task, how: How) -> None:
@@ -112,9 +147,13 @@ def run(options: ExportOptions, task: Task, how: How) -> None:
     running = how.running()
     try:
         with shown_progress() as tell:
-            summary = batch.export(task.source, task.out, options=options, running=running, tell=tell)
+            summary = batch.export(
+                task.source, task.out, options=options, running=running, tell=tell
+            )
     except KeyboardInterrupt as interrupt:
-        typer.echo("\nstopped; what is done is kept, and the same command goes on from here", err=True)
+        typer.echo(
+            "\nstopped; what is done is kept, and the same command goes on from here", err=True
+        )
         raise typer.Exit(lifetime.exit_code(interrupt)) from None
     _report(summary, task.out, how.verbose)
     if not summary.images:
@@ -130,11 +169,14 @@ def _report(summary: Summary, out: Path, verbose: bool) -> None:
     typer.echo(f"{did.now} pictures done now ({did.rate:.2f} a second), {did.before} before")
     if did.stopped:
         typer.echo(
-            f"stopped: {did.failed} pictures failed, more than --max-failures; see {out} and run again", err=True
+            f"stopped: {did.failed} pictures failed, more than --max-failures; see {out} and run "
+            "again",
+            err=True,
         )
     if summary.missing:
         typer.echo(
-            f"{summary.missing} of {summary.images} pictures are still to do; the run that does the last one ends it"
+            f"{summary.missing} of {summary.images} pictures are still to do; the run that does "
+            "the last one ends it"
         )
         return
     typer.echo(", ".join(f"{count} {state}" for state, count in summary.states.items()))
@@ -169,7 +211,12 @@ def shown_progress() -> Iterator[Callable[[Progress], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeRemainingColumn(),
+    )
     with Bar(*columns, console=Console(stderr=True)) as bar:
         shown = bar.add_task("loading")
         yield lambda seen: bar.update(

@@ -16,9 +16,14 @@ class Heating:
     """What is looked for, and with what."""
 
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture.", show_default=False)]
-    texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="What to find.", show_default=False)]
+    texts: Annotated[
+        list[str], typer.Argument(metavar="TEXT...", help="What to find.", show_default=False)
+    ]
     encoder: Annotated[
-        str, typer.Option(help="An encoder with a patch head, such as file:RUN of train.pacl.", show_default=False)
+        str,
+        typer.Option(
+            help="An encoder with a patch head, such as file:RUN of train.pacl.", show_default=False
+        ),
     ]
     out: Annotated[Path, typer.Option(help="Folder of the picture.")] = OUT
     offline: Annotated[bool, typer.Option("--offline", help="Use no network at all.")] = False

@@ -44,7 +44,9 @@ class Commands(TyperGroup):
         """Run a command line; what is printed of it, by click too, cannot steer a terminal."""
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")  # a file name may hold bytes that are no characters
+                stream.reconfigure(
+                    errors="backslashreplace"
+                )  # a file name may hold bytes that are no characters
         with lines.shown_safely():
             return super().main(args, prog_name, complete_var, standalone_mode, windows_expand_args)
 
@@ -63,7 +65,11 @@ class Commands(TyperGroup):
 
 
 app = typer.Typer(
-    cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
 app.add_typer(weights.app, name="weights")
 app.add_typer(evaluate.app, name="evaluate")
@@ -96,7 +102,9 @@ def classify(sorting: Sorting, models: Models, told: Told) -> None:
 @app.command()
 @grouped
 def heat(heating: Heating) -> None:
-    """Show where in IMAGE each TEXT is, without proposals: heat maps of an encoder with a patch head."""
+    """Show where in IMAGE each TEXT is, without proposals: heat maps of an encoder with a patch
+    head.
+    """
     _listen(verbose=False)
     run_heat(heating)
 
@@ -125,7 +133,9 @@ def app_(serving: Serving) -> None:
 
 
 @app.callback(invoke_without_command=True)
-def top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
     """Find what a text names in an image, and cut it out."""
     if version:
         typer.echo(__version__)
@@ -147,5 +157,7 @@ def main() -> None:
     """Run as a process of its own."""
     lines.open_missing_streams()
     lifetime.stop_on_signals()
-    atexit.register(gc.freeze)  # else the interpreter looks for garbage in all that was loaded: half a second
+    atexit.register(
+        gc.freeze
+    )  # else the interpreter looks for garbage in all that was loaded: half a second
     app(prog_name="segclip")

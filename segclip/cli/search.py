@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from ..batch import Running
     from ..search import Filter, Indexed, IndexOptions, Match, Query
 
-ENCODER = typer.Option(help="Encoder: a preset for its own, MODEL/TAG, MODEL/file:PATH, file:FOLDER, hf-hub:REPO.")
+ENCODER = typer.Option(
+    help="Encoder: a preset for its own, MODEL/TAG, MODEL/file:PATH, file:FOLDER, hf-hub:REPO."
+)
 DEVICE = typer.Option(help="auto, cpu, cuda, cuda:1, mps.")
 OFFLINE = typer.Option("--offline", help="Never use the network.")
 TRUST = typer.Option("--trust", help="Load pickled weights the manifest doesn't know.")
@@ -30,22 +32,29 @@ class Indexing:
     """What is indexed, and how; what is left out is as the index has it."""
 
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The pictures.")]
-    regions: Annotated[bool, typer.Option("--regions", help="Every segment too: slower, and finds small things.")] = (
-        False
-    )
-    out: Annotated[Path | None, typer.Option(help="Folder of the index; inside FOLDER if left out.")] = None
+    regions: Annotated[
+        bool, typer.Option("--regions", help="Every segment too: slower, and finds small things.")
+    ] = False
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the index; inside FOLDER if left out.")
+    ] = None
     encoder: Annotated[str | None, ENCODER] = None
-    proposer: Annotated[str | None, typer.Option(help="Proposer of the segments, or a preset for its own.")] = None
+    proposer: Annotated[
+        str | None, typer.Option(help="Proposer of the segments, or a preset for its own.")
+    ] = None
     policy: Annotated[str | None, typer.Option(help="How regions are shown to the encoder.")] = None
     engine: Annotated[str, typer.Option(help="auto, numpy or lancedb.")] = "auto"
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Forget the former index.")] = False
-    max_pixels: Annotated[int, typer.Option(help="Largest picture that is read.", min=1)] = 100_000_000
+    max_pixels: Annotated[int, typer.Option(help="Largest picture that is read.", min=1)] = (
+        100_000_000
+    )
     device: Annotated[str, DEVICE] = "auto"
     offline: Annotated[bool, OFFLINE] = False
     trust: Annotated[bool, TRUST] = False
-    prune: Annotated[bool, typer.Option("--prune", help="Drop images too whose folder is empty or cannot be read.")] = (
-        False
-    )
+    prune: Annotated[
+        bool,
+        typer.Option("--prune", help="Drop images too whose folder is empty or cannot be read."),
+    ] = False
 
     def options(self) -> IndexOptions:
         """Put the options into the library's terms."""
@@ -53,44 +62,71 @@ class Indexing:
         from ..search import IndexOptions
 
         return IndexOptions(
-            self.proposer, self.encoder, self.policy, self.regions, self.engine, self.rebuild, self.device,
-            self.max_pixels, LoadOptions(self.offline, self.trust), self.prune,
-        )  # fmt: skip
+            self.proposer,
+            self.encoder,
+            self.policy,
+            self.regions,
+            self.engine,
+            self.rebuild,
+            self.device,
+            self.max_pixels,
+            LoadOptions(self.offline, self.trust),
+            self.prune,
+        )
 
 
 @dataclass(frozen=True)
 class Work(Crew):
     """How indexing runs."""
 
-    verify: Annotated[bool, typer.Option("--verify", help="Read every image again, to find what changed.")] = False
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name every picture that failed.")] = False
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every image again, to find what changed.")
+    ] = False
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Name every picture that failed.")
+    ] = False
 
     def running(self) -> Running:
         """Put the options into the library's terms."""
         from ..batch import Running
 
         return Running(
-            self.workers, self.runner, self.address, self.gpus, self.threads, retry_failed=self.retry_failed,
+            self.workers,
+            self.runner,
+            self.address,
+            self.gpus,
+            self.threads,
+            retry_failed=self.retry_failed,
             verify=self.verify,
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)
 class Wanted:
     """What is looked for."""
 
-    index: Annotated[Path, typer.Argument(metavar="INDEX", help="An indexed folder, or the folder of its index.")]
-    text: Annotated[str | None, typer.Argument(help="What to find, such as 'a red umbrella'.")] = None
-    image: Annotated[Path | None, typer.Option(help="A picture to look like, alone or with the text.")] = None
+    index: Annotated[
+        Path, typer.Argument(metavar="INDEX", help="An indexed folder, or the folder of its index.")
+    ]
+    text: Annotated[str | None, typer.Argument(help="What to find, such as 'a red umbrella'.")] = (
+        None
+    )
+    image: Annotated[
+        Path | None, typer.Option(help="A picture to look like, alone or with the text.")
+    ] = None
     negatives: Annotated[
         list[str] | None, typer.Option("--not", metavar="TEXT", help="What it is not; repeatable.")
     ] = None
     regions: Annotated[bool, typer.Option("--regions", help="Search the segments.")] = False
-    templates: Annotated[str | None, typer.Option(help="Sentences a text is put in: a set's name or a file.")] = None
+    templates: Annotated[
+        str | None, typer.Option(help="Sentences a text is put in: a set's name or a file.")
+    ] = None
     n: Annotated[int, typer.Option("-n", "--count", help="How many pictures.", min=1)] = 9
     encoder: Annotated[
         str | None,
-        typer.Option(help="The index's encoder, where it is no published one: MODEL/file:PATH, file:FOLDER."),
+        typer.Option(
+            help="The index's encoder, where it is no published one: MODEL/file:PATH, file:FOLDER."
+        ),
     ] = None
     device: Annotated[str, DEVICE] = "auto"
     offline: Annotated[bool, OFFLINE] = False
@@ -101,7 +137,9 @@ class Wanted:
         from ..search import Query
 
         if self.text is not None and not self.text.strip():
-            raise BadPrompt("an empty text was given; say what to look for, for example 'a red umbrella'")
+            raise BadPrompt(
+                "an empty text was given; say what to look for, for example 'a red umbrella'"
+            )
         return Query(self.text or "", self.image, tuple(self.negatives or ()), self.templates)
 
 
@@ -109,18 +147,32 @@ class Wanted:
 class Among:
     """Which pictures are searched."""
 
-    folder: Annotated[str | None, typer.Option(help="Only this folder inside the indexed one.")] = None
-    after: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Taken on this day or later.")] = None
-    before: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Taken on this day or earlier.")] = None
-    min_side: Annotated[int | None, typer.Option(help="Shorter side in pixels, at least.", min=1)] = None
-    max_side: Annotated[int | None, typer.Option(help="Longer side in pixels, at most.", min=1)] = None
+    folder: Annotated[str | None, typer.Option(help="Only this folder inside the indexed one.")] = (
+        None
+    )
+    after: Annotated[
+        str | None, typer.Option(metavar="YYYY-MM-DD", help="Taken on this day or later.")
+    ] = None
+    before: Annotated[
+        str | None, typer.Option(metavar="YYYY-MM-DD", help="Taken on this day or earlier.")
+    ] = None
+    min_side: Annotated[
+        int | None, typer.Option(help="Shorter side in pixels, at least.", min=1)
+    ] = None
+    max_side: Annotated[int | None, typer.Option(help="Longer side in pixels, at most.", min=1)] = (
+        None
+    )
 
     def where(self) -> Filter:
         """Put the options into the library's terms."""
         from ..search import Filter
 
         return Filter(
-            self.folder, _day("--after", self.after), _day("--before", self.before), self.min_side, self.max_side
+            self.folder,
+            _day("--after", self.after),
+            _day("--before", self.before),
+            self.min_side,
+            self.max_side,
         )
 
 
@@ -128,10 +180,14 @@ class Among:
 class Shown:
     """What is done with what was found."""
 
-    sheet: Annotated[Path | None, typer.Option(help=f"Picture of what was found; {OUT}/search.png if left out.")] = None
+    sheet: Annotated[
+        Path | None, typer.Option(help=f"Picture of what was found; {OUT}/search.png if left out.")
+    ] = None
     copy: Annotated[Path | None, typer.Option(help="Copy the pictures to this new folder.")] = None
     link: Annotated[Path | None, typer.Option(help="Link the pictures in this new folder.")] = None
-    record: Annotated[bool, typer.Option("--json", help="Print JSON; a picture only with --sheet.")] = False
+    record: Annotated[
+        bool, typer.Option("--json", help="Print JSON; a picture only with --sheet.")
+    ] = False
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what is loaded.")] = False
 
 
@@ -144,7 +200,9 @@ def run_index(task: Indexing, how: Work) -> None:
         with shown_progress() as tell:
             done = make_index(task.folder, task.options(), out=task.out, running=running, tell=tell)
     except KeyboardInterrupt as interrupt:
-        typer.echo("\nstopped; what is done is kept, and the same command goes on from here", err=True)
+        typer.echo(
+            "\nstopped; what is done is kept, and the same command goes on from here", err=True
+        )
         raise typer.Exit(lifetime.exit_code(interrupt)) from None
     _report(done, how.verbose)
     if done.failed and not done.pictures:
@@ -174,7 +232,12 @@ def run_search(wanted: Wanted, among: Among, shown: Shown) -> None:
 
 def _report(done: Indexed, verbose: bool) -> None:
     did = done.progress
-    changes = [f"{did.matched} embedded", f"{did.before} as before", f"{done.moved} moved", f"{done.removed} removed"]
+    changes = [
+        f"{did.matched} embedded",
+        f"{did.before} as before",
+        f"{done.moved} moved",
+        f"{done.removed} removed",
+    ]
     held = f"{_count(done.pictures, 'picture')} and {_count(done.regions, 'region')}"
     typer.echo(f"{held} in the index: {', '.join(changes)}")
     if done.engine == "lancedb":

@@ -1,4 +1,6 @@
-"""The ``segclip segment`` command: cut out of one image what texts, places or nothing in particular name."""
+"""The ``segclip segment`` command: cut out of one image what texts, places or nothing in particular
+name.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def run(asked: Asked, against: Against, choice: Choice, models: Models, output: Output) -> None:
-    """Answer, print a table, write the files; exit code 1 with --require where a text matches nothing."""
+    """Answer, print a table, write the files; exit code 1 with --require where a text matches
+    nothing.
+    """
     from .. import images
 
     targets, question = output.targets(asked.image), asked.question(against, choice)
@@ -41,7 +45,9 @@ def _best_first(result: Result, selection: Selection) -> Result:
     if others := len(result) - len(kept):
         qualities = ", ".join(f"{quality:.2f}" for quality in result.quality[len(kept) :])
         typer.echo(
-            f"{others} other masks at this point, of quality {qualities}: --top-k {len(result)} keeps them", err=True
+            f"{others} other masks at this point, of quality {qualities}: --top-k {len(result)} "
+            "keeps them",
+            err=True,
         )
     return kept
 
@@ -51,7 +57,11 @@ def _report(result: Result, image: Path, targets: dict[str, str], output: Output
     from ..files import outputs
 
     def write(folder: Path) -> list[Path]:
-        return [path for name, file in targets.items() for path in exporters.save(result, folder / file, format=name)]
+        return [
+            path
+            for name, file in targets.items()
+            for path in exporters.save(result, folder / file, format=name)
+        ]
 
     written = outputs.renew(output.folder, f"segment {image.stem}", write) if output.folder else []
     if output.record:
@@ -70,16 +80,26 @@ def _report(result: Result, image: Path, targets: dict[str, str], output: Output
 
 
 def _near(result: Result, row: int) -> str:
-    if not result.nearest or result.nearest[row] >= result.threshold:  # then words of place left none
+    if (
+        not result.nearest or result.nearest[row] >= result.threshold
+    ):  # then words of place left none
         return ""
     return f" (best {result.nearest[row]:.2f}, threshold {result.threshold:.2f})"
 
 
 def _table(result: Result) -> list[str]:
-    columns = zip(result.texts, result.probability, result.similarity, result.quality, result.masks.boxes, strict=True)
+    columns = zip(
+        result.texts,
+        result.probability,
+        result.similarity,
+        result.quality,
+        result.masks.boxes,
+        strict=True,
+    )
     rows = [("text", "probability", "similarity", "quality", "box x1,y1,x2,y2")]
     rows += [
-        (text, _shown(p, 2), _shown(s, 3), _shown(q, 2), ",".join(map(str, box))) for text, p, s, q, box in columns
+        (text, _shown(p, 2), _shown(s, 3), _shown(q, 2), ",".join(map(str, box)))
+        for text, p, s, q, box in columns
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

@@ -8,10 +8,17 @@ import typer
 
 from ..errors import WeightsCorrupt, WeightsMissing
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, download, verify and find weights.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="List, download, verify and find weights."
+)
 
-Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of `segclip weights list`, or presets.")]
-Trust = Annotated[bool, typer.Option("--trust", help="Take pickled weights whose SHA-256 nobody has published.")]
+Names = Annotated[
+    list[str],
+    typer.Argument(metavar="NAME...", help="Names of `segclip weights list`, or presets."),
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Take pickled weights whose SHA-256 nobody has published.")
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 
 
@@ -24,7 +31,13 @@ def list_() -> None:
     for row in weights.table():
         size = f"{row.bytes / 1e6:,.1f} MB" if row.bytes else "?"
         rows.append(
-            (row.name, row.kind, size, ("checked" if row.verified else "yes") if row.installed else "no", row.licence)
+            (
+                row.name,
+                row.kind,
+                size,
+                ("checked" if row.verified else "yes") if row.installed else "no",
+                row.licence,
+            )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for line in rows:
@@ -48,16 +61,22 @@ def verify(names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]"
     from .. import weights
 
     checks = [
-        weights.verify(name) for name in _spelt_out(names or [row.name for row in weights.table() if row.installed])
+        weights.verify(name)
+        for name in _spelt_out(names or [row.name for row in weights.table() if row.installed])
     ]
     for check in checks:
         by = "the manifest" if check.published else "its first use"
         typer.echo(
-            f"{'ok   ' if check.ok else 'WRONG'}  {check.name}  {check.given}  (expected by {by}: {check.expected})"
+            f"{'ok   ' if check.ok else 'WRONG'}  {check.name}  {check.given}  (expected by {by}: "
+            f"{check.expected})"
         )
     if wrong := [check for check in checks if not check.ok]:
-        fixes = "; ".join(f"delete {check.path} and run `segclip weights get {check.name}`" for check in wrong)
-        raise WeightsCorrupt(f"{len(wrong)} of {len(checks)} files are not the expected ones: {fixes}")
+        fixes = "; ".join(
+            f"delete {check.path} and run `segclip weights get {check.name}`" for check in wrong
+        )
+        raise WeightsCorrupt(
+            f"{len(wrong)} of {len(checks)} files are not the expected ones: {fixes}"
+        )
 
 
 @app.command()

@@ -21,13 +21,15 @@ BACKGROUNDS = ("background", "texture", "plain surface", "blurry area", "part of
 class Serving:
     """Say how a checkpoint wants to be used; stored beside its weights.
 
-    policy: how regions are shown to it. templates: sentences with ``{}`` a text is put in. backgrounds: texts every
-    text competes with. threshold: the probability a region must reach. calibrated: whether that threshold was measured
-    on this checkpoint; the defaults, meant for CLIPs trained on photographs, were not. quality_weight: how much the
-    proposer's quality counts, see ``ranking.weigh``; 0 is not at all. likeness: the cosine two regions of one kind
-    reach, measured where the threshold was. scorer: how regions are embedded, see ``scoring.SCORERS``. logit_scale:
-    what multiplies regions' cosines before the softmax in place of the encoder's own, fitted where the threshold was;
-    temperature scaling (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+    policy: how regions are shown to it. templates: sentences with ``{}`` a text is put in.
+    backgrounds: texts every text competes with. threshold: the probability a region must reach.
+    calibrated: whether that threshold was measured on this checkpoint; the defaults, meant for
+    CLIPs trained on photographs, were not. quality_weight: how much the proposer's quality counts,
+    see ``ranking.weigh``; 0 is not at all. likeness: the cosine two regions of one kind reach,
+    measured where the threshold was. scorer: how regions are embedded, see ``scoring.SCORERS``.
+    logit_scale: what multiplies regions' cosines before the softmax in place of the encoder's own,
+    fitted where the threshold was; temperature scaling (Guo et al. 2017,
+    https://arxiv.org/abs/1706.04599).
     """
 
     policy: CropPolicy = POLICIES["default"]
@@ -45,14 +47,20 @@ class Serving:
             if not all(isinstance(text, str) for text in getattr(self, name)):
                 raise ValueError(f"{name} must be texts, got {str(getattr(self, name))[:60]}")
         check_templates(self.templates)
-        bounds: dict[str, tuple[float, float]] = {"threshold": (0, 1), "quality_weight": (0, 100), "likeness": (-1, 1)}
+        bounds: dict[str, tuple[float, float]] = {
+            "threshold": (0, 1),
+            "quality_weight": (0, 100),
+            "likeness": (-1, 1),
+        }
         bounds |= {} if self.logit_scale is None else {"logit_scale": (0, 1e6)}
         for name, (least, most) in bounds.items():
             value = getattr(self, name)
             if not (isinstance(value, int | float) and least <= value <= most):
                 raise ValueError(f"{name} must lie in [{least}, {most}], got {str(value)[:60]}")
         if not isinstance(self.scorer, str) or not isinstance(self.calibrated, bool):
-            raise ValueError(f"scorer and calibrated are {str((self.scorer, self.calibrated))[:60]}")
+            raise ValueError(
+                f"scorer and calibrated are {str((self.scorer, self.calibrated))[:60]}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Give what JSON can hold and ``from_dict`` reads."""
@@ -73,9 +81,9 @@ class Serving:
 class Encoder(Protocol):
     """Embed crops and texts in one space.
 
-    image_size: side of the square crops it takes, px. logit_scale: what multiplies a cosine before a softmax, already
-    exponentiated. fingerprint: a hash of all that embeddings depend on; "" where it is not known. serving: how its
-    checkpoint wants to be used.
+    image_size: side of the square crops it takes, px. logit_scale: what multiplies a cosine before
+    a softmax, already exponentiated. fingerprint: a hash of all that embeddings depend on; "" where
+    it is not known. serving: how its checkpoint wants to be used.
     """
 
     name: str
@@ -94,7 +102,9 @@ class Encoder(Protocol):
         """Embed T texts: float32 (T, D), unit rows. Zero texts give (0, D)."""
 
     def encode_dense(self, image: Image) -> Array:
-        """Embed an image's patches in one pass: float32 (h, w, D), unit; raise Unsupported where the encoder cannot."""
+        """Embed an image's patches in one pass: float32 (h, w, D), unit; raise Unsupported where
+        the encoder cannot.
+        """
 
 
 class NoEncoder:
@@ -119,6 +129,8 @@ class NoEncoder:
         raise BadPrompt(_NO_ENCODER)
 
 
-_NO_ENCODER = "this segmenter was loaded without an encoder; texts and examples need one: segclip.load(...)"
+_NO_ENCODER = (
+    "this segmenter was loaded without an encoder; texts and examples need one: segclip.load(...)"
+)
 
 ENCODERS: dict[str, str] = {"openclip": "segclip.encoders.openclip:OpenClip"}

@@ -31,7 +31,8 @@ from .patches import PatchHead
 
 CONFIGS = ("config.json", "open_clip_config.json")
 SAFE_FILES, PICKLED_FILES = weights.SAFE_FILES, weights.PICKLED_FILES
-TOKENIZER_FILES = (  # data alone, by their whole names: a pattern such as vocab.* would fetch and copy code too
+# data alone, by their whole names: a pattern such as vocab.* would fetch and copy code too
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -47,7 +48,9 @@ TOKENIZER_FILES = (  # data alone, by their whole names: a pattern such as vocab
 )
 
 _TORCHSCRIPT_EXTRAS = {"input_resolution", "context_length", "vocab_size"}
-_PLAIN_NAME = re.compile(r"[\w.-]+")  # of one of timm's networks: no address of a repository, no path
+_PLAIN_NAME = re.compile(
+    r"[\w.-]+"
+)  # of one of timm's networks: no address of a repository, no path
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")  # of one of transformers'
 _LARGEST = 2048  # px, the side of the images a checkpoint may ask for
 
@@ -58,7 +61,8 @@ log = logging.getLogger(__name__)
 class Checkpoint:
     """Hold all that makes an encoder: where its weights lie and the configs that travel with them.
 
-    model_cfg, preprocess_cfg: open_clip's own dictionaries. folder: where a tokenizer of its own may lie.
+    model_cfg, preprocess_cfg: open_clip's own dictionaries. folder: where a tokenizer of its own
+    may lie.
     """
 
     name: str
@@ -81,10 +85,12 @@ class Checkpoint:
 
 
 def restore(checkpoint: Checkpoint, *, trust: bool = False) -> tuple[torch.nn.Module, Checkpoint]:
-    """Build the model in float32 on the CPU and load its weights; with it the checkpoint as these weights are.
+    """Build the model in float32 on the CPU and load its weights; with it the checkpoint as these
+    weights are.
 
-    Its model_cfg has the lengths of the positions stored, which a name or a config.json may have otherwise. Raises
-    WeightsMissing, WeightsCorrupt when they do not fit, Unsupported for a pickle nobody knows unless ``trust``.
+    Its model_cfg has the lengths of the positions stored, which a name or a config.json may have
+    otherwise. Raises WeightsMissing, WeightsCorrupt when they do not fit, Unsupported for a pickle
+    nobody knows unless ``trust``.
     """
     stored = tensors.read(checkpoint.weights, trust=trust)
     _check_activation(checkpoint, stored)
@@ -98,16 +104,25 @@ def restore(checkpoint: Checkpoint, *, trust: bool = False) -> tuple[torch.nn.Mo
 
 
 def _check_sizes(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
-    """Refuse sizes that weights do not show: the images of a convolutional tower, the texts of one of transformers'."""
+    """Refuse sizes that weights do not show: the images of a convolutional tower, the texts of one
+    of transformers'.
+    """
     size = model.visual.image_size
-    if not all(0 < side <= _LARGEST for side in (size if isinstance(size, tuple | list) else (size,))):
+    if not all(
+        0 < side <= _LARGEST for side in (size if isinstance(size, tuple | list) else (size,))
+    ):
         raise ValueError(f"image_size is {str(size)[:60]}, it must lie in [1, {_LARGEST}]")
     text = getattr(model, "text", None)
-    config = getattr(getattr(text, "tower", None) or getattr(text, "transformer", None), "config", None)
+    config = getattr(
+        getattr(text, "tower", None) or getattr(text, "transformer", None), "config", None
+    )
     longest = getattr(config, "max_position_embeddings", None)
     length = checkpoint.model_cfg["text_cfg"].get("context_length", 77)
     if not 0 < length <= (longest or 1 << 16):
-        raise ValueError(f"context_length is {str(length)[:60]}, and the text tower reads {longest or 'fewer'} tokens")
+        raise ValueError(
+            f"context_length is {str(length)[:60]}, and the text tower reads {longest or 'fewer'} "
+            "tokens"
+        )
 
 
 def vocabulary(model: torch.nn.Module) -> int:
@@ -120,10 +135,11 @@ def vocabulary(model: torch.nn.Module) -> int:
 
 
 def _check_activation(checkpoint: Checkpoint, stored: tensors.Stored) -> None:
-    """Compare the activation the model will have with what is known of the one its weights were trained with.
+    """Compare the activation the model will have with what is known of the one its weights were
+    trained with.
 
-    Tensors do not tell it. OpenAI's own archives need QuickGELU; a trainer may have noted the model's name, and a file
-    often bears it.
+    Tensors do not tell it. OpenAI's own archives need QuickGELU; a trainer may have noted the
+    model's name, and a file often bears it.
     """
     quick = bool(checkpoint.model_cfg.get("quick_gelu"))
     if stored.container == "torchscript" and not quick:
@@ -134,7 +150,8 @@ def _check_activation(checkpoint: Checkpoint, stored: tensors.Stored) -> None:
     noted = f"{stored.notes.get('name', '')} {checkpoint.weights.name}".lower()
     if "quickgelu" in noted and not quick:
         log.warning(
-            "%s was trained with QuickGELU by its name, and %s has GELU: its answers would be wrong; "
+            "%s was trained with QuickGELU by its name, and %s has GELU: its answers would be "
+            "wrong; "
             "give the -quickgelu model",
             checkpoint.weights,
             checkpoint.name,
@@ -142,7 +159,8 @@ def _check_activation(checkpoint: Checkpoint, stored: tensors.Stored) -> None:
 
 
 def _as_long_as_stored(checkpoint: Checkpoint, stored: dict[str, torch.Tensor]) -> Checkpoint:
-    """Take the text's length and the image's side from the positions stored: cut or stretched they mean something else.
+    """Take the text's length and the image's side from the positions stored: cut or stretched they
+    mean something else.
 
     Raises whatever a configuration that is none does.
     """
@@ -159,18 +177,24 @@ def _as_long_as_stored(checkpoint: Checkpoint, stored: dict[str, torch.Tensor]) 
     given = vision.get("image_size", 224)
     grid = given // patch if patch and isinstance(given, int) else 0
     if side and grid and rows == (side // patch) ** 2 + 1 != grid**2 + 1:
-        log.warning("%s sees images of %d px, not %d, as its weights do", checkpoint.name, side, given)
+        log.warning(
+            "%s sees images of %d px, not %d, as its weights do", checkpoint.name, side, given
+        )
         vision["image_size"] = side
     return replace(checkpoint, model_cfg=config)
 
 
 def _rows(stored: dict[str, torch.Tensor], *names: str) -> int:
     """Give the length of the first of these that is a matrix, 0 where none is."""
-    return next((len(stored[name]) for name in names if name in stored and stored[name].ndim == 2), 0)
+    return next(
+        (len(stored[name]) for name in names if name in stored and stored[name].ndim == 2), 0
+    )
 
 
 class _Unfilled(tensors.Sized):
-    """Leave tensors as they are allocated while a network is built whose every tensor is then loaded: 0.15 s less."""
+    """Leave tensors as they are allocated while a network is built whose every tensor is then
+    loaded: 0.15 s less.
+    """
 
     FILLS = frozenset({torch.Tensor.normal_, torch.Tensor.uniform_, init.normal_, init.uniform_})
     FILLS |= {
@@ -194,22 +218,31 @@ def _make(checkpoint: Checkpoint) -> torch.nn.Module:
             return make_model(checkpoint.model_cfg)
     except OSError as error:
         raise WeightsMissing(
-            f"{checkpoint.name} needs a text tower's configuration from Hugging Face: {one_line(error)}"
+            f"{checkpoint.name} needs a text tower's configuration from Hugging Face: "
+            f"{one_line(error)}"
         ) from error
 
 
 def make_model(model_cfg: dict[str, Any]) -> torch.nn.Module:
-    """Build a randomly initialised model from its configuration, open_clip's or a dual encoder's, fetching no weights.
+    """Build a randomly initialised model from its configuration, open_clip's or a dual encoder's,
+    fetching no weights.
 
-    Nothing a configuration holds turns on code of its own. Raises ValueError for names of other than known networks,
-    and whatever else a wrong one makes open_clip raise.
+    Nothing a configuration holds turns on code of its own. Raises ValueError for names of other
+    than known networks, and whatever else a wrong one makes open_clip raise.
     """
     config = deepcopy(model_cfg)
     patch_cfg = config.pop("patch_cfg", None)
     model = _make_towers(config)
     if patch_cfg is not None:
-        if not 0 < patch_cfg["side"] <= _LARGEST or patch_cfg.get("stride", 0) not in (0, 8, 16, 32):
-            raise ValueError(f"patch_cfg {str(patch_cfg)[:80]} has a side or a stride that no tower has")
+        if not 0 < patch_cfg["side"] <= _LARGEST or patch_cfg.get("stride", 0) not in (
+            0,
+            8,
+            16,
+            32,
+        ):
+            raise ValueError(
+                f"patch_cfg {str(patch_cfg)[:80]} has a side or a stride that no tower has"
+            )
         model.patch_head = PatchHead(config["embed_dim"], **patch_cfg)
     return model
 
@@ -227,15 +260,25 @@ def _make_towers(config: dict[str, Any]) -> torch.nn.Module:
 
 
 def _check_names(vision: dict[str, Any], text: dict[str, Any]) -> None:
-    """Refuse names that would make timm or transformers read from elsewhere, or run, what the checkpoint points to."""
+    """Refuse names that would make timm or transformers read from elsewhere, or run, what the
+    checkpoint points to.
+    """
     network = vision.get("timm_model_name")
     if network is not None and not (isinstance(network, str) and _PLAIN_NAME.fullmatch(network)):
-        raise ValueError(f"timm_model_name {str(network)[:80]!r} is not a plain name of one of timm's networks")
+        raise ValueError(
+            f"timm_model_name {str(network)[:80]!r} is not a plain name of one of timm's networks"
+        )
     name = text.get("hf_model_name")
     if name is None:
         return
-    if not (isinstance(name, str) and HUB_NAME.fullmatch(name)) or ".." in name or Path(name).exists():
-        raise ValueError(f"hf_model_name {str(name)[:80]!r} is not a name of the Hugging Face hub, OWNER/REPO")
+    if (
+        not (isinstance(name, str) and HUB_NAME.fullmatch(name))
+        or ".." in name
+        or Path(name).exists()
+    ):
+        raise ValueError(
+            f"hf_model_name {str(name)[:80]!r} is not a name of the Hugging Face hub, OWNER/REPO"
+        )
     dual.known_config(name, local_files_only=weights.is_offline())
 
 
@@ -249,38 +292,64 @@ def save(
 ) -> None:
     """Write model.safetensors (matrices as float16) and config.json, which ``file:FOLDER`` loads.
 
-    Each replaces the one before it only once it is whole and on the disk; raises NotWritable, as on a full disk.
+    Each replaces the one before it only once it is whole and on the disk; raises NotWritable, as on
+    a full disk.
     """
     halved = {name: _halved(tensor) for name, tensor in model.state_dict().items()}
-    config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg, "serving": serving.to_dict()}
-    atomic.write(folder / "model.safetensors", safetensors.torch.save(halved, metadata={"format": "pt"}))
+    config = {
+        "model_cfg": model_cfg,
+        "preprocess_cfg": preprocess_cfg,
+        "serving": serving.to_dict(),
+    }
+    atomic.write(
+        folder / "model.safetensors", safetensors.torch.save(halved, metadata={"format": "pt"})
+    )
     atomic.write(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
 
 
 def store(folder: Path, serving: Serving) -> None:
-    """Replace what config.json says of how the checkpoint in a folder wants to be used; raises NotWritable."""
+    """Replace what config.json says of how the checkpoint in a folder wants to be used; raises
+    NotWritable.
+    """
     file = folder / "config.json"
     config = read_config(file) | {"serving": serving.to_dict()}
     atomic.write(file, (json.dumps(config, indent=2) + "\n").encode())
 
 
 def preprocess_config(checkpoint: Checkpoint, image_size: int) -> PreprocessCfg:
-    """Give the checkpoint's own preprocessing at the size its image tower takes; raise WeightsCorrupt for none."""
-    known = {name: value for name, value in checkpoint.preprocess_cfg.items() if name in asdict(PreprocessCfg())}
+    """Give the checkpoint's own preprocessing at the size its image tower takes; raise
+    WeightsCorrupt for none.
+    """
+    known = {
+        name: value
+        for name, value in checkpoint.preprocess_cfg.items()
+        if name in asdict(PreprocessCfg())
+    }
     own = PreprocessCfg(**{**known, "size": image_size})
     where = checkpoint.source
     for noun, values in (("mean", own.mean), ("std", own.std)):
-        right = isinstance(values, list | tuple) and len(values) == 3 and all(map(_is_number, values))
+        right = (
+            isinstance(values, list | tuple) and len(values) == 3 and all(map(_is_number, values))
+        )
         if not right or (noun == "std" and min(values) <= 0):
-            raise WeightsCorrupt(f"{where}: {noun} in its preprocess_cfg must be three numbers, got {str(values)[:60]}")
+            raise WeightsCorrupt(
+                f"{where}: {noun} in its preprocess_cfg must be three numbers, got "
+                f"{str(values)[:60]}"
+            )
     for noun, value, allowed in (
         ("interpolation", own.interpolation, ("bicubic", "bilinear", "random")),
         ("resize_mode", own.resize_mode, ("shortest", "longest", "squash")),
     ):
         if value not in allowed:
-            raise WeightsCorrupt(f"{where}: {noun} in its preprocess_cfg is {str(value)[:60]!r}, not one of {allowed}")
+            raise WeightsCorrupt(
+                f"{where}: {noun} in its preprocess_cfg is {str(value)[:60]!r}, not one of "
+                f"{allowed}"
+            )
     if not (isinstance(own.fill_color, int) and 0 <= own.fill_color <= 255):
-        raise WeightsCorrupt(f"{where}: fill_color in its preprocess_cfg must be 0 to 255, got {own.fill_color!r:.60}")
+        raise WeightsCorrupt(
+            f"{where}: fill_color in its preprocess_cfg must be 0 to 255, got "
+            f"{own.fill_color!r:.60}"
+        )
     return own
 
 
@@ -289,7 +358,9 @@ def _is_number(value: object) -> bool:
 
 
 def _load(model: torch.nn.Module, stored: tensors.Stored, checkpoint: Checkpoint) -> None:
-    """Lay weights of any of open_clip's formats into a model, as open_clip's own loader brings them into its names."""
+    """Lay weights of any of open_clip's formats into a model, as open_clip's own loader brings them
+    into its names.
+    """
     state = convert_state_dict(model, dict(stored.tensors))
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)
@@ -311,9 +382,13 @@ def _load(model: torch.nn.Module, stored: tensors.Stored, checkpoint: Checkpoint
 
 
 def _halved(tensor: torch.Tensor) -> torch.Tensor:
-    matrix = tensor.is_floating_point() and tensor.ndim > 1  # scales and variances keep all their digits
+    matrix = (
+        tensor.is_floating_point() and tensor.ndim > 1
+    )  # scales and variances keep all their digits
     halved = tensor.half() if matrix else tensor
-    return halved.detach().cpu().contiguous().clone()  # safetensors refuses tensors that share memory
+    return (
+        halved.detach().cpu().contiguous().clone()
+    )  # safetensors refuses tensors that share memory
 
 
 def first(folder: Path, names: Iterable[str]) -> Path | None:

@@ -1,7 +1,9 @@
-"""Join a timm image tower and a transformers text tower by projections into one space: the "simple CLIP" of tutorials.
+"""Join a timm image tower and a transformers text tower by projections into one space: the "simple
+CLIP" of tutorials.
 
-Built like one of open_clip's models (``visual``, ``encode_image``, ``encode_text``, ``logit_scale``), so what trains or
-serves those does it for these. The text tower's own configuration lies in the checkpoint's config.json.
+Built like one of open_clip's models (``visual``, ``encode_image``, ``encode_text``,
+``logit_scale``), so what trains or serves those does it for these. The text tower's own
+configuration lies in the checkpoint's config.json.
 """
 
 from __future__ import annotations
@@ -40,9 +42,16 @@ class ImageSide(nn.Module):
         super().__init__()
         size = vision_cfg["image_size"]
         pool = vision_cfg.get("timm_pool", "avg")
-        name, pretrained = vision_cfg["timm_model_name"], bool(vision_cfg.get("timm_model_pretrained"))
-        self.tower = TimmModel(name, embed_dim, image_size=size, pool=pool, proj="none", pretrained=pretrained)
-        self.head = Projection(self.tower.trunk.num_features, embed_dim, vision_cfg.get("dropout", 0.1))
+        name, pretrained = (
+            vision_cfg["timm_model_name"],
+            bool(vision_cfg.get("timm_model_pretrained")),
+        )
+        self.tower = TimmModel(
+            name, embed_dim, image_size=size, pool=pool, proj="none", pretrained=pretrained
+        )
+        self.head = Projection(
+            self.tower.trunk.num_features, embed_dim, vision_cfg.get("dropout", 0.1)
+        )
         self.image_size = self.tower.image_size
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -51,26 +60,36 @@ class ImageSide(nn.Module):
 
 
 class TextSide(nn.Module):
-    """Embed token ids with any of transformers' encoders, pooled over the tokens or at the first."""
+    """Embed token ids with any of transformers' encoders, pooled over the tokens or at the
+    first.
+    """
 
     def __init__(self, embed_dim: int, text_cfg: dict[str, Any]) -> None:
         super().__init__()
         transformers = _transformers()
-        described = {name: value for name, value in text_cfg["hf_config"].items() if name != "auto_map"}
+        described = {
+            name: value for name, value in text_cfg["hf_config"].items() if name != "auto_map"
+        }
         config = transformers.AutoConfig.for_model(**described)
         self.tower = transformers.AutoModel.from_config(config, trust_remote_code=False)
         self.padding = config.pad_token_id or 0
         self.pooling = text_cfg.get("pooling", "mean")
         if self.pooling not in POOLINGS:
-            raise ValueError(f"unknown pooling {self.pooling!r}; choose one of {', '.join(POOLINGS)}")
+            raise ValueError(
+                f"unknown pooling {self.pooling!r}; choose one of {', '.join(POOLINGS)}"
+            )
         self.head = Projection(config.hidden_size, embed_dim, text_cfg.get("dropout", 0.1))
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Embed token ids (T, L): (T, D); what all texts leave empty at the end is not looked at."""
+        """Embed token ids (T, L): (T, D); what all texts leave empty at the end is not looked
+        at.
+        """
         said = tokens != self.padding  # (T, L)
         length = max(1, int(said.any(dim=0).sum()))
         said = said[:, :length]
-        hidden = self.tower(input_ids=tokens[:, :length], attention_mask=said.long()).last_hidden_state
+        hidden = self.tower(
+            input_ids=tokens[:, :length], attention_mask=said.long()
+        ).last_hidden_state
         if self.pooling == "cls":
             return self.head(hidden[:, 0])
         weight = said[..., None].to(hidden.dtype)
@@ -80,7 +99,9 @@ class TextSide(nn.Module):
 class DualEncoder(nn.Module):
     """Hold both sides and the scale of their cosines."""
 
-    def __init__(self, embed_dim: int, vision_cfg: dict[str, Any], text_cfg: dict[str, Any]) -> None:
+    def __init__(
+        self, embed_dim: int, vision_cfg: dict[str, Any], text_cfg: dict[str, Any]
+    ) -> None:
         super().__init__()
         self.visual = ImageSide(embed_dim, vision_cfg)
         self.text = TextSide(embed_dim, text_cfg)
@@ -99,7 +120,8 @@ class DualEncoder(nn.Module):
 
 
 def known_config(name: str, *, local_files_only: bool) -> Any:
-    """Fetch the configuration of a text tower of the Hugging Face hub; raise ValueError for one that brings code.
+    """Fetch the configuration of a text tower of the Hugging Face hub; raise ValueError for one
+    that brings code.
 
     Raises OSError when it is not here and may not be fetched.
     """
@@ -115,5 +137,7 @@ def _transformers() -> Any:
     try:
         import transformers
     except ImportError:
-        raise Unsupported("a dual encoder's text tower needs transformers: pip install transformers") from None
+        raise Unsupported(
+            "a dual encoder's text tower needs transformers: pip install transformers"
+        ) from None
     return transformers

@@ -1,7 +1,7 @@
 """Take out of an open_clip image tower what changes nothing in its embedding.
 
-A ViT's last block runs for the class token alone; the batch norms of a ResNet or an EfficientNet go into the
-convolutions before them.
+A ViT's last block runs for the class token alone; the batch norms of a ResNet or an EfficientNet go
+into the convolutions before them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ _FUSED = (timm.models.resnet.ResNet, timm.models.efficientnet.EfficientNet, Modi
 
 
 class ClassTokenBlock(torch.nn.Module):
-    """Run a transformer block for the first token, which looks at all of them: (B, L, D) to (B, 1, D).
+    """Run a transformer block for the first token, which looks at all of them: (B, L, D) to (B, 1,
+    D).
 
-    The same vector as row 0 of the whole block, for the keys and values plus 1/L of the rest: 7 % of a ViT-B-32.
+    The same vector as row 0 of the whole block, for the keys and values plus 1/L of the rest: 7 %
+    of a ViT-B-32.
     """
 
     def __init__(self, block: ResidualAttentionBlock) -> None:
@@ -35,7 +37,9 @@ class ClassTokenBlock(torch.nn.Module):
         """Give what the block makes of the first token."""
         block = self.block
         seen = block.ln_1(tokens)
-        first = tokens[:, :1] + block.ls_1(block.attention(seen[:, :1], seen, seen, attn_mask=attn_mask))
+        first = tokens[:, :1] + block.ls_1(
+            block.attention(seen[:, :1], seen, seen, attn_mask=attn_mask)
+        )
         return first + block.ls_2(block.mlp(block.ln_2(first)))
 
 
@@ -58,13 +62,21 @@ def _trim(tower: VisionTransformer) -> None:
 
 
 def _fuse(module: torch.nn.Module) -> None:
-    """Fold each batch norm into the convolution just before it; in these networks it also runs just before it."""
+    """Fold each batch norm into the convolution just before it; in these networks it also runs just
+    before it.
+    """
     children = list(module.named_children())
     for (name, child), (next_name, following) in pairwise(children):
         if type(following) in (torch.nn.BatchNorm2d, BatchNormAct2d):
-            stem = isinstance(child, torch.nn.Sequential)  # its last convolution comes before the norm
+            stem = isinstance(
+                child, torch.nn.Sequential
+            )  # its last convolution comes before the norm
             holder, place = (child, str(len(child) - 1)) if stem else (module, name)
             setattr(holder, place, fuse_conv_bn_eval(getattr(holder, place), following))
-            setattr(module, next_name, following.act if type(following) is BatchNormAct2d else torch.nn.Identity())
+            setattr(
+                module,
+                next_name,
+                following.act if type(following) is BatchNormAct2d else torch.nn.Identity(),
+            )
     for _, child in children:
         _fuse(child)

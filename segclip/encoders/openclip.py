@@ -1,4 +1,6 @@
-"""Embed crops and texts with any model open_clip can build, at the settings measured fastest for the device."""
+"""Embed crops and texts with any model open_clip can build, at the settings measured fastest for
+the device.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,9 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 class OpenClipOptions:
     """Say how an open_clip model is run.
 
-    precision: "auto" (the fastest sound one for the device), "float32", "bfloat16" or "float16". batch: crops or texts
-    at a time. cached_texts: how many text embeddings are kept. trust: load a pickled file that no manifest vouches for.
+    precision: "auto" (the fastest sound one for the device), "float32", "bfloat16" or "float16".
+    batch: crops or texts at a time. cached_texts: how many text embeddings are kept. trust: load a
+    pickled file that no manifest vouches for.
     """
 
     precision: str = "auto"
@@ -46,25 +49,38 @@ class OpenClipOptions:
 
 
 class OpenClip:
-    """Embed with an open_clip model named by a spec: MODEL/TAG, MODEL/file:PATH, file:FOLDER, hf-hub:OWNER/REPO."""
+    """Embed with an open_clip model named by a spec: MODEL/TAG, MODEL/file:PATH, file:FOLDER,
+    hf-hub:OWNER/REPO.
+    """
 
-    def __init__(self, source: str, *, device: str = "cpu", options: OpenClipOptions = OpenClipOptions()) -> None:
+    def __init__(
+        self, source: str, *, device: str = "cpu", options: OpenClipOptions = OpenClipOptions()
+    ) -> None:
         found = sources.find(source, trust=options.trust)
         model, checkpoint = checkpoints.restore(found, trust=options.trust)
         with reading(checkpoint.source, f"the description of {checkpoint.name}"):
-            self._dense = patches.Dense(model.visual, model.patch_head) if hasattr(model, "patch_head") else None
+            self._dense = (
+                patches.Dense(model.visual, model.patch_head)
+                if hasattr(model, "patch_head")
+                else None
+            )
             self._vocabulary = checkpoints.vocabulary(model)
             image_tower.streamline(model.visual)
         self.name = checkpoint.name
         self.serving = checkpoint.serving
         self.logit_scale = float(model.logit_scale.detach().exp())
         self.image_size = _side(model.visual.image_size)
-        self._found, self._checkpoint = found, checkpoint  # the second as the weights say that it is
+        self._found, self._checkpoint = (
+            found,
+            checkpoint,
+        )  # the second as the weights say that it is
         self._options = options
         self._device = torch.device(device)
         self._dtype = choose_precision(options.precision, self._device)
-        # weights go on requiring gradients, which inference mode never takes: only then does torch.matmul make one
-        # product of a batch of transposed rows, as attention has them; else it copies the weights for each (3x slower)
+        # weights go on requiring gradients, which inference mode never takes: only then does
+        # torch.matmul make one
+        # product of a batch of transposed rows, as attention has them; else it copies the weights
+        # for each (3x slower)
         self._model = model.to(self._device, self._dtype, memory_format=torch.channels_last)
         if self._dense is not None:
             self._dense = self._dense.to(self._device, self._dtype).eval()
@@ -79,14 +95,19 @@ class OpenClip:
     def encode_images(self, crops: Sequence[np.ndarray] | np.ndarray) -> Array:
         """Embed B crops, uint8 RGB: float32 (B, D), unit rows.
 
-        An array (B, image_size, image_size, 3) is only normalised; crops of any other shape go through the checkpoint's
-        own resizing, exactly as open_clip does it with Pillow.
+        An array (B, image_size, image_size, 3) is only normalised; crops of any other shape go
+        through the checkpoint's own resizing, exactly as open_clip does it with Pillow.
         """
-        batches = [self._embed(self._model.encode_image, self._pixels(chunk)) for chunk in self._chunks(crops)]
+        batches = [
+            self._embed(self._model.encode_image, self._pixels(chunk))
+            for chunk in self._chunks(crops)
+        ]
         return np.concatenate([self._none, *batches])
 
     def encode_texts(self, texts: Sequence[str]) -> Array:
-        """Embed T texts: float32 (T, D), unit rows; one seen before costs nothing, one too long is cut and told."""
+        """Embed T texts: float32 (T, D), unit rows; one seen before costs nothing, one too long is
+        cut and told.
+        """
         missing = [text for text in dict.fromkeys(texts) if text not in self._texts]
         known = {text: self._texts[text] for text in texts if text in self._texts}
         for chunk in self._chunks(missing):
@@ -99,20 +120,25 @@ class OpenClip:
     def encode_dense(self, image: Image) -> Array:
         """Embed the patches of the whole image in one pass: float32 (h, w, D), unit.
 
-        Raises Unsupported for an encoder without a patch head, which ``train.pacl`` and ``train.clipself`` train.
+        Raises Unsupported for an encoder without a patch head, which ``train.pacl`` and
+        ``train.clipself`` train.
         """
         if self._dense is None:
             raise Unsupported(
-                f"{self.name} gives no dense features for {image.source}: train.pacl, train.clipself train a patch head"
+                f"{self.name} gives no dense features for {image.source}: train.pacl, "
+                "train.clipself train a patch head"
             )
         return self._embed(self._dense, self._normalised(self._dense.fit(image.pixels)[None]))[0]
 
     def _tokens(self, texts: Sequence[str]) -> torch.Tensor:
-        """Turn texts into token ids (T, context); raise WeightsCorrupt where the tower does not know one of them."""
+        """Turn texts into token ids (T, context); raise WeightsCorrupt where the tower does not
+        know one of them.
+        """
         tokens = text_tower.tokenize(self._tokenizer, texts)
         if tokens.numel() and int(tokens.max()) >= self._vocabulary:
             raise WeightsCorrupt(
-                f"{self._checkpoint.source}: the tokenizer of {self.name} gives token {int(tokens.max())}, and its "
+                f"{self._checkpoint.source}: the tokenizer of {self.name} gives token "
+                f"{int(tokens.max())}, and its "
                 f"text tower knows {self._vocabulary} tokens"
             )
         return tokens
@@ -130,17 +156,25 @@ class OpenClip:
         return image_transform_v2(self._preprocess, is_train=False)
 
     def _chunks(self, rows: Any) -> Iterator[Any]:
-        return (rows[start : start + self._options.batch] for start in range(0, len(rows), self._options.batch))
+        return (
+            rows[start : start + self._options.batch]
+            for start in range(0, len(rows), self._options.batch)
+        )
 
     def _pixels(self, crops: Sequence[np.ndarray] | np.ndarray) -> torch.Tensor:
         """Preprocess a batch: float32 (B, 3, S, S), channels last in memory."""
-        if isinstance(crops, np.ndarray) and crops.shape[1:] == (self.image_size, self.image_size, 3):
+        if isinstance(crops, np.ndarray) and crops.shape[1:] == (
+            self.image_size,
+            self.image_size,
+            3,
+        ):
             return self._normalised(crops)
         pictures = [self._transform(PIL.Image.fromarray(self._widened(crop))) for crop in crops]
         return torch.stack(pictures).to(self._device, memory_format=torch.channels_last)
 
     def _widened(self, crop: Array) -> Array:
-        """Keep the middle of a crop too thin to be resized by its shorter side, which is all that would be looked at.
+        """Keep the middle of a crop too thin to be resized by its shorter side, which is all that
+        would be looked at.
 
         Where all of it would be, it becomes a line of one pixel.
         """
@@ -158,7 +192,8 @@ class OpenClip:
     def _normalised(self, images: np.ndarray) -> torch.Tensor:
         """Take uint8 (B, H, W, 3) as they are: float32 (B, 3, H, W), channels last in memory."""
         mean, std = (
-            torch.tensor(values, device=self._device) for values in (self._preprocess.mean, self._preprocess.std)
+            torch.tensor(values, device=self._device)
+            for values in (self._preprocess.mean, self._preprocess.std)
         )
         pixels = torch.from_numpy(images).to(self._device, torch.float32)
         return ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)
@@ -177,14 +212,24 @@ class OpenClip:
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Choose what the weights are kept and computed in; "auto" never picks what the device only emulates."""
+    """Choose what the weights are kept and computed in; "auto" never picks what the device only
+    emulates.
+    """
     if precision in PRECISIONS:
         return PRECISIONS[precision]
     if precision != "auto":
-        raise UnknownName(f"unknown precision {precision!r}; choose one of auto, {', '.join(PRECISIONS)}")
+        raise UnknownName(
+            f"unknown precision {precision!r}; choose one of auto, {', '.join(PRECISIONS)}"
+        )
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return (
+            torch.bfloat16
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else torch.float16
+        )
+    if device.type == "cpu" and (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    ):
         return torch.bfloat16
     return torch.float32
 
@@ -202,5 +247,7 @@ def imagenet_classes() -> tuple[str, ...]:
 def _side(image_size: int | tuple[int, int]) -> int:
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     if height != width:
-        raise Unsupported(f"this encoder looks at {height} x {width} crops; only square ones are supported")
+        raise Unsupported(
+            f"this encoder looks at {height} x {width} crops; only square ones are supported"
+        )
     return height

@@ -1,4 +1,6 @@
-"""Find a checkpoint by its spec: in the manifest, a file, a folder, open_clip's tags or the Hugging Face hub."""
+"""Find a checkpoint by its spec: in the manifest, a file, a folder, open_clip's tags or the Hugging
+Face hub.
+"""
 
 from __future__ import annotations
 
@@ -27,21 +29,31 @@ logger = logging.getLogger(__name__)
 
 
 def find(spec: str, *, trust: bool = False) -> Checkpoint:
-    """Find a checkpoint by its spec, downloading only what may be; raise WeightsMissing, UnknownName or BadPrompt."""
+    """Find a checkpoint by its spec, downloading only what may be; raise WeightsMissing,
+    UnknownName or BadPrompt.
+    """
     entry = weights.manifest().get(spec)
     if entry is not None and entry.kind == "encoder":
         path = weights.locate(spec, trust=trust)
-        return from_folder(path, spec) if path.is_dir() else from_file(entry.options["model"], path, spec)
+        return (
+            from_folder(path, spec)
+            if path.is_dir()
+            else from_file(entry.options["model"], path, spec)
+        )
     if spec.startswith("hf-hub:"):
         return from_folder(_hub_folder(spec.removeprefix("hf-hub:")), spec)
     if spec.startswith("file:"):
         path = weights.locate(spec, trust=trust)
         if not path.is_dir():
-            raise Unsupported(f"{path} is not a folder; a bare weight file is given as MODEL/file:{path}")
+            raise Unsupported(
+                f"{path} is not a folder; a bare weight file is given as MODEL/file:{path}"
+            )
         return from_folder(path, spec)
     model, slash, source = spec.partition("/")
     if not slash:
-        raise UnknownName(f"unknown encoder {spec!r}; give {SPECS}, or one of {', '.join(_manifest_names())}")
+        raise UnknownName(
+            f"unknown encoder {spec!r}; give {SPECS}, or one of {', '.join(_manifest_names())}"
+        )
     if source.startswith("file:"):
         return from_file(model, weights.locate(source, trust=trust), spec)
     return from_tag(model, source)
@@ -52,29 +64,44 @@ def from_folder(folder: Path, name: str) -> Checkpoint:
     config_file = first(folder, CONFIGS)
     file = first(folder, (*SAFE_FILES, *PICKLED_FILES))
     if config_file is None or file is None:
-        raise WeightsMissing(f"{folder} needs {' or '.join(CONFIGS)} and {', '.join(SAFE_FILES)} or {PICKLED_FILES[0]}")
+        raise WeightsMissing(
+            f"{folder} needs {' or '.join(CONFIGS)} and {', '.join(SAFE_FILES)} or "
+            f"{PICKLED_FILES[0]}"
+        )
     config = read_config(config_file)
     if "model_cfg" not in config:
-        raise WeightsCorrupt(f"{config_file} has no 'model_cfg'; it is not an open_clip configuration")
-    model_cfg, preprocess_cfg = (_part(config, part, config_file) for part in ("model_cfg", "preprocess_cfg"))
+        raise WeightsCorrupt(
+            f"{config_file} has no 'model_cfg'; it is not an open_clip configuration"
+        )
+    model_cfg, preprocess_cfg = (
+        _part(config, part, config_file) for part in ("model_cfg", "preprocess_cfg")
+    )
     with reading(config_file, "a configuration"):
         try:
             serving = Serving.from_dict(_part(config, "serving", config_file))
-        except (BadPrompt, UnknownName) as error:  # right where a user gives it, but here the file is wrong
+        except (
+            BadPrompt,
+            UnknownName,
+        ) as error:  # right where a user gives it, but here the file is wrong
             raise WeightsCorrupt(f"{config_file}: {error}") from error
     return Checkpoint(name, model_cfg, preprocess_cfg, file, serving, folder)
 
 
 def from_file(model: str, file: Path, name: str) -> Checkpoint:
-    """Take a bare weight file for a named model, with the config beside it, else that model's own preprocessing."""
+    """Take a bare weight file for a named model, with the config beside it, else that model's own
+    preprocessing.
+    """
     model_cfg = _model_cfg(model)
     if file.is_dir():
-        raise Unsupported(f"{file} is a folder; give file:{file} alone, or {model}/file: with a weight file in it")
+        raise Unsupported(
+            f"{file} is a folder; give file:{file} alone, or {model}/file: with a weight file in it"
+        )
     named, beside = bool(model_cfg.get("quick_gelu")), file.parent / "open_clip_config.json"
     if not beside.is_file():
         if "/file:" in name and f"{model}-quickgelu" in open_clip.list_models():
             logger.warning(
-                "%s does not tell its activation; %s has GELU. Where it was trained with QuickGELU, as OpenAI's were, "
+                "%s does not tell its activation; %s has GELU. Where it was trained with "
+                "QuickGELU, as OpenAI's were, "
                 "give %s-quickgelu/file:%s",
                 *(file, model, model, file),
             )
@@ -84,21 +111,34 @@ def from_file(model: str, file: Path, name: str) -> Checkpoint:
     model_cfg["quick_gelu"] = bool(given.get("quick_gelu", False))
     if model_cfg["quick_gelu"] != named:
         kinds = ("QuickGELU", "GELU") if named else ("GELU", "QuickGELU")
-        logger.warning("%s has %s by its name, but %s says %s, which is taken", model, kinds[0], beside, kinds[1])
+        logger.warning(
+            "%s has %s by its name, but %s says %s, which is taken",
+            model,
+            kinds[0],
+            beside,
+            kinds[1],
+        )
     return Checkpoint(name, model_cfg, _part(config, "preprocess_cfg", beside), file)
 
 
 def from_tag(model: str, tag: str) -> Checkpoint:
-    """Take one of open_clip's own pretrained tags, from the local cache or, when allowed, its home."""
+    """Take one of open_clip's own pretrained tags, from the local cache or, when allowed, its
+    home.
+    """
     model_cfg = _model_cfg(model)
     pretrained = open_clip.get_pretrained_cfg(model, tag)
     if not pretrained:
         tags = open_clip.list_pretrained_tags_by_model(model)
         raise UnknownName(
-            f"{model} has no weights {tag!r}; choose one of {', '.join(tags) or 'none'}, or {model}/file:PATH"
+            f"{model} has no weights {tag!r}; choose one of {', '.join(tags) or 'none'}, or "
+            f"{model}/file:PATH"
         )
-    model_cfg["quick_gelu"] = pretrained.get("quick_gelu", False)  # the activation belongs to the weights, not the name
-    return Checkpoint(f"{model}/{tag}", model_cfg, pretrained, _tag_file(f"{model}/{tag}", pretrained))
+    model_cfg["quick_gelu"] = pretrained.get(
+        "quick_gelu", False
+    )  # the activation belongs to the weights, not the name
+    return Checkpoint(
+        f"{model}/{tag}", model_cfg, pretrained, _tag_file(f"{model}/{tag}", pretrained)
+    )
 
 
 def _model_cfg(model: str) -> dict[str, Any]:
@@ -111,13 +151,21 @@ def _model_cfg(model: str) -> dict[str, Any]:
 
 
 def _preprocess_of(model: str) -> dict[str, Any]:
-    """Give the preprocessing of a named model: that of its published weights, the commonest where they differ."""
-    configs = [open_clip.get_pretrained_cfg(model, tag) for tag in open_clip.list_pretrained_tags_by_model(model)]
+    """Give the preprocessing of a named model: that of its published weights, the commonest where
+    they differ.
+    """
+    configs = [
+        open_clip.get_pretrained_cfg(model, tag)
+        for tag in open_clip.list_pretrained_tags_by_model(model)
+    ]
     kinds = [json.dumps({name: config[name] for name in _PREPROCESSING}) for config in configs]
     if not kinds:
         return {}
     if len(set(kinds)) > 1:
-        logger.warning("the published weights of %s do not share one preprocessing; taking the commonest", model)
+        logger.warning(
+            "the published weights of %s do not share one preprocessing; taking the commonest",
+            model,
+        )
     return dict(json.loads(Counter(kinds).most_common(1)[0][0]))
 
 
@@ -127,12 +175,15 @@ def _tag_file(name: str, pretrained: dict[str, Any]) -> Path:
         return _hub_file(repo, (file,) if file else (*SAFE_FILES, *PICKLED_FILES))
     if weights.is_offline():
         raise WeightsMissing(
-            f"{name} lies at {pretrained['url']} and segclip is offline; fetch it and use MODEL/file:PATH"
+            f"{name} lies at {pretrained['url']} and segclip is offline; fetch it and use "
+            "MODEL/file:PATH"
         )
     try:
         return Path(open_clip.download_pretrained(pretrained))
     except (OSError, RuntimeError, ValueError) as error:
-        raise WeightsMissing(f"{name} could not be fetched from {pretrained['url']}: {one_line(error)}") from error
+        raise WeightsMissing(
+            f"{name} could not be fetched from {pretrained['url']}: {one_line(error)}"
+        ) from error
 
 
 def _hub_file(repo: str, names: Iterable[str]) -> Path:
@@ -152,10 +203,15 @@ def _hub_folder(repo: str) -> Path:
 
 def _snapshot(repo: str, patterns: tuple[str, ...]) -> Path:
     try:
-        return Path(snapshot_download(repo, allow_patterns=list(patterns), local_files_only=weights.is_offline()))
+        return Path(
+            snapshot_download(
+                repo, allow_patterns=list(patterns), local_files_only=weights.is_offline()
+            )
+        )
     except (OSError, ValueError) as error:
         raise WeightsMissing(
-            f"hf-hub:{repo} is not on this machine and could not be fetched; copy its files to a folder and use "
+            f"hf-hub:{repo} is not on this machine and could not be fetched; copy its files to a "
+            "folder and use "
             f"file:FOLDER ({one_line(error)})"
         ) from error
 

@@ -1,4 +1,6 @@
-"""Run an open_clip text tower only as far as it can see: a causal one never looks past the token it is pooled at."""
+"""Run an open_clip text tower only as far as it can see: a causal one never looks past the token it
+is pooled at.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,20 @@ def tokenize(tokenizer: Any, texts: Sequence[str]) -> torch.Tensor:
     if cut:
         kept, text = cut[0]
         others = f", and {len(cut) - 1} like it" if len(cut) > 1 else ""
-        logger.warning("too long for the encoder, read only up to %r: %r%s", kept[-40:], f"{text[:60]}...", others)
+        logger.warning(
+            "too long for the encoder, read only up to %r: %r%s",
+            kept[-40:],
+            f"{text[:60]}...",
+            others,
+        )
     return tokenizer(list(texts))
 
 
 def encode(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
     """Embed token ids (T, context), not normalised: (T, D).
 
-    A causal tower stops at the last token anything is pooled from: the same vectors for a fraction of the work.
+    A causal tower stops at the last token anything is pooled from: the same vectors for a fraction
+    of the work.
     """
     tower = getattr(model, "text", model)
     pooled_at = _pooled_at(tower, tokens)
@@ -36,9 +44,15 @@ def encode(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
         return model.encode_text(tokens)
     length = int(pooled_at.max()) + 1
     dtype = tower.transformer.get_cast_dtype()
-    hidden = tower.token_embedding(tokens[:, :length]).to(dtype) + tower.positional_embedding[:length].to(dtype)
-    hidden = tower.transformer(hidden, attn_mask=tower.attn_mask[:length, :length])  # (T, length, width)
-    pooled = tower.ln_final(hidden[torch.arange(len(tokens), device=tokens.device), pooled_at])  # (T, width)
+    hidden = tower.token_embedding(tokens[:, :length]).to(dtype) + tower.positional_embedding[
+        :length
+    ].to(dtype)
+    hidden = tower.transformer(
+        hidden, attn_mask=tower.attn_mask[:length, :length]
+    )  # (T, length, width)
+    pooled = tower.ln_final(
+        hidden[torch.arange(len(tokens), device=tokens.device), pooled_at]
+    )  # (T, width)
     projection = tower.text_projection
     if projection is None:
         return pooled
@@ -46,7 +60,9 @@ def encode(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def _pooled_at(tower: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor | None:
-    """Find the position each text is pooled at (T,), or None for a tower that must read every position."""
+    """Find the position each text is pooled at (T,), or None for a tower that must read every
+    position.
+    """
     if not _is_plainly_causal(tower):
         return None
     pool = getattr(tower, "text_pool_type", None) or tower.pool_type

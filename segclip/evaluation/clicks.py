@@ -1,7 +1,9 @@
-"""Measure a proposer as a labelling person meets it: simulated clicks that correct the last answer, and boxes.
+"""Measure a proposer as a labelling person meets it: simulated clicks that correct the last answer,
+and boxes.
 
-The first click lies deepest inside the object, each further one deepest inside the larger error, as in RITM (Sofiiuk et
-al. 2021, https://arxiv.org/abs/2102.06583) and SAM's own evaluation (Kirillov et al. 2023, section D.1).
+The first click lies deepest inside the object, each further one deepest inside the larger error, as
+in RITM (Sofiiuk et al. 2021, https://arxiv.org/abs/2102.06583) and SAM's own evaluation (Kirillov
+et al. 2023, section D.1).
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ class ClickReport:
     def table(self) -> list[tuple[str, str]]:
         """Give the figures as rows of name and value, for people."""
         rows = [("objects", str(len(self.boxes)))]
-        rows += [(f"mean IoU after {n} click{'s' * (n > 1)}", _mean(iou)) for n, iou in self.clicks.items()]
+        rows += [
+            (f"mean IoU after {n} click{'s' * (n > 1)}", _mean(iou))
+            for n, iou in self.clicks.items()
+        ]
         return [*rows, ("mean IoU for the box", _mean(self.boxes))]
 
 
@@ -39,25 +44,33 @@ def evaluate_clicks(
     counts: Sequence[int] = (1, 3, 5),
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> ClickReport:
-    """Click on every askable object as often as the largest of ``counts``; ``tell`` hears of every picture."""
+    """Click on every askable object as often as the largest of ``counts``; ``tell`` hears of every
+    picture.
+    """
     clicks: dict[int, list[float]] = {count: [] for count in counts}
     boxes: list[float] = []
     for done, sample in enumerate(samples, 1):
         features = proposer.encode(sample.load())
         rows = np.flatnonzero(sample.askable & (sample.masks.areas > 0)).tolist()
         for row in rows:
-            for count, iou in enumerate(simulate(proposer, features, sample.masks.full(row), max(counts)), 1):
+            for count, iou in enumerate(
+                simulate(proposer, features, sample.masks.full(row), max(counts)), 1
+            ):
                 if count in clicks:
                     clicks[count].append(iou)
         if len(rows):
             found = proposer.decode(features, Boxes(sample.masks.boxes[rows]))
-            boxes.extend(_iou(found.masks.full(k), sample.masks.full(row)) for k, row in enumerate(rows))
+            boxes.extend(
+                _iou(found.masks.full(k), sample.masks.full(row)) for k, row in enumerate(rows)
+            )
         tell(done, len(samples))
     return ClickReport({count: np.array(iou) for count, iou in clicks.items()}, np.array(boxes))
 
 
 def simulate(proposer: Proposer, features: Any, truth: Array, count: int) -> list[float]:
-    """Click ``count`` times on one object, bool (H, W): the IoU of the best-rated mask after each click."""
+    """Click ``count`` times on one object, bool (H, W): the IoU of the best-rated mask after each
+    click.
+    """
     shown = np.zeros_like(truth)
     points: list[tuple[int, int]] = []
     labels: list[int] = []
@@ -75,7 +88,9 @@ def simulate(proposer: Proposer, features: Any, truth: Array, count: int) -> lis
 
 
 def next_click(truth: Array, shown: Array) -> tuple[int, int, int]:
-    """Give x, y and label of the next click, bool (H, W) masks: deepest in what is missing (1) or too much (0)."""
+    """Give x, y and label of the next click, bool (H, W) masks: deepest in what is missing (1) or
+    too much (0).
+    """
     missing, surplus = _depth(truth & ~shown), _depth(shown & ~truth)
     label = int(missing.max() >= surplus.max())
     depth = missing if label else surplus
@@ -91,7 +106,9 @@ def _decode(proposer: Proposer, features: Any, prompt: Points) -> Proposals:
 
 
 def _depth(mask: Array) -> Array:
-    """Give each pixel's distance to the outside, which begins at the image's edge: float32 (H, W)."""
+    """Give each pixel's distance to the outside, which begins at the image's edge: float32 (H,
+    W).
+    """
     padded = np.pad(mask, 1).astype(np.uint8)
     depth: Array = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
     return depth

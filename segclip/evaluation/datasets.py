@@ -1,4 +1,6 @@
-"""Read labelled images: COCO-format folders, and scenes of `train.scenes.compose` in the same format."""
+"""Read labelled images: COCO-format folders, and scenes of `train.scenes.compose` in the same
+format.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,9 @@ ABSENT = 3  # absent names asked of each image, where the file doesn't name them
 class Sample:
     """Hold one labelled image.
 
-    names: one for each of the N masks. askable: bool (N,), big and visible enough to be asked for. absent: names of
-    things that are not in the image. crowd: bool (N,), a group outlined as one, which counts neither for nor against.
+    names: one for each of the N masks. askable: bool (N,), big and visible enough to be asked for.
+    absent: names of things that are not in the image. crowd: bool (N,), a group outlined as one,
+    which counts neither for nor against.
     """
 
     path: Path
@@ -35,25 +38,32 @@ class Sample:
     crowd: np.ndarray
 
     def load(self) -> Image:
-        """Read the image. Raises BadImage, and BadTable when it is not of the size its masks are."""
+        """Read the image. Raises BadImage, and BadTable when it is not of the size its masks
+        are.
+        """
         image = images.load(self.path)
         if image.size != self.masks.size:
             (height, width), told = image.size, self.masks.size
             raise BadTable(
-                f"{self.path} is {height} x {width} pixels high and wide, its table says {told[0]} x {told[1]}; "
+                f"{self.path} is {height} x {width} pixels high and wide, its table says {told[0]} "
+                f"x {told[1]}; "
                 "label the image as it is"
             )
         return image
 
 
 def read_folder(folder: Path) -> list[Sample]:
-    """Read a folder of images/ and scenes.json or instances.json, images in the order of their file names.
+    """Read a folder of images/ and scenes.json or instances.json, images in the order of their file
+    names.
 
     Raises BadPrompt when it holds neither table, and BadTable for one that is not as it must be.
     """
     file = next((folder / name for name in TABLES if (folder / name).is_file()), None)
     if file is None:
-        raise BadPrompt(f"{folder} holds neither {' nor '.join(TABLES)}; give a folder of images/ and one of them")
+        raise BadPrompt(
+            f"{folder} holds neither {' nor '.join(TABLES)}; give a folder of images/ and one of "
+            "them"
+        )
     return samples_of(coco.read(file), folder / "images")
 
 
@@ -71,7 +81,9 @@ def _sample(table: coco.Instances, image: coco.ImageRow, folder: Path) -> Sample
         every = {category.name for category in table.categories.values()}
         absent = _absent(image.key, sorted(every - set(names)))
     crowd = np.array([thing.crowd for thing in things], bool)
-    return Sample(folder / image.name, table.masks(image), names, np.array(askable, bool), absent, crowd)
+    return Sample(
+        folder / image.name, table.masks(image), names, np.array(askable, bool), absent, crowd
+    )
 
 
 def _is_askable(thing: coco.Thing) -> bool:

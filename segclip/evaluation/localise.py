@@ -1,4 +1,6 @@
-"""Measure where an encoder sees what a text names: true masks told apart by name, heat maps laid over them."""
+"""Measure where an encoder sees what a text names: true masks told apart by name, heat maps laid
+over them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from .datasets import Sample
 
 @dataclass(frozen=True)
 class Named:
-    """Hold how true masks are named among all names of the data set. top: shares right at 1 and at 5."""
+    """Hold how true masks are named among all names of the data set. top: shares right at 1 and at
+    5.
+    """
 
     regions: int
     names: int
@@ -35,7 +39,9 @@ def evaluate_regions(
     samples: Sequence[Sample],
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Named:
-    """Name every askable true mask, among all names of the data set; raises BadPrompt when there is none."""
+    """Name every askable true mask, among all names of the data set; raises BadPrompt when there is
+    none.
+    """
     names = sorted({name for sample in samples for name in sample.names})
     texts = embed_texts(encoder, names, encoder.serving.templates)
     scorer = SCORERS[encoder.serving.scorer](encoder, None)
@@ -49,15 +55,21 @@ def evaluate_regions(
         tell(done, len(samples))
     if not ranks:
         raise BadPrompt("no labelled thing is big enough to be asked for")
-    return Named(len(ranks), len(names), (float(np.mean(np.array(ranks) < 1)), float(np.mean(np.array(ranks) < 5))))
+    return Named(
+        len(ranks),
+        len(names),
+        (float(np.mean(np.array(ranks) < 1)), float(np.mean(np.array(ranks) < 5))),
+    )
 
 
 @dataclass(frozen=True)
 class Pointed:
-    """Hold how heat maps fit what is named. pointing: share whose hottest pixel lies on a thing of that name.
+    """Hold how heat maps fit what is named. pointing: share whose hottest pixel lies on a thing of
+    that name.
 
-    miou: of zero-shot segmentation, the mean over images and names of the IoU of the pixels given to a name with all
-    things of that name; names that are there compete with each other and with the encoder's backgrounds.
+    miou: of zero-shot segmentation, the mean over images and names of the IoU of the pixels given
+    to a name with all things of that name; names that are there compete with each other and with
+    the encoder's backgrounds.
     """
 
     asked: int
@@ -75,13 +87,20 @@ def evaluate_heat(
     samples: Sequence[Sample],
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Pointed:
-    """Map every askable name that is there; raises BadPrompt when there is none, Unsupported without dense features."""
+    """Map every askable name that is there; raises BadPrompt when there is none, Unsupported
+    without dense features.
+    """
     hits, overlaps = [], []
     for done, sample in enumerate(samples, 1):
-        asked = sorted({sample.names[row] for row in np.flatnonzero(sample.askable & ~sample.crowd)})
+        asked = sorted(
+            {sample.names[row] for row in np.flatnonzero(sample.askable & ~sample.crowd)}
+        )
         image = sample.load()
         if asked:
-            maps, shown = heat.heat_maps(encoder, image, asked), heat.label_pixels(encoder, image, asked)
+            maps, shown = (
+                heat.heat_maps(encoder, image, asked),
+                heat.label_pixels(encoder, image, asked),
+            )
             for place, name in enumerate(asked):
                 same = [row for row, other in enumerate(sample.names) if other == name]
                 truth = np.any([sample.masks.full(row) for row in same], axis=0)

@@ -1,4 +1,6 @@
-"""Measure candidates by average recall, through pycocotools: AR over IoU 0.50 to 0.95, at 10, 100 and 1000 an image."""
+"""Measure candidates by average recall, through pycocotools: AR over IoU 0.50 to 0.95, at 10, 100
+and 1000 an image.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ SIZES = ("all", "small", "medium", "large")  # COCO's: below 32 x 32 pixels, bel
 
 @dataclass(frozen=True)
 class RecallReport:
-    """Hold average recall: float64 (sizes, counts) in [0, 1], by SIZES and AT, NaN without such objects.
+    """Hold average recall: float64 (sizes, counts) in [0, 1], by SIZES and AT, NaN without such
+    objects.
 
     objects: how many were there. candidates: how many an image was given, on average.
     """
@@ -36,22 +39,35 @@ class RecallReport:
         """Give the figures as rows of name and value, for people."""
         rows = [("objects", str(self.objects)), ("candidates an image", f"{self.candidates:.1f}")]
         for size, values in zip(SIZES, self.recall, strict=True):
-            rows += [(f"AR@{count}, {size}", f"{value:.3f}") for count, value in zip(AT, values, strict=True)]
+            rows += [
+                (f"AR@{count}, {size}", f"{value:.3f}")
+                for count, value in zip(AT, values, strict=True)
+            ]
         return rows
 
 
 def evaluate_proposals(
-    proposer: Proposer, samples: Sequence[Sample], tell: Callable[[int, int], None] = lambda done, total: None
+    proposer: Proposer,
+    samples: Sequence[Sample],
+    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> RecallReport:
-    """Ask for everything in each picture; ``tell`` hears how many pictures are done. Names don't count."""
+    """Ask for everything in each picture; ``tell`` hears how many pictures are done. Names don't
+    count.
+    """
     truths: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
     for done, sample in enumerate(samples, 1):
         proposals = proposer.decode(proposer.encode(sample.load()), Everything())
         crowd = [{"iscrowd": int(flag)} for flag in sample.crowd]
-        truths += [row | flag for row, flag in zip(_rows(sample.masks, done, len(truths) + 1), crowd, strict=True)]
+        truths += [
+            row | flag
+            for row, flag in zip(_rows(sample.masks, done, len(truths) + 1), crowd, strict=True)
+        ]
         scores = proposals.quality.astype(float).tolist()
-        found += [row | {"score": score} for row, score in zip(_rows(proposals.masks, done, 1), scores, strict=True)]
+        found += [
+            row | {"score": score}
+            for row, score in zip(_rows(proposals.masks, done, 1), scores, strict=True)
+        ]
         tell(done, len(samples))
     recall = _average_recall(truths, found, [sample.masks.size for sample in samples])
     return RecallReport(recall, len(truths), len(found) / max(len(samples), 1))
@@ -72,11 +88,15 @@ def _rows(masks: Masks, image: int, first: int) -> list[dict[str, Any]]:
     ]
 
 
-def _average_recall(truths: list[dict[str, Any]], found: list[dict[str, Any]], sizes: list[tuple[int, int]]) -> Array:
+def _average_recall(
+    truths: list[dict[str, Any]], found: list[dict[str, Any]], sizes: list[tuple[int, int]]
+) -> Array:
     if not truths or not found:
         return np.full((len(SIZES), len(AT)), 0.0 if truths else np.nan)
     truth = COCO()
-    pictures = [{"id": k, "height": height, "width": width} for k, (height, width) in enumerate(sizes, 1)]
+    pictures = [
+        {"id": k, "height": height, "width": width} for k, (height, width) in enumerate(sizes, 1)
+    ]
     truth.dataset = {"images": pictures, "categories": [{"id": 1}], "annotations": truths}
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its steps
         truth.createIndex()

@@ -1,4 +1,6 @@
-"""Measure the whole line on labelled pictures: are the candidates there, is the right one named, is absence noticed."""
+"""Measure the whole line on labelled pictures: are the candidates there, is the right one named, is
+absence noticed.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ BETTER = 0.01  # of ``Report.worth``: what another scale must gain
 class Asked:
     """Hold one question and its best answer, whatever the threshold.
 
-    iou: of that answer with the nearest object of the name; 0 for an absent name or without candidates.
+    iou: of that answer with the nearest object of the name; 0 for an absent name or without
+    candidates.
     """
 
     path: Path
@@ -55,7 +58,9 @@ class Report:
 
     @property
     def right(self) -> float:
-        """Give the share of present names whose best answer is the object, whatever its probability."""
+        """Give the share of present names whose best answer is the object, whatever its
+        probability.
+        """
         return _mean([row.iou >= RIGHT for row in self._present])
 
     @property
@@ -64,7 +69,9 @@ class Report:
         return _mean([row.iou for row in self._present if row.iou >= RIGHT])
 
     def found(self, threshold: float | None = None) -> float:
-        """Give the share of present names whose best answer is the object and reaches the threshold."""
+        """Give the share of present names whose best answer is the object and reaches the
+        threshold.
+        """
         reached = self.threshold if threshold is None else threshold
         return _mean([row.iou >= RIGHT and row.probability >= reached for row in self._present])
 
@@ -78,12 +85,16 @@ class Report:
         return fit_threshold([self])
 
     def worth(self, threshold: float) -> float:
-        """Give 2 x found + silent: what is missed counts twice as much as what is named wrongly, which one sees."""
+        """Give 2 x found + silent: what is missed counts twice as much as what is named wrongly,
+        which one sees.
+        """
         return 2 * self.found(threshold) + self.silent(threshold)
 
     @property
     def fits(self) -> bool:
-        """Tell whether a threshold can be fitted: names that are there were asked, and names that are not."""
+        """Tell whether a threshold can be fitted: names that are there were asked, and names that
+        are not.
+        """
         return {row.present for row in self.asked} == {True, False}
 
     @property
@@ -99,20 +110,28 @@ class Report:
             ("candidate recall at IoU 0.5", f"{self.recall:.3f}"),
             (f"right object by name, of {present}", f"{self.right:.3f}"),
             (f"found at threshold {self.threshold:.3f}", f"{self.found():.3f}"),
-            (f"absent names that return nothing, of {len(self.asked) - present}", f"{self.silent():.3f}"),
+            (
+                f"absent names that return nothing, of {len(self.asked) - present}",
+                f"{self.silent():.3f}",
+            ),
             ("mean IoU of right answers", f"{self.mean_iou:.3f}"),
             ("threshold that fits best here", f"{self.calibrated():.3f}" if self.fits else "-"),
         ]
 
 
 def fit_threshold(reports: Sequence[Report]) -> float:
-    """Return the lowest threshold at which the mean ``worth`` on several kinds of images is about as high as ever.
+    """Return the lowest threshold at which the mean ``worth`` on several kinds of images is about
+    as high as ever.
 
-    About is within 0.005: less than a thousand questions can tell apart, and the curve's highest point is chance.
-    Rounded down to four places, so that what reached it still does. Raises BadPrompt where ``fits`` is False.
+    About is within 0.005: less than a thousand questions can tell apart, and the curve's highest
+    point is chance. Rounded down to four places, so that what reached it still does. Raises
+    BadPrompt where ``fits`` is False.
     """
     if not all(report.fits for report in reports):
-        raise BadPrompt("a threshold is fitted to names that are there and names that are not; one kind is missing")
+        raise BadPrompt(
+            "a threshold is fitted to names that are there and names that are not; one kind is "
+            "missing"
+        )
     levels = np.unique([row.probability for report in reports for row in report.asked])
     worth = np.array([np.mean([report.worth(level) for report in reports]) for level in levels])
     lowest = float(levels[worth >= worth.max() - 0.005][0])
@@ -120,26 +139,38 @@ def fit_threshold(reports: Sequence[Report]) -> float:
 
 
 def evaluate_text(
-    segmenter: Segmenter, samples: Sequence[Sample], tell: Callable[[int, int], None] = lambda done, total: None
+    segmenter: Segmenter,
+    samples: Sequence[Sample],
+    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
-    """Ask each picture for every name in it and for its absent names; ``tell`` hears how many pictures are done."""
+    """Ask each picture for every name in it and for its absent names; ``tell`` hears how many
+    pictures are done.
+    """
     (report,) = _evaluate([segmenter], samples, tell)
     return report
 
 
 def calibrate(
-    segmenter: Segmenter, samples: Sequence[Sample], tell: Callable[[int, int], None] = lambda done, total: None
+    segmenter: Segmenter,
+    samples: Sequence[Sample],
+    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Report, Serving]:
-    """Fit the threshold, and the logit scale where another than its own is better: what to store, and how it answers.
+    """Fit the threshold, and the logit scale where another than its own is better: what to store,
+    and how it answers.
 
-    Scores of patches are spread wider than those of crops; at the scale crops were trained with, all are 0 or 1. Raises
-    BadPrompt where there are not both names that are there and names that are not.
+    Scores of patches are spread wider than those of crops; at the scale crops were trained with,
+    all are 0 or 1. Raises BadPrompt where there are not both names that are there and names that
+    are not.
     """
     serving, own = segmenter.serving, segmenter.encoder.logit_scale
-    servings = [replace(serving, logit_scale=scale) for scale in (None, *(own * step for step in SCALES))]
+    servings = [
+        replace(serving, logit_scale=scale) for scale in (None, *(own * step for step in SCALES))
+    ]
     reports = _evaluate([replace(segmenter, serving=one) for one in servings], samples, tell)
     thresholds = [report.calibrated() for report in reports]
-    worth = np.array([report.worth(threshold) for report, threshold in zip(reports, thresholds, strict=True)])
+    worth = np.array(
+        [report.worth(threshold) for report, threshold in zip(reports, thresholds, strict=True)]
+    )
     best = int(worth.argmax()) if worth.max() > worth[0] + BETTER else 0
     chosen = replace(reports[best], threshold=thresholds[best])
     return chosen, replace(servings[best], threshold=thresholds[best], calibrated=True)
@@ -148,7 +179,9 @@ def calibrate(
 def _evaluate(
     segmenters: Sequence[Segmenter], samples: Sequence[Sample], tell: Callable[[int, int], None]
 ) -> list[Report]:
-    """Let several that differ in how they rank answer about the same regions, those of the first."""
+    """Let several that differ in how they rank answer about the same regions, those of the
+    first.
+    """
     best_iou, candidates = [], []
     asked: list[list[Asked]] = [[] for _ in segmenters]
     for done, sample in enumerate(samples, 1):
@@ -167,7 +200,9 @@ def _evaluate(
     ]
 
 
-def _ask(segmenter: Segmenter, regions: Regions, sample: Sample, present: Sequence[str]) -> list[Asked]:
+def _ask(
+    segmenter: Segmenter, regions: Regions, sample: Sample, present: Sequence[str]
+) -> list[Asked]:
     texts = [*present, *sample.absent]
     if not texts:
         return []

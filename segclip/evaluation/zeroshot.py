@@ -1,4 +1,6 @@
-"""Measure zero-shot classification on a tree of class folders: top-1 and top-5 accuracy, mean a class, confusion."""
+"""Measure zero-shot classification on a tree of class folders: top-1 and top-5 accuracy, mean a
+class, confusion.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,9 @@ _NUMBERED = 25  # classes up to which each cell of the picture shows its number
 class Sorted:
     """Hold what was measured.
 
-    confusion: int64 (C, C), pictures of class i that were taken for class j. ranks: int64 (N,), place of the right
-    label in each picture's answer, 0 for the best. failed: what could not be read, and why.
+    confusion: int64 (C, C), pictures of class i that were taken for class j. ranks: int64 (N,),
+    place of the right label in each picture's answer, 0 for the best. failed: what could not be
+    read, and why.
     """
 
     labels: tuple[str, ...]
@@ -39,7 +42,9 @@ class Sorted:
 
     @property
     def mean_class(self) -> float:
-        """Give the mean over classes of top-1 accuracy: what counts where classes differ in size."""
+        """Give the mean over classes of top-1 accuracy: what counts where classes differ in
+        size.
+        """
         counts = self.confusion.sum(axis=1)
         shares = np.diagonal(self.confusion)[counts > 0] / counts[counts > 0]
         return float(shares.mean()) if len(shares) else float("nan")
@@ -57,7 +62,12 @@ class Sorted:
         order = np.argsort(-off, axis=None, kind="stable")[:confused]
         for truth, taken in zip(*np.unravel_index(order, off.shape), strict=True):
             if off[truth, taken]:
-                rows.append((f"{self.labels[truth]!r} taken for {self.labels[taken]!r}", str(off[truth, taken])))
+                rows.append(
+                    (
+                        f"{self.labels[truth]!r} taken for {self.labels[taken]!r}",
+                        str(off[truth, taken]),
+                    )
+                )
         if self.failed:
             rows.append(("pictures that cannot be read", str(len(self.failed))))
         return rows
@@ -72,14 +82,17 @@ class Sorted:
         return text.getvalue()
 
     def save(self, file: Path) -> Path:
-        """Write the confusion matrix: numbers to a .csv, an image to a .png or .svg, in the place of a former one.
+        """Write the confusion matrix: numbers to a .csv, an image to a .png or .svg, in the place
+        of a former one.
 
-        Raises BadPrompt for another ending, and NotWritable where there is a file that is no confusion matrix.
+        Raises BadPrompt for another ending, and NotWritable where there is a file that is no
+        confusion matrix.
         """
         ending = file.suffix.lower()
         if ending not in MATRIX_ENDINGS:
             raise BadPrompt(
-                f"the confusion matrix is written to a file ending in {', '.join(MATRIX_ENDINGS)}; got {file}"
+                f"the confusion matrix is written to a file ending in {', '.join(MATRIX_ENDINGS)}; "
+                f"got {file}"
             )
 
         def write(folder: Path) -> list[Path]:
@@ -112,15 +125,29 @@ def _draw(confusion: Array, labels: Sequence[str], file: Path) -> None:
     figure.colorbar(shown, ax=axes, shrink=0.6, label="share of the true class")
     for row, column in np.argwhere(confusion) if count <= _NUMBERED else ():
         ink = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=ink, fontsize=8)
+        axes.text(
+            column,
+            row,
+            str(confusion[row, column]),
+            ha="center",
+            va="center",
+            color=ink,
+            fontsize=8,
+        )
     figure.savefig(file, dpi=110)
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """List the class folders in the order of their names, which is that of a class list. Raises BadPrompt."""
-    found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """List the class folders in the order of their names, which is that of a class list. Raises
+    BadPrompt.
+    """
+    found = sorted(
+        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
     if not found:
-        raise BadPrompt(f"{folder} holds no folders; give one with a folder of pictures for each class")
+        raise BadPrompt(
+            f"{folder} holds no folders; give one with a folder of pictures for each class"
+        )
     return found
 
 
@@ -138,13 +165,17 @@ def evaluate_folders(
 ) -> Sorted:
     """Classify every picture of every class folder; the i-th folder's right label is the i-th.
 
-    limit: at most so many pictures of each class. ``tell`` hears how many pictures are done. Raises BadPrompt when the
-    labels are not as many as the folders.
+    limit: at most so many pictures of each class. ``tell`` hears how many pictures are done. Raises
+    BadPrompt when the labels are not as many as the folders.
     """
     names = classifier.labels.names
     if len(names) != len(folders):
-        raise BadPrompt(f"{len(folders)} class folders need as many labels, in their order; got {len(names)}")
-    tasks = [(row, path) for row, folder in enumerate(folders) for path in images.walk(folder)[:limit]]
+        raise BadPrompt(
+            f"{len(folders)} class folders need as many labels, in their order; got {len(names)}"
+        )
+    tasks = [
+        (row, path) for row, folder in enumerate(folders) for path in images.walk(folder)[:limit]
+    ]
     confusion, ranks, failed = np.zeros((len(names), len(names)), np.int64), [], []
     for done, (truth, path) in enumerate(tasks, 1):
         try:

@@ -18,7 +18,9 @@ def numbered(path: Path, row: int) -> Path:
 
 
 def to_json(record: Any) -> bytes:
-    """Encode as readable JSON, every character as itself; bytes of a name that are no UTF-8 as JSON's escapes."""
+    """Encode as readable JSON, every character as itself; bytes of a name that are no UTF-8 as
+    JSON's escapes.
+    """
     return json.dumps(record, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
 
 
@@ -33,5 +35,7 @@ def encode(picture: PIL.Image.Image, kind: str, *, profile: bytes | None = None)
 
 
 def write(path: Path, data: bytes) -> Path:
-    """Write bytes whole or not at all; whoever needs them to outlive a power cut syncs them. Raises NotWritable."""
+    """Write bytes whole or not at all; whoever needs them to outlive a power cut syncs them. Raises
+    NotWritable.
+    """
     return atomic.write(path, data, sync=False)

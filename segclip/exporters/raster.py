@@ -36,9 +36,11 @@ def write_masks(result: Result, path: Path) -> list[Path]:
 
 
 def write_cutouts(result: Result, path: Path, *, feather: float = 0.0) -> list[Path]:
-    """Write an RGBA PNG of the box a row, in sRGB, transparent black outside the mask, to <stem>.<row>.png.
+    """Write an RGBA PNG of the box a row, in sRGB, transparent black outside the mask, to
+    <stem>.<row>.png.
 
-    feather: px over which the edge fades, half of them inside the mask; the box grows by the other half.
+    feather: px over which the edge fades, half of them inside the mask; the box grows by the other
+    half.
     """
     written = []
     reach = int(np.ceil(1.5 * feather))
@@ -46,7 +48,12 @@ def write_cutouts(result: Result, path: Path, *, feather: float = 0.0) -> list[P
     for row, (x1, y1, x2, y2) in enumerate(result.masks.boxes.tolist()):
         if not result.masks.areas[row]:
             continue
-        wide = (max(x1 - reach, 0), max(y1 - reach, 0), min(x2 + reach, width), min(y2 + reach, height))
+        wide = (
+            max(x1 - reach, 0),
+            max(y1 - reach, 0),
+            min(x2 + reach, width),
+            min(y2 + reach, height),
+        )
         alpha = np.zeros((wide[3] - wide[1], wide[2] - wide[0]), np.uint8)
         inner = alpha[y1 - wide[1] : y2 - wide[1], x1 - wide[0] : x2 - wide[0]]
         inner[...] = result.masks.bitmaps[row] * np.uint8(255)
@@ -59,12 +66,15 @@ def write_cutouts(result: Result, path: Path, *, feather: float = 0.0) -> list[P
 
 
 def write_labelmap(result: Result, path: Path) -> list[Path]:
-    """Write a 16-bit PNG, 0 for nothing and r + 1 for row r, and beside it <stem>.legend.json that names the numbers.
+    """Write a 16-bit PNG, 0 for nothing and r + 1 for row r, and beside it <stem>.legend.json that
+    names the numbers.
 
     Where masks overlap the better row shows.
     """
     if len(result) > MOST_LABELS:
-        raise BadPrompt(f"a label map holds at most {MOST_LABELS} rows, this result has {len(result)}")
+        raise BadPrompt(
+            f"a label map holds at most {MOST_LABELS} rows, this result has {len(result)}"
+        )
     labels = np.zeros(result.image.size, np.uint16)
     for row in range(len(result) - 1, -1, -1):
         x1, y1, x2, y2 = result.masks.boxes[row]
@@ -76,7 +86,9 @@ def write_labelmap(result: Result, path: Path) -> list[Path]:
 
 
 def write_arrays(result: Result, path: Path) -> list[Path]:
-    """Write a NumPy archive: size, boxes, texts, scores, and all bitmaps as packed bits; ``read_arrays`` reads it."""
+    """Write a NumPy archive: size, boxes, texts, scores, and all bitmaps as packed bits;
+    ``read_arrays`` reads it.
+    """
     file = io.BytesIO()
     bits = [np.packbits(bitmap) for bitmap in result.masks.bitmaps]
     np.savez(
@@ -101,6 +113,8 @@ def read_arrays(path: Path) -> tuple[Masks, tuple[str, ...]]:
     for x1, y1, x2, y2 in boxes.tolist():
         count = (y2 - y1) * (x2 - x1)
         end = start + -(-count // 8)
-        bitmaps.append(np.unpackbits(bits[start:end], count=count).astype(bool).reshape(y2 - y1, x2 - x1))
+        bitmaps.append(
+            np.unpackbits(bits[start:end], count=count).astype(bool).reshape(y2 - y1, x2 - x1)
+        )
         start = end
     return Masks(boxes, tuple(bitmaps), (int(size[0]), int(size[1]))), texts

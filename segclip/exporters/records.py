@@ -17,7 +17,9 @@ from .files import to_json, write
 
 
 def to_record(result: Result) -> dict[str, Any]:
-    """Describe a result in plain JSON types: boxes xyxy half-open, masks as COCO's compressed RLE, sizes [H, W]."""
+    """Describe a result in plain JSON types: boxes xyxy half-open, masks as COCO's compressed RLE,
+    sizes [H, W].
+    """
     columns = zip(result.texts, result.similarity, result.probability, result.quality, strict=True)
     rows = [
         {
@@ -42,7 +44,8 @@ def to_record(result: Result) -> dict[str, Any]:
 
 
 def encode_rle(masks: Masks, row: int) -> dict[str, Any]:
-    """Give mask ``row`` as COCO's compressed run lengths of the whole image: {"size": [H, W], "counts": text}.
+    """Give mask ``row`` as COCO's compressed run lengths of the whole image: {"size": [H, W],
+    "counts": text}.
 
     Reads only the columns of the box: a small mask of a large photo costs what the mask costs.
     """
@@ -59,13 +62,17 @@ def encode_rle(masks: Masks, row: int) -> dict[str, Any]:
 
 
 def decode_rle(code: dict[str, Any]) -> Array:
-    """Return the mask of ``encode_rle``: bool (H, W). Raises BadIndex, as for one kept in a damaged file."""
+    """Return the mask of ``encode_rle``: bool (H, W). Raises BadIndex, as for one kept in a damaged
+    file.
+    """
     try:
         height, width = code["size"]
         window = rle.window(code["counts"], (height, width))
         return Masks.from_windows([window], (height, width)).full(0)
     except (LookupError, TypeError, ValueError) as error:
-        raise BadIndex(f"a mask that was kept is damaged ({error!r}); run this again without what was kept") from None
+        raise BadIndex(
+            f"a mask that was kept is damaged ({error!r}); run this again without what was kept"
+        ) from None
 
 
 def coco_annotation(row: dict[str, Any]) -> dict[str, Any]:
@@ -82,7 +89,9 @@ def coco_annotation(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def coco_polygons(code: dict[str, Any]) -> list[list[int]] | dict[str, Any]:
-    """Give a mask as COCO's polygons, along the edges of its pixels; one with holes, which they cannot hold, as RLE."""
+    """Give a mask as COCO's polygons, along the edges of its pixels; one with holes, which they
+    cannot hold, as RLE.
+    """
     mask = decode_rle(code)
     if not mask.any() or has_holes(mask):
         return code
@@ -95,17 +104,24 @@ def write_record(result: Result, path: Path) -> list[Path]:
 
 
 def write_coco(result: Result, path: Path) -> list[Path]:
-    """Write a COCO dataset of this one image: a category each text asked, boxes as xywh, scores beside."""
+    """Write a COCO dataset of this one image: a category each text asked, boxes as xywh, scores
+    beside.
+    """
     record = to_record(result)
     height, width = record["size"]
     names = list(dict.fromkeys((*result.asked, *result.texts)))
     annotations = [
-        {"id": number, "image_id": 1, "category_id": names.index(row["text"]) + 1} | coco_annotation(row)
+        {"id": number, "image_id": 1, "category_id": names.index(row["text"]) + 1}
+        | coco_annotation(row)
         for number, row in enumerate(record["rows"], start=1)
     ]
     image = {"id": 1, "file_name": Path(result.image.source).name, "width": width, "height": height}
     categories = [{"id": index, "name": name} for index, name in enumerate(names, start=1)]
-    return [write(path, to_json({"images": [image], "categories": categories, "annotations": annotations}))]
+    return [
+        write(
+            path, to_json({"images": [image], "categories": categories, "annotations": annotations})
+        )
+    ]
 
 
 def digits(value: Any) -> float | None:

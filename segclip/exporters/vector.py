@@ -1,4 +1,6 @@
-"""Results as outlines: LabelMe, SVG, GeoJSON. SVG and GeoJSON are exact; LabelMe holds masks where it has no holes."""
+"""Results as outlines: LabelMe, SVG, GeoJSON. SVG and GeoJSON are exact; LabelMe holds masks where
+it has no holes.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,17 @@ from ..files.polygons import Polygon, has_holes, outlines, trace
 from ..types import Array, Result
 from .files import encode, to_json, write
 
-# what no XML 1.0 document may hold, not even escaped: control characters, lone surrogates, two noncharacters
+# what no XML 1.0 document may hold, not even escaped: control characters, lone surrogates, two
+# noncharacters
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_INSET = 0.001  # px: LabelMe cuts coordinates to whole pixels, and those at the far edges must stay inside the mask
+# px: LabelMe cuts coordinates to whole pixels, and those at the far edges must stay inside the mask
+_INSET = 0.001
 
 
 def write_labelme(result: Result, path: Path) -> list[Path]:
-    """Write a LabelMe file: polygons, one for each part of a row, grouped; a mask shape for a row with holes."""
+    """Write a LabelMe file: polygons, one for each part of a row, grouped; a mask shape for a row
+    with holes.
+    """
     height, width = result.image.size
     shapes = [shape for row in range(len(result)) for shape in _shapes(result, row)]
     record: dict[str, Any] = {
@@ -50,41 +56,55 @@ def _shapes(result: Result, row: int) -> list[dict[str, Any]]:
         image = base64.b64encode(encode(PIL.Image.fromarray(bitmap), "PNG")).decode()
         corners = [[x1, y1], [x2 - 1, y2 - 1]]  # LabelMe's boxes include their last pixel
         return [common | {"shape_type": "mask", "points": corners, "mask": image}]
-    parts = [part.round(3).tolist() for part in outlines(bitmap, (x1, y1), diagonal=False, inset=_INSET)]
+    parts = [
+        part.round(3).tolist() for part in outlines(bitmap, (x1, y1), diagonal=False, inset=_INSET)
+    ]
     common["group_id"] = row if len(parts) > 1 else None
     return [common | {"shape_type": "polygon", "points": part, "mask": None} for part in parts]
 
 
 def write_svg(result: Result, path: Path) -> list[Path]:
-    """Write a path a row over the picture's frame, holes cut by the even-odd rule, its text as the title."""
+    """Write a path a row over the picture's frame, holes cut by the even-odd rule, its text as the
+    title.
+    """
     height, width = result.image.size
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 '
+        f'{width} {height}">'
     ]
     for row in range(len(result) - 1, -1, -1):  # the best on top
-        drawn = " ".join(_ring_path(ring) for polygon in _polygons(result, row) for ring in _rings(polygon))
+        drawn = " ".join(
+            _ring_path(ring) for polygon in _polygons(result, row) for ring in _rings(polygon)
+        )
         fill = "#{:02x}{:02x}{:02x}".format(*colour(row))
         score = f"{float(result.score[row]):.4f}"
         text = _NOT_XML.sub("\ufffd", result.texts[row])
         lines.append(
-            f'<path fill="{fill}" fill-opacity="0.6" fill-rule="evenodd" data-row="{row}" data-score="{score}" '
+            f'<path fill="{fill}" fill-opacity="0.6" fill-rule="evenodd" data-row="{row}" '
+            f'data-score="{score}" '
             f"data-text={quoteattr(text)} d={quoteattr(drawn)}><title>{escape(text)}</title></path>"
         )
     return [write(path, "\n".join([*lines, "</svg>\n"]).encode())]
 
 
 def write_geojson(result: Result, path: Path) -> list[Path]:
-    """Write a FeatureCollection of MultiPolygons in pixels of the image, y downwards: it has no place on earth."""
+    """Write a FeatureCollection of MultiPolygons in pixels of the image, y downwards: it has no
+    place on earth.
+    """
     features = []
     for row in range(len(result)):
-        coordinates = [[_closed(ring) for ring in _rings(polygon)] for polygon in _polygons(result, row)]
+        coordinates = [
+            [_closed(ring) for ring in _rings(polygon)] for polygon in _polygons(result, row)
+        ]
         properties = {
             "text": result.texts[row],
             "score": round(float(result.score[row]), 6),
             "quality": round(float(result.quality[row]), 6),
         }
         geometry = {"type": "MultiPolygon", "coordinates": coordinates}
-        features.append({"type": "Feature", "id": row, "properties": properties, "geometry": geometry})
+        features.append(
+            {"type": "Feature", "id": row, "properties": properties, "geometry": geometry}
+        )
     return [write(path, to_json({"type": "FeatureCollection", "features": features}))]
 
 

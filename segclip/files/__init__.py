@@ -1,1 +1,3 @@
-"""Read what users give and write what others read: tables, lists, COCO files, run lengths, whole files."""
+"""Read what users give and write what others read: tables, lists, COCO files, run lengths, whole
+files.
+"""

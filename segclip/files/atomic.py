@@ -1,7 +1,8 @@
 """Write files so that neither a reader, a crash nor a power cut ever meets half of one.
 
-A file is written under a temporary name in its own folder, synced to the disk, and renamed. A rename is only on the
-disk once its folder is synced too; ``sync_folder`` does that, and writers of many files may do it once per folder.
+A file is written under a temporary name in its own folder, synced to the disk, and renamed. A
+rename is only on the disk once its folder is synced too; ``sync_folder`` does that, and writers of
+many files may do it once per folder.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ from uuid import uuid4
 
 from ..errors import NotWritable
 
-_PREFIX, _SUFFIX = ".segclip-", ".part"  # of every temporary file, so that leftovers can be told from users' files
+_PREFIX, _SUFFIX = (
+    ".segclip-",
+    ".part",
+)  # of every temporary file, so that leftovers can be told from users' files
 
 
 @contextmanager
 def replacing(path: Path, *, sync: bool = True) -> Iterator[IO[bytes]]:
     """Open a temporary file that takes the place of ``path`` when the block ends without an error.
 
-    sync: wait until the bytes and the new name are on the disk; without, the caller syncs later. Raises NotWritable.
+    sync: wait until the bytes and the new name are on the disk; without, the caller syncs later.
+    Raises NotWritable.
     """
     temporary = path.with_name(f"{_PREFIX}{uuid4().hex[:16]}{_SUFFIX}")
     try:
@@ -61,7 +66,9 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, where the system can (Windows cannot). Raises OSError."""
+    """Wait until the names in a folder are on the disk, where the system can (Windows cannot).
+    Raises OSError.
+    """
     if sys.platform == "win32":
         return
     try:

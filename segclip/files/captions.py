@@ -1,6 +1,7 @@
 """Read which captions belong to which images: one reader for training and for measuring.
 
-Tables of image and caption, Flickr8k's token file, Flickr30k's results, COCO's captions and Karpathy's splits.
+Tables of image and caption, Flickr8k's token file, Flickr30k's results, COCO's captions and
+Karpathy's splits.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ _TOKEN = re.compile(r"(\S+\.\w+)#\d+\t(.*)")  # Flickr8k.token.txt: name.jpg#0<t
 
 @dataclass(frozen=True)
 class Caption:
-    """Hold one caption of one image, and the split the data set puts the image in: a key of SPLITS, or ""."""
+    """Hold one caption of one image, and the split the data set puts the image in: a key of SPLITS,
+    or "".
+    """
 
     image: str
     text: str
@@ -46,7 +49,9 @@ class Caption:
 
 
 def read(file: Path) -> Iterator[Caption]:
-    """Yield the captions of a file in its order; a text may be "". Raises BadTable, which names row and column."""
+    """Yield the captions of a file in its order; a text may be "". Raises BadTable, which names row
+    and column.
+    """
     if file.suffix.lower() == ".json":
         yield from from_json(file, tables.read_json(file, WHAT))
         return
@@ -55,7 +60,9 @@ def read(file: Path) -> Iterator[Caption]:
 
 
 def split_named(name: str) -> str:
-    """Return the key of SPLITS that a name means, "" for none. Raises ValueError, which lists the known names."""
+    """Return the key of SPLITS that a name means, "" for none. Raises ValueError, which lists the
+    known names.
+    """
     found = next((split for split, names in SPLITS.items() if name.strip().lower() in names), "")
     if name.strip() and not found:
         known = ", ".join(name for names in SPLITS.values() for name in names)
@@ -68,13 +75,17 @@ def is_captions(table: Any) -> bool:
     if not isinstance(table, dict):
         return False
     first = _list(table, "annotations")[:1]
-    return "annotations" not in table or any(isinstance(row, dict) and "caption" in row for row in first)
+    return "annotations" not in table or any(
+        isinstance(row, dict) and "caption" in row for row in first
+    )
 
 
 def from_json(file: Path, table: Any) -> Iterator[Caption]:
     """Yield the captions of a parsed JSON file of COCO's or Karpathy's kind. Raises BadTable."""
     if not isinstance(table, dict) or not isinstance(table.get("images"), list):
-        raise BadTable(f"{file} is neither captions of COCO's kind nor of Karpathy's: it has no list of images")
+        raise BadTable(
+            f"{file} is neither captions of COCO's kind nor of Karpathy's: it has no list of images"
+        )
     if "annotations" in table:
         yield from _coco(file, table)
         return
@@ -96,7 +107,9 @@ def _coco(file: Path, table: dict[str, Any]) -> Iterator[Caption]:
     names = {}
     for number, image in enumerate(table["images"], 1):
         row = _row(file, number, image)
-        names[_identity(row, "id")] = _text(row, "file_name") or row.refuse("no file name", "file_name")
+        names[_identity(row, "id")] = _text(row, "file_name") or row.refuse(
+            "no file name", "file_name"
+        )
     for number, annotation in enumerate(_list(table, "annotations"), 1):
         row = _row(file, number, annotation)
         identity = _identity(row, "image_id")
@@ -141,7 +154,9 @@ def _rows(file: Path, content: str) -> Iterator[Caption]:
     for row in tables.parse(file, content, COLUMNS):
         image = row.text("image") or row.refuse("it names no image", "image")
         split, given = _split(row), row.values.get("caption", "")
-        for text in (row.texts("caption") or [""]) if isinstance(given, list) else [row.text("caption")]:
+        for text in (
+            (row.texts("caption") or [""]) if isinstance(given, list) else [row.text("caption")]
+        ):
             yield Caption(image, " ".join(text.split()), split)
 
 

@@ -1,6 +1,8 @@
-"""Read COCO-format tables of outlined things: the one reader, which checks all of a table before anything works on it.
+"""Read COCO-format tables of outlined things: the one reader, which checks all of a table before
+anything works on it.
 
-Whatever is wrong is a BadTable that names the file, the row, the field, what it is and what is wanted.
+Whatever is wrong is a BadTable that names the file, the row, the field, what it is and what is
+wanted.
 """
 
 from __future__ import annotations
@@ -37,10 +39,11 @@ class Category:
 
 @dataclass(frozen=True)
 class ImageRow:
-    """Hold what a table says of an image. name: relative, inside the folder of the images. size: (H, W).
+    """Hold what a table says of an image. name: relative, inside the folder of the images. size:
+    (H, W).
 
-    absent: names of things that are not in the image, None where the table does not say. licence: its name, or "".
-    url, source: where it was published, and which collection it is of, or "".
+    absent: names of things that are not in the image, None where the table does not say. licence:
+    its name, or "". url, source: where it was published, and which collection it is of, or "".
     """
 
     key: Key
@@ -70,7 +73,8 @@ class Place:
 class Thing:
     """Hold one outlined thing. where: its place in the table. box: x, y, width, height.
 
-    outlines: float64 (K, 2) polygons, or counts: a run-length code. askable: None where the table does not say.
+    outlines: float64 (K, 2) polygons, or counts: a run-length code. askable: None where the table
+    does not say.
     """
 
     where: object
@@ -84,10 +88,14 @@ class Thing:
     counts: str | Sequence[int]
 
     def window(self, size: tuple[int, int]) -> tuple[int, int, Array]:
-        """Paint the thing: x, y and bool (h, w), a window of ``Masks.from_windows``. Raises BadTable."""
+        """Paint the thing: x, y and bool (h, w), a window of ``Masks.from_windows``. Raises
+        BadTable.
+        """
         counts = self.counts
         if self.outlines:
-            codes = coco_mask.frPyObjects([outline.ravel().tolist() for outline in self.outlines], *size)
+            codes = coco_mask.frPyObjects(
+                [outline.ravel().tolist() for outline in self.outlines], *size
+            )
             counts = coco_mask.merge(codes)["counts"].decode("ascii")
         try:
             return rle.window(counts, size)
@@ -97,7 +105,9 @@ class Thing:
 
 @dataclass(frozen=True, eq=False)
 class Instances:
-    """Hold a table of outlined things. images: in the order of their names. things: by the key of their image."""
+    """Hold a table of outlined things. images: in the order of their names. things: by the key of
+    their image.
+    """
 
     images: tuple[ImageRow, ...]
     categories: Mapping[Key, Category]
@@ -112,7 +122,10 @@ class Instances:
             bitmaps.append(one.bitmaps[0])
             room -= bitmaps[-1].nbytes
             if room < 0:
-                raise BadTable(f"{thing.where}: the masks of {image.name!r} take over {MAX_MASKS:,} bytes; give fewer")
+                raise BadTable(
+                    f"{thing.where}: the masks of {image.name!r} take over {MAX_MASKS:,} bytes; "
+                    "give fewer"
+                )
         return Masks(np.reshape(np.array(boxes, np.int32), (-1, 4)), tuple(bitmaps), image.size)
 
 
@@ -122,7 +135,9 @@ def read(file: Path) -> Instances:
 
 
 def instances(table: Any, label: str) -> Instances:
-    """Check a table of outlined things that was read from JSON; label: its file. Raises BadTable."""
+    """Check a table of outlined things that was read from JSON; label: its file. Raises
+    BadTable.
+    """
     top = Fields(table, label)
     licences = {row.key("id"): row.text("name", "") for row in top.rows("licenses", optional=True)}
     categories: dict[Key, Category] = {}
@@ -157,7 +172,15 @@ def _image(row: Fields, key: Key, licences: Mapping[Key, str]) -> ImageRow:
         row.fail("height", f"{MAX_PIXELS:,} pixels at most, not {height} x {width}")
     licence = licences.get(row.key("license"), "") if row.has("license") else ""
     name, absent = row.name("file_name"), row.texts("absent")
-    return ImageRow(key, name, (height, width), absent, licence, row.text("flickr_url", ""), row.text("source", ""))
+    return ImageRow(
+        key,
+        name,
+        (height, width),
+        absent,
+        licence,
+        row.text("flickr_url", ""),
+        row.text("source", ""),
+    )
 
 
 def _thing(row: Fields, size: tuple[int, int]) -> Thing:
@@ -168,14 +191,26 @@ def _thing(row: Fields, size: tuple[int, int]) -> Thing:
     area = row.number("area", least=0, default=box[2] * box[3])
     askable = row.flag("askable") if row.has("askable") else None
     return Thing(
-        row.where, row.key("category_id"), box, area, row.flag("iscrowd"), askable, row.texts("phrases") or (),
-        outlines, counts,
-    )  # fmt: skip
+        row.where,
+        row.key("category_id"),
+        box,
+        area,
+        row.flag("iscrowd"),
+        askable,
+        row.texts("phrases") or (),
+        outlines,
+        counts,
+    )
 
 
-def _segmentation(row: Fields, size: tuple[int, int]) -> tuple[tuple[Array, ...], str | Sequence[int]]:
+def _segmentation(
+    row: Fields, size: tuple[int, int]
+) -> tuple[tuple[Array, ...], str | Sequence[int]]:
     """Check a segmentation: polygons, or a run-length code in the image's size."""
-    form, want = row.row.get("segmentation"), "polygons [[x, y, x, y, x, y, ...], ...] or a run-length code"
+    form, want = (
+        row.row.get("segmentation"),
+        "polygons [[x, y, x, y, x, y, ...], ...] or a run-length code",
+    )
     if isinstance(form, dict):
         code = Fields(form, f"{row.where}, segmentation")
         counts = form.get("counts")
@@ -190,14 +225,26 @@ def _segmentation(row: Fields, size: tuple[int, int]) -> tuple[tuple[Array, ...]
     drawn = tuple(outline for outline in outlines if len(outline) >= 3)
     if not drawn:
         row.fail("segmentation", f"{want}; none of these has three points")
-    if sum(np.abs(np.diff(outline, axis=0, append=outline[:1])).max(axis=1).sum() for outline in drawn) > MAX_OUTLINE:
+    if (
+        sum(
+            np.abs(np.diff(outline, axis=0, append=outline[:1])).max(axis=1).sum()
+            for outline in drawn
+        )
+        > MAX_OUTLINE
+    ):
         row.fail("segmentation", f"outlines of {MAX_OUTLINE:,} px in all at most")
     return drawn, ""
 
 
 def _outline(row: Fields, outline: Any, size: tuple[int, int]) -> Array:
-    """Check one polygon, which may reach beyond the image but not farther than the image is large: (K, 2)."""
-    if not isinstance(outline, list) or len(outline) % 2 or not all(_finite(value) for value in outline):
+    """Check one polygon, which may reach beyond the image but not farther than the image is large:
+    (K, 2).
+    """
+    if (
+        not isinstance(outline, list)
+        or len(outline) % 2
+        or not all(_finite(value) for value in outline)
+    ):
         row.fail("segmentation", "polygons of finite numbers, [x, y, x, y, x, y, ...]")
     points = np.array(outline, np.float64).reshape(-1, 2)
     side = np.array([size[1], size[0]])
@@ -207,11 +254,15 @@ def _outline(row: Fields, outline: Any, size: tuple[int, int]) -> Array:
 
 
 def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15  # NaN is not
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+    )  # NaN is not
 
 
 class Fields:
-    """Read the fields of one JSON object; errors name its place, the field, what it is and what is wanted."""
+    """Read the fields of one JSON object; errors name its place, the field, what it is and what is
+    wanted.
+    """
 
     def __init__(self, row: Any, where: object) -> None:
         if not isinstance(row, dict):
@@ -234,7 +285,10 @@ class Fields:
         if not isinstance(self.row.get(name), list):
             self.fail(name, "a list of objects")
         for number, row in enumerate(self.row[name]):
-            yield Fields(row, Place(self.where, name, number, row.get("id") if isinstance(row, dict) else None))
+            yield Fields(
+                row,
+                Place(self.where, name, number, row.get("id") if isinstance(row, dict) else None),
+            )
 
     def key(self, name: str) -> Key:
         """Return an id: a whole number or text."""
@@ -262,7 +316,9 @@ class Fields:
         if not self.has(name):
             return None
         value = self.row[name]
-        if not isinstance(value, list) or not all(isinstance(text, str) and not lines.fault(text) for text in value):
+        if not isinstance(value, list) or not all(
+            isinstance(text, str) and not lines.fault(text) for text in value
+        ):
             self.fail(name, "a list of texts")
         return tuple(value)
 
@@ -291,7 +347,11 @@ class Fields:
     def numbers(self, name: str, count: int) -> tuple[float, ...]:
         """Return so many finite numbers."""
         value = self.row.get(name)
-        if not isinstance(value, list) or len(value) != count or not all(_finite(each) for each in value):
+        if (
+            not isinstance(value, list)
+            or len(value) != count
+            or not all(_finite(each) for each in value)
+        ):
             self.fail(name, f"a list of {count} finite numbers")
         return tuple(float(each) for each in value)
 

@@ -1,8 +1,11 @@
-"""Name the formats results are written in. No writer is imported here: the command line reads this table at once."""
+"""Name the formats results are written in. No writer is imported here: the command line reads this
+table at once.
+"""
 
 from __future__ import annotations
 
-# what a format's file is called after the picture's name; the writers are in exporters, by the same names
+# what a format's file is called after the picture's name; the writers are in exporters, by the same
+# names
 PER_IMAGE: dict[str, str] = {
     "overlay": "overlay.png",
     "png": "mask.png",

@@ -1,4 +1,6 @@
-"""Read the text files that people write, from a file, a pipe or standard input ("-"); print lines safely."""
+"""Read the text files that people write, from a file, a pipe or standard input ("-"); print lines
+safely.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,23 @@ from ..errors import BadTable
 FILE_LIMIT = 4 << 30  # bytes of a file
 STREAM_LIMIT = 64 << 20  # bytes of a pipe, a device or standard input, whose end nobody knows
 PATIENCE = 30.0  # s until a pipe's writer sends something
-VALUE_LIMIT = 131_072  # characters of one text, caption or label; also what Python's csv module reads of a cell
+# characters of one text, caption or label; also what Python's csv module reads of a cell
+VALUE_LIMIT = 131_072
 
 _CHUNK = 1 << 20  # bytes
 _BINARY = bytes(64)  # no text holds so many NULs in a row; single ones are told where they stand
-_ENDS = re.compile(r"\r\n|\r|\n")  # str.splitlines also ends lines at U+2028 and the like, which texts hold
-# What steers a terminal instead of being seen: control characters but line feed and tab, and changes of direction.
-_UNSEEN = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
-_UNSEEN |= {code: f"\\u{code:04x}" for code in (0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+_ENDS = re.compile(
+    r"\r\n|\r|\n"
+)  # str.splitlines also ends lines at U+2028 and the like, which texts hold
+# What steers a terminal instead of being seen: control characters but line feed and tab, and
+# changes of direction.
+_UNSEEN = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
+}
+_UNSEEN |= {
+    code: f"\\u{code:04x}"
+    for code in (0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
 
 
 def read(file: Path, what: str) -> list[str]:
@@ -41,14 +52,18 @@ def read(file: Path, what: str) -> list[str]:
 
 
 def numbered(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines that hold anything, without the blanks around them, and their numbers from 1."""
+    """Yield the lines that hold anything, without the blanks around them, and their numbers
+    from 1.
+    """
     for number, line in enumerate(_ENDS.split(text), 1):
         if kept := line.strip():
             yield number, kept
 
 
 def read_text(file: Path, what: str) -> str:
-    """Return all of a file, without the mark that editors on Windows begin it with. Raises BadTable."""
+    """Return all of a file, without the mark that editors on Windows begin it with. Raises
+    BadTable.
+    """
     parts: list[bytes] = []
     try:
         for chunk in _chunks(file):
@@ -63,7 +78,9 @@ def read_text(file: Path, what: str) -> str:
     except TimeoutError:
         raise BadTable(f"{what} {file}: nothing came out of it for {PATIENCE:.0f} s") from None
     except OverflowError as error:
-        raise BadTable(f"{what} {file} holds more than {error} MB, which no list of texts does") from None
+        raise BadTable(
+            f"{what} {file} holds more than {error} MB, which no list of texts does"
+        ) from None
     except OSError as error:
         raise BadTable(f"{what} {file} cannot be read: {error.strerror or error}") from None
     except ValueError:  # a NUL in the name
@@ -82,11 +99,15 @@ def fault(text: str) -> str:
 
 
 def _chunks(file: Path) -> Iterator[bytes]:
-    """Yield the bytes of a file; TimeoutError for a silent pipe, OverflowError (with the limit) for too many."""
+    """Yield the bytes of a file; TimeoutError for a silent pipe, OverflowError (with the limit) for
+    too many.
+    """
     if str(file) == "-":
         yield from _bounded(iter(lambda: sys.stdin.buffer.read(_CHUNK), b""), STREAM_LIMIT)
         return
-    descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # opening a pipe waits for nobody
+    descriptor = os.open(
+        file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
+    )  # opening a pipe waits for nobody
     try:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             yield from _bounded(iter(lambda: os.read(descriptor, _CHUNK), b""), FILE_LIMIT)
@@ -128,7 +149,9 @@ def _stream(descriptor: int) -> Iterator[bytes]:
 
 
 def visible(text: str) -> str:
-    """Replace what would steer a terminal by its code, such as \\x1b: names and texts may hold anything."""
+    """Replace what would steer a terminal by its code, such as \\x1b: names and texts may hold
+    anything.
+    """
     return text.translate(_UNSEEN)
 
 
@@ -136,7 +159,9 @@ class _Visible:
     """Write text to a stream, made ``visible``."""
 
     def __init__(self, stream: TextIO) -> None:
-        self.rich_proxied_file = stream  # rich, which draws progress bars, steers the terminal on purpose
+        self.rich_proxied_file = (
+            stream  # rich, which draws progress bars, steers the terminal on purpose
+        )
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.rich_proxied_file, name)
@@ -153,13 +178,16 @@ class _Visible:
 
 
 def open_missing_streams() -> None:
-    """Open what of standard input, output and errors was closed before this process began, leading nowhere.
+    """Open what of standard input, output and errors was closed before this process began, leading
+    nowhere.
 
     Else the next file that is opened takes its number, and what is printed would land there.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            descriptor = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: the stream's own
+            descriptor = os.open(
+                os.devnull, os.O_RDWR
+            )  # the lowest number that is free: the stream's own
             os.set_inheritable(descriptor, descriptor == number)
             mode = "w" if number else "r"
             setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - stays open

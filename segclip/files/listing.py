@@ -1,4 +1,6 @@
-"""List the image files of a folder: which files are images, what is left out and why, what cannot be read."""
+"""List the image files of a folder: which files are images, what is left out and why, what cannot
+be read.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from pathlib import Path, PurePath
 from ..errors import BadImage
 from . import outputs
 
-# Pillow's name of each format that is read, in the order it is recognised, and the endings of its files.
+# Pillow's name of each format that is read, in the order it is recognised, and the endings of its
+# files.
 FORMATS: Mapping[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".mpo"),
     "PNG": (".png", ".apng"),
@@ -24,24 +27,100 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
     "AVIF": (".avif", ".avifs"),
     "HEIF": (".heic", ".heif", ".hif"),
 }
-IMAGE_SUFFIXES: tuple[str, ...] = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+IMAGE_SUFFIXES: tuple[str, ...] = tuple(
+    suffix for suffixes in FORMATS.values() for suffix in suffixes
+)
 _FORMAT_OF = {suffix: name for name, suffixes in FORMATS.items() for suffix in suffixes}
 # Images of formats that are not read: a folder of them must not pass for an empty one.
 _FOREIGN = frozenset(
     (
-        ".3fr", ".ai", ".arw", ".bpg", ".cr2", ".cr3", ".crw", ".cur", ".dcm", ".dcr", ".dds", ".djvu",
-        ".dng", ".emf", ".eps", ".erf", ".exr", ".fit", ".fits", ".flif", ".hdr", ".heics", ".icns",
-        ".ico", ".iiq", ".j2c", ".j2k", ".jls", ".jp2", ".jpf", ".jpm", ".jpx", ".jxl", ".jxr", ".k25",
-        ".kdc", ".kra", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pbm", ".pcx", ".pef", ".pfm",
-        ".pgm", ".pict", ".pnm", ".ppm", ".psb", ".psd", ".qoi", ".raf", ".raw", ".rw2", ".rwl",
-        ".sgi", ".sr2", ".srf", ".srw", ".svg", ".svgz", ".tga", ".wdp", ".wmf", ".x3f", ".xcf",
+        ".3fr",
+        ".ai",
+        ".arw",
+        ".bpg",
+        ".cr2",
+        ".cr3",
+        ".crw",
+        ".cur",
+        ".dcm",
+        ".dcr",
+        ".dds",
+        ".djvu",
+        ".dng",
+        ".emf",
+        ".eps",
+        ".erf",
+        ".exr",
+        ".fit",
+        ".fits",
+        ".flif",
+        ".hdr",
+        ".heics",
+        ".icns",
+        ".ico",
+        ".iiq",
+        ".j2c",
+        ".j2k",
+        ".jls",
+        ".jp2",
+        ".jpf",
+        ".jpm",
+        ".jpx",
+        ".jxl",
+        ".jxr",
+        ".k25",
+        ".kdc",
+        ".kra",
+        ".mef",
+        ".mos",
+        ".mrw",
+        ".nef",
+        ".nrw",
+        ".orf",
+        ".pbm",
+        ".pcx",
+        ".pef",
+        ".pfm",
+        ".pgm",
+        ".pict",
+        ".pnm",
+        ".ppm",
+        ".psb",
+        ".psd",
+        ".qoi",
+        ".raf",
+        ".raw",
+        ".rw2",
+        ".rwl",
+        ".sgi",
+        ".sr2",
+        ".srf",
+        ".srw",
+        ".svg",
+        ".svgz",
+        ".tga",
+        ".wdp",
+        ".wmf",
+        ".x3f",
+        ".xcf",
     )
-)  # fmt: skip
-# Folders kept by operating systems, network drives and archivers; names that begin with a dot are hidden anyway.
+)
+# Folders kept by operating systems, network drives and archivers; names that begin with a dot are
+# hidden anyway.
 _HIDDEN = frozenset(
-    ("@eadir", "@recently-snapshot", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "__macosx", "lost+found",
-     "recycler", "system volume information")
-)  # fmt: skip
+    (
+        "@eadir",
+        "@recently-snapshot",
+        "@recycle",
+        "#recycle",
+        "#snapshot",
+        "$recycle.bin",
+        "__macosx",
+        "lost+found",
+        "recycler",
+        "system volume information",
+    )
+)
 _OWN = "segclip-out"  # where segclip writes unless another folder is named
 _STATE = ".segclip"  # inside a folder that an export writes to
 _LINKS = "links to folders are not followed"
@@ -51,11 +130,13 @@ _NAMED = 3  # names that a line of a report holds
 
 @dataclass(frozen=True)
 class Listing:
-    """Hold what a folder holds: names relative to it, with "/", in an order that is the same on every machine.
+    """Hold what a folder holds: names relative to it, with "/", in an order that is the same on
+    every machine.
 
-    images: the image files. left_out: images that cannot be read here or that segclip wrote, linked folders, and
-    folders that segclip writes to, each with the reason. unreadable: sub-folders that cannot be listed, such as a
-    stale mount, each with the reason; ``images`` may lack what is in them.
+    images: the image files. left_out: images that cannot be read here or that segclip wrote, linked
+    folders, and folders that segclip writes to, each with the reason. unreadable: sub-folders that
+    cannot be listed, such as a stale mount, each with the reason; ``images`` may lack what is in
+    them.
     """
 
     images: tuple[str, ...]
@@ -63,21 +144,26 @@ class Listing:
     unreadable: Mapping[str, str]
 
     def report(self) -> tuple[str, ...]:
-        """Return what a person should know of what is not listed, a line a reason; empty when nothing is missing."""
+        """Return what a person should know of what is not listed, a line a reason; empty when
+        nothing is missing.
+        """
         reasons: dict[str, list[str]] = {}
         for name, reason in self.left_out.items():
             reasons.setdefault(reason, []).append(name)
         lines = [f"left out {_some(names)}: {reason}" for reason, names in sorted(reasons.items())]
-        unreadable = (f"cannot read the folder {name}: {why}" for name, why in self.unreadable.items())
+        unreadable = (
+            f"cannot read the folder {name}: {why}" for name, why in self.unreadable.items()
+        )
         return (*lines, *unreadable)
 
 
 def list_images(folder: str | Path, *, skip: Collection[str | Path] = ()) -> Listing:
     """List the image files under a folder, by suffix.
 
-    Hidden files and folders, those of the system, and ``skip`` are passed over. A file that is no regular one, and a
-    link that leads nowhere, are listed: reading them says what is wrong. skip: folders, such as an output inside the
-    input. Raises BadImage when ``folder`` is not there or cannot be read.
+    Hidden files and folders, those of the system, and ``skip`` are passed over. A file that is no
+    regular one, and a link that leads nowhere, are listed: reading them says what is wrong. skip:
+    folders, such as an output inside the input. Raises BadImage when ``folder`` is not there or
+    cannot be read.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -116,13 +202,16 @@ def list_images(folder: str | Path, *, skip: Collection[str | Path] = ()) -> Lis
 
 
 def walk(folder: Path) -> list[Path]:
-    """List the regular image files under a folder that can be read: the paths of ``list_images``."""
+    """List the regular image files under a folder that can be read: the paths of
+    ``list_images``.
+    """
     paths = (folder / name for name in list_images(folder).images)
     return [path for path in paths if path.is_file()]
 
 
 def match(folder: Path, pattern: Sequence[str]) -> Listing:
-    """List the image files under a folder whose path matches a pattern, a part a folder, as ``glob`` does.
+    """List the image files under a folder whose path matches a pattern, a part a folder, as
+    ``glob`` does.
 
     Unlike there, a link to a folder is followed where the pattern names it, and not where it
     matches: one that leads up would give every image again and again, and several, without end.
@@ -153,7 +242,10 @@ def match(folder: Path, pattern: Sequence[str]) -> Listing:
                     found.update([name] if not tail else [])
                 elif tail or head == "**":
                     left_out[name] = _LINKS
-        except (FileNotFoundError, NotADirectoryError):  # a name after a pattern that some folders lack
+        except (
+            FileNotFoundError,
+            NotADirectoryError,
+        ):  # a name after a pattern that some folders lack
             continue
         except OSError as error:
             if not base:
@@ -169,7 +261,9 @@ def is_magic(part: str) -> bool:
 
 
 def is_image(name: str | PurePath) -> bool:
-    """Decide by its name, relative to what is listed, whether a file is a visible image of a format that is read."""
+    """Decide by its name, relative to what is listed, whether a file is a visible image of a format
+    that is read.
+    """
     path = PurePath(name)
     hidden = any(_is_hidden(part) for part in path.parts)
     return not hidden and path.suffix.lower() in _FORMAT_OF and not _unread(path.name)
@@ -218,7 +312,9 @@ def _is_own(folder: os.DirEntry[str]) -> bool:
 
 
 def _unread(name: str) -> str:
-    """Say why an image of this name is left out; empty for one that is read, and for what is no image."""
+    """Say why an image of this name is left out; empty for one that is read, and for what is no
+    image.
+    """
     suffix = PurePath(name).suffix.lower()
     if suffix in _FOREIGN:
         return f"{suffix} is not read; convert to JPEG, PNG or TIFF"

@@ -1,7 +1,8 @@
-"""Put the files of a run into a folder: what an earlier run left for the same target goes, what is not segclip's stays.
+"""Put the files of a run into a folder: what an earlier run left for the same target goes, what is
+not segclip's stays.
 
-The folder's ``.segclip-files`` records the files of each target by name and SHA-256. A file that is not there, or
-has been changed since, is somebody's own: it is neither removed nor replaced.
+The folder's ``.segclip-files`` records the files of each target by name and SHA-256. A file that is
+not there, or has been changed since, is somebody's own: it is neither removed nor replaced.
 """
 
 from __future__ import annotations
@@ -21,18 +22,27 @@ from ..errors import NotWritable
 from . import atomic, regular
 
 STATE = ".segclip-files"  # not the batches' ".segclip", which marks a folder as all segclip's
-_LONGEST = 200  # bytes of a file's name; file systems take 255, and what is made of a file is marked and has an ending
+# bytes of a file's name; file systems take 255, and what is made of a file is marked and has an
+# ending
+_LONGEST = 200
 _RECORD = 4 << 20  # bytes of a record
 _ENDING = 16  # bytes of an ending that is kept
 
 
 def renew(folder: Path, target: str, write: Callable[[Path], Sequence[Path]]) -> list[Path]:
-    """Write files in place of those of an earlier run for the same target; return their paths in ``folder``.
+    """Write files in place of those of an earlier run for the same target; return their paths in
+    ``folder``.
 
-    target: what the files are of, such as "segment desk". write: called with an empty folder, returns what it wrote
-    there. Raises NotWritable, before anything is changed, where a file of that name is not segclip's.
+    target: what the files are of, such as "segment desk". write: called with an empty folder,
+    returns what it wrote there. Raises NotWritable, before anything is changed, where a file of
+    that name is not segclip's.
     """
-    record = folder / STATE / "written" / f"{sha256(target.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.json"
+    record = (
+        folder
+        / STATE
+        / "written"
+        / f"{sha256(target.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.json"
+    )
     _refuse_links(record)
     with _staging(folder) as staged:
         names = [path.name for path in write(staged)]
@@ -40,7 +50,10 @@ def renew(folder: Path, target: str, write: Callable[[Path], Sequence[Path]]) ->
         former = _read(record)
         for name in new:
             _refuse_strange(folder / name, former.get(name, ()))
-        both = {name: {*former.get(name, ()), *([new[name]] if name in new else ())} for name in {**former, **new}}
+        both = {
+            name: {*former.get(name, ()), *([new[name]] if name in new else ())}
+            for name in {**former, **new}
+        }
         _write(record, target, both)  # first, so that a kill leaves no file that nobody knows
         for name in names:
             os.replace(staged / name, folder / name)
@@ -52,7 +65,9 @@ def renew(folder: Path, target: str, write: Callable[[Path], Sequence[Path]]) ->
 
 
 def written(folder: str | Path) -> frozenset[str]:
-    """Return the names of the files in a folder that segclip wrote there and nobody has changed since."""
+    """Return the names of the files in a folder that segclip wrote there and nobody has changed
+    since.
+    """
     records = Path(folder) / STATE / "written"
     if any(map(os.path.islink, (records, records.parent))):
         return frozenset()
@@ -60,11 +75,14 @@ def written(folder: str | Path) -> frozenset[str]:
     for record in sorted(records.glob("*.json")):
         for name, hashes in _read(record).items():
             known.setdefault(name, set()).update(hashes)
-    return frozenset(name for name, hashes in known.items() if _is_ours(Path(folder) / name, hashes))
+    return frozenset(
+        name for name, hashes in known.items() if _is_ours(Path(folder) / name, hashes)
+    )
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
-    """Return a name for each path that no other of them has: its stem where that will do, else more of the path.
+    """Return a name for each path that no other of them has: its stem where that will do, else more
+    of the path.
 
     Names that differ by case or Unicode form alone count as one: some file systems fold them.
     """
@@ -82,7 +100,9 @@ def labels(paths: Sequence[Path]) -> list[str]:
 
 
 def shortened(name: str) -> str:
-    """Return a file's name that leaves room for what is appended to it: a long one ends in a hash of the whole."""
+    """Return a file's name that leaves room for what is appended to it: a long one ends in a hash
+    of the whole.
+    """
     if len(os.fsencode(name)) <= _LONGEST:
         return name
     suffix = PurePath(name).suffix
@@ -114,8 +134,12 @@ def _staging(folder: Path) -> Iterator[Path]:
 
 
 def _refuse_links(record: Path) -> None:
-    """Refuse links and pipes among the records of a folder, which may have been received from elsewhere."""
-    with suppress(OSError):  # one that cannot be reached cannot be written to either, which is said then
+    """Refuse links and pipes among the records of a folder, which may have been received from
+    elsewhere.
+    """
+    with suppress(
+        OSError
+    ):  # one that cannot be reached cannot be written to either, which is said then
         for path in (record.parent.parent, record.parent, record):
             regular.refuse_strange(path)
 
@@ -123,7 +147,8 @@ def _refuse_links(record: Path) -> None:
 def _refuse_strange(path: Path, known: Iterable[str]) -> None:
     if os.path.lexists(path) and not _is_ours(path, known):
         raise NotWritable(
-            f"{path} is there already, and not as segclip wrote it; move it away, or name another folder with --out"
+            f"{path} is there already, and not as segclip wrote it; move it away, or name another "
+            "folder with --out"
         )
 
 
@@ -142,7 +167,9 @@ def _hash(path: Path) -> str:
 
 
 def _read(record: Path) -> dict[str, list[str]]:
-    """Read the names and hashes of a target; a record that is not as it was written says nothing."""
+    """Read the names and hashes of a target; a record that is not as it was written says
+    nothing.
+    """
     with suppress(OSError, ValueError, RecursionError, TypeError, AttributeError):
         files = json.loads(regular.read(record, most=_RECORD, links=False))["files"]
         plain = {name for name in files if Path(name).name == name and name not in ("", ".", "..")}
@@ -151,5 +178,8 @@ def _read(record: Path) -> dict[str, list[str]]:
 
 
 def _write(record: Path, target: str, files: Mapping[str, Iterable[str]]) -> None:
-    content = {"target": target, "files": {name: sorted(known) for name, known in sorted(files.items())}}
+    content = {
+        "target": target,
+        "files": {name: sorted(known) for name, known in sorted(files.items())},
+    }
     atomic.write(record, json.dumps(content, indent=1).encode())

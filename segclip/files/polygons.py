@@ -1,4 +1,6 @@
-"""Trace masks as polygons along the edges of their pixels, holes included: what a raster holds, exactly."""
+"""Trace masks as polygons along the edges of their pixels, holes included: what a raster holds,
+exactly.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +15,19 @@ from ..types import Array
 # A vertex's code says which of the four pixels around it are inside: top left 1, top right 2, and
 _BOTTOM_LEFT, _BOTTOM_RIGHT = 4, 8
 _RISING, _FALLING = 2 | 4, 1 | 8  # two pixels touch there, as / or as \
-_CORNERS = np.array([0, 1, 1, 0, 1, 0, 2, 1, 1, 2, 0, 1, 0, 1, 1, 0])  # of the border at a vertex, by its code
+_CORNERS = np.array(
+    [0, 1, 1, 0, 1, 0, 2, 1, 1, 2, 0, 1, 0, 1, 1, 0]
+)  # of the border at a vertex, by its code
 
 
 @dataclass(frozen=True, eq=False)
 class Polygon:
-    """Hold one 4-connected part of a mask: rings int64 (K, 2) of x, y, corners only, not closed; the outer one first.
+    """Hold one 4-connected part of a mask: rings int64 (K, 2) of x, y, corners only, not closed;
+    the outer one first.
 
-    Coordinates are those of pixel edges: pixel (x, y) covers [x, x + 1) x [y, y + 1). Outer rings run clockwise on the
-    screen, holes the other way round. No ring meets itself; rings may meet each other in single points, as the simple
-    features standard (OGC 06-103r4) allows.
+    Coordinates are those of pixel edges: pixel (x, y) covers [x, x + 1) x [y, y + 1). Outer rings
+    run clockwise on the screen, holes the other way round. No ring meets itself; rings may meet
+    each other in single points, as the simple features standard (OGC 06-103r4) allows.
     """
 
     outer: Array
@@ -30,7 +35,9 @@ class Polygon:
 
 
 def trace(bitmap: Array, corner: tuple[int, int] = (0, 0)) -> list[Polygon]:
-    """Trace a mask, bool (h, w), whose top left pixel lies at ``corner`` (x, y): its parts from the top down."""
+    """Trace a mask, bool (h, w), whose top left pixel lies at ``corner`` (x, y): its parts from the
+    top down.
+    """
     if not bitmap.any():
         return []
     rings = _simplify(_follow(bitmap, diagonal=False))
@@ -48,12 +55,16 @@ def trace(bitmap: Array, corner: tuple[int, int] = (0, 0)) -> list[Polygon]:
     return [Polygon(shape, tuple(holes.get(part, ()))) for shape, part in found]
 
 
-def outlines(bitmap: Array, corner: tuple[int, int] = (0, 0), *, diagonal: bool, inset: float) -> list[Array]:
-    """Trace each part's outer ring just inside the edges of its pixels: float (K, 2) of x, y, K at least 4.
+def outlines(
+    bitmap: Array, corner: tuple[int, int] = (0, 0), *, diagonal: bool, inset: float
+) -> list[Array]:
+    """Trace each part's outer ring just inside the edges of its pixels: float (K, 2) of x, y, K at
+    least 4.
 
-    Read as real numbers, these are the pixels' edges but for ``inset`` px. Cut to whole pixels and filled with the
-    border, as OpenCV and Pillow do and with them ultralytics and LabelMe, it is exactly the part, its holes filled.
-    diagonal: pixels that touch at a corner are of one part, whose ring crosses there from one to the other.
+    Read as real numbers, these are the pixels' edges but for ``inset`` px. Cut to whole pixels and
+    filled with the border, as OpenCV and Pillow do and with them ultralytics and LabelMe, it is
+    exactly the part, its holes filled. diagonal: pixels that touch at a corner are of one part,
+    whose ring crosses there from one to the other.
     """
     if not bitmap.any():
         return []
@@ -72,10 +83,12 @@ def has_holes(bitmap: Array) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _Rings:
-    """Hold a mask's border as rings of corners, one ring after the other, the mask on their right hand.
+    """Hold a mask's border as rings of corners, one ring after the other, the mask on their right
+    hand.
 
-    Each starts at its topmost and leftmost corner. xy: int64 (C, 2). touching: bool (C,), whether two pixels touch at
-    the vertex, which is then two corners. starts: int64 (R,), the first corner of each ring.
+    Each starts at its topmost and leftmost corner. xy: int64 (C, 2). touching: bool (C,), whether
+    two pixels touch at the vertex, which is then two corners. starts: int64 (R,), the first corner
+    of each ring.
     """
 
     xy: Array
@@ -83,7 +96,9 @@ class _Rings:
     starts: Array
 
     def split(self, values: Array, counts: Array | None = None) -> list[Array]:
-        """Part rows of corners by ring. counts: int (C,), the rows each corner has; 1 where left out."""
+        """Part rows of corners by ring. counts: int (C,), the rows each corner has; 1 where left
+        out.
+        """
         starts = self.starts
         if counts is not None:
             starts = np.concatenate([[0], np.cumsum(counts)])[starts]
@@ -102,14 +117,18 @@ class _Rings:
         return y + (to_y + to_x - 1) // 2, x + (to_x - to_y - 1) // 2
 
     def inset(self, by: float, corner: tuple[int, int]) -> list[Array]:
-        """Move corners into the mask, float (K, 2) a ring; one where it crosses to a touching pixel becomes two."""
+        """Move corners into the mask, float (K, 2) a ring; one where it crosses to a touching pixel
+        becomes two.
+        """
         goes = self._ways()
         came = np.empty_like(goes)
         came[self._after()] = goes
         inwards, before = (np.stack([-way[:, 1], way[:, 0]], axis=1) for way in (goes, came))
         crosses = self.touching & ((came * inwards).sum(axis=1) > 0)  # turns left
         ends = np.where(crosses[:, None], before - came, before + inwards)
-        both = np.stack([ends, inwards + goes], axis=1) * by + (self.xy + corner)[:, None]  # (C, 2, 2)
+        both = (
+            np.stack([ends, inwards + goes], axis=1) * by + (self.xy + corner)[:, None]
+        )  # (C, 2, 2)
         kept = np.stack([np.ones_like(crosses), crosses], axis=1)
         return self.split(both[kept], 1 + crosses)
 
@@ -125,7 +144,9 @@ class _Rings:
 
 
 def _follow(bitmap: Array, *, diagonal: bool) -> _Rings:
-    """Follow the border; where two pixels touch it goes on along the same pixel, or crosses to the other one."""
+    """Follow the border; where two pixels touch it goes on along the same pixel, or crosses to the
+    other one.
+    """
     inside = np.pad(bitmap, 1).view(np.uint8)
     codes = inside[:-1, :-1] | inside[:-1, 1:] << 1 | inside[1:, :-1] << 2 | inside[1:, 1:] << 3
     corners = _CORNERS[codes]
@@ -135,7 +156,8 @@ def _follow(bitmap: Array, *, diagonal: bool) -> _Rings:
     code, touching = codes[ys, xs], np.repeat(copies == 2, copies)
     # along a row corners pair up to horizontal edges, down a column to vertical ones
     columns = np.lexsort((ys, xs))
-    # of a vertex's two corners the first ends the edges from the left and from above: those of the top left pixel, or,
+    # of a vertex's two corners the first ends the edges from the left and from above: those of the
+    # top left pixel, or,
     # where the pixels touch the other way, of one each
     swapped = np.flatnonzero(touching & (code == (_FALLING if diagonal else _RISING)))[::2]
     places = np.empty_like(columns)
@@ -153,7 +175,9 @@ def _follow(bitmap: Array, *, diagonal: bool) -> _Rings:
 
 
 def _cycles(after: list[int]) -> tuple[Array, Array]:
-    """Order places so that each is followed by ``after`` it; return the order and where each cycle starts in it."""
+    """Order places so that each is followed by ``after`` it; return the order and where each cycle
+    starts in it.
+    """
     order: list[int] = []
     starts: list[int] = []
     for start in range(len(after)):
@@ -167,7 +191,9 @@ def _cycles(after: list[int]) -> tuple[Array, Array]:
 
 
 def _simplify(rings: _Rings) -> _Rings:
-    """Split rings that meet themselves at the vertices where they do: what they enclose there is a hole."""
+    """Split rings that meet themselves at the vertices where they do: what they enclose there is a
+    hole.
+    """
     if not rings.touching.any():
         return rings
     vertices = (rings.xy[:, 1] * (rings.xy[:, 0].max() + 1) + rings.xy[:, 0]).tolist()

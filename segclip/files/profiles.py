@@ -10,7 +10,9 @@ import PIL.Image
 from PIL import ImageCms
 
 _SAME = 1  # a profile that moves no colour further, of 255, is sRGB by another name
-_DATE = slice(24, 36)  # of a profile's making, in its header: without it the bytes are the same each time
+_DATE = slice(
+    24, 36
+)  # of a profile's making, in its header: without it the bytes are the same each time
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 
 
@@ -19,9 +21,11 @@ class BadProfile(ValueError):
 
 
 def to_srgb(image: PIL.Image.Image, profile: bytes) -> PIL.Image.Image:
-    """Convert an image of 8 bits a channel that carries a profile; return it as it is where the profile is sRGB.
+    """Convert an image of 8 bits a channel that carries a profile; return it as it is where the
+    profile is sRGB.
 
-    Alpha is kept. A grey image with a profile of RGB, and the like, is converted by way of RGB. Raises BadProfile.
+    Alpha is kept. A grey image with a profile of RGB, and the like, is converted by way of RGB.
+    Raises BadProfile.
     """
     try:
         given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -30,7 +34,9 @@ def to_srgb(image: PIL.Image.Image, profile: bytes) -> PIL.Image.Image:
         mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(space)
         if mode is None or (mode == "CMYK") != (image.mode == "CMYK"):
             raise BadProfile(f"a profile of {space} in an image of {image.mode}")
-        colours = image if image.mode == mode else image.convert("RGBA" if alpha else "RGB").convert(mode)
+        colours = (
+            image if image.mode == mode else image.convert("RGBA" if alpha else "RGB").convert(mode)
+        )
         transform = ImageCms.buildTransform(
             given,
             ImageCms.createProfile("sRGB"),

@@ -1,6 +1,8 @@
-"""Open regular files alone: a pipe may never begin, a device never end, and a link may lead to either.
+"""Open regular files alone: a pipe may never begin, a device never end, and a link may lead to
+either.
 
-Whatever segclip once wrote may have been received from elsewhere, and is read, and written to, through here.
+Whatever segclip once wrote may have been received from elsewhere, and is read, and written to,
+through here.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from typing import BinaryIO, cast
 
 from ..errors import NotWritable
 
-_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # wait for no writer, be steered by no terminal
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(
+    os, "O_NOCTTY", 0
+)  # wait for no writer, be steered by no terminal
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -48,7 +52,9 @@ def open_file(path: Path, *, links: bool = True) -> BinaryIO:
 
 
 def read(path: Path, *, most: int | None = None, links: bool = True) -> bytes:
-    """Read a regular file. Raises as ``open_file`` does, and OSError for more than ``most`` bytes."""
+    """Read a regular file. Raises as ``open_file`` does, and OSError for more than ``most``
+    bytes.
+    """
     with open_file(path, links=links) as file:
         data = file.read(-1 if most is None else most + 1)
     if most is not None and len(data) > most:
@@ -70,9 +76,13 @@ def what_is(path: Path) -> str:
 
 
 def refuse_strange(path: Path) -> None:
-    """Refuse a link, a pipe or a device where segclip's own records are: it makes none, and would write through it.
+    """Refuse a link, a pipe or a device where segclip's own records are: it makes none, and would
+    write through it.
 
     Raises NotWritable, and OSError.
     """
     if (found := what_is(path)) not in ("", "a file", "a folder"):
-        raise NotWritable(f"{path} is {found}, of which segclip makes none there; delete it, or choose another folder")
+        raise NotWritable(
+            f"{path} is {found}, of which segclip makes none there; delete it, or choose another "
+            "folder"
+        )

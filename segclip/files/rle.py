@@ -1,7 +1,8 @@
-"""Read COCO's run-length codes of masks by NumPy: a code that lies is an error, never memory that is not its own.
+"""Read COCO's run-length codes of masks by NumPy: a code that lies is an error, never memory that
+is not its own.
 
-A code counts pixels down the columns, background first; its text form packs the counts, each as the difference from
-the one two before, in characters of five bits.
+A code counts pixels down the columns, background first; its text form packs the counts, each as the
+difference from the one two before, in characters of five bits.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ _LONGEST = 7  # characters of a count; 35 bits are more than any image has pixel
 
 
 def window(counts: str | Sequence[int], size: tuple[int, int]) -> tuple[int, int, Array]:
-    """Return the columns that a mask covers as x, y, bool (H, w): a window of ``Masks.from_windows``.
+    """Return the columns that a mask covers as x, y, bool (H, w): a window of
+    ``Masks.from_windows``.
 
-    counts: text or whole numbers; size: (H, W) of the image. Raises ValueError for what is no code of that size.
+    counts: text or whole numbers; size: (H, W) of the image. Raises ValueError for what is no code
+    of that size.
     """
     runs, height = _runs(counts, size), int(size[0])
     ends = np.cumsum(runs)
@@ -36,7 +39,9 @@ def window(counts: str | Sequence[int], size: tuple[int, int]) -> tuple[int, int
 
 
 def is_code(counts: str, size: tuple[int, int]) -> bool:
-    """Decide whether a text is the code of a mask of a size: pycocotools writes beyond its memory where it is not."""
+    """Decide whether a text is the code of a mask of a size: pycocotools writes beyond its memory
+    where it is not.
+    """
     try:
         _runs(counts, size)
     except ValueError:
@@ -54,12 +59,16 @@ def _runs(counts: str | Sequence[int], size: tuple[int, int]) -> Array:
         raise ValueError(f"its size is {size!r}")
     runs = _unpacked(counts) if isinstance(counts, str) else _listed(counts)
     if (runs < 0).any() or int(runs.sum()) != height * width:
-        raise ValueError(f"its runs cover {int(runs.sum())} pixels, not {height} x {width}, or one is below 0")
+        raise ValueError(
+            f"its runs cover {int(runs.sum())} pixels, not {height} x {width}, or one is below 0"
+        )
     return runs
 
 
 def _listed(counts: Sequence[int]) -> Array:
-    if not isinstance(counts, list | tuple) or not all(type(count) is int and abs(count) < 2**40 for count in counts):
+    if not isinstance(counts, list | tuple) or not all(
+        type(count) is int and abs(count) < 2**40 for count in counts
+    ):
         raise ValueError("its counts are not all whole numbers")
     return np.array(counts, np.int64)
 
@@ -81,7 +90,9 @@ def _unpacked(counts: str) -> Array:
         raise ValueError("its counts hold a number that is too large")
     places = np.arange(len(digits)) - np.repeat(starts, lengths)
     runs = np.add.reduceat((digits & 31) << (5 * places), starts)
-    runs -= np.where(digits[ends] & 16, np.int64(1) << (5 * lengths), 0)  # the highest bit is the sign
+    runs -= np.where(
+        digits[ends] & 16, np.int64(1) << (5 * lengths), 0
+    )  # the highest bit is the sign
     for first in (1, 2):  # from the fourth on each is the difference from the one two before
         runs[first::2] = np.cumsum(runs[first::2])
     return runs

@@ -1,7 +1,8 @@
-"""Read the tables that people write, all alike: what a table may hold is declared, and anything else is an error.
+"""Read the tables that people write, all alike: what a table may hold is declared, and anything
+else is an error.
 
-CSV, TSV and tables of "|" or ";" with a header row, and JSON lines. An error names the row (counted from 1, without
-the header), the line it begins in, and the column.
+CSV, TSV and tables of "|" or ";" with a header row, and JSON lines. An error names the row (counted
+from 1, without the header), the line it begins in, and the column.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from . import lines
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")
 _DELIMITERS = ("\t", "|", ";", ",")
-_INDEX = re.compile(r"(unnamed: \d+(\.\d+)?)?")  # pandas' name for its own row numbers, saved once or twice
+_INDEX = re.compile(
+    r"(unnamed: \d+(\.\d+)?)?"
+)  # pandas' name for its own row numbers, saved once or twice
 _NUMBERS = "#"  # stands for such a column
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _FILE = re.compile(r"[^\x00-\x1f]*\.\w{2,5}")
@@ -32,10 +35,11 @@ _FILE = re.compile(r"[^\x00-\x1f]*\.\w{2,5}")
 class Columns:
     """Declare what a table may hold.
 
-    known: for each column, the headings that mean it. needed: columns without which there is no table. ignored:
-    headings that may be there and mean nothing here. bare: the columns of a table without a header, whose first is a
-    file name; () where there must be one. rest: the column that takes whatever follows it in its row, with the
-    delimiters, when it is the last: captions hold commas, and few people quote them.
+    known: for each column, the headings that mean it. needed: columns without which there is no
+    table. ignored: headings that may be there and mean nothing here. bare: the columns of a table
+    without a header, whose first is a file name; () where there must be one. rest: the column that
+    takes whatever follows it in its row, with the delimiters, when it is the last: captions hold
+    commas, and few people quote them.
     """
 
     known: Mapping[str, tuple[str, ...]]
@@ -45,22 +49,34 @@ class Columns:
     rest: str = ""
 
     def meaning(self, heading: str) -> str | None:
-        """Return the column that a heading names, "" for one that means nothing, None for an unknown one."""
+        """Return the column that a heading names, "" for one that means nothing, None for an
+        unknown one.
+        """
         plain = heading.strip().lower()
         if plain in self.ignored:
             return ""
         return next((column for column, names in self.known.items() if plain in names), None)
 
     def place(self, headings: Sequence[str]) -> list[str]:
-        """Return the column of each heading, "" or _NUMBERS for none. Raises ValueError, which says what is wrong."""
+        """Return the column of each heading, "" or _NUMBERS for none. Raises ValueError, which says
+        what is wrong.
+        """
         placed: list[str] = []
         for heading in headings:
-            column = _NUMBERS if _INDEX.fullmatch(heading.strip().lower()) else self.meaning(heading)
+            column = (
+                _NUMBERS if _INDEX.fullmatch(heading.strip().lower()) else self.meaning(heading)
+            )
             if column is None:
-                raise ValueError(f"unknown column {_shown(heading.strip())}{self._nearest(heading)}; {self._words()}")
+                raise ValueError(
+                    f"unknown column {_shown(heading.strip())}{self._nearest(heading)}; "
+                    f"{self._words()}"
+                )
             if column in placed and column in self.known:
                 first = headings[placed.index(column)].strip()
-                raise ValueError(f"columns {first!r} and {heading.strip()!r} both mean {column!r}; keep one of them")
+                raise ValueError(
+                    f"columns {first!r} and {heading.strip()!r} both mean {column!r}; keep one of "
+                    "them"
+                )
             placed.append(column)
         if missing := [column for column in self.needed if column not in placed]:
             names = " or ".join(map(repr, self.known[missing[0]]))
@@ -73,12 +89,15 @@ class Columns:
         return f", did you mean {found[0]!r}" if found else ""
 
     def _words(self) -> str:
-        return "known are " + ", ".join(name for names in (*self.known.values(), self.ignored) for name in names)
+        return "known are " + ", ".join(
+            name for names in (*self.known.values(), self.ignored) for name in names
+        )
 
 
 @dataclass(frozen=True)
 class Row:
-    """Hold one row of a table, its values by column; a column that is left out or empty is not among them.
+    """Hold one row of a table, its values by column; a column that is left out or empty is not
+    among them.
 
     line: of the file, from 1; 0 where rows are no lines, as in a JSON file.
     """
@@ -90,7 +109,10 @@ class Row:
 
     def refuse(self, problem: str, column: str = "") -> NoReturn:
         """Raise BadTable for this row, and the column."""
-        line, named = (f" (line {self.line})" if self.line else ""), (f", column {column!r}" if column else "")
+        line, named = (
+            (f" (line {self.line})" if self.line else ""),
+            (f", column {column!r}" if column else ""),
+        )
         raise BadTable(f"{self.file}, row {self.number}{line}{named}: {problem}")
 
     def text(self, column: str) -> str:
@@ -103,7 +125,9 @@ class Row:
         return value.strip()
 
     def texts(self, column: str, separator: str = ";") -> tuple[str, ...]:
-        """Return the texts of a list, a JSON list, or of a text with ``separator`` between them. Raises BadTable."""
+        """Return the texts of a list, a JSON list, or of a text with ``separator`` between them.
+        Raises BadTable.
+        """
         found = []
         for value in self._list(column, separator):
             if not isinstance(value, str):
@@ -113,7 +137,9 @@ class Row:
             found.append(value.strip())
         return tuple(text for text in found if text)
 
-    def places(self, column: str, counts: tuple[int, ...], example: str) -> tuple[tuple[float, ...], ...]:
+    def places(
+        self, column: str, counts: tuple[int, ...], example: str
+    ) -> tuple[tuple[float, ...], ...]:
         """Return rows of finite numbers, from [[1, 2], ...] or "1,2; 3,4". Raises BadTable.
 
         counts: how many numbers a row may have. example: of one row, for the message.
@@ -146,7 +172,9 @@ def read(file: Path, columns: Columns) -> Iterator[Row]:
 
 
 def parse(file: Path, text: str, columns: Columns) -> Iterator[Row]:
-    """Yield the rows of a table that is read already; its suffix tells of which kind it is. Raises BadTable."""
+    """Yield the rows of a table that is read already; its suffix tells of which kind it is. Raises
+    BadTable.
+    """
     yield from (_json_rows if file.suffix.lower() == ".jsonl" else _cell_rows)(file, text, columns)
 
 
@@ -159,11 +187,15 @@ def read_json(file: Path, what: str) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """Return what JSON text holds; numbers are finite, keys unique. Raises ValueError with one line of explanation."""
+    """Return what JSON text holds; numbers are finite, keys unique. Raises ValueError with one line
+    of explanation.
+    """
     try:
         return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at line {error.lineno}, character {error.colno}") from None
+        raise ValueError(
+            f"not JSON: {error.msg} at line {error.lineno}, character {error.colno}"
+        ) from None
     except RecursionError:
         raise ValueError("not usable JSON: lists in lists too deep") from None
     except ValueError as error:  # of the two functions above, or an integer of thousands of digits
@@ -178,13 +210,17 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
+        raise ValueError(
+            f"{next(name for name in names if names.count(name) > 1)!r} is given twice"
+        )
     return found
 
 
 def _json_rows(file: Path, text: str, columns: Columns) -> Iterator[Row]:
     number = 0
-    for line, content in enumerate(io.StringIO(text, newline=""), 1):  # ends lines at \n, \r and \r\n alone
+    for line, content in enumerate(
+        io.StringIO(text, newline=""), 1
+    ):  # ends lines at \n, \r and \r\n alone
         if not content.strip():
             continue
         number += 1
@@ -197,7 +233,11 @@ def _json_rows(file: Path, text: str, columns: Columns) -> Iterator[Row]:
         except ValueError as error:
             row.refuse(str(error))
         named = zip(placed, found.values(), strict=True)
-        values = {name: value for name, value in named if name in columns.known and value not in (None, "")}
+        values = {
+            name: value
+            for name, value in named
+            if name in columns.known and value not in (None, "")
+        }
         yield replace(row, values=values)
 
 
@@ -223,7 +263,11 @@ def _layout(first: str, columns: Columns) -> tuple[str, bool]:
         if any(columns.meaning(heading) for heading in cells):
             return delimiter, True
     for delimiter, cells in split.items():
-        if columns.bare and _FILE.fullmatch(cells[0].strip()) and not set(cells[0]) & set(_DELIMITERS):
+        if (
+            columns.bare
+            and _FILE.fullmatch(cells[0].strip())
+            and not set(cells[0]) & set(_DELIMITERS)
+        ):
             return delimiter, False
     return next(iter(split), ","), True
 
@@ -251,22 +295,37 @@ def _split(file: Path, text: str, delimiter: str, header: bool) -> Iterator[tupl
 
 def _csv_problem(error: str, text: str, line: int) -> str:
     if "field larger" in error:
-        return f"a value holds more than {lines.VALUE_LIMIT} characters; is a quote opened and not closed?"
-    begin = next(content for at, content in enumerate(io.StringIO(text, newline=""), 1) if at == line)
-    return f'a quote is not closed, or text follows the closing one ("" is a quote in a value): {_shown(begin.strip())}'
+        return (
+            f"a value holds more than {lines.VALUE_LIMIT} characters; is a quote opened and "
+            "not closed?"
+        )
+    begin = next(
+        content for at, content in enumerate(io.StringIO(text, newline=""), 1) if at == line
+    )
+    return (
+        'a quote is not closed, or text follows the closing one ("" is a quote in a value): '
+        f"{_shown(begin.strip())}"
+    )
 
 
-def _values(row: Row, cells: list[str], placed: list[str], delimiter: str, columns: Columns) -> dict[str, str]:
+def _values(
+    row: Row, cells: list[str], placed: list[str], delimiter: str, columns: Columns
+) -> dict[str, str]:
     """Return the cells by column, without blanks around them."""
     if len(cells) > len(placed) and columns.rest and placed[-1] == columns.rest:
         cells = [*cells[: len(placed) - 1], delimiter.join(cells[len(placed) - 1 :])]
     if any(cell.strip() for cell in cells[len(placed) :]):
-        row.refuse(f"{len(cells)} values for {len(placed)} columns; put a value that holds {delimiter!r} in quotes")
+        row.refuse(
+            f"{len(cells)} values for {len(placed)} columns; put a value that holds {delimiter!r} "
+            "in quotes"
+        )
     key, found = placed.index(columns.needed[0]), {}
     for place, (name, cell) in enumerate(zip(placed, cells, strict=False)):
         if _holds_rows(cell, place, key, delimiter):
             row.refuse("a quote is opened here and closed in a later row", name)
-        literal = name == columns.rest and delimiter == "|"  # Flickr30k's "|" table has blanks, and quotes in captions
+        literal = (
+            name == columns.rest and delimiter == "|"
+        )  # Flickr30k's "|" table has blanks, and quotes in captions
         if cell[:1].isspace() and cell.lstrip().startswith('"') and not literal:
             row.refuse("a blank stands before the quote; take it out", name)
         if name == _NUMBERS and cell.strip() and not _NUMBER.fullmatch(cell.strip()):

@@ -16,7 +16,9 @@ PROPOSERS: dict[str, str] = {
 
 
 def loader_of(path: Path) -> str:
-    """Tell by its name, or a folder's config.json, which of PROPOSERS reads a file of the user's own."""
+    """Tell by its name, or a folder's config.json, which of PROPOSERS reads a file of the user's
+    own.
+    """
     if path.is_dir():
         config = path / "config.json"
         return "sam" if config.is_file() and "sam" in read_config(config) else "fastsam"
@@ -33,5 +35,7 @@ class Proposer(Protocol):
         ...
 
     def decode(self, features: Any, prompt: Prompt) -> Proposals:
-        """Answer one prompt from ``encode``'s features; row i answers box i of ``Boxes``, otherwise best first."""
+        """Answer one prompt from ``encode``'s features; row i answers box i of ``Boxes``, otherwise
+        best first.
+        """
         ...

@@ -1,8 +1,10 @@
-"""Run SAM's mask decoder for several prompts at once: what segment-anything's modules do, in fewer passes over memory.
+"""Run SAM's mask decoder for several prompts at once: what segment-anything's modules do, in fewer
+passes over memory.
 
-A prompt has some 7 tokens and the image thousands of cells, so all projections are moved to the tokens' side: with q a
-token's query and W the keys' projection, q . (W k) = (W^T q) . k, and sum(p W v) = W sum(p v). What a softmax cannot
-see, a key's bias, is left out. Transposed convolutions of 2 x 2 at stride 2 are products per cell.
+A prompt has some 7 tokens and the image thousands of cells, so all projections are moved to the
+tokens' side: with q a token's query and W the keys' projection, q . (W k) = (W^T q) . k, and sum(p
+W v) = W sum(p v). What a softmax cannot see, a key's bias, is left out. Transposed convolutions of
+2 x 2 at stride 2 are products per cell.
 """
 
 from __future__ import annotations
@@ -20,8 +22,12 @@ with without_compiler():
     from segment_anything.modeling.transformer import Attention, TwoWayAttentionBlock
 
 
-Seen = Callable[[torch.Tensor], torch.Tensor]  # factors of masks (B, M, C / 8) to their logits (B, M, 4h, 4w)
-Look = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, Seen]]  # embedding (B, C, h, w), tokens (B, T, C)
+Seen = Callable[
+    [torch.Tensor], torch.Tensor
+]  # factors of masks (B, M, C / 8) to their logits (B, M, 4h, 4w)
+Look = Callable[
+    [torch.Tensor, torch.Tensor], tuple[torch.Tensor, Seen]
+]  # embedding (B, C, h, w), tokens (B, T, C)
 
 
 def decode(
@@ -33,8 +39,12 @@ def decode(
     *,
     multimask: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Do what ``MaskDecoder`` does: logits (B, M, 4h, 4w) and predicted IoU (B, M), M 3 with ``multimask``, else 1."""
-    output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).expand(len(sparse), -1, -1)
+    """Do what ``MaskDecoder`` does: logits (B, M, 4h, 4w) and predicted IoU (B, M), M 3 with
+    ``multimask``, else 1.
+    """
+    output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).expand(
+        len(sparse), -1, -1
+    )
     tokens, seen = look(embedding + dense, torch.cat([output, sparse], dim=1))
     rows = range(1, decoder.num_mask_tokens) if multimask else range(1)
     factors = [decoder.output_hypernetworks_mlps[row](tokens[:, 1 + row]) for row in rows]
@@ -54,7 +64,8 @@ class QuickLook:
         self.first, self.second = _per_cell(first), _per_cell(second)
 
     def __call__(self, embedding: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, Seen]:
-        """Give B prompts' tokens (B, T, C) as ``TwoWayTransformer`` does, and masks by the upscaled embedding.
+        """Give B prompts' tokens (B, T, C) as ``TwoWayTransformer`` does, and masks by the upscaled
+        embedding.
 
         embedding: (B, C, h, w).
         """
@@ -67,30 +78,44 @@ class QuickLook:
             queries = layer.norm3(queries + layer.mlp(queries))
             keys = _cells_to_tokens(layer, placed, queries + tokens, queries, keys)
             placed = keys + self.places
-        seen = _tokens_to_cells(self.transformer.final_attn_token_to_image, queries + tokens, placed, keys)
-        return self.transformer.norm_final_attn(queries + seen), self._upscale(keys, embedding.shape[2:])
+        seen = _tokens_to_cells(
+            self.transformer.final_attn_token_to_image, queries + tokens, placed, keys
+        )
+        return self.transformer.norm_final_attn(queries + seen), self._upscale(
+            keys, embedding.shape[2:]
+        )
 
     def _upscale(self, keys: torch.Tensor, size: Sequence[int]) -> Seen:
         weight, bias = self.first
-        cells = torch.addmm(bias, keys.flatten(0, 1), weight).unflatten(1, (4, -1))  # (B hw, 4, C / 4)
-        cells = F.gelu(F.layer_norm(cells, cells.shape[2:], self.norm.weight, self.norm.bias, self.norm.eps))
+        cells = torch.addmm(bias, keys.flatten(0, 1), weight).unflatten(
+            1, (4, -1)
+        )  # (B hw, 4, C / 4)
+        cells = F.gelu(
+            F.layer_norm(cells, cells.shape[2:], self.norm.weight, self.norm.bias, self.norm.eps)
+        )
         weight, bias = self.second
         cells = F.gelu(torch.addmm(bias, cells.flatten(0, 1), weight))  # (B hw 4, 4 x C / 8)
         cells = cells.view(len(keys), size[0] * size[1] * 16, -1)
 
         def masks(factors: torch.Tensor) -> torch.Tensor:
             rows = (cells @ factors.transpose(1, 2)).view(-1, *size, 2, 2, 2, 2, factors.shape[1])
-            return rows.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(*factors.shape[:2], 4 * size[0], 4 * size[1])
+            return rows.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(
+                *factors.shape[:2], 4 * size[0], 4 * size[1]
+            )
 
         return masks
 
 
 def _per_cell(layer: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give a transposed convolution of 2 x 2 at stride 2 as a matrix (in, 2 x 2 x out) and a bias (2 x 2 x out,)."""
+    """Give a transposed convolution of 2 x 2 at stride 2 as a matrix (in, 2 x 2 x out) and a bias
+    (2 x 2 x out,).
+    """
     return layer.weight.permute(0, 2, 3, 1).flatten(1).contiguous(), layer.bias.repeat(4)
 
 
-def _among_tokens(layer: TwoWayAttentionBlock, queries: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+def _among_tokens(
+    layer: TwoWayAttentionBlock, queries: torch.Tensor, tokens: torch.Tensor
+) -> torch.Tensor:
     if layer.skip_first_layer_pe:
         return layer.norm1(layer.self_attn(q=queries, k=queries, v=queries))
     asked = queries + tokens
@@ -103,7 +128,9 @@ def _tokens_to_cells(
     """Let T tokens look at N cells: (B, T, C)."""
     heads = attention.num_heads
     asked = attention.q_proj(asked).unflatten(2, (heads, -1)).transpose(1, 2)  # (B, H, T, d)
-    asked = asked / asked.shape[3] ** 0.5 @ attention.k_proj.weight.unflatten(0, (heads, -1))  # (B, H, T, C)
+    asked = (
+        asked / asked.shape[3] ** 0.5 @ attention.k_proj.weight.unflatten(0, (heads, -1))
+    )  # (B, H, T, C)
     weights = (asked.flatten(1, 2) @ placed.transpose(1, 2)).softmax(dim=2)  # (B, H T, N)
     seen = (weights @ keys).unflatten(1, (heads, -1))  # (B, H, T, C)
     seen = seen @ attention.v_proj.weight.unflatten(0, (heads, -1)).transpose(1, 2)  # (B, H, T, d)
@@ -111,7 +138,11 @@ def _tokens_to_cells(
 
 
 def _cells_to_tokens(
-    layer: TwoWayAttentionBlock, placed: torch.Tensor, asked: torch.Tensor, values: torch.Tensor, keys: torch.Tensor
+    layer: TwoWayAttentionBlock,
+    placed: torch.Tensor,
+    asked: torch.Tensor,
+    values: torch.Tensor,
+    keys: torch.Tensor,
 ) -> torch.Tensor:
     """Let N cells look at T tokens, and add what they see to the keys: (B, N, C)."""
     attention = layer.cross_attn_image_to_token
@@ -121,10 +152,16 @@ def _cells_to_tokens(
     query = attention.q_proj
     reach = tokens @ query.weight.unflatten(0, (heads, -1))  # (B, H, T, C)
     lean = tokens @ query.bias.view(heads, -1, 1)  # (B, H, T, 1)
-    reach, lean = reach.transpose(1, 2).flatten(1, 2), lean.transpose(1, 2).flatten(1, 2)  # (B, T H, C)
+    reach, lean = (
+        reach.transpose(1, 2).flatten(1, 2),
+        lean.transpose(1, 2).flatten(1, 2),
+    )  # (B, T H, C)
     weights = torch.baddbmm(lean, reach, placed.transpose(1, 2))  # (B, T H, N)
     weights = weights.unflatten(1, (-1, heads)).softmax(dim=1).flatten(1, 2)
     told = attention.v_proj(values).unflatten(2, (heads, -1)).transpose(1, 2)  # (B, H, T, d)
-    told = told @ attention.out_proj.weight.T.unflatten(0, (heads, -1)) + attention.out_proj.bias / heads
+    told = (
+        told @ attention.out_proj.weight.T.unflatten(0, (heads, -1))
+        + attention.out_proj.bias / heads
+    )
     told = told.transpose(1, 2).flatten(1, 2)  # (B, T H, C)
     return layer.norm4(torch.baddbmm(keys, weights.transpose(1, 2), told))

@@ -1,7 +1,8 @@
 """Fit a mask's edge to the picture: a guided filter with colour, in the mask's own window.
 
-He, Sun and Tang, "Guided Image Filtering", 2013, equations 14 to 16, https://doi.org/10.1109/TPAMI.2012.213; large
-windows are solved at a smaller size, as in He and Sun, "Fast Guided Filter", 2015, https://arxiv.org/abs/1505.00996.
+He, Sun and Tang, "Guided Image Filtering", 2013, equations 14 to 16,
+https://doi.org/10.1109/TPAMI.2012.213; large windows are solved at a smaller size, as in He and
+Sun, "Fast Guided Filter", 2015, https://arxiv.org/abs/1505.00996.
 """
 
 from __future__ import annotations
@@ -16,17 +17,19 @@ import numpy as np
 from ..types import Array, Image, Masks
 from .logits import Sampler
 
-_SURE = 14.0  # a share of 1e-6; products of smaller ones become denormal numbers, which take many times as long
+# a share of 1e-6; products of smaller ones become denormal numbers, which take many times as long
+_SURE = 14.0
 
 
 @dataclass(frozen=True)
 class EdgeOptions:
     """Say how edges are fitted.
 
-    quality: least quality of a proposal whose edge is fitted; each costs some milliseconds. radius: of the filter, in
-    pixels of the network's frame, or of the image if that is smaller. smoothness: variance of colours, in [0, 1], below
-    which a difference is no edge. sharpness: factor of the logits before they become probabilities. grow: px of the
-    network's frame that a mask may leave its box by.
+    quality: least quality of a proposal whose edge is fitted; each costs some milliseconds. radius:
+    of the filter, in pixels of the network's frame, or of the image if that is smaller. smoothness:
+    variance of colours, in [0, 1], below which a difference is no edge. sharpness: factor of the
+    logits before they become probabilities. grow: px of the network's frame that a mask may leave
+    its box by.
     """
 
     quality: float = 0.2
@@ -38,7 +41,9 @@ class EdgeOptions:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """Lay grids of logits over an image. step: image pixels along a pixel of the network's frame, at least 1."""
+    """Lay grids of logits over an image. step: image pixels along a pixel of the network's frame,
+    at least 1.
+    """
 
     sampler: Sampler
     image: Image
@@ -47,7 +52,9 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """Hold what is known of the mask in a row: logits float32 (h, w) of the image's window whose corner is x, y."""
+    """Hold what is known of the mask in a row: logits float32 (h, w) of the image's window whose
+    corner is x, y.
+    """
 
     row: int
     x: int
@@ -55,20 +62,30 @@ class Patch:
     logits: Array
 
 
-def patches(given: Iterable[tuple[int, Array, Array]], frame: Frame, options: EdgeOptions) -> Iterator[Patch]:
-    """Sample masks given by their row, grid of logits (h, w) and box xyxy in pixels, in windows somewhat larger."""
+def patches(
+    given: Iterable[tuple[int, Array, Array]], frame: Frame, options: EdgeOptions
+) -> Iterator[Patch]:
+    """Sample masks given by their row, grid of logits (h, w) and box xyxy in pixels, in windows
+    somewhat larger.
+    """
     height, width = frame.image.size
     for row, cells, box in given:
         x1, y1, x2, y2 = box + np.array([-1.0, -1.0, 1.0, 1.0]) * options.grow * frame.step
         x1, y1 = max(int(np.floor(x1)), 0), max(int(np.floor(y1)), 0)
         x2, y2 = min(int(np.ceil(x2)), width), min(int(np.ceil(y2)), height)
         if x2 - x1 >= 2 and y2 - y1 >= 2:
-            logits = np.concatenate([band for _, band in frame.sampler.bands(cells, (x1, y1, x2, y2))])
+            logits = np.concatenate(
+                [band for _, band in frame.sampler.bands(cells, (x1, y1, x2, y2))]
+            )
             yield Patch(row, x1, y1, logits)
 
 
-def refine(masks: Masks, known: Iterable[Patch], frame: Frame, options: EdgeOptions | None) -> Masks:
-    """Cut some of an image's masks anew, each where its patch says and, with options, at the picture's edges nearby."""
+def refine(
+    masks: Masks, known: Iterable[Patch], frame: Frame, options: EdgeOptions | None
+) -> Masks:
+    """Cut some of an image's masks anew, each where its patch says and, with options, at the
+    picture's edges nearby.
+    """
     boxes, bitmaps = masks.boxes.copy(), list(masks.bitmaps)
     for patch in known:
         bitmap = patch.logits > 0
@@ -85,16 +102,21 @@ def refine(masks: Masks, known: Iterable[Patch], frame: Frame, options: EdgeOpti
 def fit(logits: Array, pixels: Array, step: int, options: EdgeOptions) -> Array:
     """Cut a mask where the picture has an edge near that of the logits: bool (h, w).
 
-    logits: float32 (h, w). pixels: uint8 (h, w, 3). step: image pixels along a pixel of the network's frame.
+    logits: float32 (h, w). pixels: uint8 (h, w, 3). step: image pixels along a pixel of the
+    network's frame.
     """
     height, width = logits.shape
     small = (max(1, width // step), max(1, height // step))
     guide = [plane.astype(np.float32) / 255 for plane in cv2.split(pixels)]
     share = 1 / (1 + np.exp((-options.sharpness * logits).clip(-_SURE, _SURE)))
     if step > 1:
-        coarse = [cv2.resize(plane, small, interpolation=cv2.INTER_AREA) for plane in (*guide, share)]
+        coarse = [
+            cv2.resize(plane, small, interpolation=cv2.INTER_AREA) for plane in (*guide, share)
+        ]
         found = _coefficients(coarse[:3], coarse[3], options)
-        *slope, base = (cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in found)
+        *slope, base = (
+            cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in found
+        )
     else:
         *slope, base = _coefficients(guide, share, options)
     fitted: Array = sum((a * b for a, b in zip(slope, guide, strict=True)), base) > 0.5
@@ -102,7 +124,8 @@ def fit(logits: Array, pixels: Array, step: int, options: EdgeOptions) -> Array:
 
 
 def _coefficients(guide: Sequence[Array], share: Array, options: EdgeOptions) -> list[Array]:
-    """Solve share = slope . guide + base around each pixel, and average: four planes float32 (h, w), the base last.
+    """Solve share = slope . guide + base around each pixel, and average: four planes float32 (h,
+    w), the base last.
 
     Works plane by plane: each stays in the processor's cache.
     """
@@ -113,7 +136,9 @@ def _coefficients(guide: Sequence[Array], share: Array, options: EdgeOptions) ->
         return averaged
 
     middle, height = [mean(plane) for plane in guide], mean(share)
-    p, q, s = (mean(plane * share) - at * height for plane, at in zip(guide, middle, strict=True))  # with the mask
+    p, q, s = (
+        mean(plane * share) - at * height for plane, at in zip(guide, middle, strict=True)
+    )  # with the mask
 
     def variance(i: int, j: int) -> Array:
         between = mean(guide[i] * guide[j]) - middle[i] * middle[j]

@@ -1,4 +1,5 @@
-"""FastSAM on ultralytics: a one-class YOLO segmentation network proposes every object, prompts choose among them.
+"""FastSAM on ultralytics: a one-class YOLO segmentation network proposes every object, prompts
+choose among them.
 
 Fast Segment Anything, Zhao et al. 2023, https://arxiv.org/abs/2306.12156.
 """
@@ -27,20 +28,27 @@ from .yolo import letterbox, load, save
 
 __all__ = ["FastSAM", "FastSAMOptions", "Features", "save"]
 
-_STORED = ("image_size", "again", "confidence", "iou", "max_det")  # options that a checkpoint may come with
+_STORED = (
+    "image_size",
+    "again",
+    "confidence",
+    "iou",
+    "max_det",
+)  # options that a checkpoint may come with
 _LARGEST = 4096  # px, the longer side a checkpoint may ask for
 _PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
 class FastSAMOptions:
-    """Say how FastSAM looks; None takes what the checkpoint's configuration says, else 1024, 0.4, 0.9, 300.
+    """Say how FastSAM looks; None takes what the checkpoint's configuration says, else 1024, 0.4,
+    0.9, 300.
 
-    image_size: longer side the network sees, rounded up to its stride. again: a smaller size it sees too, for things
-    that fill the image; 0 for none. confidence: least quality of a proposal. iou: of two boxes overlapping more than
-    this, the better is kept. max_det: most proposals. precision: of the network; "bfloat16" halves its time on CPUs
-    with AVX512-BF16 and moves edges a little, "auto" is float32. edges: fit masks to the edges in the picture, which
-    FastSAM does not.
+    image_size: longer side the network sees, rounded up to its stride. again: a smaller size it
+    sees too, for things that fill the image; 0 for none. confidence: least quality of a proposal.
+    iou: of two boxes overlapping more than this, the better is kept. max_det: most proposals.
+    precision: of the network; "bfloat16" halves its time on CPUs with AVX512-BF16 and moves edges a
+    little, "auto" is float32. edges: fit masks to the edges in the picture, which FastSAM does not.
     """
 
     image_size: int | None = None
@@ -53,7 +61,9 @@ class FastSAMOptions:
 
     def __post_init__(self) -> None:
         if self.precision not in _PRECISIONS:
-            raise BadPrompt(f"unknown precision {self.precision!r}; choose one of {', '.join(_PRECISIONS)}")
+            raise BadPrompt(
+                f"unknown precision {self.precision!r}; choose one of {', '.join(_PRECISIONS)}"
+            )
         for noun, value in (("confidence", self.confidence), ("iou", self.iou)):
             if value is not None and not 0 <= value <= 1:
                 raise BadPrompt(f"{noun} must lie in [0, 1], got {value}")
@@ -68,8 +78,9 @@ class FastSAMOptions:
 class Features:
     """Hold what the network found in one image: N candidates, best first, on the CPU.
 
-    boxes: float32 (N, 4) xyxy pixels of the image. confidence: float32 (N,). coefficients: float32 (N, M).
-    prototypes: float32 (M, h, w) over the letterboxed image. edges: how masks are fitted to it, if they are.
+    boxes: float32 (N, 4) xyxy pixels of the image. confidence: float32 (N,). coefficients: float32
+    (N, M). prototypes: float32 (M, h, w) over the letterboxed image. edges: how masks are fitted to
+    it, if they are.
     """
 
     boxes: torch.Tensor
@@ -86,11 +97,18 @@ class Features:
 
     @cached_property
     def proposals(self) -> Proposals:
-        """Assemble the candidates' masks, once; those without a pixel inside their box are left out."""
+        """Assemble the candidates' masks, once; those without a pixel inside their box are left
+        out.
+        """
         masks = assemble(self.prototypes, self.coefficients, self.boxes, self.size)
         if self.edges:
-            rows = np.flatnonzero((self.confidence.numpy() >= self.edges.quality) & (masks.areas > 0))
-            grid, cells = self.prototypes.flatten(1), (self.prototypes.shape[1], self.prototypes.shape[2])
+            rows = np.flatnonzero(
+                (self.confidence.numpy() >= self.edges.quality) & (masks.areas > 0)
+            )
+            grid, cells = (
+                self.prototypes.flatten(1),
+                (self.prototypes.shape[1], self.prototypes.shape[2]),
+            )
             step = max(1, round(1 / prototype_gain(cells, self.size)))
             given = (
                 (row, (self.coefficients[row] @ grid).view(cells).numpy(), self.boxes[row].numpy())
@@ -101,14 +119,17 @@ class Features:
         return Proposals(masks, self.confidence.numpy())[masks.areas > 0]
 
 
-# candidates (5 + M, A): xywh in pixels of the frame, confidence, coefficients; prototypes (M, h, w); the frame's (H, W)
+# candidates (5 + M, A): xywh in pixels of the frame, confidence, coefficients; prototypes (M, h,
+# w); the frame's (H, W)
 Look = tuple[torch.Tensor, torch.Tensor, tuple[int, int]]
 
 
 def join(one: Look, other: Look, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bring what was found in another frame of an image of ``size`` into the first: (5 + 2M, A + A'), (2M, h, w).
+    """Bring what was found in another frame of an image of ``size`` into the first: (5 + 2M, A +
+    A'), (2M, h, w).
 
-    Each candidate's coefficients are 0 for the other's prototypes, which are sampled anew on the first's grid.
+    Each candidate's coefficients are 0 for the other's prototypes, which are sampled anew on the
+    first's grid.
     """
     gain, left, top = _placing(one[2], size)
     other_gain, other_left, other_top = _placing(other[2], size)
@@ -126,28 +147,39 @@ def join(one: Look, other: Look, size: tuple[int, int]) -> tuple[torch.Tensor, t
         )
     ]
     rows, columns = (place * (2 / full) - 1 for place, full in zip(places, other[2], strict=True))
-    grid = torch.stack([columns.expand(len(rows), -1), rows[:, None].expand(-1, len(columns))], dim=2)[None]
+    grid = torch.stack(
+        [columns.expand(len(rows), -1), rows[:, None].expand(-1, len(columns))], dim=2
+    )[None]
     sampled = F.grid_sample(other[1][None], grid, padding_mode="border", align_corners=False)[0]
     return torch.cat([first, second], dim=1), torch.cat([one[1], sampled])
 
 
 def _placing(frame: tuple[int, int], size: tuple[int, int]) -> tuple[float, int, int]:
-    """Return how a letterbox lays an image of ``size`` (H, W) into a frame: pixels of it a pixel, its left and top."""
+    """Return how a letterbox lays an image of ``size`` (H, W) into a frame: pixels of it a pixel,
+    its left and top.
+    """
     gain = min(frame[0] / size[0], frame[1] / size[1])
-    top, left = (round((full - round(side * gain)) / 2 - 0.1) for full, side in zip(frame, size, strict=True))
+    top, left = (
+        round((full - round(side * gain)) / 2 - 0.1) for full, side in zip(frame, size, strict=True)
+    )
     return gain, left, top
 
 
 class FastSAM:
     """Propose masks with a FastSAM checkpoint.
 
-    path: ultralytics' ``.pt`` or a folder written by ``save``. device: as torch names it. trust: True allows a pickled
-    checkpoint that holds more than ultralytics' own types, False none but those of the manifest. Raises WeightsMissing,
-    WeightsCorrupt, Unsupported.
+    path: ultralytics' ``.pt`` or a folder written by ``save``. device: as torch names it. trust:
+    True allows a pickled checkpoint that holds more than ultralytics' own types, False none but
+    those of the manifest. Raises WeightsMissing, WeightsCorrupt, Unsupported.
     """
 
     def __init__(
-        self, path: Path, *, device: str = "cpu", trust: bool | None = None, options: FastSAMOptions = FastSAMOptions()
+        self,
+        path: Path,
+        *,
+        device: str = "cpu",
+        trust: bool | None = None,
+        options: FastSAMOptions = FastSAMOptions(),
     ) -> None:
         self.options = options
         network, config = load(Path(path), trust=trust)
@@ -171,26 +203,35 @@ class FastSAM:
 
         prediction, prototypes, frame = self._look(image, self.letterboxes[0])
         for box in self.letterboxes[1:]:
-            prediction, prototypes = join((prediction, prototypes, frame), self._look(image, box), image.size)
+            prediction, prototypes = join(
+                (prediction, prototypes, frame), self._look(image, box), image.size
+            )
         found = self._suppress(prediction)
         boxes = scale_boxes(frame, found[:, :4], image.size)
         return Features(boxes, found[:, 4], found[:, 5:], prototypes, image, self.edges)
 
     def _look(self, image: Image, box: Callable[[Array], Array]) -> Look:
         # rows of RGB pixels seen as (1, 3, h, w) are channels-last already
-        pixels = torch.from_numpy(box(image.pixels)).to(self.device).permute(2, 0, 1)[None].float() / 255
+        pixels = (
+            torch.from_numpy(box(image.pixels)).to(self.device).permute(2, 0, 1)[None].float() / 255
+        )
         low = self.options.precision == "bfloat16"
         with self._lock, torch.autocast(self.device.type, torch.bfloat16, enabled=low):
             prediction, prototypes = self.network(pixels)[0]
-        return prediction[0].float().cpu(), prototypes[0].float().cpu(), (pixels.shape[2], pixels.shape[3])
+        return (
+            prediction[0].float().cpu(),
+            prototypes[0].float().cpu(),
+            (pixels.shape[2], pixels.shape[3]),
+        )
 
     def decode(self, features: Features, prompt: Prompt) -> Proposals:
         """Choose among the candidates of ``encode``.
 
-        Everything: all, best first. Boxes: row i is the candidate of highest IoU with box i, or an empty mask of
-        quality 0 when none touches it. Points: one object, as a ranking of whole candidates, best first, never a union:
-        those that contain the most foreground points (all where any does) and no background point; maybe none.
-        Raises BadPrompt for a prompt outside the image, Unsupported for a mask to refine.
+        Everything: all, best first. Boxes: row i is the candidate of highest IoU with box i, or an
+        empty mask of quality 0 when none touches it. Points: one object, as a ranking of whole
+        candidates, best first, never a union: those that contain the most foreground points (all
+        where any does) and no background point; maybe none. Raises BadPrompt for a prompt outside
+        the image, Unsupported for a mask to refine.
         """
         prompt.check(features.size)
         proposals = features.proposals
@@ -203,7 +244,9 @@ class FastSAM:
         return space.at_points(proposals, prompt)
 
     def _suppress(self, prediction: torch.Tensor) -> torch.Tensor:
-        """Keep confident candidates (5 + M, A) that overlap no better one: (N, 5 + M), xyxy instead of xywh."""
+        """Keep confident candidates (5 + M, A) that overlap no better one: (N, 5 + M), xyxy instead
+        of xywh.
+        """
         confident = prediction[:, prediction[4] > self.confidence].T
         half = confident[:, 2:4] / 2
         boxes = torch.cat([confident[:, :2] - half, confident[:, :2] + half], dim=1)
@@ -223,4 +266,6 @@ def _stored(path: Path, config: dict[str, Any]) -> FastSAMOptions:
             options = described(FastSAMOptions, given, {"image_size": _LARGEST, "again": _LARGEST})
         except BadPrompt as error:  # right where a user gives it, but here the file is wrong
             raise WeightsCorrupt(f"{path}: {error}") from error
-        return replace(options, edges=described(EdgeOptions, config["edges"]) if "edges" in config else None)
+        return replace(
+            options, edges=described(EdgeOptions, config["edges"]) if "edges" in config else None
+        )

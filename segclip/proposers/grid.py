@@ -1,6 +1,8 @@
-"""Ask a promptable network for everything: a grid of clicks, filtered as Segment Anything's appendix B describes.
+"""Ask a promptable network for everything: a grid of clicks, filtered as Segment Anything's
+appendix B describes.
 
-Masks become box and bitmap as soon as they exist: what is held at a time is one batch of coarse logits.
+Masks become box and bitmap as soon as they exist: what is held at a time is one batch of coarse
+logits.
 """
 
 from __future__ import annotations
@@ -24,14 +26,16 @@ _EDGE = 20  # px: a mask that ends this near to its crop's edge, but not to the 
 
 @dataclass(frozen=True)
 class GridOptions:
-    """Say how densely and how strictly everything is asked for; the defaults are those published for SAM.
+    """Say how densely and how strictly everything is asked for; the defaults are those published
+    for SAM.
 
-    points_per_side: clicks along each side. points_per_batch: clicks decoded at a time, at most. min_quality: least
-    predicted IoU. min_stability: least IoU of the masks cut at plus and minus ``stability_offset``. nms: of two boxes
-    overlapping more than this the better stays. crop_layers: how often the image is looked at again in parts, layer i
-    in 4 ** i crops; their overlap is ``crop_overlap`` of the shorter side, halved with every layer, and layer i has
-    points_per_side / crop_downscale ** i clicks along each side. crop_nms: ``nms`` between crops, where the smaller
-    crop's box stays. min_area: holes and islands of fewer pixels go.
+    points_per_side: clicks along each side. points_per_batch: clicks decoded at a time, at most.
+    min_quality: least predicted IoU. min_stability: least IoU of the masks cut at plus and minus
+    ``stability_offset``. nms: of two boxes overlapping more than this the better stays.
+    crop_layers: how often the image is looked at again in parts, layer i in 4 ** i crops; their
+    overlap is ``crop_overlap`` of the shorter side, halved with every layer, and layer i has
+    points_per_side / crop_downscale ** i clicks along each side. crop_nms: ``nms`` between crops,
+    where the smaller crop's box stays. min_area: holes and islands of fewer pixels go.
     """
 
     points_per_side: int = 32
@@ -57,7 +61,9 @@ class GridOptions:
 
 @dataclass(frozen=True, eq=False)
 class _Window:
-    """Hold a mask's bitmap, whose corner lies at x, y, as bits: before duplicates go there may be thousands."""
+    """Hold a mask's bitmap, whose corner lies at x, y, as bits: before duplicates go there may be
+    thousands.
+    """
 
     x: int
     y: int
@@ -76,7 +82,9 @@ class _Window:
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """Hold N masks: their windows in the image, boxes float (N, 4) with inclusive ends, quality (N,)."""
+    """Hold N masks: their windows in the image, boxes float (N, 4) with inclusive ends, quality
+    (N,).
+    """
 
     windows: list[_Window]
     boxes: Array
@@ -89,11 +97,19 @@ class _Found:
     def join(cls, parts: list[_Found]) -> _Found:
         windows = [window for part in parts for window in part.windows]
         boxes = np.concatenate([np.zeros((0, 4)), *(part.boxes for part in parts)])
-        return cls(windows, boxes, np.concatenate([np.zeros(0, np.float32), *(part.quality for part in parts)]))
+        return cls(
+            windows,
+            boxes,
+            np.concatenate([np.zeros(0, np.float32), *(part.quality for part in parts)]),
+        )
 
 
-def propose_everything(network: Network, features: Features, prompt: Everything, options: GridOptions) -> Proposals:
-    """Give the masks a grid of clicks finds, best first; with ``prompt.inside`` the grid lies over those boxes only."""
+def propose_everything(
+    network: Network, features: Features, prompt: Everything, options: GridOptions
+) -> Proposals:
+    """Give the masks a grid of clicks finds, best first; with ``prompt.inside`` the grid lies over
+    those boxes only.
+    """
     size = features.image.size
     crops = list(crop_boxes(size, options.crop_layers, options.crop_overlap))
     parts = []
@@ -114,8 +130,12 @@ def propose_everything(network: Network, features: Features, prompt: Everything,
     return keep_within(Proposals(Masks.from_windows(windows, size), found.quality), prompt)
 
 
-def crop_boxes(size: tuple[int, int], layers: int, overlap: float) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
-    """Give the layer and the box xyxy of each crop: the image itself, then 2 x 2 crops, then 4 x 4, by columns."""
+def crop_boxes(
+    size: tuple[int, int], layers: int, overlap: float
+) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
+    """Give the layer and the box xyxy of each crop: the image itself, then 2 x 2 crops, then 4 x 4,
+    by columns.
+    """
     height, width = size
     yield 0, (0, 0, width, height)
     for layer in range(1, layers + 1):
@@ -133,8 +153,12 @@ def point_grid(count: int) -> Array:
     return np.stack(np.meshgrid(places, places), axis=-1).reshape(-1, 2)
 
 
-def _clicks(prompt: Everything, crop: tuple[int, int, int, int], options: GridOptions, layer: int) -> Array:
-    """Lay the grid over a crop, or over the part of it that is asked about: float64 (K, 2) in the crop's frame."""
+def _clicks(
+    prompt: Everything, crop: tuple[int, int, int, int], options: GridOptions, layer: int
+) -> Array:
+    """Lay the grid over a crop, or over the part of it that is asked about: float64 (K, 2) in the
+    crop's frame.
+    """
     x1, y1, x2, y2 = crop
     left, top, right, bottom = float(x1), float(y1), float(x2), float(y2)
     if prompt.inside is not None:
@@ -147,7 +171,11 @@ def _clicks(prompt: Everything, crop: tuple[int, int, int, int], options: GridOp
 
 
 def _of_crop(
-    network: Network, features: Features, clicks: Array, crop: tuple[int, int, int, int], options: GridOptions
+    network: Network,
+    features: Features,
+    clicks: Array,
+    crop: tuple[int, int, int, int],
+    options: GridOptions,
 ) -> _Found:
     parts = []
     together = network.together(options.points_per_batch)
@@ -157,16 +185,26 @@ def _of_crop(
         labels = torch.ones(points.shape[:2], dtype=torch.int32, device=network.device)
         logits, quality = network.predict(features.maps, Clicks(points, labels), multimask=True)
         flat = quality.flatten().float().cpu().numpy()
-        good = np.flatnonzero(flat > options.min_quality) if options.min_quality > 0 else np.arange(len(flat))
+        good = (
+            np.flatnonzero(flat > options.min_quality)
+            if options.min_quality > 0
+            else np.arange(len(flat))
+        )
         cells = logits.flatten(0, 1)[torch.from_numpy(good)].float().cpu().numpy()
         parts.append(_stable(features, cells, flat[good], crop, options))
     return _Found.join(parts)
 
 
 def _stable(
-    features: Features, cells: Array, quality: Array, crop: tuple[int, int, int, int], options: GridOptions
+    features: Features,
+    cells: Array,
+    quality: Array,
+    crop: tuple[int, int, int, int],
+    options: GridOptions,
 ) -> _Found:
-    """Cut logits (N, h, w) at the image's resolution, and keep what hardly changes with where they are cut."""
+    """Cut logits (N, h, w) at the image's resolution, and keep what hardly changes with where they
+    are cut.
+    """
     windows, boxes, kept = [], [], []
     for row, grid in enumerate(cells):
         box = features.sampler.reach(grid > -options.stability_offset)
@@ -202,7 +240,9 @@ def _cut(image: Image, crop: tuple[int, int, int, int]) -> Image:
 
 
 def _tidied(found: _Found, options: GridOptions) -> _Found:
-    """Fill small holes and drop small islands; of masks that have become alike those that were clean already stay."""
+    """Fill small holes and drop small islands; of masks that have become alike those that were
+    clean already stay.
+    """
     windows, boxes, clean = [], [], []
     for window in found.windows:
         bitmap = window.bitmap
@@ -217,7 +257,9 @@ def _tidied(found: _Found, options: GridOptions) -> _Found:
 
 
 def _without_holes(bitmap: Array, least: int) -> Array:
-    """Fill what the mask encloses with fewer than ``least`` pixels; the window is padded, so outside is no hole."""
+    """Fill what the mask encloses with fewer than ``least`` pixels; the window is padded, so
+    outside is no hole.
+    """
     padded = np.pad(~bitmap, 1, constant_values=True).astype(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(padded, connectivity=8)
     small = stats[:, cv2.CC_STAT_AREA] < least

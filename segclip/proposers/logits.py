@@ -1,7 +1,8 @@
-"""Turn coarse mask logits into masks at the image's own resolution, each in its window, never as a full frame.
+"""Turn coarse mask logits into masks at the image's own resolution, each in its window, never as a
+full frame.
 
-Bilinear sampling is linear and separable: full logits are rows @ cells @ columns^T, each axis a matrix with a few
-weights a pixel, and a window needs only its own rows and columns of them.
+Bilinear sampling is linear and separable: full logits are rows @ cells @ columns^T, each axis a
+matrix with a few weights a pixel, and a window needs only its own rows and columns of them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from torch.nn.functional import interpolate
 from ..types import Array, Masks
 
 _STRIDE = 4  # input pixels a prototype cell covers, in every YOLO segmentation head
-_BAND = 48  # image rows sampled at once: few enough to stay in cache, enough to feed the matrix product
+_BAND = (
+    48  # image rows sampled at once: few enough to stay in cache, enough to feed the matrix product
+)
 _GROUP = 16  # masks whose logits are computed at once
 
 Step: TypeAlias = "int | slice"  # resize to this many samples, or keep these
@@ -25,7 +28,9 @@ Step: TypeAlias = "int | slice"  # resize to this many samples, or keep these
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """Sample one axis of the image from a grid's cells: weights float32 (pixels, cells), nonzero in [first, last)."""
+    """Sample one axis of the image from a grid's cells: weights float32 (pixels, cells), nonzero in
+    [first, last).
+    """
 
     weights: Array
     first: Array
@@ -33,10 +38,16 @@ class Axis:
 
     @classmethod
     def through(cls, cells: int, steps: Sequence[Step]) -> Axis:
-        """Read the weights off bilinear resizings and crops: they are linear, so the identity shows their matrix."""
+        """Read the weights off bilinear resizings and crops: they are linear, so the identity shows
+        their matrix.
+        """
         grid = torch.eye(cells)[None]  # (1, cells, samples)
         for step in steps:
-            grid = grid[..., step] if isinstance(step, slice) else interpolate(grid, size=step, mode="linear")
+            grid = (
+                grid[..., step]
+                if isinstance(step, slice)
+                else interpolate(grid, size=step, mode="linear")
+            )
         return cls.of(grid[0].T.contiguous().numpy())
 
     @classmethod
@@ -56,10 +67,15 @@ class Axis:
         return cls(weights, used.argmax(axis=1), weights.shape[1] - used[:, ::-1].argmax(axis=1))
 
     def at(self, places: Array) -> Array:
-        """Give the weights (P, cells) at places along the axis, in pixels: 0.5 is the middle of the first one."""
+        """Give the weights (P, cells) at places along the axis, in pixels: 0.5 is the middle of the
+        first one.
+        """
         places = (places - 0.5).clip(0, len(self.weights) - 1)
         low = places.astype(np.int64)
-        high, share = np.minimum(low + 1, len(self.weights) - 1), (places - low).astype(np.float32)[:, None]
+        high, share = (
+            np.minimum(low + 1, len(self.weights) - 1),
+            (places - low).astype(np.float32)[:, None],
+        )
         between: Array = self.weights[low] * (1 - share) + self.weights[high] * share
         return between
 
@@ -79,21 +95,32 @@ class Sampler:
             np.greater(band, 0, out=bitmap[start - y1 : start - y1 + len(band)])
         return bitmap
 
-    def bands(self, cells: Array, box: Array | tuple[int, int, int, int]) -> Iterator[tuple[int, Array]]:
-        """Give the logits inside a box from the top down, a few rows at a time: first row, float32 (rows, x2 - x1)."""
+    def bands(
+        self, cells: Array, box: Array | tuple[int, int, int, int]
+    ) -> Iterator[tuple[int, Array]]:
+        """Give the logits inside a box from the top down, a few rows at a time: first row, float32
+        (rows, x2 - x1).
+        """
         x1, y1, x2, y2 = box
         if x1 >= x2 or y1 >= y2:
             return
         rows, columns = self.rows, self.columns
         left, right, top = columns.first[x1], columns.last[x2 - 1], rows.first[y1]
-        lines = _product(cells[top : rows.last[y2 - 1], left:right], columns.weights[x1:x2, left:right].T)
+        lines = _product(
+            cells[top : rows.last[y2 - 1], left:right], columns.weights[x1:x2, left:right].T
+        )
         for start in range(y1, y2, _BAND):
             end = min(start + _BAND, y2)
             first, last = rows.first[start], rows.last[end - 1]
-            yield start, _product(rows.weights[start:end, first:last], lines[first - top : last - top])
+            yield (
+                start,
+                _product(rows.weights[start:end, first:last], lines[first - top : last - top]),
+            )
 
     def at(self, cells: Array, ys: Array, xs: Array) -> Array:
-        """Give the logits at rows of places y and x of the image, in pixels: float32 (len(ys), len(xs))."""
+        """Give the logits at rows of places y and x of the image, in pixels: float32 (len(ys),
+        len(xs)).
+        """
         return _product(_product(self.rows.at(ys), cells), self.columns.at(xs).T)
 
     def reach(self, cells: Array) -> tuple[int, int, int, int]:
@@ -104,7 +131,9 @@ class Sampler:
 
 
 def _product(a: Array, b: Array) -> Array:
-    """Multiply with torch's threads: NumPy's wait busily for more, and take the cores from the network's next run."""
+    """Multiply with torch's threads: NumPy's wait busily for more, and take the cores from the
+    network's next run.
+    """
     product: Array = (torch.from_numpy(a) @ torch.from_numpy(b)).numpy()
     return product
 
@@ -116,11 +145,13 @@ def _reached(axis: Axis, cells: Array) -> tuple[int, int]:
     return (int(pixels[0]), int(pixels[-1]) + 1) if len(pixels) else (0, 0)
 
 
-def assemble(prototypes: torch.Tensor, coefficients: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]) -> Masks:
+def assemble(
+    prototypes: torch.Tensor, coefficients: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]
+) -> Masks:
     """Give the N masks ultralytics calls retina masks, row for row.
 
-    prototypes: float32 (M, h, w). coefficients: float32 (N, M). boxes: float32 (N, 4) xyxy in pixels of the image of
-    ``size`` (H, W). All on the CPU.
+    prototypes: float32 (M, h, w). coefficients: float32 (N, M). boxes: float32 (N, 4) xyxy in
+    pixels of the image of ``size`` (H, W). All on the CPU.
     """
     height, width = size
     corners = boxes.ceil().int().numpy().clip(0, (width, height, width, height))
@@ -135,18 +166,29 @@ def assemble(prototypes: torch.Tensor, coefficients: torch.Tensor, boxes: torch.
 
 
 def prototype_gain(cells: tuple[int, int], size: tuple[int, int]) -> float:
-    """Give how many pixels of YOLO's frame, prototype grid (h, w), a pixel of an image of ``size`` (H, W) takes."""
+    """Give how many pixels of YOLO's frame, prototype grid (h, w), a pixel of an image of ``size``
+    (H, W) takes.
+    """
     return min(_STRIDE * cell / full for cell, full in zip(cells, size, strict=True))
 
 
 def prototype_sampler(cells: tuple[int, int], size: tuple[int, int]) -> Sampler:
-    """Lay YOLO's prototype grid (h, w), letterbox padding removed, over an image of ``size`` (H, W)."""
+    """Lay YOLO's prototype grid (h, w), letterbox padding removed, over an image of ``size`` (H,
+    W).
+    """
     gain = prototype_gain(cells, size)
-    padding = [_STRIDE * cell - max(round(full * gain), 1) for cell, full in zip(cells, size, strict=True)]
-    # upstream first doubles or quadruples the grid where the padding would otherwise end inside a cell
-    factor = next((factor for factor in (1, 2) if not any(pad % (8 // factor) for pad in padding)), 4)
+    padding = [
+        _STRIDE * cell - max(round(full * gain), 1) for cell, full in zip(cells, size, strict=True)
+    ]
+    # upstream first doubles or quadruples the grid where the padding would otherwise end inside a
+    # cell
+    factor = next(
+        (factor for factor in (1, 2) if not any(pad % (8 // factor) for pad in padding)), 4
+    )
     gain = min(factor * cell / full for cell, full in zip(cells, size, strict=True))
-    rows, columns = (_prototype_axis(cell, full, factor, gain) for cell, full in zip(cells, size, strict=True))
+    rows, columns = (
+        _prototype_axis(cell, full, factor, gain) for cell, full in zip(cells, size, strict=True)
+    )
     return Sampler(rows, columns)
 
 
@@ -158,6 +200,8 @@ def _prototype_axis(cells: int, pixels: int, factor: int, gain: float) -> Axis:
 
 
 def _logits(prototypes: torch.Tensor, coefficients: torch.Tensor) -> Iterator[Array]:
-    """Give each mask's logits (h, w), computed a few at a time: all together would be a good part of the memory."""
+    """Give each mask's logits (h, w), computed a few at a time: all together would be a good part
+    of the memory.
+    """
     for group in coefficients.split(_GROUP):
         yield from (group @ prototypes.flatten(1)).view(-1, *prototypes.shape[1:]).numpy()

@@ -1,4 +1,6 @@
-"""The seam between a promptable network and the prompts it answers: image in once, clicks in and logits out."""
+"""The seam between a promptable network and the prompts it answers: image in once, clicks in and
+logits out.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ from .logits import Axis, Sampler
 class Features:
     """Hold what the image encoder made of an image.
 
-    maps: the network's own. image: the image, of which deeper layers of the grid look at crops. sampler: from the
-    decoder's logits to the image's pixels.
+    maps: the network's own. image: the image, of which deeper layers of the grid look at crops.
+    sampler: from the decoder's logits to the image's pixels.
     """
 
     maps: Any
@@ -30,7 +32,8 @@ class Features:
 class Clicks:
     """Hold B prompts in the network's frame; what is None is not said.
 
-    points: float32 (B, K, 2). labels: int32 (B, K). boxes: float32 (B, 4). masks: float32 (B, 1, h, w).
+    points: float32 (B, K, 2). labels: int32 (B, K). boxes: float32 (B, 4). masks: float32 (B, 1, h,
+    w).
     """
 
     points: torch.Tensor | None = None
@@ -39,7 +42,9 @@ class Clicks:
     masks: torch.Tensor | None = None
 
 
-_CACHED = 4  # prompts whose decoding stays in a CPU's cache; 8 at a time take a third longer for each
+_CACHED = (
+    4  # prompts whose decoding stays in a CPU's cache; 8 at a time take a third longer for each
+)
 
 
 class Network(ABC):
@@ -56,14 +61,18 @@ class Network(ABC):
         """Run the image encoder on uint8 (H, W, 3) pixels."""
 
     @abstractmethod
-    def predict(self, maps: Any, clicks: Clicks, *, multimask: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decode B prompts: logits float32 (B, C, h, w) and predicted IoU float32 (B, C), C being 1 or the several of a
-        network, 3 of SAM and 4 of mini-sam.
+    def predict(
+        self, maps: Any, clicks: Clicks, *, multimask: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Decode B prompts: logits float32 (B, C, h, w) and predicted IoU float32 (B, C), C being 1
+        or the several of a network, 3 of SAM and 4 of mini-sam.
         """
 
     @abstractmethod
     def scale(self, size: tuple[int, int]) -> tuple[float, float]:
-        """Give what x and y of an image of ``size`` (H, W) are multiplied with to reach the network's frame."""
+        """Give what x and y of an image of ``size`` (H, W) are multiplied with to reach the
+        network's frame.
+        """
 
     @abstractmethod
     def axes(self, size: tuple[int, int]) -> tuple[Axis, Axis]:

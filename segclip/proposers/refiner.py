@@ -1,9 +1,10 @@
-"""Look again at an answered prompt, closely: a small U-Net on the object's own window, at one size for all objects.
+"""Look again at an answered prompt, closely: a small U-Net on the object's own window, at one size
+for all objects.
 
-A promptable network answers on a coarse grid of the whole image. As in FocalClick (Chen et al. 2022,
-https://arxiv.org/abs/2204.02574), what it answers is then corrected inside a window around the object, from the pixels,
-the coarse logits and the prompt itself; the network is a U-Net (Ronneberger et al. 2015,
-https://arxiv.org/abs/1505.04597) whose skips are added.
+A promptable network answers on a coarse grid of the whole image. As in FocalClick (Chen et al.
+2022, https://arxiv.org/abs/2204.02574), what it answers is then corrected inside a window around
+the object, from the pixels, the coarse logits and the prompt itself; the network is a U-Net
+(Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597) whose skips are added.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ _FOLD = 2  # pixels along a cell of the finest level
 class FocusOptions:
     """Describe a refiner.
 
-    size: side of the window it sees, in its own pixels, which halves from level to level without a rest: a multiple of
-    16 for four levels. channels: of its levels, the finest first.
-    joined: of its way back. margin: side of the window over that of the object. boxed: the same where a box was given,
-    so that its extent is known. least: side of the smallest window, in pixels of the image. quality: least quality of
-    an answer that is looked at again.
+    size: side of the window it sees, in its own pixels, which halves from level to level without a
+    rest: a multiple of 16 for four levels. channels: of its levels, the finest first. joined: of
+    its way back. margin: side of the window over that of the object. boxed: the same where a box
+    was given, so that its extent is known. least: side of the smallest window, in pixels of the
+    image. quality: least quality of an answer that is looked at again.
     """
 
     size: int = 96
@@ -55,14 +56,17 @@ class FocusOptions:
         step = _FOLD << max(len(self.channels) - 1, 0)
         if not self.channels or self.size < step or self.size % step:
             raise BadPrompt(
-                f"a refiner of {len(self.channels)} levels wants windows whose side is a multiple of {step} px, "
+                f"a refiner of {len(self.channels)} levels wants windows whose side is a multiple "
+                f"of {step} px, "
                 f"got {self.size}"
             )
 
 
 @dataclass(frozen=True, eq=False)
 class Said:
-    """Hold a prompt in pixels of the image: clicks float (K, 3) of x, y, label, and a box xyxy, or None."""
+    """Hold a prompt in pixels of the image: clicks float (K, 3) of x, y, label, and a box xyxy, or
+    None.
+    """
 
     clicks: Array
     box: Array | None = None
@@ -76,7 +80,9 @@ class Said:
 
 @dataclass(frozen=True)
 class Window:
-    """Say where a refiner looks: a square of ``side`` pixels of the image, of which parts may lie outside it."""
+    """Say where a refiner looks: a square of ``side`` pixels of the image, of which parts may lie
+    outside it.
+    """
 
     x: float
     y: float
@@ -111,7 +117,9 @@ def _conv(given: int, made: int, stride: int = 1) -> list[torch.nn.Module]:
 
 
 class Refiner(torch.nn.Module):
-    """Correct coarse answers in windows. At the start, untrained, it gives the coarse logits back."""
+    """Correct coarse answers in windows. At the start, untrained, it gives the coarse logits
+    back.
+    """
 
     def __init__(self, options: FocusOptions) -> None:
         super().__init__()
@@ -123,8 +131,12 @@ class Refiner(torch.nn.Module):
             torch.nn.Sequential(*_conv(before, after, 2), _Block(after)) for before, after in steps
         )
         joined = options.joined
-        self.across = torch.nn.ModuleList(torch.nn.Conv2d(channels, joined, 1) for channels in options.channels)
-        self.up = torch.nn.ModuleList(torch.nn.Sequential(*_conv(joined, joined)) for _ in options.channels)
+        self.across = torch.nn.ModuleList(
+            torch.nn.Conv2d(channels, joined, 1) for channels in options.channels
+        )
+        self.up = torch.nn.ModuleList(
+            torch.nn.Sequential(*_conv(joined, joined)) for _ in options.channels
+        )
         self.last = torch.nn.Conv2d(joined, _FOLD**2, 3, padding=1)
         torch.nn.init.zeros_(self.last.weight)
         torch.nn.init.zeros_(self.last.bias)
@@ -137,14 +149,19 @@ class Refiner(torch.nn.Module):
         seen = None
         for across, up, taken in zip(self.across[::-1], self.up, maps[::-1], strict=True):
             beside = across(taken)
-            seen = up(beside if seen is None else beside + F.interpolate(seen, scale_factor=2, mode="nearest"))
+            seen = up(
+                beside
+                if seen is None
+                else beside + F.interpolate(seen, scale_factor=2, mode="nearest")
+            )
         return given[:, 3:4] * _SURE + F.pixel_shuffle(self.last(seen), _FOLD)
 
 
 def look(image: Image, grid: tuple[Sampler, Array], window: Window, said: Said, size: int) -> Array:
     """See a window: float32 (7, size, size), all planes about in [-1, 1].
 
-    grid: coarse logits (h, w) and how they lie over the image. Outside the image colours are 0 and logits -1.
+    grid: coarse logits (h, w) and how they lie over the image. Outside the image colours are 0 and
+    logits -1.
     """
     seen = np.zeros((PLANES, size, size), np.float32)
     scale = size / window.side
@@ -166,7 +183,9 @@ def look(image: Image, grid: tuple[Sampler, Array], window: Window, said: Said, 
 
 
 def cut(pixels: Array, window: Window, size: int) -> Array:
-    """Cut a window out of uint8 (H, W, C) pixels and resize it: float32 (size, size, C) in [-1, 1], 0 outside."""
+    """Cut a window out of uint8 (H, W, C) pixels and resize it: float32 (size, size, C) in [-1, 1],
+    0 outside.
+    """
     height, width = pixels.shape[:2]
     x1, y1 = int(np.floor(window.x)), int(np.floor(window.y))
     x2, y2 = int(np.ceil(window.x + window.side)), int(np.ceil(window.y + window.side))
@@ -174,11 +193,19 @@ def cut(pixels: Array, window: Window, size: int) -> Array:
     if window.side > 2 * size:  # fold first, so that no pixel of a large window is passed over
         fold = int(window.side // size)
         inside = cv2.resize(
-            inside, (-(-inside.shape[1] // fold), -(-inside.shape[0] // fold)), interpolation=cv2.INTER_AREA
+            inside,
+            (-(-inside.shape[1] // fold), -(-inside.shape[0] // fold)),
+            interpolation=cv2.INTER_AREA,
         )
-    across, down = inside.shape[1] / (min(x2, width) - max(x1, 0)), inside.shape[0] / (min(y2, height) - max(y1, 0))
+    across, down = (
+        inside.shape[1] / (min(x2, width) - max(x1, 0)),
+        inside.shape[0] / (min(y2, height) - max(y1, 0)),
+    )
     step = window.side / size
-    left, top = window.x - max(x1, 0) + step / 2, window.y - max(y1, 0) + step / 2  # the first pixel's middle
+    left, top = (
+        window.x - max(x1, 0) + step / 2,
+        window.y - max(y1, 0) + step / 2,
+    )  # the first pixel's middle
     back = np.array([[step * across, 0, left * across - 0.5], [0, step * down, top * down - 0.5]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     drawn = cv2.warpAffine(inside, back, (size, size), flags=flags, borderValue=(127.5,) * 3)
@@ -186,23 +213,37 @@ def cut(pixels: Array, window: Window, size: int) -> Array:
 
 
 def corrected(logits: Array, window: Window, size: tuple[int, int]) -> tuple[int, int, Array]:
-    """Lay a window's logits (S, S) over an image of ``size`` (H, W): x, y of the part inside it, its logits there."""
+    """Lay a window's logits (S, S) over an image of ``size`` (H, W): x, y of the part inside it,
+    its logits there.
+    """
     height, width = size
     x1, y1 = max(int(np.floor(window.x)), 0), max(int(np.floor(window.y)), 0)
-    x2, y2 = (min(int(np.ceil(v + window.side)), end) for v, end in ((window.x, width), (window.y, height)))
+    x2, y2 = (
+        min(int(np.ceil(v + window.side)), end)
+        for v, end in ((window.x, width), (window.y, height))
+    )
     scale = len(logits) / window.side
-    there = np.array([[scale, 0, (x1 - window.x + 0.5) * scale - 0.5], [0, scale, (y1 - window.y + 0.5) * scale - 0.5]])
+    there = np.array(
+        [
+            [scale, 0, (x1 - window.x + 0.5) * scale - 0.5],
+            [0, scale, (y1 - window.y + 0.5) * scale - 0.5],
+        ]
+    )
     drawn = np.empty((y2 - y1, x2 - x1), np.float32)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     for y, x in product(range(0, y2 - y1, _MOST_DRAWN), range(0, x2 - x1, _MOST_DRAWN)):
         tile = drawn[y : y + _MOST_DRAWN, x : x + _MOST_DRAWN]
         moved = there + np.array([[0, 0, x * scale], [0, 0, y * scale]])
-        tile[...] = cv2.warpAffine(logits, moved, tile.shape[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        tile[...] = cv2.warpAffine(
+            logits, moved, tile.shape[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE
+        )
     return x1, y1, drawn
 
 
 def refine(refiner: Refiner, seen: Sequence[Array]) -> Array:
-    """Correct what was seen in N windows, the mean of it as it is and mirrored: logits float32 (N, S, S)."""
+    """Correct what was seen in N windows, the mean of it as it is and mirrored: logits float32 (N,
+    S, S).
+    """
     with torch.inference_mode():
         given = torch.from_numpy(np.stack(seen)).to(refiner.last.weight.device)
         straight, mirrored = refiner(torch.cat([given, given.flip(-1)]))[:, 0].chunk(2)
@@ -213,7 +254,9 @@ def refine(refiner: Refiner, seen: Sequence[Array]) -> Array:
 def look_again(
     refiner: Refiner, asked: Sequence[tuple[int, Array, Said]], masks: Masks, frame: Frame
 ) -> Iterator[Patch]:
-    """Correct some of an image's masks, each given by its row, coarse logits (h, w) and what was said."""
+    """Correct some of an image's masks, each given by its row, coarse logits (h, w) and what was
+    said.
+    """
     options, size = refiner.options, frame.image.size
     for start in range(0, len(asked), _TOGETHER):
         group = asked[start : start + _TOGETHER]
@@ -227,7 +270,9 @@ def look_again(
 
 
 def fused(refiner: Refiner) -> Refiner:
-    """Fold the norms into the convolutions before them, and lay weights as CPUs read them fastest, for serving."""
+    """Fold the norms into the convolutions before them, and lay weights as CPUs read them fastest,
+    for serving.
+    """
     for part in refiner.eval().modules():
         if isinstance(part, torch.nn.Sequential):
             for row, (before, after) in enumerate(pairwise(part)):

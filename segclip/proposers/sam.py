@@ -1,4 +1,5 @@
-"""SAM v1 on the package segment-anything, with any checkpoint of its architecture, from mini to huge.
+"""SAM v1 on the package segment-anything, with any checkpoint of its architecture, from mini to
+huge.
 
 Segment Anything, Kirillov et al. 2023, https://arxiv.org/abs/2304.02643.
 """
@@ -34,19 +35,30 @@ from .refiner import FocusOptions, Refiner, fused
 from .trunk import DrawnPromptEncoder, FineMaskDecoder, Trunk
 
 with without_compiler():
-    from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+    from segment_anything.modeling import (
+        ImageEncoderViT,
+        MaskDecoder,
+        PromptEncoder,
+        Sam,
+        TwoWayTransformer,
+    )
 
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of RGB in 0 to 255
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
-_MOST = {"image_size": 4096, "size": 1024, "points_per_side": 256, "crop_layers": 4}  # that a checkpoint may ask for
+_MOST = {
+    "image_size": 4096,
+    "size": 1024,
+    "points_per_side": 256,
+    "crop_layers": 4,
+}  # that a checkpoint may ask for
 
 
 @dataclass(frozen=True)
 class ViT:
     """Describe SAM v1's image encoder.
 
-    width: of its tokens. depth: its blocks, which look at windows of ``window`` tokens, those of ``global_blocks`` at
-    all.
+    width: of its tokens. depth: its blocks, which look at windows of ``window`` tokens, those of
+    ``global_blocks`` at all.
     """
 
     width: int
@@ -61,7 +73,10 @@ class ViT:
         depth = _count(state, r"image_encoder\.blocks\.(\d+)\.")
         width = len(state["image_encoder.patch_embed.proj.weight"])
         side = state["image_encoder.pos_embed"].shape[1]
-        reach = [(len(state[f"image_encoder.blocks.{block}.attn.rel_pos_h"]) + 1) // 2 for block in range(depth)]
+        reach = [
+            (len(state[f"image_encoder.blocks.{block}.attn.rel_pos_h"]) + 1) // 2
+            for block in range(depth)
+        ]
         return cls(
             width=width,
             depth=depth,
@@ -90,9 +105,9 @@ class ViT:
 class Architecture:
     """Size a SAM.
 
-    image_size: side of the square it looks at. patch: pixels a cell of the image encoder's map covers, which has
-    ``channels``. mask_channels: of a mask given as prompt. decoder_*: of the two-way transformer. quality_width: of the
-    head that predicts IoU.
+    image_size: side of the square it looks at. patch: pixels a cell of the image encoder's map
+    covers, which has ``channels``. mask_channels: of a mask given as prompt. decoder_*: of the
+    two-way transformer. quality_width: of the head that predicts IoU.
     """
 
     image_size: int
@@ -107,7 +122,9 @@ class Architecture:
 
     @classmethod
     def of(cls, state: Mapping[str, torch.Tensor]) -> Architecture:
-        """Read the sizes off a published state dict; the decoder's heads, 8 in all of them, cannot be seen there."""
+        """Read the sizes off a published state dict; the decoder's heads, 8 in all of them, cannot
+        be seen there.
+        """
         patch = state["image_encoder.patch_embed.proj.weight"].shape[-1]
         return cls(
             image_size=state["image_encoder.pos_embed"].shape[1] * patch,
@@ -149,13 +166,18 @@ class Architecture:
 class SAM(Promptable):
     """Propose masks with a SAM v1 checkpoint.
 
-    path: a ``.pth`` of the original project or a folder written by ``save``. device: as torch names it. options: None
-    takes those stored in the folder, else the published defaults. trust: as ``tensors.read`` takes it. Raises
-    WeightsMissing, WeightsCorrupt, Unsupported.
+    path: a ``.pth`` of the original project or a folder written by ``save``. device: as torch names
+    it. options: None takes those stored in the folder, else the published defaults. trust: as
+    ``tensors.read`` takes it. Raises WeightsMissing, WeightsCorrupt, Unsupported.
     """
 
     def __init__(
-        self, path: Path, *, device: str = "cpu", options: SAMOptions | None = None, trust: bool | None = None
+        self,
+        path: Path,
+        *,
+        device: str = "cpu",
+        options: SAMOptions | None = None,
+        trust: bool | None = None,
     ) -> None:
         self.device = torch.device(device)
         network, stored = load(Path(path), trust=trust)
@@ -171,19 +193,32 @@ class SAM(Promptable):
         """Run the image encoder: float32 (1, C, h, w)."""
         height, width = self._content((pixels.shape[0], pixels.shape[1]))
         # Pillow's bilinear filter, as the original resizes
-        resized = np.array(PIL.Image.fromarray(pixels).resize((width, height), PIL.Image.Resampling.BILINEAR))
+        resized = np.array(
+            PIL.Image.fromarray(pixels).resize((width, height), PIL.Image.Resampling.BILINEAR)
+        )
         batch = torch.from_numpy(resized).permute(2, 0, 1)[None].to(self.device)
         features: torch.Tensor = self.network.image_encoder(self.network.preprocess(batch))
         return features
 
     @torch.inference_mode()
-    def predict(self, maps: torch.Tensor, clicks: Clicks, *, multimask: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def predict(
+        self, maps: torch.Tensor, clicks: Clicks, *, multimask: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Decode B prompts."""
-        points = None if clicks.points is None or clicks.labels is None else (clicks.points, clicks.labels)
-        sparse, dense = self.network.prompt_encoder(points=points, boxes=clicks.boxes, masks=clicks.masks)
+        points = (
+            None
+            if clicks.points is None or clicks.labels is None
+            else (clicks.points, clicks.labels)
+        )
+        sparse, dense = self.network.prompt_encoder(
+            points=points, boxes=clicks.boxes, masks=clicks.masks
+        )
         decoder = self.network.mask_decoder
         if isinstance(decoder, FineMaskDecoder):
-            count, given = decoder.count(multimask=multimask), (maps, self._positions, sparse, dense)
+            count, given = (
+                decoder.count(multimask=multimask),
+                (maps, self._positions, sparse, dense),
+            )
             return decoder.predict_masks(*given, count=count, look=self._look)
         return decode(decoder, self._look, maps, sparse, dense, multimask=multimask)
 
@@ -202,18 +237,23 @@ class SAM(Promptable):
         return rows, columns
 
     def _content(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return the size (h, w), at least 1, of an image resized until its longer side fits the network."""
+        """Return the size (h, w), at least 1, of an image resized until its longer side fits the
+        network.
+        """
         scale = self.image_size / max(size)
         return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
 
 
 def load(path: Path, *, trust: bool | None = None) -> tuple[Sam, SAMOptions]:
-    """Load a ``.pth`` state dict, or a folder of model.safetensors and config.json, which holds options too.
+    """Load a ``.pth`` state dict, or a folder of model.safetensors and config.json, which holds
+    options too.
 
     Raises WeightsMissing, WeightsCorrupt, Unsupported; trust: as ``tensors.read`` takes it.
     """
     if not path.exists():
-        raise WeightsMissing(f"no SAM weights at {path}; give a .pth file or a folder with {_WEIGHTS} and {_CONFIG}")
+        raise WeightsMissing(
+            f"no SAM weights at {path}; give a .pth file or a folder with {_WEIGHTS} and {_CONFIG}"
+        )
     if path.is_dir():
         return _load_folder(path)
     stored = tensors.read(path, trust=trust).tensors
@@ -249,10 +289,17 @@ def _stored_options(config: dict[str, Any], file: Path) -> SAMOptions:
         raise WeightsCorrupt(f"{file}: {error}") from error
 
 
-def save(network: Sam, architecture: Architecture, folder: Path, options: SAMOptions = SAMOptions()) -> None:
-    """Write model.safetensors, matrices as float16, and config.json with the grid, edges and focus of ``options``."""
+def save(
+    network: Sam, architecture: Architecture, folder: Path, options: SAMOptions = SAMOptions()
+) -> None:
+    """Write model.safetensors, matrices as float16, and config.json with the grid, edges and focus
+    of ``options``.
+    """
     halved = {
-        name: (value.half() if value.is_floating_point() and value.ndim > 1 else value).detach().cpu().contiguous()
+        name: (value.half() if value.is_floating_point() and value.ndim > 1 else value)
+        .detach()
+        .cpu()
+        .contiguous()
         for name, value in network.state_dict().items()
     }
     config = {"sam": asdict(architecture), "grid": asdict(options.grid)}
@@ -263,16 +310,27 @@ def save(network: Sam, architecture: Architecture, folder: Path, options: SAMOpt
 
 
 def add_refiner(folder: Path, refiner: Refiner, edges: EdgeOptions) -> None:
-    """Write a refiner, and how edges are fitted to what it says, beside the network that ``save`` wrote to a folder."""
+    """Write a refiner, and how edges are fitted to what it says, beside the network that ``save``
+    wrote to a folder.
+    """
     network, options = load(folder)
     network.refiner = refiner
     config = read_config(folder / _CONFIG)
-    save(network, _described(config["sam"]), folder, replace(options, focus=refiner.options, edges=edges))
+    save(
+        network,
+        _described(config["sam"]),
+        folder,
+        replace(options, focus=refiner.options, edges=edges),
+    )
 
 
 def _focus(config: dict[str, Any]) -> FocusOptions | None:
     """Read the refiner's options; a network's own rating of an answer may fall below 0."""
-    return described(FocusOptions, config["focus"], _MOST, signed=("quality",)) if config.get("focus") else None
+    return (
+        described(FocusOptions, config["focus"], _MOST, signed=("quality",))
+        if config.get("focus")
+        else None
+    )
 
 
 def _described(config: dict[str, Any]) -> Architecture:

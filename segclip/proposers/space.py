@@ -1,4 +1,6 @@
-"""Choose among candidates by place: the answer of a proposer that finds everything first to points and boxes."""
+"""Choose among candidates by place: the answer of a proposer that finds everything first to points
+and boxes.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def within(masks: Masks, prompt: Everything) -> Array:
     """Mark the masks inside one of the prompt's boxes that cover none of its points: bool (N,)."""
     kept = np.ones(len(masks), bool)
     if prompt.inside is not None:
-        share = Masks.solid(prompt.inside, masks.size).intersections(masks) / np.maximum(masks.areas, 1)  # (B, N)
+        share = Masks.solid(prompt.inside, masks.size).intersections(masks) / np.maximum(
+            masks.areas, 1
+        )  # (B, N)
         kept &= (share >= INSIDE).any(axis=0)
     if prompt.without is not None:
         kept &= ~masks.contains(prompt.without.astype(np.int64)).any(axis=1)
@@ -27,17 +31,23 @@ def within(masks: Masks, prompt: Everything) -> Array:
 
 
 def nearest_to_boxes(proposals: Proposals, xyxy: Array) -> Proposals:
-    """Give for each box the candidate of highest IoU with it, or an empty mask of quality 0 when none touches it."""
+    """Give for each box the candidate of highest IoU with it, or an empty mask of quality 0 when
+    none touches it.
+    """
     overlap = Masks.solid(xyxy, proposals.masks.size).iou(proposals.masks)  # (B, N)
     rows = [int(row.argmax()) if row.any() else None for row in overlap]
-    nothing = Proposals(Masks(np.zeros((1, 4)), (np.zeros((0, 0), bool),), proposals.masks.size), np.zeros(1))
+    nothing = Proposals(
+        Masks(np.zeros((1, 4)), (np.zeros((0, 0), bool),), proposals.masks.size), np.zeros(1)
+    )
     return Proposals.join([nothing if row is None else proposals[[row]] for row in rows])
 
 
 def at_points(proposals: Proposals, points: Points) -> Proposals:
-    """Keep the candidates that contain the most foreground points and no background point, best first.
+    """Keep the candidates that contain the most foreground points and no background point, best
+    first.
 
-    Without foreground points: all that contain no background point. With a box: nearest to it first.
+    Without foreground points: all that contain no background point. With a box: nearest to it
+    first.
     """
     hits = proposals.masks.contains(points.xy.astype(np.int64))  # (N, K)
     foreground = hits[:, points.labels == 1].sum(axis=1)

@@ -8,7 +8,8 @@ from ..types import Array
 
 
 def suppress(boxes: Array, scores: Array, iou: float, limit: int | None = None) -> Array:
-    """Keep each box that overlaps no better kept one by more than ``iou``: int64 (K,), best first, at most ``limit``.
+    """Keep each box that overlaps no better kept one by more than ``iou``: int64 (K,), best first,
+    at most ``limit``.
 
     boxes: float (N, 4) xyxy. scores: (N,); of equal ones the earlier row wins, as in torchvision.
     """

@@ -32,16 +32,24 @@ VARIANTS: dict[str, str] = {
     "sam2.1_b": "build_sam2_b",
     "sam2.1_l": "build_sam2_l",
 }
-_META_NAMES = {"hiera_tiny": "sam2.1_t", "hiera_small": "sam2.1_s", "hiera_base": "sam2.1_b", "hiera_large": "sam2.1_l"}
-_VIDEO_ONLY = ("no_obj_embed_spatial", "obj_ptr_tpos_proj.")  # SAM 2.1's memory, which single images don't use
+_META_NAMES = {
+    "hiera_tiny": "sam2.1_t",
+    "hiera_small": "sam2.1_s",
+    "hiera_base": "sam2.1_b",
+    "hiera_large": "sam2.1_l",
+}
+_VIDEO_ONLY = (
+    "no_obj_embed_spatial",
+    "obj_ptr_tpos_proj.",
+)  # SAM 2.1's memory, which single images don't use
 
 
 class UltralyticsSAM(Promptable):
     """Propose masks with MobileSAM or SAM 2.1.
 
-    path: ultralytics' or the original project's state dict. variant: a key of VARIANTS; None reads it off the file's
-    name. device: as torch names it. trust: as ``tensors.read`` takes it. Raises UnknownName, WeightsMissing,
-    WeightsCorrupt, Unsupported.
+    path: ultralytics' or the original project's state dict. variant: a key of VARIANTS; None reads
+    it off the file's name. device: as torch names it. trust: as ``tensors.read`` takes it. Raises
+    UnknownName, WeightsMissing, WeightsCorrupt, Unsupported.
     """
 
     def __init__(
@@ -57,7 +65,9 @@ class UltralyticsSAM(Promptable):
         self.variant = variant or variant_of(Path(path))
         network = load(Path(path), self.variant, trust=trust)
         self.network: Any = network.to(self.device).eval().requires_grad_(False)
-        self._mean, self._std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in (_MEAN, _STD))
+        self._mean, self._std = (
+            torch.tensor(values, device=self.device).view(3, 1, 1) for values in (_MEAN, _STD)
+        )
         self._second = hasattr(network, "sam_mask_decoder")  # SAM 2 has maps of three resolutions
         if not self._second:
             self._look = QuickLook(self.network.mask_decoder, network.prompt_encoder.get_dense_pe())
@@ -69,18 +79,29 @@ class UltralyticsSAM(Promptable):
             from ultralytics.data.augment import LetterBox
 
             boxed = LetterBox((_SIZE, _SIZE), auto=False, center=False)(image=pixels)
-        batch = (torch.from_numpy(boxed).permute(2, 0, 1)[None].to(self.device) - self._mean) / self._std
+        batch = (
+            torch.from_numpy(boxed).permute(2, 0, 1)[None].to(self.device) - self._mean
+        ) / self._std
         if not self._second:
             return self.network.image_encoder(batch)
-        _, maps, _, sizes = self.network._prepare_backbone_features(self.network.forward_image(batch))
+        _, maps, _, sizes = self.network._prepare_backbone_features(
+            self.network.forward_image(batch)
+        )
         if self.network.directly_add_no_mem_embed:
             maps[-1] = maps[-1] + self.network.no_mem_embed
-        return [level.permute(1, 2, 0).view(1, -1, *size) for level, size in zip(maps, sizes, strict=True)]
+        return [
+            level.permute(1, 2, 0).view(1, -1, *size)
+            for level, size in zip(maps, sizes, strict=True)
+        ]
 
     @torch.inference_mode()
-    def predict(self, maps: Any, clicks: Clicks, *, multimask: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def predict(
+        self, maps: Any, clicks: Clicks, *, multimask: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Decode B prompts."""
-        return (self._predict_second if self._second else self._predict_first)(maps, clicks, multimask)
+        return (self._predict_second if self._second else self._predict_first)(
+            maps, clicks, multimask
+        )
 
     def scale(self, size: tuple[int, int]) -> tuple[float, float]:
         """Give what x and y are multiplied with: the longer side becomes 1024."""
@@ -88,23 +109,33 @@ class UltralyticsSAM(Promptable):
         return gain, gain
 
     def axes(self, size: tuple[int, int]) -> tuple[Axis, Axis]:
-        """Lay the part of the logits that is not padding over the image; its end may lie inside a cell."""
+        """Lay the part of the logits that is not padding over the image; its end may lie inside a
+        cell.
+        """
         cells, gain = _SIZE // 4, _SIZE / max(size)
         spans = [max(1, round(pixels * gain)) / 4 for pixels in size]
         whole = all(span.is_integer() for span in spans)
         rows, columns = (
-            Axis.through(cells, [slice(0, int(span)), pixels]) if whole else Axis.spanning(cells, span, pixels)
+            Axis.through(cells, [slice(0, int(span)), pixels])
+            if whole
+            else Axis.spanning(cells, span, pixels)
             for span, pixels in zip(spans, size, strict=True)
         )
         return rows, columns
 
-    def _predict_first(self, maps: Any, clicks: Clicks, multimask: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def _predict_first(
+        self, maps: Any, clicks: Clicks, multimask: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         points = None if clicks.points is None else (clicks.points, clicks.labels)
         encoder = self.network.prompt_encoder
         sparse, dense = encoder(points=points, boxes=clicks.boxes, masks=clicks.masks)
-        return decode(self.network.mask_decoder, self._look, maps, sparse, dense, multimask=multimask)
+        return decode(
+            self.network.mask_decoder, self._look, maps, sparse, dense, multimask=multimask
+        )
 
-    def _predict_second(self, maps: Any, clicks: Clicks, multimask: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def _predict_second(
+        self, maps: Any, clicks: Clicks, multimask: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         points, labels = _with_corners(clicks)
         encoder = self.network.sam_prompt_encoder
         given = None if points is None else (points, labels)
@@ -126,7 +157,9 @@ def _with_corners(clicks: Clicks) -> tuple[torch.Tensor | None, torch.Tensor | N
     if clicks.boxes is None:
         return clicks.points, clicks.labels
     corners = clicks.boxes.view(-1, 2, 2)
-    labels = torch.tensor([[2, 3]], dtype=torch.int32, device=corners.device).expand(len(corners), -1)
+    labels = torch.tensor([[2, 3]], dtype=torch.int32, device=corners.device).expand(
+        len(corners), -1
+    )
     if clicks.points is None or clicks.labels is None:
         return corners, labels
     return torch.cat([corners, clicks.points], dim=1), torch.cat([labels, clicks.labels], dim=1)
@@ -137,14 +170,21 @@ def variant_of(path: Path) -> str:
     names = {**{name: name for name in VARIANTS}, **_META_NAMES}
     found = [variant for name, variant in names.items() if name in path.name]
     if not found:
-        raise UnknownName(f"cannot tell which network {path.name} holds; a file name says one of {', '.join(names)}")
+        raise UnknownName(
+            f"cannot tell which network {path.name} holds; a file name says one of "
+            f"{', '.join(names)}"
+        )
     return found[0]
 
 
 def load(path: Path, variant: str, *, trust: bool | None = None) -> torch.nn.Module:
-    """Build a variant and load its tensors; no code in the file is run. trust: as ``tensors.read`` takes it."""
+    """Build a variant and load its tensors; no code in the file is run. trust: as ``tensors.read``
+    takes it.
+    """
     if not path.exists():
-        raise WeightsMissing(f"no weights at {path}; give a .pt file of ultralytics or of the original project")
+        raise WeightsMissing(
+            f"no weights at {path}; give a .pt file of ultralytics or of the original project"
+        )
     name = registry.choose(VARIANTS, variant, "SAM variant")
     stored = tensors.read(path, trust=trust).tensors
     with quiet(), reading(path, "a SAM checkpoint"):

@@ -1,6 +1,7 @@
 """Load and save ultralytics segmentation networks, with that package's side effects switched off.
 
-Two formats: ultralytics' own ``.pt`` (a pickled network) and ours, a folder of ``model.safetensors`` + ``config.json``.
+Two formats: ultralytics' own ``.pt`` (a pickled network) and ours, a folder of
+``model.safetensors`` + ``config.json``.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ _FETCHING = frozenset({"TorchVision"})  # layers that would download something
 def quiet() -> Iterator[None]:
     """Hold ultralytics to itself while it is imported or used.
 
-    No network, no package installs, no settings outside our cache folder, no log lines; the caller's thread counts,
-    environment, warning filters and NumPy print options come back as they were. Variables the user has set win.
+    No network, no package installs, no settings outside our cache folder, no log lines; the
+    caller's thread counts, environment, warning filters and NumPy print options come back as they
+    were. Variables the user has set win.
     """
     os.environ.setdefault("YOLO_OFFLINE", "true")
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
@@ -49,7 +51,11 @@ def quiet() -> Iterator[None]:
     os.environ.setdefault("YOLO_CONFIG_DIR", str(weights.cache_folder() / "ultralytics"))
     # also makes ultralytics build networks from their description without eval()
     os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
-    environment, threads, cv2_threads = dict(os.environ), torch.get_num_threads(), cv2.getNumThreads()
+    environment, threads, cv2_threads = (
+        dict(os.environ),
+        torch.get_num_threads(),
+        cv2.getNumThreads(),
+    )
     try:
         with np.printoptions(), warnings.catch_warnings(), without_compiler():
             yield
@@ -62,23 +68,34 @@ def quiet() -> Iterator[None]:
 
 
 def load(path: Path, *, trust: bool | None = None) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """Load a network in evaluation mode, convolutions and norms fused, with its configuration ({} for a ``.pt``).
+    """Load a network in evaluation mode, convolutions and norms fused, with its configuration ({}
+    for a ``.pt``).
 
-    trust: None unpickles a ``.pt`` that names nothing but ultralytics' and torch's types, and another only where the
-    manifest has its hash; False none but those the manifest has; True also what names other types, which runs whatever
-    code it holds. Raises WeightsMissing, WeightsCorrupt, Unsupported.
+    trust: None unpickles a ``.pt`` that names nothing but ultralytics' and torch's types, and
+    another only where the manifest has its hash; False none but those the manifest has; True also
+    what names other types, which runs whatever code it holds. Raises WeightsMissing,
+    WeightsCorrupt, Unsupported.
     """
     if not path.exists():
-        raise WeightsMissing(f"no proposer weights at {path}; give a FastSAM .pt file or a folder with {_CONFIG}")
+        raise WeightsMissing(
+            f"no proposer weights at {path}; give a FastSAM .pt file or a folder with {_CONFIG}"
+        )
     with quiet(), reading(path, "a segmentation network"):
-        network, config = _load_folder(path) if path.is_dir() else (_load_pickle(path.absolute(), trust), {})
+        network, config = (
+            _load_folder(path) if path.is_dir() else (_load_pickle(path.absolute(), trust), {})
+        )
         if network.end2end or len(network.names) != 1:
-            raise Unsupported(f"{path} has {len(network.names)} classes; a proposer has one, and no end-to-end head")
+            raise Unsupported(
+                f"{path} has {len(network.names)} classes; a proposer has one, and no end-to-end "
+                "head"
+            )
         return network.eval().fuse(verbose=False).requires_grad_(False), config
 
 
 def letterbox(image_size: int, stride: int) -> Callable[[Array], Array]:
-    """Give what brings uint8 (H, W, 3) pixels to ``image_size``, rounded up to ``stride``, padded to ``stride``."""
+    """Give what brings uint8 (H, W, 3) pixels to ``image_size``, rounded up to ``stride``, padded
+    to ``stride``.
+    """
     with quiet():
         from ultralytics.data.augment import LetterBox
 
@@ -89,13 +106,19 @@ def letterbox(image_size: int, stride: int) -> Callable[[Array], Array]:
 def save(model: Any, folder: Path, config: dict[str, Any]) -> None:
     """Write a SegmentationModel, not fused, as ``model.safetensors`` + ``config.json``.
 
-    Kernels are stored as float16, biases and norms as they are. config: image_size, confidence, iou, ...; architecture,
-    nc and stride are taken from the model where left out.
+    Kernels are stored as float16, biases and norms as they are. config: image_size, confidence,
+    iou, ...; architecture, nc and stride are taken from the model where left out.
     """
     if model.is_fused():
-        raise ValueError("save the network before its norms are fused away; the loader fuses it again")
+        raise ValueError(
+            "save the network before its norms are fused away; the loader fuses it again"
+        )
     architecture = {key: value for key, value in model.yaml.items() if key != "yaml_file"}
-    described = {"architecture": architecture, "nc": architecture["nc"], "stride": int(model.stride.max())}
+    described = {
+        "architecture": architecture,
+        "nc": architecture["nc"],
+        "stride": int(model.stride.max()),
+    }
     compact = {name: _compact(tensor) for name, tensor in model.state_dict().items()}
     atomic.write(folder / _WEIGHTS, safetensors.torch.save(compact))
     atomic.write(folder / _CONFIG, json.dumps(described | config).encode())
@@ -109,9 +132,14 @@ def _compact(tensor: torch.Tensor) -> torch.Tensor:
 def _load_folder(folder: Path) -> tuple[Any, dict[str, Any]]:
     missing = [name for name in (_CONFIG, _WEIGHTS) if not (folder / name).is_file()]
     if missing:
-        raise WeightsMissing(f"{folder} has no {' and no '.join(missing)}; it takes {_CONFIG} and {_WEIGHTS}")
+        raise WeightsMissing(
+            f"{folder} has no {' and no '.join(missing)}; it takes {_CONFIG} and {_WEIGHTS}"
+        )
     config, file = read_config(folder / _CONFIG), folder / _WEIGHTS
-    with reading(folder / _CONFIG, "the description of a segmentation network"), tensors.Sized(file):
+    with (
+        reading(folder / _CONFIG, "the description of a segmentation network"),
+        tensors.Sized(file),
+    ):
         network = build(config["architecture"], config["nc"])
     with reading(file):
         stored = safetensors.torch.load_file(file)
@@ -120,9 +148,11 @@ def _load_folder(folder: Path) -> tuple[Any, dict[str, Any]]:
 
 
 def build(architecture: str | dict[str, Any], classes: int) -> Any:
-    """Make a SegmentationModel, randomly initialised, of a plain .yaml name of ultralytics or a description like one.
+    """Make a SegmentationModel, randomly initialised, of a plain .yaml name of ultralytics or a
+    description like one.
 
-    Nothing is evaluated and no file but the package's own is read. Raises ValueError, and what ultralytics does.
+    Nothing is evaluated and no file but the package's own is read. Raises ValueError, and what
+    ultralytics does.
     """
     from ultralytics.nn.tasks import SegmentationModel
 
@@ -135,14 +165,21 @@ def build(architecture: str | dict[str, Any], classes: int) -> Any:
 
 
 def _stock(name: str) -> dict[str, Any]:
-    """Read a description among the package's own, so that none of that name in the working folder is taken."""
+    """Read a description among the package's own, so that none of that name in the working folder
+    is taken.
+    """
     import ultralytics
     from ultralytics.nn.tasks import guess_model_scale
     from ultralytics.utils import YAML
 
     if not _STOCK_ARCHITECTURE.fullmatch(name):
-        raise ValueError(f"architecture must be a description or a plain .yaml name of ultralytics, got {name[:80]!r}")
-    family = re.sub(r"(\d+)([nslmx])(.+)?$", r"\1\3", name)  # yolov8n-seg.yaml is yolov8-seg.yaml at scale n
+        raise ValueError(
+            "architecture must be a description or a plain .yaml name of ultralytics, got "
+            f"{name[:80]!r}"
+        )
+    family = re.sub(
+        r"(\d+)([nslmx])(.+)?$", r"\1\3", name
+    )  # yolov8n-seg.yaml is yolov8-seg.yaml at scale n
     folder = Path(ultralytics.__file__).parent / "cfg" / "models"
     found = next((file for known in (name, family) for file in sorted(folder.rglob(known))), None)
     if found is None:
@@ -151,31 +188,51 @@ def _stock(name: str) -> dict[str, Any]:
 
 
 def _check_description(architecture: Any) -> None:
-    """Refuse what would make ultralytics' builder call or evaluate anything but layers of networks."""
+    """Refuse what would make ultralytics' builder call or evaluate anything but layers of
+    networks.
+    """
     from ultralytics.nn import modules
 
     if not isinstance(architecture, dict):
-        raise ValueError(f"architecture must be a description or a .yaml name, got {str(architecture)[:60]!r}")
+        raise ValueError(
+            f"architecture must be a description or a .yaml name, got {str(architecture)[:60]!r}"
+        )
     activation = architecture.get("activation")
     if activation and not (isinstance(activation, str) and _ACTIVATION.fullmatch(activation)):
         raise ValueError(f"the activation {str(activation)[:60]!r} is no layer of torch")
     rows = [row for part in ("backbone", "head") for row in architecture[part]]
     for _, repeats, name, given in rows:
-        layer = getattr(torch.nn, name.removeprefix("nn."), None) if name.startswith("nn.") else getattr(modules, name)
-        if name in _FETCHING or not (isinstance(layer, type) and issubclass(layer, torch.nn.Module)):
+        layer = (
+            getattr(torch.nn, name.removeprefix("nn."), None)
+            if name.startswith("nn.")
+            else getattr(modules, name)
+        )
+        if name in _FETCHING or not (
+            isinstance(layer, type) and issubclass(layer, torch.nn.Module)
+        ):
             raise ValueError(f"{name[:60]!r} is no layer of a network")
-        if not isinstance(repeats, int) or not 0 < repeats <= 100 or not all(map(_is_argument, given)):
+        if (
+            not isinstance(repeats, int)
+            or not 0 < repeats <= 100
+            or not all(map(_is_argument, given))
+        ):
             raise ValueError(f"the layer {name} is given {str((repeats, given))[:80]}")
 
 
 def _is_argument(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_is_argument, value))
-    return value is None or isinstance(value, int | float) or (isinstance(value, str) and bool(_TEXT.fullmatch(value)))
+    return (
+        value is None
+        or isinstance(value, int | float)
+        or (isinstance(value, str) and bool(_TEXT.fullmatch(value)))
+    )
 
 
 def _load_pickle(path: Path, trust: bool | None) -> Any:
-    """Unpickle one of ultralytics' networks, from a copy of the bytes that were hashed: its loader takes a name."""
+    """Unpickle one of ultralytics' networks, from a copy of the bytes that were hashed: its loader
+    takes a name.
+    """
     from ultralytics.nn.tasks import SegmentationModel
 
     with open_file(path) as file:
@@ -190,10 +247,14 @@ def _load_pickle(path: Path, trust: bool | None) -> Any:
         copy.write_bytes(data)
         checkpoint = _unpickle(path, copy, lambda: weights.vouch(path, digest, trust=bool(trust)))
     if not isinstance(checkpoint, dict):
-        raise Unsupported(f"{path} holds a {type(checkpoint).__name__}; FastSAM is a YOLO segmentation network")
+        raise Unsupported(
+            f"{path} holds a {type(checkpoint).__name__}; FastSAM is a YOLO segmentation network"
+        )
     network = checkpoint.get("ema") or checkpoint.get("model")
     if not isinstance(network, SegmentationModel):
-        other = isinstance(network, dict) or any(isinstance(value, torch.Tensor) for value in checkpoint.values())
+        other = isinstance(network, dict) or any(
+            isinstance(value, torch.Tensor) for value in checkpoint.values()
+        )
         hint = f"; one of SAM's is given as sam-vit-b/file:{path}" if other else ""
         kind = "state dict" if other else type(network).__name__
         raise Unsupported(f"{path} holds a {kind}; FastSAM is a YOLO segmentation network{hint}")
@@ -208,22 +269,39 @@ def _unpickle(path: Path, copy: Path, vouch: Callable[[], None]) -> Any:
         try:
             with tensors.unpickling():
                 checkpoint, _ = torch_safe_load(str(copy), safe_only=True)
-        except (TypeError, ModuleNotFoundError):  # it names types beyond ultralytics' list, or is damaged
+        except (
+            TypeError,
+            ModuleNotFoundError,
+        ):  # it names types beyond ultralytics' list, or is damaged
             vouch()
             checkpoint, _ = torch_safe_load(str(copy), safe_only=False)
-    except (TypeError, AttributeError, ImportError, RuntimeError, ValueError, LookupError, EOFError) as error:
+    except (
+        TypeError,
+        AttributeError,
+        ImportError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        EOFError,
+    ) as error:
         reason = one_line(str(error).replace(str(copy), path.name))
-        raise WeightsCorrupt(f"{path} cannot be read as an ultralytics checkpoint: {reason}") from error
+        raise WeightsCorrupt(
+            f"{path} cannot be read as an ultralytics checkpoint: {reason}"
+        ) from error
     return checkpoint
 
 
 def _not_ultralytics(path: Path, container: str, data: bytes) -> Exception:
     if container == "none":
         return (WeightsCorrupt if path.suffix == ".pt" else Unsupported)(
-            f"{no_weights(path, data[:64])}; give an ultralytics .pt file or a folder with {_CONFIG} and {_WEIGHTS}"
+            f"{no_weights(path, data[:64])}; give an ultralytics .pt file or a folder with "
+            f"{_CONFIG} and {_WEIGHTS}"
         )
     if container == "torchscript":
-        return Unsupported(f"{path} is a TorchScript archive, which is code; give the .pt file it was exported from")
+        return Unsupported(
+            f"{path} is a TorchScript archive, which is code; give the .pt file it was exported "
+            "from"
+        )
     return Unsupported(
         f"{path} is bare {container}, not an ultralytics .pt file; "
         f"give the folder that holds its {_CONFIG} and {_WEIGHTS}"

@@ -1,8 +1,9 @@
-"""Understand words of place and size: "the left mug", "second dog from the right", "cup above the laptop".
+"""Understand words of place and size: "the left mug", "second dog from the right", "cup above the
+laptop".
 
-Only when such a word is there is anything done: a text without one is ranked as ever. The rules are the superlatives
-and relations of ReCLIP (Subramanian et al. 2022, https://arxiv.org/abs/2204.05991) on the regions that answer the rest
-of the text, made exact, and ordinals.
+Only when such a word is there is anything done: a text without one is ranked as ever. The rules are
+the superlatives and relations of ReCLIP (Subramanian et al. 2022, https://arxiv.org/abs/2204.05991)
+on the regions that answer the rest of the text, made exact, and ordinals.
 """
 
 from __future__ import annotations
@@ -24,13 +25,45 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "biggest": ("biggest", "largest"),
     "smallest": ("smallest", "tiniest", "littlest"),
 }
-_ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8}
+_ORDINALS = {
+    "first": 1,
+    "second": 2,
+    "third": 3,
+    "fourth": 4,
+    "fifth": 5,
+    "sixth": 6,
+    "seventh": 7,
+    "eighth": 8,
+}
 _ORDINALS |= {"1st": 1, "2nd": 2, "3rd": 3, "4th": 4, "5th": 5, "6th": 6, "7th": 7, "8th": 8}
-_NAMES = ("top hat", "left luggage", "right angle", "right anger bubble", "middle finger", "bottom bracket")
+_NAMES = (
+    "top hat",
+    "left luggage",
+    "right angle",
+    "right anger bubble",
+    "middle finger",
+    "bottom bracket",
+)
 _PLURAL = re.compile(r"[^sui]s$", re.IGNORECASE)  # apples, not glass, bus or iris
 _SAME = 0.5  # IoU from which two regions are one thing
-_HANDED = {"hand", "arm", "leg", "foot", "eye", "ear", "wing", "shoe", "sock", "glove"}  # "the right hand" is a thing
-_SIDES = {"top": ("top", "upper"), "bottom": ("bottom", "lower"), "left": ("left",), "right": ("right",)}
+_HANDED = {
+    "hand",
+    "arm",
+    "leg",
+    "foot",
+    "eye",
+    "ear",
+    "wing",
+    "shoe",
+    "sock",
+    "glove",
+}  # "the right hand" is a thing
+_SIDES = {
+    "top": ("top", "upper"),
+    "bottom": ("bottom", "lower"),
+    "left": ("left",),
+    "right": ("right",),
+}
 _WORDS |= {
     f"{y} {x}": tuple(f"{a}{gap}{b}" for a in _SIDES[y] for b in _SIDES[x] for gap in (" ", "-"))
     for y in ("top", "bottom")
@@ -57,7 +90,13 @@ _RELATIONS = {
     "smaller": r"smaller\s+than",
 }
 _RELATED = tuple(
-    (key, re.compile(rf"^(?P<head>.+?),?\s+(?:(?:that|which|who)(?:\s+is|'s)\s+)?(?:{words})\s+(?P<anchor>.+)$", re.I))
+    (
+        key,
+        re.compile(
+            rf"^(?P<head>.+?),?\s+(?:(?:that|which|who)(?:\s+is|'s)\s+)?(?:{words})\s+(?P<anchor>.+)$",
+            re.I,
+        ),
+    )
     for key, words in _RELATIONS.items()
 )
 _SAID = {
@@ -85,7 +124,8 @@ _PATTERNS = tuple(
 class Position:
     """Hold what a text says about place or size.
 
-    head: the text without it. key: a key of _WORDS, such as left, top right or biggest. nth: 1 for the most so.
+    head: the text without it. key: a key of _WORDS, such as left, top right or biggest. nth: 1 for
+    the most so.
     """
 
     head: str
@@ -93,13 +133,19 @@ class Position:
     nth: int = 1
 
     def choose(self, masks: Masks) -> Array:
-        """Give the rows that are meant, at most one: int64 (1,) or, where there are too few, (0,)."""
+        """Give the rows that are meant, at most one: int64 (1,) or, where there are too few,
+        (0,).
+        """
         order = np.argsort(_measure(self.key, masks), kind="stable")
         return order[self.nth - 1 : self.nth]
 
     def reason(self, count: int) -> str:
         """Say in words why a region was chosen among ``count``."""
-        nth = "" if self.nth == 1 else f"{next(word for word, n in _ORDINALS.items() if n == self.nth)} "
+        nth = (
+            ""
+            if self.nth == 1
+            else f"{next(word for word, n in _ORDINALS.items() if n == self.nth)} "
+        )
         if self.key in ("biggest", "smallest"):
             place = self.key
         elif self.key in _SIDES:
@@ -113,7 +159,8 @@ class Position:
 class Relation:
     """Hold where a text says a thing is with respect to another: a key of _RELATIONS.
 
-    head, anchor: what is meant, and what it lies by; either may hold words of place or size of its own.
+    head, anchor: what is meant, and what it lies by; either may hold words of place or size of its
+    own.
     """
 
     head: str
@@ -123,8 +170,9 @@ class Relation:
     def choose(self, masks: Masks, anchors: Masks) -> Array:
         """Give the rows that lie so, in their order: int64 (R,).
 
-        masks, anchors: what answers either, most probable first. The first anchor counts, or for "near" whichever is
-        nearest. Places are compared by centroids and sizes by areas, nearness is the gap between boxes.
+        masks, anchors: what answers either, most probable first. The first anchor counts, or for
+        "near" whichever is nearest. Places are compared by centroids and sizes by areas, nearness
+        is the gap between boxes.
         """
         if not len(masks) or not len(anchors):
             return np.zeros(0, np.int64)
@@ -142,19 +190,26 @@ class Relation:
         return bool(_PLURAL.search(self.head))
 
     def _along(self, masks: Masks) -> Array:
-        key = {"above": "top", "below": "bottom", "bigger": "biggest", "smaller": "smallest"}.get(self.key, self.key)
+        key = {"above": "top", "below": "bottom", "bigger": "biggest", "smaller": "smallest"}.get(
+            self.key, self.key
+        )
         return _measure(key, masks)
 
     def reason(self, kept: int, count: int, anchors: int) -> str:
         """Say in words why ``kept`` of ``count`` regions were chosen, by ``anchors`` found."""
         said = f"{_SAID.get(self.key, self.key)} {self.anchor!r}"
         if not anchors:
-            return f"nothing was found for {self.anchor!r}, so none of {count} found for {self.head!r} can be {said}"
+            return (
+                f"nothing was found for {self.anchor!r}, so none of {count} found for "
+                f"{self.head!r} can be {said}"
+            )
         return f"{kept or 'none'} of {count} found for {self.head!r}: {said}"
 
 
 def parse(text: str) -> Position | Relation | None:
-    """Find words of place or size in a text; None when there are none. Raises BadPrompt when they are all there is."""
+    """Find words of place or size in a text; None when there are none. Raises BadPrompt when they
+    are all there is.
+    """
     text = text.strip()
     if text.lower().removeprefix("the ").removeprefix("a ").startswith(_NAMES):
         return None
@@ -162,21 +217,31 @@ def parse(text: str) -> Position | Relation | None:
         if match := pattern.match(text):
             found = match.groupdict()
             if not found["head"]:
-                raise BadPrompt(f"{text!r} says where but not what; say for example 'second mug from the left'")
+                raise BadPrompt(
+                    f"{text!r} says where but not what; say for example 'second mug from the left'"
+                )
             head = _bare(found["head"])
             key = _KEY[found["word"].lower()]
             if key in ("left", "right") and head.split()[0].lower() in _HANDED:
                 return None
             return Position(head, key, _ORDINALS[found["nth"].lower()] if found.get("nth") else 1)
-    related = [(match.start("anchor"), key, match) for key, pattern in _RELATED if (match := pattern.match(text))]
+    related = [
+        (match.start("anchor"), key, match)
+        for key, pattern in _RELATED
+        if (match := pattern.match(text))
+    ]
     if not related:
         return None
-    _, key, match = min(related, key=lambda one: one[0])  # "a mug left of a box under the table": the first binds last
+    _, key, match = min(
+        related, key=lambda one: one[0]
+    )  # "a mug left of a box under the table": the first binds last
     return Relation(_bare(match["head"]), key, _bare(match["anchor"]))
 
 
 def nouns(text: str) -> tuple[str, ...]:
-    """Give what a text names without words of place and size: first what is meant, then what that lies by."""
+    """Give what a text names without words of place and size: first what is meant, then what that
+    lies by.
+    """
     said = parse(text)
     if said is None:
         return (text,)
@@ -188,11 +253,15 @@ def _bare(text: str) -> str:
 
 
 def _gaps(masks: Masks, others: Masks) -> Array:
-    """Give the gap in pixels between the boxes of each pair, plus a little of that of centroids: float64 (N, M)."""
+    """Give the gap in pixels between the boxes of each pair, plus a little of that of centroids:
+    float64 (N, M).
+    """
     a, b = masks.boxes.astype(np.float64)[:, None], others.boxes.astype(np.float64)[None]
     apart = np.maximum(0, np.maximum(a[..., :2] - b[..., 2:], b[..., :2] - a[..., 2:]))
     centres = _centres(masks)[:, None] - _centres(others)[None]
-    gaps: Array = np.hypot(*np.moveaxis(apart, -1, 0)) + 1e-3 * np.hypot(*np.moveaxis(centres, -1, 0))
+    gaps: Array = np.hypot(*np.moveaxis(apart, -1, 0)) + 1e-3 * np.hypot(
+        *np.moveaxis(centres, -1, 0)
+    )
     return gaps
 
 

@@ -19,7 +19,8 @@ class Ranking:
     """Compare embeddings with texts, each of which competes with rivals.
 
     names: T texts. rivals: K texts, negatives and backgrounds. embeddings: float32 (T + K, D), unit
-    rows. logit_scale: what multiplies cosines, already exponentiated. quality_weight: see ``weigh``.
+    rows. logit_scale: what multiplies cosines, already exponentiated. quality_weight: see
+    ``weigh``.
     """
 
     names: tuple[str, ...]
@@ -54,24 +55,33 @@ class Ranking:
         """
         table = np.zeros((len(cosine), len(self.names)))
         for column, name in enumerate(self.names):
-            against = [len(self.names) + row for row, rival in enumerate(self.rivals) if rival != name]
-            table[:, [column]] = probabilities(cosine[:, [column]], cosine[:, against], self.logit_scale)
+            against = [
+                len(self.names) + row for row, rival in enumerate(self.rivals) if rival != name
+            ]
+            table[:, [column]] = probabilities(
+                cosine[:, [column]], cosine[:, against], self.logit_scale
+            )
         return weigh(table, quality, self.quality_weight)
 
 
 def logit_scale_of(encoder: Encoder, serving: Serving) -> float:
-    """Return what multiplies cosines: the scale the threshold was fitted with, else the encoder's own."""
+    """Return what multiplies cosines: the scale the threshold was fitted with, else the encoder's
+    own.
+    """
     return serving.logit_scale or encoder.logit_scale
 
 
 def probabilities(similarity: Array, others: Array, logit_scale: float) -> Array:
-    """Return each text's share of the softmax over {text, others}, for each region alone: float64 (N, T).
+    """Return each text's share of the softmax over {text, others}, for each region alone: float64
+    (N, T).
 
     similarity: cosines with the texts (N, T). others: with the negatives and backgrounds (N, K);
     without any the probability is 1. A value depends neither on how many regions there are nor on
     the other texts.
     """
-    gap = others.astype(np.float64)[:, None, :] - similarity.astype(np.float64)[:, :, None]  # (N, T, K)
+    gap = (
+        others.astype(np.float64)[:, None, :] - similarity.astype(np.float64)[:, :, None]
+    )  # (N, T, K)
     with np.errstate(over="ignore"):
         return 1 / (1 + np.exp(logit_scale * gap).sum(axis=2))
 
@@ -87,14 +97,18 @@ def weigh(probability: Array, quality: Array, weight: float) -> Array:
 
 
 def embed_texts(encoder: Encoder, texts: Sequence[str], sentences: Sequence[str]) -> Array:
-    """Embed T texts, each as the mean over templates of its unit embeddings: float32 (T, D), unit rows."""
+    """Embed T texts, each as the mean over templates of its unit embeddings: float32 (T, D), unit
+    rows.
+    """
     expanded = [sentence for text in texts for sentence in templates.expand(text, sentences)]
     embeddings = encoder.encode_texts(expanded)
     return unit(embeddings.reshape(len(texts), len(sentences), embeddings.shape[1]).mean(axis=1))
 
 
 def similarity(embeddings: Array, text_embeddings: Array) -> Array:
-    """Return the cosine of N regions with T texts: float32 (N, T); a zero row, never looked at, gets -1."""
+    """Return the cosine of N regions with T texts: float32 (N, T); a zero row, never looked at,
+    gets -1.
+    """
     cosine = np.clip(embeddings @ text_embeddings.T, -1, 1).astype(np.float32)
     cosine[~embeddings.any(axis=1)] = UNSCORED
     return cosine
@@ -102,4 +116,6 @@ def similarity(embeddings: Array, text_embeddings: Array) -> Array:
 
 def unit(rows: Array) -> Array:
     """Scale rows to length one; a zero row stays zero."""
-    return (rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)).astype(np.float32)
+    return (rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)).astype(
+        np.float32
+    )

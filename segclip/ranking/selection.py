@@ -16,13 +16,14 @@ _ABOUT_EQUAL = 1.0  # log-odds; at CLIP's logit scale of 100 this is a cosine di
 class Selection:
     """Say which rows of a text's answer are kept.
 
-    threshold: probability a region must reach; None takes the one stored with the encoder and ``near_best``. top_k: at
-    most this many a text. best: exactly one a text, the nearest even when it misses the threshold; of a part and its
-    whole that answer about as well the whole, as without ``best``. nms: of two masks
-    with more than this IoU the less probable goes. containment: a mask with this share of its pixels inside another
-    that answers about as well is a part of it and goes, as does a whole that such parts make up; None keeps both.
-    near_best: without a threshold of one's own, a region less than so many times as probable as the text's best goes:
-    where the thing itself is there, what is merely like it is not meant. 0 keeps it.
+    threshold: probability a region must reach; None takes the one stored with the encoder and
+    ``near_best``. top_k: at most this many a text. best: exactly one a text, the nearest even when
+    it misses the threshold; of a part and its whole that answer about as well the whole, as without
+    ``best``. nms: of two masks with more than this IoU the less probable goes. containment: a mask
+    with this share of its pixels inside another that answers about as well is a part of it and
+    goes, as does a whole that such parts make up; None keeps both. near_best: without a threshold
+    of one's own, a region less than so many times as probable as the text's best goes: where the
+    thing itself is there, what is merely like it is not meant. 0 keeps it.
     """
 
     threshold: float | None = None
@@ -41,18 +42,24 @@ class Selection:
             raise BadPrompt(f"top_k must be 1 or more, got {self.top_k}")
 
 
-def select(probability: Array, similarity: Array, masks: Masks, *, selection: Selection, threshold: float) -> Array:
+def select(
+    probability: Array, similarity: Array, masks: Masks, *, selection: Selection, threshold: float
+) -> Array:
     """Choose the rows that answer one text, best first: int64 (R,).
 
-    probability, similarity: (N,), the second breaks ties. threshold: used where ``selection`` names none. A row of
-    probability 0 is never chosen, not even as the best.
+    probability, similarity: (N,), the second breaks ties. threshold: used where ``selection`` names
+    none. A row of probability 0 is never chosen, not even as the best.
     """
     order = np.lexsort((-similarity, -probability))
     order = order[probability[order] > 0]
     if selection.best:
-        order = order[_log_odds(probability[order]) >= _log_odds(probability[order[:1]]) - _ABOUT_EQUAL]
+        order = order[
+            _log_odds(probability[order]) >= _log_odds(probability[order[:1]]) - _ABOUT_EQUAL
+        ]
     else:
-        order = order[probability[order] >= least(probability, selection=selection, threshold=threshold)]
+        order = order[
+            probability[order] >= least(probability, selection=selection, threshold=threshold)
+        ]
     rows = order
     some = masks[rows]
     shared = _shared(some, selection)
@@ -64,16 +71,22 @@ def select(probability: Array, similarity: Array, masks: Masks, *, selection: Se
 
 
 def least(probability: Array, *, selection: Selection, threshold: float) -> float:
-    """Give the probability a row must reach, where (N,) are one text's: ``threshold`` holds where none was chosen."""
+    """Give the probability a row must reach, where (N,) are one text's: ``threshold`` holds where
+    none was chosen.
+    """
     if selection.threshold is not None:
         return selection.threshold
     return max(threshold, selection.near_best * float(probability.max(initial=0)))
 
 
 def _shared(masks: Masks, selection: Selection) -> Array:
-    """Count the pixels pairs of masks share: int64 (N, N); 0 where boxes and areas say that neither rule can hold."""
+    """Count the pixels pairs of masks share: int64 (N, N); 0 where boxes and areas say that neither
+    rule can hold.
+    """
     areas, boxes = masks.areas, masks.boxes.astype(np.int64)
-    sides = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    sides = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - np.maximum(
+        boxes[:, None, :2], boxes[None, :, :2]
+    )
     smaller = np.minimum(areas[:, None], areas[None, :])
     most = np.minimum(smaller, sides.clip(0).prod(axis=2))  # (N, N) they can share no more
     wanted = most >= selection.nms * (areas[:, None] + areas[None, :] - most)
@@ -95,15 +108,22 @@ def _distinct(areas: Array, shared: Array, nms: float) -> Array:
 def _wholes(masks: Masks, shared: Array, probability: Array, containment: float) -> Array:
     """Mark the rows that are neither a part of another nor a group of others: bool (N,).
 
-    A leaf goes: the apple around it answers "apple" about as well or better. An apple in a basket stays: the basket
-    answers worse. Two apples taken for one go when each apple is there and answers about as well.
+    A leaf goes: the apple around it answers "apple" about as well or better. An apple in a basket
+    stays: the basket answers worse. Two apples taken for one go when each apple is there and
+    answers about as well.
     """
     areas = masks.areas
-    inside = (shared >= containment * areas[:, None]) & (areas[None, :] > areas[:, None])  # (N, N) row i is inside j
+    inside = (shared >= containment * areas[:, None]) & (
+        areas[None, :] > areas[:, None]
+    )  # (N, N) row i is inside j
     odds = _log_odds(probability)
-    as_good = odds[None, :] >= odds[:, None] - _ABOUT_EQUAL  # (N, N) j answers about as well as i, or better
+    as_good = (
+        odds[None, :] >= odds[:, None] - _ABOUT_EQUAL
+    )  # (N, N) j answers about as well as i, or better
     members = inside & as_good & as_good.T
-    group = np.array([_covers(masks, members[:, j], j) >= containment for j in range(len(masks))], bool)
+    group = np.array(
+        [_covers(masks, members[:, j], j) >= containment for j in range(len(masks))], bool
+    )
     part = (inside & as_good & ~group[None, :]).any(axis=1)
     return ~group & ~part
 

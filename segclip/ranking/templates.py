@@ -1,4 +1,6 @@
-"""Put a text into sentences: an encoder trained on captions reads "a photo of an apple." better than "apple"."""
+"""Put a text into sentences: an encoder trained on captions reads "a photo of an apple." better
+than "apple".
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from ..registry import resolve
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "plain": ("{}",),
     "photo": ("a photo of a {}.",),
-    "clip-7": (  # the subset of the 80 that OpenAI's CLIP authors found to do as well as all of them
+    # the subset of the 80 that OpenAI's CLIP authors found to do as well as all of them
+    "clip-7": (
         "itap of a {}.",
         "a bad photo of the {}.",
         "a origami {}.",
@@ -25,12 +28,15 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 PROVIDED: dict[str, str] = {"clip-80": "segclip.encoders.openclip:imagenet_templates"}
 
-_OPENS_A_NAME = re.compile(  # "the apple", "my dog", "two dogs", "3 dogs": no article is put before these
+# "the apple", "my dog", "two dogs", "3 dogs": no article is put before these
+_OPENS_A_NAME = re.compile(
     r"(an?|the|this|that|these|those|my|your|his|her|its|our|their|another|some|any|each|every|all|both|no|several|many|few"
     r"|one|two|three|four|five|six|seven|eight|nine|ten|\d+)\b",
     re.IGNORECASE,
 )
-_SOUNDS_LIKE_A = re.compile(r"(u(ni(?!n|m)|s[aeu]|ku|rin|tens|to)|eu|ewe|one\b|once\b)", re.IGNORECASE)
+_SOUNDS_LIKE_A = re.compile(
+    r"(u(ni(?!n|m)|s[aeu]|ku|rin|tens|to)|eu|ewe|one\b|once\b)", re.IGNORECASE
+)
 _SOUNDS_LIKE_AN = re.compile(r"([aeiou]|hour|honest|honou?r|heir|x-ray)", re.IGNORECASE)
 _SLOT = re.compile(r"(?:\b(an?|the) )?\{\}", re.IGNORECASE)
 
@@ -46,33 +52,47 @@ def get(name: str | Path) -> tuple[str, ...]:
     if path.is_file():
         return check(lines.read(path, "the templates file"))
     known = ", ".join([*TEMPLATES, *PROVIDED])
-    raise UnknownName(f"unknown template set {str(name)!r}; choose one of {known}, or give a text file of templates")
+    raise UnknownName(
+        f"unknown template set {str(name)!r}; choose one of {known}, or give a text file of "
+        "templates"
+    )
 
 
 def expand(text: str, templates: Sequence[str]) -> list[str]:
     """Put ``text`` into each template, with the article it needs.
 
-    The template's "a" becomes "an" before a vowel sound ("an apple", "an hourglass", "a unicorn"), and its article
-    gives way to what the text itself starts with: an article, a possessive, a number ("the apple", "my dog", "2 dogs").
+    The template's "a" becomes "an" before a vowel sound ("an apple", "an hourglass", "a unicorn"),
+    and its article gives way to what the text itself starts with: an article, a possessive, a
+    number ("the apple", "my dog", "2 dogs").
     """
     name = " ".join(text.split())
     if not name:
         raise BadPrompt("an empty text was given; say what to look for, for example 'a red apple'")
-    return [_SLOT.sub(lambda slot: _with_article(slot.group(1), name), template) for template in check(templates)]
+    return [
+        _SLOT.sub(lambda slot: _with_article(slot.group(1), name), template)
+        for template in check(templates)
+    ]
 
 
 def fill(text: str, templates: Sequence[str]) -> list[str]:
-    """Put ``text`` into each template as it stands: "a photo of a apple.", as zero-shot figures are measured."""
+    """Put ``text`` into each template as it stands: "a photo of a apple.", as zero-shot figures are
+    measured.
+    """
     return [template.replace("{}", text) for template in check(templates)]
 
 
 def check(templates: Iterable[str]) -> tuple[str, ...]:
-    """Give the templates as a tuple, or raise BadPrompt when there are none or one has no ``{}``."""
+    """Give the templates as a tuple, or raise BadPrompt when there are none or one has no
+    ``{}``.
+    """
     checked = tuple(templates)
     without = [template for template in checked if "{}" not in template]
     if without or not checked:
         given = f"{without[0]!r} has no {{}}" if without else "there are none"
-        raise BadPrompt(f"every template needs a {{}} where the text goes, such as 'a photo of a {{}}.'; {given}")
+        raise BadPrompt(
+            f"every template needs a {{}} where the text goes, such as 'a photo of a {{}}.'; "
+            f"{given}"
+        )
     return checked
 
 

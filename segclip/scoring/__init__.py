@@ -1,1 +1,3 @@
-"""Embed the regions of an image: how they are cut, and how crops or dense features become embeddings."""
+"""Embed the regions of an image: how they are cut, and how crops or dense features become
+embeddings.
+"""

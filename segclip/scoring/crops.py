@@ -1,4 +1,5 @@
-"""Cut each region's pixels for an encoder: the one place that decides context, background and squareness.
+"""Cut each region's pixels for an encoder: the one place that decides context, background and
+squareness.
 
 Training cuts its crops here too, so a checkpoint is served with what it was trained on.
 """
@@ -21,17 +22,20 @@ _THREADED = 128  # px: smaller crops are cut sooner than threads can take turns
 _LARGEST = 8192  # px: side of the largest window that is read pixel by pixel
 _COARSE = 4096  # px: side of what a larger one is read at
 _WIDEST = 64  # of a window, over its region: a wider one shows next to nothing of it
-_BLUR_CELLS = 8  # a blurred background keeps about this many cells a side: colour and layout, no texture
+_BLUR_CELLS = (
+    8  # a blurred background keeps about this many cells a side: colour and layout, no texture
+)
 
 
 @dataclass(frozen=True)
 class View:
     """Say how one crop of a region is cut.
 
-    context: side of the window over the longer side of the region's box, 1.0 is tight. fill: what becomes of pixels
-    outside the mask. weight: share of this view's embedding in the blend. stretch: the window has the box's own shape,
-    context times its width and height, and is stretched to the square an encoder takes: no pixel shows padding, so that
-    a small encoder gets the region as large as it can be.
+    context: side of the window over the longer side of the region's box, 1.0 is tight. fill: what
+    becomes of pixels outside the mask. weight: share of this view's embedding in the blend.
+    stretch: the window has the box's own shape, context times its width and height, and is
+    stretched to the square an encoder takes: no pixel shows padding, so that a small encoder gets
+    the region as large as it can be.
     """
 
     context: float = 1.5
@@ -43,18 +47,23 @@ class View:
         if self.fill not in FILLS:
             raise UnknownName(f"unknown fill {self.fill!r}; choose one of {', '.join(FILLS)}")
         if not (1 <= self.context <= _WIDEST and 0 < self.weight < math.inf):
-            raise ValueError(f"want context in [1, {_WIDEST}] and weight > 0, got {self.context} and {self.weight}")
+            raise ValueError(
+                f"want context in [1, {_WIDEST}] and weight > 0, got {self.context} and "
+                f"{self.weight}"
+            )
 
 
 @dataclass(frozen=True)
 class CropPolicy:
-    """Say how regions are shown to an encoder: one or more views whose unit embeddings are blended by weight.
+    """Say how regions are shown to an encoder: one or more views whose unit embeddings are blended
+    by weight.
 
-    square: pad the window to a square (never a centre crop that loses the ends); False hands over the plain box at its
-    own shape, as ultralytics does. min_area: regions of this many pixels or fewer are never scored (0 keeps all).
-    flip: look at each square crop flipped left to right too and average, at twice the cost: test-time augmentation of
-    AlexNet (Krizhevsky et al. 2012), for small encoders. thorough: the proposer's quality from which a region is looked
-    at by all views, flipped too; the many unlikely ones below it get the first view only.
+    square: pad the window to a square (never a centre crop that loses the ends); False hands over
+    the plain box at its own shape, as ultralytics does. min_area: regions of this many pixels or
+    fewer are never scored (0 keeps all). flip: look at each square crop flipped left to right too
+    and average, at twice the cost: test-time augmentation of AlexNet (Krizhevsky et al. 2012), for
+    small encoders. thorough: the proposer's quality from which a region is looked at by all views,
+    flipped too; the many unlikely ones below it get the first view only.
     """
 
     views: tuple[View, ...] = (View(1.5, "blur", 0.5), View(1.0, "blur", 0.5))
@@ -65,7 +74,12 @@ class CropPolicy:
 
     def __post_init__(self) -> None:
         numbers = isinstance(self.min_area, int) and isinstance(self.thorough, int | float)
-        if not (numbers and self.min_area >= 0 and isinstance(self.square, bool) and isinstance(self.flip, bool)):
+        if not (
+            numbers
+            and self.min_area >= 0
+            and isinstance(self.square, bool)
+            and isinstance(self.flip, bool)
+        ):
             raise ValueError(
                 f"want square and flip true or false, min_area >= 0 and a number for thorough, got "
                 f"{str((self.square, self.flip, self.min_area, self.thorough))[:80]}"
@@ -91,8 +105,8 @@ POLICIES: dict[str, CropPolicy] = {
 def cut(image: Image, masks: Masks, view: View, size: int) -> Array:
     """Cut every mask's window and bring it to a square of ``size``: uint8 (N, size, size, 3) RGB.
 
-    The window is centred on the box and may reach past the image, where it is padded with the image's edge, then the
-    fill is applied outside the mask. Shrinks by area, enlarges bicubically.
+    The window is centred on the box and may reach past the image, where it is padded with the
+    image's edge, then the fill is applied outside the mask. Shrinks by area, enlarges bicubically.
     """
     crops = np.empty((len(masks), size, size, 3), np.uint8)
     mean = image.pixels.mean(axis=(0, 1)) if view.fill == "mean" else None
@@ -110,7 +124,9 @@ def cut(image: Image, masks: Masks, view: View, size: int) -> Array:
             pixels = fill_outside(pixels, inside, view.fill, mean)
         crops[row] = pixels
 
-    threads = min(cv2.getNumThreads(), len(masks)) if size >= _THREADED else 1  # a GPU embeds faster than one cuts
+    threads = (
+        min(cv2.getNumThreads(), len(masks)) if size >= _THREADED else 1
+    )  # a GPU embeds faster than one cuts
     if threads > 1:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(cut_one, range(len(masks))))
@@ -123,17 +139,21 @@ def cut(image: Image, masks: Masks, view: View, size: int) -> Array:
 def fill_outside(pixels: Array, inside: Array, fill: str, mean: Array | None = None) -> Array:
     """Replace what lies outside a mask: uint8 (S, S, 3) RGB.
 
-    pixels: uint8 (S, S, 3). inside: float32 (S, S) in [0, 1], the mask's coverage of each pixel. mean: RGB (3,) for
-    fill "mean"; the crop's own mean when left out.
+    pixels: uint8 (S, S, 3). inside: float32 (S, S) in [0, 1], the mask's coverage of each pixel.
+    mean: RGB (3,) for fill "mean"; the crop's own mean when left out.
     """
     if fill == "keep":
         return pixels
     coverage = inside[..., None]
-    return np.rint(pixels * coverage + _background(pixels, fill, mean) * (1 - coverage)).astype(np.uint8)
+    return np.rint(pixels * coverage + _background(pixels, fill, mean) * (1 - coverage)).astype(
+        np.uint8
+    )
 
 
 def cut_boxes(image: Image, masks: Masks, fill: str) -> list[Array]:
-    """Cut every mask's plain box at its own shape: N uint8 (h, w, 3) RGB, black outside unless ``fill`` is "keep"."""
+    """Cut every mask's plain box at its own shape: N uint8 (h, w, 3) RGB, black outside unless
+    ``fill`` is "keep".
+    """
     crops = []
     for (x1, y1, x2, y2), bitmap in zip(masks.boxes, masks.bitmaps, strict=True):
         pixels = image.pixels[y1:y2, x1:x2]
@@ -156,18 +176,27 @@ def _read(frame: Array, window: tuple[int, int, int, int], border: int) -> Array
     inner = frame[y1:y2, x1:x2]
     if inner.shape[:2] == (height, width):
         return inner
-    return cv2.copyMakeBorder(inner, y1 - top, top + height - y2, x1 - left, left + width - x2, border)
+    return cv2.copyMakeBorder(
+        inner, y1 - top, top + height - y2, x1 - left, left + width - x2, border
+    )
 
 
-def _read_coarsely(frame: Array, masks: Masks, row: int, window: tuple[int, int, int, int]) -> tuple[Array, Array]:
-    """Read a window and paint its mask at a fraction of its size: the square around a thin region may be gigabytes."""
+def _read_coarsely(
+    frame: Array, masks: Masks, row: int, window: tuple[int, int, int, int]
+) -> tuple[Array, Array]:
+    """Read a window and paint its mask at a fraction of its size: the square around a thin region
+    may be gigabytes.
+    """
     left, top, wide, high = window
     x1, y1 = (int(v) for v in masks.boxes[row, :2])
     fold = -(-max(wide, high) // _COARSE)
     columns, rows = -(-wide // fold), -(-high // fold)
 
     def shrink(part: Array, x: int, y: int, border: int) -> Array:
-        height, width = (max(1, min(n // fold, most)) for n, most in zip(part.shape, (rows, columns), strict=False))
+        height, width = (
+            max(1, min(n // fold, most))
+            for n, most in zip(part.shape, (rows, columns), strict=False)
+        )
         x, y = min((x - left) // fold, columns - width), min((y - top) // fold, rows - height)
         small = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
         return cv2.copyMakeBorder(small, y, rows - y - height, x, columns - x - width, border)
@@ -188,13 +217,17 @@ def _paint(masks: Masks, row: int, window: tuple[int, int, int, int]) -> Array:
 
 def _resize(pixels: Array, size: int) -> Array:
     shrinks = max(pixels.shape[:2]) > size
-    return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    return cv2.resize(
+        pixels, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    )
 
 
 def _background(pixels: Array, fill: str, mean: Array | None) -> Array:
     if fill == "blur":
         small = cv2.resize(pixels, (_BLUR_CELLS, _BLUR_CELLS), interpolation=cv2.INTER_AREA)
-        return cv2.resize(small, pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR).astype(np.float32)
+        return cv2.resize(small, pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR).astype(
+            np.float32
+        )
     if fill == "mean":
         return (pixels.mean(axis=(0, 1)) if mean is None else mean).astype(np.float32)
     return np.full(3, 255.0 if fill == "white" else 0.0, np.float32)

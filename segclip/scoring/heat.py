@@ -1,4 +1,6 @@
-"""See where in an image a text is: heat maps of an encoder's patches, and which text each pixel shows."""
+"""See where in an image a text is: heat maps of an encoder's patches, and which text each pixel
+shows.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from ..ranking.probability import embed_texts
 from ..types import Array, Image
 
 NOTHING = -1  # of a pixel that shows a background
-EVEN = 0.6  # patches; a lone hot patch is an edge more often than a thing: 3 points of the pointing game on scenes
+# patches; a lone hot patch is an edge more often than a thing: 3 points of the pointing game on
+# scenes
+EVEN = 0.6
 
 
 def heat_maps(encoder: Encoder, image: Image, texts: Sequence[str]) -> Array:
@@ -21,7 +25,9 @@ def heat_maps(encoder: Encoder, image: Image, texts: Sequence[str]) -> Array:
     Raises Unsupported for an encoder without dense features.
     """
     dense = encoder.encode_dense(image)  # (h, w, D)
-    cosines = (dense @ embed_texts(encoder, texts, encoder.serving.templates).T).astype(np.float32)  # (h, w, T)
+    cosines = (dense @ embed_texts(encoder, texts, encoder.serving.templates).T).astype(
+        np.float32
+    )  # (h, w, T)
     height, width = image.size
     maps = np.empty((len(texts), height, width), np.float32)
     for row in range(len(texts)):
@@ -31,12 +37,18 @@ def heat_maps(encoder: Encoder, image: Image, texts: Sequence[str]) -> Array:
 
 
 def label_pixels(encoder: Encoder, image: Image, texts: Sequence[str]) -> Array:
-    """Say which of T texts each pixel shows: int32 (H, W), NOTHING where a background of the encoder's fits better.
+    """Say which of T texts each pixel shows: int32 (H, W), NOTHING where a background of the
+    encoder's fits better.
 
-    Zero-shot semantic segmentation without proposals. Raises Unsupported for an encoder without dense features.
+    Zero-shot semantic segmentation without proposals. Raises Unsupported for an encoder without
+    dense features.
     """
     backgrounds = [text for text in encoder.serving.backgrounds if text not in texts]
     maps = heat_maps(encoder, image, [*texts, *backgrounds])
-    best = maps.argmax(axis=0).astype(np.int32) if len(maps) else np.full(image.size, NOTHING, np.int32)
+    best = (
+        maps.argmax(axis=0).astype(np.int32)
+        if len(maps)
+        else np.full(image.size, NOTHING, np.int32)
+    )
     best[best >= len(texts)] = NOTHING
     return best

@@ -1,4 +1,6 @@
-"""Embed the regions of an image with an encoder, by crops or from dense features: the text-free half."""
+"""Embed the regions of an image with an encoder, by crops or from dense features: the text-free
+half.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,14 @@ class CropScorer:
         self.policy = encoder.serving.policy if policy is None else policy
 
     def scores(self, masks: Masks) -> Array:
-        """Tell which masks are large enough to be looked at: bool (N,). One without pixels never is."""
+        """Tell which masks are large enough to be looked at: bool (N,). One without pixels never
+        is.
+        """
         return masks.areas > self.policy.min_area
 
     def embed_regions(self, image: Image, masks: Masks, quality: Array | None = None) -> Array:
-        """Embed N masks: float32 (N, D), unit rows; a mask too small to be looked at gets a zero row.
+        """Embed N masks: float32 (N, D), unit rows; a mask too small to be looked at gets a zero
+        row.
 
         quality: (N,), the proposer's confidence; left out, every mask is looked at thoroughly.
         """
@@ -40,9 +45,13 @@ class CropScorer:
         parts = []
         for thorough in (True, False):
             rows = looked_at[likely[looked_at] == thorough]
-            if len(rows) or (thorough and not len(looked_at)):  # no masks: one empty chunk, which knows D
+            if len(rows) or (
+                thorough and not len(looked_at)
+            ):  # no masks: one empty chunk, which knows D
                 chunks = np.split(rows, range(CHUNK, len(rows), CHUNK))
-                parts += [(chunk, self._embed(image, masks[chunk], thorough=thorough)) for chunk in chunks]
+                parts += [
+                    (chunk, self._embed(image, masks[chunk], thorough=thorough)) for chunk in chunks
+                ]
         embeddings = np.zeros((len(masks), parts[0][1].shape[1]), np.float32)
         for chunk, embedded in parts:
             embeddings[chunk] = embedded
@@ -51,7 +60,9 @@ class CropScorer:
     def _embed(self, image: Image, masks: Masks, *, thorough: bool) -> Array:
         views = self.policy.views if thorough else self.policy.views[:1]
         flip = thorough and self.policy.flip
-        return unit(np.sum([view.weight * self._look(image, masks, view, flip) for view in views], axis=0))
+        return unit(
+            np.sum([view.weight * self._look(image, masks, view, flip) for view in views], axis=0)
+        )
 
     def _look(self, image: Image, masks: Masks, view: View, flip: bool) -> Array:
         if not self.policy.square:
@@ -59,29 +70,39 @@ class CropScorer:
         seen = crops.cut(image, masks, view, self.encoder.image_size)
         embeddings = self.encoder.encode_images(seen)
         if flip:
-            embeddings = unit(embeddings + self.encoder.encode_images(np.ascontiguousarray(seen[:, :, ::-1])))
+            embeddings = unit(
+                embeddings + self.encoder.encode_images(np.ascontiguousarray(seen[:, :, ::-1]))
+            )
         return embeddings
 
 
 class DenseScorer:
-    """Embed regions from one pass over the image: the mean of the patches inside less that of those outside.
+    """Embed regions from one pass over the image: the mean of the patches inside less that of those
+    outside.
 
-    Compared with a text that is the region's mean heat less its surroundings', the score of a mask on a heat map. Needs
-    an encoder with dense features. outside: how much of the outside's mean is taken off; patches that were trained to
-    say what a crop says are the region's embedding as they are.
+    Compared with a text that is the region's mean heat less its surroundings', the score of a mask
+    on a heat map. Needs an encoder with dense features. outside: how much of the outside's mean is
+    taken off; patches that were trained to say what a crop says are the region's embedding as they
+    are.
     """
 
-    def __init__(self, encoder: Encoder, policy: CropPolicy | None = None, *, outside: float = 1.0) -> None:
+    def __init__(
+        self, encoder: Encoder, policy: CropPolicy | None = None, *, outside: float = 1.0
+    ) -> None:
         self.encoder, self.outside = encoder, outside
         self.policy = encoder.serving.policy if policy is None else policy
 
     def embed_regions(self, image: Image, masks: Masks, quality: Array | None = None) -> Array:
-        """Embed N masks: float32 (N, D), unit rows; an empty mask gets a zero row. ``quality`` changes nothing."""
+        """Embed N masks: float32 (N, D), unit rows; an empty mask gets a zero row. ``quality``
+        changes nothing.
+        """
         dense = self.encoder.encode_dense(image)  # (h, w, D)
         grid = dense.shape[1::-1]
         inside = np.zeros((len(masks), dense.shape[0] * dense.shape[1]), np.float32)
         for row in range(len(masks)):
-            inside[row] = cv2.resize(masks.full(row).astype(np.float32), grid, interpolation=cv2.INTER_AREA).ravel()
+            inside[row] = cv2.resize(
+                masks.full(row).astype(np.float32), grid, interpolation=cv2.INTER_AREA
+            ).ravel()
         patches = dense.reshape(-1, dense.shape[2])
         embeddings = unit(_mean(inside, patches) - self.outside * _mean(1 - inside, patches))
         embeddings[masks.areas <= self.policy.min_area] = 0
@@ -102,6 +123,10 @@ SCORERS: dict[str, Callable[[Encoder, CropPolicy | None], Scorer]] = {
 
 
 def scorer_of(encoder: Encoder, policy: str | CropPolicy | None = None) -> Scorer:
-    """Return what embeds regions as the encoder is served, or by crops cut as ``policy`` says. Raises UnknownName."""
+    """Return what embeds regions as the encoder is served, or by crops cut as ``policy`` says.
+    Raises UnknownName.
+    """
     chosen = registry.choose(POLICIES, policy, "crop policy") if isinstance(policy, str) else policy
-    return registry.choose(SCORERS, "crop" if chosen else encoder.serving.scorer, "scorer")(encoder, chosen)
+    return registry.choose(SCORERS, "crop" if chosen else encoder.serving.scorer, "scorer")(
+        encoder, chosen
+    )

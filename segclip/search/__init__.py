@@ -24,7 +24,16 @@ from .query import Embedded, Query, embed, rank
 from .rows import Rows
 from .store import Filter, Pictures, Table, Vectors
 
-__all__ = ["Filter", "Index", "IndexOptions", "Indexed", "Match", "Query", "find_matches", "make_index"]
+__all__ = [
+    "Filter",
+    "Index",
+    "IndexOptions",
+    "Indexed",
+    "Match",
+    "Query",
+    "find_matches",
+    "make_index",
+]
 
 _MARGIN = 64  # candidates looked at beside ten for each match asked for: several lie in one picture
 
@@ -33,9 +42,10 @@ _MARGIN = 64  # candidates looked at beside ten for each match asked for: severa
 class Match:
     """Hold one picture that was found.
 
-    name: inside the indexed folder. similarity: cosine with the query. probability: of the text against negatives and
-    backgrounds, of this picture or region alone; see ``query.rank``. region: its number, None for the whole image.
-    box: of the region, xyxy half-open, None for the whole image. size: of the picture, (H, W). taken: when.
+    name: inside the indexed folder. similarity: cosine with the query. probability: of the text
+    against negatives and backgrounds, of this picture or region alone; see ``query.rank``. region:
+    its number, None for the whole image. box: of the region, xyxy half-open, None for the whole
+    image. size: of the picture, (H, W). taken: when.
     """
 
     path: Path
@@ -49,7 +59,9 @@ class Match:
 
 
 class Index:
-    """Open an index and search it; its encoder is loaded when first needed. Open it anew after indexing."""
+    """Open an index and search it; its encoder is loaded when first needed. Open it anew after
+    indexing.
+    """
 
     def __init__(
         self,
@@ -61,14 +73,17 @@ class Index:
     ) -> None:
         """Open the index at ``path``, or that inside the folder of pictures ``path``.
 
-        encoder: the one the index was made with, its weights the same; to be named where the index names it by where it
-        lies. Raises BadPrompt where there is no index, and BadIndex for one that is damaged.
+        encoder: the one the index was made with, its weights the same; to be named where the index
+        names it by where it lies. Raises BadPrompt where there is no index, and BadIndex for one
+        that is damaged.
         """
         given = Path(path)
         inside = (given / INSIDE).is_dir()
         self.path = given / INSIDE if inside else given
         self.identity = read_identity(self.path)
-        source = "" if inside else self.identity.source  # an index that moves with its folder is of that folder
+        source = (
+            "" if inside else self.identity.source
+        )  # an index that moves with its folder is of that folder
         self.folder = Path(source) if source else self.path.parent
         self.pictures: Pictures
         self.tables: dict[str, Table]
@@ -81,32 +96,43 @@ class Index:
 
     @property
     def encoder(self) -> Encoder:
-        """Return the encoder, loaded when first needed. Raises BadPrompt when its weights are not the index's.
+        """Return the encoder, loaded when first needed. Raises BadPrompt when its weights are not
+        the index's.
 
-        What the index names is loaded only where segclip knows it: a path or a repository may be a stranger's.
+        What the index names is loaded only where segclip knows it: a path or a repository may be a
+        stranger's.
         """
         if self._encoder is None:
             given, device, load = self._models
             if given is None:
                 check_named(self.path, "--encoder", self.identity.encoder)
             name = given or self.identity.encoder
-            check_weights(self.path, self.identity, name, loading.encoder_fingerprint(name, options=load))
+            check_weights(
+                self.path, self.identity, name, loading.encoder_fingerprint(name, options=load)
+            )
             self._encoder = loading.load_encoder(name, device=device, options=load)
         return self._encoder
 
     def search(
-        self, query: Query | str, *, n: int = 9, regions: bool = False, where: Filter = Filter(), by: str | None = None
+        self,
+        query: Query | str,
+        *,
+        n: int = 9,
+        regions: bool = False,
+        where: Filter = Filter(),
+        by: str | None = None,
     ) -> tuple[Match, ...]:
         """Find the ``n`` best pictures, best first, each once: by all of it, or by its best region.
 
-        by: see ``query.rank``; None orders regions by probability, whole images and what an example is asked for by
-        similarity. Raises BadPrompt.
+        by: see ``query.rank``; None orders regions by probability, whole images and what an example
+        is asked for by similarity. Raises BadPrompt.
         """
         if n < 1:
             raise BadPrompt(f"n must be 1 or more, got {n}")
         if regions and not self.identity.regions:
             raise BadPrompt(
-                f"the index at {self.path} holds no regions; to add them: {self.identity.command(self.path)} --regions"
+                f"the index at {self.path} holds no regions; to add them: "
+                f"{self.identity.command(self.path)} --regions"
             )
         table = self.tables["regions" if regions else "images"]
         question = Query(query) if isinstance(query, str) else query
@@ -121,25 +147,36 @@ class Index:
         if match.region is None:
             return Masks.empty(match.size)
         with closing(self._journal()) as journal:
-            return Masks.from_dense(mask_of(self._record(journal, match.name, match.region), match.region)[None])
+            return Masks.from_dense(
+                mask_of(self._record(journal, match.name, match.region), match.region)[None]
+            )
 
     def _distinct(
         self, table: Table, asked: Embedded, where: Filter, n: int, by: str
     ) -> list[tuple[Vectors, float, float]]:
-        """Look at more and more candidates until ``n`` pictures are found; no more than there are."""
+        """Look at more and more candidates until ``n`` pictures are found; no more than there
+        are.
+        """
         count = 10 * n + _MARGIN
         while True:
-            near = table.nearest(asked.vector, min(count, len(table)), where) if len(table) else None
+            near = (
+                table.nearest(asked.vector, min(count, len(table)), where) if len(table) else None
+            )
             if near is None:
                 return []
             vectors, similarity, probability = rank(asked, near, by=by)
             _, first = np.unique(vectors.picture, return_index=True)
             rows = np.sort(first)[:n]
             if len(rows) == n or len(near) < count:
-                return [(vectors[np.array([row])], float(similarity[row]), float(probability[row])) for row in rows]
+                return [
+                    (vectors[np.array([row])], float(similarity[row]), float(probability[row]))
+                    for row in rows
+                ]
             count *= 8
 
-    def _match(self, journal: Rows, vectors: Vectors, similarity: float, probability: float) -> Match:
+    def _match(
+        self, journal: Rows, vectors: Vectors, similarity: float, probability: float
+    ) -> Match:
         picture, region = int(vectors.picture[0]), int(vectors.region[0])
         name = self.pictures.names[picture]
         height, width = (int(side) for side in self.pictures.sizes[picture])
@@ -148,12 +185,17 @@ class Index:
         if region != WHOLE:
             x1, y1, x2, y2 = self._record(journal, name, region)["boxes"][region + 1]
             number, box = region, (x1, y1, x2, y2)
-        return Match(self.folder / name, name, similarity, probability, number, box, (height, width), taken)
+        return Match(
+            self.folder / name, name, similarity, probability, number, box, (height, width), taken
+        )
 
     def _journal(self) -> Rows:
         path = self.path / rows.NAME
         if not path.is_file() or rows.links(self.path):
-            raise BadIndex(f"the index at {self.path} is damaged, its journal is gone or a link; {snapshot.MEND}")
+            raise BadIndex(
+                f"the index at {self.path} is damaged, its journal is gone or a link; "
+                f"{snapshot.MEND}"
+            )
         return Rows(path, self.folder, fixed=not os.access(path.parent, os.W_OK))
 
     def _record(self, journal: Rows, name: str, region: int) -> dict[str, Any]:
@@ -178,10 +220,12 @@ def find_matches(
     negatives: str | Sequence[str] = (),
     regions: bool | None = None,
 ) -> tuple[Match, ...]:
-    """Find the ``n`` pictures of an index that a text names, an image looks like, or both; best first.
+    """Find the ``n`` pictures of an index that a text names, an image looks like, or both; best
+    first.
 
-    index: one that is open, or its path, or the folder it is of. regions: look at segments, None for where there are
-    any. negatives: what answers one of these texts better is left out. Raises BadPrompt.
+    index: one that is open, or its path, or the folder it is of. regions: look at segments, None
+    for where there are any. negatives: what answers one of these texts better is left out. Raises
+    BadPrompt.
     """
     opened = index if isinstance(index, Index) else Index(index)
     ruled_out = (negatives,) if isinstance(negatives, str) else tuple(negatives)

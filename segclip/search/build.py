@@ -1,7 +1,9 @@
-"""Build an index and keep it true to its folder: only what was added or changed is embedded; a kill loses nothing.
+"""Build an index and keep it true to its folder: only what was added or changed is embedded; a kill
+loses nothing.
 
-The journal holds every picture's embeddings and is the truth; a snapshot for searching is derived from it, and named
-after its content. What is damaged is made anew of what is sound; what cannot be reached for a while stays.
+The journal holds every picture's embeddings and is the truth; a snapshot for searching is derived
+from it, and named after its content. What is damaged is made anew of what is sound; what cannot be
+reached for a while stays.
 """
 
 from __future__ import annotations
@@ -37,10 +39,11 @@ log = logging.getLogger(__name__)
 class IndexOptions:
     """Say how a folder is indexed.
 
-    proposer, encoder, policy, device, load: as loading.load takes them; None takes what the index was made with, mini
-    for a new one, but a path or repository is taken from the index's word by nobody: name it again. regions: every
-    segment too. engine: one of ENGINES. rebuild: start anew. prune: drop what cannot be reached, as what is gone.
-    max_pixels: the largest picture that is read.
+    proposer, encoder, policy, device, load: as loading.load takes them; None takes what the index
+    was made with, mini for a new one, but a path or repository is taken from the index's word by
+    nobody: name it again. regions: every segment too. engine: one of ENGINES. rebuild: start anew.
+    prune: drop what cannot be reached, as what is gone. max_pixels: the largest picture that is
+    read.
     """
 
     proposer: str | None = None
@@ -60,9 +63,11 @@ class IndexOptions:
 
 @dataclass(frozen=True)
 class Indexed:
-    """Hold how indexing ended: pictures and regions in the index, what changed, and what could not be read.
+    """Hold how indexing ended: pictures and regions in the index, what changed, and what could not
+    be read.
 
-    unreachable: what could not be reached, a line a place; pictures of the index that lie there stay in it.
+    unreachable: what could not be reached, a line a place; pictures of the index that lie there
+    stay in it.
     """
 
     path: Path
@@ -89,20 +94,26 @@ def make_index(
     running: Running = Running(),
     tell: Callable[[Progress], None] = lambda progress: None,
 ) -> Indexed:
-    """Index every picture of a folder, or bring its index up to date; ``tell`` hears of every picture.
+    """Index every picture of a folder, or bring its index up to date; ``tell`` hears of every
+    picture.
 
-    Raises BadPrompt when there is no such folder, and when the index was made with another encoder, or with one that it
-    names by where it lies; Busy while another run is at it; NotWritable. A picture that cannot be read is told of in
-    the answer and stops nothing.
+    Raises BadPrompt when there is no such folder, and when the index was made with another encoder,
+    or with one that it names by where it lies; Busy while another run is at it; NotWritable. A
+    picture that cannot be read is told of in the answer and stops nothing.
     """
     folder, place = Path(folder), place_of(Path(folder), Path(out) if out else None)
     if not folder.is_dir():
         raise BadPrompt(f"{folder}: no such folder; give the folder of pictures to index")
     if place.exists() and not place.is_dir():
         raise BadPrompt(f"{place} is a file; give a folder for the index")
-    for path in (place, (place / rows.NAME).parent) if out is None else ((place / rows.NAME).parent,):
+    for path in (
+        (place, (place / rows.NAME).parent) if out is None else ((place / rows.NAME).parent,)
+    ):
         if path.is_symlink():
-            raise NotWritable(f"{path} is a link, which may lead anywhere; delete it, or name where it leads by --out")
+            raise NotWritable(
+                f"{path} is a link, which may lead anywhere; delete it, or name where it leads by "
+                "--out"
+            )
     if out is not None:
         _refuse_others(place)
     with batch.alone(place / "journal", "index"):
@@ -122,16 +133,23 @@ def make_index(
 
 
 def _refuse_others(place: Path) -> None:
-    """Raise NotWritable for a folder that is not an index and not empty: its files may have the names of an index's."""
+    """Raise NotWritable for a folder that is not an index and not empty: its files may have the
+    names of an index's.
+    """
     if not place.is_dir() or (place / rows.NAME).exists():
         return
-    names = {path.name for path in place.iterdir()} - {path.name for path in snapshot.folders(place)} - {"journal"}
+    names = (
+        {path.name for path in place.iterdir()}
+        - {path.name for path in snapshot.folders(place)}
+        - {"journal"}
+    )
     with suppress(BadPrompt, Damaged, BadIndex):
         read_identity(place)
         names -= {"index.json", "current.json"}
     if names:
         raise NotWritable(
-            f"{place} holds {min(names)!r} and is no index of segclip's; name an empty folder or a new one with --out"
+            f"{place} holds {min(names)!r} and is no index of segclip's; name an empty folder or a "
+            "new one with --out"
         )
 
 
@@ -168,7 +186,9 @@ class _Update:
         return [Item(self.folder / name, name, Ask()) for name in names]
 
     def _lost(self, found: Listing, journal: Rows) -> dict[str, tuple[str, str]]:
-        """Find the pictures of the index that cannot be reached now, each with the place and the reason."""
+        """Find the pictures of the index that cannot be reached now, each with the place and the
+        reason.
+        """
         if self.options.prune:
             return {}
         look, here = reach.Reach(self.folder, found.unreadable), set(found.images)
@@ -182,14 +202,20 @@ class _Update:
 
 
 def _identify(folder: Path, place: Path, options: IndexOptions) -> tuple[IndexOptions, Identity]:
-    """Settle what the index is made with: what it was made with before, save what is asked for now."""
+    """Settle what the index is made with: what it was made with before, save what is asked for
+    now.
+    """
     former = _former(place, options)
     if former:
         if not options.encoder and options.proposer not in loading.PRESETS:
             check_named(place, "--encoder", former.encoder)
         if not options.proposer and (options.regions or former.regions):
             check_named(place, "--proposer", former.proposer)
-        given = options.encoder or (loading.PRESETS.get(options.proposer or "", ("", None))[1]) or former.encoder
+        given = (
+            options.encoder
+            or (loading.PRESETS.get(options.proposer or "", ("", None))[1])
+            or former.encoder
+        )
         options = replace(
             options,
             encoder=given,
@@ -198,29 +224,40 @@ def _identify(folder: Path, place: Path, options: IndexOptions) -> tuple[IndexOp
             regions=options.regions or former.regions,
             engine=former.engine if options.engine == "auto" else options.engine,
         )
-    proposer, encoder = loading.pair(options.proposer or "mini", options.encoder or options.proposer or "mini")
+    proposer, encoder = loading.pair(
+        options.proposer or "mini", options.encoder or options.proposer or "mini"
+    )
     weights = loading.encoder_fingerprint(encoder, options=options.load)
     if former:
         check_weights(place, former, encoder, weights)
     hashes = loading.fingerprint(proposer, encoder, options=options.load) if options.regions else {}
     found = sha256(hashes.get(proposer, "").encode()).hexdigest()[:16] if options.regions else ""
-    inside = folder.resolve() in place.resolve().parents and place.resolve().parent == folder.resolve()
+    inside = (
+        folder.resolve() in place.resolve().parents and place.resolve().parent == folder.resolve()
+    )
     source = "" if inside else str(folder.absolute())
-    return options, Identity(source, encoder, weights, proposer, found, options.policy, options.regions, options.engine)
+    return options, Identity(
+        source, encoder, weights, proposer, found, options.policy, options.regions, options.engine
+    )
 
 
 def _former(place: Path, options: IndexOptions) -> Identity | None:
-    """Read what an index was made with; where that is lost, from its snapshot. None for a new one."""
+    """Read what an index was made with; where that is lost, from its snapshot. None for a new
+    one.
+    """
     try:
         return read_identity(place)
     except (BadPrompt, Damaged) as error:
         found = snapshot.remembered(place)
         if found:
-            log.warning("index.json of the index at %s is lost or damaged; it is written anew", place)
+            log.warning(
+                "index.json of the index at %s is lost or damaged; it is written anew", place
+            )
             return found
         if not options.encoder and _has_rows(place):
             raise BadIndex(
-                f"{error}; what it was made with is lost, so name it, --encoder NAME and its other options, "
+                f"{error}; what it was made with is lost, so name it, --encoder NAME and its other "
+                "options, "
                 "or make it anew with --rebuild"
             ) from None
         return None
@@ -246,13 +283,19 @@ def _mend(place: Path, folder: Path) -> int:
 def _job(place: Path, options: IndexOptions, identity: Identity) -> EmbedJob:
     models = (identity.proposer, identity.encoder, options.device, identity.policy)
     answers = Answers(max_pixels=options.max_pixels)
-    return EmbedJob(place, place / "parts", models, (), answers, options.load, regions=identity.regions)
+    return EmbedJob(
+        place, place / "parts", models, (), answers, options.load, regions=identity.regions
+    )
 
 
-def _follow(items: Sequence[Item], lost: dict[str, tuple[str, str]], journal: Rows, asked: str) -> tuple[int, int]:
-    """Give a picture that moved or was copied its former embeddings; drop those of pictures that are gone.
+def _follow(
+    items: Sequence[Item], lost: dict[str, tuple[str, str]], journal: Rows, asked: str
+) -> tuple[int, int]:
+    """Give a picture that moved or was copied its former embeddings; drop those of pictures that
+    are gone.
 
-    lost: pictures that cannot be reached; those that turn up elsewhere are taken from it, for they moved.
+    lost: pictures that cannot be reached; those that turn up elsewhere are taken from it, for they
+    moved.
     """
     known, here = set(journal.names()), {item.name for item in items}
     gone, moved = known - here - lost.keys(), 0
@@ -282,13 +325,19 @@ def _same(item: Item, journal: Rows, asked: str) -> Outcome | None:
     return None
 
 
-def _summary(place: Path, items: Sequence[Item], journal: Rows, did: tuple[int, int, Progress]) -> Indexed:
-    failed = [item.name for item in items if (state := journal.state(item.name)) and state[0] == "failed"]
+def _summary(
+    place: Path, items: Sequence[Item], journal: Rows, did: tuple[int, int, Progress]
+) -> Indexed:
+    failed = [
+        item.name for item in items if (state := journal.state(item.name)) and state[0] == "failed"
+    ]
     paths = {item.name: item.path for item in items}
     reasons = tuple(outcome.why(paths[name]) for name in failed if (outcome := journal.get(name)))
     _, facts = store.read_pictures(snapshot.current(place))
     moved, removed, progress = did
-    return Indexed(place, facts["images"], facts["regions"], moved, removed, reasons, progress, facts["engine"])
+    return Indexed(
+        place, facts["images"], facts["regions"], moved, removed, reasons, progress, facts["engine"]
+    )
 
 
 def _clear(place: Path) -> None:

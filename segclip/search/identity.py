@@ -18,9 +18,11 @@ _LONGEST = 1024  # characters of an entry
 
 @dataclass(frozen=True)
 class Identity:
-    """Remember what an index was made with; another encoder's vectors cannot be compared with its own.
+    """Remember what an index was made with; another encoder's vectors cannot be compared with its
+    own.
 
-    source: the folder, absolute, or "" where the index lies inside it. weights, proposer_weights: hashes.
+    source: the folder, absolute, or "" where the index lies inside it. weights, proposer_weights:
+    hashes.
     """
 
     source: str
@@ -34,8 +36,15 @@ class Identity:
     format: int = FORMAT
 
     def command(self, place: Path) -> str:
-        """Give the command that makes the index at ``place`` what it is now, but for its encoder."""
-        words = ["segclip", "index", self.source or str(place.parent), *(["--out", str(place)] if self.source else [])]
+        """Give the command that makes the index at ``place`` what it is now, but for its
+        encoder.
+        """
+        words = [
+            "segclip",
+            "index",
+            self.source or str(place.parent),
+            *(["--out", str(place)] if self.source else []),
+        ]
         words += ["--regions", "--proposer", self.proposer] if self.regions else []
         words += ["--policy", self.policy] if self.policy else []
         words += ["--engine", self.engine] if self.engine != "auto" else []
@@ -50,14 +59,17 @@ class Identity:
 
 
 def read_identity(place: Path) -> Identity:
-    """Read what an index was made with. Raises BadPrompt where there is none, Damaged, and BadIndex for a newer one."""
+    """Read what an index was made with. Raises BadPrompt where there is none, Damaged, and BadIndex
+    for a newer one.
+    """
     try:
         return parse(store.read_json(place / "index.json"))
     except (FileNotFoundError, NotADirectoryError):
         raise BadPrompt(f"{place} holds no index; make one with: segclip index FOLDER") from None
     except (OSError, ValueError) as error:
         raise Damaged(
-            f"the index at {place} is damaged, index.json: {error}; run segclip index again: it keeps every embedding "
+            f"the index at {place} is damaged, index.json: {error}; run segclip index again: it "
+            "keeps every embedding "
             "that is sound"
         ) from None
 
@@ -67,12 +79,17 @@ def parse(told: object) -> Identity:
     if not isinstance(told, dict):
         raise ValueError("it is no JSON object")
     if type(told.get("format")) is int and told["format"] > FORMAT:
-        raise BadIndex(f"the index has format {told['format']}, and this segclip reads {FORMAT}; update segclip")
+        raise BadIndex(
+            f"the index has format {told['format']}, and this segclip reads {FORMAT}; update "
+            "segclip"
+        )
     words = ("source", "encoder", "weights", "proposer", "proposer_weights")
     named = {*words, "policy", "regions", "engine", "format"}
     if told.keys() != named or not all(_is_word(told[word]) for word in words):
         raise ValueError("its entries are others")
-    if not (told["policy"] is None or _is_word(told["policy"])) or not isinstance(told["regions"], bool):
+    if not (told["policy"] is None or _is_word(told["policy"])) or not isinstance(
+        told["regions"], bool
+    ):
         raise ValueError("its entries are of other types")
     if told["engine"] not in ENGINES or told["format"] != FORMAT or type(told["format"]) is not int:
         raise ValueError("its engine or format is none")
@@ -84,24 +101,33 @@ def _is_word(value: object) -> bool:
 
 
 def is_place(model: str) -> bool:
-    """Decide whether a model is named by where it lies, file:PATH or hf-hub:REPO, and not by a name segclip knows."""
+    """Decide whether a model is named by where it lies, file:PATH or hf-hub:REPO, and not by a name
+    segclip knows.
+    """
     return ":" in model or "\\" in model
 
 
 def check_named(place: Path, flag: str, model: str) -> None:
-    """Raise BadPrompt where an index, and not its user, names a model by where it lies: it may come from anywhere."""
+    """Raise BadPrompt where an index, and not its user, names a model by where it lies: it may come
+    from anywhere.
+    """
     if is_place(model):
         raise BadPrompt(
-            f"the index at {place} was made with {model!r}, and what an index names is not loaded unless segclip knows "
+            f"the index at {place} was made with {model!r}, and what an index names is not loaded "
+            "unless segclip knows "
             f"it; if it is yours, name it: {flag} {shlex.quote(model)}"
         )
 
 
 def check_weights(place: Path, identity: Identity, encoder: str, weights: str) -> None:
-    """Raise BadPrompt unless an index was made with these weights; the message names the command that rebuilds it."""
+    """Raise BadPrompt unless an index was made with these weights; the message names the command
+    that rebuilds it.
+    """
     if weights != identity.weights:
         raise BadPrompt(
-            f"the index at {place} was made with the encoder {identity.encoder!r} (weights {identity.weights}), not "
-            f"{encoder} (weights {weights}), and their embeddings cannot be compared; to make it anew: "
+            f"the index at {place} was made with the encoder {identity.encoder!r} (weights "
+            f"{identity.weights}), not "
+            f"{encoder} (weights {weights}), and their embeddings cannot be compared; to make it "
+            "anew: "
             f"{identity.command(place)} --encoder {shlex.quote(encoder)} --rebuild"
         )

@@ -1,4 +1,6 @@
-"""Keep vectors in LanceDB: embedded, on disk, with filters, and an approximate index once that pays."""
+"""Keep vectors in LanceDB: embedded, on disk, with filters, and an approximate index once that
+pays.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,14 @@ _ITERATIONS, _SAMPLED = 20, 64  # of k-means, and the vectors for each cell it l
 _PROBED = 0.02  # share of the cells that is looked into
 _LEAST_PROBED = 20
 _WRITTEN = 65_536  # vectors at a time
-_DAMAGE = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)  # what lancedb lets out
+_DAMAGE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)  # what lancedb lets out
 _REFINE = 5  # times the rows asked for are compared by their full vectors
 
 
@@ -33,7 +42,9 @@ def installed() -> bool:
 def write(folder: Path, kind: str, parts: Iterable[Vectors], pictures: Pictures, dim: int) -> int:
     """Write a table, index it when it is large, and give its length."""
     table = _connect(folder).create_table(kind, schema=_schema(dim), mode="overwrite")
-    for batch in _batches(parts, pictures, dim):  # handed over whole, they are read in another thread
+    for batch in _batches(
+        parts, pictures, dim
+    ):  # handed over whole, they are read in another thread
         table.add(batch)
     length: int = table.count_rows()
     if length >= INDEXED_FROM:
@@ -42,11 +53,16 @@ def write(folder: Path, kind: str, parts: Iterable[Vectors], pictures: Pictures,
 
 
 def _index(table: Any, length: int) -> None:
-    """Sort the vectors into cells, a byte a number: HNSW graphs took about ten times as long to build."""
+    """Sort the vectors into cells, a byte a number: HNSW graphs took about ten times as long to
+    build.
+    """
     from lancedb.index import IvfSq
 
     cells = IvfSq(
-        distance_type="cosine", num_partitions=length // CELL, max_iterations=_ITERATIONS, sample_rate=_SAMPLED
+        distance_type="cosine",
+        num_partitions=length // CELL,
+        max_iterations=_ITERATIONS,
+        sample_rate=_SAMPLED,
     )
     table.create_index("vector", config=cells)
 
@@ -86,7 +102,9 @@ class Lance:
                 f"{self._folder} cannot be searched: {_first_line(error)}; run segclip index again"
             ) from None
         if len(found) and not 0 <= found.picture.min() <= found.picture.max() < self._pictures:
-            raise BadIndex(f"{self._folder} is damaged, its rows point outside; run segclip index again")
+            raise BadIndex(
+                f"{self._folder} is damaged, its rows point outside; run segclip index again"
+            )
         return found
 
 
@@ -121,7 +139,9 @@ def _clause(where: Filter) -> str:
 
 
 def _text(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()  # a name may hold bytes that are no characters
+    return name.encode(
+        "utf-8", "backslashreplace"
+    ).decode()  # a name may hold bytes that are no characters
 
 
 def _batches(parts: Iterable[Vectors], pictures: Pictures, dim: int) -> Iterator[Any]:
@@ -133,9 +153,16 @@ def _batches(parts: Iterable[Vectors], pictures: Pictures, dim: int) -> Iterator
         )
         sizes = pictures.sizes[part.picture]
         names = [_text(pictures.names[row]) for row in part.picture]
-        columns = [vectors, part.picture.astype(np.int32), part.region.astype(np.int32), part.quality]
+        columns = [
+            vectors,
+            part.picture.astype(np.int32),
+            part.region.astype(np.int32),
+            part.quality,
+        ]
         columns += [names, pictures.taken[part.picture], sizes.min(axis=1), sizes.max(axis=1)]
-        yield pyarrow.record_batch([pyarrow.array(column) for column in columns], schema=_schema(dim))
+        yield pyarrow.record_batch(
+            [pyarrow.array(column) for column in columns], schema=_schema(dim)
+        )
 
 
 def _schema(dim: int) -> Any:
@@ -159,5 +186,7 @@ def _connect(folder: Path) -> Any:
     try:
         import lancedb
     except ImportError:
-        raise Unsupported("this index is, or shall be, kept in LanceDB: pip install 'segclip[search]'") from None
+        raise Unsupported(
+            "this index is, or shall be, kept in LanceDB: pip install 'segclip[search]'"
+        ) from None
     return lancedb.connect(str(folder / "lance"))

@@ -1,4 +1,6 @@
-"""Turn words and pictures into a query vector, and order what lies near it as segments of one image are."""
+"""Turn words and pictures into a query vector, and order what lies near it as segments of one image
+are.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,9 @@ from .store import Vectors
 class Query:
     """Say what is looked for.
 
-    text: words, "" for none. image: a picture to look like, beside the text or instead. negatives: texts it is not:
-    what answers one of them better is left out. templates: sentences a text is put in; None takes the encoder's own.
+    text: words, "" for none. image: a picture to look like, beside the text or instead. negatives:
+    texts it is not: what answers one of them better is left out. templates: sentences a text is put
+    in; None takes the encoder's own.
     """
 
     text: str = ""
@@ -34,8 +37,8 @@ class Query:
 class Embedded:
     """Hold a query in an encoder's terms.
 
-    vector: float32 (D,), unit: what is near is found. text: (D,) or None for an image alone. negatives, backgrounds:
-    (K, D), what a text competes with.
+    vector: float32 (D,), unit: what is near is found. text: (D,) or None for an image alone.
+    negatives, backgrounds: (K, D), what a text competes with.
     """
 
     vector: Array
@@ -47,9 +50,13 @@ class Embedded:
 
 
 def embed(encoder: Encoder, query: Query) -> Embedded:
-    """Embed a query. Raises BadPrompt for neither text nor image, for an empty text, BadImage for the image."""
+    """Embed a query. Raises BadPrompt for neither text nor image, for an empty text, BadImage for
+    the image.
+    """
     if not query.text.strip() and query.image is None:
-        raise BadPrompt("nothing is looked for: give a text, for example 'a red umbrella', or an image")
+        raise BadPrompt(
+            "nothing is looked for: give a text, for example 'a red umbrella', or an image"
+        )
     words = [shorten(query.text)] if query.text.strip() else ()
     question = Question(words, negatives=[shorten(text) for text in query.negatives])
     asked, ruled_out = question.texts, question.negatives
@@ -70,12 +77,15 @@ def embed(encoder: Encoder, query: Query) -> Embedded:
     )
 
 
-def rank(query: Embedded, found: Vectors, *, by: str = "probability") -> tuple[Vectors, Array, Array]:
-    """Order candidates, best first, and drop those that answer a negative better: vectors, similarity, probability.
+def rank(
+    query: Embedded, found: Vectors, *, by: str = "probability"
+) -> tuple[Vectors, Array, Array]:
+    """Order candidates, best first, and drop those that answer a negative better: vectors,
+    similarity, probability.
 
-    by: "similarity", the cosine with the query, or "probability" against negatives and backgrounds, weighed by the
-    proposer's quality, ties by similarity. similarity, probability: float32 (K,); for an image alone the probability is
-    the cosine.
+    by: "similarity", the cosine with the query, or "probability" against negatives and backgrounds,
+    weighed by the proposer's quality, ties by similarity. similarity, probability: float32 (K,);
+    for an image alone the probability is the cosine.
     """
     similarity = found.embeddings @ query.vector
     rivals = np.concatenate([query.negatives, query.backgrounds])

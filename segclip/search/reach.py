@@ -1,4 +1,6 @@
-"""Tell images that are gone from those that cannot be reached for a while: a stale mount, a disk that is not there."""
+"""Tell images that are gone from those that cannot be reached for a while: a stale mount, a disk
+that is not there.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,14 @@ class Reach:
     def __init__(self, folder: Path, unreadable: Mapping[str, str]) -> None:
         """Begin. unreadable: sub-folders that could not be listed, each with the reason."""
         self.folder = folder
-        self._reasons: dict[str, str | None] = dict(unreadable)  # None for what is gone, "" for what is there
+        self._reasons: dict[str, str | None] = dict(
+            unreadable
+        )  # None for what is gone, "" for what is there
 
     def why_lost(self, name: str) -> tuple[str, str] | None:
-        """Return what keeps an image from being reached, and why; None where it is gone for good."""
+        """Return what keeps an image from being reached, and why; None where it is gone for
+        good.
+        """
         parts = name.split("/")
         for depth in range(len(parts)):
             inner = "/".join(parts[:depth])
@@ -63,7 +69,12 @@ def why_closed(path: Path) -> str:
 
 
 def report(lost: Iterable[tuple[str, str]], unreadable: Mapping[str, str]) -> tuple[str, ...]:
-    """Say what cannot be reached, a line a place: how many images of the index it holds, and why."""
+    """Say what cannot be reached, a line a place: how many images of the index it holds, and
+    why.
+    """
     counts = Counter(dict.fromkeys(unreadable.items(), 0))
     counts.update(lost)
-    return tuple(f"{place} ({count} of the index): {reason}" for (place, reason), count in sorted(counts.items()))
+    return tuple(
+        f"{place} ({count} of the index): {reason}"
+        for (place, reason), count in sorted(counts.items())
+    )

@@ -1,4 +1,6 @@
-"""Show and keep what was found: records, a contact sheet with the segments outlined, copies or links in a folder."""
+"""Show and keep what was found: records, a contact sheet with the segments outlined, copies or
+links in a folder.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ _TILE = 640  # px, about: the longer side of a picture on the sheet
 
 
 def to_records(index: Index, matches: Sequence[Match]) -> list[dict[str, Any]]:
-    """Describe what was found in plain JSON types; a region with its box xyxy half-open and its mask as COCO's RLE."""
+    """Describe what was found in plain JSON types; a region with its box xyxy half-open and its
+    mask as COCO's RLE.
+    """
     told = []
     for match in matches:
         record: dict[str, Any] = {
@@ -43,7 +47,8 @@ def to_records(index: Index, matches: Sequence[Match]) -> list[dict[str, Any]]:
 
 
 def draw(index: Index, matches: Sequence[Match], *, columns: int = 3) -> PIL.Image.Image:
-    """Lay out what was found, best first, each region in the light; pictures that have gone since are left out.
+    """Lay out what was found, best first, each region in the light; pictures that have gone since
+    are left out.
 
     The number is what they are ordered by: a region's probability, a whole image's similarity.
     """
@@ -59,7 +64,8 @@ def draw(index: Index, matches: Sequence[Match], *, columns: int = 3) -> PIL.Ima
 
 
 def gather(matches: Sequence[Match], folder: Path, *, link: bool = False) -> list[Path]:
-    """Copy what was found to a folder, or link it there, names beginning with the rank: the files written.
+    """Copy what was found to a folder, or link it there, names beginning with the rank: the files
+    written.
 
     Raises BadPrompt when something of another search lies there, NotWritable.
     """
@@ -85,14 +91,18 @@ def gather(matches: Sequence[Match], folder: Path, *, link: bool = False) -> lis
 
 
 def write_sheet(index: Index, matches: Sequence[Match], path: Path) -> Path:
-    """Write ``draw`` to a .png or .jpg, in the place of a former sheet. Raises BadPrompt for another ending.
+    """Write ``draw`` to a .png or .jpg, in the place of a former sheet. Raises BadPrompt for
+    another ending.
 
-    Raises NotWritable where something else lies: it may be an image of the user's, and one that is indexed.
+    Raises NotWritable where something else lies: it may be an image of the user's, and one that is
+    indexed.
     """
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise BadPrompt(f"a sheet is written to a .png or .jpg file, got {path}")
     if (path.exists() or path.is_symlink()) and not _is_sheet(path):
-        raise NotWritable(f"{path} is there already and no sheet of a search; name another file with --sheet")
+        raise NotWritable(
+            f"{path} is there already and no sheet of a search; name another file with --sheet"
+        )
     sheet, info = draw(index, matches), PngInfo()
     info.add_text("Software", _MARK)
     with atomic.replacing(path) as file:

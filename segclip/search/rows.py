@@ -1,4 +1,6 @@
-"""Keep an index's embeddings, a row an image: a journal whose records are checked, and saved from a damaged one."""
+"""Keep an index's embeddings, a row an image: a journal whose records are checked, and saved from a
+damaged one.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,16 @@ from . import reach, store
 
 NAME = Path("journal") / "index.sqlite"  # inside an index
 _PAGE = 4096  # bytes, SQLite's own choice
-_DIM, _PIXELS, _SECONDS = 1 << 16, 10**9, 10**12  # at most: of an embedding, of an image, since 1970
+_DIM, _PIXELS, _SECONDS = (
+    1 << 16,
+    10**9,
+    10**12,
+)  # at most: of an embedding, of an image, since 1970
 
 
 class Rows(Journal):
-    """Keep what became of each image of a folder; an unsound row counts as none. ``Journal`` says what is raised.
+    """Keep what became of each image of a folder; an unsound row counts as none. ``Journal`` says
+    what is raised.
 
     unreached: images that could not be opened, each with the reason; their former embeddings stay.
     """
@@ -37,7 +44,9 @@ class Rows(Journal):
         return found if found and (found.state == "failed" or is_record(found.record)) else None
 
     def put(self, outcome: Outcome) -> None:
-        """Store an outcome; not a failure to open an image that is known, for it may be there again tomorrow."""
+        """Store an outcome; not a failure to open an image that is known, for it may be there again
+        tomorrow.
+        """
         if outcome.state == "failed" and not outcome.content:
             path = self.folder / outcome.name
             reason = outcome.why(path) if outcome.passing else reach.why_closed(path)
@@ -54,13 +63,17 @@ class Rows(Journal):
 
 
 def links(place: Path) -> list[Path]:
-    """Find links in the place of an index's journal and what SQLite keeps beside it: they would be written through."""
+    """Find links in the place of an index's journal and what SQLite keeps beside it: they would be
+    written through.
+    """
     folder = (place / NAME).parent
     return [path for path in (folder, *folder.glob("*")) if path.is_symlink()]
 
 
 def is_record(record: dict[str, Any]) -> bool:
-    """Decide whether a record is one of ``Embedder.keep``'s: a journal may be damaged, or received from elsewhere."""
+    """Decide whether a record is one of ``Embedder.keep``'s: a journal may be damaged, or received
+    from elsewhere.
+    """
     size, dim, taken = record.get("size"), record.get("dim"), record.get("taken", "")
     quality, boxes, rle = (record.get(name) for name in ("quality", "boxes", "rle"))
     if not (isinstance(size, list) and store.is_size(size) and size[0] * size[1] <= _PIXELS):
@@ -99,7 +112,9 @@ def _is_packed(text: object, count: int) -> bool:
 
 
 def mend(path: Path, folder: Path) -> int:
-    """Make a damaged journal anew of the rows that are sound; return how many those are. Raises as ``Journal``."""
+    """Make a damaged journal anew of the rows that are sound; return how many those are. Raises as
+    ``Journal``.
+    """
     fresh = path.with_name("mended.sqlite")
     _remove(fresh)
     with closing(Rows(fresh, folder)) as journal:
@@ -108,7 +123,11 @@ def mend(path: Path, folder: Path) -> int:
         _lend_first_page(path, fresh)
         with closing(Rows(fresh, folder)) as journal:
             count = _copy_sound(path, journal)
-    for suffix in ("-wal", "-shm", "-journal"):  # of the damaged one, which would be taken for those of the new one
+    for suffix in (
+        "-wal",
+        "-shm",
+        "-journal",
+    ):  # of the damaged one, which would be taken for those of the new one
         Path(f"{path}{suffix}").unlink(missing_ok=True)
     os.replace(fresh, path)
     return count
@@ -124,7 +143,9 @@ def _copy_sound(path: Path, journal: Rows) -> int:
 
 
 def _lend_first_page(path: Path, fresh: Path) -> None:
-    """Put a new journal's first page, which says what tables there are, in the place of one that is lost."""
+    """Put a new journal's first page, which says what tables there are, in the place of one that is
+    lost.
+    """
     with fresh.open("rb") as file:
         page = bytearray(file.read(_PAGE))
     page[28:32] = (path.stat().st_size // _PAGE).to_bytes(4, "big")  # pages of the file

@@ -1,7 +1,8 @@
-"""Derive what is searched from an index's journal: a folder that never changes, named after its content.
+"""Derive what is searched from an index's journal: a folder that never changes, named after its
+content.
 
-pictures.json holds the checksums of the other files, and current.json that of pictures.json: what a power cut, a bad
-disk or a stranger made of them is found out, and written anew from the journal.
+pictures.json holds the checksums of the other files, and current.json that of pictures.json: what a
+power cut, a bad disk or a stranger made of them is found out, and written anew from the journal.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def publish(place: Path, identity: Identity, items: Sequence[Item], journal: Jou
         if not _is_sound(place, name):
             _write(place / name, good, journal, identity)
             crc = zlib.crc32(store.read_bytes(place / name / "pictures.json"))
-            atomic.write(place / "current.json", json.dumps({"snapshot": name, "checksum": crc}).encode())
+            atomic.write(
+                place / "current.json", json.dumps({"snapshot": name, "checksum": crc}).encode()
+            )
         for old in folders(place):
             if old.name != name:
                 remove(old)
@@ -55,8 +58,14 @@ def publish(place: Path, identity: Identity, items: Sequence[Item], journal: Jou
 
 
 def folders(place: Path) -> list[Path]:
-    """List the snapshots in an index's folder, also those that were not finished; nothing that only looks like one."""
-    named = [path for path in place.glob("snapshot-*") if _NAME.fullmatch(path.name.removesuffix(".part"))]
+    """List the snapshots in an index's folder, also those that were not finished; nothing that only
+    looks like one.
+    """
+    named = [
+        path
+        for path in place.glob("snapshot-*")
+        if _NAME.fullmatch(path.name.removesuffix(".part"))
+    ]
     return [path for path in named if path.is_dir() and not path.is_symlink()]
 
 
@@ -68,7 +77,8 @@ def current(place: Path) -> Path:
 def tables(place: Path, *, whole: bool = False) -> tuple[Pictures, dict[str, Table]]:
     """Open an index's snapshot: its pictures, and a table for each of KINDS. Raises BadIndex.
 
-    whole: read all files to see whether they are as they were written, those of LanceDB too, which may be large.
+    whole: read all files to see whether they are as they were written, those of LanceDB too, which
+    may be large.
     """
     folder, checksum = _current(place)
     try:
@@ -76,14 +86,18 @@ def tables(place: Path, *, whole: bool = False) -> tuple[Pictures, dict[str, Tab
             raise ValueError("pictures.json is not as it was written")
         pictures, facts = store.read_pictures(folder)
         exact = facts["engine"] == "numpy"  # all of it is read with the first query anyway
-        if reason := store.damage(folder, facts["files"], most=np.inf if whole or exact else _SMALL):
+        if reason := store.damage(
+            folder, facts["files"], most=np.inf if whole or exact else _SMALL
+        ):
             raise ValueError(reason)
         opened: dict[str, Table] = {}
         for kind in KINDS:
             if not exact and facts[kind]:
                 opened[kind] = lance.Lance(folder, kind, pictures, length=facts[kind])
             else:
-                opened[kind] = store.open_exact(folder, kind, pictures, dim=facts["dim"], length=facts[kind])
+                opened[kind] = store.open_exact(
+                    folder, kind, pictures, dim=facts["dim"], length=facts[kind]
+                )
     except (OSError, ValueError) as error:
         raise BadIndex(f"the index at {place} is damaged, {error}; {MEND}") from None
     return pictures, opened
@@ -95,7 +109,12 @@ def remembered(place: Path) -> Identity | None:
     for folder in folders(place):
         try:
             _, facts = store.read_pictures(folder)
-            found.append(((folder / "pictures.json").stat().st_mtime_ns, identities.parse(facts.get("identity"))))
+            found.append(
+                (
+                    (folder / "pictures.json").stat().st_mtime_ns,
+                    identities.parse(facts.get("identity")),
+                )
+            )
         except (OSError, ValueError):
             continue
     return max(found, key=lambda pair: pair[0])[1] if found else None
@@ -115,7 +134,9 @@ def _current(place: Path) -> tuple[Path, int]:
         told = store.read_json(place / "current.json")
         name, checksum = told.get("snapshot"), told.get("checksum")
     except FileNotFoundError:
-        raise BadIndex(f"the index at {place} is not finished; run segclip index again, it goes on") from None
+        raise BadIndex(
+            f"the index at {place} is not finished; run segclip index again, it goes on"
+        ) from None
     except (OSError, ValueError) as error:
         raise BadIndex(f"the index at {place} is damaged, current.json: {error}; {MEND}") from None
     if not isinstance(name, str) or not _NAME.fullmatch(name) or type(checksum) is not int:
@@ -139,7 +160,9 @@ def _is_sound(place: Path, name: str) -> bool:
 
 
 def _name(good: Sequence[Item], journal: Journal, identity: Identity) -> str:
-    told = sha256(json.dumps([LAYOUT, identity.settings(), identity.engine, lance.installed()]).encode())
+    told = sha256(
+        json.dumps([LAYOUT, identity.settings(), identity.engine, lance.installed()]).encode()
+    )
     for item in good:
         told.update(repr((item.name, journal.mark(item.name))).encode("utf-8", "surrogatepass"))
     return f"snapshot-{told.hexdigest()[:16]}"
@@ -159,7 +182,9 @@ def _write(folder: Path, good: Sequence[Item], journal: Journal, identity: Ident
         regions += len(record["rle"])
         dims.add(record["dim"])
     if len(dims) > 1:
-        raise BadIndex(f"{folder.parent} holds embeddings of different lengths; make it anew with --rebuild")
+        raise BadIndex(
+            f"{folder.parent} holds embeddings of different lengths; make it anew with --rebuild"
+        )
     dim = max(dims, default=0)
     taken_column = np.array([taken for taken, _ in records], np.float64)
     sizes = np.array([size for _, size in records], np.int32).reshape(-1, 2)
@@ -171,7 +196,13 @@ def _write(folder: Path, good: Sequence[Item], journal: Journal, identity: Ident
             store.write_exact(aside, kind, parts)
         elif regions or kind == "images":
             lance.write(aside, kind, parts, pictures, dim)
-    facts = {"engine": engine, "dim": dim, "images": len(good), "regions": regions, "files": store.checksums(aside)}
+    facts = {
+        "engine": engine,
+        "dim": dim,
+        "images": len(good),
+        "regions": regions,
+        "files": store.checksums(aside),
+    }
     store.write_pictures(aside, pictures, facts | {"identity": asdict(identity)})
     for path in sorted(aside.rglob("*"), reverse=True):
         (atomic.sync_folder if path.is_dir() else atomic.sync_file)(path)
@@ -202,5 +233,8 @@ def _engine(asked: str, vectors: int) -> str:
     if asked != "auto":
         return asked
     if vectors > EXACT_TO and not lance.installed():
-        log.warning("%d vectors are compared one by one; pip install 'segclip[search]' makes this faster", vectors)
+        log.warning(
+            "%d vectors are compared one by one; pip install 'segclip[search]' makes this faster",
+            vectors,
+        )
     return "lancedb" if vectors > EXACT_TO and lance.installed() else "numpy"

@@ -1,8 +1,10 @@
-"""Keep an index's vectors on disk and find the nearest: exactly with NumPy, or in LanceDB beyond 100,000.
+"""Keep an index's vectors on disk and find the nearest: exactly with NumPy, or in LanceDB beyond
+100,000.
 
-A snapshot is a folder that never changes: pictures.json, and a table of vectors for whole images and one for regions.
-``current.json`` names the one in use, so a reader never sees half of anything. What is read here may be damaged, or
-received from elsewhere: names lead out of the folder, rows out of their table, a file is a pipe.
+A snapshot is a folder that never changes: pictures.json, and a table of vectors for whole images
+and one for regions. ``current.json`` names the one in use, so a reader never sees half of anything.
+What is read here may be damaged, or received from elsewhere: names lead out of the folder, rows out
+of their table, a file is a pipe.
 """
 
 from __future__ import annotations
@@ -35,8 +37,9 @@ _CHUNK = 1 << 22  # bytes read at a time
 class Filter:
     """Say which pictures are searched.
 
-    folder: inside the indexed one, with all in it. after, before: days, both included, of the photo's EXIF, else of its
-    file. min_side: px, least shorter side. max_side: px, most longer side.
+    folder: inside the indexed one, with all in it. after, before: days, both included, of the
+    photo's EXIF, else of its file. min_side: px, least shorter side. max_side: px, most longer
+    side.
     """
 
     folder: str | None = None
@@ -56,7 +59,9 @@ class Filter:
         """Give the time from when and until before when, in s since 1970."""
         first = _midnight(self.after) if self.after else -np.inf
         endless = self.before is None or self.before == date.max
-        return first, np.inf if endless or self.before is None else _midnight(self.before + timedelta(days=1))
+        return first, np.inf if endless or self.before is None else _midnight(
+            self.before + timedelta(days=1)
+        )
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -69,7 +74,8 @@ class Filter:
 class Pictures:
     """Hold P indexed pictures.
 
-    names: inside the indexed folder. taken: float64 (P,), s since 1970. sizes: int32 (P, 2), (H, W).
+    names: inside the indexed folder. taken: float64 (P,), s since 1970. sizes: int32 (P, 2), (H,
+    W).
     """
 
     names: tuple[str, ...]
@@ -87,7 +93,9 @@ class Pictures:
         kept &= self.sizes.min(axis=1, initial=_LARGEST) >= least
         kept &= self.sizes.max(axis=1, initial=0) <= most
         if where.within:
-            kept &= np.fromiter((name.startswith(where.within) for name in self.names), bool, len(self))
+            kept &= np.fromiter(
+                (name.startswith(where.within) for name in self.names), bool, len(self)
+            )
         return np.asarray(kept)
 
 
@@ -95,8 +103,8 @@ class Pictures:
 class Vectors:
     """Hold M embeddings with where they come from.
 
-    embeddings: float32 (M, D), unit rows. picture: int32 (M,), row of Pictures. region: int32 (M,), of that picture,
-    -1 for all of it. quality: float32 (M,), the proposer's.
+    embeddings: float32 (M, D), unit rows. picture: int32 (M,), row of Pictures. region: int32 (M,),
+    of that picture, -1 for all of it. quality: float32 (M,), the proposer's.
     """
 
     embeddings: Array
@@ -108,7 +116,9 @@ class Vectors:
         return len(self.picture)
 
     def __getitem__(self, rows: Array) -> Vectors:
-        return Vectors(self.embeddings[rows], self.picture[rows], self.region[rows], self.quality[rows])
+        return Vectors(
+            self.embeddings[rows], self.picture[rows], self.region[rows], self.quality[rows]
+        )
 
     @classmethod
     def none(cls, dim: int) -> Vectors:
@@ -121,7 +131,9 @@ class Vectors:
         """Put tables beneath one another."""
         every = [cls.none(dim), *parts]
         columns = ("embeddings", "picture", "region", "quality")
-        return cls(*(np.concatenate([getattr(part, column) for part in every]) for column in columns))
+        return cls(
+            *(np.concatenate([getattr(part, column) for part in every]) for column in columns)
+        )
 
 
 class Table(Protocol):
@@ -131,7 +143,9 @@ class Table(Protocol):
         """Give the number of vectors M."""
 
     def nearest(self, query: Array, count: int, where: Filter) -> Vectors:
-        """Give at most ``count`` vectors by cosine with ``query`` (D,), best first, of the pictures a filter leaves."""
+        """Give at most ``count`` vectors by cosine with ``query`` (D,), best first, of the pictures
+        a filter leaves.
+        """
 
 
 class Exact:
@@ -145,10 +159,13 @@ class Exact:
         return len(self.vectors)
 
     def nearest(self, query: Array, count: int, where: Filter = Filter()) -> Vectors:
-        """Return the nearest; equal ones in the order they are stored in. Raises BadIndex for a query of another D."""
+        """Return the nearest; equal ones in the order they are stored in. Raises BadIndex for a
+        query of another D.
+        """
         if len(query) != self.vectors.embeddings.shape[1]:
             raise BadIndex(
-                f"the index holds embeddings of {self.vectors.embeddings.shape[1]} numbers, and its encoder makes "
+                f"the index holds embeddings of {self.vectors.embeddings.shape[1]} numbers, and "
+                "its encoder makes "
                 f"{len(query)}; make it anew with segclip index --rebuild"
             )
         cosine = self.vectors.embeddings @ query.astype(np.float32)  # (M,)
@@ -170,13 +187,19 @@ def _largest(values: Array, count: int) -> Array:
 
 def write_pictures(folder: Path, pictures: Pictures, facts: dict[str, Any]) -> None:
     """Write pictures.json: the columns of ``pictures``, and facts about the snapshot."""
-    columns = {"names": pictures.names, "taken": pictures.taken.tolist(), "sizes": pictures.sizes.tolist()}
+    columns = {
+        "names": pictures.names,
+        "taken": pictures.taken.tolist(),
+        "sizes": pictures.sizes.tolist(),
+    }
     text = json.dumps({**facts, **columns})
     (folder / "pictures.json").write_text(text, "utf-8")
 
 
 def read_pictures(folder: Path) -> tuple[Pictures, dict[str, Any]]:
-    """Read what ``write_pictures`` wrote. Raises OSError where it is not there, ValueError where it makes no sense."""
+    """Read what ``write_pictures`` wrote. Raises OSError where it is not there, ValueError where it
+    makes no sense.
+    """
     told = read_json(folder / "pictures.json")
     names, taken, sizes = (told.pop(column, None) for column in ("names", "taken", "sizes"))
     if not (isinstance(names, list) and isinstance(taken, list) and isinstance(sizes, list)):
@@ -206,7 +229,9 @@ def _checked(facts: dict[str, Any], pictures: int) -> dict[str, Any]:
     if images != pictures or dim > _MOST_DIM or (images and not dim):
         raise ValueError("its facts contradict one another")
     sums = files.values() if isinstance(files, dict) else [None]
-    if not all(isinstance(pair, list) and [type(number) for number in pair] == [int, int] for pair in sums):
+    if not all(
+        isinstance(pair, list) and [type(number) for number in pair] == [int, int] for pair in sums
+    ):
         raise ValueError("its checksums are not there")
     for kind in KINDS if engine == "numpy" else ():
         sizes = [facts["files"].get(f"{kind}.{ending}", [0])[0] for ending in ("f32", "rows")]
@@ -216,7 +241,9 @@ def _checked(facts: dict[str, Any], pictures: int) -> dict[str, Any]:
 
 
 def is_inside(name: object) -> bool:
-    """Decide whether what was read as a name is that of a file inside a folder, relative and with "/"."""
+    """Decide whether what was read as a name is that of a file inside a folder, relative and with
+    "/".
+    """
     if not isinstance(name, str) or "\0" in name or {"", ".", ".."} & set(name.split("/")):
         return False
     if os.sep == "\\" and ("\\" in name or ":" in name):
@@ -230,11 +257,17 @@ def is_inside(name: object) -> bool:
 
 def is_size(size: object) -> bool:
     """Decide whether what was read as a size is one: [H, W] in px."""
-    return isinstance(size, list) and len(size) == 2 and all(type(n) is int and 0 < n <= _LARGEST for n in size)
+    return (
+        isinstance(size, list)
+        and len(size) == 2
+        and all(type(n) is int and 0 < n <= _LARGEST for n in size)
+    )
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a file of an index; raises ValueError for a pipe, a device or a folder, which could go on for ever."""
+    """Read a file of an index; raises ValueError for a pipe, a device or a folder, which could go
+    on for ever.
+    """
     try:
         return regular.read(path)
     except regular.NotRegular as error:
@@ -254,12 +287,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def checksums(folder: Path) -> dict[str, list[int]]:
     """Return the size and the CRC-32 of every file of a folder but pictures.json, by name."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / "pictures.json")
-    return {path.relative_to(folder).as_posix(): [path.stat().st_size, _crc(path)] for path in files}
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path != folder / "pictures.json"
+    )
+    return {
+        path.relative_to(folder).as_posix(): [path.stat().st_size, _crc(path)] for path in files
+    }
 
 
 def damage(folder: Path, files: dict[str, list[int]], *, most: float = np.inf) -> str:
-    """Say which of a folder's files is not as ``checksums`` has it; "" for none. most: bytes of a file that is read."""
+    """Say which of a folder's files is not as ``checksums`` has it; "" for none. most: bytes of a
+    file that is read.
+    """
     for name, (size, crc) in files.items():
         path = folder / name
         try:
@@ -283,7 +322,10 @@ def _crc(path: Path) -> int:
 def write_exact(folder: Path, kind: str, parts: Iterable[Vectors]) -> int:
     """Write a table's files, part by part, and give its length."""
     length = 0
-    with (folder / f"{kind}.f32").open("wb") as vectors, (folder / f"{kind}.rows").open("wb") as rows:
+    with (
+        (folder / f"{kind}.f32").open("wb") as vectors,
+        (folder / f"{kind}.rows").open("wb") as rows,
+    ):
         for part in parts:
             vectors.write(np.ascontiguousarray(part.embeddings, np.float32).data)
             rows.write(_pack(part).data)
@@ -292,13 +334,19 @@ def write_exact(folder: Path, kind: str, parts: Iterable[Vectors]) -> int:
 
 
 def open_exact(folder: Path, kind: str, pictures: Pictures, *, dim: int, length: int) -> Exact:
-    """Open a table's files; the vectors stay on disk until they are read. Raises OSError, and ValueError for damage."""
+    """Open a table's files; the vectors stay on disk until they are read. Raises OSError, and
+    ValueError for damage.
+    """
     if not length:
         return Exact(Vectors.none(dim), pictures)
     embeddings = np.memmap(folder / f"{kind}.f32", np.float32, "r", shape=(length, dim))
     rows = np.fromfile(folder / f"{kind}.rows", np.int32).reshape(length, 3)
     picture, region = rows[:, 0].copy(), rows[:, 1].copy()
-    if picture.min() < 0 or picture.max() >= len(pictures) or not _as_written(kind, picture, region):
+    if (
+        picture.min() < 0
+        or picture.max() >= len(pictures)
+        or not _as_written(kind, picture, region)
+    ):
         raise ValueError(f"{kind}.rows are none that an index writes")
     quality = np.ascontiguousarray(rows[:, 2]).view(np.float32)
     plain = np.asarray(embeddings).view(np.ndarray)
@@ -306,7 +354,9 @@ def open_exact(folder: Path, kind: str, pictures: Pictures, *, dim: int, length:
 
 
 def _as_written(kind: str, image: Array, region: Array) -> bool:
-    """Find out whether rows are in the order of writing: image by image, its regions counted from 0, -1 for itself."""
+    """Find out whether rows are in the order of writing: image by image, its regions counted from
+    0, -1 for itself.
+    """
     firsts = np.flatnonzero(np.diff(image, prepend=-1))
     if (np.diff(image) < 0).any():
         return False
@@ -317,7 +367,9 @@ def _as_written(kind: str, image: Array, region: Array) -> bool:
 
 def _pack(part: Vectors) -> Array:
     quality = np.ascontiguousarray(part.quality, np.float32).view(np.int32)
-    return np.ascontiguousarray(np.column_stack([part.picture, part.region, quality]).astype(np.int32))
+    return np.ascontiguousarray(
+        np.column_stack([part.picture, part.region, quality]).astype(np.int32)
+    )
 
 
 def in_chunks(parts: Iterable[Vectors], dim: int, size: int = 8192) -> Iterator[Vectors]:

@@ -1,8 +1,8 @@
 """The nouns of segclip: images, prompts, masks, proposals, regions, scores, results. NumPy only.
 
 Frames: a size is (H, W), a coordinate is (x, y) in pixels of the upright image, a box is xyxy and
-half-open (x2 and y2 are one past the last pixel). Every table of N rows is filtered by ``table[rows]``,
-which filters all its columns at once.
+half-open (x2 and y2 are one past the last pixel). Every table of N rows is filtered by
+``table[rows]``, which filters all its columns at once.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class Image:
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """Hold an image a proposer has looked at, so that each further prompt costs a decode; see ``Segmenter.encode``.
+    """Hold an image a proposer has looked at, so that each further prompt costs a decode; see
+    ``Segmenter.encode``.
 
     features: the proposer's own, of any kind. proposer: the one that made them and can read them.
     """
@@ -71,8 +72,9 @@ class Encoded:
 class Proposals:
     """Hold N class-agnostic candidate masks.
 
-    quality: float32 (N,), the proposer's own confidence, in [0, 1]; SAM's predicted IoU may leave it a little. logits:
-    float32 (N, h, w), a promptable proposer's coarse answer in its own frame, for ``Points.mask``; None from others.
+    quality: float32 (N,), the proposer's own confidence, in [0, 1]; SAM's predicted IoU may leave
+    it a little. logits: float32 (N, h, w), a promptable proposer's coarse answer in its own frame,
+    for ``Points.mask``; None from others.
     """
 
     masks: Masks
@@ -84,7 +86,9 @@ class Proposals:
         if len(quality) != len(self.masks):
             raise ValueError(f"want one quality a mask, got {len(quality)} for {len(self.masks)}")
         if self.logits is not None and len(self.logits) != len(self.masks):
-            raise ValueError(f"want logits for each mask, got {len(self.logits)} for {len(self.masks)}")
+            raise ValueError(
+                f"want logits for each mask, got {len(self.logits)} for {len(self.masks)}"
+            )
         object.__setattr__(self, "quality", quality)
 
     def __len__(self) -> int:
@@ -108,7 +112,8 @@ class Proposals:
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """Hold an image's proposals with one embedding each, text-free: what any number of texts are ranked against.
+    """Hold an image's proposals with one embedding each, text-free: what any number of texts are
+    ranked against.
 
     embeddings: float32 (N, D), unit rows.
     """
@@ -119,13 +124,17 @@ class Regions:
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.proposals):
-            raise ValueError(f"want embeddings ({len(self.proposals)}, D), got {self.embeddings.shape}")
+            raise ValueError(
+                f"want embeddings ({len(self.proposals)}, D), got {self.embeddings.shape}"
+            )
 
     def __len__(self) -> int:
         return len(self.proposals)
 
     def __getitem__(self, rows: Rows) -> Regions:
-        return Regions(self.image, self.proposals[rows], self.embeddings[row_indices(rows, len(self))])
+        return Regions(
+            self.image, self.proposals[rows], self.embeddings[row_indices(rows, len(self))]
+        )
 
     @classmethod
     def bare(cls, image: Image, proposals: Proposals) -> Regions:
@@ -142,7 +151,8 @@ class Regions:
 class Scores:
     """Hold the cosine of N regions with T texts.
 
-    similarity: float32 (N, T) in [-1, 1]. texts: T. logit_scale: already exponentiated (100 for OpenAI's CLIP).
+    similarity: float32 (N, T) in [-1, 1]. texts: T. logit_scale: already exponentiated (100 for
+    OpenAI's CLIP).
     """
 
     similarity: Array
@@ -162,7 +172,9 @@ class Scores:
         if over not in axes:
             raise ValueError(f"over must be 'texts' or 'regions', got {over!r}")
         logits = self.logit_scale * self.similarity.astype(np.float64)
-        logits -= logits.max(axis=axes[over], keepdims=True, initial=-np.inf) if logits.size else 0.0
+        logits -= (
+            logits.max(axis=axes[over], keepdims=True, initial=-np.inf) if logits.size else 0.0
+        )
         exponentials = np.exp(logits)
         total = exponentials.sum(axis=axes[over], keepdims=True)
         return (exponentials / np.maximum(total, np.finfo(np.float64).tiny)).astype(np.float32)
@@ -173,12 +185,13 @@ class Result:
     """Hold the answer: R rows, best first for each text, maybe none.
 
     regions: R rows, a region may stand under several texts. texts: R, the text each row answers.
-    similarity: float32 (R,) cosine. probability: float32 (R,), softmax over {text, negatives, backgrounds} of that
-    region alone, its odds weighted by quality where the encoder's ``serving`` says so. asked: every text asked, so that
-    an unanswered one is known. threshold: what a row had to reach. nearest: for each asked text its highest probability
-    over all regions before selection (0 when there were none). reasons: for each asked text why a word of place or size
-    chose its region, "" where there is no such word. A row that answers a point or a box instead of a text is named so
-    in ``texts``, and its similarity and probability are NaN.
+    similarity: float32 (R,) cosine. probability: float32 (R,), softmax over {text, negatives,
+    backgrounds} of that region alone, its odds weighted by quality where the encoder's ``serving``
+    says so. asked: every text asked, so that an unanswered one is known. threshold: what a row had
+    to reach. nearest: for each asked text its highest probability over all regions before selection
+    (0 when there were none). reasons: for each asked text why a word of place or size chose its
+    region, "" where there is no such word. A row that answers a point or a box instead of a text is
+    named so in ``texts``, and its similarity and probability are NaN.
     """
 
     regions: Regions
@@ -211,7 +224,9 @@ class Result:
         return cls(regions, ("",) * len(regions), column, column, (), 0.0)
 
     def joined(self, other: Result) -> Result:
-        """Put the rows of another answer about the same image after these; the rest stays this one's."""
+        """Put the rows of another answer about the same image after these; the rest stays this
+        one's.
+        """
         embeddings = np.concatenate([self.regions.embeddings, other.regions.embeddings])
         proposals = Proposals.join([self.regions.proposals, other.regions.proposals])
         return replace(

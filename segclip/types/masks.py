@@ -1,4 +1,6 @@
-"""Masks as tables: N boxes and the bitmaps inside them. Boxes are xyxy in pixels, half-open; a size is (H, W)."""
+"""Masks as tables: N boxes and the bitmaps inside them. Boxes are xyxy in pixels, half-open; a size
+is (H, W).
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,11 @@ def row_indices(rows: Rows, count: int) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Masks:
-    """Hold N masks as a box and the bitmap inside it: a dense stack of 100 masks at 12 megapixels is 1.2 GB.
+    """Hold N masks as a box and the bitmap inside it: a dense stack of 100 masks at 12 megapixels
+    is 1.2 GB.
 
-    boxes: int32 (N, 4) xyxy half-open. bitmaps: N bool arrays (y2 - y1, x2 - x1). size: (H, W) of the image.
-    A mask without pixels has a box and a bitmap of area 0.
+    boxes: int32 (N, 4) xyxy half-open. bitmaps: N bool arrays (y2 - y1, x2 - x1). size: (H, W) of
+    the image. A mask without pixels has a box and a bitmap of area 0.
     """
 
     boxes: Array
@@ -42,12 +45,18 @@ class Masks:
         height, width = self.size
         boxes = np.asarray(self.boxes, dtype=np.int32).reshape(-1, 4)
         if len(boxes) != len(self.bitmaps):
-            raise ValueError(f"want one bitmap a box, got {len(self.bitmaps)} bitmaps for {len(boxes)} boxes")
-        if len(boxes) and (boxes.min() < 0 or boxes[:, 2].max() > width or boxes[:, 3].max() > height):
+            raise ValueError(
+                f"want one bitmap a box, got {len(self.bitmaps)} bitmaps for {len(boxes)} boxes"
+            )
+        if len(boxes) and (
+            boxes.min() < 0 or boxes[:, 2].max() > width or boxes[:, 3].max() > height
+        ):
             raise ValueError(f"boxes must lie inside (H, W) = {self.size}")
         for (x1, y1, x2, y2), bitmap in zip(boxes.tolist(), self.bitmaps, strict=True):
             if bitmap.dtype != bool or bitmap.shape != (y2 - y1, x2 - x1):
-                raise ValueError(f"want a bool bitmap {(y2 - y1, x2 - x1)}, got {bitmap.dtype} {bitmap.shape}")
+                raise ValueError(
+                    f"want a bool bitmap {(y2 - y1, x2 - x1)}, got {bitmap.dtype} {bitmap.shape}"
+                )
         object.__setattr__(self, "boxes", boxes)
         object.__setattr__(self, "bitmaps", tuple(self.bitmaps))
 
@@ -58,14 +67,20 @@ class Masks:
 
     @classmethod
     def from_dense(cls, dense: Array, size: tuple[int, int] | None = None) -> Masks:
-        """Cut a dense stack (N, H, W), any dtype read as truth, to tight boxes; size: (H, W), for when N is 0."""
+        """Cut a dense stack (N, H, W), any dtype read as truth, to tight boxes; size: (H, W), for
+        when N is 0.
+        """
         stack = np.asarray(dense).astype(bool)
         if stack.ndim != 3:
             raise ValueError(f"want (N, H, W), got {stack.shape}")
-        return cls.from_windows([(0, 0, mask) for mask in stack], size or (stack.shape[1], stack.shape[2]))
+        return cls.from_windows(
+            [(0, 0, mask) for mask in stack], size or (stack.shape[1], stack.shape[2])
+        )
 
     @classmethod
-    def from_windows(cls, windows: Sequence[tuple[int, int, Array]], size: tuple[int, int]) -> Masks:
+    def from_windows(
+        cls, windows: Sequence[tuple[int, int, Array]], size: tuple[int, int]
+    ) -> Masks:
         """Trim N (x, y, bool bitmap (h, w) whose corner lies at x, y) to tight boxes."""
         boxes, bitmaps = np.zeros((len(windows), 4), np.int32), []
         for row, (left, top, bitmap) in enumerate(windows):
@@ -82,7 +97,9 @@ class Masks:
     def solid(cls, xyxy: Array, size: tuple[int, int]) -> Masks:
         """Fill boxes, float (N, 4) xyxy pixels: every pixel that one touches."""
         corners = np.hstack([np.floor(xyxy[:, :2]), np.ceil(xyxy[:, 2:])]).astype(np.int32)
-        return cls(corners, tuple(np.ones((y2 - y1, x2 - x1), bool) for x1, y1, x2, y2 in corners), size)
+        return cls(
+            corners, tuple(np.ones((y2 - y1, x2 - x1), bool) for x1, y1, x2, y2 in corners), size
+        )
 
     @classmethod
     def join(cls, parts: Sequence[Masks]) -> Masks:
@@ -112,7 +129,9 @@ class Masks:
     def to_dense(self) -> Array:
         """Paint every mask into its image's frame: bool (N, H, W); costs N x H x W bytes."""
         dense = np.zeros((len(self), *self.size), bool)
-        for row, ((x1, y1, x2, y2), bitmap) in enumerate(zip(self.boxes, self.bitmaps, strict=True)):
+        for row, ((x1, y1, x2, y2), bitmap) in enumerate(
+            zip(self.boxes, self.bitmaps, strict=True)
+        ):
             dense[row, y1:y2, x1:x2] = bitmap
         return dense
 
@@ -132,13 +151,17 @@ class Masks:
         for (left, top, right, bottom), bitmap in zip(self.boxes, self.bitmaps, strict=True):
             ax, ay, bx, by = max(x1, left), max(y1, top), min(x2, right), min(y2, bottom)
             if ax < bx and ay < by:
-                painted[ay - y1 : by - y1, ax - x1 : bx - x1] |= bitmap[ay - top : by - top, ax - left : bx - left]
+                painted[ay - y1 : by - y1, ax - x1 : bx - x1] |= bitmap[
+                    ay - top : by - top, ax - left : bx - left
+                ]
         return painted
 
     def intersections(self, other: Masks, wanted: Array | None = None) -> Array:
-        """Count the pixels each pair shares: int64 (N, M). Pairs whose boxes don't touch cost nothing.
+        """Count the pixels each pair shares: int64 (N, M). Pairs whose boxes don't touch cost
+        nothing.
 
-        wanted: bool (N, M), the pairs to count; the others give 0. With itself it must be symmetric.
+        wanted: bool (N, M), the pairs to count; the others give 0. With itself it must be
+        symmetric.
         """
         if self.size != other.size:
             raise ValueError(f"masks of different images: {self.size} and {other.size}")
@@ -159,7 +182,9 @@ class Masks:
         return shared + shared.T + np.diag(self.areas) if other is self else shared
 
     def iou(self, other: Masks) -> Array:
-        """Give intersection over union of each pair: float64 (N, M) in [0, 1]; two empty masks give 0."""
+        """Give intersection over union of each pair: float64 (N, M) in [0, 1]; two empty masks give
+        0.
+        """
         shared = self.intersections(other)
         union = self.areas[:, None] + other.areas[None, :] - shared
         return shared / np.maximum(union, 1)

@@ -1,4 +1,6 @@
-"""Prompts say where, never what: everything, one object by points, one object per box. Pixels of the upright image."""
+"""Prompts say where, never what: everything, one object by points, one object per box. Pixels of
+the upright image.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ from .masks import Array
 class Everything:
     """Ask for every object; the prompt when none is given.
 
-    inside: only objects that lie in one of these boxes, float32 (B, 4) xyxy pixels. without: only objects that cover
-    none of these points, float32 (K, 2) pixels.
+    inside: only objects that lie in one of these boxes, float32 (B, 4) xyxy pixels. without: only
+    objects that cover none of these points, float32 (K, 2) pixels.
     """
 
     inside: Any = None
@@ -41,9 +43,9 @@ class Everything:
 class Points:
     """Ask for ONE object by clicks, and by what else is known of it.
 
-    xy: float32 (K, 2) pixels. labels: int32 (K,), 1 foreground, 0 background; all 1 when left out. box: float32 (4,)
-    xyxy around the object. mask: float32 (h, w), a row of ``Proposals.logits``, an earlier answer to refine. With a box
-    or a mask there may be no point.
+    xy: float32 (K, 2) pixels. labels: int32 (K,), 1 foreground, 0 background; all 1 when left out.
+    box: float32 (4,) xyxy around the object. mask: float32 (h, w), a row of ``Proposals.logits``,
+    an earlier answer to refine. With a box or a mask there may be no point.
     """
 
     xy: Any
@@ -56,7 +58,10 @@ class Points:
         xy = _floats(self.xy, 2, "points", "(x, y) pairs such as [(620, 360)]", at_least=int(alone))
         labels = np.ones(len(xy)) if self.labels is None else np.asarray(self.labels)
         if labels.shape != (len(xy),) or not np.isin(labels, (0, 1)).all():
-            raise BadPrompt(f"point labels must be one 0 or 1 for each of the {len(xy)} points, got {self.labels!r}")
+            raise BadPrompt(
+                f"point labels must be one 0 or 1 for each of the {len(xy)} points, got "
+                f"{self.labels!r}"
+            )
         object.__setattr__(self, "xy", xy)
         object.__setattr__(self, "labels", labels.astype(np.int32))
         if self.box is not None:
@@ -95,7 +100,9 @@ class Boxes:
 Prompt: TypeAlias = Everything | Points | Boxes
 
 
-def place(points: Sequence[Any], labels: Sequence[Any], boxes: Sequence[Any], *, searching: bool) -> Prompt:
+def place(
+    points: Sequence[Any], labels: Sequence[Any], boxes: Sequence[Any], *, searching: bool
+) -> Prompt:
     """Say where to look. searching: for texts, an example, or everything, not for what is there.
 
     A search keeps to the boxes and leaves out what background points cover; a foreground point is
@@ -130,7 +137,10 @@ def _one_box(value: Any) -> Array:
 def _logits(value: Any) -> Array:
     mask = np.asarray(value)
     if mask.ndim != 2 or 0 in mask.shape or mask.dtype.kind != "f" or not np.isfinite(mask).all():
-        raise BadPrompt(f"mask must be finite logits (h, w), a row of Proposals.logits; got {mask.dtype} {mask.shape}")
+        raise BadPrompt(
+            f"mask must be finite logits (h, w), a row of Proposals.logits; got {mask.dtype} "
+            f"{mask.shape}"
+        )
     return mask.astype(np.float32)
 
 
@@ -140,7 +150,8 @@ def _points_inside(xy: Array, size: tuple[int, int]) -> None:
     if outside.any():
         x, y = xy[outside][0].tolist()
         raise BadPrompt(
-            f"point ({x:g}, {y:g}) lies outside the image; x must lie in [0, {width}) and y in [0, {height})"
+            f"point ({x:g}, {y:g}) lies outside the image; x must lie in [0, {width}) and y in [0, "
+            f"{height})"
         )
 
 
@@ -149,5 +160,6 @@ def _boxes_inside(xyxy: Array, size: tuple[int, int]) -> None:
     outside = (xyxy < 0).any(axis=1) | (xyxy > (width, height, width, height)).any(axis=1)
     if outside.any():
         raise BadPrompt(
-            f"box {xyxy[outside][0].tolist()} leaves the image; x must lie in [0, {width}] and y in [0, {height}]"
+            f"box {xyxy[outside][0].tolist()} leaves the image; x must lie in [0, {width}] and y "
+            f"in [0, {height}]"
         )

@@ -1,8 +1,10 @@
-"""Turn a name of weights/manifest.json, or ``file:PATH``, into a local path whose bytes have been checked.
+"""Turn a name of weights/manifest.json, or ``file:PATH``, into a local path whose bytes have been
+checked.
 
-The manifest and the shipped weights are in the folder SEGCLIP_WEIGHTS, else in the one that came with segclip;
-downloads go to the folder SEGCLIP_HOME, else ~/.cache/segclip; SEGCLIP_OFFLINE=1 forbids the network. Where the
-manifest has no SHA-256, that of the first whole file of weights is recorded and expected until that file is deleted.
+The manifest and the shipped weights are in the folder SEGCLIP_WEIGHTS, else in the one that came
+with segclip; downloads go to the folder SEGCLIP_HOME, else ~/.cache/segclip; SEGCLIP_OFFLINE=1
+forbids the network. Where the manifest has no SHA-256, that of the first whole file of weights is
+recorded and expected until that file is deleted.
 """
 
 from __future__ import annotations
@@ -24,8 +26,15 @@ from .cache import cache_folder as cache_folder
 from .cache import hash_file, is_fresh, known_sha256, record_path, recorded, remember
 from .reading import check_whole, container_of
 
-SAFE_FILES = ("model.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
-PICKLED_FILES = ("open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt")  # taken from a folder without those
+SAFE_FILES = (
+    "model.safetensors",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+)
+PICKLED_FILES = (
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pt",
+)  # taken from a folder without those
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +43,9 @@ log = logging.getLogger(__name__)
 class Entry:
     """Describe one row of the manifest.
 
-    file: a name in the row's own cache folder; for shipped rows a folder beside the manifest. url: None where nothing
-    can be downloaded unattended. bytes, sha256: of the file, or of a shipped folder's model.safetensors; None where
-    nobody has published them.
+    file: a name in the row's own cache folder; for shipped rows a folder beside the manifest. url:
+    None where nothing can be downloaded unattended. bytes, sha256: of the file, or of a shipped
+    folder's model.safetensors; None where nobody has published them.
     """
 
     name: str
@@ -55,7 +64,11 @@ class Entry:
     @property
     def path(self) -> Path:
         """Give the place of the file, or of the shipped folder, whether or not it's there."""
-        return weights_folder() / self.file if self.shipped else cache_folder() / "weights" / self.name / self.file
+        return (
+            weights_folder() / self.file
+            if self.shipped
+            else cache_folder() / "weights" / self.name / self.file
+        )
 
     @property
     def payload(self) -> Path:
@@ -64,7 +77,9 @@ class Entry:
 
     @property
     def expected(self) -> str | None:
-        """Give the SHA-256 the bytes must have: the manifest's, else the recorded one, else None: any."""
+        """Give the SHA-256 the bytes must have: the manifest's, else the recorded one, else None:
+        any.
+        """
         if self.sha256 or self.shipped:
             return self.sha256
         record = recorded(self.payload)
@@ -83,7 +98,8 @@ class Fingerprint:
 class Status:
     """Tell where a row of the manifest stands on this machine.
 
-    bytes: of the file here, else the published size, else None. verified: checked since the file last changed.
+    bytes: of the file here, else the published size, else None. verified: checked since the file
+    last changed.
     """
 
     name: str
@@ -98,7 +114,9 @@ class Status:
 
 @dataclass(frozen=True)
 class Verification:
-    """Hold a fresh comparison. published: the manifest has the hash; else expected is the one first seen here."""
+    """Hold a fresh comparison. published: the manifest has the hash; else expected is the one first
+    seen here.
+    """
 
     name: str
     path: Path
@@ -113,7 +131,9 @@ class Verification:
 
 
 def weights_folder() -> Path:
-    """Give the folder of manifest.json: SEGCLIP_WEIGHTS, else the installed one, else the repository's."""
+    """Give the folder of manifest.json: SEGCLIP_WEIGHTS, else the installed one, else the
+    repository's.
+    """
     if chosen := os.environ.get("SEGCLIP_WEIGHTS"):
         return Path(chosen).expanduser().absolute()
     root = Path(__file__).resolve().parents[2]
@@ -127,7 +147,9 @@ def is_offline() -> bool:
 
 
 def set_offline() -> None:
-    """Forbid the network to this process and its children; Hugging Face's library obeys if not yet imported."""
+    """Forbid the network to this process and its children; Hugging Face's library obeys if not yet
+    imported.
+    """
     os.environ["SEGCLIP_OFFLINE"] = os.environ["HF_HUB_OFFLINE"] = "1"
 
 
@@ -138,7 +160,9 @@ def manifest() -> dict[str, Entry]:
         rows = json.loads(path.read_text("utf-8"))["entries"]
         return {row["name"]: Entry(**row) for row in rows}
     except OSError as error:
-        raise WeightsMissing(f"cannot read {path}: {error}; SEGCLIP_WEIGHTS must name its folder") from error
+        raise WeightsMissing(
+            f"cannot read {path}: {error}; SEGCLIP_WEIGHTS must name its folder"
+        ) from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsCorrupt(f"{path} is not a manifest of segclip: {error!r}") from error
 
@@ -167,16 +191,26 @@ def find(entry: Entry | str) -> Path | None:
 def get(name: str, *, progress: bool = True, trust: bool = False) -> Path:
     """Give the checked local path of a name of the manifest, downloading it if it must.
 
-    Raises UnknownName, WeightsMissing, WeightsCorrupt, and Unsupported for a pickle without a hash unless ``trust``.
+    Raises UnknownName, WeightsMissing, WeightsCorrupt, and Unsupported for a pickle without a hash
+    unless ``trust``.
     """
     entry = entry_of(name)
-    if entry.sha256 is None and not entry.shipped and entry.path.suffix != ".safetensors" and not trust:
+    if (
+        entry.sha256 is None
+        and not entry.shipped
+        and entry.path.suffix != ".safetensors"
+        and not trust
+    ):
         raise Unsupported(_unpublished(entry))
     if found := find(entry):
         return found
     if entry.url is None or is_offline():
         raise WeightsMissing(_missing(entry))
-    from .downloads import Download, fetch, locked  # an HTTP client and a lock: 0.1 s that a start without them saves
+    from .downloads import (
+        Download,
+        fetch,
+        locked,
+    )  # an HTTP client and a lock: 0.1 s that a start without them saves
 
     check = partial(_check_unpublished, entry, trust) if entry.sha256 is None else None
     with locked(entry.path):
@@ -191,9 +225,11 @@ get_weights = get  # its name among the public ones
 
 
 def locate(spec: str, *, trust: bool = False) -> Path:
-    """Give the local path of ``file:PATH``, a file or a folder of the user's own, or of a name of the manifest.
+    """Give the local path of ``file:PATH``, a file or a folder of the user's own, or of a name of
+    the manifest.
 
-    It is for loaders, which hash what they read of a pickle (``vouch``): one that is here is not hashed twice.
+    It is for loaders, which hash what they read of a pickle (``vouch``): one that is here is not
+    hashed twice.
     """
     if not spec.startswith("file:"):
         entry = entry_of(spec)
@@ -214,13 +250,16 @@ def locate(spec: str, *, trust: bool = False) -> Path:
 
 
 def check_pickle(path: Path, *, trust: bool) -> None:
-    """Refuse early, before torch is imported, what ``vouch`` refuses when it is read: a pickle nobody knows.
+    """Refuse early, before torch is imported, what ``vouch`` refuses when it is read: a pickle
+    nobody knows.
 
     path: a file, or a folder, of which the file counts that a loader would take.
     """
     file = path
     if path.is_dir():
-        file = next((path / name for name in (*SAFE_FILES, *PICKLED_FILES) if (path / name).is_file()), path)
+        file = next(
+            (path / name for name in (*SAFE_FILES, *PICKLED_FILES) if (path / name).is_file()), path
+        )
     if trust or file.is_dir():
         return
     container = container_of(file)
@@ -232,10 +271,11 @@ def check_pickle(path: Path, *, trust: bool) -> None:
 
 
 def vouch(path: Path, sha256: str, *, trust: bool) -> None:
-    """Allow a pickle to be read, by the hash of the very bytes that will be, or refuse: it may hold code.
+    """Allow a pickle to be read, by the hash of the very bytes that will be, or refuse: it may hold
+    code.
 
-    Raises WeightsCorrupt where it lies in the place of a row of the manifest with other bytes than that expects, and
-    Unsupported where no row has its hash, unless ``trust``.
+    Raises WeightsCorrupt where it lies in the place of a row of the manifest with other bytes than
+    that expects, and Unsupported where no row has its hash, unless ``trust``.
     """
     rows = manifest().values()
     for entry in rows:
@@ -243,8 +283,10 @@ def vouch(path: Path, sha256: str, *, trust: bool) -> None:
             _accept(entry, sha256)
     if not trust and sha256 not in {entry.sha256 for entry in rows}:
         raise Unsupported(
-            f"{path} is not safetensors and counts as a pickle, which may hold code that loading it runs, and its "
-            f"SHA-256 {sha256} is not in the manifest; use a .safetensors file, or pass --trust if you trust its author"
+            f"{path} is not safetensors and counts as a pickle, which may hold code that loading "
+            "it runs, and its "
+            f"SHA-256 {sha256} is not in the manifest; use a .safetensors file, or pass --trust if "
+            "you trust its author"
         )
 
 
@@ -263,7 +305,9 @@ def verify(name: str) -> Verification:
 
 
 def describe(path: Path) -> Fingerprint:
-    """Give the manifest's ``bytes`` and ``sha256`` for a file, or for a folder's model.safetensors."""
+    """Give the manifest's ``bytes`` and ``sha256`` for a file, or for a folder's
+    model.safetensors.
+    """
     file = path / SAFE_FILES[0] if path.is_dir() else path
     digest = hash_file(file).hexdigest()
     return Fingerprint(file.stat().st_size, digest)
@@ -275,20 +319,35 @@ def entry_of(name: str) -> Entry:
     if name in entries:
         return entries[name]
     spellings = {known.lower(): known for known in entries}
-    near = [spellings[match] for match in difflib.get_close_matches(name.lower(), spellings, n=3, cutoff=0.5)]
+    near = [
+        spellings[match]
+        for match in difflib.get_close_matches(name.lower(), spellings, n=3, cutoff=0.5)
+    ]
     nearest = f"the nearest: {', '.join(near)}; " if near else ""
     own = f"; a file or folder of your own is written file:{name}" if looks_like_path(name) else ""
-    raise UnknownName(f"no weights are named {name!r}; {nearest}`segclip weights list` shows all{own}")
+    raise UnknownName(
+        f"no weights are named {name!r}; {nearest}`segclip weights list` shows all{own}"
+    )
 
 
 def _accept(entry: Entry, given: str) -> None:
-    """Record bytes that are the expected ones, refuse others; warn where nobody knows what to expect."""
+    """Record bytes that are the expected ones, refuse others; warn where nobody knows what to
+    expect.
+    """
     expected = entry.expected
     if expected is None and not entry.shipped:
         check_whole(entry.payload)
-        log.warning("%s has no published SHA-256: %s is recorded and expected from now on", entry.name, given)
+        log.warning(
+            "%s has no published SHA-256: %s is recorded and expected from now on",
+            entry.name,
+            given,
+        )
     elif expected not in (None, given):
-        by = "the manifest" if entry.sha256 else f"the first one seen, in {record_path(entry.payload)}"
+        by = (
+            "the manifest"
+            if entry.sha256
+            else f"the first one seen, in {record_path(entry.payload)}"
+        )
         raise WeightsCorrupt(
             f"{entry.payload} has SHA-256 {given}, expected {expected} by {by}; "
             f"delete the file and run `segclip weights get {entry.name}`"
@@ -297,7 +356,9 @@ def _accept(entry: Entry, given: str) -> None:
 
 
 def _is_here(entry: Entry) -> bool:
-    """Tell whether a row's file is there; with one that was deleted goes what was recorded of it."""
+    """Tell whether a row's file is there; with one that was deleted goes what was recorded of
+    it.
+    """
     here = entry.payload.is_file()
     if not here and entry.sha256 is None and not entry.shipped:
         cache.forget(entry.payload)
@@ -305,7 +366,9 @@ def _is_here(entry: Entry) -> bool:
 
 
 def _check_unpublished(entry: Entry, trust: bool, arrived: Path) -> None:
-    """Refuse a download that nobody has published a hash of, unless it is whole and safetensors, or trusted."""
+    """Refuse a download that nobody has published a hash of, unless it is whole and safetensors, or
+    trusted.
+    """
     check_whole(arrived)
     if not trust and container_of(arrived) != "safetensors":
         raise Unsupported(_unpublished(entry))
@@ -313,7 +376,8 @@ def _check_unpublished(entry: Entry, trust: bool, arrived: Path) -> None:
 
 def _unpublished(entry: Entry) -> str:
     return (
-        f"{entry.name} is a pickled checkpoint without a published SHA-256, and loading one may run code hidden in it; "
+        f"{entry.name} is a pickled checkpoint without a published SHA-256, and loading one may "
+        "run code hidden in it; "
         "pass --trust if you trust its author, or take another of `segclip weights list`"
     )
 
@@ -322,8 +386,14 @@ def _status(entry: Entry) -> Status:
     installed = entry.payload.is_file()
     size = entry.payload.stat().st_size if installed else entry.bytes
     record = recorded(entry.payload) if installed else None
-    verified = record is not None and is_fresh(record, entry.payload) and entry.sha256 in (None, record.sha256)
-    return Status(entry.name, entry.kind, size, installed, verified, entry.path, entry.licence, entry.note)
+    verified = (
+        record is not None
+        and is_fresh(record, entry.payload)
+        and entry.sha256 in (None, record.sha256)
+    )
+    return Status(
+        entry.name, entry.kind, size, installed, verified, entry.path, entry.licence, entry.note
+    )
 
 
 def _missing(entry: Entry) -> str:
@@ -334,4 +404,6 @@ def _missing(entry: Entry) -> str:
         return f"{what} comes with segclip; put it back at {entry.path}"
     source = f"from {entry.url}" if entry.url else f"not to be had without a browser ({entry.note})"
     why = " nothing was fetched because SEGCLIP_OFFLINE is set;" if is_offline() else ""
-    return f"{what}, {source};{why} put it at {entry.path}, or name a file of your own with file:PATH"
+    return (
+        f"{what}, {source};{why} put it at {entry.path}, or name a file of your own with file:PATH"
+    )

@@ -1,8 +1,10 @@
-"""Keep downloads and the records of checked files in one folder, so that a file is hashed once and not at every start.
+"""Keep downloads and the records of checked files in one folder, so that a file is hashed once and
+not at every start.
 
-A record is a small JSON of SHA-256 and what the file system said of the file then: beside a downloaded file as
-``NAME.json``, under ``checked/`` for files that live elsewhere. It saves hashing what cannot run; of a pickle the bytes
-that are loaded are hashed, whatever a record says (``weights.vouch``).
+A record is a small JSON of SHA-256 and what the file system said of the file then: beside a
+downloaded file as ``NAME.json``, under ``checked/`` for files that live elsewhere. It saves hashing
+what cannot run; of a pickle the bytes that are loaded are hashed, whatever a record says
+(``weights.vouch``).
 """
 
 from __future__ import annotations
@@ -24,9 +26,11 @@ _TICK = 0.02  # seconds; file systems' clocks stand still for as long
 
 @dataclass(frozen=True)
 class Record:
-    """Remember a file as it was when it was hashed: another file, or another content, has another inode or ctime.
+    """Remember a file as it was when it was hashed: another file, or another content, has another
+    inode or ctime.
 
-    Both are 0, which no file has, in records of earlier versions: their SHA-256 is still expected, but hashed anew.
+    Both are 0, which no file has, in records of earlier versions: their SHA-256 is still expected,
+    but hashed anew.
     """
 
     bytes: int
@@ -61,7 +65,9 @@ def first_time(name: str) -> bool:
 
 
 def hash_file(path: Path) -> hashlib._Hash:
-    """Hash a file's bytes with SHA-256; the answer can be updated further. Raises WeightsMissing if unreadable."""
+    """Hash a file's bytes with SHA-256; the answer can be updated further. Raises WeightsMissing if
+    unreadable.
+    """
     hasher = hashlib.sha256()
     try:
         with open_file(path) as file:
@@ -73,7 +79,9 @@ def hash_file(path: Path) -> hashlib._Hash:
 
 
 def known_sha256(path: Path) -> str:
-    """Give a file's SHA-256: the recorded one while the file system says it is the file that was recorded."""
+    """Give a file's SHA-256: the recorded one while the file system says it is the file that was
+    recorded.
+    """
     record = recorded(path)
     if record and is_fresh(record, path):
         return record.sha256

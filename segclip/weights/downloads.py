@@ -1,8 +1,10 @@
-"""Fetch one URL into one file: resumed after a cut, hashed as it streams, in place only when whole and right.
+"""Fetch one URL into one file: resumed after a cut, hashed as it streams, in place only when whole
+and right.
 
-Bytes arrive in ``NAME.part`` beside the target, with the server's ETag in ``NAME.part.etag``; a lock keeps two
-processes from writing the same part. Any failure but wrong bytes keeps the part for the next run. Nothing a server says
-is believed: what is no number, no address, too slow or not what was asked for ends as one of segclip's own errors.
+Bytes arrive in ``NAME.part`` beside the target, with the server's ETag in ``NAME.part.etag``; a
+lock keeps two processes from writing the same part. Any failure but wrong bytes keeps the part for
+the next run. Nothing a server says is believed: what is no number, no address, too slow or not what
+was asked for ends as one of segclip's own errors.
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ from .cache import hash_file
 
 TIMEOUT = 30.0  # seconds of silence before a connection counts as cut
 ANSWER = 60.0  # seconds until an answer's headers are there, with all its redirects
-SLOWEST, PATIENCE = 2_000.0, 60.0  # bytes a second, over so many seconds, below which a connection counts as cut
+SLOWEST, PATIENCE = (
+    2_000.0,
+    60.0,
+)  # bytes a second, over so many seconds, below which a connection counts as cut
 DEADLINE = 24 * 3600.0  # seconds for one answer, however fast; what arrived is kept
 LARGEST = 64 << 30  # bytes read of a file whose size nobody has published
 CHUNK = 1 << 18
@@ -41,7 +46,9 @@ SPARE_BYTES = 16 << 20  # left free on the disk after a download
 
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{0,200}"')  # a weak one can't vouch for bytes
 _RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
-_NOT_THIS_PART = frozenset({400, 405, 406, 409, 412, 416, 417, 501})  # answers that a request for the whole may not get
+_NOT_THIS_PART = frozenset(
+    {400, 405, 406, 409, 412, 416, 417, 501}
+)  # answers that a request for the whole may not get
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +57,8 @@ log = logging.getLogger(__name__)
 class Download:
     """Say what to fetch and where to.
 
-    bytes, sha256: the expected ones, None where nobody has published them. check: called with the whole file before it
-    is put in place; what it raises of segclip's errors refuses the file.
+    bytes, sha256: the expected ones, None where nobody has published them. check: called with the
+    whole file before it is put in place; what it raises of segclip's errors refuses the file.
     """
 
     url: str
@@ -62,7 +69,9 @@ class Download:
 
 
 class Part:
-    """Hold what has arrived of a file: its size, its running SHA-256, and the ETag it came under."""
+    """Hold what has arrived of a file: its size, its running SHA-256, and the ETag it came
+    under.
+    """
 
     def __init__(self, target: Path) -> None:
         self.path = target.with_name(f"{target.name}.part")
@@ -73,7 +82,9 @@ class Part:
 
     @property
     def etag(self) -> str | None:
-        """Give the ETag of the bytes held, None where the server gave none that can vouch for bytes."""
+        """Give the ETag of the bytes held, None where the server gave none that can vouch for
+        bytes.
+        """
         with suppress(OSError, UnicodeDecodeError):
             return _strong(self._etag_path.read_text("ascii"))
         return None
@@ -91,7 +102,9 @@ class Part:
             self._etag_path.write_text(strong, "ascii")
 
     def fill(self, response: HTTPResponse, tick: Callable[[int], None], limit: int | None) -> None:
-        """Append a response's body, stopping as soon as ``limit`` bytes are exceeded; raise OSError for a slow one."""
+        """Append a response's body, stopping as soon as ``limit`` bytes are exceeded; raise OSError
+        for a slow one.
+        """
         pace = _Pace()
         with self.path.open("ab") as file:
             while chunk := response.read1(CHUNK):
@@ -120,7 +133,9 @@ class _Pace:
         self.bytes = 0
 
     def count(self, arrived: int) -> None:
-        """Count bytes; raise TimeoutError once PATIENCE seconds brought fewer than SLOWEST each, or after DEADLINE."""
+        """Count bytes; raise TimeoutError once PATIENCE seconds brought fewer than SLOWEST each, or
+        after DEADLINE.
+        """
         self.bytes += arrived
         now = time.monotonic()
         if now - self.began > DEADLINE:
@@ -137,13 +152,17 @@ def _strong(etag: str | None) -> str | None:
 
 @contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Keep every other process and thread from downloading ``target`` at the same time; waits for its turn."""
+    """Keep every other process and thread from downloading ``target`` at the same time; waits for
+    its turn.
+    """
     lock = FileLock(f"{target}.lock")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _acquire(lock, target.name)
     except OSError as error:
-        raise WeightsMissing(f"cannot write in {target.parent}: {error}; set SEGCLIP_HOME to another folder") from error
+        raise WeightsMissing(
+            f"cannot write in {target.parent}: {error}; set SEGCLIP_HOME to another folder"
+        ) from error
     try:
         yield
     finally:
@@ -161,8 +180,8 @@ def _acquire(lock: FileLock, name: str) -> None:
 def fetch(job: Download, *, progress: bool = True) -> str:
     """Download ``job`` to its target and give its SHA-256; call it inside ``locked(job.target)``.
 
-    Raises WeightsMissing when the bytes can't be had now (the part is kept), WeightsCorrupt, or what ``job.check``
-    raises, when they are not the expected ones (nothing is kept).
+    Raises WeightsMissing when the bytes can't be had now (the part is kept), WeightsCorrupt, or
+    what ``job.check`` raises, when they are not the expected ones (nothing is kept).
     """
     part = Part(job.target)
     try:
@@ -170,10 +189,20 @@ def fetch(job: Download, *, progress: bool = True) -> str:
             _transfer(job, part, progress)
         _refuse_wrong_bytes(job, part)
         part.publish(job.target)
-    except (OSError, HTTPException, ValueError) as error:  # a ValueError of urllib's is an address that is none
-        kept = f"{part.size:,} bytes are kept; run it again to resume" if part.size else "nothing is kept"
+    except (
+        OSError,
+        HTTPException,
+        ValueError,
+    ) as error:  # a ValueError of urllib's is an address that is none
+        kept = (
+            f"{part.size:,} bytes are kept; run it again to resume"
+            if part.size
+            else "nothing is kept"
+        )
         reason = one_line(error)
-        raise WeightsMissing(f"could not download {job.url} to {job.target}: {reason}; {kept}") from error
+        raise WeightsMissing(
+            f"could not download {job.url} to {job.target}: {reason}; {kept}"
+        ) from error
     return part.hasher.hexdigest()
 
 
@@ -194,7 +223,9 @@ def _transfer(job: Download, part: Part, progress: bool) -> None:
 
 
 def _connect(job: Download, part: Part) -> HTTPResponse:
-    """Ask for what is missing; a server that can't continue this very part makes it start from nothing."""
+    """Ask for what is missing; a server that can't continue this very part makes it start from
+    nothing.
+    """
     headers = {"User-Agent": "segclip", "Accept-Encoding": "identity"}
     if part.size:
         headers["Range"] = f"bytes={part.size}-"
@@ -212,7 +243,9 @@ def _connect(job: Download, part: Part) -> HTTPResponse:
     elif not (part.size and _continues(response, part, job.bytes)):
         response.close()
         if not part.size:
-            raise HTTPException(f"the server answered {response.status} to a request for the whole file")
+            raise HTTPException(
+                f"the server answered {response.status} to a request for the whole file"
+            )
         part.drop()
         return _connect(job, part)
     return response
@@ -224,23 +257,37 @@ def _continues(response: HTTPResponse, part: Part, size: int | None) -> bool:
     if response.status != 206 or span is None or int(span[1]) != part.size:
         return False
     end, length = int(span[2]) + 1, _length(response)
-    whole = {end, *([int(span[3])] if span[3] != "*" else []), *([size] if size is not None else [])}
+    whole = {
+        end,
+        *([int(span[3])] if span[3] != "*" else []),
+        *([size] if size is not None else []),
+    }
     same = part.etag in (None, response.headers.get("ETag"))
     return same and len(whole) == 1 and length in (None, end - part.size)
 
 
 def _length(response: HTTPResponse) -> int | None:
-    """Read Content-Length, None where there is none; raises HTTPException for what is no number of bytes."""
-    given = {part.strip() for value in response.headers.get_all("Content-Length", []) for part in value.split(",")}
+    """Read Content-Length, None where there is none; raises HTTPException for what is no number of
+    bytes.
+    """
+    given = {
+        part.strip()
+        for value in response.headers.get_all("Content-Length", [])
+        for part in value.split(",")
+    }
     if len(given) > 1 or not all(re.fullmatch(r"[0-9]{1,19}", value) for value in given):
-        raise HTTPException(f"the server says its Content-Length is {', '.join(sorted(given))[:60]!r}")
+        raise HTTPException(
+            f"the server says its Content-Length is {', '.join(sorted(given))[:60]!r}"
+        )
     return int(given.pop()) if given else None
 
 
 class _Redirects(HTTPRedirectHandler):
     """Follow redirects over the web only, and never from https to less."""
 
-    def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
+    def redirect_request(
+        self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Request | None:
         """Follow one."""
         if not newurl.startswith(("https://", "http://")[: 1 if req.type == "https" else 2]):
             raise HTTPException(f"the server points to {newurl[:80]!r}, which is not followed")
@@ -248,7 +295,9 @@ class _Redirects(HTTPRedirectHandler):
 
 
 def _open(request: Request) -> HTTPResponse:
-    """Send a request and read the answer's headers within ANSWER seconds, however many bytes they trickle in by."""
+    """Send a request and read the answer's headers within ANSWER seconds, however many bytes they
+    trickle in by.
+    """
     made: list[HTTPConnection] = []
 
     def note(kind: type[HTTPConnection], host: str, *, timeout: float) -> HTTPConnection:
@@ -272,7 +321,9 @@ def _open(request: Request) -> HTTPResponse:
     timer.daemon = True
     timer.start()
     try:
-        response: HTTPResponse = build_opener(Plain, Secure, _Redirects).open(request, timeout=TIMEOUT)
+        response: HTTPResponse = build_opener(Plain, Secure, _Redirects).open(
+            request, timeout=TIMEOUT
+        )
         return response
     finally:
         timer.cancel()
@@ -281,7 +332,9 @@ def _open(request: Request) -> HTTPResponse:
 def _refuse_wrong_size(job: Download, part: Part, total: int | None) -> None:
     if job.bytes is not None and total != job.bytes:
         part.drop()
-        raise WeightsCorrupt(f"{job.url} has {total:,} bytes, expected {job.bytes:,}; nothing was kept")
+        raise WeightsCorrupt(
+            f"{job.url} has {total:,} bytes, expected {job.bytes:,}; nothing was kept"
+        )
 
 
 def _refuse_wrong_bytes(job: Download, part: Part) -> None:
@@ -289,23 +342,32 @@ def _refuse_wrong_bytes(job: Download, part: Part) -> None:
     given = part.hasher.hexdigest()
     if job.sha256 is not None and given != job.sha256:
         part.drop()
-        raise WeightsCorrupt(f"{job.url} has SHA-256 {given}, expected {job.sha256}; nothing was kept")
+        raise WeightsCorrupt(
+            f"{job.url} has SHA-256 {given}, expected {job.sha256}; nothing was kept"
+        )
     if job.check is not None:
         try:
             job.check(part.path)
         except SegclipError as error:
             part.drop()
-            raise type(error)(f"{job.url} does not give what was wanted, and nothing was kept: {error}") from error
+            raise type(error)(
+                f"{job.url} does not give what was wanted, and nothing was kept: {error}"
+            ) from error
 
 
 def _need_room(folder: Path, count: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < count + SPARE_BYTES:
-        raise OSError(f"{count:,} bytes are needed, {free:,} are free; make room or set SEGCLIP_HOME to another disk")
+        raise OSError(
+            f"{count:,} bytes are needed, {free:,} are free; make room or set SEGCLIP_HOME to "
+            "another disk"
+        )
 
 
 @contextmanager
-def _meter(label: str, done: int, total: int | None, shown: bool) -> Iterator[Callable[[int], None]]:
+def _meter(
+    label: str, done: int, total: int | None, shown: bool
+) -> Iterator[Callable[[int], None]]:
     """Show bytes, rate and time left on stderr."""
     if not shown:
         yield lambda count: None

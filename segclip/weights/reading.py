@@ -1,7 +1,8 @@
-"""Recognise weight files by their content, and turn whatever one of them does wrong into one error that names it.
+"""Recognise weight files by their content, and turn whatever one of them does wrong into one error
+that names it.
 
-A file's name proves nothing: safetensors is what begins as safetensors does, and every other container counts as a
-pickle, which may hold code, until its content shows otherwise.
+A file's name proves nothing: safetensors is what begins as safetensors does, and every other
+container counts as a pickle, which may hold code, until its content shows otherwise.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ _WIDEST = 1 << 14  # of a field of a network's description or options
 
 @contextmanager
 def reading(path: Path, what: str = "weights") -> Iterator[None]:
-    """Answer for a block that reads ``path``, or builds a network from it: one boundary for every loader.
+    """Answer for a block that reads ``path``, or builds a network from it: one boundary for every
+    loader.
 
-    Raises WeightsMissing for a file that cannot be opened, Unsupported where a package is missing, and WeightsCorrupt,
-    in one line with the file's name, for everything else that goes wrong in the block; segclip's own errors pass.
+    Raises WeightsMissing for a file that cannot be opened, Unsupported where a package is missing,
+    and WeightsCorrupt, in one line with the file's name, for everything else that goes wrong in the
+    block; segclip's own errors pass.
     """
     try:
         yield
@@ -43,17 +46,23 @@ def reading(path: Path, what: str = "weights") -> Iterator[None]:
     except ImportError as error:
         raise Unsupported(f"{path} needs a package that is not here: {one_line(error)}") from error
     except MemoryError as error:
-        raise WeightsCorrupt(f"{path} asks for more memory than there is to read its {what}") from error
+        raise WeightsCorrupt(
+            f"{path} asks for more memory than there is to read its {what}"
+        ) from error
     except OSError as error:
         if error.filename is None or Path(error.filename) != path:
             raise WeightsCorrupt(f"{path} cannot be read as {what}: {one_line(error)}") from error
-        raise WeightsMissing(f"{path} cannot be read: {error.strerror or one_line(error)}") from error
+        raise WeightsMissing(
+            f"{path} cannot be read: {error.strerror or one_line(error)}"
+        ) from error
     except Exception as error:  # whatever the bytes made a library do
         raise WeightsCorrupt(f"{path} cannot be read as {what}: {one_line(error)}") from error
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a regular file; a pipe or a device, which might never end, raises Unsupported. Raises OSError."""
+    """Open a regular file; a pipe or a device, which might never end, raises Unsupported. Raises
+    OSError.
+    """
     try:
         return regular.open_file(path)
     except regular.NotRegular:
@@ -61,7 +70,9 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def container_of(path: Path) -> Container:
-    """Recognise what a file is by its content. Raises WeightsMissing when it cannot be opened, Unsupported."""
+    """Recognise what a file is by its content. Raises WeightsMissing when it cannot be opened,
+    Unsupported.
+    """
     with reading(path), open_file(path) as file:
         return recognise(file)
 
@@ -76,7 +87,11 @@ def recognise(file: BinaryIO) -> Container:
             return "safetensors"
         if head.startswith(b"PK\x03\x04"):
             return _of_zip(file)
-        return "pickle" if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") else "none"
+        return (
+            "pickle"
+            if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+            else "none"
+        )
     finally:
         file.seek(0)
 
@@ -105,26 +120,43 @@ def check_whole(path: Path) -> None:
             raise WeightsCorrupt(no_weights(path, file.read(64)))
         if container == "safetensors":
             length = int.from_bytes(file.read(_HEADER), "little")
-            tensors = {name: row for name, row in json.loads(file.read(length)).items() if name != "__metadata__"}
-            end = _HEADER + length + max((row["data_offsets"][1] for row in tensors.values()), default=0)
+            tensors = {
+                name: row
+                for name, row in json.loads(file.read(length)).items()
+                if name != "__metadata__"
+            }
+            end = (
+                _HEADER
+                + length
+                + max((row["data_offsets"][1] for row in tensors.values()), default=0)
+            )
             if not tensors or end != size:
-                raise WeightsCorrupt(f"{path} has {size:,} bytes, and its header says {end:,}; it is not whole")
+                raise WeightsCorrupt(
+                    f"{path} has {size:,} bytes, and its header says {end:,}; it is not whole"
+                )
         elif file.read(2) == b"PK":
             file.seek(0)
             zipfile.ZipFile(file).close()  # its list of members is at its end
 
 
 def no_weights(path: Path, head: bytes) -> str:
-    """Word the message for a file that is no container of weights, with what it begins with where that is text."""
+    """Word the message for a file that is no container of weights, with what it begins with where
+    that is text.
+    """
     if not head:
         return f"{path} holds no weights: it is empty"
     begins = head.decode("ascii", "replace").split("\n")[0].strip()[:40]
-    text = f"; it begins with {begins!r}" if begins.isascii() and begins.isprintable() and begins else ""
+    text = (
+        f"; it begins with {begins!r}"
+        if begins.isascii() and begins.isprintable() and begins
+        else ""
+    )
     return f"{path} holds no weights: it is neither safetensors nor a checkpoint of torch{text}"
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read a config.json as a dictionary of plain values: finite numbers no network exceeds, nothing nested deeply.
+    """Read a config.json as a dictionary of plain values: finite numbers no network exceeds,
+    nothing nested deeply.
 
     Raises WeightsMissing, WeightsCorrupt.
     """
@@ -132,27 +164,40 @@ def read_config(path: Path) -> dict[str, Any]:
         with open_file(path) as file:
             text = file.read(_LONGEST_CONFIG + 1)
         if len(text) > _LONGEST_CONFIG:
-            raise WeightsCorrupt(f"{path} has more than {_LONGEST_CONFIG:,} bytes; no configuration has")
+            raise WeightsCorrupt(
+                f"{path} has more than {_LONGEST_CONFIG:,} bytes; no configuration has"
+            )
         config = json.loads(text)
         if not isinstance(config, dict):
-            raise WeightsCorrupt(f"{path} holds a {type(config).__name__} where a configuration, an object, should be")
+            raise WeightsCorrupt(
+                f"{path} holds a {type(config).__name__} where a configuration, an object, should "
+                "be"
+            )
         _check_plain(config, path, 0)
         return config
 
 
 def described(
-    kind: type[T], values: Any, most: Mapping[str, int] = MappingProxyType({}), *, signed: Sequence[str] = ()
+    kind: type[T],
+    values: Any,
+    most: Mapping[str, int] = MappingProxyType({}),
+    *,
+    signed: Sequence[str] = (),
 ) -> T:
-    """Make a frozen dataclass of what JSON holds, whose lists were tuples; raise TypeError or ValueError for another.
+    """Make a frozen dataclass of what JSON holds, whose lists were tuples; raise TypeError or
+    ValueError for another.
 
-    Every field is a number, a text, a tuple of numbers, or made already; no number of a network or of its options is
-    huge, or negative but for the fields named ``signed``. most: the largest value of fields that cost time or memory.
+    Every field is a number, a text, a tuple of numbers, or made already; no number of a network or
+    of its options is huge, or negative but for the fields named ``signed``. most: the largest value
+    of fields that cost time or memory.
     """
     if not isinstance(values, dict):
         raise TypeError(f"{kind.__name__} must be an object, got {str(values)[:60]!r}")
     hints, given = get_type_hints(kind), {}
     for name, value in values.items():
-        allowed = get_args(hints[name]) if isinstance(hints.get(name), UnionType) else (hints.get(name),)
+        allowed = (
+            get_args(hints[name]) if isinstance(hints.get(name), UnionType) else (hints.get(name),)
+        )
         listed = isinstance(value, list)
         parts = value if listed else [value]
         largest = most.get(name, _WIDEST)
@@ -170,7 +215,10 @@ def _suits(parts: Sequence[Any], listed: bool, wanted: Any, bounds: tuple[int, i
         return False
     if inner in (int, float):
         number = int if inner is int else int | float
-        return all(isinstance(p, number) and not isinstance(p, bool) and bounds[0] <= p <= bounds[1] for p in parts)
+        return all(
+            isinstance(p, number) and not isinstance(p, bool) and bounds[0] <= p <= bounds[1]
+            for p in parts
+        )
     return isinstance(inner, type) and all(isinstance(part, inner) for part in parts)
 
 
@@ -181,4 +229,6 @@ def _check_plain(value: object, path: Path, depth: int) -> None:
         for inner in value.values() if isinstance(value, dict) else value:
             _check_plain(inner, path, depth + 1)
     elif isinstance(value, int | float) and not (math.isfinite(value) and abs(value) <= _LARGEST):
-        raise WeightsCorrupt(f"{path} holds the number {str(value)[:40]}; no configuration needs one like it")
+        raise WeightsCorrupt(
+            f"{path} holds the number {str(value)[:40]}; no configuration needs one like it"
+        )

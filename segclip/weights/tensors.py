@@ -1,5 +1,5 @@
-"""Read the tensors of any checkpoint, whatever it is wrapped in, without running anything it holds; and lay them into
-a network, so that what does not fit is named.
+"""Read the tensors of any checkpoint, whatever it is wrapped in, without running anything it holds;
+and lay them into a network, so that what does not fit is named.
 """
 
 from __future__ import annotations
@@ -27,18 +27,35 @@ from ..errors import Unsupported, WeightsCorrupt, one_line
 from . import torchscript
 from .reading import Container, no_weights, open_file, reading, recognise
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "module")  # what trainers keep weights under
-PREFIXES = ("module.", "_orig_mod.", "model.", "clip.", "sam.")  # DDP's, torch.compile's, Lightning's, of a field
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "network",
+    "net",
+    "module",
+)  # what trainers keep weights under
+PREFIXES = (
+    "module.",
+    "_orig_mod.",
+    "model.",
+    "clip.",
+    "sam.",
+)  # DDP's, torch.compile's, Lightning's, of a field
 _DEEPEST = 4  # wrappers in wrappers
 _SPARE = 64 << 20  # elements a network may have beyond the bytes of its file
-_FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full, torch.arange})
+_FACTORIES = frozenset(
+    {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full, torch.arange}
+)
 
 _loading = Lock()  # torch's list of what may be unpickled is one for the whole process
 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """Hold what a file held: its tensors by name, and what else a trainer wrote beside them, ``notes``."""
+    """Hold what a file held: its tensors by name, and what else a trainer wrote beside them,
+    ``notes``.
+    """
 
     path: Path
     tensors: dict[str, torch.Tensor]
@@ -47,10 +64,12 @@ class Stored:
 
 
 def read(path: Path, *, trust: bool | None = None) -> Stored:
-    """Read the tensors of a file onto the CPU; nothing in it is run, whatever its container and ``trust``.
+    """Read the tensors of a file onto the CPU; nothing in it is run, whatever its container and
+    ``trust``.
 
-    trust: None reads any file; False only a pickle whose SHA-256, of the bytes that are read, is in the manifest, and
-    True any the user vouches for. Raises WeightsMissing, WeightsCorrupt, Unsupported.
+    trust: None reads any file; False only a pickle whose SHA-256, of the bytes that are read, is in
+    the manifest, and True any the user vouches for. Raises WeightsMissing, WeightsCorrupt,
+    Unsupported.
     """
     with reading(path):
         with open_file(path) as file:
@@ -81,12 +100,16 @@ def _unpickled(path: Path, data: bytes) -> Any:
                 "save the state_dict of its model alone"
             ) from error
         reason = re.search(r"WeightsUnpickler error: (.+)", str(error))
-        raise WeightsCorrupt(f"{path} cannot be read as weights: {one_line(reason[1] if reason else error)}") from error
+        raise WeightsCorrupt(
+            f"{path} cannot be read as weights: {one_line(reason[1] if reason else error)}"
+        ) from error
 
 
 @contextmanager
 def unpickling() -> Iterator[None]:
-    """Let torch read NumPy's numbers beside tensors, as open_clip's trainer wrote learning rates until 2.29."""
+    """Let torch read NumPy's numbers beside tensors, as open_clip's trainer wrote learning rates
+    until 2.29.
+    """
     scalar = np.float64(0).__reduce__()[0]  # of a number's dtype and bytes; it makes nothing else
     kinds = [type(np.dtype(code)) for code in "?bhilqBHILQefd"]
     named = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
@@ -95,7 +118,9 @@ def unpickling() -> Iterator[None]:
         warnings.catch_warnings(),
         torch.serialization.safe_globals([*named, np.dtype, *dict.fromkeys(kinds)]),
     ):
-        warnings.simplefilter("ignore")  # of pickle protocols: what cannot be read is told by an error
+        warnings.simplefilter(
+            "ignore"
+        )  # of pickle protocols: what cannot be read is told by an error
         yield
 
 
@@ -111,7 +136,9 @@ def _unwrapped(loaded: Any) -> tuple[dict[str, torch.Tensor], Mapping[str, Any]]
         notes = {name: value for name, value in loaded.items() if isinstance(name, str)} | notes
         loaded = inner
     if not isinstance(loaded, Mapping):
-        raise ValueError(f"the checkpoint is a {type(loaded).__name__} where a state dict should be")
+        raise ValueError(
+            f"the checkpoint is a {type(loaded).__name__} where a state dict should be"
+        )
     tensors = {name: value for name, value in loaded.items() if _is_tensor(name, value)}
     if not tensors:
         held = ", ".join(repr(str(name)[:40]) for name in list(loaded)[:5])
@@ -131,7 +158,9 @@ def _is_tensor(name: object, value: object) -> bool:
 
 def without_prefixes(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Take off what wrappers put before the name of every tensor, in whatever order they did."""
-    while prefix := next((p for p in PREFIXES if tensors and all(name.startswith(p) for name in tensors)), None):
+    while prefix := next(
+        (p for p in PREFIXES if tensors and all(name.startswith(p) for name in tensors)), None
+    ):
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors
 
@@ -143,20 +172,28 @@ def lay_in(
     *,
     unused: Iterable[str] = (),
 ) -> None:
-    """Load tensors into a network that has exactly these; raise WeightsCorrupt naming those that differ.
+    """Load tensors into a network that has exactly these; raise WeightsCorrupt naming those that
+    differ.
 
-    what: how the message begins, "PATH does not fit MODEL". unused: beginnings of names either side may lack.
+    what: how the message begins, "PATH does not fit MODEL". unused: beginnings of names either side
+    may lack.
     """
     own, spared = network.state_dict(), tuple(unused)
-    shapes = [name for name, value in tensors.items() if name in own and value.shape != own[name].shape]
+    shapes = [
+        name for name, value in tensors.items() if name in own and value.shape != own[name].shape
+    ]
     if shapes:
         sizes = f"{tuple(tensors[shapes[0]].shape)}, not {tuple(own[shapes[0]].shape)}"
-        raise WeightsCorrupt(f"{what}: {_named(shapes[:1], 'of another shape', len(shapes))}: {sizes}")
+        raise WeightsCorrupt(
+            f"{what}: {_named(shapes[:1], 'of another shape', len(shapes))}: {sizes}"
+        )
     missing, strange = network.load_state_dict(dict(tensors), strict=False)
     missing, strange = _without(missing, spared), _without(strange, spared)
     kinds = ((missing, "missing"), (strange, "unexpected"))
     if differing := [_named(names, how, len(names)) for names, how in kinds if names]:
-        raise WeightsCorrupt(f"{what}, {len(missing) + len(strange)} tensors differ: {'; '.join(differing)}")
+        raise WeightsCorrupt(
+            f"{what}, {len(missing) + len(strange)} tensors differ: {'; '.join(differing)}"
+        )
 
 
 def _without(names: Iterable[str], beginnings: tuple[str, ...]) -> list[str]:
@@ -172,9 +209,11 @@ def _shown(name: str) -> str:
 
 
 class Sized(TorchFunctionMode):
-    """Refuse, while a network is built, tensors that its own file could not fill: a description may ask for anything.
+    """Refuse, while a network is built, tensors that its own file could not fill: a description may
+    ask for anything.
 
-    file: the weights; a network of more elements than it has bytes is not the one stored there. Raises WeightsCorrupt.
+    file: the weights; a network of more elements than it has bytes is not the one stored there.
+    Raises WeightsCorrupt.
     """
 
     def __init__(self, file: Path) -> None:
@@ -188,7 +227,9 @@ class Sized(TorchFunctionMode):
         if func in _FACTORIES:
             self.left -= _elements(named.get("size", args))
             if self.left < 0:
-                raise WeightsCorrupt(f"a network of far more weights is described than {self.file} holds")
+                raise WeightsCorrupt(
+                    f"a network of far more weights is described than {self.file} holds"
+                )
         return func(*args, **named)
 
 

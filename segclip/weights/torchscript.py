@@ -1,7 +1,9 @@
-"""Read the tensors of a TorchScript archive, such as OpenAI's CLIPs come in, without running the code inside it.
+"""Read the tensors of a TorchScript archive, such as OpenAI's CLIPs come in, without running the
+code inside it.
 
-Such an archive is a zip of a pickled tree of modules, the code they run, and the storages of their tensors. Here the
-tree is unpickled with names for nothing but tensors and plain attribute holders; the code is never looked at.
+Such an archive is a zip of a pickled tree of modules, the code they run, and the storages of their
+tensors. Here the tree is unpickled with names for nothing but tensors and plain attribute holders;
+the code is never looked at.
 """
 
 from __future__ import annotations
@@ -34,14 +36,20 @@ _SPARE = 64 << 20  # bytes an archive may unpack to beyond four times its own
 
 
 def read(data: bytes) -> dict[str, torch.Tensor]:
-    """Read an archive's parameters, buffers and other tensor attributes by their names in the module.
+    """Read an archive's parameters, buffers and other tensor attributes by their names in the
+    module.
 
-    Raises what the standard library's zipfile and pickle do of damaged ones, and ValueError for one that names code.
+    Raises what the standard library's zipfile and pickle do of damaged ones, and ValueError for one
+    that names code.
     """
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         if sum(member.file_size for member in archive.infolist()) > 4 * len(data) + _SPARE:
             raise ValueError("the archive unpacks to many times its size")
-        roots = [name.removesuffix("data.pkl") for name in archive.namelist() if name.endswith("data.pkl")]
+        roots = [
+            name.removesuffix("data.pkl")
+            for name in archive.namelist()
+            if name.endswith("data.pkl")
+        ]
         if len(roots) != 1:
             raise ValueError(f"the TorchScript archive has {len(roots)} trees of modules, not one")
         tree = _Tree(archive, roots[0]).load()
@@ -57,11 +65,15 @@ def _tensors(module: object, prefix: str, depth: int) -> Iterator[tuple[str, tor
         elif hasattr(value, "is_module_of_torchscript"):
             yield from _tensors(value, f"{prefix}{name}.", depth + 1)
         if count > _MOST:
-            raise ValueError(f"the TorchScript archive has more than {_MOST:,} attributes in a module")
+            raise ValueError(
+                f"the TorchScript archive has more than {_MOST:,} attributes in a module"
+            )
 
 
 class _Tree(pickle.Unpickler):
-    """Unpickle the tree; everything it may name is made anew for each archive, so that none can change it for later."""
+    """Unpickle the tree; everything it may name is made anew for each archive, so that none can
+    change it for later.
+    """
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))
@@ -70,7 +82,9 @@ class _Tree(pickle.Unpickler):
         self._holder = type("Module", (), {"is_module_of_torchscript": True})
 
     def find_class(self, module: str, name: str) -> Any:
-        """Give what a name in the pickle stands for; anything but tensors and modules is refused."""
+        """Give what a name in the pickle stands for; anything but tensors and modules is
+        refused.
+        """
         if module == "__torch__" or module.startswith("__torch__."):
             return self._holder
         if module == "torch" and name in _STORAGES:
@@ -83,7 +97,9 @@ class _Tree(pickle.Unpickler):
             return _fresh(list)
         if (module, name) == ("collections", "OrderedDict"):
             return _fresh(OrderedDict)
-        raise ValueError(f"the TorchScript archive names {f'{module}.{name}'[:80]!r}, which is no tensor")
+        raise ValueError(
+            f"the TorchScript archive names {f'{module}.{name}'[:80]!r}, which is no tensor"
+        )
 
     def persistent_load(self, pid: Any) -> torch.Tensor:
         """Read a storage as a flat tensor."""
@@ -92,7 +108,9 @@ class _Tree(pickle.Unpickler):
             raise ValueError("the TorchScript archive refers to something that is no storage")
         if key not in self._storages:
             content = bytearray(self._archive.read(f"{self._root}data/{key}"))
-            self._storages[key] = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+            self._storages[key] = (
+                torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+            )
         return self._storages[key]
 
 
@@ -101,7 +119,9 @@ def _fresh(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _rebuild(storage: torch.Tensor, offset: int, size: Any, stride: Any, *_: Any) -> torch.Tensor:
-    return storage.as_strided(tuple(size), tuple(stride), offset)  # raises where the storage is too small
+    return storage.as_strided(
+        tuple(size), tuple(stride), offset
+    )  # raises where the storage is too small
 
 
 def _parameter(tensor: torch.Tensor, *_: Any) -> torch.Tensor:

@@ -18,10 +18,21 @@ from typing import Any
 from playwright.sync_api import Locator, Page, expect
 
 ROOT = Path(__file__).parent.parent.parent
-CHROMIUM = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-FLAGS += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # a camera that sees a test picture
-PATIENCE = 120_000  # ms: the first answer waits for models to be loaded, on a machine that does other things too
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None
+)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
+FLAGS += [
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]  # a camera that sees a test picture
+# ms: the first answer waits for models to be loaded, on a machine that does other things too
+PATIENCE = 120_000
 
 expect.set_options(timeout=PATIENCE)
 
@@ -32,13 +43,25 @@ def serving(log: Path, *options: str, environment: dict[str, str] | None = None)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "segclip", "app", "--no-browser", "--offline", "--port", str(port), *options]
+    command = [
+        sys.executable,
+        "-m",
+        "segclip",
+        "app",
+        "--no-browser",
+        "--offline",
+        "--port",
+        str(port),
+        *options,
+    ]
     more = environment or {}
     paths = os.pathsep.join((*filter(None, [more.get("PYTHONPATH")]), str(ROOT)))
     own = {**os.environ, "SEGCLIP_HOME": str(log.parent / "home"), **more, "PYTHONPATH": paths}
     address = f"http://127.0.0.1:{port}"
     with log.open("wb") as file:
-        process = subprocess.Popen(command, env=own, cwd=log.parent, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, env=own, cwd=log.parent, stdout=file, stderr=subprocess.STDOUT
+        )
     try:
         _wait_for(address, process, log)
         yield address
@@ -110,7 +133,9 @@ class Person:
         """Wait for the answer to one thing that is done by hand."""
         before = int(self.root.get_attribute("data-done") or 0)
         yield
-        self.page.locator(f".studio[data-done='{before + 1}'][data-waiting=no]").wait_for(state="attached")
+        self.page.locator(f".studio[data-done='{before + 1}'][data-waiting=no]").wait_for(
+            state="attached"
+        )
 
     def click(self, x: float, y: float, **how: Any) -> None:
         """Click at screen pixels of the canvas."""

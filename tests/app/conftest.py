@@ -65,7 +65,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Iterator[str]:
     """Serve the real app: one for all tests in browsers."""
     place = tmp_path_factory.mktemp("app")
-    with serving(place / "log", "--api", "--photos", str(photos), "--runs", str(place / "runs")) as address:
+    with serving(
+        place / "log", "--api", "--photos", str(photos), "--runs", str(place / "runs")
+    ) as address:
         yield address
 
 
@@ -88,7 +90,9 @@ def page(browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture
 def person(page: Page, address: str) -> Iterator[Person]:
-    """Open the app; afterwards nothing may have been asked of another machine, and nothing have gone wrong."""
+    """Open the app; afterwards nothing may have been asked of another machine, and nothing have
+    gone wrong.
+    """
     person = Person(page, address).go().ready()
     yield person
     assert person.elsewhere == []

@@ -1,4 +1,6 @@
-"""Take the pictures of the documentation from the real app: python -m tests.app.screenshots FOLDER"""
+"""Take the pictures of the documentation from the real app: python -m tests.app.screenshots
+FOLDER
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,11 @@ from tests.app.browsing import CHROMIUM, FLAGS, Person, serving
 from train import shapes
 
 WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
-LOOKS: dict[str, tuple[Any, Any]] = {"light": ("light", WIDE), "dark": ("dark", WIDE), "phone": ("light", PHONE)}
+LOOKS: dict[str, tuple[Any, Any]] = {
+    "light": ("light", WIDE),
+    "dark": ("dark", WIDE),
+    "phone": ("light", PHONE),
+}
 COLOURS = 256  # enough for a page, and a third of the bytes
 EPOCHS, LONG = 12, 900_000  # ms
 TABS = {  # with what is there once a page is
@@ -34,7 +40,9 @@ def main(folder: Path) -> None:
         with serving(Path(place) / "log", "--runs", f"{place}/runs") as address:
             _work(browser, address, Path(place) / "shapes")
             for name, (scheme, size) in LOOKS.items():
-                context = browser.new_context(viewport=size, color_scheme=scheme, has_touch=name == "phone")
+                context = browser.new_context(
+                    viewport=size, color_scheme=scheme, has_touch=name == "phone"
+                )
                 _pages(Person(context.new_page(), address), folder, name)
                 context.close()
         browser.close()

@@ -1,4 +1,6 @@
-"""The HTTP API: against its own document, against hostile requests, and against the library's own answers."""
+"""The HTTP API: against its own document, against hostile requests, and against the library's own
+answers.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def opened(client: TestClient, upload: bytes) -> str:
     return str(answer.json()["image"])
 
 
-def ask(client: TestClient, image: str, *prompts: dict[str, Any], masks: str = "rle") -> list[dict[str, Any]]:
+def ask(
+    client: TestClient, image: str, *prompts: dict[str, Any], masks: str = "rle"
+) -> list[dict[str, Any]]:
     answer = client.post("/segment", json={"image": image, "prompts": prompts, "masks": masks})
     assert answer.status_code == 200, answer.text
     return list(answer.json()["answers"])
@@ -68,7 +72,9 @@ def test_many_prompts_in_one_call_are_answered_as_the_library_does(
 
 
 def test_everything_is_asked_for_without_texts(client: TestClient, opened: str) -> None:
-    everything, some = ask(client, opened, {"everything": True}, {"everything": True, "boxes": [[105, 55, 155, 115]]})
+    everything, some = ask(
+        client, opened, {"everything": True}, {"everything": True, "boxes": [[105, 55, 155, 115]]}
+    )
     assert sorted(row["box"] for row in everything["rows"]) == [
         [10, 10, 50, 50],
         [60, 20, 100, 80],
@@ -91,7 +97,9 @@ def test_masks_come_as_png_and_as_polygons(client: TestClient, opened: str) -> N
     assert answer["rows"][0]["mask"]["coordinates"][0][0][0] == [10, 10]
 
 
-def test_a_picture_is_looked_at_once(client: TestClient, studio: Studio, opened: str, upload: bytes) -> None:
+def test_a_picture_is_looked_at_once(
+    client: TestClient, studio: Studio, opened: str, upload: bytes
+) -> None:
     assert client.post("/images", files={"image": ("again.png", upload)}).json()["image"] == opened
     for text in ("a red box", "a green box"):
         ask(client, opened, {"texts": [text]})
@@ -119,14 +127,19 @@ def test_search_finds_what_was_indexed(client: TestClient) -> None:
         (bytes(25_000_000), 413, "over 20 MB"),
     ],
 )
-def test_hostile_uploads_are_refused_with_a_reason(client: TestClient, data: bytes, status: int, told: str) -> None:
+def test_hostile_uploads_are_refused_with_a_reason(
+    client: TestClient, data: bytes, status: int, told: str
+) -> None:
     answer = client.post("/images", files={"image": ("x.png", data)})
     assert answer.status_code == status
     assert told in answer.json()["detail"]
 
 
 def test_a_truncated_and_a_giant_picture_are_refused(client: TestClient, upload: bytes) -> None:
-    assert "truncated" in client.post("/images", files={"image": ("x.png", upload[:-60])}).json()["detail"]
+    assert (
+        "truncated"
+        in client.post("/images", files={"image": ("x.png", upload[:-60])}).json()["detail"]
+    )
     file = io.BytesIO()
     PIL.Image.new("L", (9000, 9000)).save(file, "PNG")
     answer = client.post("/images", files={"image": ("bomb.png", file.getvalue())})
@@ -144,13 +157,17 @@ def test_places_outside_and_unknown_pictures_are_told(client: TestClient, opened
     assert client.delete(f"/images/{opened}").status_code == 404
 
 
-def test_only_so_many_pictures_are_kept(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_so_many_pictures_are_kept(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(api, "MOST_PICTURES", 2)
     ids = []
     for x in (1, 2, 3):
         file = io.BytesIO()
         PIL.Image.fromarray(paint(("red", (x, 1, 20, 20))).pixels).save(file, "PNG")
-        ids.append(client.post("/images", files={"image": ("a.png", file.getvalue())}).json()["image"])
+        ids.append(
+            client.post("/images", files={"image": ("a.png", file.getvalue())}).json()["image"]
+        )
     assert client.get("/health").json()["pictures"] == 2
     assert client.delete(f"/images/{ids[0]}").status_code == 404
 
@@ -164,7 +181,11 @@ def test_health_and_metrics_count(client: TestClient, opened: str) -> None:
 
 
 def test_clients_at_once_all_get_their_own_answer(client: TestClient, opened: str) -> None:
-    wanted = {"a red box": [RED], "a green box": [(60, 20, 100, 80)], "a blue box": [(110, 60, 150, 110)]}
+    wanted = {
+        "a red box": [RED],
+        "a green box": [(60, 20, 100, 80)],
+        "a blue box": [(110, 60, 150, 110)],
+    }
 
     def one(number: int) -> bool:
         text = list(wanted)[number % 3]
@@ -182,7 +203,11 @@ def _served() -> tuple[Any, str]:
         studio.models._loaded[name] = Loaded(batch_script.fake_load())
     served, file = api.make_api(studio), io.BytesIO()
     PIL.Image.fromarray(paint(("red", RED)).pixels).save(file, "PNG")
-    return served, str(TestClient(served).post("/images", files={"image": ("a.png", file.getvalue())}).json()["image"])
+    return served, str(
+        TestClient(served)
+        .post("/images", files={"image": ("a.png", file.getvalue())})
+        .json()["image"]
+    )
 
 
 served, known = _served()
@@ -192,7 +217,9 @@ schema = schemathesis.openapi.from_asgi("/openapi.json", served)
 @schema.parametrize()
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_it_keeps_to_its_own_document(case: Case) -> None:
-    """Check everything but that all valid data is accepted: no document can say which bytes are a picture."""
+    """Check everything but that all valid data is accepted: no document can say which bytes are a
+    picture.
+    """
     if isinstance(case.body, dict) and re.fullmatch("[0-9a-f]{32}", str(case.body.get("image"))):
         case.body["image"] = known
     case.call_and_validate(excluded_checks=[schemathesis.checks.positive_data_acceptance])

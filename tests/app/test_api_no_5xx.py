@@ -1,4 +1,6 @@
-"""Fault 17.12: whatever is sent to the HTTP API, it answers with what is wrong, soon, and goes on."""
+"""Fault 17.12: whatever is sent to the HTTP API, it answers with what is wrong, soon, and goes
+on.
+"""
 
 from __future__ import annotations
 
@@ -83,14 +85,40 @@ def send(client: TestClient, pixels: Any) -> str:
 
 def prompts(image: str, count: int, **more: Any) -> dict[str, Any]:
     """Ask for as many texts, a prompt each."""
-    return {"image": image, "prompts": [{"texts": [f"a red box {n}"], **more} for n in range(count)]}
+    return {
+        "image": image,
+        "prompts": [{"texts": [f"a red box {n}"], **more} for n in range(count)],
+    }
 
 
 STRANGE = (
-    "NaN", "Infinity", "-Infinity", "1e400", "-1e400", "1e308", "-0.0", "9" * 400, "9" * 5000, "1.5", "-1", "true",
-    "null", '""', '"\\ud800"', '"\\udfff\\ud800"', '"\\u0000"', '"a\\ud83d"', "[]", "{}", "[[]]", "[NaN]", '"x"',
-    "[" * 100_000, "[" * 500 + "]" * 500, '{"a":' * 500 + "1" + "}" * 500,
-)  # fmt: skip
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    "1e400",
+    "-1e400",
+    "1e308",
+    "-0.0",
+    "9" * 400,
+    "9" * 5000,
+    "1.5",
+    "-1",
+    "true",
+    "null",
+    '""',
+    '"\\ud800"',
+    '"\\udfff\\ud800"',
+    '"\\u0000"',
+    '"a\\ud83d"',
+    "[]",
+    "{}",
+    "[[]]",
+    "[NaN]",
+    '"x"',
+    "[" * 100_000,
+    "[" * 500 + "]" * 500,
+    '{"a":' * 500 + "1" + "}" * 500,
+)
 PLACES = {
     "segment": (
         '{"image": @}',
@@ -117,7 +145,13 @@ PLACES = {
         '{"image": "ID", "labels": ["a"], "top_k": @}',
         "@",
     ),
-    "search": ('{"text": @}', '{"text": "a", "negatives": [@]}', '{"text": "a", "n": @}', '{"image": @}', "@"),
+    "search": (
+        '{"text": @}',
+        '{"text": "a", "negatives": [@]}',
+        '{"text": "a", "n": @}',
+        '{"image": @}',
+        "@",
+    ),
 }
 
 
@@ -145,17 +179,23 @@ def test_numbers_and_texts_that_are_none_are_refused_with_a_reason(
         ("multipart/form-data", b"--a--"),
         ("multipart/form-data; boundary=", b"--a--"),
         ("multipart/form-data; boundary=a", b"--a\r\n\r\n\xff\r\n--a--"),
-        ("multipart/form-data; boundary=a", b'--a\r\ncontent-disposition: form-data; name="image"\r\n\r\nx\r\n--a--'),
+        (
+            "multipart/form-data; boundary=a",
+            b'--a\r\ncontent-disposition: form-data; name="image"\r\n\r\nx\r\n--a--',
+        ),
         (
             "multipart/form-data; boundary=a; charset=\xff",
-            b'--a\r\ncontent-disposition: form-data; name="\xff"; filename="\xff"\r\n\r\nx\r\n--a--',
+            b'--a\r\ncontent-disposition: form-data; name="\xff"; '
+            b'filename="\xff"\r\n\r\nx\r\n--a--',
         ),
         ("application/x-www-form-urlencoded", b"image=%ff&image=%00"),
     ],
 )
 def test_bodies_that_are_no_bodies_are_refused(client: TestClient, kind: str, body: bytes) -> None:
     for path in ("images", "segment", "classify", "search"):
-        answer = client.post(f"/{path}", content=body, headers={b"content-type": kind.encode("latin-1")})
+        answer = client.post(
+            f"/{path}", content=body, headers={b"content-type": kind.encode("latin-1")}
+        )
         assert 400 <= answer.status_code < 500, answer.text
         assert answer.json()["detail"]
 
@@ -185,7 +225,11 @@ def test_thin_pictures_are_answered_by_the_models_that_come_with_it(
     monkeypatch.setattr(api, "PATIENCE", 600)  # loading them counts
     client = TestClient(api.make_api(Studio(Settings())), raise_server_exceptions=False)
     image = send(client, np.zeros((*size, 3)))
-    for prompt in ({"texts": ["a black box"]}, {"points": [{"x": 0, "y": 0}]}, {"everything": True}):
+    for prompt in (
+        {"texts": ["a black box"]},
+        {"points": [{"x": 0, "y": 0}]},
+        {"everything": True},
+    ):
         answer = client.post("/segment", json={"image": image, "prompts": [prompt]})
         assert answer.status_code == 200, (prompt, answer.text)
 
@@ -211,7 +255,10 @@ def test_a_request_that_waits_for_another_is_late_on_time(
     monkeypatch.setattr(api, "PATIENCE", 0.3)
     with studio.models.look("mini"):
         assert client.post("/segment", json=prompts(opened, 1)).status_code == 503
-    assert studio.models._loaded["mini"].looking._places == type(studio.models._loaded["mini"].looking._places)()
+    assert (
+        studio.models._loaded["mini"].looking._places
+        == type(studio.models._loaded["mini"].looking._places)()
+    )
 
 
 def test_the_work_of_a_client_that_is_gone_is_dropped(
@@ -219,7 +266,13 @@ def test_the_work_of_a_client_that_is_gone_is_dropped(
 ) -> None:
     body = json.dumps(prompts(opened, 50)).encode()
     heads = [(b"content-type", b"application/json"), (b"host", b"testserver")]
-    scope = {"type": "http", "method": "POST", "path": "/segment", "headers": heads, "query_string": b""}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/segment",
+        "headers": heads,
+        "query_string": b"",
+    }
     messages = iter([{"type": "http.request", "body": body, "more_body": False}])
 
     async def receive() -> Any:
@@ -232,7 +285,12 @@ def test_the_work_of_a_client_that_is_gone_is_dropped(
     async def discard(message: Any) -> None: ...
 
     start = time.monotonic()
-    anyio.run(client.app, scope | {"root_path": "", "scheme": "http", "server": ("t", 80)}, receive, discard)
+    anyio.run(
+        client.app,
+        scope | {"root_path": "", "scheme": "http", "server": ("t", 80)},
+        receive,
+        discard,
+    )
     assert time.monotonic() - start < 4  # fifty prompts take five seconds
     steps = slow.steps
     assert steps < 30
@@ -262,7 +320,10 @@ def test_too_many_requests_are_asked_to_come_back(
 def test_prompts_and_masks_of_one_request_are_bounded_together(
     client: TestClient, opened: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    many = {"image": opened, "prompts": [{"texts": [f"text {p} {n}" for n in range(7)]} for p in range(50)]}
+    many = {
+        "image": opened,
+        "prompts": [{"texts": [f"text {p} {n}" for n in range(7)]} for p in range(50)],
+    }
     answer = client.post("/segment", json=many)
     assert answer.status_code == 422
     assert "one request may have" in answer.text
@@ -271,9 +332,13 @@ def test_prompts_and_masks_of_one_request_are_bounded_together(
     answer = client.post("/segment", json=every)
     assert answer.status_code == 422
     assert "more than 3 masks" in answer.text
-    assert client.post("/segment", json={**every, "prompts": every["prompts"][:3]}).status_code == 200
+    assert (
+        client.post("/segment", json={**every, "prompts": every["prompts"][:3]}).status_code == 200
+    )
     monkeypatch.setattr(requests, "MOST_LETTERS", 100)
-    answer = client.post("/segment", json={"image": opened, "prompts": [{"everything": True}], "masks": "png"})
+    answer = client.post(
+        "/segment", json={"image": opened, "prompts": [{"everything": True}], "masks": "png"}
+    )
     assert answer.status_code == 422
     assert client.post("/segment", content=b" " * 5_000_000).status_code == 413
 
@@ -283,16 +348,22 @@ def test_what_is_kept_is_bounded_by_its_bytes(
 ) -> None:
     """Fault 17.12e."""
     object.__setattr__(studio.settings, "kept_mb", 1)
-    images = [send(client, paint(("red", (n, 1, 40, 40)), size=(300, 300)).pixels) for n in range(8)]  # 0.27 MB each
+    images = [
+        send(client, paint(("red", (n, 1, 40, 40)), size=(300, 300)).pixels) for n in range(8)
+    ]  # 0.27 MB each
     assert client.get("/health").json()["pictures"] == 3
     assert client.delete(f"/images/{images[-1]}").status_code == 204
     assert client.delete(f"/images/{images[0]}").status_code == 404
-    huge = send(client, np.zeros((1200, 1200, 3)))  # more than there is room for, and yet it can be asked about
+    huge = send(
+        client, np.zeros((1200, 1200, 3))
+    )  # more than there is room for, and yet it can be asked about
     assert client.post("/segment", json=prompts(huge, 1)).status_code == 200
     assert client.get("/health").json()["pictures"] == 1
 
 
-def test_what_nobody_uses_goes(client: TestClient, opened: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_nobody_uses_goes(
+    client: TestClient, opened: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pictures: api.Pictures = client.app.state.pictures  # type: ignore[attr-defined]
     assert not pictures.tidy()
     monkeypatch.setattr(api, "IDLE_BYTES", 1000)
@@ -317,17 +388,26 @@ def private(tmp_path: Path) -> tuple[TestClient, Path]:
     place = tmp_path / "very private" / "patients"
     place.mkdir(parents=True)
     studio = Studio(Settings(photos=place, indexes=place / "indexes", runs=place / "runs"))
-    studio.models._loaded |= {name: Loaded(batch_script.fake_load()) for name in ("mini", "mini-sam")}
+    studio.models._loaded |= {
+        name: Loaded(batch_script.fake_load()) for name in ("mini", "mini-sam")
+    }
     return TestClient(api.make_api(studio), raise_server_exceptions=False), place
 
 
-def test_search_names_no_place_of_the_server(private: tuple[TestClient, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_names_no_place_of_the_server(
+    private: tuple[TestClient, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     client, place = private
 
     def broken(*_: object, **__: object) -> None:
-        raise segclip.BadIndex(f"the index at {place}/indexes/ab is damaged: rm -r '{place}/indexes/ab'")
+        raise segclip.BadIndex(
+            f"the index at {place}/indexes/ab is damaged: rm -r '{place}/indexes/ab'"
+        )
 
-    answers = [client.post("/search", json={"text": "a red box", "regions": regions}) for regions in (None, True)]
+    answers = [
+        client.post("/search", json={"text": "a red box", "regions": regions})
+        for regions in (None, True)
+    ]
     monkeypatch.setattr(Studio, "index", broken)
     answers.append(client.post("/search", json={"text": "a red box"}))
     monkeypatch.setattr(Studio, "index", lambda self: None)
@@ -350,7 +430,9 @@ def test_weights_that_are_missing_are_told_without_their_place(
     answer = client.post("/segment", json=prompts(opened, 1))
     assert answer.status_code in (200, 503)
     client.app.state.pictures._studio.models._loaded.clear()  # type: ignore[attr-defined]
-    answer = client.post("/segment", json={"image": send(client, paint().pixels), "prompts": [{"everything": True}]})
+    answer = client.post(
+        "/segment", json={"image": send(client, paint().pixels), "prompts": [{"everything": True}]}
+    )
     assert answer.status_code == 503
     assert "secret-project" not in answer.text
 
@@ -375,5 +457,7 @@ def test_random_bytes_of_pictures_are_refused(client: TestClient) -> None:
         damaged = bytearray(whole)
         for _ in range(rng.randrange(1, 30)):
             damaged[rng.randrange(len(damaged))] = rng.randrange(256)
-        answer = client.post("/images", files={"image": ("a.png", bytes(damaged[: rng.randrange(1, len(damaged))]))})
+        answer = client.post(
+            "/images", files={"image": ("a.png", bytes(damaged[: rng.randrange(1, len(damaged))]))}
+        )
         assert answer.status_code in (201, 422), answer.text

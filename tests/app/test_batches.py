@@ -48,7 +48,12 @@ def test_a_batch_gives_what_export_gives_and_its_files_go_in_the_end(tmp_path: P
     batch.start(["a red box"], ["png", "coco"], "mini")
     assert wait(batch) == "done", batch.message
     assert (batch.pictures, batch.done) == (3, 3)
-    segclip.export(batch.folder / "in", tmp_path, "a red box", options=segclip.ExportOptions(formats=("png", "coco")))
+    segclip.export(
+        batch.folder / "in",
+        tmp_path,
+        "a red box",
+        options=segclip.ExportOptions(formats=("png", "coco")),
+    )
     with zipfile.ZipFile(io.BytesIO(batch.result())) as archive:
         masks = [name for name in archive.namelist() if name.endswith(".png")]
         assert len([name for name in masks if "mask" in name]) == 3
@@ -87,7 +92,10 @@ def test_a_batch_without_words_cuts_out_everything(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize(
     ("error", "told"),
-    [(OSError(errno.ENOSPC, "No space left on device"), "No space left"), (RuntimeError("!"), "the server's log")],
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left"),
+        (RuntimeError("!"), "the server's log"),
+    ],
 )
 def test_what_breaks_a_batch_or_an_index_is_told(
     error: Exception, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -114,7 +122,9 @@ def test_a_batch_that_cannot_run_says_why() -> None:
     batch.remove()
 
 
-def test_a_zip_without_pictures_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zip_without_pictures_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(segclip.BadImage):
         Batch.unpacked(b"no zip")
@@ -128,7 +138,9 @@ def test_indexing_tells_why_it_cannot(tmp_path: Path) -> None:
     assert "no such folder" in indexing.message
 
 
-def test_a_damaged_zip_is_told_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_zip_is_told_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.png", bytes(range(256)) * 40)
@@ -140,7 +152,9 @@ def test_a_damaged_zip_is_told_and_leaves_nothing_behind(tmp_path: Path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_ends_takes_its_batches_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_ends_takes_its_batches_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fault 17.8."""
     monkeypatch.setenv("SEGCLIP_APP_SCRATCH", str(tmp_path))
     state.studio.cache_clear()

@@ -21,7 +21,9 @@ from tests.app.browsing import CHROMIUM, ROOT, Person
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"
+    ),
 ]
 
 
@@ -63,7 +65,9 @@ def test_clicks_right_clicks_drags_undo_and_escape(person: Person) -> None:
     assert person.headline == words
 
 
-def test_places_are_exact_on_a_photo_of_12_megapixels_at_every_zoom(person: Person, photo: Path) -> None:
+def test_places_are_exact_on_a_photo_of_12_megapixels_at_every_zoom(
+    person: Person, photo: Path
+) -> None:
     person.open(photo)
     for steps in (0, 2, 3):
         for _ in range(steps):
@@ -83,9 +87,11 @@ def test_places_are_exact_on_a_photo_of_12_megapixels_at_every_zoom(person: Pers
 def test_a_picture_is_pasted_dropped_and_taken_by_the_camera(person: Person) -> None:
     data = base64.b64encode((ROOT / "samples" / "zoo.png").read_bytes()).decode()
     give = """(at, [data, name]) => {
-        const held = new DataTransfer(), bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+        const held = new DataTransfer();
+        const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
         held.items.add(new File([bytes], name, { type: "image/png" }));
-        at.dispatchEvent(name === "dropped.png" ? new DragEvent("drop", { dataTransfer: held, bubbles: true })
+        const drop = { dataTransfer: held, bubbles: true };
+        at.dispatchEvent(name === "dropped.png" ? new DragEvent("drop", drop)
             : new ClipboardEvent("paste", { clipboardData: held, bubbles: true, composed: true }));
     }"""
     for name in ("pasted.png", "dropped.png"):
@@ -99,7 +105,9 @@ def test_a_picture_is_pasted_dropped_and_taken_by_the_camera(person: Person) -> 
     person.page.locator(".studio[data-picture^='camera'][data-waiting=no]").wait_for()
 
 
-def test_upload_text_and_the_mask_file_is_the_librarys_own_answer(person: Person, tmp_path: Path) -> None:
+def test_upload_text_and_the_mask_file_is_the_librarys_own_answer(
+    person: Person, tmp_path: Path
+) -> None:
     person.open(ROOT / "samples" / "zoo.png")
     person.say("penguin", "1 found")
     person.page.get_by_role("button", name="Masks").click()
@@ -129,7 +137,10 @@ def test_what_is_not_there_is_said_with_the_nearest_misses(person: Person) -> No
 
 
 def test_the_slider_asks_again_at_once_and_a_candidate_is_taken_by_a_click(person: Person) -> None:
-    slide = "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input', {bubbles: true})); }"
+    slide = (
+        "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input', "
+        "{bubbles: true})); }"
+    )
     with person.answered():
         person.page.locator(".threshold").evaluate(slide, 1)
     assert "Nothing" in person.headline
@@ -151,7 +162,9 @@ def test_a_bad_upload_is_told_and_the_picture_stays(person: Person, tmp_path: Pa
     assert person.root.get_attribute("data-picture") == FIRST
 
 
-def test_a_reload_keeps_the_work_and_two_people_never_meet(person: Person, browser: Browser, address: str) -> None:
+def test_a_reload_keeps_the_work_and_two_people_never_meet(
+    person: Person, browser: Browser, address: str
+) -> None:
     person.open(ROOT / "samples" / "desk.png")
     person.say("pencil", "found")
     person.page.reload()
@@ -167,7 +180,9 @@ def test_a_reload_keeps_the_work_and_two_people_never_meet(person: Person, brows
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_a_phone(browser: Browser, address: str, scheme: Any) -> None:
-    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, color_scheme=scheme)
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=True, color_scheme=scheme
+    )
     person = Person(context.new_page(), address).go().ready()
     assert person.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     box = person.canvas()
@@ -184,7 +199,14 @@ def test_the_api_answers_beside_the_pages(address: str) -> None:
         assert json.load(answer)["ok"] is True
     sample = (ROOT / "samples" / "zoo.png").read_bytes()
     body = b"\r\n".join(
-        (b"--cut", b'content-disposition: form-data; name="image"; filename="zoo.png"', b"", sample, b"--cut--", b"")
+        (
+            b"--cut",
+            b'content-disposition: form-data; name="image"; filename="zoo.png"',
+            b"",
+            sample,
+            b"--cut--",
+            b"",
+        )
     )
     name = send(f"{address}/api/images", body, "multipart/form-data; boundary=cut")["image"]
     ask = {"image": name, "prompts": [{"texts": ["penguin"]}]}

@@ -1,4 +1,6 @@
-"""The other pages in real Chromium, with the shipped models: each tab's main way, from the first click to the file."""
+"""The other pages in real Chromium, with the shipped models: each tab's main way, from the first
+click to the file.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,16 @@ from train import shapes
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"
+    ),
 ]
 SAMPLES = ROOT / "samples"
 
 
-def test_export_gives_the_masks_at_hand_as_the_library_writes_them(person: Person, tmp_path: Path) -> None:
+def test_export_gives_the_masks_at_hand_as_the_library_writes_them(
+    person: Person, tmp_path: Path
+) -> None:
     page = person.turn("Export")
     page.get_by_text("as on the Segment page").wait_for()
     page.get_by_role("button", name="png", exact=True).click()
@@ -59,10 +65,14 @@ def test_a_zip_is_exported_stopped_and_gone_on_with(person: Person, tmp_path: Pa
         assert len(zoo) == count // len(names)
         mask = np.array(PIL.Image.open(io.BytesIO(archive.read(zoo[-1]))))
         assert any(name.endswith(".json") for name in archive.namelist())
-    assert np.array_equal(mask > 0, segclip.load("mini")(SAMPLES / "zoo.png", "penguin").masks.full(0))
+    assert np.array_equal(
+        mask > 0, segclip.load("mini")(SAMPLES / "zoo.png", "penguin").masks.full(0)
+    )
 
 
-def test_classify_tells_the_likeliest_labels_of_the_picture_and_of_each_thing(person: Person) -> None:
+def test_classify_tells_the_likeliest_labels_of_the_picture_and_of_each_thing(
+    person: Person,
+) -> None:
     person.open(SAMPLES / "desk.png")
     page = person.turn("Classify")
     bars = page.get_by_test_id("stProgress")
@@ -128,11 +138,15 @@ def test_a_run_is_trained_watched_and_answers_words(person: Person, tmp_path: Pa
     page.wait_for_url(lambda url: "/train" not in url)
     assert person.headline
     person.turn("Models")
-    expect(page.get_by_role("combobox", name="Words")).to_have_value(re.compile("tiny/used/epoch-00[12]$"))
+    expect(page.get_by_role("combobox", name="Words")).to_have_value(
+        re.compile("tiny/used/epoch-00[12]$")
+    )
     person.complaints.clear()  # a reload below the root asks for its own health first: 404
 
 
-def test_models_are_switched_a_missing_one_is_told_and_a_file_of_ones_own_answers(person: Person) -> None:
+def test_models_are_switched_a_missing_one_is_told_and_a_file_of_ones_own_answers(
+    person: Person,
+) -> None:
     page = person.turn("Models")
 
     def choose(title: str, name: str) -> None:
@@ -146,20 +160,30 @@ def test_models_are_switched_a_missing_one_is_told_and_a_file_of_ones_own_answer
     page.get_by_text("Models of your own").click()
     person.fill("Encoder", f"file:{ROOT / 'weights' / 'mini' / 'clip'}")
     page.get_by_role("button", name="Let them answer words").click()
-    expect(page.get_by_role("combobox", name="Words")).to_have_value(re.compile("mini-fastsam . file:.*clip$"))
+    expect(page.get_by_role("combobox", name="Words")).to_have_value(
+        re.compile("mini-fastsam . file:.*clip$")
+    )
     person.turn("Segment")
     person.ready()
-    assert person.headline == f"{len(segclip.load('mini')(SAMPLES / 'desk.png', 'red apple'))} found"
+    assert (
+        person.headline == f"{len(segclip.load('mini')(SAMPLES / 'desk.png', 'red apple'))} found"
+    )
     person.click(200, 370)
     assert person.headline == "The object at the click"
 
 
 def test_no_text_is_read_as_markdown(person: Person) -> None:
-    """Fault 17.12: neither a file's name nor a text nor an error has the browser fetch anything from elsewhere."""
+    """Fault 17.12: neither a file's name nor a text nor an error has the browser fetch anything
+    from elsewhere.
+    """
     hostile = "![x](https:evil.test) <b>b :red[r] www.evil.test.png"
     page = person.page
     page.get_by_role("button", name="Picture").click()
-    given = {"name": hostile, "mimeType": "image/png", "buffer": (SAMPLES / "desk.png").read_bytes()}
+    given = {
+        "name": hostile,
+        "mimeType": "image/png",
+        "buffer": (SAMPLES / "desk.png").read_bytes(),
+    }
     page.locator("input[type=file]").first.set_input_files(given)  # type: ignore[arg-type]
     page.locator(".studio[data-picture*='evil.test'][data-waiting=no]").wait_for()
     page.get_by_role("button", name="Picture").click()

@@ -1,4 +1,6 @@
-"""Fault 17.12a: under ``--host`` no value of any widget has the server look at a path or ask the network."""
+"""Fault 17.12a: under ``--host`` no value of any widget has the server look at a path or ask the
+network.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ class Forger:
     texts: list[str] = field(default_factory=list)  # of the last run's elements
 
     def run(self, page: str = "", *states: WidgetState) -> dict[str, str]:
-        """Run a page with forged widgets; return the widgets of the page by id, with their kinds."""
+        """Run a page with forged widgets; return the widgets of the page by id, with their
+        kinds.
+        """
         message = BackMsg()
         message.rerun_script.query_string = ""
         message.rerun_script.page_script_hash = self.pages.get(page, "")
@@ -60,7 +64,9 @@ class Forger:
             heard = ForwardMsg.FromString(self.line.recv(PATIENCE))
             kind = heard.WhichOneof("type")
             if kind == "navigation":
-                self.pages = {one.page_name: one.page_script_hash for one in heard.navigation.app_pages}
+                self.pages = {
+                    one.page_name: one.page_script_hash for one in heard.navigation.app_pages
+                }
             elif kind == "delta":
                 self._note(heard, widgets)
             elif kind == "script_finished" and heard.script_finished in DONE:
@@ -84,13 +90,20 @@ def forge(widget: str, kind: str, value: str) -> list[WidgetState]:
     if kind not in CHOICES:
         made = [WidgetState(id=widget, trigger_value=True), WidgetState(id=widget, bool_value=True)]
     if kind == "bidi_component":
-        events = ({"kind": value}, {"kind": "file", "name": value, "content": value}, {"kind": "take", "row": 10**400})
+        events = (
+            {"kind": value},
+            {"kind": "file", "name": value, "content": value},
+            {"kind": "take", "row": 10**400},
+        )
         told = [{"event": event, "need": value} for event in events]
         made = [
             state
             for one in told
             for text in [json.dumps(one)]
-            for state in (WidgetState(id=widget, json_value=text), WidgetState(id=widget, json_trigger_value=text))
+            for state in (
+                WidgetState(id=widget, json_value=text),
+                WidgetState(id=widget, json_trigger_value=text),
+            )
         ]
     return made
 
@@ -135,7 +148,9 @@ def notes_of(notes: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_no_value_of_any_widget_touches_a_path_or_the_network(hosted: tuple[str, Path], canary: Path) -> None:
+def test_no_value_of_any_widget_touches_a_path_or_the_network(
+    hosted: tuple[str, Path], canary: Path
+) -> None:
     address, notes = hosted
     with open_line(address) as line:
         person = Forger(line)
@@ -151,7 +166,14 @@ def test_no_value_of_any_widget_touches_a_path_or_the_network(hosted: tuple[str,
                         person.run(page, state)
                         found = notes_of(notes)
                         assert not found, f"{page}, {kind}, {value}: {found[:3]}"
-    assert {"selectbox", "button_group", "text_input", "text_area", "bidi_component", "button"} <= kinds
+    assert {
+        "selectbox",
+        "button_group",
+        "text_input",
+        "text_area",
+        "bidi_component",
+        "button",
+    } <= kinds
     with urllib.request.urlopen(f"{address}/api/health") as answer:
         loaded = json.load(answer)["loaded"]
     assert set(loaded) <= {"mini", "mini-sam"}
@@ -171,7 +193,9 @@ def test_what_looks_at_a_path_is_noticed(tmp_path: Path, canary: Path) -> None:
 
 def status(address: str, headers: dict[str, str], path: str) -> int:
     try:
-        with urllib.request.urlopen(urllib.request.Request(address + path, headers=headers)) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(address + path, headers=headers)
+        ) as answer:
             return int(answer.status)
     except HTTPError as error:
         return error.code
@@ -181,7 +205,10 @@ def upgrade(address: str, headers: dict[str, str]) -> int:
     """Ask for a websocket; 101 is a yes."""
     line = HTTPConnection(urlsplit(address).netloc, timeout=PATIENCE)
     asked = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
-    asked |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol": "streamlit"}
+    asked |= {
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Protocol": "streamlit",
+    }
     line.request("GET", "/_stcore/stream", headers=asked | headers)
     answer = line.getresponse().status
     line.close()
@@ -213,7 +240,13 @@ def test_the_server_goes_by_its_own_names_only(
     address, _ = hosted
     port = urlsplit(address).port
     sent = {name: value.format(port=port) for name, value in headers.items()}
-    for path in ("/", "/api/health", "/api/openapi.json", "/_stcore/health", "/_stcore/host-config"):
+    for path in (
+        "/",
+        "/api/health",
+        "/api/openapi.json",
+        "/_stcore/health",
+        "/_stcore/host-config",
+    ):
         assert (status(address, sent, path) == 200) == welcome, path
     assert (upgrade(address, sent) == 101) == welcome
 
@@ -230,7 +263,9 @@ def test_without_the_api_there_is_nothing_under_its_address(tmp_path: Path) -> N
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_a_server_ended_leaves_no_ones_images(tmp_path: Path) -> None:
-    """Fault 17.8: what a batch unpacked goes when the server closes, or if it was killed when the next one starts."""
+    """Fault 17.8: what a batch unpacked goes when the server closes, or if it was killed when the
+    next one starts.
+    """
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     file = io.BytesIO()

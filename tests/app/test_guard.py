@@ -33,7 +33,19 @@ def test_addresses_are_names_where_everybody_is_served(name: str) -> None:
     assert not ALONE.known(name) or name == "localhost"
 
 
-@each("name", ["evil.test", "localhost.evil.test", "127.0.0.1.nip.io", "", None, "xn--", "0x7f.1.evil", "local host"])
+@each(
+    "name",
+    [
+        "evil.test",
+        "localhost.evil.test",
+        "127.0.0.1.nip.io",
+        "",
+        None,
+        "xn--",
+        "0x7f.1.evil",
+        "local host",
+    ],
+)
 def test_names_of_others_are_none(name: str | None) -> None:
     assert not ALONE.known(name)
     assert not EVERYBODY.known(name)
@@ -77,8 +89,12 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "GRACE", 0.2)
 
 
-def talk(parts: list[tuple[float, bytes]], *, paced: Paced | None = None) -> tuple[list[dict[str, Any]], list[int]]:
-    """Send a body in parts, each after some seconds; return what was answered, and the lengths that were read."""
+def talk(
+    parts: list[tuple[float, bytes]], *, paced: Paced | None = None
+) -> tuple[list[dict[str, Any]], list[int]]:
+    """Send a body in parts, each after some seconds; return what was answered, and the lengths that
+    were read.
+    """
     read: list[int] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -100,7 +116,9 @@ def talk(parts: list[tuple[float, bytes]], *, paced: Paced | None = None) -> tup
         async def send(message: Any) -> None:
             answered.append(dict(message))
 
-        await (paced or Paced(app))({"type": "http", "headers": [], "method": "POST"}, receive, send)
+        await (paced or Paced(app))(
+            {"type": "http", "headers": [], "method": "POST"}, receive, send
+        )
 
     if paced is not None:
         paced.app = app
@@ -161,5 +179,7 @@ def test_what_streamlit_keeps_of_uploads_is_counted(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(runtime, "exists", lambda: True)
     monkeypatch.setattr(runtime, "get_instance", Running)
     assert serving.held() == 0
-    Running.uploaded_file_mgr.add_file("somebody", UploadedFileRec("1", "a.png", "image/png", b"x" * 1000))
+    Running.uploaded_file_mgr.add_file(
+        "somebody", UploadedFileRec("1", "a.png", "image/png", b"x" * 1000)
+    )
     assert serving.held() == 1000

@@ -40,7 +40,9 @@ def test_words_typed_are_asked(page: AppTest, shared_studio: Studio) -> None:
     assert not page.exception
 
 
-def test_a_word_asked_for_and_ruled_out_is_told_and_taken_back(page: AppTest, shared_studio: Studio) -> None:
+def test_a_word_asked_for_and_ruled_out_is_told_and_taken_back(
+    page: AppTest, shared_studio: Studio
+) -> None:
     page.text_input[1].set_value(TEXTS[FIRST]).run()
     assert not page.exception
     assert work_of(page, shared_studio).draft.negatives == ()
@@ -52,7 +54,9 @@ def test_a_sample_brings_its_text(page: AppTest, shared_studio: Studio) -> None:
     assert (work.image.source, work.draft.texts) == ("zoo.png", ("penguin",))
 
 
-def test_an_upload_is_opened_a_bad_one_is_not(page: AppTest, shared_studio: Studio, upload: bytes) -> None:
+def test_an_upload_is_opened_a_bad_one_is_not(
+    page: AppTest, shared_studio: Studio, upload: bytes
+) -> None:
     page.file_uploader[0].set_value(("mine.png", upload, "image/png")).run()
     assert work_of(page, shared_studio).image.source == "mine.png"
     page.file_uploader[0].set_value(("bad.png", upload[:90], "image/png")).run()
@@ -77,7 +81,9 @@ def test_a_work_that_had_to_go_begins_anew(page: AppTest, shared_studio: Studio)
 
 
 def show(name: str) -> AppTest:
-    """Open one page alone: a page of navigation that is a function cannot be switched to in a test."""
+    """Open one page alone: a page of navigation that is a function cannot be switched to in a
+    test.
+    """
     source = f"from app.views import {name}\n{name}.show()\n"
     return AppTest.from_string(source, default_timeout=30).run()
 
@@ -131,7 +137,11 @@ HOSTILE = "![x](https://evil.test/x.png)"
 
 def markdown_of(page: AppTest) -> list[str]:
     """Give every text of a page that Streamlit reads as Markdown."""
-    told = [one.value for kind in ("markdown", "caption", "error", "info", "success") for one in getattr(page, kind)]
+    told = [
+        one.value
+        for kind in ("markdown", "caption", "error", "info", "success")
+        for one in getattr(page, kind)
+    ]
     told += [one.proto.text for one in page.get("progress")]
     return told + [image.caption for one in page.get("image") for image in one.proto.imgs]
 
@@ -157,7 +167,9 @@ def test_no_page_reads_a_users_text_as_markdown(
         texts += markdown_of(widget.set_value(f"{HOSTILE}, file:{HOSTILE}").run())
     for widget in page.selectbox:
         texts += markdown_of(widget.set_value(widget.options[-1]).run())
-    for button in page.button if name != "search" else ():  # its fragment runs again, which a test cannot
+    for button in (
+        page.button if name != "search" else ()
+    ):  # its fragment runs again, which a test cannot
         if not button.disabled:
             texts += markdown_of(button.click().run())
     quoted = [text for text in texts if "evil.test" in text]
@@ -179,7 +191,16 @@ def test_people_elsewhere_choose_among_the_models_that_are_installed(
     monkeypatch.setattr(segclip, "load", load)
     object.__setattr__(shared_studio.settings, "alone", False)
     _, work = shared_studio.begin()
-    forged = ("mini-fastsam + file:/etc/x", "file:/etc/x", "mini + hf-hub:a/b", "", None, 7, ["mini"], "photo-large")
+    forged = (
+        "mini-fastsam + file:/etc/x",
+        "file:/etc/x",
+        "mini + hf-hub:a/b",
+        "",
+        None,
+        7,
+        ["mini"],
+        "photo-large",
+    )
     with monkeypatch.context() as patch:
         state: dict[str, object] = {}
         patch.setattr(streamlit, "session_state", state)

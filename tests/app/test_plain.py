@@ -81,5 +81,10 @@ def test_messages_name_no_folder_of_the_server(text: str) -> None:
 
 
 def test_what_is_no_path_stays() -> None:
-    for text in ("a/b is 3/4", "and/or", "the text 'a red box / a mug' is too long", "at http://x.y/z"):
+    for text in (
+        "a/b is 3/4",
+        "and/or",
+        "the text 'a red box / a mug' is too long",
+        "at http://x.y/z",
+    ):
         assert without_paths(text) == text

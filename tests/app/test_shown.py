@@ -29,7 +29,8 @@ def test_the_map_numbers_the_masks_and_the_better_one_shows() -> None:
     dense[0, 10:20, 10:30] = dense[1, 5:40, 5:60] = True
     width, height, *runs = rendering.map_runs(Masks.from_dense(dense)).split(" ")
     names, lengths = (
-        np.frombuffer(base64.b64decode(part), kind) for part, kind in zip(runs, ("u1", "<u2"), strict=True)
+        np.frombuffer(base64.b64decode(part), kind)
+        for part, kind in zip(runs, ("u1", "<u2"), strict=True)
     )
     labels = np.repeat(names, lengths).reshape(int(height), int(width))
     assert labels.shape == (60, 80)
@@ -54,24 +55,42 @@ def test_a_large_picture_is_sent_small_a_small_one_without_loss(picture: Image) 
 def test_headlines_say_what_was_found(studio: Studio, work: Work) -> None:
     assert rendering.headline(answer(studio.models, work)) == "1 found"
     work.say(("a red box", "a black box"))
-    assert rendering.headline(answer(studio.models, work)) == "1 found; nothing matches “a black box”"
+    assert (
+        rendering.headline(answer(studio.models, work)) == "1 found; nothing matches “a black box”"
+    )
     work.say(("a black box",))
     found = answer(studio.models, work)
     assert rendering.headline(found) == "Nothing here matches “a black box”"
     assert "is asked for" in rendering.notes(found)[0]
-    work.say(("a black box", "a black circle", "a black box that holds " + "very " * 9 + "many things", "black"))
-    told = "Nothing here matches “a black box”, “a black circle”, “a black box that holds very very ...” and 1 more"
+    work.say(
+        (
+            "a black box",
+            "a black circle",
+            "a black box that holds " + "very " * 9 + "many things",
+            "black",
+        )
+    )
+    told = (
+        "Nothing here matches “a black box”, “a black circle”, “a black box that holds very "
+        "very ...” and 1 more"
+    )
     assert rendering.headline(answer(studio.models, work)) == told
     work.say(("the left red box",))
-    assert rendering.notes(answer(studio.models, work)) == ["“the left red box”: leftmost of 1 found for 'red box'"]
+    assert rendering.notes(answer(studio.models, work)) == [
+        "“the left red box”: leftmost of 1 found for 'red box'"
+    ]
     work.say(("red right of the green box",))
-    (told,) = rendering.notes(answer(studio.models, work))  # and not that the best region reaches 1.00
+    (told,) = rendering.notes(
+        answer(studio.models, work)
+    )  # and not that the best region reaches 1.00
     assert told.startswith("“red right of the green box”: none of 1 found for 'red'")
     work.click(70, 30, 1)
     assert rendering.headline(answer(studio.models, work)) == "The object at the click"
     work.click(3, 3, 1)
     work.say(())
-    assert rendering.headline(answer(studio.models, work)) == "Type what to look for, or click on it"
+    assert (
+        rendering.headline(answer(studio.models, work)) == "Type what to look for, or click on it"
+    )
 
 
 @pytest.mark.parametrize("name", segclip.PER_IMAGE)
@@ -92,14 +111,25 @@ def zipped(entries: dict[str, bytes]) -> bytes:
 
 def test_a_zip_is_unpacked_inside_its_folder_only(tmp_path: Path, upload: bytes) -> None:
     data = zipped(
-        {"a.png": upload, "in/b.PNG": upload, "../out.png": upload, "/abs.png": upload, "x.txt": b"", ".h.png": b""}
+        {
+            "a.png": upload,
+            "in/b.PNG": upload,
+            "../out.png": upload,
+            "/abs.png": upload,
+            "x.txt": b"",
+            ".h.png": b"",
+        }
     )
     assert files.unpack(data, tmp_path / "in") == 2
-    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    found = sorted(
+        path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()
+    )
     assert found == ["in/a.png", "in/in/b.PNG"]
 
 
-def test_a_bomb_a_damaged_and_an_empty_zip_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bomb_a_damaged_and_an_empty_zip_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(files, "MOST_BYTES", 1_000_000)
     with pytest.raises(segclip.BadImage, match="more than 1 MB"):
         files.unpack(zipped({"bomb.png": bytes(5_000_000)}), tmp_path)
@@ -116,7 +146,10 @@ def test_the_source_is_offered_whole() -> None:
 
 def test_the_source_holds_only_what_git_tracks_or_the_wheel_holds() -> None:
     """Fault 17.12c: neither secrets, nor whatever else lies in the folders."""
-    strange = [files._ROOT / "app" / ".streamlit" / "secrets.toml", files._ROOT / "app" / "not_tracked_17.py"]
+    strange = [
+        files._ROOT / "app" / ".streamlit" / "secrets.toml",
+        files._ROOT / "app" / "not_tracked_17.py",
+    ]
     assert not any(path.exists() for path in strange)
     files.source_files.cache_clear()
     try:
@@ -132,8 +165,14 @@ def test_the_source_holds_only_what_git_tracks_or_the_wheel_holds() -> None:
     assert not [name for name in names if name.startswith(("tests", "runs", "weights", "."))]
 
 
-def test_the_source_of_a_wheel_is_what_the_wheel_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    inside = ("segclip/a.py", "segclip/.streamlit/secrets.toml", "segclip-1.dist-info/licenses/LICENSE")
+def test_the_source_of_a_wheel_is_what_the_wheel_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = (
+        "segclip/a.py",
+        "segclip/.streamlit/secrets.toml",
+        "segclip-1.dist-info/licenses/LICENSE",
+    )
     for name in (*inside, "segclip/other.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
@@ -152,7 +191,9 @@ def test_the_source_of_a_wheel_is_what_the_wheel_holds(tmp_path: Path, monkeypat
 
 def test_a_zip_that_names_an_image_twice_is_told(tmp_path: Path, upload: bytes) -> None:
     """Fault 17.21, and 17.8: names that some file systems take for the same."""
-    for number, names in enumerate((("a.png", "a.png"), ("a.png", "A.PNG"), ("\u00e9.png", "e\u0301.png"))):
+    for number, names in enumerate(
+        (("a.png", "a.png"), ("a.png", "A.PNG"), ("\u00e9.png", "e\u0301.png"))
+    ):
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w") as archive, warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -162,8 +203,14 @@ def test_a_zip_that_names_an_image_twice_is_told(tmp_path: Path, upload: bytes) 
             files.unpack(file.getvalue(), tmp_path / str(number))
 
 
-@pytest.mark.parametrize("name", ["../../x.png", "a\0b.png", "x" * 300 + ".png", "", "..", "a/b.png", "\ud800.png"])
-def test_masks_of_an_image_of_any_name_are_packed(studio: Studio, picture: Image, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["../../x.png", "a\0b.png", "x" * 300 + ".png", "", "..", "a/b.png", "\ud800.png"]
+)
+def test_masks_of_an_image_of_any_name_are_packed(
+    studio: Studio, picture: Image, name: str
+) -> None:
     """Fault 17.12: a browser may call a file anything."""
     work = Work(Known(Image(picture.pixels, name)), Draft(("a red box",)))
-    assert zipfile.ZipFile(io.BytesIO(files.pack(answer(studio.models, work).chosen, ["png", "coco"]))).namelist()
+    assert zipfile.ZipFile(
+        io.BytesIO(files.pack(answer(studio.models, work).chosen, ["png", "coco"]))
+    ).namelist()

@@ -75,7 +75,9 @@ def test_clicks_refine_and_undo_goes_back_step_by_step(studio: Studio, work: Wor
     assert work.draft == before
 
 
-def test_a_negative_click_among_words_leaves_out_what_lies_there(studio: Studio, work: Work) -> None:
+def test_a_negative_click_among_words_leaves_out_what_lies_there(
+    studio: Studio, work: Work
+) -> None:
     work.say(("a red box", "a green box"))
     found = do(studio, work, kind="point", x=20, y=20, label=0)
     assert boxes(found.chosen) == [GREEN]
@@ -156,17 +158,23 @@ def test_no_words_and_an_empty_picture_are_no_errors(studio: Studio) -> None:
         {"kind": "file", "name": "a.png", "content": base64.b64encode(b"no picture").decode()},
     ],
 )
-def test_nonsense_from_a_browser_changes_nothing(studio: Studio, work: Work, event: dict[str, Any]) -> None:
+def test_nonsense_from_a_browser_changes_nothing(
+    studio: Studio, work: Work, event: dict[str, Any]
+) -> None:
     before, image = work.draft, work.image
     with pytest.raises(segclip.SegclipError):
         events.handle(studio, work, event)
     assert (work.draft, work.image) == (before, image)
 
 
-def test_a_pasted_picture_is_opened_and_keeps_the_words(studio: Studio, work: Work, upload: bytes) -> None:
+def test_a_pasted_picture_is_opened_and_keeps_the_words(
+    studio: Studio, work: Work, upload: bytes
+) -> None:
     former = work.picture
     do(studio, work, kind="point", x=20, y=20, label=1)
-    found = do(studio, work, kind="file", name="pasted.png", content=base64.b64encode(upload).decode())
+    found = do(
+        studio, work, kind="file", name="pasted.png", content=base64.b64encode(upload).decode()
+    )
     assert work.picture != former
     assert work.image.source == "pasted.png"
     assert boxes(found.chosen) == [RED]
@@ -245,7 +253,9 @@ def test_what_models_of_ones_own_leave_behind_is_bounded(studio: Studio, work: W
     assert len(work.known.regions) == len(work.known.encoded) == MOST_KEPT
 
 
-def test_what_is_loaded_is_left_out_of_the_search_for_garbage_after_every_event(studio: Studio) -> None:
+def test_what_is_loaded_is_left_out_of_the_search_for_garbage_after_every_event(
+    studio: Studio,
+) -> None:
     gc.unfreeze()
     studio.models._loaded.clear()
     studio.models.load("mini")

@@ -1,4 +1,6 @@
-"""Training beside the pages: a process of its own, here of a recipe that writes what the real ones write."""
+"""Training beside the pages: a process of its own, here of a recipe that writes what the real ones
+write.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +27,15 @@ done = json.loads((folder / "last.pt").read_text()) if "--resume" in sys.argv el
 (folder / "recipe.json").write_text(json.dumps({"epochs": epochs}))
 (folder / "environment.json").write_text(json.dumps({"command": sys.argv}))
 for epoch in range(done + 1, epochs + 1):
-    print(f"epoch {epoch}/{epochs}  loss 2.000  9 images/s  {100 * epoch // epochs}%, 0:01 left", flush=True)
+    share = 100 * epoch // epochs
+    print(f"epoch {epoch}/{epochs}  loss 2.000  9 images/s  {share}%, 0:01 left", flush=True)
     for place in (folder / "last", folder):
         for file in ("model.safetensors", "config.json"):
             part = place / (file + ".part")
             part.write_text(f"{file} {epoch}")
             part.replace(place / file)
-    row = {"epoch": epoch, "loss": 2.0 / epoch, "R@1": 0.1 * epoch, "image to text R@1": 0.1 * epoch}
+    found = 0.1 * epoch
+    row = {"epoch": epoch, "loss": 2.0 / epoch, "R@1": found, "image to text R@1": found}
     (folder / "metrics.json").write_text(json.dumps(row))
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\\n")
@@ -48,10 +52,13 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
     (recipes / "__init__.py").touch()
     (recipes / "contrastive.py").write_text(_FAKE)
     shapes = (
-        "import pathlib, sys\nplace = pathlib.Path(sys.argv[1])\nplace.mkdir()\n(place / 'captions.jsonl').touch()\n"
+        "import pathlib, sys\nplace = pathlib.Path(sys.argv[1])\nplace.mkdir()\n(place / "
+        "'captions.jsonl').touch()\n"
     )
     (recipes / "shapes.py").write_text(shapes)
-    (recipes / "data.py").write_text("import sys\nprint('images 3')\nprint('! broken', file=sys.stderr)\nsys.exit(1)\n")
+    (recipes / "data.py").write_text(
+        "import sys\nprint('images 3')\nprint('! broken', file=sys.stderr)\nsys.exit(1)\n"
+    )
     monkeypatch.setattr(training, "_ROOT", recipes.parent)
     return Training(tmp_path / "runs")
 
@@ -108,7 +115,9 @@ def test_a_stopped_run_goes_on_where_it_was_as_it_was_begun(runs: Training) -> N
     assert 0 < stopped.share < 1
     assert Training(runs.folder).look("mine").state == "stopped"  # as another server sees it
     (runs.folder / "mine" / "environment.json").write_text(
-        (runs.folder / "mine" / "environment.json").read_text().replace("1000", str(len(stopped.rows) + 2))
+        (runs.folder / "mine" / "environment.json")
+        .read_text()
+        .replace("1000", str(len(stopped.rows) + 2))
     )
     runs.resume("mine")
     wait(runs)

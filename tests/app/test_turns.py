@@ -126,7 +126,9 @@ def test_who_is_late_or_gone_waits_no_longer() -> None:
         for wait in (line.first, lambda: holding(lock)):
             caught = list[type[Exception]]()
 
-            def late(wait: Callable[[], object] = wait, caught: list[type[Exception]] = caught) -> None:
+            def late(
+                wait: Callable[[], object] = wait, caught: list[type[Exception]] = caught
+            ) -> None:
                 for turn, leaves in ((Turn.lasting(0.15), False), (Turn.lasting(60), True)):
                     if leaves:
                         Timer(0.1, turn.leave).start()
@@ -141,7 +143,9 @@ def test_who_is_late_or_gone_waits_no_longer() -> None:
     assert not line._places
 
 
-def test_pages_are_in_no_hurry_and_the_end_of_the_server_ends_every_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_are_in_no_hurry_and_the_end_of_the_server_ends_every_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     turns.check()
     with taking(Turn.lasting(60)):
         turns.check()

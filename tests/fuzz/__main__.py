@@ -1,6 +1,7 @@
 """Run every fuzz test again and again from new seeds: python -m tests.fuzz --minutes 60 --seed 5.
 
-What failed is appended to failed.txt beside this file, and comes first the next time: see README.md.
+What failed is appended to failed.txt beside this file, and comes first the next time: see
+README.md.
 """
 
 from __future__ import annotations
@@ -24,9 +25,24 @@ _TEST = re.compile(r"^(?:FAILED|ERROR) (\S+::\S+)", re.MULTILINE)
 
 def run(tests: Sequence[str], seed: int, examples: int) -> list[str]:
     """Run tests from a seed on; return those that failed."""
-    environment = {**os.environ, "SEGCLIP_FUZZ_SEED": str(seed), "SEGCLIP_FUZZ_EXAMPLES": str(examples)}
-    command = [sys.executable, "-m", "pytest", "-q", "-rfE", "--no-header", "--timeout=0", f"--hypothesis-seed={seed}"]
-    done = subprocess.run([*command, *tests], env=environment, capture_output=True, text=True, check=False)
+    environment = {
+        **os.environ,
+        "SEGCLIP_FUZZ_SEED": str(seed),
+        "SEGCLIP_FUZZ_EXAMPLES": str(examples),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-rfE",
+        "--no-header",
+        "--timeout=0",
+        f"--hypothesis-seed={seed}",
+    ]
+    done = subprocess.run(
+        [*command, *tests], env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         typer.echo(done.stdout + done.stderr)
     return _TEST.findall(done.stdout) or ([*tests] if done.returncode not in (0, 5) else [])
@@ -45,7 +61,9 @@ def again() -> list[str]:
 
 def main(
     minutes: Annotated[float, typer.Option(help="How long to go on.", min=0)] = 60.0,
-    seed: Annotated[int | None, typer.Option(help="The first; drawn at random if left out.", min=0)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The first; drawn at random if left out.", min=0)
+    ] = None,
     examples: Annotated[int, typer.Option(help="Of each test in a round.", min=1)] = 500,
 ) -> None:
     """Fuzz for a while; exit code 1 when anything failed."""
@@ -62,7 +80,9 @@ def main(
         typer.echo(f"up to seed {start}: {len(wrong)} failed")
     for line in wrong:
         test, at, count = line.split()
-        typer.echo(f"again: SEGCLIP_FUZZ_SEED={at} SEGCLIP_FUZZ_EXAMPLES={count} python -m pytest {test}")
+        typer.echo(
+            f"again: SEGCLIP_FUZZ_SEED={at} SEGCLIP_FUZZ_EXAMPLES={count} python -m pytest {test}"
+        )
     raise typer.Exit(bool(wrong))
 
 

@@ -1,4 +1,5 @@
-"""Send bodies by seed to the HTTP API: it answers each within its limits, none with a server's error.
+"""Send bodies by seed to the HTTP API: it answers each within its limits, none with a server's
+error.
 
 SEGCLIP_FUZZ_EXAMPLES says how many are sent, SEGCLIP_FUZZ_SEED from which seed on.
 """
@@ -29,11 +30,49 @@ EXAMPLES = int(os.environ.get("SEGCLIP_FUZZ_EXAMPLES", "60"))
 SEED = int(os.environ.get("SEGCLIP_FUZZ_SEED", "17"))
 LONGEST = 60.0  # s for one answer
 WEIRD: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 2**31, 10**30, -(10**30), 0.5, 1e308, float("nan"), float("inf"), -float("inf"), "",
-    " ", ",", "..", "a\0b", "\ud800", "x" * 5000, "file:/etc/passwd", "hf-hub:a/b", "![x](http://evil.test)", [], [[]],
-    {}, {"a": 1}, [0] * 9, ["a red box"] * 200, [[1, 1]] * 3, "rle", "png", "the left box", "a red box",
-)  # fmt: skip
-KINDS = ("application/json", "application/json; charset=utf-16", "text/plain", "multipart/form-data; boundary=a", "")
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    2**31,
+    10**30,
+    -(10**30),
+    0.5,
+    1e308,
+    float("nan"),
+    float("inf"),
+    -float("inf"),
+    "",
+    " ",
+    ",",
+    "..",
+    "a\0b",
+    "\ud800",
+    "x" * 5000,
+    "file:/etc/passwd",
+    "hf-hub:a/b",
+    "![x](http://evil.test)",
+    [],
+    [[]],
+    {},
+    {"a": 1},
+    [0] * 9,
+    ["a red box"] * 200,
+    [[1, 1]] * 3,
+    "rle",
+    "png",
+    "the left box",
+    "a red box",
+)
+KINDS = (
+    "application/json",
+    "application/json; charset=utf-16",
+    "text/plain",
+    "multipart/form-data; boundary=a",
+    "",
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +94,24 @@ def encoded(pixels: Any, kind: str) -> bytes:
 
 def number(rng: random.Random) -> Any:
     """Return a number, mostly one that lies in the image."""
-    return rng.choice((rng.uniform(0, 160), rng.randrange(120), rng.randrange(160), rng.choice(WEIRD)))
+    return rng.choice(
+        (rng.uniform(0, 160), rng.randrange(120), rng.randrange(160), rng.choice(WEIRD))
+    )
 
 
 def text(rng: random.Random) -> Any:
     """Return a text, mostly one that can be looked for."""
-    words = ("a red box", "blue", "the left box", "a box right of the red box", "the largest", "ß 你好 🐘")
-    return rng.choice((*words, rng.choice(WEIRD), "".join(chr(rng.randrange(1, 0x11000)) for _ in range(9))))
+    words = (
+        "a red box",
+        "blue",
+        "the left box",
+        "a box right of the red box",
+        "the largest",
+        "ß 你好 🐘",
+    )
+    return rng.choice(
+        (*words, rng.choice(WEIRD), "".join(chr(rng.randrange(1, 0x11000)) for _ in range(9)))
+    )
 
 
 def prompt(rng: random.Random) -> Any:
@@ -98,7 +148,11 @@ def question(rng: random.Random, image: str) -> tuple[str, Any]:
         }
         body["boxes"] = [[number(rng) for _ in range(4)]] * rng.randrange(2)
     else:
-        body = {"text": text(rng), "n": rng.choice((1, 9, number(rng))), "regions": rng.choice((None, True, text(rng)))}
+        body = {
+            "text": text(rng),
+            "n": rng.choice((1, 9, number(rng))),
+            "regions": rng.choice((None, True, text(rng))),
+        }
     for _ in range(rng.choice((0, 0, 0, 1, 3))):
         body[rng.choice((*body, "strange", "\ud800"))] = rng.choice(WEIRD)
     return path, body
@@ -123,14 +177,19 @@ def image(rng: random.Random) -> bytes:
 
 
 def try_body(seed: int, client: TestClient, known: str) -> None:
-    """Send one body. Raises AssertionError where the answer is a server's error, no JSON, or comes late."""
+    """Send one body. Raises AssertionError where the answer is a server's error, no JSON, or comes
+    late.
+    """
     rng, start = random.Random(seed), monotonic()
     if rng.random() < 0.15:
         answer = client.post("/images", files={"image": (f"{rng.random()}.png", image(rng))})
         path, sent = "images", f"an image of seed {seed}"
         if answer.status_code == 201:
             name = answer.json()["image"]
-            body = {"image": name, "prompts": [{"texts": ["a red box"]}, {"points": [{"x": 0, "y": 0}]}]}
+            body = {
+                "image": name,
+                "prompts": [{"texts": ["a red box"]}, {"points": [{"x": 0, "y": 0}]}],
+            }
             answer = client.post("/segment", json=body)
             assert answer.status_code == 200, (seed, answer.text)
             client.delete(f"/images/{name}")

@@ -1,6 +1,8 @@
-"""Mutate config.json files and checkpoints: every one loads or ends in one line of segclip's own, and none runs.
+"""Mutate config.json files and checkpoints: every one loads or ends in one line of segclip's own,
+and none runs.
 
-SEGCLIP_FUZZ_EXAMPLES: how many are tried of each kind. SEGCLIP_FUZZ_SEED: which; it is printed where one fails.
+SEGCLIP_FUZZ_EXAMPLES: how many are tried of each kind. SEGCLIP_FUZZ_SEED: which; it is printed
+where one fails.
 """
 
 from __future__ import annotations
@@ -36,15 +38,51 @@ SEED = int(os.environ.get("SEGCLIP_FUZZ_SEED", "0"))
 SMALL_SAM = Architecture(64, 16, ViT(32, 2, 2, 2, (1,)), 16, 4, 1, 32, 16)
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 ODD: list[Any] = [
-    *(None, True, False, -1, 0, 1, 2, 3, 7, 255, 2**31, 2**70, 10**400, -0.5, 0.1, 1e308, float("nan"), float("inf")),
-    *("", "x", "x" * 5000, "\ud800", "../..", "/etc/passwd", "a\0b", "nn.SiLU()", "__import__('os')", "\x1b[31m"),
+    *(
+        None,
+        True,
+        False,
+        -1,
+        0,
+        1,
+        2,
+        3,
+        7,
+        255,
+        2**31,
+        2**70,
+        10**400,
+        -0.5,
+        0.1,
+        1e308,
+        float("nan"),
+        float("inf"),
+    ),
+    *(
+        "",
+        "x",
+        "x" * 5000,
+        "\ud800",
+        "../..",
+        "/etc/passwd",
+        "a\0b",
+        "nn.SiLU()",
+        "__import__('os')",
+        "\x1b[31m",
+    ),
     *([], [[]], {}, {"a": {}}, [1, 2], [None], ["x"], [0.5, 0.5, 0.5], {"trust_remote_code": True}),
 ]
 
 
 def every_place(value: Any) -> list[tuple[Any, Any]]:
     """List the container and the key of everything inside a JSON value."""
-    rows = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    rows = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     return [place for key, inner in rows for place in ((value, key), *every_place(inner))]
 
 
@@ -56,7 +94,10 @@ def mutated_config(text: str, rng: random.Random) -> bytes:
         container, key = rng.choice(every_place(config))
         if rng.random() < 0.2:
             del container[key]
-        elif isinstance(container.get(key) if isinstance(container, dict) else None, int) and rng.random() < 0.3:
+        elif (
+            isinstance(container.get(key) if isinstance(container, dict) else None, int)
+            and rng.random() < 0.3
+        ):
             container[key] = rng.choice([-1, 2, 3, 10, 1000]) * container[key] + rng.randint(-1, 1)
         else:
             container[key] = rng.choice(ODD)
@@ -71,7 +112,9 @@ def mutated_config(text: str, rng: random.Random) -> bytes:
 
 
 def mutated_bytes(data: bytes, rng: random.Random) -> bytes:
-    """Flip, cut, repeat or insert bytes, the more often near the beginning, where formats say what follows."""
+    """Flip, cut, repeat or insert bytes, the more often near the beginning, where formats say what
+    follows.
+    """
     changed = bytearray(data)
     for _ in range(rng.choice([1, 1, 3, 30])):
         place = int(len(changed) * rng.random() ** rng.choice([1, 6]))
@@ -83,7 +126,9 @@ def mutated_bytes(data: bytes, rng: random.Random) -> bytes:
         elif kind == 2:
             changed[place:place] = rng.randbytes(rng.choice([1, 8, 100]))
         elif kind == 3:
-            changed[place : place + 8] = rng.choice([b"\xff" * 8, b"\0" * 8, (2**40).to_bytes(8, "little")])
+            changed[place : place + 8] = rng.choice(
+                [b"\xff" * 8, b"\0" * 8, (2**40).to_bytes(8, "little")]
+            )
         elif kind == 4:
             del changed[place : place + rng.choice([1, 8, 100])]
         else:
@@ -135,11 +180,18 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("tower", ["ViT", "ResNet"])
-def test_configs_of_encoders(tower: str, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configs_of_encoders(
+    tower: str, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fault 17.11: 60 of 167 were tracebacks."""
     monkeypatch.setenv("SEGCLIP_OFFLINE", "1")
     if tower == "ResNet":
-        network = {"timm_model_name": "resnet10t", "timm_pool": "avg", "timm_proj": "linear", "image_size": 32}
+        network = {
+            "timm_model_name": "resnet10t",
+            "timm_pool": "avg",
+            "timm_proj": "linear",
+            "image_size": 32,
+        }
         clip = tmp_path / "conv"
         save_small_clip(clip, vision_cfg=network)
     text = (clip / "config.json").read_text()
@@ -148,7 +200,9 @@ def test_configs_of_encoders(tower: str, clip: Path, tmp_path: Path, monkeypatch
     shutil.copy(clip / "model.safetensors", tmp_path)
     for number in range(max(1, EXAMPLES // 2)):
         rng = random.Random(f"{SEED} encoder {tower} {number}")
-        (tmp_path / "config.json").write_bytes(mutated_config(rng.choice([text, json.dumps(full)]), rng))
+        (tmp_path / "config.json").write_bytes(
+            mutated_config(rng.choice([text, json.dumps(full)]), rng)
+        )
         check(lambda: use_clip(tmp_path), f"encoder {tower} {number}", tmp_path)
 
 
@@ -168,7 +222,11 @@ def containers(state: dict[str, torch.Tensor], marker: Path) -> list[bytes]:
     import safetensors.torch
 
     made = []
-    held: list[Any] = [state, {"state_dict": state, "epoch": np.float64(1)}, {"model": state, "run": Canary(marker)}]
+    held: list[Any] = [
+        state,
+        {"state_dict": state, "epoch": np.float64(1)},
+        {"model": state, "run": Canary(marker)},
+    ]
     for one in held:
         for zipped in (True, False):
             file = io.BytesIO()
@@ -176,21 +234,29 @@ def containers(state: dict[str, torch.Tensor], marker: Path) -> list[bytes]:
             made.append(file.getvalue())
     made.append(safetensors.torch.save({name: value.contiguous() for name, value in state.items()}))
     script = io.BytesIO()
-    torch.jit.save(torch.jit.script(torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.ReLU())), script)
+    torch.jit.save(
+        torch.jit.script(torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.ReLU())), script
+    )
     return [*made, script.getvalue(), pickle.dumps(Canary(marker), protocol=2)]
 
 
 def test_checkpoints_of_encoders(clip: Path, tmp_path: Path) -> None:
     """Fault 17.11: malicious pickles were refused, 32 of 240 by tracebacks."""
     state = OpenClip(f"file:{clip}")._model.state_dict()
-    small = {name: value.half() for name, value in state.items() if name != "token_embedding.weight"}
-    made = containers(small | {"token_embedding.weight": state["token_embedding.weight"][:8]}, tmp_path / "ran")
+    small = {
+        name: value.half() for name, value in state.items() if name != "token_embedding.weight"
+    }
+    made = containers(
+        small | {"token_embedding.weight": state["token_embedding.weight"][:8]}, tmp_path / "ran"
+    )
     shutil.copy(clip / "config.json", tmp_path)
     for number in range(EXAMPLES):
         rng = random.Random(f"{SEED} weights {number}")
         for old in tmp_path.glob("*model*"):
             old.unlink()
-        name = rng.choice(["model.safetensors", "open_clip_pytorch_model.bin", "open_clip_model.safetensors"])
+        name = rng.choice(
+            ["model.safetensors", "open_clip_pytorch_model.bin", "open_clip_model.safetensors"]
+        )
         (tmp_path / name).write_bytes(mutated_bytes(rng.choice(made), rng))
         trust = rng.random() < 0.8
         check(partial(use_clip, tmp_path, trust=trust), f"weights {number}", tmp_path)
@@ -202,7 +268,9 @@ def test_checkpoints_of_proposers(tmp_path: Path) -> None:
     made = containers(SMALL_SAM.build().state_dict(), tmp_path / "ran")
     for number in range(EXAMPLES):
         rng = random.Random(f"{SEED} proposer weights {number}")
-        file = tmp_path / rng.choice(["sam_a.pth", "a.pt", "mobile_sam.pt", "sam_b", "sam_c.safetensors"])
+        file = tmp_path / rng.choice(
+            ["sam_a.pth", "a.pt", "mobile_sam.pt", "sam_b", "sam_c.safetensors"]
+        )
         file.write_bytes(mutated_bytes(rng.choice(made), rng))
         sam = file.name.startswith("sam_")
         trust = sam and rng.random() < 0.8  # of FastSAM's own format --trust is leave to run it

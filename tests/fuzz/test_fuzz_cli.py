@@ -1,6 +1,8 @@
-"""Random command lines, made of what the commands declare: each ends in plain words and touches its OUT only.
+"""Random command lines, made of what the commands declare: each ends in plain words and touches its
+OUT only.
 
-SEGCLIP_FUZZ_EXAMPLES says how many are tried, SEGCLIP_FUZZ_SEED from which seed on; a failure names its own.
+SEGCLIP_FUZZ_EXAMPLES says how many are tried, SEGCLIP_FUZZ_SEED from which seed on; a failure names
+its own.
 """
 
 from __future__ import annotations
@@ -39,7 +41,12 @@ from tests.fakes import FakeEncoder, FakeProposer, paint
 EXAMPLES = int(os.environ.get("SEGCLIP_FUZZ_EXAMPLES", "60"))
 SEED = int(os.environ.get("SEGCLIP_FUZZ_SEED", "17"))
 LONGEST = 60  # s for one command line
-LEFT_OUT = {"--workers", "--runner", "--address", "--gpus"}  # processes and clusters have tests of their own
+LEFT_OUT = {
+    "--workers",
+    "--runner",
+    "--address",
+    "--gpus",
+}  # processes and clusters have tests of their own
 
 NUMBERS = (
     "0",
@@ -150,7 +157,16 @@ PATHS = (
     "file:in",
     "~",
 )
-OUTS = ("out", "out/new", "out/b.png", "out/c.csv", "out/full", "in/pics/a.png", "in/pics/a.png/deeper", "out/full/x")
+OUTS = (
+    "out",
+    "out/new",
+    "out/b.png",
+    "out/c.csv",
+    "out/full",
+    "in/pics/a.png",
+    "in/pics/a.png/deeper",
+    "out/full/x",
+)
 NAMES = (
     "mini",
     "mini-sam",
@@ -203,7 +219,9 @@ FORMATS = (
 
 @dataclass(frozen=True)
 class Option:
-    """Hold one declared parameter of a command. flag: "" for an argument. kind: of its value. many: takes several."""
+    """Hold one declared parameter of a command. flag: "" for an argument. kind: of its value. many:
+    takes several.
+    """
 
     flag: str
     kind: type
@@ -218,12 +236,22 @@ def options(verb: Callable[..., Any]) -> list[Option]:
     found = []
     for name, parameter in inspect.signature(verb).parameters.items():
         hint = hints[name]
-        inner, extras = (get_args(hint)[0], hint.__metadata__) if get_origin(hint) is Annotated else (hint, ())
+        inner, extras = (
+            (get_args(hint)[0], hint.__metadata__) if get_origin(hint) is Annotated else (hint, ())
+        )
         parts = [part for part in (get_args(inner) or (inner,)) if part is not type(None)]
         many = any(get_origin(part) is list for part in (inner, *parts))
         kind = get_args(parts[0])[0] if get_origin(parts[0]) is list else parts[0]
-        declared = [one for extra in extras for one in (getattr(extra, "default", None), *(extra.param_decls or ()))]
-        flags = [one.partition("/")[0] for one in declared if isinstance(one, str) and one.startswith("-")]
+        declared = [
+            one
+            for extra in extras
+            for one in (getattr(extra, "default", None), *(extra.param_decls or ()))
+        ]
+        flags = [
+            one.partition("/")[0]
+            for one in declared
+            if isinstance(one, str) and one.startswith("-")
+        ]
         positional = any(isinstance(extra, ArgumentInfo) for extra in extras) or (
             not extras and parameter.default is inspect.Parameter.empty
         )
@@ -254,16 +282,35 @@ USUAL: dict[str, tuple[str, ...]] = {  # first arguments that work
     "zeroshot": ("in/tree",),
     "evaluate": ("in/coco",),
 }
-WANTED = {"classify": ("--labels", "red,blue"), "heat": ("--encoder", "fake"), "export": ("--text", "red")}
-HEAVY = (("segment",), ("export",), ("classify",), ("search",), ("index",))  # tried more often than the others
+WANTED = {
+    "classify": ("--labels", "red,blue"),
+    "heat": ("--encoder", "fake"),
+    "export": ("--text", "red"),
+}
+HEAVY = (
+    ("segment",),
+    ("export",),
+    ("classify",),
+    ("search",),
+    ("index",),
+)  # tried more often than the others
 
 
 def usual(option: Option) -> tuple[str, ...]:
     """Return values of an option that work, where that is simple to say."""
     if option.kind in (int, float):
         return ("1", "2", "9") if option.kind is int else ("0.3", "0.6", "1")
-    places = {"--point": ("20,20", "20,20,0"), "--box": ("5,5,60,60", "0,0,160,120"), "--like": ("20,20",)}
-    named = {"--preset": ("mini", "photo"), "--encoder": ("fake",), "--device": ("cpu",), "--image": IMAGES}
+    places = {
+        "--point": ("20,20", "20,20,0"),
+        "--box": ("5,5,60,60", "0,0,160,120"),
+        "--like": ("20,20",),
+    }
+    named = {
+        "--preset": ("mini", "photo"),
+        "--encoder": ("fake",),
+        "--device": ("cpu",),
+        "--image": IMAGES,
+    }
     files = {
         "--texts-file": ("in/texts.txt",),
         "--labels-file": ("in/texts.txt", "-"),
@@ -288,7 +335,9 @@ def value(rng: random.Random, option: Option) -> str:
         return rng.choice(NUMBERS)
     if option.kind is Path:
         return rng.choice(PATHS)
-    return rng.choice(TEXTS if option.flag in ("", "--text", "--not", "--background", "--labels") else NAMES)
+    return rng.choice(
+        TEXTS if option.flag in ("", "--text", "--not", "--background", "--labels") else NAMES
+    )
 
 
 def command_line(rng: random.Random) -> list[str]:
@@ -298,7 +347,9 @@ def command_line(rng: random.Random) -> list[str]:
     arguments: list[str] = []
     for option in declared:
         if not option.flag and rng.random() < 0.95:
-            arguments += [value(rng, option) for _ in range(rng.choice((1, 1, 2)) if option.many else 1)]
+            arguments += [
+                value(rng, option) for _ in range(rng.choice((1, 1, 2)) if option.many else 1)
+            ]
     first = USUAL.get(verb[-1]) or USUAL.get(verb[0])
     if first and arguments and rng.random() < 0.8:
         arguments[0] = rng.choice(first)
@@ -310,7 +361,9 @@ def command_line(rng: random.Random) -> list[str]:
     if rng.random() < 0.8:
         arguments += WANTED.get(verb[-1], ()) if verb[0] != "evaluate" or verb[-1] == "heat" else ()
     if rng.random() < 0.05:
-        arguments.insert(rng.randrange(len(arguments) + 1), rng.choice(("--no-such", "-v", "--help", "--", "\0")))
+        arguments.insert(
+            rng.randrange(len(arguments) + 1), rng.choice(("--no-such", "-v", "--help", "--", "\0"))
+        )
     if rng.random() < 0.05 and verb != ("export",):
         rng.shuffle(arguments)
     return [*verb, *arguments]
@@ -320,12 +373,34 @@ def lay_out(place: Path) -> None:
     """Write what command lines are about: images, tables, lists, and what is none of them."""
     for name in ("pics/sub", "odd", "coco/images", "indexed", "tree/red", "tree/a zebra"):
         (place / "in" / name).mkdir(parents=True)
-    image = PIL.Image.fromarray(paint(("red", (10, 10, 50, 50)), ("green", (60, 20, 100, 80))).pixels)
-    images = ("pics/a.png", "pics/b.png", "pics/sub/a.png", "coco/images/a.png", "indexed/a.png", "indexed/b.png")
-    for name in (*images, "tree/red/a.png", "tree/a zebra/b.png", "odd/\x1b[2J.png", "odd/\udcff.png"):
+    image = PIL.Image.fromarray(
+        paint(("red", (10, 10, 50, 50)), ("green", (60, 20, 100, 80))).pixels
+    )
+    images = (
+        "pics/a.png",
+        "pics/b.png",
+        "pics/sub/a.png",
+        "coco/images/a.png",
+        "indexed/a.png",
+        "indexed/b.png",
+    )
+    for name in (
+        *images,
+        "tree/red/a.png",
+        "tree/a zebra/b.png",
+        "odd/\x1b[2J.png",
+        "odd/\udcff.png",
+    ):
         image.save(place / "in" / name)
     box = [[10, 10, 50, 10, 50, 50, 10, 50]]
-    thing = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": [10, 10, 40, 40], "segmentation": box}
+    thing = {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 1,
+        "iscrowd": 0,
+        "bbox": [10, 10, 40, 40],
+        "segmentation": box,
+    }
     table = {
         "images": [{"id": 1, "file_name": "a.png", "height": 120, "width": 160}],
         "categories": [{"id": 1, "name": "red"}, {"id": 2, "name": "a zebra"}],
@@ -377,10 +452,16 @@ def fresh_out(place: Path) -> None:
 def may_write(name: str, arguments: list[str]) -> bool:
     """Tell whether a command may write there: OUT, the default OUT, and an index in its folder."""
     parts = Path(name).parts
-    named = {Path(value).parts[:1] for option, value in pairwise(arguments) if option in ("--out", "--link", "--copy")}
+    named = {
+        Path(value).parts[:1]
+        for option, value in pairwise(arguments)
+        if option in ("--out", "--link", "--copy")
+    }
     if parts[0] not in ("in", ".segclip-index") and parts[:1] in named:
         return True
-    return parts[0] in ("out", "segclip-out") or (".segclip-index" in parts and arguments[0] in ("index", "evaluate"))
+    return parts[0] in ("out", "segclip-out") or (
+        ".segclip-index" in parts and arguments[0] in ("index", "evaluate")
+    )
 
 
 @contextmanager
@@ -398,18 +479,31 @@ def limited(seconds: int) -> Iterator[None]:
 
 
 def fake_encoder(name: str, **options: Any) -> FakeEncoder:
-    if name not in ("mini", "mini-sam", "photo", "fake", loading.PRESETS["mini"][1], loading.PRESETS["photo"][1]):
+    if name not in (
+        "mini",
+        "mini-sam",
+        "photo",
+        "fake",
+        loading.PRESETS["mini"][1],
+        loading.PRESETS["photo"][1],
+    ):
         raise WeightsMissing(f"{name} is not on this machine")
     return FakeEncoder()
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand in a folder with everything, with fake models, without a network and without a server."""
+    """Stand in a folder with everything, with fake models, without a network and without a
+    server.
+    """
     place = tmp_path / "place"
     place.mkdir()
     monkeypatch.chdir(place)
-    for name, content in (("SEGCLIP_HOME", str(tmp_path / "home")), ("SEGCLIP_OFFLINE", "1"), ("HF_HUB_OFFLINE", "1")):
+    for name, content in (
+        ("SEGCLIP_HOME", str(tmp_path / "home")),
+        ("SEGCLIP_OFFLINE", "1"),
+        ("HF_HUB_OFFLINE", "1"),
+    ):
         monkeypatch.setenv(name, content)
     monkeypatch.setattr(loading, "load", batch_script.fake_load)
     monkeypatch.setattr(loading, "fingerprint", batch_script.fake_fingerprint)
@@ -424,7 +518,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def attempt(place: Path, arguments: list[str]) -> str:
     """Run a command line and return what is wrong with how it ended, or ""."""
     fresh_out(place)
-    logging.getLogger("segclip").handlers.clear()  # a command has a process of its own, and a stderr
+    logging.getLogger(
+        "segclip"
+    ).handlers.clear()  # a command has a process of its own, and a stderr
     before = snapshot(place)
     try:
         with limited(LONGEST):
@@ -435,7 +531,9 @@ def attempt(place: Path, arguments: list[str]) -> str:
     changed = [name for name, content in before.items() if after.get(name) != content]
     new = after.keys() - before.keys()
     strange = [name for name in new if not may_write(name, arguments)]
-    touched = [name for name in changed if ".segclip-index" not in name or not may_write(name, arguments)]
+    touched = [
+        name for name in changed if ".segclip-index" not in name or not may_write(name, arguments)
+    ]
     if changed or any(not name.startswith(("out", "segclip-out")) for name in new):
         for top in {Path(name).parts[0] for name in new} - {"in", "out"}:
             shutil.rmtree(place / top, ignore_errors=True)
@@ -446,7 +544,9 @@ def attempt(place: Path, arguments: list[str]) -> str:
         f"exit code {outcome.exit_code}": outcome.exit_code not in (0, 1, 2),
         f"a traceback: {outcome.output}": "Traceback" in outcome.output,
         "refused without a reason": outcome.exit_code == 2 and not outcome.stderr.strip(),
-        f"control characters: {outcome.stderr!r}": bool(set("\x1b\x07\u202e") & set(outcome.stderr)),
+        f"control characters: {outcome.stderr!r}": bool(
+            set("\x1b\x07\u202e") & set(outcome.stderr)
+        ),
         f"touched {touched}": bool(touched),
         f"wrote {strange}": bool(strange),
     }
@@ -456,19 +556,38 @@ def attempt(place: Path, arguments: list[str]) -> str:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 @pytest.mark.timeout(0)  # each command line has a limit of its own
 def test_a_random_command_line_ends_in_plain_words(place: Path) -> None:
-    """Fault 17.17: exit codes 0, 1, 2; no traceback; no hang; nothing touched outside OUT, nothing of others' in it."""
+    """Fault 17.17: exit codes 0, 1, 2; no traceback; no hang; nothing touched outside OUT, nothing
+    of others' in it.
+    """
     lay_out(place)
     wrong = []
     for seed in range(SEED, SEED + EXAMPLES):
         arguments = command_line(random.Random(seed))
         if problem := attempt(place, arguments):
-            wrong.append(f"seed {seed}: segclip {' '.join(map(repr, arguments))[:1500]}: {problem[:1500]}")
+            wrong.append(
+                f"seed {seed}: segclip {' '.join(map(repr, arguments))[:1500]}: {problem[:1500]}"
+            )
     assert not wrong, "\n\n".join([f"{len(wrong)} of {EXAMPLES} from seed {SEED}", *wrong[:20]])
 
 
 def test_every_command_and_option_is_tried() -> None:
     flags = {option.flag for declared in VERBS.values() for option in declared}
-    assert {("segment",), ("export",), ("evaluate", "retrieval"), ("weights", "get"), ("app",)} <= VERBS.keys()
-    assert {"", "--point", "--threshold", "--texts-file", "--labels-file", "--format", "--before", "--json"} <= flags
+    assert {
+        ("segment",),
+        ("export",),
+        ("evaluate", "retrieval"),
+        ("weights", "get"),
+        ("app",),
+    } <= VERBS.keys()
+    assert {
+        "",
+        "--point",
+        "--threshold",
+        "--texts-file",
+        "--labels-file",
+        "--format",
+        "--before",
+        "--json",
+    } <= flags
     assert len({" ".join(command_line(random.Random(seed))) for seed in range(200)}) > 150
     assert typer.main.get_command(cli.app)

@@ -1,7 +1,8 @@
-"""Fuzz: mutated images of every format are read or refused as BadImage, soon and within bounded memory.
+"""Fuzz: mutated images of every format are read or refused as BadImage, soon and within bounded
+memory.
 
-SEGCLIP_FUZZ_EXAMPLES says how many are tried, SEGCLIP_FUZZ_SEED from which seed on; one that fails is named by its own
-seed, with which SEGCLIP_FUZZ_EXAMPLES=1 tries it alone.
+SEGCLIP_FUZZ_EXAMPLES says how many are tried, SEGCLIP_FUZZ_SEED from which seed on; one that fails
+is named by its own seed, with which SEGCLIP_FUZZ_EXAMPLES=1 tries it alone.
 """
 
 from __future__ import annotations
@@ -30,7 +31,14 @@ SEED = int(os.environ.get("SEGCLIP_FUZZ_SEED", "17"))
 SECONDS = 60.0  # the longest that one image may take
 GROWTH = 1 << 30  # bytes by which memory may grow in all
 MOST = 4_000_000  # pixels
-_EXTREMES = (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\x01", b"\xff\xff\xff\x7f", b"\0\0\x80\0")
+_EXTREMES = (
+    b"\0\0\0\0",
+    b"\xff\xff\xff\xff",
+    b"\x7f\xff\xff\xff",
+    b"\0\0\0\x01",
+    b"\xff\xff\xff\x7f",
+    b"\0\0\x80\0",
+)
 
 
 def _encode(format: str, mode: str = "RGB", **options: Any) -> bytes:
@@ -47,18 +55,43 @@ def sound() -> tuple[bytes, ...]:
     """Encode an image in every format that is read, and in their commoner kinds."""
     exif = PIL.Image.Exif()
     exif[0x0112], exif[0x0132] = 6, "2020:01:02 03:04:05"
-    more: dict[str, Any] = {"save_all": True, "append_images": [PIL.Image.new("RGB", (33, 24), "red")] * 2}
+    more: dict[str, Any] = {
+        "save_all": True,
+        "append_images": [PIL.Image.new("RGB", (33, 24), "red")] * 2,
+    }
     found = [
-        _encode("JPEG", exif=exif), _encode("JPEG", "CMYK"), _encode("JPEG", progressive=True),
-        _encode("JPEG", icc_profile=profiles.srgb()), _encode("PNG"), _encode("PNG", "RGBA"), _encode("PNG", "P"),
-        _encode("PNG", "1"), _encode("PNG", icc_profile=profiles.srgb(), exif=exif), _encode("PNG", **more),
-        _encode("WEBP"), _encode("WEBP", "RGBA", lossless=True, exif=exif), _encode("WEBP", **more), _encode("BMP"),
-        _encode("BMP", "P"), _encode("TIFF"), _encode("TIFF", "CMYK"), _encode("TIFF", **more),
-        _encode("GIF", "P"), _encode("GIF", **more), _encode("MPO", **more),
-    ]  # fmt: skip
-    found += [_encode("TIFF", compression=kind) for kind in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")]
+        _encode("JPEG", exif=exif),
+        _encode("JPEG", "CMYK"),
+        _encode("JPEG", progressive=True),
+        _encode("JPEG", icc_profile=profiles.srgb()),
+        _encode("PNG"),
+        _encode("PNG", "RGBA"),
+        _encode("PNG", "P"),
+        _encode("PNG", "1"),
+        _encode("PNG", icc_profile=profiles.srgb(), exif=exif),
+        _encode("PNG", **more),
+        _encode("WEBP"),
+        _encode("WEBP", "RGBA", lossless=True, exif=exif),
+        _encode("WEBP", **more),
+        _encode("BMP"),
+        _encode("BMP", "P"),
+        _encode("TIFF"),
+        _encode("TIFF", "CMYK"),
+        _encode("TIFF", **more),
+        _encode("GIF", "P"),
+        _encode("GIF", **more),
+        _encode("MPO", **more),
+    ]
+    found += [
+        _encode("TIFF", compression=kind)
+        for kind in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")
+    ]
     deep = np.random.default_rng(0).integers(0, 4096, (24, 33, 3)).astype(np.uint16)
-    found += [cv2.imencode(kind, part)[1].tobytes() for kind in (".png", ".tif") for part in (deep, deep[..., 0])]
+    found += [
+        cv2.imencode(kind, part)[1].tobytes()
+        for kind in (".png", ".tif")
+        for part in (deep, deep[..., 0])
+    ]
     found += [_encode("AVIF", exif=exif)] if listing.is_readable("AVIF") else []
     if listing.is_readable("HEIF"):
         import pillow_heif
@@ -90,7 +123,9 @@ def _remove(data: bytearray, random: np.random.Generator) -> None:
 
 def _repeat(data: bytearray, random: np.random.Generator) -> None:
     start, place = (int(v) for v in random.integers(0, len(data), 2))
-    data[place:place] = data[start : start + int(random.integers(1, 200))] * int(random.integers(1, 20))
+    data[place:place] = data[start : start + int(random.integers(1, 200))] * int(
+        random.integers(1, 20)
+    )
 
 
 def _splice(data: bytearray, random: np.random.Generator) -> None:
@@ -120,7 +155,10 @@ def test_sound_images_are_read() -> None:
 
 @pytest.mark.timeout(6 * 3600)
 def test_mutated_images_are_read_or_refused(caplog: pytest.LogCaptureFixture) -> None:
-    print(f"seeds {SEED} to {SEED + EXAMPLES - 1}: SEGCLIP_FUZZ_SEED={SEED} SEGCLIP_FUZZ_EXAMPLES={EXAMPLES}")  # noqa: T201
+    print(  # noqa: T201
+        f"seeds {SEED} to {SEED + EXAMPLES - 1}: SEGCLIP_FUZZ_SEED={SEED} "
+        f"SEGCLIP_FUZZ_EXAMPLES={EXAMPLES}"
+    )
     caplog.set_level(logging.CRITICAL, logger="segclip")
     caplog.set_level(logging.CRITICAL, logger="PIL")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

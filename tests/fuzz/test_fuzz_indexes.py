@@ -1,4 +1,5 @@
-"""Damage indexes by seed: searching and indexing them end well or in a plain error, and touch nothing else.
+"""Damage indexes by seed: searching and indexing them end well or in a plain error, and touch
+nothing else.
 
 SEGCLIP_FUZZ_EXAMPLES says how many are tried, SEGCLIP_FUZZ_SEED from which seed on.
 """
@@ -30,10 +31,40 @@ EXAMPLES = int(os.environ.get("SEGCLIP_FUZZ_EXAMPLES", "25"))
 SEED = int(os.environ.get("SEGCLIP_FUZZ_SEED", "17"))
 COLOURS = ("red", "green", "blue")
 WEIRD: tuple[Any, ...] = (
-    None, True, False, 0, -1, 3, 2**31, 10**30, -(10**30), 0.5, 1e308, float("nan"), float("inf"), "", ".", "..",
-    "../precious.png", "/etc/passwd", "a\0b", "\ud800", "x" * 5000, "file:evil", "hf-hub:a/b", [], [[]], {}, {"a": 1},
-    [0] * 9, ["red.png"] * 3, [[1, 1]] * 3, "numpy", "lancedb", "snapshot-0123456789abcdef",
-)  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    3,
+    2**31,
+    10**30,
+    -(10**30),
+    0.5,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    ".",
+    "..",
+    "../precious.png",
+    "/etc/passwd",
+    "a\0b",
+    "\ud800",
+    "x" * 5000,
+    "file:evil",
+    "hf-hub:a/b",
+    [],
+    [[]],
+    {},
+    {"a": 1},
+    [0] * 9,
+    ["red.png"] * 3,
+    [[1, 1]] * 3,
+    "numpy",
+    "lancedb",
+    "snapshot-0123456789abcdef",
+)
 
 
 def make_sound(folder: Path) -> None:
@@ -41,18 +72,20 @@ def make_sound(folder: Path) -> None:
     for colour in COLOURS:
         path = folder / "photos" / ("sub" if colour == "red" else ".") / f"{colour}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        PIL.Image.fromarray(paint((colour, (5, 5, 40, 40)), ("black", (50, 5, 60, 30)), size=(60, 70)).pixels).save(
-            path
-        )
-    PIL.Image.fromarray(paint(("red", (0, 0, 9, 9)), size=(20, 20)).pixels).save(folder / "precious.png")
+        PIL.Image.fromarray(
+            paint((colour, (5, 5, 40, 40)), ("black", (50, 5, 60, 30)), size=(60, 70)).pixels
+        ).save(path)
+    PIL.Image.fromarray(paint(("red", (0, 0, 9, 9)), size=(20, 20)).pixels).save(
+        folder / "precious.png"
+    )
     make_index(folder / "photos", IndexOptions(regions=True))
 
 
 def try_damaged_index(seed: int, sound: Path, folder: Path) -> None:
     """Damage a copy of what ``make_sound`` made, search it, index it, search it again.
 
-    Raises AssertionError where an index that was brought up to date cannot be searched, or no longer finds what it did
-    though nobody forged it, and whatever error is not segclip's.
+    Raises AssertionError where an index that was brought up to date cannot be searched, or no
+    longer finds what it did though nobody forged it, and whatever error is not segclip's.
     """
     rng = random.Random(seed)
     shutil.copytree(sound, folder)
@@ -66,8 +99,19 @@ def try_damaged_index(seed: int, sound: Path, folder: Path) -> None:
         assert set(harms) & set(FORGERIES) or found[0].name == "sub/red.png", f"seed {seed}"
     elif _ends_well(lambda: make_index(photos, IndexOptions(regions=True, rebuild=True))):
         assert _search(photos), f"seed {seed}: rebuilt, and not to be searched"
-    left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if INSIDE not in path.parts}
-    assert left == {"photos", "photos/sub", "photos/sub/red.png", "photos/green.png", "photos/blue.png", "precious.png"}
+    left = {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if INSIDE not in path.parts
+    }
+    assert left == {
+        "photos",
+        "photos/sub",
+        "photos/sub/red.png",
+        "photos/green.png",
+        "photos/blue.png",
+        "precious.png",
+    }
     for name in ("photos/sub/red.png", "precious.png"):
         assert (folder / name).read_bytes() == (sound / name).read_bytes(), f"seed {seed}"
 
@@ -87,7 +131,9 @@ def _search(photos: Path) -> bool:
 
 
 def _ends_well(call: Callable[[], object]) -> bool:
-    """Do something; answer whether it ended without an error of segclip's, which must say in a line what is wrong."""
+    """Do something; answer whether it ended without an error of segclip's, which must say in a line
+    what is wrong.
+    """
     try:
         call()
     except SegclipError as error:
@@ -115,7 +161,11 @@ def _damage_bytes(rng: random.Random, place: Path) -> None:
         elif how == 2:
             data[start : start + length] = rng.randbytes(len(data[start : start + length]))
         elif how == 3:
-            data = bytearray(rng.choice((b"", b"{", b"[" * 50_000, b'{"a":' * 50_000, b"null", rng.randbytes(3000))))
+            data = bytearray(
+                rng.choice(
+                    (b"", b"{", b"[" * 50_000, b'{"a":' * 50_000, b"null", rng.randbytes(3000))
+                )
+            )
         else:
             data += rng.randbytes(length)
         path.write_bytes(data)
@@ -145,7 +195,13 @@ def _mutate(rng: random.Random, value: Any, depth: int = 0) -> Any:
     if isinstance(value, list) and value and rng.random() < 0.7:
         at = rng.randrange(len(value))
         return [*value[:at], _mutate(rng, value[at], depth + 1), *value[at + 1 :]]
-    return rng.choice(WEIRD) if depth else {**value, str(rng.random()): 1} if isinstance(value, dict) else value
+    return (
+        rng.choice(WEIRD)
+        if depth
+        else {**value, str(rng.random()): 1}
+        if isinstance(value, dict)
+        else value
+    )
 
 
 def _damage_json(rng: random.Random, place: Path) -> None:
@@ -190,11 +246,17 @@ def _damage_rows(rng: random.Random, place: Path) -> None:
     )  # what was damaged before, or is no row any more
     with suppress(*failures), closing(sqlite3.connect(place / rows.NAME)) as table, table:
         name, rest = rng.choice(table.execute("SELECT name, rest FROM outcomes").fetchall())
-        column = rng.choice(("name", "content", "size", "mtime", "ctime", "inode", "asked", "state", *["rest"] * 4))
+        column = rng.choice(
+            ("name", "content", "size", "mtime", "ctime", "inode", "asked", "state", *["rest"] * 4)
+        )
         bomb = zlib.compress(b"[" * 100_000)
-        value: Any = rng.choice((None, -1, "words", b"bytes", 1.5, bomb, bytes(rest[: len(rest) // 2])))
+        value: Any = rng.choice(
+            (None, -1, "words", b"bytes", 1.5, bomb, bytes(rest[: len(rest) // 2]))
+        )
         if column == "rest" and rng.random() < 0.8:
-            value = zlib.compress(json.dumps(_mutate(rng, json.loads(zlib.decompress(rest)))).encode())
+            value = zlib.compress(
+                json.dumps(_mutate(rng, json.loads(zlib.decompress(rest)))).encode()
+            )
         table.execute(f"UPDATE outcomes SET {column} = ? WHERE name = ?", (value, name))
 
 
@@ -204,7 +266,9 @@ def _damage_tables(rng: random.Random, place: Path) -> None:
         table.execute(
             rng.choice(
                 (
-                    "DROP TABLE outcomes", "ALTER TABLE outcomes ADD COLUMN more", "PRAGMA user_version = 99",
+                    "DROP TABLE outcomes", "ALTER TABLE outcomes ADD COLUMN more", "PRAGMA "
+                                                                                   "user_version = "
+                                                                                   "99",
                     "CREATE TABLE more (a)", "ALTER TABLE outcomes RENAME COLUMN rest TO rested",
                     "CREATE TRIGGER trap AFTER INSERT ON outcomes BEGIN DELETE FROM outcomes; END",
                 )
@@ -213,8 +277,19 @@ def _damage_tables(rng: random.Random, place: Path) -> None:
 
 
 Harm: TypeAlias = Callable[[random.Random, Path], None]
-HARMS: tuple[Harm, ...] = (_damage_bytes, _damage_bytes, _damage_bytes, _replace_file, _damage_tables)
-FORGERIES: tuple[Harm, ...] = (_damage_json, _damage_vectors, _damage_rows, _damage_rows)  # who knows what finds it?
+HARMS: tuple[Harm, ...] = (
+    _damage_bytes,
+    _damage_bytes,
+    _damage_bytes,
+    _replace_file,
+    _damage_tables,
+)
+FORGERIES: tuple[Harm, ...] = (
+    _damage_json,
+    _damage_vectors,
+    _damage_rows,
+    _damage_rows,
+)  # who knows what finds it?
 
 
 @pytest.fixture

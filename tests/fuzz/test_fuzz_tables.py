@@ -1,6 +1,8 @@
-"""Tables made by chance, and tables with chance damage: read whole, or refused in one line that names the place.
+"""Tables made by chance, and tables with chance damage: read whole, or refused in one line that
+names the place.
 
-SEGCLIP_FUZZ_EXAMPLES says how many of each are tried, SEGCLIP_FUZZ_SEED (or --hypothesis-seed) which.
+SEGCLIP_FUZZ_EXAMPLES says how many of each are tried, SEGCLIP_FUZZ_SEED (or --hypothesis-seed)
+which.
 """
 
 from __future__ import annotations
@@ -65,7 +67,9 @@ VALUES = st.recursive(
     | st.floats()
     | st.text(max_size=5)
     | st.sampled_from(["a.jpg", "1,2,3,4"]),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -97,7 +101,9 @@ def refusable(file: Path) -> None:
 def test_what_a_program_wrote_is_read_as_it_was(
     tmp_path: Path, mark: str, rows: list[tuple[str, str]], bom: bool, end: str, index: bool
 ) -> None:
-    """Fault 17.18: a table written by the rules loses no row and no character, with a mark or an index column."""
+    """Fault 17.18: a table written by the rules loses no row and no character, with a mark or an
+    index column.
+    """
     written = io.StringIO()
     table = csv.writer(written, delimiter=mark, lineterminator=end)
     table.writerow([*([""] if index else []), "image", "caption"])
@@ -112,7 +118,11 @@ def test_what_a_program_wrote_is_read_as_it_was(
 @pytest.mark.parametrize("mark", [",", "\t", "|", ";"])
 @seed(SEED)
 @MANY
-@given(count=st.integers(2, 6), at=st.integers(0, 5), tail=st.sampled_from(["", '"', ' 6"', '" x', '","', "x"]))
+@given(
+    count=st.integers(2, 6),
+    at=st.integers(0, 5),
+    tail=st.sampled_from(["", '"', ' 6"', '" x', '","', "x"]),
+)
 def test_no_row_is_swallowed(tmp_path: Path, mark: str, count: int, at: int, tail: str) -> None:
     """Fault 17.18: every row of a table with an open quote arrives, or the row is named."""
     rows = [f"{number}.jpg{mark}thing" for number in range(count)]
@@ -132,13 +142,25 @@ def test_no_row_is_swallowed(tmp_path: Path, mark: str, count: int, at: int, tai
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".txt", ".jsonl", ".json"])
 @seed(SEED)
 @MANY
-@given(rows=ROWS, damage=st.lists(st.tuples(st.integers(0, 400), ODD), max_size=4), cut=st.integers(0, 400) | st.none())
+@given(
+    rows=ROWS,
+    damage=st.lists(st.tuples(st.integers(0, 400), ODD), max_size=4),
+    cut=st.integers(0, 400) | st.none(),
+)
 def test_a_damaged_table_is_read_or_refused(
-    tmp_path: Path, suffix: str, rows: list[tuple[str, str]], damage: list[tuple[int, str]], cut: int | None
+    tmp_path: Path,
+    suffix: str,
+    rows: list[tuple[str, str]],
+    damage: list[tuple[int, str]],
+    cut: int | None,
 ) -> None:
     """Fault 17.15."""
     objects = [{"image": name, "caption": text} for name, text in rows]
-    whole = {"images": [{"filename": name, "split": "test", "sentences": [{"raw": text}]} for name, text in rows]}
+    whole = {
+        "images": [
+            {"filename": name, "split": "test", "sentences": [{"raw": text}]} for name, text in rows
+        ]
+    }
     content = {
         ".jsonl": "\n".join(map(json.dumps, objects)),
         ".json": json.dumps(whole),
@@ -154,7 +176,9 @@ def test_a_damaged_table_is_read_or_refused(
 @MANY
 @given(
     rows=st.lists(
-        st.dictionaries(st.sampled_from(["image", "texts", "boxes", "points", "caption", "split", "x"]), VALUES)
+        st.dictionaries(
+            st.sampled_from(["image", "texts", "boxes", "points", "caption", "split", "x"]), VALUES
+        )
     )
 )
 def test_rows_of_any_values_are_read_or_refused(tmp_path: Path, rows: list[dict[str, Any]]) -> None:

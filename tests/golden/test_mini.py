@@ -53,7 +53,9 @@ def test_a_sample_is_answered_as_it_was_when_the_weights_were_shipped(
 ) -> None:
     regions = segmenter.regions(ROOT / "samples" / str(sample["image"]))
     result = segmenter.rank(regions, list(sample["texts"]))  # type: ignore[call-overload]
-    told = [(text, box.tolist()) for text, box in zip(result.texts, result.masks.boxes, strict=True)]
+    told = [
+        (text, box.tolist()) for text, box in zip(result.texts, result.masks.boxes, strict=True)
+    ]
     expected = [(row["text"], row["box"]) for row in sample["rows"]]  # type: ignore[attr-defined]
     assert [text for text, _ in told] == [text for text, _ in expected]
     boxes = np.array([box for _, box in told]).reshape(-1, 4)

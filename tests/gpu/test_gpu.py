@@ -1,4 +1,6 @@
-"""A GPU gives the CPU's answers: every model that proposes, the encoder, a training run, an export."""
+"""A GPU gives the CPU's answers: every model that proposes, the encoder, a training run, an
+export.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ pytestmark = [
 ]
 ROOT = Path(__file__).parents[2]
 DESK = ROOT / "samples" / "desk.png"
-PROMPTS: tuple[Prompt, ...] = (Points([(120, 80)]), Boxes([(20, 30, 180, 140), (200, 100, 380, 290)]))
+PROMPTS: tuple[Prompt, ...] = (
+    Points([(120, 80)]),
+    Boxes([(20, 30, 180, 140), (200, 100, 380, 290)]),
+)
 
 
 def alike(here: Proposals, there: Proposals, *, iou: float = 0.97) -> None:
@@ -68,26 +73,36 @@ def test_clicks_and_boxes_of_the_shipped_sam_are_those_of_the_cpu() -> None:
 
 
 @pytest.mark.parametrize("name", ["mobile_sam", "sam2.1_t"])
-def test_sam_networks_of_ultralytics_are_those_of_the_cpu(name: str, tmp_path: Path, photo: Image) -> None:
+def test_sam_networks_of_ultralytics_are_those_of_the_cpu(
+    name: str, tmp_path: Path, photo: Image
+) -> None:
     path = write(name, tmp_path)
-    models = [UltralyticsSAM(path, device=device, options=SAMOptions(multimask=True)) for device in ("cpu", "cuda")]
+    models = [
+        UltralyticsSAM(path, device=device, options=SAMOptions(multimask=True))
+        for device in ("cpu", "cuda")
+    ]
     features = [model.encode(photo) for model in models]
     for prompt in PROMPTS:
         alike(*(model.decode(seen, prompt) for model, seen in zip(models, features, strict=True)))
 
 
 def test_fastsam_is_that_of_the_cpu(tmp_path: Path, photo: Image) -> None:
-    path = save_checkpoint(random_network("yolov8s-seg.yaml", candidates=60), tmp_path / "FastSAM-s.pt")
+    path = save_checkpoint(
+        random_network("yolov8s-seg.yaml", candidates=60), tmp_path / "FastSAM-s.pt"
+    )
     models = [FastSAM(path, device=device, trust=True) for device in ("cpu", "cuda")]
     here, there = (model.decode(model.encode(photo), Everything()) for model in models)
     best = here.masks.iou(there.masks).max(axis=1)
-    assert np.mean(best > 0.95) > 0.9  # scores of random weights lie close: some swap at the threshold
+    assert (
+        np.mean(best > 0.95) > 0.9
+    )  # scores of random weights lie close: some swap at the threshold
 
 
 def test_embeddings_are_those_of_the_cpu(tmp_path: Path) -> None:
     save_small_clip(tmp_path)
     encoders = [
-        OpenClip(f"file:{tmp_path}", device=d, options=OpenClipOptions(precision="float32")) for d in ("cpu", "cuda")
+        OpenClip(f"file:{tmp_path}", device=d, options=OpenClipOptions(precision="float32"))
+        for d in ("cpu", "cuda")
     ]
     side = encoders[0].image_size
     crops = np.random.default_rng(0).integers(0, 256, (5, side, side, 3), np.uint8)
@@ -98,7 +113,9 @@ def test_embeddings_are_those_of_the_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
-def test_a_run_trains_on_the_gpu_goes_on_and_serves_on_the_cpu(tmp_path: Path, bfloat16: bool) -> None:
+def test_a_run_trains_on_the_gpu_goes_on_and_serves_on_the_cpu(
+    tmp_path: Path, bfloat16: bool
+) -> None:
     shapes.write(tmp_path / "scenes", 400, held_out=80)
     parts = contrastive.parts_of(tmp_path / "scenes", None, share=0.1, skip_bad=False)
     for epochs in (2, 6):  # the second goes on where the first ended
@@ -109,11 +126,15 @@ def test_a_run_trains_on_the_gpu_goes_on_and_serves_on_the_cpu(tmp_path: Path, b
         if epochs > 2:
             made.resume()
         made.run()
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert rows[-1]["loss"] < rows[0]["loss"] - 0.5
     here, there = (OpenClip(f"file:{tmp_path / 'run'}", device=d) for d in ("cpu", "cuda"))
-    assert np.allclose(here.encode_texts(["a red star"]), there.encode_texts(["a red star"]), atol=0.02)
+    assert np.allclose(
+        here.encode_texts(["a red star"]), there.encode_texts(["a red star"]), atol=0.02
+    )
 
 
 def test_an_export_writes_the_cpus_files(tmp_path: Path) -> None:

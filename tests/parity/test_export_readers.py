@@ -36,7 +36,9 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, name in enumerate(("a.png", "a.jpg", "sub/b.png")):
         pixels = np.full((180, 240, 3), 255, np.uint8)
         for colour, seed in (("red", number), ("blue", number + 10)):
-            noise = cv2.GaussianBlur(np.random.default_rng(seed).normal(size=(180, 240)), (0, 0), 12)
+            noise = cv2.GaussianBlur(
+                np.random.default_rng(seed).normal(size=(180, 240)), (0, 0), 12
+            )
             pixels[noise > 0.045] = COLOURS[colour]
         picture = PIL.Image.fromarray(pixels)
         picture.save(root / "photos" / name, quality=100, subsampling=0)
@@ -52,7 +54,10 @@ def masks_of(out: Path, name: str) -> tuple[Masks, tuple[str, ...]]:
 
 
 def names(out: Path) -> list[str]:
-    return [path.relative_to(out / "npz").as_posix().removesuffix(".npz") for path in (out / "npz").rglob("*.npz")]
+    return [
+        path.relative_to(out / "npz").as_posix().removesuffix(".npz")
+        for path in (out / "npz").rglob("*.npz")
+    ]
 
 
 def iou(a: Array, b: Array) -> float:
@@ -86,7 +91,9 @@ def test_supervision(out: Path) -> None:
 
 
 def test_ultralytics_reads_the_yolo_data_set(out: Path) -> None:
-    """As its trainer does: the label file to polygons, the polygons filled at the picture's size."""
+    """As its trainer does: the label file to polygons, the polygons filled at the picture's
+    size.
+    """
     with yolo.quiet():
         from ultralytics.data.dataset import YOLODataset
         from ultralytics.data.utils import polygon2mask
@@ -94,7 +101,9 @@ def test_ultralytics_reads_the_yolo_data_set(out: Path) -> None:
         table: dict[str, Any] = yaml.safe_load((out / "yolo" / "data.yaml").read_text("utf-8"))
         assert table["names"] == dict(enumerate(TEXTS))
         table |= {"channels": 3}
-        dataset = YOLODataset(str(out / "yolo" / "images"), data=table, task="segment", augment=False, cache=False)
+        dataset = YOLODataset(
+            str(out / "yolo" / "images"), data=table, task="segment", augment=False, cache=False
+        )
     assert len(dataset.labels) == 3
     seen = 0
     for label in dataset.labels:
@@ -106,7 +115,9 @@ def test_ultralytics_reads_the_yolo_data_set(out: Path) -> None:
             filled = polygon2mask(masks.size, [(segment * masks.size[::-1]).ravel()])
             whole = masks.full(row)
             # YOLO's outlines have no holes
-            contours, _ = cv2.findContours(whole.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+            contours, _ = cv2.findContours(
+                whole.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+            )
             without = np.zeros(whole.shape, np.uint8)
             cv2.drawContours(without, contours, -1, 1, -1)
             if whole.sum() > 400:
@@ -138,8 +149,14 @@ def test_a_renderer_draws_the_svg(out: Path) -> None:
         masks, texts = masks_of(out, name)
         svg = (out / "svg" / f"{name}.svg").read_text("utf-8")
         for row in range(len(texts)):
-            lines = [line for line in svg.splitlines() if not line.startswith("<path") or f'data-row="{row}"' in line]
-            drawn = resvg_py.svg_to_bytes(svg_string="\n".join(lines).replace('fill-opacity="0.6"', ""))
+            lines = [
+                line
+                for line in svg.splitlines()
+                if not line.startswith("<path") or f'data-row="{row}"' in line
+            ]
+            drawn = resvg_py.svg_to_bytes(
+                svg_string="\n".join(lines).replace('fill-opacity="0.6"', "")
+            )
             alpha = np.asarray(PIL.Image.open(io.BytesIO(bytes(drawn))))[..., 3]
             assert np.array_equal(alpha > 127, masks.full(row))
             seen += 1

@@ -21,7 +21,9 @@ pytestmark = pytest.mark.parity
 
 @pytest.fixture(autouse=True)
 def _same_rounding() -> Iterator[None]:
-    """Give both sides one thread: sums split over threads round differently, and random masks hang on the last bit."""
+    """Give both sides one thread: sums split over threads round differently, and random masks hang
+    on the last bit.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -53,12 +55,24 @@ def upstream(checkpoint: Path) -> Any:
 
 def predict(upstream: Any, image: Image, **prompts: Any) -> Any:
     with quiet():
-        options = {"imgsz": SIZE, "conf": 0.4, "iou": 0.9, "retina_masks": True, "device": "cpu", "verbose": False}
-        return upstream.predict(np.ascontiguousarray(image.pixels[..., ::-1]), **options, **prompts)[0]
+        options = {
+            "imgsz": SIZE,
+            "conf": 0.4,
+            "iou": 0.9,
+            "retina_masks": True,
+            "device": "cpu",
+            "verbose": False,
+        }
+        return upstream.predict(
+            np.ascontiguousarray(image.pixels[..., ::-1]), **options, **prompts
+        )[0]
 
 
-# padding that ends on whole prototype cells, on halves and on quarters; enlarged, shrunk, and extreme shapes
-@pytest.mark.parametrize("size", [(480, 640), (427, 640), (333, 500), (200, 211), (97, 501), (900, 1200)])
+# padding that ends on whole prototype cells, on halves and on quarters; enlarged, shrunk, and
+# extreme shapes
+@pytest.mark.parametrize(
+    "size", [(480, 640), (427, 640), (333, 500), (200, 211), (97, 501), (900, 1200)]
+)
 def test_same_candidates_same_masks(fastsam: FastSAM, upstream: Any, size: tuple[int, int]) -> None:
     image = picture(*size)
     theirs = predict(upstream, image)
@@ -77,9 +91,12 @@ def test_same_boxes(fastsam: FastSAM, upstream: Any) -> None:
     found, theirs = fastsam.encode(image), predict(upstream, image)
     kept = found.boxes[torch.isin(found.confidence, theirs.boxes.conf)].numpy()
     edges = theirs.boxes.xyxy.numpy()
-    # after cutting the masks upstream moves edges within 20 pixels of the image's to it, and nearly full boxes to full
+    # after cutting the masks upstream moves edges within 20 pixels of the image's to it, and nearly
+    # full boxes to full
     limits = np.array([640, 480, 640, 480])
-    moved = (np.minimum(kept, limits - kept) <= 20) | (edges == (0, 0, 640, 480)).all(axis=1, keepdims=True)
+    moved = (np.minimum(kept, limits - kept) <= 20) | (edges == (0, 0, 640, 480)).all(
+        axis=1, keepdims=True
+    )
     assert (~moved).sum() > 200
     np.testing.assert_allclose(kept[~moved], edges[~moved], atol=0.01)
 
@@ -100,7 +117,9 @@ def test_same_suppression(checkpoint: Path, iou: float) -> None:
 
     generator = torch.Generator().manual_seed(0)
     shape = torch.tensor([640.0, 480, 200, 200])[:, None]
-    prediction = torch.cat([torch.rand(4, 900, generator=generator) * shape, torch.rand(33, 900, generator=generator)])
+    prediction = torch.cat(
+        [torch.rand(4, 900, generator=generator) * shape, torch.rand(33, 900, generator=generator)]
+    )
     fastsam = FastSAM(checkpoint, options=FastSAMOptions(iou=iou, max_det=200))
     theirs = non_max_suppression(prediction[None].clone(), 0.4, iou, nc=1, max_det=200)[0]
     ours = fastsam._suppress(prediction)

@@ -30,11 +30,20 @@ def cluster() -> Iterator[Cluster]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     nodes = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False},
+        head_node_args={
+            "num_cpus": 1,
+            "object_store_memory": 100_000_000,
+            "include_dashboard": False,
+        },
     )
     nodes.add_node(num_cpus=1, object_store_memory=100_000_000)
-    environment = {"worker_process_setup_hook": search_script.put_fakes_in, "env_vars": {"PYTHONPATH": str(ROOT)}}
-    ray.init(address=nodes.address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
+    environment = {
+        "worker_process_setup_hook": search_script.put_fakes_in,
+        "env_vars": {"PYTHONPATH": str(ROOT)},
+    }
+    ray.init(
+        address=nodes.address, runtime_env=environment, log_to_driver=False, logging_level="ERROR"
+    )
     yield nodes
     ray.shutdown()
     nodes.shutdown()
@@ -52,11 +61,22 @@ def photos(tmp_path: Path, fake_models: None) -> Path:
     return tmp_path / "photos"
 
 
-def run(photos: Path, out: Path, tell: Any = lambda progress: None, **running: Any) -> batch.Summary:
-    return export(photos, out, TEXTS, options=ExportOptions(formats=FORMATS), running=Running(**running), tell=tell)
+def run(
+    photos: Path, out: Path, tell: Any = lambda progress: None, **running: Any
+) -> batch.Summary:
+    return export(
+        photos,
+        out,
+        TEXTS,
+        options=ExportOptions(formats=FORMATS),
+        running=Running(**running),
+        tell=tell,
+    )
 
 
-def test_two_nodes_give_the_bytes_of_one_process(cluster: Cluster, photos: Path, tmp_path: Path) -> None:
+def test_two_nodes_give_the_bytes_of_one_process(
+    cluster: Cluster, photos: Path, tmp_path: Path
+) -> None:
     assert len(ray.nodes()) == 2
     run(photos, tmp_path / "here")
     summary = run(photos, tmp_path / "there", runner="ray", workers=2)
@@ -64,12 +84,18 @@ def test_two_nodes_give_the_bytes_of_one_process(cluster: Cluster, photos: Path,
     assert tree(tmp_path / "there") == tree(tmp_path / "here")
 
 
-def test_a_worker_that_is_killed_loses_nothing(cluster: Cluster, photos: Path, tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_loses_nothing(
+    cluster: Cluster, photos: Path, tmp_path: Path
+) -> None:
     run(photos, tmp_path / "here")
     killed: list[int] = []
 
     def kill_one(progress: batch.Progress) -> None:
-        folders = [path for path in (tmp_path / "there" / ".segclip" / "parts-all").iterdir() if path.name.isdigit()]
+        folders = [
+            path
+            for path in (tmp_path / "there" / ".segclip" / "parts-all").iterdir()
+            if path.name.isdigit()
+        ]
         if not killed and folders:
             killed.append(int(folders[0].name))
             os.kill(killed[0], signal.SIGKILL)
@@ -88,7 +114,9 @@ def test_an_index_is_that_of_one_process(
     monkeypatch.setattr(loading, "encoder_fingerprint", search_script.fake_hash)
     snapshots = []
     for name, running in (("here", Running()), ("ray", Running(workers=2, runner="ray"))):
-        done = make_index(photos, IndexOptions(regions=regions), out=tmp_path / name, running=running)
+        done = make_index(
+            photos, IndexOptions(regions=regions), out=tmp_path / name, running=running
+        )
         assert (done.pictures, len(done.failed)) == (40, 1)
         files = [path for path in (tmp_path / name).glob("snapshot-*/*") if path.is_file()]
         snapshots.append({path.relative_to(tmp_path / name): path.read_bytes() for path in files})

@@ -1,4 +1,6 @@
-"""The photo presets' real architectures, random weights in the real formats, through the command on photographs."""
+"""The photo presets' real architectures, random weights in the real formats, through the command on
+photographs.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,11 @@ def vit_b_32(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.shared
 def test_twenty_photographs_are_answered(fastsam_s: str, vit_b_32: str, shared_data: Path) -> None:
     loaded = segclip.load(fastsam_s, vit_b_32, device="cpu", options=LoadOptions(trust=True))
-    few = FastSAM(Path(fastsam_s.removeprefix("file:")), trust=True, options=FastSAMOptions(image_size=320, max_det=8))
+    few = FastSAM(
+        Path(fastsam_s.removeprefix("file:")),
+        trust=True,
+        options=FastSAMOptions(image_size=320, max_det=8),
+    )
     segmenter = replace(loaded, proposer=few)
     photos = sorted((shared_data / "coco-dev" / "images").glob("*.jpg"))[4::14][:20]
     assert len(photos) == 20
@@ -52,9 +58,21 @@ def test_twenty_photographs_are_answered(fastsam_s: str, vit_b_32: str, shared_d
         assert (result.masks.areas > 0).all()
 
 
-def test_the_command_runs_on_the_real_formats(fastsam_s: str, vit_b_32: str, tmp_path: Path) -> None:
+def test_the_command_runs_on_the_real_formats(
+    fastsam_s: str, vit_b_32: str, tmp_path: Path
+) -> None:
     sample = Path(__file__).parent.parent.parent / "samples" / "desk.png"
-    options = ["--proposer", fastsam_s, "--encoder", vit_b_32, "--best", "--offline", "--trust", "--out", str(tmp_path)]
+    options = [
+        "--proposer",
+        fastsam_s,
+        "--encoder",
+        vit_b_32,
+        "--best",
+        "--offline",
+        "--trust",
+        "--out",
+        str(tmp_path),
+    ]
     outcome = CliRunner().invoke(app, ["segment", str(sample), "an apple", *options])
     assert outcome.exit_code == 0, outcome.output
     record = json.loads((tmp_path / "desk.json").read_text("utf-8"))

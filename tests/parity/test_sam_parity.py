@@ -1,4 +1,6 @@
-"""SAM v1 against segment-anything's own predictor and mask generator: the same random weights, the same answers."""
+"""SAM v1 against segment-anything's own predictor and mask generator: the same random weights, the
+same answers.
+"""
 
 from __future__ import annotations
 
@@ -50,11 +52,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def choosy(checkpoint: Path) -> Path:
-    """Give a network whose masks are small, so that their boxes differ and suppression has something to decide."""
+    """Give a network whose masks are small, so that their boxes differ and suppression has
+    something to decide.
+    """
     network = REDUCED.build()
     network.load_state_dict(torch.load(checkpoint, weights_only=True))
     with torch.no_grad():
-        last = network.mask_decoder.output_upscaling[-2]  # its first channel becomes a constant, which is taken off
+        last = network.mask_decoder.output_upscaling[
+            -2
+        ]  # its first channel becomes a constant, which is taken off
         last.weight[:, 0], last.bias[0] = 0, 1
         for head in network.mask_decoder.output_hypernetworks_mlps:
             head.layers[-1].weight.mul_(10)
@@ -65,7 +71,9 @@ def choosy(checkpoint: Path) -> Path:
 
 
 def _speak_up(network: torch.nn.Module) -> None:
-    """Bring random logits to the deviation of trained ones: of a random network all lie within 0.1 of zero."""
+    """Bring random logits to the deviation of trained ones: of a random network all lie within 0.1
+    of zero.
+    """
     with torch.no_grad():
         for head in network.mask_decoder.output_hypernetworks_mlps:
             head.layers[-1].weight.mul_(60)
@@ -90,7 +98,9 @@ def agree(ours: Proposals, masks: Array, quality: Array, logits: Array) -> None:
 
 @pytest.mark.parametrize("size", [(200, 300), (300, 200), (256, 256), (411, 1000)])
 @pytest.mark.parametrize("multimask", [True, False])
-def test_points_and_boxes_are_sam_predictors(checkpoint: Path, size: tuple[int, int], multimask: bool) -> None:
+def test_points_and_boxes_are_sam_predictors(
+    checkpoint: Path, size: tuple[int, int], multimask: bool
+) -> None:
     image = picture(*size)
     predictor = SamPredictor(upstream(checkpoint))
     predictor.set_image(image.pixels)
@@ -114,9 +124,14 @@ def test_a_mask_is_refined_as_sam_predictor_does(checkpoint: Path) -> None:
     _, _, logits = predictor.predict(np.array([[120, 80]]), np.array([1]))
     best = logits[predictor.predict(np.array([[120, 80]]), np.array([1]))[1].argmax()]
     theirs = predictor.predict(
-        np.array([[120, 80], [60, 60]]), np.array([1, 0]), mask_input=best[None], multimask_output=False
+        np.array([[120, 80], [60, 60]]),
+        np.array([1, 0]),
+        mask_input=best[None],
+        multimask_output=False,
     )
-    agree(sam.decode(features, Points([(120, 80), (60, 60)], [1, 0], mask=first.logits[0])), *theirs)
+    agree(
+        sam.decode(features, Points([(120, 80), (60, 60)], [1, 0], mask=first.logits[0])), *theirs
+    )
 
 
 def test_many_boxes_in_one_call_are_as_one_by_one(checkpoint: Path) -> None:
@@ -147,16 +162,30 @@ def same_set(ours: Proposals, theirs: list[dict[str, Array]]) -> None:
         iou = [np.count_nonzero(mask & dense[k]) / np.count_nonzero(mask | dense[k]) for k in left]
         best = int(np.argmax(iou))
         assert iou[best] >= 0.99
-        assert theirs[left[best]]["predicted_iou"] == pytest.approx(float(ours.quality[row]), abs=1e-4)
+        assert theirs[left[best]]["predicted_iou"] == pytest.approx(
+            float(ours.quality[row]), abs=1e-4
+        )
         left.pop(best)
 
 
 GRIDS = {
-    "plain": GridOptions(points_per_side=5, points_per_batch=8, min_quality=-9, min_stability=0.5, nms=1.0),
-    "suppressed": GridOptions(points_per_side=6, points_per_batch=64, min_quality=0.05, min_stability=0.2, nms=0.8),
-    "tidied": GridOptions(points_per_side=5, min_quality=0.05, min_stability=0.2, nms=0.95, min_area=12),
+    "plain": GridOptions(
+        points_per_side=5, points_per_batch=8, min_quality=-9, min_stability=0.5, nms=1.0
+    ),
+    "suppressed": GridOptions(
+        points_per_side=6, points_per_batch=64, min_quality=0.05, min_stability=0.2, nms=0.8
+    ),
+    "tidied": GridOptions(
+        points_per_side=5, min_quality=0.05, min_stability=0.2, nms=0.95, min_area=12
+    ),
     "in crops": GridOptions(
-        points_per_side=4, min_quality=0.05, min_stability=0.2, nms=0.9, crop_nms=0.7, crop_layers=1, crop_downscale=2
+        points_per_side=4,
+        min_quality=0.05,
+        min_stability=0.2,
+        nms=0.9,
+        crop_nms=0.7,
+        crop_layers=1,
+        crop_downscale=2,
     ),
 }
 
@@ -212,7 +241,10 @@ def test_a_full_vit_b_is_read_and_answers_alike(tmp_path: Path) -> None:
     predictor.set_image(image.pixels)
     sam = SAM(tmp_path / "sam_vit_b_01ec64.pth")
     features = sam.encode(image)
-    agree(sam.decode(features, Points([(300, 200)])), *predictor.predict(np.array([[300, 200]]), np.array([1])))
+    agree(
+        sam.decode(features, Points([(300, 200)])),
+        *predictor.predict(np.array([[300, 200]]), np.array([1])),
+    )
     box = (100, 50, 400, 380)
     theirs = predictor.predict(box=np.array(box), multimask_output=False)
     agree(sam.decode(features, Points([], box=box)), *theirs)
@@ -232,7 +264,13 @@ def test_sizes_are_read_off_the_tensors(name: str, encoder: ViT) -> None:
     seen = Architecture.of(network.state_dict())
     assert seen.encoder == encoder
     assert (seen.image_size, seen.patch) == (1024, 16)
-    assert (seen.channels, seen.mask_channels, seen.decoder_depth, seen.decoder_mlp, seen.quality_width) == (
+    assert (
+        seen.channels,
+        seen.mask_channels,
+        seen.decoder_depth,
+        seen.decoder_mlp,
+        seen.quality_width,
+    ) == (
         256,
         16,
         2,

@@ -1,4 +1,6 @@
-"""Policy `ultralytics` elects what ultralytics' own text prompt elects, of the same masks with the same weights."""
+"""Policy `ultralytics` elects what ultralytics' own text prompt elects, of the same masks with the
+same weights.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ def elected(encoder: OpenClip, image: Image, masks: Masks) -> set[int]:
 
 
 def blobs(size: tuple[int, int], count: int, rng: np.random.Generator) -> Masks:
-    """Scatter ellipses of 2 to a third of the picture's pixels across, in boxes that are not tight."""
+    """Scatter ellipses of 2 to a third of the picture's pixels across, in boxes that are not
+    tight.
+    """
     height, width = size
     dense = np.zeros((count, height, width), np.uint8)
     for layer in dense:
@@ -74,11 +78,17 @@ def blobs(size: tuple[int, int], count: int, rng: np.random.Generator) -> Masks:
     tight = Masks.from_dense(dense)
     room = np.array([-3, -3, 5, 5])
     boxes = np.clip(tight.boxes + room, 0, [width, height, width, height])
-    return Masks(boxes, tuple(dense[row, y1:y2, x1:x2] > 0 for row, (x1, y1, x2, y2) in enumerate(boxes)), size)
+    return Masks(
+        boxes,
+        tuple(dense[row, y1:y2, x1:x2] > 0 for row, (x1, y1, x2, y2) in enumerate(boxes)),
+        size,
+    )
 
 
 def annotated(folder: Path) -> list[tuple[Image, Masks]]:
-    """Read the first PHOTOS photographs with three or more annotated objects, and up to CANDIDATES masks of each."""
+    """Read the first PHOTOS photographs with three or more annotated objects, and up to CANDIDATES
+    masks of each.
+    """
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(folder / "instances.json")
     found: list[tuple[Image, Masks]] = []
@@ -95,7 +105,11 @@ def test_synthetic_pictures(small: OpenClip, seed: int) -> None:
     rng = np.random.default_rng(seed)
     height, width = int(rng.integers(80, 200)), int(rng.integers(80, 400))
     coarse = rng.integers(0, 256, (6, 9, 3), dtype=np.uint8)
-    image = Image(np.asarray(PIL.Image.fromarray(coarse).resize((width, height), PIL.Image.Resampling.BICUBIC)))
+    image = Image(
+        np.asarray(
+            PIL.Image.fromarray(coarse).resize((width, height), PIL.Image.Resampling.BICUBIC)
+        )
+    )
     masks = blobs(image.size, 15, rng)
     assert elected(small, image, masks) == elect(image, masks, TEXTS)
 

@@ -1,4 +1,6 @@
-"""MobileSAM and SAM 2.1 against ultralytics' own predictor: the same random weights, the same answers."""
+"""MobileSAM and SAM 2.1 against ultralytics' own predictor: the same random weights, the same
+answers.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ from tests.networks import picture
 
 pytestmark = pytest.mark.parity
 
-SIZES = {"landscape": (300, 400), "odd": (333, 517)}  # the second's padding ends inside a cell of the logits
+SIZES = {
+    "landscape": (300, 400),
+    "odd": (333, 517),
+}  # the second's padding ends inside a cell of the logits
 PROMPTS: dict[str, Points] = {
     "a click": Points([(120, 80)]),
     "clicks": Points([(120, 80), (30, 150), (190, 100)], [1, 0, 1]),
@@ -33,14 +38,19 @@ def write(name: str, folder: Path) -> Path:
         from ultralytics.models.sam import build
 
         network = getattr(build, VARIANTS[name])()
-    decoder = network.sam_mask_decoder if hasattr(network, "sam_mask_decoder") else network.mask_decoder
+    decoder = (
+        network.sam_mask_decoder if hasattr(network, "sam_mask_decoder") else network.mask_decoder
+    )
     with torch.no_grad():
         for head in decoder.output_hypernetworks_mlps:  # random logits all lie within 0.1 of zero
             head.layers[-1].weight.mul_(60)
             head.layers[-1].bias.mul_(60)
     state = network.state_dict()
     if name.startswith("sam2.1"):  # what the video memory of version 2.1 adds
-        state |= {"no_obj_embed_spatial": torch.zeros(1, 64), "obj_ptr_tpos_proj.weight": torch.zeros(64, 256)}
+        state |= {
+            "no_obj_embed_spatial": torch.zeros(1, 64),
+            "obj_ptr_tpos_proj.weight": torch.zeros(64, 256),
+        }
         state |= {"obj_ptr_tpos_proj.bias": torch.zeros(64)}
     path = folder / f"{name}.pt"
     torch.save({"model": state} if name.startswith("sam2.1") else state, path)
@@ -57,7 +67,13 @@ def upstream(path: Path) -> Any:
         from ultralytics.models.sam import Predictor, SAM2Predictor
 
         kind = SAM2Predictor if "sam2" in path.name else Predictor
-        settings = {"model": str(path), "imgsz": 1024, "save": False, "verbose": False, "device": "cpu"}
+        settings = {
+            "model": str(path),
+            "imgsz": 1024,
+            "save": False,
+            "verbose": False,
+            "device": "cpu",
+        }
         predictor = kind(overrides={**settings, "mode": "predict", "task": "segment"})
         predictor.setup_model(verbose=False)
         predictor.args.conf = -9.0  # show every mask
@@ -65,7 +81,9 @@ def upstream(path: Path) -> Any:
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_points_and_boxes_are_ultralytics_predictors(checkpoint: Path, size: tuple[int, int]) -> None:
+def test_points_and_boxes_are_ultralytics_predictors(
+    checkpoint: Path, size: tuple[int, int]
+) -> None:
     image = picture(*size)
     predictor = upstream(checkpoint)
     bgr = np.ascontiguousarray(image.pixels[..., ::-1])
@@ -75,8 +93,15 @@ def test_points_and_boxes_are_ultralytics_predictors(checkpoint: Path, size: tup
         predictor.set_image(bgr)
         for prompt in PROMPTS.values():
             box = None if prompt.box is None else prompt.box[None]
-            asked = {"bboxes": box, "points": prompt.xy[None], "labels": prompt.labels[None], "multimask_output": True}
-            shown = predictor(**asked)[0]  # first, for it keeps the image's size that the next call needs
+            asked = {
+                "bboxes": box,
+                "points": prompt.xy[None],
+                "labels": prompt.labels[None],
+                "multimask_output": True,
+            }
+            shown = predictor(**asked)[
+                0
+            ]  # first, for it keeps the image's size that the next call needs
             raw = predictor.prompt_inference(torch.zeros(1, 3, 1024, 1024), **asked)
             agree(sam.decode(features, prompt), raw, shown)
 

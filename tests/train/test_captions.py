@@ -1,4 +1,6 @@
-"""Data sets as they are distributed become images with captions, split by image; what is wrong with them is told."""
+"""Data sets as they are distributed become images with captions, split by image; what is wrong with
+them is told.
+"""
 
 from __future__ import annotations
 
@@ -40,17 +42,22 @@ ROWS = [(name, caption) for name, said in BOTH.items() for caption in said]
     ("name", "text"),
     [
         ("captions.txt", 'image,caption\na.jpg,"a dog, running"\na.jpg,one dog\nb.jpg,a cat\n'),
-        ("captions.txt", "image,caption\na.jpg,a dog, running\na.jpg,one dog\nb.jpg,a cat\n"),  # a comma, unquoted
+        (
+            "captions.txt",
+            "image,caption\na.jpg,a dog, running\na.jpg,one dog\nb.jpg,a cat\n",
+        ),  # a comma, unquoted
         ("plain.csv", 'a.jpg,"a dog, running"\na.jpg,one dog\nb.jpg,a cat\n'),
         (
             "results.csv",
-            "image_name| comment_number| comment\na.jpg| 0| a dog, running\na.jpg| 1| one dog\nb.jpg| 0| a cat\n",
+            "image_name| comment_number| comment\na.jpg| 0| a dog, running\na.jpg| 1| one "
+            "dog\nb.jpg| 0| a cat\n",
         ),
         ("Flickr8k.token.txt", "a.jpg#0\ta dog, running\na.jpg#1\tone dog\nb.jpg#0\ta cat\n"),
         ("wide.tsv", "title\tfilepath\na dog, running\ta.jpg\none dog\ta.jpg\na cat\tb.jpg\n"),
         (
             "rows.jsonl",
-            '{"image": "a.jpg", "caption": ["a dog, running", "one dog"]}\n\n{"image": "b.jpg", "text": "a cat"}\n',
+            '{"image": "a.jpg", "caption": ["a dog, running", "one dog"]}\n\n{"image": "b.jpg", '
+            '"text": "a cat"}\n',
         ),
     ],
 )
@@ -65,7 +72,9 @@ def test_tables_of_every_kind_are_read(tmp_path: Path, name: str, text: str) -> 
 def test_coco_and_karpathy_are_read(tmp_path: Path) -> None:
     coco = {
         "images": [{"id": 7, "file_name": "a.jpg"}, {"id": 8, "file_name": "b.jpg"}],
-        "annotations": [{"image_id": {"a.jpg": 7, "b.jpg": 8}[name], "caption": said} for name, said in ROWS],
+        "annotations": [
+            {"image_id": {"a.jpg": 7, "b.jpg": 8}[name], "caption": said} for name, said in ROWS
+        ],
     }
     (tmp_path / "captions.json").write_text(json.dumps(coco))
     assert told(tables.read(tmp_path)) == BOTH
@@ -84,7 +93,9 @@ def test_webdataset_shards_are_read_in_any_order(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "shard-000.tar", "w") as archive:
         for name in BOTH:
             buffer = io.BytesIO()
-            PIL.Image.new("RGB", (9, 7), {"a.jpg": "red", "b.jpg": "blue"}[name]).save(buffer, "JPEG")
+            PIL.Image.new("RGB", (9, 7), {"a.jpg": "red", "b.jpg": "blue"}[name]).save(
+                buffer, "JPEG"
+            )
             said = json.dumps({"caption": BOTH[name]}).encode()
             for suffix, content in ((".jpg", buffer.getvalue()), (".json", said)):
                 info = tarfile.TarInfo(f"part/{name[0]}{suffix}")
@@ -115,7 +126,9 @@ def test_class_folders_hold_out_every_fifth(tmp_path: Path) -> None:
 
 
 def test_a_split_never_parts_an_image_and_stays(tmp_path: Path) -> None:
-    items = [Item(tmp_path / f"{n}.jpg", (f"said {n}", f"again {n}"), f"{n // 2}") for n in range(40)]
+    items = [
+        Item(tmp_path / f"{n}.jpg", (f"said {n}", f"again {n}"), f"{n // 2}") for n in range(40)
+    ]
     trained, judge = tables.split(items, 0.25)
     assert {item.group for item in trained}.isdisjoint(item.group for item in judge)
     assert len({item.group for item in judge}) == 5
@@ -126,13 +139,15 @@ def test_a_split_never_parts_an_image_and_stays(tmp_path: Path) -> None:
 def test_refcoco_images_are_left_out_by_any_spelling(tmp_path: Path) -> None:
     (tmp_path / "ids.json").write_text("[493652, 12]")
     items = [
-        Item(tmp_path / name, ("x",), name) for name in ("COCO_train2014_000000493652.jpg", "000000000012.jpg", "3.jpg")
+        Item(tmp_path / name, ("x",), name)
+        for name in ("COCO_train2014_000000493652.jpg", "000000000012.jpg", "3.jpg")
     ]
     assert [item.group for item in tables.exclude(items, tmp_path / "ids.json")] == ["3.jpg"]
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("x.json", "{}"), ("x.csv", "one,two,three\n1,2,3\n"), ("x.jsonl", '{"a": 1}'), ("x.zip", "")]
+    ("name", "text"),
+    [("x.json", "{}"), ("x.csv", "one,two,three\n1,2,3\n"), ("x.jsonl", '{"a": 1}'), ("x.zip", "")],
 )
 def test_what_holds_no_captions_is_told(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
@@ -163,7 +178,9 @@ def test_missing_images_and_empty_captions_are_told_or_left_out(tmp_path: Path) 
 
 
 def test_the_check_finds_what_should_be_put_right(tmp_path: Path) -> None:
-    items = [Item(picture(tmp_path / f"{n}.png", 40 + n), (f"thing {n}",), f"{n}") for n in range(20)]
+    items = [
+        Item(picture(tmp_path / f"{n}.png", 40 + n), (f"thing {n}",), f"{n}") for n in range(20)
+    ]
     assert data.inspect(items).faults == ()
     judge = tables.split(items)[1][0]
     copied = next(item for item in tables.split(items)[0])

@@ -60,7 +60,12 @@ class Line:
         atomic.write(folder / "config.json", b"{}")
 
 
-def loop_in(folder: Path, settings: Settings = SETTINGS, recipe: dict[str, Any] | None = None, width: int = 3) -> Loop:
+def loop_in(
+    folder: Path,
+    settings: Settings = SETTINGS,
+    recipe: dict[str, Any] | None = None,
+    width: int = 3,
+) -> Loop:
     return Loop(Line(width), folder, settings, recipe or {"model": "line"})
 
 
@@ -87,7 +92,9 @@ def test_a_run_goes_on_and_clears_what_a_killed_one_left(folder: Path) -> None:
     assert [path.name for path in folder.rglob("*.part")] == ["notes.part"]
 
 
-@pytest.mark.parametrize(("recipe", "width"), [({"model": "other"}, 3), ({"model": "other"}, 5), ({"tune": "lora"}, 5)])
+@pytest.mark.parametrize(
+    ("recipe", "width"), [({"model": "other"}, 3), ({"model": "other"}, 5), ({"tune": "lora"}, 5)]
+)
 def test_other_settings_are_told_before_a_checkpoint_is_loaded(
     folder: Path, recipe: dict[str, Any], width: int
 ) -> None:
@@ -118,7 +125,9 @@ def without(name: str, value: Any = None) -> Callable[[Path], None]:
 
     def change(path: Path) -> None:
         state = torch.load(path, weights_only=True)
-        state = {key: part for key, part in state.items() if key != name} | ({name: value} if value is not None else {})
+        state = {key: part for key, part in state.items() if key != name} | (
+            {name: value} if value is not None else {}
+        )
         torch.save(state, path)
 
     return change
@@ -157,7 +166,9 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "a step that is none": without("step", -1),
     "a time that is none": without("spent", float("nan")),
     "no account": without("extra"),
-    "an account of no kind": without("extra", {"epoch": "1", "first": 0, "losses": [], "best": 0.0, "stale": 0}),
+    "an account of no kind": without(
+        "extra", {"epoch": "1", "first": 0, "losses": [], "best": 0.0, "stale": 0}
+    ),
 }
 
 
@@ -177,7 +188,9 @@ def test_every_single_byte_of_a_checkpoint_counts(folder: Path) -> None:
     whole, sound = (folder / "last.pt").read_bytes(), 0  # 50 of them, everywhere
     expected = torch.load(folder / "last.pt", weights_only=True)["network"]["weight"]
     for place in range(3, len(whole), len(whole) // 50):
-        (folder / "last.pt").write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        (folder / "last.pt").write_bytes(
+            whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :]
+        )
         made = loop_in(folder)
         try:
             made.resume()
@@ -212,7 +225,9 @@ def test_damaged_settings_are_told(folder: Path, text: str) -> None:
         start(loop_in(folder), resume=True)
 
 
-@pytest.mark.parametrize("line", ["7", "{}", '{"epoch": "1", "loss": 0}', "null", "{", "[" * 100_000, "\0"])
+@pytest.mark.parametrize(
+    "line", ["7", "{}", '{"epoch": "1", "loss": 0}', "null", "{", "[" * 100_000, "\0"]
+)
 def test_metrics_are_read_as_far_as_they_are_sound(folder: Path, line: str) -> None:
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(line + "\n")
@@ -271,10 +286,14 @@ def test_all_that_a_checkpoint_vouches_for_is_on_the_disk_before_it(
 
     monkeypatch.setattr(os, "fsync", synced_once)
     start(loop_in(tmp_path, Settings(epochs=1, batch=2, warm_up=0, lr=0.1)), resume=False)
-    assert synced.index("last.pt") > max(synced.index(name) for name in ("model.safetensors", "metrics.jsonl"))
+    assert synced.index("last.pt") > max(
+        synced.index(name) for name in ("model.safetensors", "metrics.jsonl")
+    )
     for place, name in enumerate(synced):
         if name != "sync":
-            assert synced[place - 1] == synced[place + 1] == "sync", name  # the file before, its folder after
+            assert synced[place - 1] == synced[place + 1] == "sync", (
+                name
+            )  # the file before, its folder after
     assert synced[-2:] == ["last.pt", "sync"]
 
 

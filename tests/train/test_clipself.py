@@ -1,4 +1,6 @@
-"""Patches learn to say of boxes what the CLIP says of their crops, without labels; a run is served by them."""
+"""Patches learn to say of boxes what the CLIP says of their crops, without labels; a run is served
+by them.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +43,12 @@ SMALL = Recipe(side=96, stride=16, split=3, augment="none")
 def test_boxes_are_pooled_by_the_area_of_their_patches() -> None:
     seen = torch.randn(2, 4, 6, 3)
     pooled = clipself.pool(seen, (2, 3))
-    torch.testing.assert_close(pooled[1, 4], F.normalize(seen[1, 2:4, 2:4].mean(dim=(0, 1)), dim=-1))
+    torch.testing.assert_close(
+        pooled[1, 4], F.normalize(seen[1, 2:4, 2:4].mean(dim=(0, 1)), dim=-1)
+    )
     halves = clipself.pool(
-        torch.arange(1.0, 4.0).view(1, 1, 3, 1).expand(1, 1, 3, 2) * torch.tensor([1.0, 0.0]), (1, 2)
+        torch.arange(1.0, 4.0).view(1, 1, 3, 1).expand(1, 1, 3, 2) * torch.tensor([1.0, 0.0]),
+        (1, 2),
     )
     torch.testing.assert_close(halves, torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]))
     shares = clipself._shares(2, 3)  # the middle patch lies half in each box
@@ -58,7 +63,9 @@ def test_a_grid_parts_the_picture_without_gaps() -> None:
 
 
 def test_a_box_of_the_whole_picture_is_what_an_untrained_head_says_of_it() -> None:
-    """On a CLIP that pools by the mean, at its own side and step, the student begins as the teacher."""
+    """On a CLIP that pools by the mean, at its own side and step, the student begins as the
+    teacher.
+    """
     start = fresh("small")
     model, pixels = start.model.eval(), torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     items = clipself.parts_of(Path(__file__).parents[2] / "samples", share=0.5, skip_bad=False)
@@ -77,7 +84,9 @@ def test_it_learns_without_labels_and_serves(pictures: Path, tmp_path: Path) -> 
     began = task.backward(batch)
     loop.start(Loop(task, tmp_path, settings, {}), resume=False)
     assert task.backward(batch) < 0.8 * began
-    assert task.judge().figures["cosine"] > untrained + 0.05  # held out; seeds 0, 1 and 2 gain .087, .080 and .071
+    assert (
+        task.judge().figures["cosine"] > untrained + 0.05
+    )  # held out; seeds 0, 1 and 2 gain .087, .080 and .071
     tower = task.network["tower"].state_dict()
     assert all(torch.equal(value, teacher[f"visual.{name}"]) for name, value in tower.items())
 
@@ -87,25 +96,45 @@ def test_it_learns_without_labels_and_serves(pictures: Path, tmp_path: Path) -> 
     seen = segmenter.encoder.encode_dense(task.items[0].load())
     with torch.no_grad():
         pixels = torch.from_numpy(cv2.resize(task.items[0].load().pixels, (96, 96))[None])
-        looked = task.network["head"](patches.look(task.network["tower"], task._light(pixels)))[0].cpu().numpy()
-    assert np.allclose(seen, looked, atol=2e-2)  # matrices are stored as float16, and perhaps computed in bfloat16
+        looked = (
+            task.network["head"](patches.look(task.network["tower"], task._light(pixels)))[0]
+            .cpu()
+            .numpy()
+        )
+    assert np.allclose(
+        seen, looked, atol=2e-2
+    )  # matrices are stored as float16, and perhaps computed in bfloat16
     answer = segmenter(task.items[0].load(), "a red circle", selection=Selection(best=True))
     assert len(answer) == 1
 
 
-def test_a_run_with_one_picture_a_batch_goes_on_to_the_same_bits(pictures: Path, tmp_path: Path) -> None:
+def test_a_run_with_one_picture_a_batch_goes_on_to_the_same_bits(
+    pictures: Path, tmp_path: Path
+) -> None:
     settings = Settings(epochs=2, batch=1, lr=1e-3, warm_up=2)
     recipe = Recipe(side=64, split=2, tower=0.1)
     ends = []
     for halts in (False, True):
         parts = clipself.parts_of(pictures, share=0.2, skip_bad=False)
         parts = parts[0][:3], parts[1][:2]
-        made = Loop(ClipSelf(begin("small-vit", None), parts, recipe, settings), tmp_path / str(halts), settings, {})
+        made = Loop(
+            ClipSelf(begin("small-vit", None), parts, recipe, settings),
+            tmp_path / str(halts),
+            settings,
+            {},
+        )
         if halts:
             first = Loop(made.task, made.folder, replace(settings, patience=1), {})
-            first.state.extra["best"] = 2.0  # nothing gets better than that: it stops after one epoch
+            first.state.extra["best"] = (
+                2.0  # nothing gets better than that: it stops after one epoch
+            )
             first.run()
-            made = Loop(ClipSelf(begin("small-vit", None), parts, recipe, settings), made.folder, settings, {})
+            made = Loop(
+                ClipSelf(begin("small-vit", None), parts, recipe, settings),
+                made.folder,
+                settings,
+                {},
+            )
             made.resume()
             assert made.state.extra["epoch"] == 1
         made.run()
@@ -113,18 +142,29 @@ def test_a_run_with_one_picture_a_batch_goes_on_to_the_same_bits(pictures: Path,
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
-def test_a_tower_that_is_tuned_is_served_and_the_teacher_stays(pictures: Path, tmp_path: Path) -> None:
+def test_a_tower_that_is_tuned_is_served_and_the_teacher_stays(
+    pictures: Path, tmp_path: Path
+) -> None:
     settings = Settings(epochs=1, batch=8, lr=1e-3, warm_up=1)
-    task = task_of(pictures, settings, Recipe(side=96, stride=16, split=2, tower=1.0), fresh("small"))
+    task = task_of(
+        pictures, settings, Recipe(side=96, stride=16, split=2, tower=1.0), fresh("small")
+    )
     teacher = {name: value.clone() for name, value in task.teacher.state_dict().items()}
     loop.start(Loop(task, tmp_path, settings, {}), resume=False)
-    assert all(torch.equal(value, teacher[name]) for name, value in task.teacher.state_dict().items())
+    assert all(
+        torch.equal(value, teacher[name]) for name, value in task.teacher.state_dict().items()
+    )
     student = task.network["tower"].state_dict()
     assert not torch.equal(student["trunk.conv1.0.weight"], teacher["visual.trunk.conv1.0.weight"])
-    assert torch.equal(student["trunk.conv1.1.running_mean"], teacher["visual.trunk.conv1.1.running_mean"])
+    assert torch.equal(
+        student["trunk.conv1.1.running_mean"], teacher["visual.trunk.conv1.1.running_mean"]
+    )
     served = begin(None, f"file:{tmp_path}").model.state_dict()
     torch.testing.assert_close(
-        served["visual.trunk.conv1.0.weight"], student["trunk.conv1.0.weight"].cpu(), atol=1e-3, rtol=1e-2
+        served["visual.trunk.conv1.0.weight"],
+        student["trunk.conv1.0.weight"].cpu(),
+        atol=1e-3,
+        rtol=1e-2,
     )
 
 

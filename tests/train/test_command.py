@@ -19,7 +19,10 @@ TRAIN = Path(__file__).parents[2] / "train"
 
 
 def outcome(
-    main: object, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    main: object,
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> tuple[object, str]:
     """Run a command in this process: exit code and what it wrote to stderr."""
     monkeypatch.setattr(sys, "argv", ["recipe", *arguments])
@@ -42,7 +45,9 @@ def test_no_recipe_turns_trust_on() -> None:
     for file in sorted(TRAIN.glob("*.py")):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.keyword) and node.arg in ("trust", "trust_remote_code"):
-                assert ast.unparse(node.value) in ("trust", "False"), f"{file.name}:{node.value.lineno}"
+                assert ast.unparse(node.value) in ("trust", "False"), (
+                    f"{file.name}:{node.value.lineno}"
+                )
             if isinstance(node, ast.keyword) and node.arg == "weights_only":
                 assert ast.unparse(node.value) == "True", f"{file.name}:{node.value.lineno}"
 
@@ -53,7 +58,10 @@ def test_no_recipe_turns_trust_on() -> None:
         (BadPrompt("a\nb\x1b"), "error: a b\\x1b"),
         (FileNotFoundError(2, "No such file or directory", "x"), "No such file"),
         (MemoryError(), "too little memory"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "too little memory"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+            "too little memory",
+        ),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "too little memory"),
     ],
 )
@@ -93,23 +101,32 @@ def test_an_option_that_is_no_finite_number_is_told(
 OPTIONS = {  # of each recipe, what it must have to be asked at all
     "contrastive": (
         ["DATA", "--out", "OUT"],
-        "--lr nan|--lr -1|--lr inf|--lr 1e9|--batch 0|--batch -1|--rank 0|--rank -3|--seed -1|--seed 9e99|"
-        "--seed 9999999999999999999999|--held-out nan|--held-out 0|--held-out 1|--held-out -1|--size 100000|--size 0|"
-        "--size -1|--captions-each 0|--captions-each -1|--epochs 0|--epochs -1|--chunk -1|--accumulate 0|--warm-up -1|"
-        "--weight-decay -1|--weight-decay nan|--clip 0|--clip nan|--ema 1|--ema nan|--ema -1|--patience -1|--hard -1|"
+        "--lr nan|--lr -1|--lr inf|--lr 1e9|--batch 0|--batch -1|--rank 0|--rank -3|--seed "
+        "-1|--seed 9e99|"
+        "--seed 9999999999999999999999|--held-out nan|--held-out 0|--held-out 1|--held-out "
+        "-1|--size 100000|--size 0|"
+        "--size -1|--captions-each 0|--captions-each -1|--epochs 0|--epochs -1|--chunk "
+        "-1|--accumulate 0|--warm-up -1|"
+        "--weight-decay -1|--weight-decay nan|--clip 0|--clip nan|--ema 1|--ema nan|--ema "
+        "-1|--patience -1|--hard -1|"
         "--text-lr nan|--text-lr -1|--head-lr -1|--template no|--loss no|--augment no|--tune no",
     ),
     "pacl": (
         ["DATA", "--start", "mini-clip", "--out", "OUT"],
-        "--lr nan|--lr -1|--batch 0|--seed -1|--held-out nan|--side -1|--side 100000|--stride -1|--patches -1|"
+        "--lr nan|--lr -1|--batch 0|--seed -1|--held-out nan|--side -1|--side 100000|--stride "
+        "-1|--patches -1|"
         "--captions-each 0|--epochs 0|--warm-up -1|--weight-decay nan|--augment no",
     ),
     "clipself": (
         ["DATA", "--start", "mini-clip", "--out", "OUT"],
-        "--lr nan|--lr -1|--batch 0|--seed -1|--held-out nan|--side -1|--side 100000|--stride -1|--split 0|"
+        "--lr nan|--lr -1|--batch 0|--seed -1|--held-out nan|--side -1|--side 100000|--stride "
+        "-1|--split 0|"
         "--tower-lr nan|--tower-lr -1|--epochs 0|--warm-up -1|--augment no",
     ),
-    "wise": (["file:A", "file:B", "--out", "OUT"], "--share nan|--loss nan|--loss -1|--held-out nan|--held-out 0"),
+    "wise": (
+        ["file:A", "file:B", "--out", "OUT"],
+        "--share nan|--loss nan|--loss -1|--held-out nan|--held-out 0",
+    ),
     "data": (["DATA"], "--held-out nan|--held-out 0|--context 0|--context -1"),
     "dual_encoder": (
         ["resnet10t", "small", "--out", "OUT"],
@@ -133,18 +150,24 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "images").mkdir()
     rows = ["image,caption"]
     for number in range(8):
-        PIL.Image.new("RGB", (40, 40), (30 * number, 0, 0)).save(folder / "images" / f"{number}.png")
+        PIL.Image.new("RGB", (40, 40), (30 * number, 0, 0)).save(
+            folder / "images" / f"{number}.png"
+        )
         rows.append(f"{number}.png,thing {number}")
     (folder / "captions.csv").write_text("\n".join(rows))
     return folder
 
 
-@pytest.mark.parametrize(("name", "option"), CASES, ids=[f"{name} {option}" for name, option in CASES])
+@pytest.mark.parametrize(
+    ("name", "option"), CASES, ids=[f"{name} {option}" for name, option in CASES]
+)
 def test_a_setting_out_of_its_range_is_told_in_a_line(
     name: str, option: str, data: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """Fault 17.16: --lr nan, --lr -1, --batch 0, --rank 0, --seed -1, --held-out nan, --size 100000 and the like."""
+    """Fault 17.16: --lr nan, --lr -1, --batch 0, --rank 0, --seed -1, --held-out nan, --size 100000
+    and the like.
+    """
     monkeypatch.chdir(tmp_path)
     places = {"DATA": str(data), "OUT": str(tmp_path / "out")}
     given = [places.get(argument, argument) for argument in OPTIONS[name][0]]
@@ -161,13 +184,25 @@ def deep(path: Path) -> None:
 
 
 TABLES = {
-    "empty.csv": "", "blank.csv": "\n\n", "header.csv": "image,caption\n", "null.json": "null", "list.json": "[]",
-    "none.json": "{}", "images.json": '{"images": []}', "wrong.json": '{"images": 5, "annotations": 5}',
-    "cut.json": '{"images": [', "empty.json": "", "empty.jsonl": "", "rows.jsonl": "[1]\n", "deep.json": "[" * 100_000,
-    "deep.jsonl": '{"image": ' + "[" * 100_000, "nul.csv": "a\0,b\n",
+    "empty.csv": "",
+    "blank.csv": "\n\n",
+    "header.csv": "image,caption\n",
+    "null.json": "null",
+    "list.json": "[]",
+    "none.json": "{}",
+    "images.json": '{"images": []}',
+    "wrong.json": '{"images": 5, "annotations": 5}',
+    "cut.json": '{"images": [',
+    "empty.json": "",
+    "empty.jsonl": "",
+    "rows.jsonl": "[1]\n",
+    "deep.json": "[" * 100_000,
+    "deep.jsonl": '{"image": ' + "[" * 100_000,
+    "nul.csv": "a\0,b\n",
     "half.jsonl": '{"image": "\\ud800", "caption": "x"}',
-    "shard.tar": "no archive", "gone.csv": "image,caption\nnone.png,a\nnone2.png,b\n",
-}  # fmt: skip
+    "shard.tar": "no archive",
+    "gone.csv": "image,caption\nnone.png,a\nnone2.png,b\n",
+}
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -178,7 +213,12 @@ def test_a_table_that_is_none_is_told_in_a_line(
     (tmp_path / name).write_text(TABLES[name])
     from train import contrastive
 
-    code, told = outcome(contrastive.main, [str(tmp_path / name), "--out", str(tmp_path / "out")], monkeypatch, capsys)
+    code, told = outcome(
+        contrastive.main,
+        [str(tmp_path / name), "--out", str(tmp_path / "out")],
+        monkeypatch,
+        capsys,
+    )
     assert (code, len(told.splitlines())) == (2, 1), told
     assert not (tmp_path / "out").exists()
 
@@ -205,23 +245,40 @@ def test_a_pipe_among_the_images_is_told_and_not_waited_for(
 
 
 MODELS = {
-    "list": "[]", "empty": "", "nothing": "{}", "wrong": '{"embed_dim": "x", "vision_cfg": 5, "text_cfg": []}',
-    "negative": '{"embed_dim": -1, "vision_cfg": {"image_size": 32}, "text_cfg": {}}', "deep": "[" * 100_000,
+    "list": "[]",
+    "empty": "",
+    "nothing": "{}",
+    "wrong": '{"embed_dim": "x", "vision_cfg": 5, "text_cfg": []}',
+    "negative": '{"embed_dim": -1, "vision_cfg": {"image_size": 32}, "text_cfg": {}}',
+    "deep": "[" * 100_000,
     "inner": '{"model_cfg": [], "preprocess_cfg": 5}',
-    "heads": '{"embed_dim": 8, "vision_cfg": {"image_size": 32, "layers": 1, "width": 8, "patch_size": 0},'
+    "heads": '{"embed_dim": 8, "vision_cfg": {"image_size": 32, "layers": 1, "width": 8, '
+    '"patch_size": 0},'
     ' "text_cfg": {"context_length": 4, "vocab_size": 9, "width": 8, "heads": 0, "layers": 1}}',
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_description_of_no_model_is_told_in_a_line(
-    name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Fault 17.16: deep JSON, and what describes no network."""
     from train import contrastive
 
     (tmp_path / "model.json").write_text(MODELS[name])
-    arguments = [str(data), "--model", str(tmp_path / "model.json"), "--batch", "2", "--out", str(tmp_path / "out")]
+    arguments = [
+        str(data),
+        "--model",
+        str(tmp_path / "model.json"),
+        "--batch",
+        "2",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     code, told = outcome(contrastive.main, arguments, monkeypatch, capsys)
     assert (code, len(told.splitlines())) == (2, 1), told
     assert not (tmp_path / "out").exists()

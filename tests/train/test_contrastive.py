@@ -1,4 +1,6 @@
-"""A CLIP trained on captions learns, stops, goes on to the same bits, survives bad luck, and serves at once."""
+"""A CLIP trained on captions learns, stops, goes on to the same bits, survives bad luck, and serves
+at once.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +49,13 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def task_of(scenes: Path, settings: Settings, recipe: Recipe = Recipe(), start: str | None = None) -> Contrastive:
+def task_of(
+    scenes: Path, settings: Settings, recipe: Recipe = Recipe(), start: str | None = None
+) -> Contrastive:
     parts = contrastive.parts_of(scenes, None, share=0.1, skip_bad=False)
-    return Contrastive(begin(None if start else str(scenes / "tiny.json"), start), parts, recipe, settings)
+    return Contrastive(
+        begin(None if start else str(scenes / "tiny.json"), start), parts, recipe, settings
+    )
 
 
 def run(scenes: Path, out: Path, settings: Settings, **told: Any) -> Loop:
@@ -63,11 +69,20 @@ QUICK = Settings(epochs=1, batch=16, warm_up=2, lr=1e-3)
 
 def test_a_run_is_a_folder_that_serves_what_was_trained(scenes: Path, tmp_path: Path) -> None:
     made = run(scenes, tmp_path / "run", QUICK)
-    for name in ("model.safetensors", "config.json", "metrics.json", "curves.png", "recipe.json", "environment.json"):
+    for name in (
+        "model.safetensors",
+        "config.json",
+        "metrics.json",
+        "curves.png",
+        "recipe.json",
+        "environment.json",
+    ):
         assert (tmp_path / "run" / name).is_file(), name
     assert (tmp_path / "run" / "samples" / "epoch-001.jpg").is_file()
     assert (tmp_path / "run" / "last" / "model.safetensors").is_file()
-    (row,) = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    (row,) = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert row["epoch"] == 1
     task = made.task
     assert isinstance(task, Contrastive)
@@ -97,7 +112,9 @@ def _captioned(path: Any, said: tuple[str, ...]) -> Any:
         Recipe(tuning=Tuning("text")),
     ],
 )
-def test_every_way_of_training_lowers_its_loss(scenes: Path, tmp_path: Path, recipe: Recipe) -> None:
+def test_every_way_of_training_lowers_its_loss(
+    scenes: Path, tmp_path: Path, recipe: Recipe
+) -> None:
     settings = Settings(epochs=4, batch=16, warm_up=2, lr=3e-3, ema=0.5, accumulate=2, chunk=8)
     task = Contrastive(
         begin(str(scenes / "tiny.json"), None, sigmoid=recipe.loss == "sigmoid"),
@@ -105,7 +122,9 @@ def test_every_way_of_training_lowers_its_loss(scenes: Path, tmp_path: Path, rec
     )  # fmt: skip
     before = {name: value.clone() for name, value in task.model.state_dict().items()}
     loop.start(Loop(task, tmp_path, settings, {}), resume=False)
-    losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [
+        json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+    ]
     assert losses[-1] < losses[0]
     moved = {
         name.startswith("visual.")
@@ -126,10 +145,16 @@ def test_lora_merged_is_lora_apart(scenes: Path) -> None:
     pixels = torch.randn(4, 3, 32, 32, device=task.device)
     tokens = batch.tokens[:4].to(task.device)
     with torch.no_grad():
-        torch.testing.assert_close(plain.encode_image(pixels), task.model.encode_image(pixels), atol=1e-5, rtol=0)
-        torch.testing.assert_close(plain.encode_text(tokens), task.model.encode_text(tokens), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            plain.encode_image(pixels), task.model.encode_image(pixels), atol=1e-5, rtol=0
+        )
+        torch.testing.assert_close(
+            plain.encode_text(tokens), task.model.encode_text(tokens), atol=1e-5, rtol=0
+        )
         untouched = begin(str(scenes / "tiny.json"), None).model.eval().to(task.device)
-        assert not torch.allclose(plain.encode_image(pixels), untouched.encode_image(pixels), atol=1e-4)
+        assert not torch.allclose(
+            plain.encode_image(pixels), untouched.encode_image(pixels), atol=1e-4
+        )
     assert plain.state_dict().keys() == untouched.state_dict().keys()
 
 
@@ -137,8 +162,13 @@ def test_lora_learns_goes_on_and_serves(scenes: Path, tmp_path: Path) -> None:
     settings = Settings(epochs=4, batch=16, warm_up=2, lr=1e-2)
     recipe = Recipe(tuning=Tuning("lora", rank=4))
     first = Settings(epochs=4, batch=16, warm_up=2, lr=1e-2, patience=1)
-    loop.start(Loop(task_of(scenes, settings, recipe), tmp_path / "straight", settings, {}), resume=False)
-    losses = [json.loads(line)["loss"] for line in (tmp_path / "straight" / "metrics.jsonl").read_text().splitlines()]
+    loop.start(
+        Loop(task_of(scenes, settings, recipe), tmp_path / "straight", settings, {}), resume=False
+    )
+    losses = [
+        json.loads(line)["loss"]
+        for line in (tmp_path / "straight" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert losses[-1] < losses[0]
     made = Loop(task_of(scenes, first, recipe), tmp_path / "halted", first, {})
     made.state.extra["best"] = 2.0  # nothing gets better than that: it stops after one epoch
@@ -147,8 +177,13 @@ def test_lora_learns_goes_on_and_serves(scenes: Path, tmp_path: Path) -> None:
     again.resume()
     assert again.state.extra["epoch"] == 1
     again.run()
-    ends = [torch.load(tmp_path / name / "last.pt", weights_only=True)["network"] for name in ("straight", "halted")]
-    for name, value in ends[0].items():  # not to the bit: peft adds to attention's weights and subtracts again
+    ends = [
+        torch.load(tmp_path / name / "last.pt", weights_only=True)["network"]
+        for name in ("straight", "halted")
+    ]
+    for name, value in ends[
+        0
+    ].items():  # not to the bit: peft adds to attention's weights and subtracts again
         torch.testing.assert_close(value, ends[1][name], atol=1e-4, rtol=0)
     assert trained(f"file:{tmp_path / 'straight'}").size == 32
 
@@ -156,11 +191,15 @@ def test_lora_learns_goes_on_and_serves(scenes: Path, tmp_path: Path) -> None:
 def test_a_mixture_lies_between_and_ends_are_the_models(scenes: Path, tmp_path: Path) -> None:
     run(scenes, tmp_path / "before", QUICK)
     run(scenes, tmp_path / "tuned", QUICK, start=f"file:{tmp_path / 'before'}")
-    before, tuned = (trained(f"file:{tmp_path / name}").model.state_dict() for name in ("before", "tuned"))
+    before, tuned = (
+        trained(f"file:{tmp_path / name}").model.state_dict() for name in ("before", "tuned")
+    )
     name = "visual.proj"
     assert torch.equal(wise.mix(before, tuned, 0.0)[name], before[name])
     assert torch.equal(wise.mix(before, tuned, 1.0)[name], tuned[name])
-    torch.testing.assert_close(wise.mix(before, tuned, 0.25)[name], 0.75 * before[name] + 0.25 * tuned[name])
+    torch.testing.assert_close(
+        wise.mix(before, tuned, 0.25)[name], 0.75 * before[name] + 0.25 * tuned[name]
+    )
     other = fresh("small").model.state_dict()
     with pytest.raises(BadPrompt, match="not of one model"):
         wise.mix(before, other, 0.5)
@@ -181,24 +220,40 @@ def test_hard_negatives_share_a_batch_and_a_run_with_them_goes_on_to_the_same_bi
     def likeness(task: Contrastive) -> float:
         """Give the mean cosine of different texts of a batch, by the start."""
         rows = [task.say(batch.tokens).detach().cpu() for batch in task.batches(0, 0)]
-        return float(np.mean([((said @ said.T).sum() - len(said)) / len(said) / (len(said) - 1) for said in rows]))
+        return float(
+            np.mean(
+                [((said @ said.T).sum() - len(said)) / len(said) / (len(said) - 1) for said in rows]
+            )
+        )
 
     hard = task_of(scenes, settings, Recipe(hard=3))
     assert likeness(hard) > likeness(task_of(scenes, settings)) + 0.03
-    assert len({item.group for batch in hard.batches(1, 0) for item in batch.items}) == 48  # everything once an epoch
+    assert (
+        len({item.group for batch in hard.batches(1, 0) for item in batch.items}) == 48
+    )  # everything once an epoch
     loop.start(Loop(hard, tmp_path / "straight", settings, {}), resume=False)
-    made = Loop(task_of(scenes, settings, Recipe(hard=3)), tmp_path / "halted", replace(settings, patience=1), {})
+    made = Loop(
+        task_of(scenes, settings, Recipe(hard=3)),
+        tmp_path / "halted",
+        replace(settings, patience=1),
+        {},
+    )
     made.state.extra["best"] = 2.0  # nothing gets better than that: it stops after one epoch
     made.run()
     again = Loop(task_of(scenes, settings, Recipe(hard=3)), tmp_path / "halted", settings, {})
     again.resume()
     assert again.state.extra["epoch"] == 1
     again.run()
-    ends = [torch.load(tmp_path / name / "last.pt", weights_only=True)["network"] for name in ("straight", "halted")]
+    ends = [
+        torch.load(tmp_path / name / "last.pt", weights_only=True)["network"]
+        for name in ("straight", "halted")
+    ]
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
-def test_a_loss_that_is_no_number_names_the_batch_and_keeps_the_last(scenes: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_names_the_batch_and_keeps_the_last(
+    scenes: Path, tmp_path: Path
+) -> None:
     made = run(scenes, tmp_path, QUICK)
     kept = (tmp_path / "model.safetensors").read_bytes()
     settings = Settings(epochs=2, batch=16)
@@ -232,7 +287,10 @@ def test_a_full_disk_leaves_the_checkpoint_before(scenes: Path, tmp_path: Path, 
     settings = Settings(epochs=2, batch=16)
     made = Loop(task_of(scenes, settings), tmp_path, settings, {"epochs": 1})
     made.resume()
-    with no_large_files(2 * weights if part == "last.pt" else weights // 2), pytest.raises(NotWritable, match=part):
+    with (
+        no_large_files(2 * weights if part == "last.pt" else weights // 2),
+        pytest.raises(NotWritable, match=part),
+    ):
         made.run()
     assert [path.name for path in tmp_path.rglob("*") if atomic.is_leftover(path)] == []
     assert trained(f"file:{tmp_path / 'last'}").size == 32
@@ -261,12 +319,24 @@ def test_a_run_is_not_overwritten_nor_gone_on_with_otherwise(scenes: Path, tmp_p
 
 
 def command(scenes: Path, out: Path, *more: str) -> list[str]:
-    asked = [str(scenes), "--model", str(scenes / "tiny.json"), "--out", str(out), "--batch", "8", "--epochs", "6"]
+    asked = [
+        str(scenes),
+        "--model",
+        str(scenes / "tiny.json"),
+        "--out",
+        str(out),
+        "--batch",
+        "8",
+        "--epochs",
+        "6",
+    ]
     return [sys.executable, "-m", "train.contrastive", *asked, "--ema", "0.9", *more]
 
 
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
-    done = subprocess.run(command(tmp_path / "nothing", tmp_path / "out"), cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        command(tmp_path / "nothing", tmp_path / "out"), cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
@@ -275,29 +345,46 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_ends_at_the_same_bits(scenes: Path, tmp_path: Path) -> None:
-    subprocess.run(command(scenes, tmp_path / "straight"), cwd=ROOT, check=True, capture_output=True)
-    process = subprocess.Popen(command(scenes, tmp_path / "killed"), cwd=ROOT, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        command(scenes, tmp_path / "straight"), cwd=ROOT, check=True, capture_output=True
+    )
+    process = subprocess.Popen(
+        command(scenes, tmp_path / "killed"), cwd=ROOT, stderr=subprocess.DEVNULL
+    )
     metrics = tmp_path / "killed" / "metrics.jsonl"
     ends = time.monotonic() + 120
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 3) and time.monotonic() < ends:
+    while (
+        not (metrics.exists() and len(metrics.read_text().splitlines()) >= 3)
+        and time.monotonic() < ends
+    ):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert len(metrics.read_text().splitlines()) < 6, "it was killed too late to tell anything"
-    subprocess.run(command(scenes, tmp_path / "killed", "--resume"), cwd=ROOT, check=True, capture_output=True)
-    one, other = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("straight", "killed"))
+    subprocess.run(
+        command(scenes, tmp_path / "killed", "--resume"), cwd=ROOT, check=True, capture_output=True
+    )
+    one, other = (
+        torch.load(tmp_path / name / "last.pt", weights_only=True)
+        for name in ("straight", "killed")
+    )
     for part in ("network", "average"):
         assert all(torch.equal(value, other[part][name]) for name, value in one[part].items())
     assert [json.loads(line)["loss"] for line in metrics.read_text().splitlines()] == [
-        json.loads(line)["loss"] for line in (tmp_path / "straight" / "metrics.jsonl").read_text().splitlines()
+        json.loads(line)["loss"]
+        for line in (tmp_path / "straight" / "metrics.jsonl").read_text().splitlines()
     ]
     for name in ("model.safetensors", "last/model.safetensors"):
-        assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+        assert (tmp_path / "straight" / name).read_bytes() == (
+            tmp_path / "killed" / name
+        ).read_bytes()
 
 
 @pytest.mark.slow
 def test_regions_tune_a_half_trained_start(tmp_path: Path) -> None:
-    """It has seen whole scenes alone; tuned on outlined things, it names those of other scenes better by 10 points."""
+    """It has seen whole scenes alone; tuned on outlined things, it names those of other scenes
+    better by 10 points.
+    """
     shapes.write(tmp_path / "scenes", 550, held_out=50)
     shapes.write(tmp_path / "others", 150, held_out=50, first=1_000_000)
     samples = datasets.read_folder(tmp_path / "others")
@@ -335,7 +422,9 @@ def test_the_whole_path_on_real_photographs(shared_data: Path, tmp_path: Path) -
 
 
 def test_a_checkpoint_of_open_clips_own_trainer_is_trained_on_and_served(tmp_path: Path) -> None:
-    """Its trainer pickles the state dict beside the epoch, every name behind "module." where it ran on several GPUs."""
+    """Its trainer pickles the state dict beside the epoch, every name behind "module." where it ran
+    on several GPUs.
+    """
     model = fresh("ViT-S-32-alt").model
     state = {f"module.{name}": value for name, value in model.state_dict().items()}
     torch.save({"epoch": 1, "name": "run", "state_dict": state}, tmp_path / "epoch_1.pt")

@@ -1,4 +1,6 @@
-"""Things cut out of photographs are what their masks say, named, and pasted as drawn objects are."""
+"""Things cut out of photographs are what their masks say, named, and pasted as drawn objects
+are.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def disc(side: int, radius: int) -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Photographs of two collections, with masks of which one is soft, one nearly full and one in pieces."""
+    """Photographs of two collections, with masks of which one is soft, one nearly full and one in
+    pieces.
+    """
     rows = []
     for number in range(12):
         kind = "caltech-101/sea_horse" if number < 11 else "imagenet-sample"
@@ -33,7 +37,11 @@ def folder(tmp_path: Path) -> Path:
         cv2.imwrite(str(tmp_path / kind / f"{number:02d}.jpg"), pixels)
         cv2.imwrite(str(tmp_path / "foreground" / kind / f"{number:02d}.png"), disc(120, 30))
         told: dict[str, float] = {"share": 0.2, "pieces": 1, "on_border": 0.0, "soft": 0.1}
-        changed: dict[int, dict[str, float]] = {2: {"soft": 0.5}, 3: {"share": 0.95}, 4: {"pieces": 6}}
+        changed: dict[int, dict[str, float]] = {
+            2: {"soft": 0.5},
+            3: {"share": 0.95},
+            4: {"pieces": 6},
+        }
         rows.append({"mask": f"{kind}/{number:02d}.png", **told, **changed.get(number, {})})
     (tmp_path / "imagenet-sample" / "names.csv").write_text("image,wnid,name\n11.jpg,n1,tench\n")
     with (tmp_path / "foreground" / "masks.csv").open("w", newline="") as file:
@@ -69,8 +77,15 @@ def test_a_large_thing_is_kept_small() -> None:
 
 def test_things_of_a_photo_are_cut_out_unless_the_frame_cuts_them_or_they_are_small() -> None:
     labels = np.zeros((200, 300), np.int16)
-    labels[50:120, 50:120], labels[150:, 200:280], labels[10:20, 10:20], labels[60:120, 200:260] = 1, 2, 3, 4
-    photo = Photo(np.full((200, 300, 3), 90, np.uint8), labels, names=("dog", "cat", "ball", "skin"))
+    labels[50:120, 50:120], labels[150:, 200:280], labels[10:20, 10:20], labels[60:120, 200:260] = (
+        1,
+        2,
+        3,
+        4,
+    )
+    photo = Photo(
+        np.full((200, 300, 3), 90, np.uint8), labels, names=("dog", "cat", "ball", "skin")
+    )
     assert [cutout.name for cutout in photo_cutouts([photo])] == ["dog"]
 
 

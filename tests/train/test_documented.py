@@ -1,4 +1,6 @@
-"""The commands of train/README.md are understood, and those that train on painted scenes do what it says of them."""
+"""The commands of train/README.md are understood, and those that train on painted scenes do what it
+says of them.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,16 @@ import typer
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "train" / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```bash\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-LINES = [shlex.split(line, comments=True) for block in BLOCKS for line in block.replace("\\\n", "").splitlines()]
-RECIPES = [line[line.index("-m", line[0] == "torchrun") + 1 :] for line in LINES if any("train." in w for w in line)]
+LINES = [
+    shlex.split(line, comments=True)
+    for block in BLOCKS
+    for line in block.replace("\\\n", "").splitlines()
+]
+RECIPES = [
+    line[line.index("-m", line[0] == "torchrun") + 1 :]
+    for line in LINES
+    if any("train." in w for w in line)
+]
 ENOUGH = 0.04  # 20 times chance among 500 captions
 
 
@@ -35,7 +45,13 @@ def run(last: str, place: Path) -> None:
     lines = [line for line in RECIPES if " ".join(line).endswith(last)]
     assert len(lines) == 1, f"{len(lines)} of the documented commands end with {last}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", *lines[0]], cwd=place, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", *lines[0]],
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -23,7 +23,9 @@ def start(tmp_path: Path) -> Path:
     """Put the smallest of timm's towers and a text tower of our own together."""
     shapes.write(tmp_path / "scenes", 60, held_out=12)
     out = tmp_path / "start"
-    dual_encoder.main("test_vit", "small", out, size=160, embed_dim=32, vocabulary=tmp_path / "scenes")
+    dual_encoder.main(
+        "test_vit", "small", out, size=160, embed_dim=32, vocabulary=tmp_path / "scenes"
+    )
     return out
 
 
@@ -47,7 +49,9 @@ def test_it_is_trained_and_served_like_any_other(start: Path, tmp_path: Path) ->
 def test_what_cannot_be_put_together_is_told(tmp_path: Path) -> None:
     (tmp_path / "captions.csv").write_text("a.jpg,a dog\n")
     with pytest.raises(UnknownName, match=r"near it: .*resnet"):
-        dual_encoder.main("resnet5000", "small", tmp_path / "out", vocabulary=tmp_path / "captions.csv")
+        dual_encoder.main(
+            "resnet5000", "small", tmp_path / "out", vocabulary=tmp_path / "captions.csv"
+        )
     with pytest.raises(BadPrompt, match="--vocabulary"):
         dual_encoder.main("resnet10t", "small", tmp_path / "out")
     assert not (tmp_path / "out").exists()

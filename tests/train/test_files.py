@@ -15,9 +15,12 @@ from train.scenes import compose
 
 
 @pytest.mark.parametrize(
-    ("recipe", "first"), [(shapes, 0), (few, compose.VALIDATION_SEED), (compose, compose.VALIDATION_SEED)]
+    ("recipe", "first"),
+    [(shapes, 0), (few, compose.VALIDATION_SEED), (compose, compose.VALIDATION_SEED)],
 )
-def test_fault_17_1_a_data_set_of_the_users_is_not_replaced(tmp_path: Path, recipe: Any, first: int) -> None:
+def test_fault_17_1_a_data_set_of_the_users_is_not_replaced(
+    tmp_path: Path, recipe: Any, first: int
+) -> None:
     for name in ("scenes.json", "captions.jsonl"):
         (tmp_path / name).write_text("mine")
     with pytest.raises(NotWritable, match="no recipe wrote"):

@@ -46,10 +46,17 @@ def test_a_range_holds_what_it_says(
 
 @pytest.mark.parametrize(
     ("kind", "leave"),
-    [(Settings, {"bfloat16", "minutes"}), (Tuning, {"what"}), (Grid, set()), (Recipe, {"spread", "tuning"})],
+    [
+        (Settings, {"bfloat16", "minutes"}),
+        (Tuning, {"what"}),
+        (Grid, set()),
+        (Recipe, {"spread", "tuning"}),
+    ],
 )
 def test_every_setting_has_a_range(kind: Any, leave: set[str]) -> None:
-    """Fault 17.16: --lr nan, --lr -1, --batch 0, --rank 0, --seed -1, --captions-each 0 were tracebacks."""
+    """Fault 17.16: --lr nan, --lr -1, --batch 0, --rank 0, --seed -1, --captions-each 0 were
+    tracebacks.
+    """
     for field in dataclasses.fields(kind):
         if field.name not in leave:
             for value in (math.nan, -1):

@@ -1,4 +1,6 @@
-"""Losses are open_clip's where each image has one text, on one process and two; pieces give the whole's gradients."""
+"""Losses are open_clip's where each image has one text, on one process and two; pieces give the
+whole's gradients.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ def test_right_texts_do_not_push_each_other_away() -> None:
     keys = Keys(torch.tensor([0, 1]), torch.tensor([0, 0, 1, 1]), torch.arange(4))
     together = images.detach().repeat_interleave(2, dim=0)
     perfect = softmax_loss(images.detach(), together, Scale(torch.tensor(100.0)), keys)
-    assert float(perfect) == pytest.approx(0.5 * torch.log(torch.tensor(2.0)).item(), abs=1e-3)  # two share each image
+    assert float(perfect) == pytest.approx(
+        0.5 * torch.log(torch.tensor(2.0)).item(), abs=1e-3
+    )  # two share each image
     assert softmax_loss(images, texts, Scale(torch.tensor(100.0)), keys) > perfect
 
 
@@ -77,7 +81,9 @@ def test_pieces_give_the_gradients_of_the_whole(dropout: bool) -> None:
     pixels, tokens = torch.randn(20, 8), torch.randn(20, 6)
 
     def embed(part: slice) -> tuple[torch.Tensor, ...]:
-        return F.normalize(towers.image(pixels[part]), dim=-1), F.normalize(towers.text(tokens[part]), dim=-1)
+        return F.normalize(towers.image(pixels[part]), dim=-1), F.normalize(
+            towers.text(tokens[part]), dim=-1
+        )
 
     def compare(images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         return softmax_loss(images, texts, Scale(towers.scale.exp()), one_each(20))

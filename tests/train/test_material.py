@@ -1,4 +1,6 @@
-"""Tiles of drawings, cut-outs and photographs are what their layers say, and the proposer's batches too."""
+"""Tiles of drawings, cut-outs and photographs are what their layers say, and the proposer's batches
+too.
+"""
 
 from __future__ import annotations
 
@@ -113,14 +115,22 @@ def test_photos_are_read_with_names_and_only_so_many_of_a_source(tmp_path: Path)
         file = f"{number:02d}.png"
         cv2.imwrite(str(tmp_path / "images" / file), np.zeros((40, 50, 3), np.uint8))
         source = "clothes" if number % 2 else "coco"
-        images.append({"id": number, "file_name": file, "height": 40, "width": 50, "source": source})
+        images.append(
+            {"id": number, "file_name": file, "height": 40, "width": 50, "source": source}
+        )
         for kind, part in ((1, np.s_[5:30, 5:30]), (2, np.s_[10:20, 10:20])):
             mask = np.zeros((40, 50), np.uint8)
             mask[part] = 1
             code = coco_mask.encode(np.asfortranarray(mask))
             outline = {"size": [40, 50], "counts": code["counts"].decode()}
             box = coco_mask.toBbox(code).tolist()
-            thing = {"image_id": number, "category_id": kind, "area": int(mask.sum()), "iscrowd": 0, "bbox": box}
+            thing = {
+                "image_id": number,
+                "category_id": kind,
+                "area": int(mask.sum()),
+                "iscrowd": 0,
+                "bbox": box,
+            }
             things.append(thing | {"segmentation": outline})
     categories = [{"id": 1, "name": "person"}, {"id": 2, "name": "coat"}]
     table = {"images": images, "annotations": things, "categories": categories}

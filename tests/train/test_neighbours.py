@@ -21,7 +21,9 @@ def test_the_nearest_texts_come_first_and_never_the_text_itself() -> None:
 
 @pytest.mark.parametrize("joined", [1, 3])
 def test_an_epoch_goes_through_everything_once_near_by_near(joined: int) -> None:
-    angles = np.repeat(np.arange(0, 360, 30), 4) + np.tile([0, 1, 2, 3], 12)  # 12 groups of 4 that are alike
+    angles = np.repeat(np.arange(0, 360, 30), 4) + np.tile(
+        [0, 1, 2, 3], 12
+    )  # 12 groups of 4 that are alike
     made = Neighbours(np.arange(48), nearest(around(*angles)), joined)
     order = made.order(np.random.default_rng(0))
     assert sorted(order) == list(range(48))

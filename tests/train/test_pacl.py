@@ -1,4 +1,6 @@
-"""Patches are aligned with texts as PACL has it, beginning at the CLIP's own, and a run is served by them."""
+"""Patches are aligned with texts as PACL has it, beginning at the CLIP's own, and a run is served
+by them.
+"""
 
 from __future__ import annotations
 
@@ -46,11 +48,15 @@ def test_an_untrained_head_is_the_clip_itself() -> None:
     tower, pixels = start.model.visual.eval(), torch.randn(2, 3, 64, 64)
     head = head_of(start, 512)
     with torch.no_grad():
-        pooled = head.straight(patches.look(tower, pixels).mean(dim=(1, 2)))  # average pooling and W1 change places
+        pooled = head.straight(
+            patches.look(tower, pixels).mean(dim=(1, 2))
+        )  # average pooling and W1 change places
         torch.testing.assert_close(pooled, tower(pixels), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("model", "grid"), [("small", (2, 2)), ("small-vit", (8, 8)), ("small-rn", (2, 2))])
+@pytest.mark.parametrize(
+    ("model", "grid"), [("small", (2, 2)), ("small-vit", (8, 8)), ("small-rn", (2, 2))]
+)
 def test_every_kind_of_tower_gives_its_patches(model: str, grid: tuple[int, int]) -> None:
     start = fresh(model)
     with torch.no_grad():
@@ -64,7 +70,10 @@ def test_every_kind_of_tower_gives_its_patches(model: str, grid: tuple[int, int]
 def test_a_finer_tower_takes_smaller_steps_and_only_where_it_can() -> None:
     tower = fresh("small").model.visual.eval()
     with torch.no_grad():
-        assert patches.look(patches.finer(tower, 8), torch.randn(1, 3, 96, 64)).shape[1:3] == (12, 8)
+        assert patches.look(patches.finer(tower, 8), torch.randn(1, 3, 96, 64)).shape[1:3] == (
+            12,
+            8,
+        )
     with pytest.raises(Unsupported, match="stride of 8 px is for timm's ResNets"):
         patches.finer(fresh("small-vit").model.visual, 8)
 
@@ -98,7 +107,9 @@ def test_a_run_is_served_by_its_patches(tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in start.model.state_dict().items()}
     task = Pacl(start, parts, Recipe(augment="none", side=96), settings, Grid(16))
     loop.start(Loop(task, tmp_path / "run", settings, {}), resume=False)
-    assert all(torch.equal(value.cpu(), before[name]) for name, value in start.model.state_dict().items())
+    assert all(
+        torch.equal(value.cpu(), before[name]) for name, value in start.model.state_dict().items()
+    )
     encoder = OpenClip(f"file:{tmp_path / 'run'}", options=OpenClipOptions(precision="float32"))
     assert encoder.serving.scorer == "dense"
     served = encoder.encode_dense(task.held_out[0].load())
@@ -107,7 +118,9 @@ def test_a_run_is_served_by_its_patches(tmp_path: Path) -> None:
         seen = task.network(task._look(torch.from_numpy(task.held_pixels[:1])))[0].cpu().numpy()
     assert served.shape == (6, 6, 256)
     assert np.allclose(served, seen, atol=5e-3)  # matrices are stored as float16
-    whole = encoder.encode_images([task.held_out[0].load().pixels])  # the CLIP itself serves as before
+    whole = encoder.encode_images(
+        [task.held_out[0].load().pixels]
+    )  # the CLIP itself serves as before
     assert whole.shape == (1, 256)
     assert isinstance(load("mini", f"file:{tmp_path / 'run'}").scorer, DenseScorer)
     assert isinstance(load("mini", f"file:{tmp_path / 'run'}", policy="keep").scorer, CropScorer)
@@ -125,7 +138,9 @@ def test_every_image_shows_a_background() -> None:
     torch.testing.assert_close(found, wanted / 2)
 
 
-def test_the_tower_looks_once_at_what_stays_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tower_looks_once_at_what_stays_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shapes.write(tmp_path / "scenes", 24, held_out=8)
     parts = contrastive.parts_of(tmp_path / "scenes", None, share=0.1, skip_bad=False)
     settings = Settings(epochs=2, batch=8, warm_up=1)
@@ -137,20 +152,30 @@ def test_the_tower_looks_once_at_what_stays_the_same(tmp_path: Path, monkeypatch
         return look(tower, pixels)
 
     monkeypatch.setattr(patches, "look", counted)
-    for augment, most, times in (("none", pacl.MEMORY, 1), ("light", pacl.MEMORY, 2), ("none", 0, 2)):
+    for augment, most, times in (
+        ("none", pacl.MEMORY, 1),
+        ("light", pacl.MEMORY, 2),
+        ("none", 0, 2),
+    ):
         monkeypatch.setattr(pacl, "MEMORY", most)
         task = Pacl(begin("small", None), parts, Recipe(augment=augment), settings, Grid(16, 8))
         looked.clear()
         loop.start(Loop(task, tmp_path / f"{augment}-{most}", settings, {}), resume=False)
         assert sum(looked) == 16 * times + 8 * (2 if most == 0 else 1)
     pixels = torch.from_numpy(task.held_pixels[:2])
-    torch.testing.assert_close(task._recall([0, 1], pixels), task._look(pixels), atol=1e-2, rtol=1e-3)  # float16
+    torch.testing.assert_close(
+        task._recall([0, 1], pixels), task._look(pixels), atol=1e-2, rtol=1e-3
+    )  # float16
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not glyphs.FONT.exists(), reason=f"needs {glyphs.FONT}")
-def test_heat_maps_lie_on_what_is_named_and_better_than_the_clips_own_patches(tmp_path: Path) -> None:
-    """The recipe of train/README.md on fewer scenes, from the shipped CLIP; validation scenes judge."""
+def test_heat_maps_lie_on_what_is_named_and_better_than_the_clips_own_patches(
+    tmp_path: Path,
+) -> None:
+    """The recipe of train/README.md on fewer scenes, from the shipped CLIP; validation scenes
+    judge.
+    """
     few.write(tmp_path / "few", 300, held_out=60)
     parts = contrastive.parts_of(tmp_path / "few", None, share=0.1, skip_bad=False)
     settings = Settings(epochs=8, batch=32, lr=3e-3, warm_up=20, weight_decay=0.2)
@@ -159,9 +184,13 @@ def test_heat_maps_lie_on_what_is_named_and_better_than_the_clips_own_patches(tm
     task.save(tmp_path / "own")
     loop.start(Loop(task, tmp_path / "run", settings, {}), resume=False)
     samples = datasets.read_folder(tmp_path / "few")
-    own, learned = (evaluate_heat(OpenClip(f"file:{tmp_path / name}"), samples) for name in ("own", "run"))
+    own, learned = (
+        evaluate_heat(OpenClip(f"file:{tmp_path / name}"), samples) for name in ("own", "run")
+    )
     assert learned.pointing >= 0.8
-    assert learned.miou >= max(0.44, own.miou + 0.02)  # 0.485, the product of the head's two layers 0.454
+    assert learned.miou >= max(
+        0.44, own.miou + 0.02
+    )  # 0.485, the product of the head's two layers 0.454
 
 
 def test_a_side_that_a_transformer_cannot_see_is_told(tmp_path: Path) -> None:

@@ -11,8 +11,12 @@ from segclip.types import Masks
 from train.release.places import Question, questions
 
 
-def sample(names: tuple[str, ...], windows: list[tuple[int, int, int]], askable: list[bool] | None = None) -> Sample:
-    masks = Masks.from_windows([(x, y, np.ones((side, side), bool)) for x, y, side in windows], (200, 300))
+def sample(
+    names: tuple[str, ...], windows: list[tuple[int, int, int]], askable: list[bool] | None = None
+) -> Sample:
+    masks = Masks.from_windows(
+        [(x, y, np.ones((side, side), bool)) for x, y, side in windows], (200, 300)
+    )
     every = np.array(askable or [True] * len(names))
     return Sample(Path("a.png"), masks, names, every, (), np.zeros(len(names), bool))
 
@@ -31,7 +35,9 @@ def test_words_are_asked_where_it_is_plain_what_they_mean() -> None:
 def test_one_of_a_kind_and_those_half_hidden_are_not_asked_about() -> None:
     assert not list(questions(sample(("cup", "dog"), [(10, 50, 20), (200, 0, 40)])))
     assert not list(questions(sample(("cup", "cup"), [(10, 50, 20), (200, 0, 40)], [True, False])))
-    assert not list(questions(sample(("cup",) * 4, [(10, 50, 20), (200, 0, 40), (90, 90, 30), (150, 90, 20)])))
+    assert not list(
+        questions(sample(("cup",) * 4, [(10, 50, 20), (200, 0, 40), (90, 90, 30), (150, 90, 20)]))
+    )
 
 
 def test_relations_are_asked_where_one_of_them_holds() -> None:

@@ -1,4 +1,6 @@
-"""The recipe of mini-sam's refiner: what it learns from, and that it learns, stops, resumes and serves."""
+"""The recipe of mini-sam's refiner: what it learns from, and that it learns, stops, resumes and
+serves.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def test_windows_show_the_object_with_its_clicks_on_it(given: Path) -> None:
     for seed in range(4):
         tile = make_tile(seed, Material(GLYPHS))
         assert tile is not None
-        for seen, truth, turn in ask(network, Refiner(FOCUS).eval(), tile, np.random.default_rng(seed)):
+        for seen, truth, turn in ask(
+            network, Refiner(FOCUS).eval(), tile, np.random.default_rng(seed)
+        ):
             assert seen.shape == (7, FOCUS.size, FOCUS.size)
             assert truth.sum() >= EMPTY
             told += 1
@@ -67,7 +71,9 @@ def test_it_learns_stops_resumes_and_serves(tmp_path: Path, given: Path) -> None
     before = {name: value.clone() for name, value in run.network.state_dict().items()}
     for _ in range(2):
         run._update(0.1)
-    assert any(not torch.equal(value, before[name]) for name, value in run.network.state_dict().items())
+    assert any(
+        not torch.equal(value, before[name]) for name, value in run.network.state_dict().items()
+    )
     run.state.spent = 1
     run.keep()
     resumed = Run(tmp_path / "run", given, replace(recipe, minutes=1e-6), Material(GLYPHS))

@@ -1,4 +1,6 @@
-"""The head that ships: what it begins as, what it learns from the proposer's candidates, and that it is served."""
+"""The head that ships: what it begins as, what it learns from the proposer's candidates, and that
+it is served.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ def window(y1: int, y2: int, x1: int, x2: int) -> Array:
         (window(60, 100, 40, 80), (0, 0.0)),  # half of it and as much beside
     ],
 )
-def test_a_candidate_is_a_thing_a_part_of_one_or_background(mask: Array, found: tuple[int, float]) -> None:
+def test_a_candidate_is_a_thing_a_part_of_one_or_background(
+    mask: Array, found: tuple[int, float]
+) -> None:
     assert judge(mask, labelled()) == found
 
 
@@ -95,7 +99,9 @@ def test_a_wider_head_says_what_the_narrow_one_did_and_the_classes_it_is_sure_of
         added = head(features) - before
         known = F.gelu(classifier(features) - 5) @ names
     assert torch.allclose(added / added.norm(), known / known.norm(), atol=1e-4)
-    assert float(added.norm(dim=1).mean()) == pytest.approx(CLASSIFIER * float(before.norm(dim=1).mean()), rel=1e-3)
+    assert float(added.norm(dim=1).mean()) == pytest.approx(
+        CLASSIFIER * float(before.norm(dim=1).mean()), rel=1e-3
+    )
     with pytest.raises(ValueError, match="no room"):
         widen(mlp, classifier, names, features, 10)
 
@@ -108,7 +114,11 @@ def test_the_shipped_model_answers_as_its_parts(tmp_path: Path) -> None:
     head = widen(model.visual.head.mlp, classifier, names, torch.rand(8, 1280), 2 * WIDE)
     serving = Serving(CropPolicy(), ("{}",), BACKGROUNDS)
     checkpoints.save(
-        shipped(model, head).eval(), tmp_path, model_cfg=SHIPPED, preprocess_cfg=PREPROCESS, serving=serving
+        shipped(model, head).eval(),
+        tmp_path,
+        model_cfg=SHIPPED,
+        preprocess_cfg=PREPROCESS,
+        serving=serving,
     )
     encoder = OpenClip(f"file:{tmp_path}")
     pixels = np.random.default_rng(0).integers(0, 256, (2, 144, 144, 3), np.uint8)
@@ -123,7 +133,9 @@ def test_the_shipped_model_answers_as_its_parts(tmp_path: Path) -> None:
 
 def table(folder: Path, labels: list[int]) -> Table:
     made = Table(folder, "drawn", len(labels))
-    made.features[:] = np.random.default_rng(0).normal(size=(len(labels), *SHAPE)).astype(np.float16)
+    made.features[:] = (
+        np.random.default_rng(0).normal(size=(len(labels), *SHAPE)).astype(np.float16)
+    )
     made.labels[:], made.likeliest[:], made.chances[:] = labels, -1, 0
     made.done(len(labels))
     return Table(folder, "drawn")
@@ -164,9 +176,13 @@ def test_a_candidate_is_wrong_for_what_labels_could_name_alone() -> None:
     rows = F.normalize(torch.randn(len(bank.texts), 8), dim=-1).requires_grad_()
     texts = Texts(rows, torch.randn(2, 8), torch.randn(5, 8), 10.0)
     images, nothing = F.normalize(torch.randn(1, 8), dim=-1), torch.full((1, 16), -1)
-    small_run(texts, bank)._region_loss(images, torch.tensor([WRONG]), nothing, torch.zeros(1, 16)).backward()
+    small_run(texts, bank)._region_loss(
+        images, torch.tensor([WRONG]), nothing, torch.zeros(1, 16)
+    ).backward()
     assert rows.grad is not None
-    moved = {text for text, row in zip(bank.texts, rows.grad, strict=True) if row.abs().max() > 1e-6}
+    moved = {
+        text for text, row in zip(bank.texts, rows.grad, strict=True) if row.abs().max() > 1e-6
+    }
     assert moved
     assert moved <= {"dog", "dogs", "cup", "cups"}
 
@@ -184,10 +200,14 @@ def test_a_head_learns_what_is_wrong(tmp_path: Path) -> None:
     bank = Bank.build(CLASSES)
     axes = {kind.texts[0]: torch.eye(8)[row] for row, kind in enumerate(CLASSES)}
     bank_rows = torch.stack([axes[CLASSES[int(np.argmax(means))].texts[0]] for means in bank.means])
-    texts = Texts(bank_rows, torch.eye(8)[5:7], torch.stack([axes[kind.texts[0]] for kind in CLASSES]), 10.0)
+    texts = Texts(
+        bank_rows, torch.eye(8)[5:7], torch.stack([axes[kind.texts[0]] for kind in CLASSES]), 10.0
+    )
     mlp = torch.nn.Module()
     mlp.fc1, mlp.fc2 = torch.nn.Linear(16, 8), torch.nn.Linear(8, 8, bias=False)
-    features = torch.cat([torch.randn(60, 16) * 0.1 + torch.eye(16)[0], torch.randn(60, 16) * 0.1 + torch.eye(16)[1]])
+    features = torch.cat(
+        [torch.randn(60, 16) * 0.1 + torch.eye(16)[0], torch.randn(60, 16) * 0.1 + torch.eye(16)[1]]
+    )
     head = widen(mlp, torch.nn.Linear(16, 2), texts.names[3:], features, 12)
     stored = table(tmp_path, [0] * 60 + [WRONG] * 60)
     source = Pooled(Feed(stored, np.random.default_rng(0)), features.half())

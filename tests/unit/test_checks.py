@@ -27,7 +27,11 @@ def numeric(verb: Callable[..., Any]) -> Iterator[str]:
         hint = hints[name]
         kinds = get_args(hint)[:1] if get_origin(hint) is Annotated else (hint,)
         if {int, float} & {*kinds, *get_args(kinds[0])}:
-            written = [flag for extra in hint.__metadata__ for flag in (extra.default, *(extra.param_decls or ()))]
+            written = [
+                flag
+                for extra in hint.__metadata__
+                for flag in (extra.default, *(extra.param_decls or ()))
+            ]
             flags = [flag for flag in written if isinstance(flag, str) and flag.startswith("--")]
             yield flags[0] if flags else f"--{name.replace('_', '-')}"
 
@@ -43,7 +47,16 @@ OPTIONS = [
 
 def test_every_number_of_the_command_line_is_tried() -> None:
     flags = {flag for *_, flag in OPTIONS}
-    assert {"--threshold", "--top-k", "--nms", "--max-pixels", "--workers", "--limit", "--count", "--port"} <= flags
+    assert {
+        "--threshold",
+        "--top-k",
+        "--nms",
+        "--max-pixels",
+        "--workers",
+        "--limit",
+        "--count",
+        "--port",
+    } <= flags
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=" ".join)
@@ -51,7 +64,13 @@ def test_every_number_of_the_command_line_is_tried() -> None:
 def test_a_number_that_is_none_is_refused(option: tuple[str, ...], value: str) -> None:
     """Fault 17.17: OverflowError for huge integers, nan and infinity taken for thresholds."""
     *verb, flag = option
-    needed = {"segment": ["x"], "export": ["x", "y"], "classify": ["x"], "index": ["x"], "search": ["x", "y"]}
+    needed = {
+        "segment": ["x"],
+        "export": ["x", "y"],
+        "classify": ["x"],
+        "index": ["x"],
+        "search": ["x", "y"],
+    }
     evaluated = ["x", "--encoder", "y"] if verb[-1] == "heat" else ["x"]
     rest = needed.get(verb[-1], evaluated if verb[0] == "evaluate" else [])
     outcome = CliRunner().invoke(cli.app, [*verb, *rest, flag, value])
@@ -62,10 +81,17 @@ def test_a_number_that_is_none_is_refused(option: tuple[str, ...], value: str) -
 
 def test_numbers_are_checked_whatever_the_function() -> None:
     @checked
-    def verb(rate: float, sizes: Annotated[list[int] | None, typer.Option("--size")] = None, name: str = "nan") -> str:
+    def verb(
+        rate: float,
+        sizes: Annotated[list[int] | None, typer.Option("--size")] = None,
+        name: str = "nan",
+    ) -> str:
         return f"{rate} {sizes} {name}"
 
     assert verb(rate=1.0) == "1.0 None nan"
-    for values, flag in (({"rate": float("nan")}, "--rate"), ({"rate": 1.0, "sizes": [1, MOST + 1]}, "--size")):
+    for values, flag in (
+        ({"rate": float("nan")}, "--rate"),
+        ({"rate": 1.0, "sizes": [1, MOST + 1]}, "--size"),
+    ):
         with pytest.raises(BadPrompt, match=f"{flag} takes"):
             verb(**values)

@@ -12,9 +12,18 @@ from segclip.types import Array, Image, Masks, Proposals, Regions, Result
 def make(masks: Masks, texts: list[str], asked: tuple[str, ...] | None = None) -> Result:
     height, width = masks.size
     image = Image(np.full((height, width, 3), 100, np.uint8))
-    regions = Regions(image, Proposals(masks, np.ones(len(masks))), np.zeros((len(masks), 2), np.float32))
+    regions = Regions(
+        image, Proposals(masks, np.ones(len(masks))), np.zeros((len(masks), 2), np.float32)
+    )
     scores = np.linspace(0.9, 0.6, len(masks)).astype(np.float32)
-    return Result(regions, tuple(texts), scores, scores, tuple(dict.fromkeys(texts)) if asked is None else asked, 0.5)
+    return Result(
+        regions,
+        tuple(texts),
+        scores,
+        scores,
+        tuple(dict.fromkeys(texts)) if asked is None else asked,
+        0.5,
+    )
 
 
 def block(box: tuple[int, int, int, int], size: tuple[int, int] = (200, 300)) -> Masks:
@@ -45,7 +54,10 @@ def test_a_spotlight_darkens_all_but_what_was_found() -> None:
 
 def test_opacity_blends_the_image_with_the_rows_colour() -> None:
     result = make(block((100, 80, 180, 160)), ["a box"])
-    values = [np.asarray(drawing.overlay(result, opacity=o, labels=False))[120, 140].astype(float) for o in (0, 0.5, 1)]
+    values = [
+        np.asarray(drawing.overlay(result, opacity=o, labels=False))[120, 140].astype(float)
+        for o in (0, 0.5, 1)
+    ]
     assert values[0].tolist() == [100, 100, 100]
     assert np.abs(values[1] - (values[0] + values[2]) / 2).max() <= 0.5
     with pytest.raises(BadPrompt, match="opacity"):
@@ -55,7 +67,8 @@ def test_opacity_blends_the_image_with_the_rows_colour() -> None:
 def test_the_best_row_lies_on_top() -> None:
     both = Masks.from_windows([(100, 80, np.ones((80, 80), bool))] * 2, (200, 300))
     alone, together = (
-        drawing.overlay(make(masks, ["x"] * len(masks)), opacity=1, labels=False) for masks in (both[[0]], both)
+        drawing.overlay(make(masks, ["x"] * len(masks)), opacity=1, labels=False)
+        for masks in (both[[0]], both)
     )
     assert np.array_equal(np.asarray(alone), np.asarray(together))
 
@@ -79,11 +92,14 @@ def test_an_unanswered_text_gets_a_banner_beside_the_answers() -> None:
     masks = block((100, 120, 180, 180))
     with_banner = drawing.overlay(make(masks, ["a box"], asked=("a box", "a zebra")))
     assert changed(make(masks, ["a box"]), with_banner)[:15, :50].any()
-    assert not changed(make(masks, ["a box"]), drawing.overlay(make(masks, ["a box"])))[:15, :50].any()
+    assert not changed(make(masks, ["a box"]), drawing.overlay(make(masks, ["a box"])))[
+        :15, :50
+    ].any()
 
 
 @pytest.mark.parametrize(
-    "text", ["ein Löwe", "日本語", "😀", "two\nlines", "a\0b", "\udc80 broken", "w" * 500, "", "مرحبا"]
+    "text",
+    ["ein Löwe", "日本語", "😀", "two\nlines", "a\0b", "\udc80 broken", "w" * 500, "", "مرحبا"],
 )
 def test_any_text_can_be_drawn(text: str) -> None:
     picture = drawing.overlay(make(block((250, 0, 300, 40)), [text], asked=(text, text + "!")))

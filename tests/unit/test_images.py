@@ -41,7 +41,9 @@ def encode(picture: PIL.Image.Image, format: str, **options: Any) -> bytes:
 
 
 def png_chunks(*chunks: tuple[bytes, bytes]) -> bytes:
-    parts = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks]
+    parts = [
+        struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
@@ -55,18 +57,27 @@ def wide_profile() -> bytes:
     """Make the profile of a space with Adobe RGB's primaries and gamma."""
 
     def xyz(*values: float) -> bytes:
-        return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+        return b"XYZ \0\0\0\0" + b"".join(
+            struct.pack(">i", round(value * 65536)) for value in values
+        )
 
     curve = b"curv\0\0\0\0" + struct.pack(">IHxx", 1, round(2.19921875 * 256))
     name = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"wide\0" + b"\0" * 78
     tags = {b"desc": name + b"\0" * (-len(name) % 4), b"wtpt": xyz(0.95045, 1, 1.08905)}
     tags |= {b"rXYZ": xyz(0.60974, 0.31111, 0.01947), b"gXYZ": xyz(0.20528, 0.62567, 0.06087)}
-    tags |= {b"bXYZ": xyz(0.14919, 0.06322, 0.74457), b"rTRC": curve, b"gTRC": curve, b"bTRC": curve}
+    tags |= {
+        b"bXYZ": xyz(0.14919, 0.06322, 0.74457),
+        b"rTRC": curve,
+        b"gTRC": curve,
+        b"bTRC": curve,
+    }
     body, table = b"", struct.pack(">I", len(tags))
     for key, data in tags.items():
         table += key + struct.pack(">II", 132 + 12 * len(tags) + len(body), len(data))
         body += data
-    head = struct.pack(">I4sI4s4s4s", 128 + len(table) + len(body), b"lcms", 0x02400000, b"mntr", b"RGB ", b"XYZ ")
+    head = struct.pack(
+        ">I4sI4s4s4s", 128 + len(table) + len(body), b"lcms", 0x02400000, b"mntr", b"RGB ", b"XYZ "
+    )
     head += bytes(12) + b"acsp" + bytes(28) + xyz(0.9642, 1, 0.8249)[8:] + bytes(48)
     return head + table + body
 
@@ -76,7 +87,10 @@ def through(profile: bytes, colour: tuple[int, int, int]) -> Array:
     one = PIL.Image.new("RGB", (1, 1), colour)
     given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     done = ImageCms.profileToProfile(
-        one, given, ImageCms.createProfile("sRGB"), renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC
+        one,
+        given,
+        ImageCms.createProfile("sRGB"),
+        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
     )
     assert done is not None
     return np.asarray(done)[0, 0].astype(int)
@@ -90,9 +104,15 @@ def assert_quarters(pixels: Array, tolerance: int = 0) -> None:
 
 class TestFormats:
     @pytest.mark.parametrize("format", ENCODINGS)
-    def test_every_format_reads_from_a_path_and_from_bytes(self, format: str, tmp_path: Path) -> None:
+    def test_every_format_reads_from_a_path_and_from_bytes(
+        self, format: str, tmp_path: Path
+    ) -> None:
         options = (
-            {"lossless": True} if format == "WEBP" else {"quality": 95, "subsampling": 0} if format == "JPEG" else {}
+            {"lossless": True}
+            if format == "WEBP"
+            else {"quality": 95, "subsampling": 0}
+            if format == "JPEG"
+            else {}
         )
         data = encode(PIL.Image.fromarray(quarters()), format, **options)
         path = tmp_path / "picture.wrong-suffix"
@@ -128,11 +148,20 @@ def test_w3_red_stays_red_from_every_kind_of_source(tmp_path: Path) -> None:
     pixels = np.full((8, 8, 3), RED, np.uint8)
     path = tmp_path / "red.png"
     PIL.Image.fromarray(pixels).save(path)
-    for source in (path, str(path), path.read_bytes(), PIL.Image.open(path), PIL.Image.fromarray(pixels), pixels):
+    for source in (
+        path,
+        str(path),
+        path.read_bytes(),
+        PIL.Image.open(path),
+        PIL.Image.fromarray(pixels),
+        pixels,
+    ):
         assert np.array_equal(images.load(source).pixels, pixels)
 
 
-STORED: dict[int, Callable[[Array], Array]] = {  # how a camera stores an upright picture for each EXIF orientation
+STORED: dict[
+    int, Callable[[Array], Array]
+] = {  # how a camera stores an upright picture for each EXIF orientation
     1: lambda p: p,
     2: lambda p: p[:, ::-1],
     3: lambda p: p[::-1, ::-1],
@@ -152,14 +181,20 @@ class TestOrientation:
         exif = PIL.Image.Exif()
         exif[0x0112] = orientation
         options = (
-            {"lossless": True} if format == "WEBP" else {"quality": 95, "subsampling": 0} if format == "JPEG" else {}
+            {"lossless": True}
+            if format == "WEBP"
+            else {"quality": 95, "subsampling": 0}
+            if format == "JPEG"
+            else {}
         )
         data = encode(stored, format, exif=exif, **options)
         tolerance = 90 if format == "JPEG" else 0
         assert_quarters(images.load(data).pixels, tolerance)
         assert_quarters(images.load(PIL.Image.open(io.BytesIO(data))).pixels, tolerance)
 
-    def test_unreadable_exif_does_not_lose_the_picture(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_unreadable_exif_does_not_lose_the_picture(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         data = encode(PIL.Image.fromarray(quarters()), "PNG", exif=b"Exif\x00\x00nonsense")
         with caplog.at_level(logging.WARNING):
             assert_quarters(images.load(data).pixels)
@@ -175,7 +210,9 @@ class TestModes:
     def test_alpha_is_composited_on_white(self) -> None:
         alpha = np.zeros((40, 60), np.uint8)
         alpha[:20], alpha[20:30] = 255, 128
-        pixels = images.load(encode(PIL.Image.fromarray(np.dstack((np.zeros_like(quarters()), alpha))), "PNG")).pixels
+        pixels = images.load(
+            encode(PIL.Image.fromarray(np.dstack((np.zeros_like(quarters()), alpha))), "PNG")
+        ).pixels
         assert (pixels[:20] == 0).all()
         assert (np.abs(pixels[20:30].astype(int) - 127) <= 1).all()
         assert (pixels[30:] == 255).all()
@@ -188,12 +225,16 @@ class TestModes:
         assert (pixels[2:] == 255).all()
 
     def test_palette(self) -> None:
-        palette = PIL.Image.fromarray(quarters()).convert("P", palette=PIL.Image.Palette.ADAPTIVE, colors=8)
+        palette = PIL.Image.fromarray(quarters()).convert(
+            "P", palette=PIL.Image.Palette.ADAPTIVE, colors=8
+        )
         assert_quarters(images.load(encode(palette, "PNG")).pixels)
 
     @pytest.mark.parametrize("format", ["PNG", "GIF"])
     def test_palette_with_a_transparent_colour(self, format: str) -> None:
-        palette = PIL.Image.fromarray(quarters()).convert("P", palette=PIL.Image.Palette.ADAPTIVE, colors=8)
+        palette = PIL.Image.fromarray(quarters()).convert(
+            "P", palette=PIL.Image.Palette.ADAPTIVE, colors=8
+        )
         red = np.asarray(palette)[0, 0]
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -202,7 +243,9 @@ class TestModes:
         assert (pixels[:20, 30:] == GREEN).all()
 
     def test_rgb_with_a_transparent_colour(self) -> None:
-        pixels = images.load(encode(PIL.Image.fromarray(quarters()), "PNG", transparency=RED)).pixels
+        pixels = images.load(
+            encode(PIL.Image.fromarray(quarters()), "PNG", transparency=RED)
+        ).pixels
         assert (pixels[:20, :30] == 255).all()
         assert (pixels[20:, :30] == BLUE).all()
 
@@ -234,13 +277,21 @@ class TestModes:
         pixels = quarters().astype("<u2") * 257
         tags = [(256, 4, 1, 60), (257, 4, 1, 40), (258, 3, 3, 122), (259, 3, 1, 1), (262, 3, 1, 2)]
         tags += [(273, 4, 1, 128), (277, 3, 1, 3), (278, 4, 1, 40), (279, 4, 1, pixels.nbytes)]
-        directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + b"\0" * 4
-        head = (struct.pack("<2sHI", b"II", 42, 8) + directory).ljust(122, b"\0") + struct.pack("<3H", 16, 16, 16)
+        directory = (
+            struct.pack("<H", len(tags))
+            + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+            + b"\0" * 4
+        )
+        head = (struct.pack("<2sHI", b"II", 42, 8) + directory).ljust(122, b"\0") + struct.pack(
+            "<3H", 16, 16, 16
+        )
         assert_quarters(images.load(head + pixels.tobytes()).pixels)
 
     def test_float_tiff(self) -> None:
         unit = PIL.Image.fromarray(np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16))
-        assert np.array_equal(images.load(encode(unit, "TIFF")).pixels[:, :, 0].ravel(), np.arange(256))
+        assert np.array_equal(
+            images.load(encode(unit, "TIFF")).pixels[:, :, 0].ravel(), np.arange(256)
+        )
         with pytest.raises(BadImage, match=r"float in \[0, 1\], got float32 from 0.0 to 300.0"):
             images.load(encode(unit.point(lambda v: v * 300), "TIFF"))
 
@@ -251,7 +302,9 @@ class TestModes:
 
 class TestSeveralFrames:
     @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
-    def test_the_first_frame_is_read_and_told(self, format: str, caplog: pytest.LogCaptureFixture) -> None:
+    def test_the_first_frame_is_read_and_told(
+        self, format: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
         first, second = (PIL.Image.new("RGB", (16, 8), colour) for colour in ("red", "blue"))
         options = {"lossless": True} if format == "WEBP" else {}
         data = encode(first, format, save_all=True, append_images=[second, first], **options)
@@ -266,7 +319,9 @@ class TestSeveralFrames:
 
     def test_a_pil_image_keeps_the_frame_it_stands_on(self) -> None:
         frames = [PIL.Image.new("RGB", (8, 8), colour) for colour in ("red", "lime")]
-        picture = PIL.Image.open(io.BytesIO(encode(frames[0], "GIF", save_all=True, append_images=frames[1:])))
+        picture = PIL.Image.open(
+            io.BytesIO(encode(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+        )
         picture.seek(1)
         assert (images.load(picture).pixels == GREEN).all()
 
@@ -298,10 +353,14 @@ class TestBadFiles:
         with pytest.raises(BadImage, match="empty"):
             images.load(b"")
 
-    @pytest.mark.parametrize("data", [b"hello, this is no picture", b"%PDF-1.7\n", b"\0" * 100, b"x"])
+    @pytest.mark.parametrize(
+        "data", [b"hello, this is no picture", b"%PDF-1.7\n", b"\0" * 100, b"x"]
+    )
     def test_not_an_image(self, data: bytes, tmp_path: Path) -> None:
         (tmp_path / "notes.jpg").write_bytes(data)
-        with pytest.raises(BadImage, match=r"notes\.jpg: not a JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC image"):
+        with pytest.raises(
+            BadImage, match=r"notes\.jpg: not a JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC image"
+        ):
             images.load(tmp_path / "notes.jpg")
 
     @pytest.mark.parametrize(("width", "height"), [(0, 10), (10, 0), (0, 0)])
@@ -342,7 +401,9 @@ class TestPipesAndDevices:
         os.mkfifo(tmp_path / "a.png")
         (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
         for name in ("a.png", "link.png"):
-            with pytest.raises(BadImage, match=r"png: a pipe, socket or device, not an image file; save the image"):
+            with pytest.raises(
+                BadImage, match=r"png: a pipe, socket or device, not an image file; save the image"
+            ):
                 images.load(tmp_path / name)
         assert images.taken(tmp_path / "a.png") is None
 
@@ -390,7 +451,9 @@ class TestDepth:
             wanted[5:] = 255
             values = np.concatenate([values, alpha], axis=2)
         stored = values if values.ndim == 2 else values[..., [2, 1, 0, 3][: values.shape[2]]]
-        source = values if kind == "array" else cv2.imencode("." + kind.split()[-1], stored)[1].tobytes()
+        source = (
+            values if kind == "array" else cv2.imencode("." + kind.split()[-1], stored)[1].tobytes()
+        )
         with caplog.at_level(logging.WARNING):
             pixels = images.load(source, label="deep").pixels
         assert np.array_equal(pixels, wanted)
@@ -405,7 +468,13 @@ class TestColourProfiles:
 
     @pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "WEBP", "AVIF"])
     def test_a_wide_profile_is_converted(self, format: str) -> None:
-        options = {"lossless": True} if format == "WEBP" else {} if format in ("PNG", "TIFF") else {"quality": 100}
+        options = (
+            {"lossless": True}
+            if format == "WEBP"
+            else {}
+            if format in ("PNG", "TIFF")
+            else {"quality": 100}
+        )
         flat = PIL.Image.new("RGB", (16, 16), (200, 120, 60))
         data = encode(flat, format, icc_profile=wide_profile(), **options)
         expected = through(wide_profile(), (200, 120, 60))
@@ -418,13 +487,17 @@ class TestColourProfiles:
         red = through(wide_profile(), (200, 0, 0))
         pixels = np.zeros((4, 4, 4), np.uint8)
         pixels[:2] = (200, 0, 0, 255)
-        got = images.load(encode(PIL.Image.fromarray(pixels), "PNG", icc_profile=wide_profile())).pixels
+        got = images.load(
+            encode(PIL.Image.fromarray(pixels), "PNG", icc_profile=wide_profile())
+        ).pixels
         assert (got[:2] == red).all()
         assert (got[2:] == 255).all()
         palette = PIL.Image.new("RGB", (4, 4), (200, 0, 0)).quantize(4)
         got = images.load(encode(palette, "PNG", icc_profile=wide_profile())).pixels
         assert np.abs(got.astype(int) - red).max() <= 1
-        got = images.load(encode(PIL.Image.new("L", (4, 4), 100), "PNG", icc_profile=wide_profile())).pixels
+        got = images.load(
+            encode(PIL.Image.new("L", (4, 4), 100), "PNG", icc_profile=wide_profile())
+        ).pixels
         assert len(np.unique(got)) == 1
 
     def test_srgb_is_left_to_the_bit(self) -> None:
@@ -432,13 +505,21 @@ class TestColourProfiles:
         data = encode(PIL.Image.fromarray(noise), "PNG", icc_profile=profiles.srgb())
         assert np.array_equal(images.load(data).pixels, noise)
 
-    @pytest.mark.parametrize("profile", [b"x", b"\0" * 500, wide_profile()[:200], wide_profile()[:-30] + b"\xff" * 30])
-    def test_a_bad_profile_does_not_lose_the_image(self, profile: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    @pytest.mark.parametrize(
+        "profile", [b"x", b"\0" * 500, wide_profile()[:200], wide_profile()[:-30] + b"\xff" * 30]
+    )
+    def test_a_bad_profile_does_not_lose_the_image(
+        self, profile: bytes, caplog: pytest.LogCaptureFixture
+    ) -> None:
         with caplog.at_level(logging.WARNING):
-            pixels = images.load(encode(PIL.Image.fromarray(quarters()), "PNG", icc_profile=profile)).pixels
+            pixels = images.load(
+                encode(PIL.Image.fromarray(quarters()), "PNG", icc_profile=profile)
+            ).pixels
         assert pixels.shape == (40, 60, 3)
 
-    def test_a_profile_for_other_channels_is_reported(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_profile_for_other_channels_is_reported(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         cmyk = PIL.Image.fromarray(quarters()).convert("CMYK")
         with caplog.at_level(logging.WARNING):
             images.load(encode(cmyk, "TIFF", icc_profile=wide_profile()))
@@ -475,8 +556,12 @@ class TestOtherFormats:
             images.load(bytes(data), label="phone")
         assert "\n" not in str(caught.value)
 
-    @pytest.mark.parametrize(("brand", "needed"), [(b"heic", "HEIC needs pillow-heif"), (b"avif", "AVIF needs Pillow")])
-    def test_what_is_not_installed_is_named(self, brand: bytes, needed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(
+        ("brand", "needed"), [(b"heic", "HEIC needs pillow-heif"), (b"avif", "AVIF needs Pillow")]
+    )
+    def test_what_is_not_installed_is_named(
+        self, brand: bytes, needed: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(listing, "is_readable", lambda format: False)
         data = b"\0\0\0\x18ftypmif1\0\0\0\0mif1" + brand + b"\0" * 40
         with pytest.raises(BadImage, match=f"phone: {needed}.*pip install"):
@@ -484,11 +569,15 @@ class TestOtherFormats:
 
 
 class TestManyPages:
-    """Fault 17.21: TIFFs and GIFs of 10^5 pages took two minutes: the first is read, and at once."""
+    """Fault 17.21: TIFFs and GIFs of 10^5 pages took two minutes: the first is read, and at
+    once.
+    """
 
     @pytest.mark.timeout(60)
     @pytest.mark.parametrize("format", ["TIFF", "GIF"])
-    def test_only_the_first_page_is_read(self, format: str, caplog: pytest.LogCaptureFixture) -> None:
+    def test_only_the_first_page_is_read(
+        self, format: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
         data = tiff_of(100_000) if format == "TIFF" else gif_of(100_000)
         with caplog.at_level(logging.WARNING):
             assert images.load(data, label="book").size == (1, 1)
@@ -501,8 +590,17 @@ class TestManyPages:
 def tiff_of(pages: int) -> bytes:
     """Make a grey TIFF of pages of one pixel."""
     out = [struct.pack("<2sHI", b"II", 42, 8)]
-    tags = [(256, 3, 1, 1), (257, 3, 1, 1), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 4),
-            (277, 3, 1, 1), (278, 3, 1, 1), (279, 4, 1, 1)]  # fmt: skip
+    tags = [
+        (256, 3, 1, 1),
+        (257, 3, 1, 1),
+        (258, 3, 1, 8),
+        (259, 3, 1, 1),
+        (262, 3, 1, 1),
+        (273, 4, 1, 4),
+        (277, 3, 1, 1),
+        (278, 3, 1, 1),
+        (279, 4, 1, 1),
+    ]
     directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
     for page in range(pages):
         after = 8 + (page + 1) * (len(directory) + 4)
@@ -521,15 +619,20 @@ class TestPixelLimit:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             with pytest.raises(
-                BadImage, match=r"bomb: 60000 x 60000 = 3,600,000,000 .* limit of 100,000,000; .*max_pixels"
+                BadImage,
+                match=r"bomb: 60000 x 60000 = 3,600,000,000 .* limit of 100,000,000; .*max_pixels",
             ):
                 images.load(png_header(60_000, 60_000), label="bomb")
 
-    @pytest.mark.parametrize("width", [9_500, 40_000])  # Pillow warns from 89 and fails from 179 megapixels
+    @pytest.mark.parametrize(
+        "width", [9_500, 40_000]
+    )  # Pillow warns from 89 and fails from 179 megapixels
     def test_pillows_own_limit_neither_warns_nor_fails(self, width: int) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            with pytest.raises(BadImage, match="truncated or damaged"):  # past every limit, to the missing pixels
+            with pytest.raises(
+                BadImage, match="truncated or damaged"
+            ):  # past every limit, to the missing pixels
                 images.load(png_header(width, 9_500), max_pixels=10**9)
 
     def test_pillows_global_is_left_alone(self) -> None:
@@ -577,19 +680,26 @@ class TestArrays:
         assert_quarters(image.pixels)
         assert image.pixels.flags.writeable
 
-    @pytest.mark.parametrize("shape", [(3,), (4, 4, 2), (4, 4, 5), (3, 4, 4, 3), (0, 4, 3), (4, 0), ()])
+    @pytest.mark.parametrize(
+        "shape", [(3,), (4, 4, 2), (4, 4, 5), (3, 4, 4, 3), (0, 4, 3), (4, 0), ()]
+    )
     def test_bad_shapes(self, shape: tuple[int, ...]) -> None:
         with pytest.raises(BadImage, match=r"want an array \(H, W\)"):
             images.load(np.zeros(shape, np.uint8))
 
     @pytest.mark.parametrize(
-        "array", [GREY.astype(np.float32), np.full((2, 2), np.nan), GREY - 300.5, GREY.astype(np.int64)]
+        "array",
+        [GREY.astype(np.float32), np.full((2, 2), np.nan), GREY - 300.5, GREY.astype(np.int64)],
     )
     def test_values_whose_range_is_unknown_are_refused(self, array: Array) -> None:
-        with pytest.raises(BadImage, match=r"want uint8, uint16, bool, or float in \[0, 1\], got \w+ from"):
+        with pytest.raises(
+            BadImage, match=r"want uint8, uint16, bool, or float in \[0, 1\], got \w+ from"
+        ):
             images.load(array)
 
-    @pytest.mark.parametrize("array", [np.array([["a", "b"]]), np.array([[None]]), np.ones((2, 2), complex)])
+    @pytest.mark.parametrize(
+        "array", [np.array([["a", "b"]]), np.array([[None]]), np.ones((2, 2), complex)]
+    )
     def test_other_dtypes_are_refused(self, array: Array) -> None:
         with pytest.raises(BadImage, match="want uint8"):
             images.load(array)

@@ -1,4 +1,6 @@
-"""Fault 17.6: whatever ends a run, no process of it stays, and the same command goes on to the same bytes."""
+"""Fault 17.6: whatever ends a run, no process of it stays, and the same command goes on to the same
+bytes.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from segclip.batch.state import STATE
 from segclip.search.build import INSIDE
 from tests.fakes import paint
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="POSIX signals, and processes by /proc")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="POSIX signals, and processes by /proc"
+)
 ROOT = Path(__file__).parents[2]
 PATIENCE = 400.0  # s until a run must have begun; machines under test are busy
 LEFT = 5.0  # s after which nothing may be left, where each process has a core
@@ -31,9 +35,15 @@ PARENT = (  # starts what it is given, and waits
     "subprocess.Popen([sys.executable, '-c', *sys.argv[1:]]); time.sleep(600)"
 )
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
-SHORT = ((signal.SIGTERM, 1), (signal.SIGKILL, 1))  # of trainings; with four processes one takes two minutes
-CASES = [  # each signal and each count of processes in every round, each pair of them in the long one
-    pytest.param(number, count, marks=() if (number == signal.SIGTERM) == (count == 4) else pytest.mark.long)
+SHORT = (
+    (signal.SIGTERM, 1),
+    (signal.SIGKILL, 1),
+)  # of trainings; with four processes one takes two minutes
+# each signal and each count of processes in every round, each pair of them in the long one
+CASES = [
+    pytest.param(
+        number, count, marks=() if (number == signal.SIGTERM) == (count == 4) else pytest.mark.long
+    )
     for number in SIGNALS
     for count in (1, 4)
 ]
@@ -45,7 +55,9 @@ def images(tmp_path: Path) -> Path:
     folder = tmp_path / "images"
     folder.mkdir()
     for number in range(IMAGES):
-        PIL.Image.fromarray(paint(("red", (5, 5, 20 + 4 * number, 90))).pixels).save(folder / f"{number:02d}.png")
+        PIL.Image.fromarray(paint(("red", (5, 5, 20 + 4 * number, 90))).pixels).save(
+            folder / f"{number:02d}.png"
+        )
     return folder
 
 
@@ -58,7 +70,9 @@ def await_(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
 
 
 def left(mark: str) -> list[str]:
-    """List the command lines of the processes that have a mark in their environment, whoever their parent is now."""
+    """List the command lines of the processes that have a mark in their environment, whoever their
+    parent is now.
+    """
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it ended meanwhile
@@ -67,15 +81,23 @@ def left(mark: str) -> list[str]:
     return found
 
 
-def end(command: list[str], number: signal.Signals, begun: Callable[[], bool], *, plain: bool = True) -> int:
-    """Start a command, send it a signal once it has begun, see that nothing of it is left; return its exit code.
+def end(
+    command: list[str], number: signal.Signals, begun: Callable[[], bool], *, plain: bool = True
+) -> int:
+    """Start a command, send it a signal once it has begun, see that nothing of it is left; return
+    its exit code.
 
     plain: it ends without a traceback.
     """
     mark = f"SEGCLIP_TEST_RUN={uuid4().hex}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **dict([mark.split("=")])}
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         assert await_(lambda: begun() or process.poll() is not None)
@@ -109,13 +131,18 @@ def slow(verb: str, *arguments: str | Path) -> list[str]:
 def test_an_export_that_is_ended_leaves_nothing_and_goes_on(
     images: Path, tmp_path: Path, number: signal.Signals, workers: int
 ) -> None:
-    out, asked = tmp_path / "out", ("--text", "red", "--format", "png,coco,yolo", "--workers", workers)
+    out, asked = (
+        tmp_path / "out",
+        ("--text", "red", "--format", "png,coco,yolo", "--workers", workers),
+    )
     command = slow("export", images, out, *map(str, asked))
     code = end(command, number, lambda: len(list(out.glob("png/*"))) >= 3)
     assert code == code_of(number)
     assert not (out / "coco.json").exists()
     for folder in (out, tmp_path / "straight"):
-        subprocess.run([*command[:5], folder, *command[6:]], cwd=ROOT, check=True, capture_output=True)
+        subprocess.run(
+            [*command[:5], folder, *command[6:]], cwd=ROOT, check=True, capture_output=True
+        )
     assert tree(out) == tree(tmp_path / "straight")
 
 
@@ -153,26 +180,39 @@ def test_a_training_that_is_ended_leaves_nothing_and_goes_on(
 
     shapes.write(tmp_path / "scenes", 60, held_out=12)
     (tmp_path / "tiny.json").write_text(json.dumps(TINY))
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
+    launcher = (
+        ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
+    )
     if launcher:
         launcher += ["--master-port", str(29400 + number)]
-    recipe = ["-m", "train.contrastive", str(tmp_path / "scenes"), "--model", str(tmp_path / "tiny.json")]
+    recipe = [
+        "-m",
+        "train.contrastive",
+        str(tmp_path / "scenes"),
+        "--model",
+        str(tmp_path / "tiny.json"),
+    ]
     command = [sys.executable, *launcher, *recipe, "--batch", "8", "--epochs", "6", "--out"]
     run = tmp_path / "ended"
     code = end([*command, str(run)], number, lambda: (run / "last.pt").exists(), plain=not launcher)
     assert launcher or code == code_of(number)
     for folder, more in ((run, ["--resume"]), (tmp_path / "straight", [])):
         subprocess.run([*command, str(folder), *more], cwd=ROOT, check=True, capture_output=True)
-    one, other = ((folder / "model.safetensors").read_bytes() for folder in (run, tmp_path / "straight"))
+    one, other = (
+        (folder / "model.safetensors").read_bytes() for folder in (run, tmp_path / "straight")
+    )
     assert one == other
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_training_ends_with_the_server_that_started_it(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_training_ends_with_the_server_that_started_it(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     """Fault 17.6: the app's server is killed, or stopped, while it trains."""
     script = (
-        "import sys, time; from pathlib import Path; from app.jobs.training import Recipe, Training; "
+        "import sys, time; from pathlib import Path; from app.jobs.training import Recipe, "
+        "Training; "
         "from segclip import "
         "lifetime; lifetime.stop_on_signals(); training = Training(Path(sys.argv[1])); "
         "training.start('run', Recipe('', ('--epochs', '9999')))\n"
@@ -180,14 +220,19 @@ def test_a_training_ends_with_the_server_that_started_it(tmp_path: Path, number:
     )
     runs = tmp_path / "runs"
     command = [sys.executable, "-c", script, str(runs)]
-    code = end(command, number, lambda: any((runs / "shapes").rglob("*.png")))  # what it draws to train on
+    code = end(
+        command, number, lambda: any((runs / "shapes").rglob("*.png"))
+    )  # what it draws to train on
     assert code == code_of(number)
 
 
 def test_a_process_ends_with_its_parent(tmp_path: Path) -> None:
-    """Fault 17.6: also one that holds the interpreter's lock is ended, and one whose parent is gone already."""
+    """Fault 17.6: also one that holds the interpreter's lock is ended, and one whose parent is gone
+    already.
+    """
     child = (
-        "import os, sys; from pathlib import Path; from segclip import lifetime; lifetime.end_with_starter(); "
+        "import os, sys; from pathlib import Path; from segclip import lifetime; "
+        "lifetime.end_with_starter(); "
         "assert lifetime.PARENT not in os.environ; Path(sys.argv[1]).touch(); sum(range(10**12))"
     )
     began = tmp_path / "began"
@@ -196,7 +241,10 @@ def test_a_process_ends_with_its_parent(tmp_path: Path) -> None:
         assert end(command, number, began.exists) == -number
         began.unlink()
     late = subprocess.run(
-        [sys.executable, "-c", child, str(began)], cwd=ROOT, env={**os.environ, lifetime.PARENT: "999999"}, check=False
+        [sys.executable, "-c", child, str(began)],
+        cwd=ROOT,
+        env={**os.environ, lifetime.PARENT: "999999"},
+        check=False,
     )
     assert late.returncode == 1
     assert not began.exists()
@@ -210,35 +258,58 @@ def test_a_process_whose_launcher_is_gone_ends_too(tmp_path: Path) -> None:
         "lifetime.end_with_launcher('torch'); time.sleep(600)"
     )
     began = tmp_path / "began"
-    assert end([sys.executable, "-c", PARENT, child, str(began)], signal.SIGKILL, began.exists) == -signal.SIGKILL
+    assert (
+        end([sys.executable, "-c", PARENT, child, str(began)], signal.SIGKILL, began.exists)
+        == -signal.SIGKILL
+    )
 
 
 def test_without_the_kernels_help_the_parent_is_watched(tmp_path: Path) -> None:
     child = (
-        "import os, sys, time; from pathlib import Path; from segclip import lifetime; sys.platform = 'darwin'; "
+        "import os, sys, time; from pathlib import Path; from segclip import lifetime; "
+        "sys.platform = 'darwin'; "
         "lifetime.end_with_starter(); Path(sys.argv[1]).touch(); time.sleep(600)"
     )
     began = tmp_path / "began"
-    assert end([sys.executable, "-c", PARENT, child, str(began)], signal.SIGKILL, began.exists) == -signal.SIGKILL
+    assert (
+        end([sys.executable, "-c", PARENT, child, str(began)], signal.SIGKILL, began.exists)
+        == -signal.SIGKILL
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_command_that_does_not_listen_is_ended_all_the_same(tmp_path: Path, number: signal.Signals) -> None:
-    """Fault 17.6: a call into a library that does not return, and threads that go on, end in time too."""
+def test_a_command_that_does_not_listen_is_ended_all_the_same(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """Fault 17.6: a call into a library that does not return, and threads that go on, end in time
+    too.
+    """
     began = tmp_path / "began"
     hang = "lock = ctypes.create_string_buffer(64); lib = ctypes.CDLL(None)\n"
-    hang += "def hang(): lib.pthread_mutex_lock(lock); lib.pthread_mutex_lock(lock)\n"  # no signal ends it
+    # no signal ends it
+    hang += "def hang(): lib.pthread_mutex_lock(lock); lib.pthread_mutex_lock(lock)\n"
     hang += "lifetime.stop_on_signals()\n"
     begin = f"Path({str(began)!r}).touch()"
-    wait = f"threading.Thread(target=hang).start()\ntry: {begin}; time.sleep(600)\nexcept KeyboardInterrupt: pass\n"
+    wait = (
+        f"threading.Thread(target=hang).start()\ntry: {begin}; time.sleep(600)\nexcept "
+        "KeyboardInterrupt: pass\n"
+    )
     for code in (f"{begin}; hang()", wait):
-        script = f"import ctypes, threading, time; from pathlib import Path; from segclip import lifetime\n{hang}{code}"
+        script = (
+            "import ctypes, threading, time; from pathlib import Path; from segclip import "
+            f"lifetime\n{hang}{code}"
+        )
         assert end([sys.executable, "-c", script], number, began.exists) == code_of(number)
         began.unlink()
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
-    script = "import os, signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from segclip import lifetime; "
+    script = (
+        "import os, signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from segclip "
+        "import lifetime; "
+    )
     script += "lifetime.stop_on_signals(); os.kill(os.getpid(), signal.SIGINT); print('here')"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout == "here\n"

@@ -33,7 +33,9 @@ def test_presets_lend_their_parts() -> None:
         ("weights/FastSAM-s.pt", "mini", "file:weights/FastSAM-s.pt"),
     ],
 )
-def test_a_name_unknown_is_answered_with_the_choices(proposer: str, encoder: str | None, hint: str) -> None:
+def test_a_name_unknown_is_answered_with_the_choices(
+    proposer: str, encoder: str | None, hint: str
+) -> None:
     with pytest.raises(UnknownName, match=hint):
         load(proposer, encoder, device="cpu")
 
@@ -50,5 +52,7 @@ def test_loading_is_what_the_package_shows() -> None:
 
 
 def test_a_loaded_encoder_has_the_fingerprint_of_its_name() -> None:
-    """An index is compared by the name alone, a classifier's labels by the encoder that is loaded."""
+    """An index is compared by the name alone, a classifier's labels by the encoder that is
+    loaded.
+    """
     assert loading.load_encoder("mini").fingerprint == loading.encoder_fingerprint("mini")

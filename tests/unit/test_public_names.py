@@ -21,11 +21,14 @@ def test_public_names_are_complete_sorted_and_typed() -> None:
 
 def test_importing_segclip_is_light_and_without_effects() -> None:
     code = (
-        "import json, os, sys; before = dict(os.environ); import segclip; light = sorted(sys.modules); "
+        "import json, os, sys; before = dict(os.environ); import segclip; light = "
+        "sorted(sys.modules); "
         "unchanged = before == dict(os.environ); segclip.load; "
         "print(json.dumps([light, sorted(sys.modules), unchanged]))"
     )
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
+    )
     light, loaded, unchanged = json.loads(output.stdout)
     assert unchanged
     assert not {"torch", "numpy", "cv2"} & set(light)

@@ -18,14 +18,18 @@ def test_unique_cleans_and_tells(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "  ", "\udcff", "very " * 1000 + "red"], ids=["none", "blank", "no characters", "endless"]
+    "text",
+    ["", "  ", "\udcff", "very " * 1000 + "red"],
+    ids=["none", "blank", "no characters", "endless"],
 )
 def test_a_text_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(BadPrompt):
         unique(["apple", text])
 
 
-def test_a_text_too_long_for_any_encoder_is_cut_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_text_too_long_for_any_encoder_is_cut_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     assert len(shorten("very " * 1000)) == MAX_TEXT
     assert "read only up to" in caplog.text
     assert shorten("  a  red apple ") == "a red apple"
@@ -56,7 +60,11 @@ def test_parts_that_exclude_each_other_are_refused(parts: Any) -> None:
 
 def test_texts_are_cleaned_and_only_words_and_examples_need_an_encoder() -> None:
     question = Question(["a  red apple ", "mug"], negatives="tree", backgrounds=["wall"])
-    assert (question.texts, question.negatives, question.backgrounds) == (("a red apple", "mug"), ("tree",), ("wall",))
+    assert (question.texts, question.negatives, question.backgrounds) == (
+        ("a red apple", "mug"),
+        ("tree",),
+        ("wall",),
+    )
     assert question.needs_encoder
     assert Question(example=Points([CLICK])).needs_encoder
     assert not Question(everything=True).needs_encoder

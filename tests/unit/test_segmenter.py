@@ -30,7 +30,9 @@ def test_a_text_finds_what_it_names(segmenter: Segmenter, picture: Image) -> Non
     assert result.threshold == 0.5
 
 
-def test_an_array_a_path_and_bytes_give_the_same_answer(segmenter: Segmenter, picture: Image, tmp_path: Path) -> None:
+def test_an_array_a_path_and_bytes_give_the_same_answer(
+    segmenter: Segmenter, picture: Image, tmp_path: Path
+) -> None:
     from PIL import Image as Pillow
 
     path = tmp_path / "picture.png"
@@ -39,7 +41,9 @@ def test_an_array_a_path_and_bytes_give_the_same_answer(segmenter: Segmenter, pi
         assert segmenter(source, "blue").masks.boxes.tolist() == [[110, 60, 150, 110]]
 
 
-def test_each_text_has_its_own_rows_in_the_order_asked(segmenter: Segmenter, picture: Image) -> None:
+def test_each_text_has_its_own_rows_in_the_order_asked(
+    segmenter: Segmenter, picture: Image
+) -> None:
     result = segmenter(picture, ["blue", "a yellow thing", "green"])
     assert result.texts == ("blue", "green")
     assert result.unanswered == ("a yellow thing",)
@@ -49,7 +53,10 @@ def test_each_text_has_its_own_rows_in_the_order_asked(segmenter: Segmenter, pic
 
 def test_a_word_of_place_chooses_among_what_answers_and_says_why(segmenter: Segmenter) -> None:
     three = paint(
-        ("red", (10, 10, 30, 30)), ("blue", (5, 60, 20, 70)), ("red", (60, 50, 90, 90)), ("red", (110, 20, 140, 40))
+        ("red", (10, 10, 30, 30)),
+        ("blue", (5, 60, 20, 70)),
+        ("red", (60, 50, 90, 90)),
+        ("red", (110, 20, 140, 40)),
     )
     texts = [
         "the left red box",
@@ -64,13 +71,19 @@ def test_a_word_of_place_chooses_among_what_answers_and_says_why(segmenter: Segm
     assert boxes["second red box from the left"] == boxes["the biggest red box"] == [60, 50, 90, 90]
     assert result.texts.count("red box") == 3
     assert result.unanswered == ("third blue from the left",)
-    assert result.reasons[:2] == ("leftmost of 3 found for 'red box'", "second from the left of 3 found for 'red box'")
+    assert result.reasons[:2] == (
+        "leftmost of 3 found for 'red box'",
+        "second from the left of 3 found for 'red box'",
+    )
     assert result.reasons[3] == ""
 
 
 def test_a_relation_chooses_by_what_something_else_answers(segmenter: Segmenter) -> None:
     image = paint(
-        ("red", (10, 10, 30, 30)), ("blue", (50, 40, 70, 60)), ("red", (90, 50, 120, 90)), ("red", (130, 20, 150, 40))
+        ("red", (10, 10, 30, 30)),
+        ("blue", (50, 40, 70, 60)),
+        ("red", (90, 50, 120, 90)),
+        ("red", (130, 20, 150, 40)),
     )
     texts = [
         "a red box left of the blue box",
@@ -92,7 +105,9 @@ def test_a_relation_chooses_by_what_something_else_answers(segmenter: Segmenter)
     assert len(only) == 1
 
 
-def test_texts_without_such_words_are_answered_bit_for_bit_alike(segmenter: Segmenter, picture: Image) -> None:
+def test_texts_without_such_words_are_answered_bit_for_bit_alike(
+    segmenter: Segmenter, picture: Image
+) -> None:
     regions = segmenter.regions(picture)
     alone, among = (
         segmenter.rank(regions, "red"),
@@ -104,8 +119,12 @@ def test_texts_without_such_words_are_answered_bit_for_bit_alike(segmenter: Segm
     assert among[rows].masks.boxes.tolist() == alone.masks.boxes.tolist()
 
 
-def test_everything_like_a_clicked_object_is_found_without_a_text(segmenter: Segmenter, encoder: FakeEncoder) -> None:
-    image = paint(("red", (10, 10, 30, 30)), ("blue", (60, 50, 90, 90)), ("red", (110, 20, 140, 60)))
+def test_everything_like_a_clicked_object_is_found_without_a_text(
+    segmenter: Segmenter, encoder: FakeEncoder
+) -> None:
+    image = paint(
+        ("red", (10, 10, 30, 30)), ("blue", (60, 50, 90, 90)), ("red", (110, 20, 140, 60))
+    )
     result = segmenter.like(image, Points([(15, 15)]))
     assert segmenter.proposer.encoded == 1  # type: ignore[attr-defined]
     assert sorted(result.masks.boxes.tolist()) == [[10, 10, 30, 30], [110, 20, 140, 60]]
@@ -113,7 +132,9 @@ def test_everything_like_a_clicked_object_is_found_without_a_text(segmenter: Seg
     assert not encoder.texts_seen
 
 
-def test_a_place_alone_needs_no_encoder(segmenter: Segmenter, encoder: FakeEncoder, picture: Image) -> None:
+def test_a_place_alone_needs_no_encoder(
+    segmenter: Segmenter, encoder: FakeEncoder, picture: Image
+) -> None:
     result = segmenter(picture, prompt=Boxes([(0, 0, 55, 55), (150, 0, 160, 10)]))
     assert result.texts == ("box 1",)
     assert result.unanswered == ("box 2",)
@@ -124,7 +145,9 @@ def test_a_place_alone_needs_no_encoder(segmenter: Segmenter, encoder: FakeEncod
     assert not encoder.texts_seen
 
 
-def test_without_an_encoder_places_are_answered_and_texts_are_refused(segmenter: Segmenter, picture: Image) -> None:
+def test_without_an_encoder_places_are_answered_and_texts_are_refused(
+    segmenter: Segmenter, picture: Image
+) -> None:
     alone = Segmenter(FakeProposer())
     for prompt in (Boxes([(0, 0, 55, 55)]), Points([(20, 20)])):
         mine, whole = alone.pick(picture, prompt), segmenter.pick(picture, prompt)
@@ -135,7 +158,9 @@ def test_without_an_encoder_places_are_answered_and_texts_are_refused(segmenter:
             ask()
 
 
-def test_a_question_is_answered_as_the_method_that_it_comes_down_to(segmenter: Segmenter, picture: Image) -> None:
+def test_a_question_is_answered_as_the_method_that_it_comes_down_to(
+    segmenter: Segmenter, picture: Image
+) -> None:
     box, point = Boxes([(5, 5, 55, 55)]), Points([(70, 40)])
     inside = Everything(inside=(0, 0, 105, 120))
     pairs = [
@@ -153,7 +178,11 @@ def test_a_question_is_answered_as_the_method_that_it_comes_down_to(segmenter: S
         for source in (picture, segmenter.encode(picture)):
             result = segmenter.answer(source, question)
             assert result.masks.boxes.tolist() == wanted.masks.boxes.tolist()
-            assert (result.texts, result.asked, result.threshold) == (wanted.texts, wanted.asked, wanted.threshold)
+            assert (result.texts, result.asked, result.threshold) == (
+                wanted.texts,
+                wanted.asked,
+                wanted.threshold,
+            )
             np.testing.assert_array_equal(result.probability, wanted.probability)
     with pytest.raises(BadPrompt, match="neither a text nor a place"):
         segmenter.answer(picture, Question())
@@ -175,7 +204,13 @@ def test_regions_found_before_answer_texts_and_everything_but_no_places(
 class Rated:
     """Propose a whole, its part, its duplicate, and something else, rated."""
 
-    BOXES = ((10, 10, 60, 60), (20, 20, 40, 40), (11, 10, 60, 60), (80, 80, 90, 90), (100, 10, 120, 30))
+    BOXES = (
+        (10, 10, 60, 60),
+        (20, 20, 40, 40),
+        (11, 10, 60, 60),
+        (80, 80, 90, 90),
+        (100, 10, 120, 30),
+    )
     QUALITY = (0.7, 0.6, 0.9, 0.3, 0.5)
 
     def encode(self, image: Image) -> Image:
@@ -186,7 +221,9 @@ class Rated:
         dense = np.zeros((len(self.BOXES), *features.size), bool)
         for mask, (x1, y1, x2, y2) in zip(dense, self.BOXES, strict=True):
             mask[y1:y2, x1:x2] = True
-        return keep_within(Proposals(Masks.from_dense(dense), np.array(self.QUALITY, np.float32)), prompt)
+        return keep_within(
+            Proposals(Masks.from_dense(dense), np.array(self.QUALITY, np.float32)), prompt
+        )
 
 
 def test_everything_is_each_object_once_surest_first_and_parts_are_objects(picture: Image) -> None:
@@ -204,7 +241,9 @@ def test_everything_is_each_object_once_surest_first_and_parts_are_objects(pictu
     assert none.unanswered == ("object",)
 
 
-def test_everything_may_be_chosen_from_regions_found_before(segmenter: Segmenter, picture: Image) -> None:
+def test_everything_may_be_chosen_from_regions_found_before(
+    segmenter: Segmenter, picture: Image
+) -> None:
     regions = segmenter.regions(picture)
     result = segmenter.everything(regions)
     assert segmenter.proposer.encoded == 1  # type: ignore[attr-defined]
@@ -226,7 +265,9 @@ def test_what_is_absent_gives_an_empty_result(segmenter: Segmenter, picture: Ima
 def test_a_picture_without_regions_flows_through(segmenter: Segmenter) -> None:
     regions = segmenter.regions(paint())
     assert len(regions) == 0
-    result = segmenter.rank(regions, ["red", "blue"], negatives="green", selection=Selection(best=True))
+    result = segmenter.rank(
+        regions, ["red", "blue"], negatives="green", selection=Selection(best=True)
+    )
     assert len(result) == 0
     assert result.nearest == (0, 0)
 
@@ -261,7 +302,9 @@ def test_a_negative_takes_its_share(segmenter: Segmenter, picture: Image) -> Non
     regions = segmenter.regions(picture)
     assert len(segmenter.rank(regions, "a box")) == 0
     plain = segmenter.rank(regions, "a red or green box", selection=Selection(threshold=0.3))
-    ruled = segmenter.rank(regions, "a red or green box", negatives=["green"], selection=Selection(threshold=0.3))
+    ruled = segmenter.rank(
+        regions, "a red or green box", negatives=["green"], selection=Selection(threshold=0.3)
+    )
     assert plain.masks.boxes.tolist() == [[10, 10, 50, 50], [60, 20, 100, 80]]
     assert ruled.masks.boxes.tolist() == [[10, 10, 50, 50]]
 
@@ -271,22 +314,30 @@ def test_a_text_cannot_be_asked_for_and_ruled_out(segmenter: Segmenter, picture:
         segmenter(picture, "red", negatives=" red ")
 
 
-def test_backgrounds_replace_the_encoders(segmenter: Segmenter, picture: Image, encoder: FakeEncoder) -> None:
+def test_backgrounds_replace_the_encoders(
+    segmenter: Segmenter, picture: Image, encoder: FakeEncoder
+) -> None:
     regions = segmenter.regions(picture)
-    result = segmenter.rank(regions, "red", backgrounds=["a red wall"], selection=Selection(best=True))
+    result = segmenter.rank(
+        regions, "red", backgrounds=["a red wall"], selection=Selection(best=True)
+    )
     assert result.probability[0] == pytest.approx(0.5)
     assert "a photo of a red wall." in encoder.texts_seen
     assert "a photo of a background." not in encoder.texts_seen
 
 
-def test_a_text_that_is_a_background_does_not_compete_with_itself(segmenter: Segmenter, picture: Image) -> None:
+def test_a_text_that_is_a_background_does_not_compete_with_itself(
+    segmenter: Segmenter, picture: Image
+) -> None:
     regions = segmenter.regions(picture)
     both = segmenter.rank(regions, ["red", "green"], backgrounds=["red", "background"])
     assert set(both.texts) == {"red"} | ({"green"} if len(both) > 1 else set())
     assert both.probability[0] > 0.9
 
 
-def test_templates_by_sentence_and_by_name(segmenter: Segmenter, picture: Image, encoder: FakeEncoder) -> None:
+def test_templates_by_sentence_and_by_name(
+    segmenter: Segmenter, picture: Image, encoder: FakeEncoder
+) -> None:
     regions = segmenter.regions(picture)
     segmenter.rank(regions, "red", templates=["one {}", "two {}"])
     assert {"one red", "two red"} <= set(encoder.texts_seen)
@@ -296,8 +347,12 @@ def test_templates_by_sentence_and_by_name(segmenter: Segmenter, picture: Image,
         segmenter.rank(regions, "blue", templates="plane")
 
 
-def test_boxes_keep_their_rows_and_an_empty_one_is_never_chosen(segmenter: Segmenter, picture: Image) -> None:
-    regions = segmenter.regions(picture, Boxes([(105, 50, 160, 120), (0, 100, 20, 120), (5, 5, 55, 55)]))
+def test_boxes_keep_their_rows_and_an_empty_one_is_never_chosen(
+    segmenter: Segmenter, picture: Image
+) -> None:
+    regions = segmenter.regions(
+        picture, Boxes([(105, 50, 160, 120), (0, 100, 20, 120), (5, 5, 55, 55)])
+    )
     assert regions.masks.areas.tolist() == [2000, 0, 1600]
     for selection in (Selection(threshold=0.0), Selection(best=True)):
         result = segmenter.rank(regions, "red", backgrounds="blue", selection=selection)
@@ -306,10 +361,14 @@ def test_boxes_keep_their_rows_and_an_empty_one_is_never_chosen(segmenter: Segme
 
 
 def test_points_reach_the_proposer(segmenter: Segmenter, picture: Image) -> None:
-    assert segmenter.regions(picture, Points([(70, 40)])).masks.boxes.tolist() == [[60, 20, 100, 80]]
+    assert segmenter.regions(picture, Points([(70, 40)])).masks.boxes.tolist() == [
+        [60, 20, 100, 80]
+    ]
 
 
-def test_regions_the_policy_calls_too_small_are_never_chosen(proposer: FakeProposer, encoder: FakeEncoder) -> None:
+def test_regions_the_policy_calls_too_small_are_never_chosen(
+    proposer: FakeProposer, encoder: FakeEncoder
+) -> None:
     picture = paint(("red", (10, 10, 15, 15)), ("blue", (40, 40, 80, 80)))
     policy = replace(POLICIES["tight"], min_area=100)
     segmenter = Segmenter(proposer, encoder, CropScorer(encoder, policy))
@@ -317,7 +376,9 @@ def test_regions_the_policy_calls_too_small_are_never_chosen(proposer: FakePropo
     assert result.masks.boxes.tolist() == [[40, 40, 80, 80]]
 
 
-def test_without_backgrounds_the_best_is_the_most_similar(segmenter: Segmenter, picture: Image) -> None:
+def test_without_backgrounds_the_best_is_the_most_similar(
+    segmenter: Segmenter, picture: Image
+) -> None:
     result = segmenter(picture, "green", backgrounds=(), selection=Selection(best=True))
     assert result.masks.boxes.tolist() == [[60, 20, 100, 80]]
 
@@ -339,7 +400,9 @@ def test_ranking_stays_quick_with_many_regions(segmenter: Segmenter, encoder: Fa
     windows = [(int(x), int(y), np.ones((40, 40), bool)) for x, y in rng.integers(0, 400, (300, 2))]
     masks = Masks.from_windows(windows, (480, 640))
     embeddings = encoder.encode_images(rng.integers(0, 256, (300, 16, 16, 3), np.uint8))
-    regions = Regions(Image(np.zeros((480, 640, 3), np.uint8)), Proposals(masks, np.ones(300)), embeddings)
+    regions = Regions(
+        Image(np.zeros((480, 640, 3), np.uint8)), Proposals(masks, np.ones(300)), embeddings
+    )
     segmenter.rank(regions, "red")
     start = perf_counter()
     segmenter.rank(regions, "blue")

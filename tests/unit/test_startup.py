@@ -49,7 +49,9 @@ RUNS = {
 
 
 @pytest.mark.parametrize("collecting", [True, False])
-def test_the_collector_comes_back_as_it_was(collecting: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_collector_comes_back_as_it_was(
+    collecting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[str] = []
     monkeypatch.setattr(gc, "isenabled", lambda: collecting)
     monkeypatch.setattr(gc, "disable", lambda: calls.append("disable"))
@@ -62,5 +64,7 @@ def test_the_collector_comes_back_as_it_was(collecting: bool, monkeypatch: pytes
 @pytest.mark.parametrize("name", RUNS)
 def test_compiler(name: str) -> None:
     script = textwrap.dedent(RUNS[name])
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,6 @@
-"""Zero-shot classification: labels, their weights and the cache of them, boxes, segments, whole trees of folders."""
+"""Zero-shot classification: labels, their weights and the cache of them, boxes, segments, whole
+trees of folders.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from tests.fakes import FakeEncoder, FakeProposer, paint
 COLOURS = ("a red thing", "a green thing", "a blue thing")
 
 
-def test_an_image_and_its_boxes_get_labels_with_probabilities(picture: Image, encoder: FakeEncoder) -> None:
+def test_an_image_and_its_boxes_get_labels_with_probabilities(
+    picture: Image, encoder: FakeEncoder
+) -> None:
     (whole,) = classify(paint(("red", (0, 0, 160, 110))), COLOURS, encoder=encoder, top_k=2)
     assert [guess.label for guess in whole] == ["a red thing", "a green thing"]
     assert whole[0].probability > 0.99
@@ -37,18 +41,24 @@ def test_an_image_and_its_boxes_get_labels_with_probabilities(picture: Image, en
 
 
 def test_every_segment_gets_a_name_or_none(proposer: FakeProposer, encoder: FakeEncoder) -> None:
-    image = paint(("red", (10, 10, 50, 50)), ("black", (60, 20, 100, 80)), ("red", (110, 60, 150, 110)))
+    image = paint(
+        ("red", (10, 10, 50, 50)), ("black", (60, 20, 100, 80)), ("red", (110, 60, 150, 110))
+    )
     regions = Segmenter(proposer, encoder, CropScorer(encoder)).regions(image)
     result = build(encoder, Labels(("red", "a background"))).name(regions)
     assert result.texts == ("red", "red")
     assert result.asked == ("red",)
     assert (result.probability > 0.5).all()
     assert sorted(result.masks.boxes[:, 0].tolist()) == [10, 110]
-    empty = Regions(image, Proposals(Masks.empty(image.size), np.zeros(0)), np.zeros((0, 7), np.float32))
+    empty = Regions(
+        image, Proposals(Masks.empty(image.size), np.zeros(0)), np.zeros((0, 7), np.float32)
+    )
     assert len(build(encoder, Labels(("red",))).name(empty)) == 0
 
 
-def test_labels_come_by_comma_from_a_file_or_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_labels_come_by_comma_from_a_file_or_by_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert read_labels("cat, dog,,cat ").names == ("cat", "dog")
     assert "'cat' was given 2 times" in caplog.text
     (tmp_path / "labels.txt").write_text("a cat\n\nsnow, deep\n", "utf-8")
@@ -85,7 +95,9 @@ def test_sentences_are_grammar_for_own_labels_and_verbatim_for_published_lists()
     ]
 
 
-def test_weights_are_kept_for_labels_templates_and_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_kept_for_labels_templates_and_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SEGCLIP_HOME", str(tmp_path))
     first = build(FakeEncoder(fingerprint="1"), Labels(("red", "blue")))
     again = FakeEncoder(fingerprint="1")
@@ -102,7 +114,9 @@ def test_weights_are_kept_for_labels_templates_and_encoder(tmp_path: Path, monke
         assert other.texts_seen
     for kept in (tmp_path / "labels").iterdir():
         kept.write_bytes(b"damaged")
-    assert np.array_equal(build(FakeEncoder(fingerprint="1"), Labels(("red", "blue"))).weights, first.weights)
+    assert np.array_equal(
+        build(FakeEncoder(fingerprint="1"), Labels(("red", "blue"))).weights, first.weights
+    )
 
 
 def test_an_encoder_is_loaded_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -112,12 +126,18 @@ def test_an_encoder_is_loaded_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_equal_labels_keep_their_order(encoder: FakeEncoder) -> None:
-    scores = build(encoder, Labels(("a zebra", "red", "a horse"))).whole(paint(("red", (0, 0, 160, 120))))
+    scores = build(encoder, Labels(("a zebra", "red", "a horse"))).whole(
+        paint(("red", (0, 0, 160, 120)))
+    )
     assert [guess.label for guess in best(scores)[0]] == ["red", "a zebra", "a horse"]
 
 
 def test_a_tree_of_class_folders_is_measured(tmp_path: Path, encoder: FakeEncoder) -> None:
-    for folder, colour, count in (("a_red_thing", "red", 3), ("blue", "blue", 1), ("green", "blue", 1)):
+    for folder, colour, count in (
+        ("a_red_thing", "red", 3),
+        ("blue", "blue", 1),
+        ("green", "blue", 1),
+    ):
         (tmp_path / folder).mkdir()
         for number in range(count):
             pixels = paint((colour, (0, 0, 160, 100 + number))).pixels
@@ -128,7 +148,9 @@ def test_a_tree_of_class_folders_is_measured(tmp_path: Path, encoder: FakeEncode
     labels = [label_of(folder) for folder in folders]
     assert labels == ["a red thing", "blue", "green"]
     done: list[int] = []
-    report = evaluate_folders(build(encoder, read_labels(labels)), folders, tell=lambda now, total: done.append(now))
+    report = evaluate_folders(
+        build(encoder, read_labels(labels)), folders, tell=lambda now, total: done.append(now)
+    )
     assert report.confusion.tolist() == [[3, 0, 0], [0, 1, 0], [0, 1, 0]]
     assert (report.top(1), report.top(5)) == (0.8, 1.0)
     assert report.mean_class == pytest.approx(2 / 3)
@@ -140,7 +162,9 @@ def test_a_tree_of_class_folders_is_measured(tmp_path: Path, encoder: FakeEncode
     report.save(tmp_path / "out" / "confusion.png")
     mine = next((tmp_path).rglob("0.png"))
     before = mine.read_bytes()
-    with pytest.raises(NotWritable, match="not as segclip wrote it"):  # fault 17.1: an image was overwritten
+    with pytest.raises(
+        NotWritable, match="not as segclip wrote it"
+    ):  # fault 17.1: an image was overwritten
         report.save(mine)
     assert mine.read_bytes() == before
     assert PIL.Image.open(tmp_path / "out" / "confusion.png").width > 300

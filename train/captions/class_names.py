@@ -1,4 +1,6 @@
-"""Name the classes of data sets: the words people have for them, and WordNet's number of what they are."""
+"""Name the classes of data sets: the words people have for them, and WordNet's number of what they
+are.
+"""
 
 from __future__ import annotations
 
@@ -22,27 +24,81 @@ def imagenet_classes(folder: Path) -> list[Class]:
     return found
 
 
-# What people also call the things of data sets, and WordNet's word for a name that means several things.
+# What people also call the things of data sets, and WordNet's word for a name that means several
+# things.
 SYNONYMS = {
-    "person": ("human", "people"), "tv": ("television", "tv screen"), "couch": ("sofa",), "airplane": ("plane",),
-    "airplanes": ("airplane", "plane"), "motorcycle": ("motorbike",), "motorbikes": ("motorbike", "motorcycle"),
-    "bicycle": ("bike",), "cell phone": ("mobile phone", "phone", "smartphone"), "cellphone": ("cell phone", "phone"),
-    "potted plant": ("house plant", "plant"), "dining table": ("table",), "donut": ("doughnut",),
-    "hair drier": ("hair dryer",), "remote": ("remote control",), "refrigerator": ("fridge",),
-    "sports ball": ("ball",), "mouse": ("computer mouse",), "keyboard": ("computer keyboard",), "car": ("automobile",),
-    "laptop": ("laptop computer",), "sneakers": ("trainers", "sports shoes"), "t-shirt": ("tee shirt", "shirt"),
-    "pants": ("trousers",), "purse": ("handbag", "bag"), "bag": ("handbag",), "faces": ("face", "human face"),
-    "leopards": ("leopard",), "car side": ("car",), "soccer ball": ("football",), "water lilly": ("water lily",),
-    "cup": ("mug",), "suitcase": ("luggage",), "handbag": ("purse",),
-}  # fmt: skip
+    "person": ("human", "people"),
+    "tv": ("television", "tv screen"),
+    "couch": ("sofa",),
+    "airplane": ("plane",),
+    "airplanes": ("airplane", "plane"),
+    "motorcycle": ("motorbike",),
+    "motorbikes": ("motorbike", "motorcycle"),
+    "bicycle": ("bike",),
+    "cell phone": ("mobile phone", "phone", "smartphone"),
+    "cellphone": ("cell phone", "phone"),
+    "potted plant": ("house plant", "plant"),
+    "dining table": ("table",),
+    "donut": ("doughnut",),
+    "hair drier": ("hair dryer",),
+    "remote": ("remote control",),
+    "refrigerator": ("fridge",),
+    "sports ball": ("ball",),
+    "mouse": ("computer mouse",),
+    "keyboard": ("computer keyboard",),
+    "car": ("automobile",),
+    "laptop": ("laptop computer",),
+    "sneakers": ("trainers", "sports shoes"),
+    "t-shirt": ("tee shirt", "shirt"),
+    "pants": ("trousers",),
+    "purse": ("handbag", "bag"),
+    "bag": ("handbag",),
+    "faces": ("face", "human face"),
+    "leopards": ("leopard",),
+    "car side": ("car",),
+    "soccer ball": ("football",),
+    "water lilly": ("water lily",),
+    "cup": ("mug",),
+    "suitcase": ("luggage",),
+    "handbag": ("purse",),
+}
 MEANS = {
-    "tv": "television receiver", "mouse": "computer mouse", "keyboard": "computer keyboard", "potted plant": "flora",
-    "microwave": "microwave oven", "hot dog": "frank", "remote": "remote control", "kite": None, "plate": None,
-    "heels": None, "flats": None, "pumps": None, "loafers": None, "wedges": None, "top": None, "ring": None,
-    "cape": None, "jumper": None, "romper": None, "shoes": "shoe", "toilet": None, "tick": None, "crab": None,
-    "bass": None, "brain": None, "snoopy": None, "garfield": None, "pants": "trouser", "baseball bat": "baseball bat",
-    "banana": None, "orange": None, "carrot": None, "cake": None, "stop sign": None, "wine glass": None,
-}  # fmt: skip
+    "tv": "television receiver",
+    "mouse": "computer mouse",
+    "keyboard": "computer keyboard",
+    "potted plant": "flora",
+    "microwave": "microwave oven",
+    "hot dog": "frank",
+    "remote": "remote control",
+    "kite": None,
+    "plate": None,
+    "heels": None,
+    "flats": None,
+    "pumps": None,
+    "loafers": None,
+    "wedges": None,
+    "top": None,
+    "ring": None,
+    "cape": None,
+    "jumper": None,
+    "romper": None,
+    "shoes": "shoe",
+    "toilet": None,
+    "tick": None,
+    "crab": None,
+    "bass": None,
+    "brain": None,
+    "snoopy": None,
+    "garfield": None,
+    "pants": "trouser",
+    "baseball bat": "baseball bat",
+    "banana": None,
+    "orange": None,
+    "carrot": None,
+    "cake": None,
+    "stop sign": None,
+    "wine glass": None,
+}
 
 
 def plain_classes(names: Sequence[str], group: str) -> list[Class]:

@@ -1,7 +1,9 @@
-"""Put what is easily confused in one batch: hard negatives, from among an image's nearest neighbours.
+"""Put what is easily confused in one batch: hard negatives, from among an image's nearest
+neighbours.
 
-Like the strong alternates of NegCLIP (Yuksekgonul et al. 2023): images that differ in what matters, not in everything.
-What is said of them tells who is near, by the text tower a run starts with; equal texts are no negatives.
+Like the strong alternates of NegCLIP (Yuksekgonul et al. 2023): images that differ in what matters,
+not in everything. What is said of them tells who is near, by the text tower a run starts with;
+equal texts are no negatives.
 """
 
 from __future__ import annotations
@@ -19,15 +21,18 @@ ROWS = 1024  # of texts compared at a time
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """Hold what is near what. texts: int64 (N,), the text of each of N images. nearest: int64 (T, K), for each text
-    others, nearest first. joined: how many neighbours an image brings along."""
+    """Hold what is near what. texts: int64 (N,), the text of each of N images. nearest: int64 (T,
+    K), for each text others, nearest first. joined: how many neighbours an image brings along.
+    """
 
     texts: Array
     nearest: Array
     joined: int
 
     def order(self, rng: np.random.Generator) -> Array:
-        """Go through all images once, at random, each followed by its nearest ones that have not been yet: (N,)."""
+        """Go through all images once, at random, each followed by its nearest ones that have not
+        been yet: (N,).
+        """
         order = rng.permutation(len(self.texts))
         waiting: dict[int, list[int]] = {}
         for row in order:
@@ -53,7 +58,9 @@ class Neighbours:
 
 
 def nearest(embedded: Array, count: int = CANDIDATES) -> Array:
-    """Give each text's nearest others: unit rows (T, D) to int64 (T, K), fewer than ``count`` where there are fewer."""
+    """Give each text's nearest others: unit rows (T, D) to int64 (T, K), fewer than ``count`` where
+    there are fewer.
+    """
     rows = torch.from_numpy(embedded)
     count = min(count, len(rows) - 1)
     found = []

@@ -1,7 +1,8 @@
 """Read images and what is said of them, as data sets are distributed, and split them by image.
 
-COCO captions, COCO-format instances (a region and its phrases), Karpathy's JSON, Flickr8k and 30k, any CSV, TSV or
-JSONL of image and caption, webdataset shards, folders of classes. A split never parts two captions of one image.
+COCO captions, COCO-format instances (a region and its phrases), Karpathy's JSON, Flickr8k and 30k,
+any CSV, TSV or JSONL of image and caption, webdataset shards, folders of classes. A split never
+parts two captions of one image.
 """
 
 from __future__ import annotations
@@ -25,7 +26,14 @@ from ..engine import limits
 from ..scenes.photos import HELD_OUT_EVERY
 
 IMAGE_FOLDERS = ("images", "Images", "Flicker8k_Dataset", "flickr30k_images", "flickr30k-images")
-TABLES = ("captions.json", "captions.txt", "captions.csv", "results.csv", "captions.jsonl", "dataset.json")
+TABLES = (
+    "captions.json",
+    "captions.txt",
+    "captions.csv",
+    "results.csv",
+    "captions.jsonl",
+    "dataset.json",
+)
 CAPTION_COLUMNS = captions.COLUMNS.known["caption"]
 TRAINED_ON = ("train", "restval", "")
 
@@ -53,8 +61,8 @@ class Member:
 class Item:
     """Hold one image, or one region of it, and all its captions or phrases.
 
-    group: names the image; a split never parts items of one group. split: what the data set says, or "". region: one
-    mask, or None for the whole image.
+    group: names the image; a split never parts items of one group. split: what the data set says,
+    or "". region: one mask, or None for the whole image.
     """
 
     image: Path | Member
@@ -70,7 +78,8 @@ class Item:
 
 
 def read(path: Path, folder: Path | None = None) -> list[Item]:
-    """Read a data set, told by its files; ``folder`` holds its images, where they are not beside it.
+    """Read a data set, told by its files; ``folder`` holds its images, where they are not beside
+    it.
 
     Raises BadPrompt for what is none of the formats this module names.
     """
@@ -78,7 +87,15 @@ def read(path: Path, folder: Path | None = None) -> list[Item]:
         items = _read_folder(path, folder) if path.is_dir() else _read_file(path, folder)
     except BadPrompt as error:
         raise BadTable(f"{path} cannot be read as images with captions: {error}") from None
-    except (OSError, EOFError, ValueError, LookupError, TypeError, zlib.error, tarfile.TarError) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        LookupError,
+        TypeError,
+        zlib.error,
+        tarfile.TarError,
+    ) as error:
         raise BadTable(f"{path} cannot be read as images with captions: {error!r}") from None
     if not items:
         raise BadTable(f"{path} holds no images with captions")
@@ -100,7 +117,9 @@ def _read_file(file: Path, folder: Path | None) -> list[Item]:
     suffix = file.suffix.lower()
     if suffix == ".tar":
         return list(_shard(file))
-    base = folder or next((file.parent / name for name in IMAGE_FOLDERS if (file.parent / name).is_dir()), file.parent)
+    base = folder or next(
+        (file.parent / name for name in IMAGE_FOLDERS if (file.parent / name).is_dir()), file.parent
+    )
     if suffix == ".json":
         table = tables.read_json(file, captions.WHAT)
         if captions.is_captions(table):
@@ -122,7 +141,9 @@ def _merge(base: Path, rows: Iterable[Caption]) -> list[Item]:
 
 
 def _regions(table: coco.Instances, base: Path) -> Iterator[Item]:
-    """Go through every outlined thing large enough to be asked for, with its name, other names, and phrases."""
+    """Go through every outlined thing large enough to be asked for, with its name, other names, and
+    phrases.
+    """
     for image, sample in zip(table.images, datasets.samples_of(table, base), strict=True):
         for row, thing in enumerate(table.things[image.key]):
             if sample.askable[row] and not sample.crowd[row]:
@@ -132,16 +153,22 @@ def _regions(table: coco.Instances, base: Path) -> Iterator[Item]:
 
 
 def _shard(shard: Path) -> Iterator[Item]:
-    """List a webdataset shard: files of one stem are one sample, an image and .txt, .cls or .json of its caption."""
+    """List a webdataset shard: files of one stem are one sample, an image and .txt, .cls or .json
+    of its caption.
+    """
     samples: dict[str, dict[str, tarfile.TarInfo]] = {}
     with tarfile.open(shard) as archive:
         for member in archive:
             if member.isfile():
                 folder, _, file = member.name.rpartition("/")
                 stem, _, suffix = file.partition(".")
-                samples.setdefault(f"{folder}/{stem}".lstrip("/"), {})["." + suffix.lower()] = member
+                samples.setdefault(f"{folder}/{stem}".lstrip("/"), {})["." + suffix.lower()] = (
+                    member
+                )
         for key, parts in samples.items():
-            image = next((parts[suffix] for suffix in listing.IMAGE_SUFFIXES if suffix in parts), None)
+            image = next(
+                (parts[suffix] for suffix in listing.IMAGE_SUFFIXES if suffix in parts), None
+            )
             if image is None:
                 continue
             place = Member(shard, image.offset_data, image.size, image.name)
@@ -162,7 +189,9 @@ def _said(archive: tarfile.TarFile, parts: dict[str, tarfile.TarInfo]) -> Iterat
             raise ValueError(f"{parts[suffix].name} holds no JSON object")
         given: Any = next((row[key] for key in CAPTION_COLUMNS if key in row), [])
         texts = [given] if isinstance(given, str) else given
-        if not isinstance(texts, list) or not all(isinstance(each, str) and not lines.fault(each) for each in texts):
+        if not isinstance(texts, list) or not all(
+            isinstance(each, str) and not lines.fault(each) for each in texts
+        ):
             raise ValueError(f"{parts[suffix].name} holds captions that are no texts")
         yield from texts
 
@@ -170,7 +199,9 @@ def _said(archive: tarfile.TarFile, parts: dict[str, tarfile.TarInfo]) -> Iterat
 def _classes(path: Path) -> list[Item]:
     """Read a tree of class folders; every fifth picture of a class is held out."""
     items = []
-    for kind in sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")):
+    for kind in sorted(
+        folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")
+    ):
         name = " ".join(kind.name.replace("_", " ").split()).lower()
         for row, file in enumerate(images.walk(kind)):
             split = "val" if row % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 else "train"
@@ -178,29 +209,42 @@ def _classes(path: Path) -> list[Item]:
     return items
 
 
-def split(items: Sequence[Item], share: float = 0.1, seed: int = 0) -> tuple[list[Item], list[Item]]:
-    """Part items into those trained on and those that judge: as the data set says, else ``share`` of the images.
+def split(
+    items: Sequence[Item], share: float = 0.1, seed: int = 0
+) -> tuple[list[Item], list[Item]]:
+    """Part items into those trained on and those that judge: as the data set says, else ``share``
+    of the images.
 
     Raises BadPrompt when nothing is left on one side.
     """
     limits.check({"--held-out": (share, limits.PART)})
     if any(item.split for item in items):
         kinds = {item.split for item in items}
-        judge = next((name for name in ("val", "dev", "validation", "test") if name in kinds), "val")
+        judge = next(
+            (name for name in ("val", "dev", "validation", "test") if name in kinds), "val"
+        )
         parts = [i for i in items if i.split in TRAINED_ON], [i for i in items if i.split == judge]
     else:
-        groups = sorted({item.group for item in items}, key=lambda g: sha256(f"{seed}:{g}".encode()).digest())
+        groups = sorted(
+            {item.group for item in items}, key=lambda g: sha256(f"{seed}:{g}".encode()).digest()
+        )
         held_out = set(groups[: max(1, round(share * len(groups)))])
-        parts = [i for i in items if i.group not in held_out], [i for i in items if i.group in held_out]
+        parts = (
+            [i for i in items if i.group not in held_out],
+            [i for i in items if i.group in held_out],
+        )
     if not parts[0] or not parts[1]:
         raise BadPrompt(
-            f"a split by image needs two images at least: {len(parts[0])} would be trained on, {len(parts[1])} judge"
+            f"a split by image needs two images at least: {len(parts[0])} would be trained on, "
+            f"{len(parts[1])} judge"
         )
     return parts
 
 
 def exclude(items: Sequence[Item], file: Path) -> list[Item]:
-    """Leave out the images a file lists, by id or name, one a line or as a JSON list: RefCOCO's val and test, say."""
+    """Leave out the images a file lists, by id or name, one a line or as a JSON list: RefCOCO's val
+    and test, say.
+    """
     text = " ".join(lines.read(file, "the list of images"))
     listed = _listed(file, text) if text.startswith("[") else text.split()
     unwanted = {_number(str(name)) for name in listed}

@@ -1,4 +1,6 @@
-"""Collect the texts that the mini text tower learns the meaning of: nouns, attributes, phrases, captions."""
+"""Collect the texts that the mini text tower learns the meaning of: nouns, attributes, phrases,
+captions.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,20 @@ import numpy as np
 from .wordnet import FOLDER, ancestors, senses, synsets
 
 PHYSICAL = 1930  # WordNet's number of "physical entity"
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey", "silver")
+COLOURS = (
+    "red",
+    "orange",
+    "yellow",
+    "green",
+    "blue",
+    "purple",
+    "pink",
+    "brown",
+    "black",
+    "white",
+    "grey",
+    "silver",
+)
 ATTRIBUTES = (
     "small", "big", "tall", "old", "new", "young", "wooden", "metal", "plastic", "glass",
     "leather", "stone", "striped", "spotted", "round", "square", "open", "closed", "empty",
@@ -18,7 +33,19 @@ ATTRIBUTES = (
     "sleeping", "running", "sitting", "standing", "flying", "toy", "baby", "wild", "half", "long",
     "short",
 )  # fmt: skip
-RELATIONS = ("on", "next to", "in front of", "behind", "under", "with", "in", "and", "holding", "near", "of")
+RELATIONS = (
+    "on",
+    "next to",
+    "in front of",
+    "behind",
+    "under",
+    "with",
+    "in",
+    "and",
+    "holding",
+    "near",
+    "of",
+)
 PLURALS = ("two", "three", "some", "several", "many", "a group of", "a pair of")
 
 
@@ -36,7 +63,11 @@ def nouns() -> tuple[list[str], list[str]]:
 
 
 def _index() -> list[str]:
-    return [line for line in (FOLDER / "index.noun").read_text("latin-1").splitlines() if not line.startswith(" ")]
+    return [
+        line
+        for line in (FOLDER / "index.noun").read_text("latin-1").splitlines()
+        if not line.startswith(" ")
+    ]
 
 
 def _tagged(line: str) -> int:
@@ -72,7 +103,9 @@ def pieces(captions: Iterable[str]) -> list[str]:
     """Cut captions into what stands between their joining words, and keep them whole too."""
     found = []
     for caption in captions:
-        parts = re.split(r"\b(?:and|with|while|as|in|on|by|near|at|is|are|wearing|holding)\b|[,.;]", caption)
+        parts = re.split(
+            r"\b(?:and|with|while|as|in|on|by|near|at|is|are|wearing|holding)\b|[,.;]", caption
+        )
         found += [caption, *(part.strip() for part in parts if len(part.split()) in range(2, 6))]
     return found
 

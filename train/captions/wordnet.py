@@ -1,6 +1,7 @@
 """Read WordNet's nouns: which words mean the same, and what is a kind of what.
 
-Debian's ``wordnet-base`` (WordNet 3.0, free licence); its synset numbers are those of ImageNet's class names.
+Debian's ``wordnet-base`` (WordNet 3.0, free licence); its synset numbers are those of ImageNet's
+class names.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ FOLDER = Path("/usr/share/wordnet")
 
 @dataclass(frozen=True)
 class Synset:
-    """Hold one meaning. words: its lemmas, spaces for underscores. kinds: synsets it is a kind of."""
+    """Hold one meaning. words: its lemmas, spaces for underscores. kinds: synsets it is a kind
+    of.
+    """
 
     number: int
     words: tuple[str, ...]
@@ -28,7 +31,9 @@ def synsets() -> dict[int, Synset]:
     """Read every noun meaning, by number. Raises WeightsMissing without the data."""
     file = FOLDER / "data.noun"
     if not file.exists():
-        raise WeightsMissing(f"WordNet is not in {FOLDER}; on Debian and Ubuntu: apt-get install wordnet-base")
+        raise WeightsMissing(
+            f"WordNet is not in {FOLDER}; on Debian and Ubuntu: apt-get install wordnet-base"
+        )
     found = {}
     for line in file.read_text("latin-1").splitlines():
         if line.startswith(" "):
@@ -67,7 +72,9 @@ def ancestors(number: int) -> frozenset[int]:
 
 
 def look_up(name: str) -> int | None:
-    """Find the most frequent meaning of a name, of its singular, or of its head noun; None where there is none."""
+    """Find the most frequent meaning of a name, of its singular, or of its head noun; None where
+    there is none.
+    """
     table = senses()
     words = name.lower().split()
     for start in range(len(words)):

@@ -1,4 +1,6 @@
-"""Keep a training run on disk: network, running average, optimiser, step and time, to go on from."""
+"""Keep a training run on disk: network, running average, optimiser, step and time, to go on
+from.
+"""
 
 from __future__ import annotations
 
@@ -21,18 +23,32 @@ from . import processes, sharding
 from .files import sweep
 
 _DAMAGE = (  # what torch, pickle and zipfile let out when bytes are not what was written
-    OSError, EOFError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError,
-    MemoryError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
+    OSError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RuntimeError,
+    RecursionError,
+    MemoryError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 PAUSE = 60.0  # s
 _MARK = b"sha256 "
 _ZEROS = b"0" * 64
 
 
 class Checkpoint:
-    """Hold what a run goes on from. average: an exponential moving average of the network, which is what is served."""
+    """Hold what a run goes on from. average: an exponential moving average of the network, which is
+    what is served.
+    """
 
-    def __init__(self, folder: Path, network: Any, optimizer: torch.optim.Optimizer, ema: float) -> None:
+    def __init__(
+        self, folder: Path, network: Any, optimizer: torch.optim.Optimizer, ema: float
+    ) -> None:
         self.folder, self.network, self.optimizer, self.ema = folder, network, optimizer, ema
         self.step, self.spent = 0, 0.0  # steps and seconds
         self.extra: dict[str, Any] = {}  # what else a recipe goes on from
@@ -53,7 +69,8 @@ class Checkpoint:
                 self.average[name].copy_(value)
 
     def elapse(self, since: float) -> float:
-        """Add the seconds since a step began to those of the run; return the time now, when the next one begins.
+        """Add the seconds since a step began to those of the run; return the time now, when the
+        next one begins.
 
         A step that took longer than PAUSE was suspended, as on a laptop that was shut.
         """
@@ -79,7 +96,9 @@ class Checkpoint:
             raise NotWritable(f"{path}: cannot be written, is the disk full? ({error})") from None
 
     def resume(self) -> bool:
-        """Go on from last.pt; tell whether there is one. Raises BadIndex for what is damaged or of another model."""
+        """Go on from last.pt; tell whether there is one. Raises BadIndex for what is damaged or of
+        another model.
+        """
         path = self.folder / "last.pt"
         if processes.rank() == 0:
             sweep(self.folder)
@@ -90,23 +109,32 @@ class Checkpoint:
         for name in ("network", "average"):
             if odd := _differences(state[name], likes):
                 raise BadIndex(
-                    f"{path} is of another model, which differs in {', '.join(odd[:3])}; take another folder"
+                    f"{path} is of another model, which differs in {', '.join(odd[:3])}; take "
+                    "another folder"
                 )
         try:
             self._take(state, likes)
         except _DAMAGE as error:
-            raise BadIndex(f"{path} does not fit this recipe ({error!r}); take another folder") from None
+            raise BadIndex(
+                f"{path} does not fit this recipe ({error!r}); take another folder"
+            ) from None
         return True
 
     def _take(self, state: dict[str, Any], likes: Mapping[str, Any]) -> None:
         for name in ("network", "average"):
-            state[name] = {key: sharding.part(value, likes[key]) for key, value in state[name].items()}
+            state[name] = {
+                key: sharding.part(value, likes[key]) for key, value in state[name].items()
+            }
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         for row, told in state["optimizer"]["state"].items():
             _check_moments(told, parameters[row])
             told |= {key: sharding.part(value, parameters[row]) for key, value in told.items()}
-        for group, told in zip(self.optimizer.param_groups, state["optimizer"]["param_groups"], strict=True):
-            told |= {key: value for key, value in group.items() if key != "params"}  # this run's, as it was asked for
+        for group, told in zip(
+            self.optimizer.param_groups, state["optimizer"]["param_groups"], strict=True
+        ):
+            told |= {
+                key: value for key, value in group.items() if key != "params"
+            }  # this run's, as it was asked for
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average, self.step, self.spent = state["average"], state["step"], state["spent"]
@@ -135,15 +163,21 @@ class _Hashing:
 
 
 def _save(state: Mapping[str, Any], file: IO[bytes]) -> None:
-    """Write a state as torch does, a zip archive, with the hash of all its bytes as the archive's comment."""
+    """Write a state as torch does, a zip archive, with the hash of all its bytes as the archive's
+    comment.
+    """
     hashing = _Hashing(file)
     torch.save(state, hashing)
     file.seek(-2, os.SEEK_END)  # an archive ends with the length of its comment
-    file.write(len(_MARK + _ZEROS).to_bytes(2, "little") + _MARK + hashing.sha256.hexdigest().encode())
+    file.write(
+        len(_MARK + _ZEROS).to_bytes(2, "little") + _MARK + hashing.sha256.hexdigest().encode()
+    )
 
 
 def _is_whole(path: Path) -> bool:
-    """Tell whether every byte is what was written; by torch's own checksums where an older version wrote the file."""
+    """Tell whether every byte is what was written; by torch's own checksums where an older version
+    wrote the file.
+    """
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END) - len(_MARK + _ZEROS) - 2
         if size > 0:
@@ -173,7 +207,9 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
         raise BadIndex(f"{path} is damaged, it is no regular file; {way_on}")
     try:
         if not _is_whole(path):
-            raise BadIndex(f"{path} is damaged, its bytes are not those that were written; {way_on}")
+            raise BadIndex(
+                f"{path} is damaged, its bytes are not those that were written; {way_on}"
+            )
         state = torch.load(path, weights_only=True, map_location=device)
     except _DAMAGE as error:
         raise BadIndex(f"{path} is damaged ({_first_line(error)}); {way_on}") from None
@@ -189,14 +225,26 @@ def _first_line(error: BaseException) -> str:
 def _is_state(state: Any) -> bool:
     if not isinstance(state, dict):
         return False
-    tables = all(isinstance(state.get(name), Mapping) for name in ("network", "average", "optimizer"))
+    tables = all(
+        isinstance(state.get(name), Mapping) for name in ("network", "average", "optimizer")
+    )
     step, spent = state.get("step"), state.get("spent")
-    counted = isinstance(step, int) and step >= 0 and isinstance(spent, int | float) and 0 <= spent < 1e12
+    counted = (
+        isinstance(step, int) and step >= 0 and isinstance(spent, int | float) and 0 <= spent < 1e12
+    )
     return tables and counted and isinstance(state.get("extra", {}), dict)
 
 
 def _differences(state: Mapping[str, Any], likes: Mapping[str, Any]) -> list[str]:
-    """Name the tensors that one of two states lacks, or that are not of one shape and kind in both."""
+    """Name the tensors that one of two states lacks, or that are not of one shape and kind in
+    both.
+    """
     shapes = {name: (tuple(like.shape), like.dtype) for name, like in likes.items()}
-    given = {name: (tuple(value.shape), value.dtype) for name, value in state.items() if torch.is_tensor(value)}
-    return sorted(name for name in {*shapes, *map(str, state)} if shapes.get(name) != given.get(name))
+    given = {
+        name: (tuple(value.shape), value.dtype)
+        for name, value in state.items()
+        if torch.is_tensor(value)
+    }
+    return sorted(
+        name for name in {*shapes, *map(str, state)} if shapes.get(name) != given.get(name)
+    )

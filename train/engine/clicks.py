@@ -12,7 +12,9 @@ from segclip.types import Array
 
 @dataclass(frozen=True)
 class Ask:
-    """Ask for one object: clicks as x, y, label (1 on it, 0 beside it), and a box x1, y1, x2, y2, in px."""
+    """Ask for one object: clicks as x, y, label (1 on it, 0 beside it), and a box x1, y1, x2, y2,
+    in px.
+    """
 
     clicks: tuple[tuple[float, float, int], ...] = ()
     box: tuple[float, float, float, float] | None = None
@@ -23,7 +25,9 @@ class Ask:
 
 
 def first_ask(rng: np.random.Generator, mask: Array) -> Ask:
-    """Ask for an object, bool (H, W), by one click or, half the time, by a box, exact or, of three one, loose."""
+    """Ask for an object, bool (H, W), by one click or, half the time, by a box, exact or, of three
+    one, loose.
+    """
     if rng.random() < 0.5:
         return Ask(((*inside(rng, mask), 1),))
     ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -36,7 +40,9 @@ def first_ask(rng: np.random.Generator, mask: Array) -> Ask:
 
 
 def correction(rng: np.random.Generator, truth: Array, shown: Array) -> tuple[int, int, int]:
-    """Click where an answer is wrong, bool (H, W) both; on the object where nothing is: x, y, label."""
+    """Click where an answer is wrong, bool (H, W) both; on the object where nothing is: x, y,
+    label.
+    """
     missing, surplus = truth & ~shown, shown & ~truth
     label = int(missing.sum() >= surplus.sum())
     wrong = missing if label else surplus

@@ -1,4 +1,6 @@
-"""Run a recipe's ``main`` as a command: what a user can cause is one line on stderr and exit code 2."""
+"""Run a recipe's ``main`` as a command: what a user can cause is one line on stderr and exit code
+2.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,17 @@ class _Recipe(TyperCommand):
 
 
 def run(main: Callable[..., Any]) -> None:
-    """Run ``main`` with its options from the command line, until it ends, is stopped, or its starter ends."""
+    """Run ``main`` with its options from the command line, until it ends, is stopped, or its
+    starter ends.
+    """
     lifetime.end_with_starter()
     lifetime.stop_on_signals()
     logging.basicConfig(format="%(message)s")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file name may hold bytes that are no characters
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a file name may hold bytes that are no characters
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(cls=_Recipe)(checked(main))
     try:
@@ -46,7 +52,10 @@ def run(main: Callable[..., Any]) -> None:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not any(words in str(error) for words in _NO_ROOM):
             raise
-        _fail(f"there is too little memory for this; lower --batch, or the side of the images ({error})")
+        _fail(
+            "there is too little memory for this; lower --batch, or the side of the images "
+            f"({error})"
+        )
 
 
 def _fail(message: str) -> NoReturn:

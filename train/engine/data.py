@@ -1,7 +1,8 @@
 """Check a data set of images and captions before training, or say how to get one.
 
-python -m train.engine.data ../shared/coco-dev           # counts, duplicates, broken images, captions, leaks
-python -m train.engine.data flickr8k                     # how to get it; in a folder that holds it, verifies it
+python -m train.engine.data ../shared/coco-dev           # counts, duplicates, broken images,
+captions, leaks python -m train.engine.data flickr8k                     # how to get it; in a
+folder that holds it, verifies it
 """
 
 from __future__ import annotations
@@ -35,22 +36,38 @@ class Known:
 
 KNOWN = {
     "flickr8k": Known(
-        8091, 40455, (("captions.txt", "dataset_flickr8k.json", "Flickr8k.token.txt"), ("Images", "Flicker8k_Dataset")),
-        "Ask for it at https://hockenmaier.cs.illinois.edu/8k-pictures.html, or take adityajn105/flickr8k at "
-        "kaggle.com (captions.txt and Images/). The usual split is in Karpathy's dataset_flickr8k.json, "
-        "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip; put it beside.",
+        8091,
+        40455,
+        (
+            ("captions.txt", "dataset_flickr8k.json", "Flickr8k.token.txt"),
+            ("Images", "Flicker8k_Dataset"),
+        ),
+        "Ask for it at https://hockenmaier.cs.illinois.edu/8k-pictures.html, or take "
+        "adityajn105/flickr8k at "
+        "kaggle.com (captions.txt and Images/). The usual split is in Karpathy's "
+        "dataset_flickr8k.json, "
+        "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip; "
+        "put it beside.",
     ),
     "flickr30k": Known(
-        31783, 158915, (("results.csv", "dataset_flickr30k.json", "captions.txt"), ("flickr30k_images", "images")),
-        "Ask for it at https://shannon.cs.illinois.edu/DenotationGraph/, or take hsankesara/flickr-image-dataset at "
-        "kaggle.com (results.csv and flickr30k_images/); Karpathy's dataset_flickr30k.json gives the usual split.",
+        31783,
+        158915,
+        (("results.csv", "dataset_flickr30k.json", "captions.txt"), ("flickr30k_images", "images")),
+        "Ask for it at https://shannon.cs.illinois.edu/DenotationGraph/, or take "
+        "hsankesara/flickr-image-dataset at "
+        "kaggle.com (results.csv and flickr30k_images/); Karpathy's dataset_flickr30k.json gives "
+        "the usual split.",
     ),
     "coco": Known(
-        123287, 616767, (("dataset_coco.json", "captions.json"), ("images", "train2014", "train2017")),
-        "http://images.cocodataset.org: train2014, val2014 and annotations_trainval2014; Karpathy's dataset_coco.json "
-        "(caption_datasets.zip, as above) gives the usual split. Images lie in FOLDER/train2014 and FOLDER/val2014.",
+        123287,
+        616767,
+        (("dataset_coco.json", "captions.json"), ("images", "train2014", "train2017")),
+        "http://images.cocodataset.org: train2014, val2014 and annotations_trainval2014; "
+        "Karpathy's dataset_coco.json "
+        "(caption_datasets.zip, as above) gives the usual split. Images lie in FOLDER/train2014 "
+        "and FOLDER/val2014.",
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -61,8 +78,12 @@ class Report:
     faults: tuple[str, ...]
 
 
-def inspect(items: Sequence[Item], *, context: int = 77, share: float = 0.1, deep: bool = True) -> Report:
-    """Count what is there and what is wrong. context: tokens a text may have. deep: open every image."""
+def inspect(
+    items: Sequence[Item], *, context: int = 77, share: float = 0.1, deep: bool = True
+) -> Report:
+    """Count what is there and what is wrong. context: tokens a text may have. deep: open every
+    image.
+    """
     said = [caption for item in items for caption in item.captions]
     words = np.array([len(caption.split()) for caption in said] or [0])
     tokenizer = open_clip.SimpleTokenizer(context_length=context)
@@ -105,8 +126,13 @@ def _copies(items: Sequence[Item], rows: list[tuple[str, str]], share: float) ->
             names.setdefault(digest, set()).add(item.group)
     copies = [sorted(group) for group in names.values() if len(group) > 1]
     leaks = [sorted(names[digest]) for digest, both in sides.items() if len(both) > 1]
-    rows += [("images with equal copies", str(len(copies))), ("images on both sides of the split", str(len(leaks)))]
-    return [f"{' and '.join(leak)} are one image, on both sides of the split" for leak in leaks[:10]]
+    rows += [
+        ("images with equal copies", str(len(copies))),
+        ("images on both sides of the split", str(len(leaks))),
+    ]
+    return [
+        f"{' and '.join(leak)} are one image, on both sides of the split" for leak in leaks[:10]
+    ]
 
 
 def _bytes(item: Item) -> bytes:
@@ -116,7 +142,9 @@ def _bytes(item: Item) -> bytes:
 def verify(name: str, folder: Path) -> list[str]:
     """Say what is missing of a known data set, nothing when it is whole."""
     known = KNOWN[name]
-    absent = [" or ".join(row) for row in known.files if not any((folder / file).exists() for file in row)]
+    absent = [
+        " or ".join(row) for row in known.files if not any((folder / file).exists() for file in row)
+    ]
     if absent:
         return [f"{folder} lacks {file}" for file in absent]
     items = tables.read(folder)
@@ -132,12 +160,17 @@ def verify(name: str, folder: Path) -> list[str]:
 
 def main(
     data: Annotated[Path, typer.Argument(help=f"A data set, or one of {', '.join(KNOWN)}.")],
-    folder: Annotated[Path | None, typer.Argument(help="Where a named data set lies, or the images of DATA.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="Where a named data set lies, or the images of DATA.")
+    ] = None,
     context: Annotated[int, typer.Option(help="Tokens a text may have.")] = 77,
-    held_out: Annotated[float, typer.Option(help="Share of images that judge, where DATA has no split.")] = 0.1,
+    held_out: Annotated[
+        float, typer.Option(help="Share of images that judge, where DATA has no split.")
+    ] = 0.1,
     quick: Annotated[bool, typer.Option("--quick", help="Don't open the images.")] = False,
     without: Annotated[
-        Path | None, typer.Option(help="A list of images to leave out, such as RefCOCO's val and test.")
+        Path | None,
+        typer.Option(help="A list of images to leave out, such as RefCOCO's val and test."),
     ] = None,
 ) -> None:
     """Check a data set; exit code 1 when something should be put right."""
@@ -145,12 +178,19 @@ def main(
     if str(data) in KNOWN and not data.exists():
         typer.echo(KNOWN[str(data)].how)
         place = folder or Path(str(data))
-        faults = verify(str(data), place) if place.is_dir() else [f"{place} is not there; get it as above"]
+        faults = (
+            verify(str(data), place)
+            if place.is_dir()
+            else [f"{place} is not there; get it as above"]
+        )
         typer.echo("\n".join(faults) or f"{place} is whole")
         raise typer.Exit(1 if faults else 0)
     items = tables.read(data, folder)
     report = inspect(
-        tables.exclude(items, without) if without else items, context=context, share=held_out, deep=not quick
+        tables.exclude(items, without) if without else items,
+        context=context,
+        share=held_out,
+        deep=not quick,
     )
     for name, value in report.rows:
         typer.echo(f"{name:40} {value}")

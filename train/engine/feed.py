@@ -1,4 +1,5 @@
-"""Feed images and texts to training: read once, kept small in memory, cut anew each epoch, prepared ahead in threads.
+"""Feed images and texts to training: read once, kept small in memory, cut anew each epoch, prepared
+ahead in threads.
 
 What is drawn at random depends on the seed, the epoch and the item alone, not on order or threads.
 """
@@ -41,8 +42,8 @@ _SIDED = re.compile(r"\b(left|right|leftmost|rightmost|clockwise)\b", re.IGNOREC
 class Augment:
     """Say how differently an image is shown each time.
 
-    area: least share of it that is shown. light: spread of brightness and of tint. turn: of angles, degrees. erase:
-    how often a part is painted over.
+    area: least share of it that is shown. light: spread of brightness and of tint. turn: of angles,
+    degrees. erase: how often a part is painted over.
     """
 
     area: float = 1.0
@@ -61,7 +62,9 @@ AUGMENTS = {
 
 
 class Pictures:
-    """Give an item's pixels with some room around what the network sees: uint8 (h, w, 3), its shorter side fixed."""
+    """Give an item's pixels with some room around what the network sees: uint8 (h, w, 3), its
+    shorter side fixed.
+    """
 
     def __init__(self, items: Sequence[Item], size: int, policy: CropPolicy) -> None:
         self.items, self.side, self.policy = items, round(size * ROOM), policy
@@ -89,7 +92,9 @@ class Pictures:
         return cv2.resize(image.pixels, size, interpolation=cv2.INTER_AREA)
 
 
-def show(rng: np.random.Generator, pixels: Array, size: int, augment: Augment, *, flip: bool) -> Array:
+def show(
+    rng: np.random.Generator, pixels: Array, size: int, augment: Augment, *, flip: bool
+) -> Array:
     """Cut a part of an image and change its light: uint8 (size, size, 3)."""
     height, width = pixels.shape[:2]
     part = rng.uniform(augment.area, 1)
@@ -102,7 +107,10 @@ def show(rng: np.random.Generator, pixels: Array, size: int, augment: Augment, *
     angle = rng.normal(0, augment.turn) if augment.turn else 0.0
     turn = cv2.getRotationMatrix2D((x + w / 2, y + h / 2), angle, 1.0)
     scale = np.array(
-        [[size / w, 0, size / 2 - (x + w / 2) * size / w], [0, size / h, size / 2 - (y + h / 2) * size / h]]
+        [
+            [size / w, 0, size / 2 - (x + w / 2) * size / w],
+            [0, size / h, size / 2 - (y + h / 2) * size / h],
+        ]
     )
     matrix = scale[:, :2] @ turn + np.array([[0, 0, scale[0, 2]], [0, 0, scale[1, 2]]])
     small = cv2.INTER_AREA if not augment.turn and min(w, h) > 1.5 * size else cv2.INTER_LINEAR
@@ -110,7 +118,9 @@ def show(rng: np.random.Generator, pixels: Array, size: int, augment: Augment, *
         x1, y1, x2, y2 = int(x), int(y), int(np.ceil(x + w)), int(np.ceil(y + h))
         seen = cv2.resize(pixels[y1:y2, x1:x2], (size, size), interpolation=small)
     else:
-        seen = cv2.warpAffine(pixels, matrix, (size, size), flags=small, borderMode=cv2.BORDER_REFLECT_101)
+        seen = cv2.warpAffine(
+            pixels, matrix, (size, size), flags=small, borderMode=cv2.BORDER_REFLECT_101
+        )
     if flip and augment.flip and rng.random() < 0.5:
         seen = seen[:, ::-1]
     if augment.light:
@@ -138,7 +148,9 @@ class Texts:
         self.texts = list(dict.fromkeys(captions))
         self.number = {text: row for row, text in enumerate(self.texts)}
         sentences = [template.replace("{}", text) for text in self.texts for template in templates]
-        rows = [tokenizer(sentences[start : start + 4096]) for start in range(0, len(sentences), 4096)]
+        rows = [
+            tokenizer(sentences[start : start + 4096]) for start in range(0, len(sentences), 4096)
+        ]
         self.tokens = torch.cat(rows).view(len(self.texts), len(templates), -1)  # (T, K, L)
 
     def of(self, item: Item) -> Array:
@@ -148,7 +160,9 @@ class Texts:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Hold one process's part of a batch: pixels uint8 (I, S, S, 3), tokens (T, L), who belongs to whom."""
+    """Hold one process's part of a batch: pixels uint8 (I, S, S, 3), tokens (T, L), who belongs to
+    whom.
+    """
 
     pixels: torch.Tensor
     tokens: torch.Tensor
@@ -180,17 +194,25 @@ class FeedOptions:
 class Feed:
     """Make the batches of each epoch; the last ones that do not fill a batch are left out."""
 
-    def __init__(self, items: Sequence[Item], texts: Texts, options: FeedOptions, policy: CropPolicy) -> None:
+    def __init__(
+        self, items: Sequence[Item], texts: Texts, options: FeedOptions, policy: CropPolicy
+    ) -> None:
         self.items, self.texts, self.options = items, texts, options
         self.neighbours: Neighbours | None = None
         if options.batch > len(items):
             raise BadPrompt(
-                f"a batch of {options.batch} is larger than the {len(items)} images trained on; lower --batch"
+                f"a batch of {options.batch} is larger than the {len(items)} images trained on; "
+                "lower --batch"
             )
         if options.batch % processes.world():
-            raise BadPrompt(f"{processes.world()} processes cannot share a batch of {options.batch} equally")
+            raise BadPrompt(
+                f"{processes.world()} processes cannot share a batch of {options.batch} equally"
+            )
         self.pictures = Pictures(items, options.size, policy)
-        self.flips = [item.region is None and not any(_SIDED.search(c) for c in item.captions) for item in items]
+        self.flips = [
+            item.region is None and not any(_SIDED.search(c) for c in item.captions)
+            for item in items
+        ]
 
     def __len__(self) -> int:
         """Count the batches of an epoch."""
@@ -215,17 +237,28 @@ class Feed:
             pixels[place] = show(rng, self.pictures[row], options.size, options.augment, flip=flip)
             numbers = self.texts.of(self.items[row])
             said = rng.choice(numbers, min(options.captions, len(numbers)), replace=False)
-            said = np.resize(said, options.captions)  # an image with fewer says some twice: every row is alike
+            said = np.resize(
+                said, options.captions
+            )  # an image with fewer says some twice: every row is alike
             forms = rng.integers(self.texts.tokens.shape[1], size=len(said))
             tokens.append(self.texts.tokens[said, forms])
             owners += [int(row)] * len(said)
             captions += said.tolist()
-        keys = Keys(torch.from_numpy(rows.astype(np.int64)), torch.tensor(owners), torch.tensor(captions))
-        return Batch(torch.from_numpy(pixels), torch.cat(tokens), keys, tuple(self.items[row] for row in rows))
+        keys = Keys(
+            torch.from_numpy(rows.astype(np.int64)), torch.tensor(owners), torch.tensor(captions)
+        )
+        return Batch(
+            torch.from_numpy(pixels),
+            torch.cat(tokens),
+            keys,
+            tuple(self.items[row] for row in rows),
+        )
 
 
 def ahead(jobs: Iterable[Callable[[], _Made]], threads: int = 0) -> Iterator[_Made]:
-    """Do jobs in threads (0 for one a core), a few ahead of what is asked for; give what they make in order."""
+    """Do jobs in threads (0 for one a core), a few ahead of what is asked for; give what they make
+    in order.
+    """
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         waiting: deque[Future[_Made]] = deque()
         try:
@@ -241,12 +274,15 @@ def ahead(jobs: Iterable[Callable[[], _Made]], threads: int = 0) -> Iterator[_Ma
 
 
 def check(items: Sequence[Item], *, skip_bad: bool) -> list[Item]:
-    """Leave out what cannot be trained on, or raise BadPrompt naming it: images that are not there, empty captions."""
+    """Leave out what cannot be trained on, or raise BadPrompt naming it: images that are not there,
+    empty captions.
+    """
     good = [item for item in items if not _fault(item)]
     if len(good) < len(items) and not skip_bad:
         faults = [fault for item in items if (fault := _fault(item))]
         raise BadPrompt(
-            f"{len(faults)} of {len(items)} cannot be trained on, among them {faults[0]}; --skip-bad leaves them out"
+            f"{len(faults)} of {len(items)} cannot be trained on, among them {faults[0]}; "
+            "--skip-bad leaves them out"
         )
     if not good:
         raise BadPrompt("no image with a caption is left")
@@ -256,7 +292,9 @@ def check(items: Sequence[Item], *, skip_bad: bool) -> list[Item]:
 def _fault(item: Item) -> str:
     if not item.captions or not all(item.captions):
         return f"{item.image} with an empty caption"
-    if problem := next((problem for caption in item.captions if (problem := lines.fault(caption))), ""):
+    if problem := next(
+        (problem for caption in item.captions if (problem := lines.fault(caption))), ""
+    ):
         return f"{item.image} with a caption that no model reads: {problem}"
     if not isinstance(item.image, Path) or item.image.is_file():
         return ""
@@ -274,7 +312,9 @@ def readable(items: Sequence[Item]) -> tuple[list[Item], list[str]]:
     good, bad = [], []
     for item in items:
         try:
-            if isinstance(item.image, Path) and not item.image.is_file():  # a pipe would be waited for
+            if (
+                isinstance(item.image, Path) and not item.image.is_file()
+            ):  # a pipe would be waited for
                 raise BadImage(f"{item.image}: no such file, or no regular one")
             item.load()
             good.append(item)
@@ -284,7 +324,9 @@ def readable(items: Sequence[Item]) -> tuple[list[Item], list[str]]:
 
 
 def serving_pixels(items: Sequence[Item], transform: Any, size: int, policy: CropPolicy) -> Array:
-    """Show items exactly as serving does: uint8 (N, S, S, 3). transform: open_clip's own, for whole images."""
+    """Show items exactly as serving does: uint8 (N, S, S, 3). transform: open_clip's own, for whole
+    images.
+    """
     pixels = np.empty((len(items), size, size, 3), np.uint8)
     for row, item in enumerate(items):
         image = item.load()

@@ -1,4 +1,6 @@
-"""Tell what a training run does: a line while it works, metrics.jsonl, TensorBoard, curves, where it ran."""
+"""Tell what a training run does: a line while it works, metrics.jsonl, TensorBoard, curves, where
+it ran.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ EVERY = 15.0  # s between lines where the output is no terminal
 class Progress:
     """Show how far a run is, its rate and when it will be done."""
 
-    def __init__(self, total: int, done: int = 0, *, noun: str = "images", shown: bool = True) -> None:
+    def __init__(
+        self, total: int, done: int = 0, *, noun: str = "images", shown: bool = True
+    ) -> None:
         self.total, self.first, self.done, self.noun, self.shown = total, done, done, noun, shown
         self.began = self.told = time.monotonic()
 
@@ -44,7 +48,10 @@ class Progress:
             return
         self.told = now
         left = (self.total - self.done) / max(self.rate, 1e-9)
-        line = f"{words}  {self.rate:.0f} {self.noun}/s  {self.done / self.total:.0%}, {_clock(left)} left"
+        line = (
+            f"{words}  {self.rate:.0f} {self.noun}/s  {self.done / self.total:.0%}, "
+            f"{_clock(left)} left"
+        )
         typer.echo(f"\r{line:<100}" if live else line, nl=not live, err=True)
 
 
@@ -62,12 +69,18 @@ def environment() -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    told = {"python": platform.python_version(), "system": platform.platform(), "threads": torch.get_num_threads()}
+    told = {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "threads": torch.get_num_threads(),
+    }
     return {**told, "gpus": gpus, "packages": found, "command": sys.argv}
 
 
 class Journal:
-    """Keep the metrics of a run in its folder; on resume, those of epochs that will be done again are dropped."""
+    """Keep the metrics of a run in its folder; on resume, those of epochs that will be done again
+    are dropped.
+    """
 
     def __init__(self, folder: Path, recipe: Mapping[str, Any], *, epoch: int) -> None:
         self.folder = folder
@@ -101,7 +114,9 @@ class Journal:
 
 
 def check_recipe(folder: Path, recipe: Mapping[str, Any], *, resumes: bool) -> None:
-    """Raise BadPrompt when a run that goes on has other settings than it began with, BadIndex when none can be read."""
+    """Raise BadPrompt when a run that goes on has other settings than it began with, BadIndex when
+    none can be read.
+    """
     file = folder / "recipe.json"
     if not resumes or not file.exists():
         return
@@ -113,11 +128,14 @@ def check_recipe(folder: Path, recipe: Mapping[str, Any], *, resumes: bool) -> N
         raise BadIndex(f"{file} holds no settings; take another --out")
     now = json.loads(json.dumps(recipe))
     changed = [
-        f"{name}: {before.get(name)!r}, now {now.get(name)!r}" for name in before if before[name] != now.get(name)
+        f"{name}: {before.get(name)!r}, now {now.get(name)!r}"
+        for name in before
+        if before[name] != now.get(name)
     ]
     if changed:
         raise BadPrompt(
-            f"{folder} began with other settings; go on with those, or take another --out ({'; '.join(changed)})"
+            f"{folder} began with other settings; go on with those, or take another --out "
+            f"({'; '.join(changed)})"
         )
 
 
@@ -130,7 +148,9 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             break
-        if not isinstance(row, dict) or not all(_is_number(row.get(name)) for name in ("epoch", "loss")):
+        if not isinstance(row, dict) or not all(
+            _is_number(row.get(name)) for name in ("epoch", "loss")
+        ):
             break
         rows.append({name: value for name, value in row.items() if _is_number(value)})
     return rows
@@ -155,7 +175,10 @@ def _board(folder: Path, epoch: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        typer.echo("TensorBoard is not installed (pip install tensorboard); metrics.jsonl has everything", err=True)
+        typer.echo(
+            "TensorBoard is not installed (pip install tensorboard); metrics.jsonl has everything",
+            err=True,
+        )
         return None
     return SummaryWriter(str(folder / "tensorboard"), purge_step=epoch + 1)
 

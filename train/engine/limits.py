@@ -11,7 +11,9 @@ from segclip.errors import BadPrompt
 
 @dataclass(frozen=True)
 class Range:
-    """Hold the numbers a setting may be. whole: no fractions. above: ``least`` itself is too small."""
+    """Hold the numbers a setting may be. whole: no fractions. above: ``least`` itself is too
+    small.
+    """
 
     least: float
     most: float = math.inf
@@ -20,8 +22,14 @@ class Range:
 
     def __contains__(self, value: float) -> bool:
         low = value > self.least if self.above else value >= self.least
-        kind = isinstance(value, int) if self.whole else isinstance(value, int | float) and abs(value) < 1e300
-        return low and value <= self.most and kind and not isinstance(value, bool)  # NaN is not >= anything
+        kind = (
+            isinstance(value, int)
+            if self.whole
+            else isinstance(value, int | float) and abs(value) < 1e300
+        )
+        return (
+            low and value <= self.most and kind and not isinstance(value, bool)
+        )  # NaN is not >= anything
 
     def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a number"
@@ -47,7 +55,9 @@ MINUTES = Range(0, 1e6, above=True)
 
 
 def check(settings: Mapping[str, tuple[float, Range]]) -> None:
-    """Compare settings, by the names of their options, with what they may be; raises BadPrompt for the first."""
+    """Compare settings, by the names of their options, with what they may be; raises BadPrompt for
+    the first.
+    """
     for name, (value, range_) in settings.items():
         if value not in range_:
             raise BadPrompt(f"{name} is {value}; give {range_}")

@@ -1,8 +1,10 @@
-"""Train anything: one loop with warm-up and cosine, clipping, accumulation, an average, best and last checkpoints.
+"""Train anything: one loop with warm-up and cosine, clipping, accumulation, an average, best and
+last checkpoints.
 
-A run is a folder: the best weights with their config.json (what ``file:FOLDER`` serves), last/ with the last ones,
-last.pt to go on from, metrics.jsonl, metrics.json of the best, curves.png, samples/, recipe.json, environment.json.
-Everything random is drawn from the seed and the step's number, so a run that was killed ends at the same bits.
+A run is a folder: the best weights with their config.json (what ``file:FOLDER`` serves), last/ with
+the last ones, last.pt to go on from, metrics.jsonl, metrics.json of the best, curves.png, samples/,
+recipe.json, environment.json. Everything random is drawn from the seed and the step's number, so a
+run that was killed ends at the same bits.
 """
 
 from __future__ import annotations
@@ -37,10 +39,11 @@ class Diverged(SegclipError):
 class Settings:
     """Hold every setting of the loop.
 
-    batch: of all processes together. chunk: rows of a batch embedded at a time (gradient caching), 0 for all.
-    accumulate: batches a step. warm_up: steps. clip: the gradient's norm. ema: decay of the average that is served, 0
-    for none. patience: epochs without a better figure after which to stop, 0 for never. minutes: between checkpoints
-    inside an epoch. Raises BadPrompt for what is out of its range.
+    batch: of all processes together. chunk: rows of a batch embedded at a time (gradient caching),
+    0 for all. accumulate: batches a step. warm_up: steps. clip: the gradient's norm. ema: decay of
+    the average that is served, 0 for none. patience: epochs without a better figure after which to
+    stop, 0 for never. minutes: between checkpoints inside an epoch. Raises BadPrompt for what is
+    out of its range.
     """
 
     epochs: int = 10
@@ -108,7 +111,9 @@ class Task(Protocol):
 class Loop:
     """Train a task in a folder."""
 
-    def __init__(self, task: Task, folder: Path, settings: Settings, recipe: Mapping[str, Any]) -> None:
+    def __init__(
+        self, task: Task, folder: Path, settings: Settings, recipe: Mapping[str, Any]
+    ) -> None:
         self.task, self.folder, self.settings, self.recipe = task, folder, settings, recipe
         self.groups = task.groups()
         self.parameters = [p for group in self.groups for p in group["params"]]
@@ -119,14 +124,27 @@ class Loop:
             {"foreach": False, "fused": False} if self.spread else {"fused": fused}
         )  # both need one kind of tensor
         self.optimizer = torch.optim.AdamW(
-            self.groups, lr=settings.lr, weight_decay=settings.weight_decay, betas=(0.9, 0.98), eps=1e-6, **at_once
+            self.groups,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            betas=(0.9, 0.98),
+            eps=1e-6,
+            **at_once,
         )
         self.state = Checkpoint(folder, task.network, self.optimizer, settings.ema)
-        self.state.extra = {"epoch": 0, "first": 0, "losses": [], "best": -math.inf, "stale": 0, "written": {}}
+        self.state.extra = {
+            "epoch": 0,
+            "first": 0,
+            "losses": [],
+            "best": -math.inf,
+            "stale": 0,
+            "written": {},
+        }
         self.total = math.ceil(task.steps() / settings.accumulate) * settings.epochs
 
     def resume(self) -> None:
-        """Go on from last.pt, if there is one, and put right the weights that are not what the run wrote.
+        """Go on from last.pt, if there is one, and put right the weights that are not what the run
+        wrote.
 
         Raises BadPrompt when the settings are other ones, BadIndex for a damaged checkpoint.
         """
@@ -137,19 +155,26 @@ class Loop:
         self.state.resume()
         if not _is_kept(self.state.extra):
             raise BadIndex(
-                f"{self.folder / 'last.pt'} does not say how far the run was; remove it to begin the run again"
+                f"{self.folder / 'last.pt'} does not say how far the run was; remove it to begin "
+                "the run again"
             )
         self.state.extra = fresh | self.state.extra
         self._mend()
 
     def _mend(self) -> None:
-        """Write the last checkpoint's weights where those that are served are not the bytes that were written."""
+        """Write the last checkpoint's weights where those that are served are not the bytes that
+        were written.
+        """
         kept, mended = self.state.extra, False
         for name, written in list(kept["written"].items()):
             damaged = digests(self.folder / name) != written
             if not (processes.agree(damaged) if self.spread else damaged and processes.rank() == 0):
                 continue
-            typer.echo(f"{self.folder / name} is not as it was written; the last checkpoint takes its place", err=True)
+            typer.echo(
+                f"{self.folder / name} is not as it was written; the last checkpoint takes its "
+                "place",
+                err=True,
+            )
             with self._average_in():
                 self.task.save(self.folder / name)
             kept["written"][name] = digests(self.folder / name)
@@ -160,7 +185,9 @@ class Loop:
             self._keep()
 
     def run(self) -> None:
-        """Train until the last epoch, or until nothing has got better for as long as patience says."""
+        """Train until the last epoch, or until nothing has got better for as long as patience
+        says.
+        """
         kept, settings = self.state.extra, self.settings
         leads = processes.rank() == 0
         if leads:
@@ -175,7 +202,10 @@ class Loop:
             if leads or self.spread:  # every process must take part in what is spread
                 self._finish(journal, row)
             if processes.agree(settings.patience and kept["stale"] >= settings.patience):
-                typer.echo(f"stopped: {settings.patience} epochs without a better {self.task.monitor}", err=True)
+                typer.echo(
+                    f"stopped: {settings.patience} epochs without a better {self.task.monitor}",
+                    err=True,
+                )
                 break
 
     def _epoch(self, progress: Progress) -> dict[str, float]:
@@ -194,13 +224,20 @@ class Loop:
             kept["losses"].append(loss)
             kept["first"] += 1
             images += settings.batch
-            progress.advance(settings.batch, f"epoch {kept['epoch'] + 1}/{settings.epochs}  loss {loss:.3f}")
+            progress.advance(
+                settings.batch, f"epoch {kept['epoch'] + 1}/{settings.epochs}  loss {loss:.3f}"
+            )
             if kept["first"] % settings.accumulate == 0 and self._due(time.monotonic() - saved):
                 self._keep()
                 saved = time.monotonic()
         spent = time.monotonic() - began
         mean = sum(kept["losses"]) / max(len(kept["losses"]), 1)
-        return {"epoch": kept["epoch"] + 1, "loss": mean, "images/s": images / spent, "data wait": waited / spent}
+        return {
+            "epoch": kept["epoch"] + 1,
+            "loss": mean,
+            "images/s": images / spent,
+            "data wait": waited / spent,
+        }
 
     def _due(self, seconds: float) -> bool:
         """Tell whether a checkpoint is due; processes that write it together do so at one step."""
@@ -210,7 +247,9 @@ class Loop:
     def _step(self, batch: Batch, *, last: bool) -> float:
         """Take one batch's gradients, and a step where enough are together."""
         kept, settings = self.state.extra, self.settings
-        torch.manual_seed(settings.seed + 1_000_003 * (kept["epoch"] * self.task.steps() + kept["first"] + 1))
+        torch.manual_seed(
+            settings.seed + 1_000_003 * (kept["epoch"] * self.task.steps() + kept["first"] + 1)
+        )
         place = kept["first"] % settings.accumulate
         if place == 0:
             self.optimizer.zero_grad(set_to_none=True)
@@ -218,7 +257,8 @@ class Loop:
         if not math.isfinite(loss):
             raise Diverged(
                 f"the loss is {loss} in epoch {kept['epoch'] + 1}, batch {kept['first'] + 1}: "
-                f"{', '.join(batch.names()[:8])}, ...; {self.folder} keeps the last good checkpoint. "
+                f"{', '.join(batch.names()[:8])}, ...; {self.folder} keeps the last good "
+                "checkpoint. "
                 "A lower --lr or a longer --warm-up helps, or look at these images"
             )
         if place == settings.accumulate - 1 or last:
@@ -227,7 +267,9 @@ class Loop:
 
     def _update(self, batches: int) -> None:
         settings, step = self.settings, self.state.step
-        processes.average_gradients(sharding.by_kind(self.parameters)[0] if self.spread else self.parameters)
+        processes.average_gradients(
+            sharding.by_kind(self.parameters)[0] if self.spread else self.parameters
+        )
         if batches > 1:
             for p in self.parameters:
                 if p.grad is not None:
@@ -236,7 +278,9 @@ class Loop:
         share *= 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / max(self.total, 1)))
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * share
-        (sharding.clip if self.spread else torch.nn.utils.clip_grad_norm_)(self.parameters, settings.clip)
+        (sharding.clip if self.spread else torch.nn.utils.clip_grad_norm_)(
+            self.parameters, settings.clip
+        )
         self.optimizer.step()
         scale = getattr(self.task.network, "logit_scale", None)
         if scale is not None:
@@ -250,10 +294,14 @@ class Loop:
             judged = self.task.judge()
             row |= judged.figures
             figure = row[self.task.monitor]
-            if self.spread:  # batch norms' statistics are each process's own, but all must take the same turn
+            if (
+                self.spread
+            ):  # batch norms' statistics are each process's own, but all must take the same turn
                 figure = processes.agree(figure)
             better = figure > kept["best"]
-            kept["best"], kept["stale"] = (figure, 0) if better else (kept["best"], kept["stale"] + 1)
+            kept["best"], kept["stale"] = (
+                (figure, 0) if better else (kept["best"], kept["stale"] + 1)
+            )
             for name in (LAST, BEST) if better else (LAST,):
                 self.task.save(self.folder / name)
                 kept["written"][name] = digests(self.folder / name)
@@ -295,7 +343,9 @@ def start(loop: Loop, *, resume: bool) -> None:
     if resume:
         loop.resume()
     elif (loop.folder / "last.pt").exists():
-        raise BadPrompt(f"{loop.folder} holds a run already; go on with --resume, or take another --out")
+        raise BadPrompt(
+            f"{loop.folder} holds a run already; go on with --resume, or take another --out"
+        )
     elif (weights := next(loop.folder.glob("*.safetensors"), None)) is not None:
         raise BadPrompt(f"{weights} is there already, and no run to go on with; take another --out")
     loop.run()

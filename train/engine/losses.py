@@ -1,7 +1,9 @@
-"""Compare images with texts: softmax and sigmoid losses over every process's batch, several right answers allowed.
+"""Compare images with texts: softmax and sigmoid losses over every process's batch, several right
+answers allowed.
 
-Softmax: symmetric InfoNCE of CLIP (Radford et al. 2021). Sigmoid: SigLIP (Zhai et al. 2023). Where each image has one
-text of its own these are open_clip's ClipLoss(local_loss, gather_with_grad) and SigLipLoss, to the last bits.
+Softmax: symmetric InfoNCE of CLIP (Radford et al. 2021). Sigmoid: SigLIP (Zhai et al. 2023). Where
+each image has one text of its own these are open_clip's ClipLoss(local_loss, gather_with_grad) and
+SigLipLoss, to the last bits.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from . import processes
 
 @dataclass(frozen=True, eq=False)
 class Keys:
-    """Say which text belongs to which image, int64: images (I,), owners (T,) the image of each text, captions (T,)
-    equal for equal texts."""
+    """Say which text belongs to which image, int64: images (I,), owners (T,) the image of each
+    text, captions (T,) equal for equal texts.
+    """
 
     images: torch.Tensor
     owners: torch.Tensor
@@ -30,7 +33,9 @@ class Keys:
         return Keys(*(processes.gather(part) for part in (self.images, self.owners, self.captions)))
 
     def right(self) -> torch.Tensor:
-        """Tell which texts are right for which images, (I, T): its own, and those equal to one of its own."""
+        """Tell which texts are right for which images, (I, T): its own, and those equal to one of
+        its own.
+        """
         own = self.images[:, None] == self.owners[None]
         same = self.captions[:, None] == self.captions[None]
         return (own.float() @ same.float()) > 0
@@ -38,7 +43,9 @@ class Keys:
 
 @dataclass(frozen=True, eq=False)
 class Scale:
-    """What cosines become logits by: multiplied by ``scale``, already exponentiated, and moved by ``bias``."""
+    """What cosines become logits by: multiplied by ``scale``, already exponentiated, and moved by
+    ``bias``.
+    """
 
     scale: torch.Tensor
     bias: torch.Tensor | None = None
@@ -49,14 +56,21 @@ class Scale:
         return logits if self.bias is None else logits + self.bias
 
 
-def softmax_loss(images: torch.Tensor, texts: torch.Tensor, scale: Scale, keys: Keys) -> torch.Tensor:
-    """Compare this process's I images and T texts with everyone's, both ways; right ones share the target equally."""
+def softmax_loss(
+    images: torch.Tensor, texts: torch.Tensor, scale: Scale, keys: Keys
+) -> torch.Tensor:
+    """Compare this process's I images and T texts with everyone's, both ways; right ones share the
+    target equally.
+    """
     every_image, every_text = processes.gather(images), processes.gather(texts)
     return both_ways(scale.logits(images, every_text), scale.logits(texts, every_image), keys)
 
 
-def both_ways(by_image: torch.Tensor, by_text: torch.Tensor, keys: Keys, *, common: int = 0) -> torch.Tensor:
-    """Take the cross entropy of logits, this process's images with everyone's texts and the other way round.
+def both_ways(
+    by_image: torch.Tensor, by_text: torch.Tensor, keys: Keys, *, common: int = 0
+) -> torch.Tensor:
+    """Take the cross entropy of logits, this process's images with everyone's texts and the other
+    way round.
 
     common: the last so many texts, the same in every process, are right for every image.
     """
@@ -64,10 +78,14 @@ def both_ways(by_image: torch.Tensor, by_text: torch.Tensor, keys: Keys, *, comm
     rows, columns = processes.mine(len(by_image)), processes.mine(len(by_text) - common)
     of_images = F.pad(right[rows], (0, common), value=1.0)
     of_texts = F.pad(right[:, columns].T, (0, 0, 0, common), value=1.0)
-    return (F.cross_entropy(by_image, _shares(of_images)) + F.cross_entropy(by_text, _shares(of_texts))) / 2
+    return (
+        F.cross_entropy(by_image, _shares(of_images)) + F.cross_entropy(by_text, _shares(of_texts))
+    ) / 2
 
 
-def sigmoid_loss(images: torch.Tensor, texts: torch.Tensor, scale: Scale, keys: Keys) -> torch.Tensor:
+def sigmoid_loss(
+    images: torch.Tensor, texts: torch.Tensor, scale: Scale, keys: Keys
+) -> torch.Tensor:
     """Judge each pair of this process's images and everyone's texts by itself."""
     right = keys.gathered().right()[processes.mine(len(images))]
     logits = scale.logits(images, processes.gather(texts))
@@ -89,11 +107,15 @@ Encode = Callable[[slice], tuple[torch.Tensor, ...]]
 Loss = Callable[..., torch.Tensor]
 
 
-def cached_backward(network: torch.nn.Module, encode: Encode, rows: tuple[int, int], loss: Loss) -> torch.Tensor:
-    """Take the gradients of one large batch in pieces (Gao et al. 2021, gradient caching) and give its loss.
+def cached_backward(
+    network: torch.nn.Module, encode: Encode, rows: tuple[int, int], loss: Loss
+) -> torch.Tensor:
+    """Take the gradients of one large batch in pieces (Gao et al. 2021, gradient caching) and give
+    its loss.
 
-    encode: embeds the rows of a slice; loss: of all rows' embeddings. rows: how many, how many at a time. Exact but for
-    batch norms, whose statistics are those of each piece; random dropout repeats itself in both passes.
+    encode: embeds the rows of a slice; loss: of all rows' embeddings. rows: how many, how many at a
+    time. Exact but for batch norms, whose statistics are those of each piece; random dropout
+    repeats itself in both passes.
     """
     count, size = rows
     pieces = [slice(start, min(start + size, count)) for start in range(0, count, size)]
@@ -113,7 +135,11 @@ def cached_backward(network: torch.nn.Module, encode: Encode, rows: tuple[int, i
             assert leaf.grad is not None
             gradients.append(leaf.grad[ends[column] : ends[column] + len(part)])
             ends[column] += len(part)
-        moved = [(rows, slope) for rows, slope in zip(encode(piece), gradients, strict=True) if rows.requires_grad]
+        moved = [
+            (rows, slope)
+            for rows, slope in zip(encode(piece), gradients, strict=True)
+            if rows.requires_grad
+        ]
         torch.autograd.backward([rows for rows, _ in moved], [slope for _, slope in moved])
     return value.detach()
 

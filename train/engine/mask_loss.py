@@ -7,17 +7,20 @@ import torch.nn.functional as F
 
 
 def mask_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Score masks (N, C, h, w) against shares (N, 1, h, w): normalised focal + dice, for each: (N, C).
+    """Score masks (N, C, h, w) against shares (N, 1, h, w): normalised focal + dice, for each: (N,
+    C).
 
-    Normalised as in RITM (Sofiiuk et al. 2021, https://arxiv.org/abs/2102.06583): with the plain focal loss small
-    networks first learn that nothing is anywhere, and stay there long.
+    Normalised as in RITM (Sofiiuk et al. 2021, https://arxiv.org/abs/2102.06583): with the plain
+    focal loss small networks first learn that nothing is anywhere, and stay there long.
     """
     truth = truth.expand_as(logits)
     share = torch.sigmoid(logits)
     weight = (share - truth).detach() ** 2
     entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     focal = (weight * entropy).sum(dim=(2, 3)) / weight.sum(dim=(2, 3)).clamp(min=1)
-    overlap = (2 * (share * truth).sum(dim=(2, 3)) + 1) / (share.sum(dim=(2, 3)) + truth.sum(dim=(2, 3)) + 1)
+    overlap = (2 * (share * truth).sum(dim=(2, 3)) + 1) / (
+        share.sum(dim=(2, 3)) + truth.sum(dim=(2, 3)) + 1
+    )
     return focal + 1 - overlap
 
 
@@ -30,11 +33,13 @@ def iou(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 def judge(
     logits: torch.Tensor, quality: torch.Tensor, truth: torch.Tensor, open_ones: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Score N answers of four masks each: the single mask, and three of which only the best one learns.
+    """Score N answers of four masks each: the single mask, and three of which only the best one
+    learns.
 
-    logits: (N, 4, h, w), the single mask first. quality: (N, 4), predicted IoU. truth: (N, 1, h, w). open_ones: so many
-    of the first prompts may mean any of several things: all four masks learn and the best rated one is shown; of the
-    others only the single mask. Gives the loss (N,), what is shown (N, 1, h, w) and its IoU (N,).
+    logits: (N, 4, h, w), the single mask first. quality: (N, 4), predicted IoU. truth: (N, 1, h,
+    w). open_ones: so many of the first prompts may mean any of several things: all four masks learn
+    and the best rated one is shown; of the others only the single mask. Gives the loss (N,), what
+    is shown (N, 1, h, w) and its IoU (N,).
     """
     reached, wrong = iou(logits, truth), mask_loss(logits, truth)
     misjudged = (quality - reached).square()

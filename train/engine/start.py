@@ -1,4 +1,6 @@
-"""Begin with a model: one of open_clip's by name with random weights, one of ours, or weights that are there."""
+"""Begin with a model: one of open_clip's by name with random weights, one of ours, or weights that
+are there.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,39 @@ from segclip.weights.reading import read_config, reading
 
 from . import limits
 
-TEXT: dict[str, Any] = {"context_length": 24, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 3}
-PLAIN = {"mean": [0.45] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
+TEXT: dict[str, Any] = {
+    "context_length": 24,
+    "vocab_size": 49408,
+    "width": 128,
+    "heads": 4,
+    "layers": 3,
+}
+PLAIN = {
+    "mean": [0.45] * 3,
+    "std": [0.25] * 3,
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
 MODELS: dict[str, dict[str, Any]] = {
     "small": {
         "embed_dim": 256,
-        "vision_cfg": {"timm_model_name": "resnet10t", "timm_pool": "avg", "timm_proj": "linear", "image_size": 64},
+        "vision_cfg": {
+            "timm_model_name": "resnet10t",
+            "timm_pool": "avg",
+            "timm_proj": "linear",
+            "image_size": 64,
+        },
         "text_cfg": TEXT,
     },
     "small-vit": {
         "embed_dim": 128,
-        "vision_cfg": {"image_size": 64, "layers": 4, "width": 192, "patch_size": 8, "head_width": 48},
+        "vision_cfg": {
+            "image_size": 64,
+            "layers": 4,
+            "width": 192,
+            "patch_size": 8,
+            "head_width": 48,
+        },
         "text_cfg": TEXT,
     },
     "small-rn": {  # RN50's kind: three-layer stem, attention pooling; context 77 as in the paper
@@ -52,14 +76,18 @@ class Start:
         size = self.model.visual.image_size
         sides = {size} if isinstance(size, int) else set(size)
         if len(sides) > 1:
-            raise Unsupported(f"{self.checkpoint.name} sees {size}; only square images are trained on")
+            raise Unsupported(
+                f"{self.checkpoint.name} sees {size}; only square images are trained on"
+            )
         return int(sides.pop())
 
     def save(self, model: torch.nn.Module, folder: Path) -> None:
         """Write a model of this kind, which ``file:FOLDER`` serves."""
         told = self.checkpoint
         preprocess = {**told.preprocess_cfg, "size": self.size}
-        checkpoints.save(model, folder, model_cfg=told.model_cfg, preprocess_cfg=preprocess, serving=told.serving)
+        checkpoints.save(
+            model, folder, model_cfg=told.model_cfg, preprocess_cfg=preprocess, serving=told.serving
+        )
         if told.folder is None or told.folder.resolve() == folder.resolve():
             return
         for file in (told.folder / name for name in checkpoints.TOKENIZER_FILES):
@@ -68,21 +96,31 @@ class Start:
 
 
 def fresh(name: str, *, size: int | None = None, seed: int = 0, sigmoid: bool = False) -> Start:
-    """Make a model with random weights: a name of MODELS or of open_clip's, or a .json of either's kind.
+    """Make a model with random weights: a name of MODELS or of open_clip's, or a .json of either's
+    kind.
 
-    size: side of the images it sees, where not its own. sigmoid: begin with the scale and bias of SigLIP. Raises
-    UnknownName, and WeightsCorrupt for a .json that describes no model and for a side that it cannot see.
+    size: side of the images it sees, where not its own. sigmoid: begin with the scale and bias of
+    SigLIP. Raises UnknownName, and WeightsCorrupt for a .json that describes no model and for a
+    side that it cannot see.
     """
-    limits.check({"--seed": (seed, limits.SEED), "--size": (1 if size is None else size, limits.SIDE)})
+    limits.check(
+        {"--seed": (seed, limits.SEED), "--size": (1 if size is None else size, limits.SIDE)}
+    )
     if name.endswith(".json"):
         told = read_config(Path(name))
         config, preprocess = told.get("model_cfg", told), told.get("preprocess_cfg", PLAIN)
     else:
         config, preprocess = MODELS.get(name) or open_clip.get_model_config(name), dict(PLAIN)
         if name not in MODELS and config:
-            preprocess = {"mean": list(open_clip.OPENAI_DATASET_MEAN), "std": list(open_clip.OPENAI_DATASET_STD)}
+            preprocess = {
+                "mean": list(open_clip.OPENAI_DATASET_MEAN),
+                "std": list(open_clip.OPENAI_DATASET_STD),
+            }
     if config is None:
-        raise UnknownName(f"unknown model {name!r}; give one of {', '.join(MODELS)}, a name of open_clip's, or a .json")
+        raise UnknownName(
+            f"unknown model {name!r}; give one of {', '.join(MODELS)}, a name of open_clip's, or a "
+            ".json"
+        )
     with reading(Path(name), "a model's configuration"):
         if size:
             config = {**config, "vision_cfg": {**config["vision_cfg"], "image_size": size}}
@@ -109,19 +147,28 @@ def _try(start: Start) -> None:
 
 
 def trained(spec: str, *, trust: bool = False) -> Start:
-    """Take weights that are there: ``file:FOLDER``, MODEL/TAG, MODEL/file:PATH, hf-hub:OWNER/REPO."""
+    """Take weights that are there: ``file:FOLDER``, MODEL/TAG, MODEL/file:PATH,
+    hf-hub:OWNER/REPO.
+    """
     return Start(*checkpoints.restore(sources.find(spec, trust=trust), trust=trust))
 
 
 def begin(
-    model: str | None, spec: str | None, *, size: int | None = None, seed: int = 0, sigmoid: bool = False
+    model: str | None,
+    spec: str | None,
+    *,
+    size: int | None = None,
+    seed: int = 0,
+    sigmoid: bool = False,
 ) -> Start:
     """Begin with weights that are there, else with random ones."""
     if spec is None:
         return fresh(model or "small", size=size, seed=seed, sigmoid=sigmoid)
     begun = trained(spec)
     if model or (size and size != begun.size):
-        raise BadPrompt(f"{spec} is a model and sees {begun.size} px; --model and --size are for random weights")
+        raise BadPrompt(
+            f"{spec} is a model and sees {begun.size} px; --model and --size are for random weights"
+        )
     return begun
 
 

@@ -1,4 +1,6 @@
-"""Hold every text of every class that crops are trained against, and which texts a crop may not be blamed for."""
+"""Hold every text of every class that crops are trained against, and which texts a crop may not be
+blamed for.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +17,43 @@ from ..captions.vocabulary import plural
 from ..captions.wordnet import ancestors, senses, synsets
 from .crop_store import Class
 
-# Kinds too wide to be asked for, or not to be seen: "entity", "whole", "artifact", "organism" and their like.
+# Kinds too wide to be asked for, or not to be seen: "entity", "whole", "artifact", "organism" and
+# their like.
 DEPTH = 5  # an ancestor's own ancestors, at least
 SENSES = 2  # of a word that count when two texts are compared
 TOO_WIDE = {
-    "organism", "chordate", "vertebrate", "placental", "instrumentality", "device", "commodity", "consumer goods",
-    "covering", "structure", "diapsid", "conveyance", "implement", "invertebrate", "arthropod", "equipment", "creation",
-    "durables", "artifact", "area", "matter", "substance",
-}  # fmt: skip
+    "organism",
+    "chordate",
+    "vertebrate",
+    "placental",
+    "instrumentality",
+    "device",
+    "commodity",
+    "consumer goods",
+    "covering",
+    "structure",
+    "diapsid",
+    "conveyance",
+    "implement",
+    "invertebrate",
+    "arthropod",
+    "equipment",
+    "creation",
+    "durables",
+    "artifact",
+    "area",
+    "matter",
+    "substance",
+}
 
 
 @dataclass(frozen=True)
 class Bank:
     """Hold every text of every class.
 
-    means: bool (T, C), the classes each text is right for. spared: bool (T, C), a text that is neither right nor wrong
-    for a class: a kind of it, what it is a kind of, a word it shares. names: (C,) row of each class's name. of: all its
-    rows.
+    means: bool (T, C), the classes each text is right for. spared: bool (T, C), a text that is
+    neither right nor wrong for a class: a kind of it, what it is a kind of, a word it shares.
+    names: (C,) row of each class's name. of: all its rows.
     """
 
     texts: tuple[str, ...]
@@ -42,7 +64,9 @@ class Bank:
 
     @classmethod
     def build(cls, classes: Sequence[Class]) -> Bank:
-        """Collect texts, plurals, colour phrases and the kinds that things of a known meaning are of."""
+        """Collect texts, plurals, colour phrases and the kinds that things of a known meaning are
+        of.
+        """
         rows: dict[str, set[int]] = {}
         for index, kind in enumerate(classes):
             if kind.group == "caption":
@@ -73,7 +97,9 @@ class Bank:
 
 
 def kinds_of(kind: Class) -> list[str]:
-    """List what a photographed thing of a certain meaning is a kind of: "dog" and "animal" for a poodle."""
+    """List what a photographed thing of a certain meaning is a kind of: "dog" and "animal" for a
+    poodle.
+    """
     if kind.synset is None or kind.group != "imagenet":
         return []
     table = synsets()
@@ -83,7 +109,9 @@ def kinds_of(kind: Class) -> list[str]:
 
 
 def _spared(texts: Sequence[str], classes: Sequence[Class]) -> Array:
-    """Compare every text with every class: bool (T, C), True where one is a kind of the other or shares its noun."""
+    """Compare every text with every class: bool (T, C), True where one is a kind of the other or
+    shares its noun.
+    """
     rows_of: dict[int, list[int]] = defaultdict(list)  # of the texts that mean a synset
     rows_under: dict[int, list[int]] = defaultdict(list)  # of the texts that mean a kind of it
     rows_ending: dict[str, list[int]] = defaultdict(list)
@@ -95,7 +123,9 @@ def _spared(texts: Sequence[str], classes: Sequence[Class]) -> Array:
         rows_ending[text.split()[-1]].append(row)
     spared = np.zeros((len(texts), len(classes)), bool)
     for column, kind in enumerate(classes):
-        own = {kind.synset} if kind.synset else set().union(*(_meanings(text) for text in kind.texts))
+        own = (
+            {kind.synset} if kind.synset else set().union(*(_meanings(text) for text in kind.texts))
+        )
         for number in own:
             spared[rows_under[number], column] = True
             for above in ancestors(number):

@@ -1,4 +1,6 @@
-"""Judge what the proposer finds in labelled photographs: things, and what is none that the labels could name."""
+"""Judge what the proposer finds in labelled photographs: things, and what is none that the labels
+could name.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,11 @@ MISTAKES = 36  # wrong candidates of a photo that are kept
 def judged(
     proposer: Proposer, photos: Sequence[Photo], labels: dict[str, int], seed: int
 ) -> Iterator[tuple[Image, Masks, list[int]]]:
-    """Find candidates in photos on which every thing of some kinds is labelled; yield each photo, masks and labels.
+    """Find candidates in photos on which every thing of some kinds is labelled; yield each photo,
+    masks and labels.
 
-    A candidate that covers a thing gets its name; a part of one, or a piece of background, is WRONG, of which at most
-    MISTAKES of a photo are kept, parts twice as likely.
+    A candidate that covers a thing gets its name; a part of one, or a piece of background, is
+    WRONG, of which at most MISTAKES of a photo are kept, parts twice as likely.
     """
     rng = np.random.default_rng(seed)
     for photo in photos:
@@ -43,10 +46,11 @@ def judged(
 
 
 def judge(mask: Array, labels: Array) -> tuple[int, float]:
-    """Compare a candidate, bool (H, W), with a photo's labels: the number of the thing it is, and how wrong it is.
+    """Compare a candidate, bool (H, W), with a photo's labels: the number of the thing it is, and
+    how wrong it is.
 
-    It is the thing it shares an IoU of .55 with (0: none). It is wrong as a part of a thing, 2, or as background, 1;
-    what lies between, as a thing with much around it, is neither.
+    It is the thing it shares an IoU of .55 with (0: none). It is wrong as a part of a thing, 2, or
+    as background, 1; what lies between, as a thing with much around it, is neither.
     """
     areas = np.bincount(labels.ravel())
     inside = np.bincount(labels[mask], minlength=len(areas))

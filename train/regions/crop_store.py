@@ -15,15 +15,19 @@ from segclip.types import Array
 STORED = 192  # px of a stored crop at most
 CONTEXT = 1.4  # of a stored region; whole photos are stored as they are, at 1
 SHARD = 4096
-BACKGROUND, UNLABELLED, WRONG = -1, -2, -3  # labels of no class; WRONG: no thing that its photo's labels could name
+BACKGROUND, UNLABELLED, WRONG = (
+    -1,
+    -2,
+    -3,
+)  # labels of no class; WRONG: no thing that its photo's labels could name
 
 
 @dataclass(frozen=True)
 class Class:
     """Name one thing a crop can be.
 
-    texts: every text that means it, its name first. colour: the word for its colour or "". synset: WordNet's number
-    of what it is, where that is certain. group: which source it comes from.
+    texts: every text that means it, its name first. colour: the word for its colour or "". synset:
+    WordNet's number of what it is, where that is certain. group: which source it comes from.
     """
 
     texts: tuple[str, ...]
@@ -34,7 +38,9 @@ class Class:
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """Hold one stored crop. pixels: uint8 (S, S, 3). mask: uint8 (S, S). context: of its window. label: its class."""
+    """Hold one stored crop. pixels: uint8 (S, S, 3). mask: uint8 (S, S). context: of its window.
+    label: its class.
+    """
 
     pixels: Array
     mask: Array
@@ -80,7 +86,9 @@ class CropStore:
     """Read the stored crops of one kind, in order."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        self.shards = [dict(np.load(path)) for path in sorted(folder.glob(f"{name}-[0-9][0-9][0-9].npz"))]
+        self.shards = [
+            dict(np.load(path)) for path in sorted(folder.glob(f"{name}-[0-9][0-9][0-9].npz"))
+        ]
         sizes = [len(shard["labels"]) for shard in self.shards]
         self.starts = np.cumsum([0, *sizes])
 

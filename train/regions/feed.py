@@ -15,8 +15,10 @@ from .crop_store import WRONG
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Hold one step's crops. features: (B, *SHAPE). labels: (B,), or BACKGROUND, UNLABELLED, WRONG. captioned: how
-    many of the last are photos with captions. likeliest, chances: (B, K), the teacher's; -1 without one."""
+    """Hold one step's crops. features: (B, *SHAPE). labels: (B,), or BACKGROUND, UNLABELLED, WRONG.
+    captioned: how many of the last are photos with captions. likeliest, chances: (B, K), the
+    teacher's; -1 without one.
+    """
 
     features: torch.Tensor
     labels: torch.Tensor
@@ -26,7 +28,9 @@ class Batch:
 
 
 class Feed:
-    """Draw rows of one source: named things evenly by the square root of how many there are of a name."""
+    """Draw rows of one source: named things evenly by the square root of how many there are of a
+    name.
+    """
 
     def __init__(self, table: Table, rng: np.random.Generator) -> None:
         self.table, self.rng, self.labels = table, rng, np.array(table.labels)

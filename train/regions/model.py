@@ -11,7 +11,12 @@ EMBED = 384  # of MiniLM
 WIDE = 768  # of the model that ships: a head of open_clip's has twice as many hidden units
 MODEL: dict[str, Any] = {
     "embed_dim": EMBED,
-    "vision_cfg": {"timm_model_name": TRUNK, "timm_pool": "avg", "timm_proj": "mlp", "image_size": SIZE},
+    "vision_cfg": {
+        "timm_model_name": TRUNK,
+        "timm_pool": "avg",
+        "timm_proj": "mlp",
+        "image_size": SIZE,
+    },
     "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 3},
 }
 SHIPPED: dict[str, Any] = MODEL | {"embed_dim": WIDE}

@@ -1,11 +1,13 @@
-"""Measure words of place and size, and "everything like this", on scenes that hold two or three of the same object.
+"""Measure words of place and size, and "everything like this", on scenes that hold two or three of
+the same object.
 
     python -m train.release.places --photos ../shared/coco-dev --count 200
-    python -m train.release.places --calibrate weights/mini/clip    # also stores the likeness that fits best
+    python -m train.release.places --calibrate weights/mini/clip
+        # also stores the likeness that fits best
 
-The object meant by "left NAME", "biggest NAME" or "NAME above the OTHER" is told by the true masks. A word is asked
-only where it is plain which one it means: centres GAP px apart, areas by a factor of LARGER. Likeness is the cosine of
-two objects' regions.
+The object meant by "left NAME", "biggest NAME" or "NAME above the OTHER" is told by the true masks.
+A word is asked only where it is plain which one it means: centres GAP px apart, areas by a factor
+of LARGER. Likeness is the cosine of two objects' regions.
 """
 
 from __future__ import annotations
@@ -71,7 +73,9 @@ def questions(sample: Sample) -> Iterator[Question]:
             x, y = xs - centres[anchor][0], ys - centres[anchor][1]
             for word, beyond in (("left of", -x), ("right of", x), ("above", -y), ("below", y)):
                 if np.count_nonzero(beyond >= GAP) == 1 and (np.abs(beyond) >= GAP).all():
-                    yield Question(f"{name} {word} the {other}", word, name, rows[int(beyond.argmax())])
+                    yield Question(
+                        f"{name} {word} the {other}", word, name, rows[int(beyond.argmax())]
+                    )
 
 
 def _centre(sample: Sample, row: int) -> tuple[float, float]:
@@ -80,29 +84,42 @@ def _centre(sample: Sample, row: int) -> tuple[float, float]:
 
 
 def measure(segmenter: Segmenter, samples: Sequence[Sample]) -> dict[str, list[tuple[bool, bool]]]:
-    """Ask everything: for each word, which answers were right, and whether the noun's first was; one row must be it."""
+    """Ask everything: for each word, which answers were right, and whether the noun's first was;
+    one row must be it.
+    """
     told: dict[str, list[tuple[bool, bool]]] = {}
     for sample in samples:
         asked = list(questions(sample))
         if not asked:
             continue
-        result = segmenter(sample.load(), list(dict.fromkeys(t for one in asked for t in (one.text, one.noun))))
+        result = segmenter(
+            sample.load(), list(dict.fromkeys(t for one in asked for t in (one.text, one.noun)))
+        )
         for one in asked:
             meant = sample.masks[[one.row]]
-            rows, first = ([row for row, t in enumerate(result.texts) if t == said] for said in (one.text, one.noun))
-            right, noun = (bool((result.masks[some].iou(meant) >= RIGHT).all()) for some in (rows, first[:1]))
+            rows, first = (
+                [row for row, t in enumerate(result.texts) if t == said]
+                for said in (one.text, one.noun)
+            )
+            right, noun = (
+                bool((result.masks[some].iou(meant) >= RIGHT).all()) for some in (rows, first[:1])
+            )
             told.setdefault(one.word, []).append((right and len(rows) == 1, noun and bool(first)))
     return told
 
 
 def likenesses(segmenter: Segmenter, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
-    """Compare all objects that were found: cosines of pairs of one name, and of pairs of two names."""
+    """Compare all objects that were found: cosines of pairs of one name, and of pairs of two
+    names.
+    """
     same: list[float] = []
     other: list[float] = []
     for sample in samples:
         regions = segmenter.regions(sample.load())
         overlap = regions.masks.iou(sample.masks)  # (N, objects)
-        rows = [row for row in np.flatnonzero(sample.askable) if overlap[:, row].max(initial=0) >= RIGHT]
+        rows = [
+            row for row in np.flatnonzero(sample.askable) if overlap[:, row].max(initial=0) >= RIGHT
+        ]
         seen = regions.embeddings[[int(overlap[:, row].argmax()) for row in rows]]
         cosine = seen @ seen.T
         for a, b in combinations(range(len(rows)), 2):
@@ -120,24 +137,39 @@ def best_likeness(same: np.ndarray, other: np.ndarray) -> float:
 def scenes(count: int, photos: Path | None, folder: Path) -> list[Sample]:
     """Compose scenes in which every third object repeats one that is there."""
     config = SceneConfig(objects=(3, 8), across=(40, 200), repeat_share=0.35)
-    write_folder(folder, range(FIRST_SEED, FIRST_SEED + count), load_photos(photos, held_out=True), config=config)
+    write_folder(
+        folder,
+        range(FIRST_SEED, FIRST_SEED + count),
+        load_photos(photos, held_out=True),
+        config=config,
+    )
     return read_folder(folder)
 
 
 def main(
-    photos: Annotated[Path | None, typer.Option(help="COCO-format folder of photos for backgrounds.")] = None,
+    photos: Annotated[
+        Path | None, typer.Option(help="COCO-format folder of photos for backgrounds.")
+    ] = None,
     count: Annotated[int, typer.Option(help="Scenes.")] = 200,
     preset: str = "mini",
-    calibrate: Annotated[Path | None, typer.Option(help="Encoder folder to store the fitted likeness in.")] = None,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="Encoder folder to store the fitted likeness in.")
+    ] = None,
 ) -> None:
-    """Print how often each word picks the right one, and how well likeness tells the same from others."""
+    """Print how often each word picks the right one, and how well likeness tells the same from
+    others.
+    """
     limits.check({"--count": (count, limits.COUNT)})
     segmenter = load(preset)
     with tempfile.TemporaryDirectory() as folder:
         samples = scenes(count, photos, Path(folder))
         told = measure(segmenter, samples)
         same, other = likenesses(segmenter, samples)
-    relations = {word: both for word, both in told.items() if word in ("left of", "right of", "above", "below")}
+    relations = {
+        word: both
+        for word, both in told.items()
+        if word in ("left of", "right of", "above", "below")
+    }
     words = {word: both for word, both in told.items() if word not in relations}
     for kind, some in (("all words", words), ("all relations", relations)):
         every = [answer for answers in some.values() for answer in answers]
@@ -147,9 +179,13 @@ def main(
 
     level = best_likeness(same, other)
     typer.echo(
-        f"like this: at {level:.3f}, {np.mean(same >= level):.3f} of {len(same)} pairs of the same object are found"
+        f"like this: at {level:.3f}, {np.mean(same >= level):.3f} of {len(same)} pairs of the same "
+        "object are found"
     )
-    typer.echo(f"           and {np.mean(other < level):.3f} of {len(other)} pairs of two objects are told apart")
+    typer.echo(
+        f"           and {np.mean(other < level):.3f} of {len(other)} pairs of two objects are "
+        "told apart"
+    )
     if calibrate:
         store(calibrate, replace(segmenter.encoder.serving, likeness=round(level, 3)))
 

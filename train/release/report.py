@@ -1,10 +1,12 @@
 """Measure the shipped weights and print the figures of the model card.
 
     python -m train.release.report --photos ../shared/coco-dev --caltech ../shared/caltech-101
-    python -m train.release.report --calibrate        # also stores the threshold that fits the calibration scenes best
+    python -m train.release.report --calibrate
+        # also stores the threshold that fits the calibration scenes best
 
-Scenes: seeds from VALIDATION_SEED up, never trained on. Photos: the fifth of coco-dev and of caltech-101 that was held
-out. The threshold is fitted on other seeds and on every second of coco-dev's, the figures are of the others.
+Scenes: seeds from VALIDATION_SEED up, never trained on. Photos: the fifth of coco-dev and of
+caltech-101 that was held out. The threshold is fitted on other seeds and on every second of
+coco-dev's, the figures are of the others.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ def held_out_photos(folder: Path) -> list[Sample]:
 def caltech_accuracy(segmenter: Segmenter, folder: Path) -> tuple[float, float, int]:
     """Classify the held-out photos among all class names: top-1, top-5, how many photos."""
     files = caltech_files(folder, held_out=True)
-    names = [path.name.replace("_", " ").lower() for path in sorted(folder.iterdir()) if path.is_dir()]
+    names = [
+        path.name.replace("_", " ").lower() for path in sorted(folder.iterdir()) if path.is_dir()
+    ]
     encoder = segmenter.encoder
     texts = embed_texts(encoder, names, encoder.serving.templates)
     crops = np.concatenate([_whole(path, encoder.image_size) for path, _ in files])
@@ -85,7 +89,9 @@ def main(
     photos: Annotated[Path | None, typer.Option(help="COCO-format folder of photos.")] = None,
     caltech: Annotated[Path | None, typer.Option(help="Folder tree of class folders.")] = None,
     count: Annotated[int, typer.Option(help="Validation scenes.")] = 300,
-    calibrate: Annotated[Path | None, typer.Option(help="Encoder folder to store the fitted threshold in.")] = None,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="Encoder folder to store the fitted threshold in.")
+    ] = None,
 ) -> None:
     """Print the figures of the model card."""
     limits.check({"--count": (count, limits.COUNT)})
@@ -95,17 +101,30 @@ def main(
             drawn = scenes(200, CALIBRATION_SEED, photos, Path(folder, "calibration"))
             reports = [measure(segmenter, drawn, "200 calibration scenes")]
             if photos:
-                reports.append(measure(segmenter, held_out_photos(photos)[::2], "half of coco-dev's held-out fifth"))
+                reports.append(
+                    measure(
+                        segmenter, held_out_photos(photos)[::2], "half of coco-dev's held-out fifth"
+                    )
+                )
             threshold = fit_threshold(reports)
-            store(calibrate, replace(segmenter.encoder.serving, threshold=threshold, calibrated=True))
+            store(
+                calibrate, replace(segmenter.encoder.serving, threshold=threshold, calibrated=True)
+            )
         segmenter = load(proposer, encoder)
         asked = scenes(count, VALIDATION_SEED, photos, Path(folder, "scenes"))
         measure(segmenter, asked, f"{count} validation scenes")
     if photos:
-        measure(segmenter, held_out_photos(photos)[1::2], "coco-dev, the other half of the held-out fifth")
+        measure(
+            segmenter,
+            held_out_photos(photos)[1::2],
+            "coco-dev, the other half of the held-out fifth",
+        )
     if caltech:
         first, five, total = caltech_accuracy(segmenter, caltech)
-        typer.echo(f"\ncaltech-101, {total} held-out photos, 100 names: top-1 {first:.3f}, top-5 {five:.3f}")
+        typer.echo(
+            f"\ncaltech-101, {total} held-out photos, 100 names: top-1 {first:.3f}, top-5 "
+            f"{five:.3f}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Make the drawn scenes of samples/, and list the texts to try on them and on the photographs there.
+"""Make the drawn scenes of samples/, and list the texts to try on them and on the photographs
+there.
 
 python -m train.release.samples samples --photos ../shared/coco-dev
 """
@@ -44,22 +45,34 @@ class Drawing(Sample):
 
 
 PHOTOS = (
-    Photo("cat.jpg", ("a cat", "a kitten", "a dog"), "Stefan van der Walt; CC0; as scikit-image carries it"),
+    Photo("cat.jpg", ("a cat", "a kitten", "a dog"), "Stefan van der Walt; CC0; as scikit-image "
+                                                     "carries it"),
     Photo("coffee.jpg", ("a spoon", "a dog"),
           "Rachel Michetti, courtesy of Pikolo Espresso Bar; CC0; as scikit-image carries it"),
 )  # fmt: skip
 DRAWINGS = (
-    Drawing("desk.png", ("red apple", "coffee", "pencil", "apple", "banana"), 1_900_003,
-            ("red apple", "hot beverage", "pencil", "open book", "potted plant", "green apple")),
-    Drawing("zoo.png", ("penguin", "parrot", "bicycle"), 1_900_017,
-            ("elephant", "giraffe face", "penguin", "gorilla", "parrot", "zebra face", "flamingo"), 1.0),
-)  # fmt: skip
+    Drawing(
+        "desk.png",
+        ("red apple", "coffee", "pencil", "apple", "banana"),
+        1_900_003,
+        ("red apple", "hot beverage", "pencil", "open book", "potted plant", "green apple"),
+    ),
+    Drawing(
+        "zoo.png",
+        ("penguin", "parrot", "bicycle"),
+        1_900_017,
+        ("elephant", "giraffe face", "penguin", "gorilla", "parrot", "zebra face", "flamingo"),
+        1.0,
+    ),
+)
 SAMPLES: tuple[Sample, ...] = (*PHOTOS, *DRAWINGS)
 
 
 def main(
     folder: Path,
-    photos: Annotated[Path | None, typer.Option(help="COCO-format folder of photos for backgrounds.")] = None,
+    photos: Annotated[
+        Path | None, typer.Option(help="COCO-format folder of photos for backgrounds.")
+    ] = None,
 ) -> None:
     """Draw the scenes, and write a README of texts to try."""
     glyphs = load_glyphs()
@@ -69,18 +82,33 @@ def main(
     for drawing in DRAWINGS:
         wanted = [places[name] for name in drawing.objects if name in places]
         config = SceneConfig(
-            objects=(len(wanted), len(wanted)), across=(70, 170), photo_share=drawing.photo_share, crowding=0.02
+            objects=(len(wanted), len(wanted)),
+            across=(70, 170),
+            photo_share=drawing.photo_share,
+            crowding=0.02,
         )
         scene = compose(drawing.seed, glyphs, free, config, wanted=wanted)
         write_image(folder / drawing.name, scene.pixels, [cv2.IMWRITE_PNG_COMPRESSION, 9])
     credits = [f"- [{photo.name}]({photo.name}): {photo.credit}" for photo in PHOTOS]
     behind = [f"- {photo.credit}" for photo in free]
     lines = [
-        "# Images to try", "", "| image | texts to try (the last is not there) |", "|---|---|", *map(_row, SAMPLES), "",
-        "The photographs:", "", *credits, "",
-        "The scenes are made by `python -m train.release.samples` of drawings of Noto Color Emoji (OFL 1.1);",
-        "the photos behind one of them come from these, cropped:", "", *behind, "",
-    ]  # fmt: skip
+        "# Images to try",
+        "",
+        "| image | texts to try (the last is not there) |",
+        "|---|---|",
+        *map(_row, SAMPLES),
+        "",
+        "The photographs:",
+        "",
+        *credits,
+        "",
+        "The scenes are made by `python -m train.release.samples` of drawings of Noto Color Emoji "
+        "(OFL 1.1);",
+        "the photos behind one of them come from these, cropped:",
+        "",
+        *behind,
+        "",
+    ]
     (folder / "README.md").write_text("\n".join(lines), "utf-8")
     typer.echo(f"{len(DRAWINGS)} scenes in {folder}")
 

@@ -1,4 +1,5 @@
-"""Stamp the shipped weights and store what they answer on the samples, for tests/golden: run once after new weights.
+"""Stamp the shipped weights and store what they answer on the samples, for tests/golden: run once
+after new weights.
 
 python -m train.release.ship --photos ../shared/coco-dev
 """
@@ -31,7 +32,10 @@ MARGIN = 0.02  # other processors round differently
 DEMO = (("coffee.jpg", "a spoon"), ("desk.png", "red apple"), ("coffee.jpg", "a dog"))
 SHIPPED = {"mini-fastsam": "mini/proposer", "mini-clip": "mini/clip", "mini-sam": "mini/sam"}
 FIGURES = ("recall", "right", "found", "silent", "mean_iou")
-STEP, CLICKED = 2, 12  # every second of the labelled scenes is asked about, the first 12 are clicked on
+STEP, CLICKED = (
+    2,
+    12,
+)  # every second of the labelled scenes is asked about, the first 12 are clicked on
 SHOWN, LOT = 12, 2026  # photos in the model card's picture; the seed they are drawn with
 
 
@@ -47,31 +51,51 @@ def stamp(folder: Path) -> None:
 
 
 def clicked(scenes: Path) -> dict[str, float]:
-    """Click on every object of a few scenes with mini-sam: mean IoU after one and three clicks, and for boxes."""
-    report = evaluate_clicks(load_proposer("mini-sam"), datasets.read_folder(scenes)[:CLICKED], (1, 3))
-    figures = {f"clicks {count}": iou for count, iou in report.clicks.items()} | {"box": report.boxes}
+    """Click on every object of a few scenes with mini-sam: mean IoU after one and three clicks, and
+    for boxes.
+    """
+    report = evaluate_clicks(
+        load_proposer("mini-sam"), datasets.read_folder(scenes)[:CLICKED], (1, 3)
+    )
+    figures = {f"clicks {count}": iou for count, iou in report.clicks.items()} | {
+        "box": report.boxes
+    }
     return {name: float(iou.mean()) for name, iou in figures.items()}
 
 
 def answer(segmenter: Segmenter, sample: Sample, folder: Path) -> dict[str, object]:
     """Answer a sample's texts."""
     result = segmenter(folder / sample.name, sample.texts)
-    columns = zip(result.texts, result.probability.tolist(), result.masks.boxes.tolist(), strict=True)
+    columns = zip(
+        result.texts, result.probability.tolist(), result.masks.boxes.tolist(), strict=True
+    )
     rows = [{"text": text, "probability": round(p, 4), "box": box} for text, p, box in columns]
     return {"image": sample.name, "texts": sample.texts, "rows": rows}
 
 
 def demo(segmenter: Segmenter, samples: Path) -> PIL.Image.Image:
-    """Draw the README's image: what texts find in a photo and in a drawing, and that nothing is found too."""
+    """Draw the README's image: what texts find in a photo and in a drawing, and that nothing is
+    found too.
+    """
     answers = [overlay(segmenter(samples / name, text)) for name, text in DEMO]
     return contact_sheet(answers, [f'"{text}"' for _, text in DEMO], columns=len(DEMO))
 
 
 def answers_on_photos(segmenter: Segmenter, folder: Path) -> PIL.Image.Image:
-    """Draw the model card's picture: the best answer to a thing's name on photos drawn by lot, good or bad."""
-    free = {row.name for row in coco.read(folder / "instances.json").images if row.licence in FREE_LICENCES}
+    """Draw the model card's picture: the best answer to a thing's name on photos drawn by lot, good
+    or bad.
+    """
+    free = {
+        row.name
+        for row in coco.read(folder / "instances.json").images
+        if row.licence in FREE_LICENCES
+    }
     held_out = datasets.read_folder(folder)[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
-    usable = [sample for sample in held_out if sample.path.relative_to(folder / "images").as_posix() in free]
+    usable = [
+        sample
+        for sample in held_out
+        if sample.path.relative_to(folder / "images").as_posix() in free
+    ]
     asked = [(sample, name) for sample in usable for name in sorted(_askable(sample))]
     rows = np.random.default_rng(LOT).permutation(len(asked))[:SHOWN]
     pictures, captions = [], []
@@ -90,10 +114,14 @@ def _askable(sample: datasets.Sample) -> set[str]:
 def main(
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("tests/golden/mini.json"),
     samples: Annotated[Path, typer.Option(help="Folder of the samples.")] = Path("samples"),
-    scenes: Annotated[Path, typer.Option(help="Folder of labelled scenes.")] = Path("tests/data/scenes"),
+    scenes: Annotated[Path, typer.Option(help="Folder of labelled scenes.")] = Path(
+        "tests/data/scenes"
+    ),
     weights: Annotated[Path, typer.Option(help="Folder of manifest.json.")] = Path("weights"),
     photos: Annotated[Path | None, typer.Option(help="COCO-format folder of photos.")] = None,
-    only_stamp: Annotated[bool, typer.Option("--only-stamp", help="Only write the hashes.")] = False,
+    only_stamp: Annotated[
+        bool, typer.Option("--only-stamp", help="Only write the hashes.")
+    ] = False,
 ) -> None:
     """Write hashes, answers, and the figures less a margin."""
     stamp(weights)
@@ -102,7 +130,9 @@ def main(
     segmenter = load("mini", device="cpu")
     report = evaluate_text(segmenter, datasets.read_folder(scenes)[::STEP])
     values = {name: getattr(report, name) for name in FIGURES}
-    least = {name: round(float(v() if callable(v) else v) - MARGIN, 3) for name, v in values.items()}
+    least = {
+        name: round(float(v() if callable(v) else v) - MARGIN, 3) for name, v in values.items()
+    }
     answers = [answer(segmenter, sample, samples) for sample in SAMPLES]
     clicks = {name: round(value - MARGIN, 3) for name, value in clicked(scenes).items()}
     table = {"at least": least, "clicks at least": clicks, "samples": answers}

@@ -1,8 +1,11 @@
-"""Compose labelled scenes: drawn objects on procedural and photo backgrounds, with exact masks, names and phrases.
+"""Compose labelled scenes: drawn objects on procedural and photo backgrounds, with exact masks,
+names and phrases.
 
-Deterministic: a seed is a scene. Seeds from VALIDATION_SEED up are for validation and are never trained on.
+Deterministic: a seed is a scene. Seeds from VALIDATION_SEED up are for validation and are never
+trained on.
 
-    python -m train.scenes.compose tests/data/scenes --count 60 --photos ../shared/coco-dev --free --jpeg
+    python -m train.scenes.compose tests/data/scenes --count 60 --photos ../shared/coco-dev \
+        --free --jpeg
 """
 
 from __future__ import annotations
@@ -43,7 +46,9 @@ class Thing(Protocol):
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """Say what scenes look like. size: (H, W). across: an object's longer side, px. every: 8 draws each 8th alone."""
+    """Say what scenes look like. size: (H, W). across: an object's longer side, px. every: 8 draws
+    each 8th alone.
+    """
 
     size: tuple[int, int] = (480, 640)
     objects: tuple[int, int] = (3, 12)
@@ -53,15 +58,19 @@ class SceneConfig:
     crowding: float = 0.4  # an object may hide this share of another, mostly
     every: int = 1
     upright: bool = False  # objects lean a little at most, as photographed things do
-    blended: float = 0.0  # share of objects that are brought near the light of the place they stand at
+    blended: float = (
+        0.0  # share of objects that are brought near the light of the place they stand at
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Hold one scene. pixels: uint8 (H, W, 3) RGB. masks: the visible part of each of N drawn objects.
+    """Hold one scene. pixels: uint8 (H, W, 3) RGB. masks: the visible part of each of N drawn
+    objects.
 
-    layers: int16 (H, W), the drawn object on top at each pixel; -1 background, -1 - k object k of the photo behind.
-    glyphs: N indices. visible: (N,) share of the object that shows. across: (N,) longer side of the whole object, px.
+    layers: int16 (H, W), the drawn object on top at each pixel; -1 background, -1 - k object k of
+    the photo behind. glyphs: N indices. visible: (N,) share of the object that shows. across: (N,)
+    longer side of the whole object, px.
     """
 
     pixels: Array
@@ -113,8 +122,12 @@ def compose(
     return Scene(pixels, layers, masks, tuple(chosen), visible, np.asarray(sizes))
 
 
-def background(rng: np.random.Generator, photos: Sequence[Photo], config: SceneConfig) -> tuple[Array, Array]:
-    """Make a background, a random part of a photo or a procedural one: float32 (H, W, 3) in [0, 1] and its layers."""
+def background(
+    rng: np.random.Generator, photos: Sequence[Photo], config: SceneConfig
+) -> tuple[Array, Array]:
+    """Make a background, a random part of a photo or a procedural one: float32 (H, W, 3) in [0, 1]
+    and its layers.
+    """
     height, width = config.size
     if photos and rng.random() < config.photo_share:
         photo = photos[int(rng.integers(len(photos)))]
@@ -123,11 +136,16 @@ def background(rng: np.random.Generator, photos: Sequence[Photo], config: SceneC
         part_h, part_w = min(int(height / scale), full_h), min(int(width / scale), full_w)
         y, x = int(rng.integers(full_h - part_h + 1)), int(rng.integers(full_w - part_w + 1))
         step = -1 if rng.random() < 0.5 else 1
-        pixels, labels = (a[y : y + part_h, x : x + part_w][:, ::step].copy() for a in (photo.pixels, photo.labels))
+        pixels, labels = (
+            a[y : y + part_h, x : x + part_w][:, ::step].copy()
+            for a in (photo.pixels, photo.labels)
+        )
         layers = -1 - cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
         return cv2.resize(pixels, (width, height)).astype(np.float32) / 255, layers
     cells = int(rng.integers(1, 7)), int(rng.integers(1, 7)), 3
-    base = cv2.resize(rng.uniform(0, 1, cells).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    base = cv2.resize(
+        rng.uniform(0, 1, cells).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+    )
     if rng.random() < 0.5:
         base = base + _texture(rng, height, width)[..., None] * rng.uniform(0.05, 0.3)
     return np.clip(base, 0, 1), np.full(config.size, -1, np.int16)
@@ -139,17 +157,24 @@ def _texture(rng: np.random.Generator, height: int, width: int) -> Array:
         ys, xs = np.mgrid[:height, :width].astype(np.float32)
         wave = np.sin((xs * np.cos(angle) + ys * np.sin(angle)) * (2 * np.pi / period))
         return np.sign(wave) if rng.random() < 0.5 else wave
-    octaves = [rng.normal(size=(max(2, height // step), max(2, width // step))) for step in (4, 16, 64)]
+    octaves = [
+        rng.normal(size=(max(2, height // step), max(2, width // step))) for step in (4, 16, 64)
+    ]
     return sum(
-        cv2.resize(octave.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC) for octave in octaves
+        cv2.resize(octave.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+        for octave in octaves
     )
 
 
-def _render(rng: np.random.Generator, pixels: Array, across: float, *, upright: bool = False) -> Array:
+def _render(
+    rng: np.random.Generator, pixels: Array, across: float, *, upright: bool = False
+) -> Array:
     """Draw a glyph at a size, rotation and light: float32 (h, w, 4), premultiplied."""
     while max(pixels.shape[:2]) > 2 * across:
         pixels = cv2.resize(
-            pixels, (max(1, pixels.shape[1] // 2), max(1, pixels.shape[0] // 2)), interpolation=cv2.INTER_AREA
+            pixels,
+            (max(1, pixels.shape[1] // 2), max(1, pixels.shape[0] // 2)),
+            interpolation=cv2.INTER_AREA,
         )
     height, width = pixels.shape[:2]
     scale = across / max(height, width)
@@ -157,20 +182,27 @@ def _render(rng: np.random.Generator, pixels: Array, across: float, *, upright: 
     angle = angle / 3 if upright else angle
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, scale)
     cos, sin = abs(turn[0, 0]), abs(turn[0, 1])
-    out_w, out_h = int(np.ceil(width * cos + height * sin)) + 2, int(np.ceil(width * sin + height * cos)) + 2
+    out_w, out_h = (
+        int(np.ceil(width * cos + height * sin)) + 2,
+        int(np.ceil(width * sin + height * cos)) + 2,
+    )
     turn[:, 2] += (out_w - width) / 2, (out_h - height) / 2
     if rng.random() < 0.25:
         pixels = np.ascontiguousarray(pixels[:, ::-1])
     patch = cv2.warpAffine(pixels, turn, (out_w, out_h), flags=cv2.INTER_LINEAR)
     direction, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.3)
     ys, xs = np.mgrid[-1 : 1 : out_h * 1j, -1 : 1 : out_w * 1j]
-    light = rng.uniform(0.75, 1.15) * (1 + strength * (xs * np.cos(direction) + ys * np.sin(direction)))
+    light = rng.uniform(0.75, 1.15) * (
+        1 + strength * (xs * np.cos(direction) + ys * np.sin(direction))
+    )
     patch[..., :3] = np.minimum(patch[..., :3] * light[..., None], patch[..., 3:])
     return patch
 
 
 def _blend(rng: np.random.Generator, canvas: Array, patch: Array, corner: tuple[int, int]) -> Array:
-    """Bring an object's light and tint towards its surroundings' and soften its edge, so that neither gives it away."""
+    """Bring an object's light and tint towards its surroundings' and soften its edge, so that
+    neither gives it away.
+    """
     under, over = _overlap(canvas.shape[:2], patch.shape, corner)
     inside = patch[over][..., 3]
     if inside.sum() < 1:
@@ -179,7 +211,9 @@ def _blend(rng: np.random.Generator, canvas: Array, patch: Array, corner: tuple[
     own = patch[over][..., :3].reshape(-1, 3).sum(axis=0) / inside.sum()
     gain = ((behind + 0.1) / (own + 0.1)) ** rng.uniform(0, 0.45)
     patch = cv2.GaussianBlur(patch, (0, 0), rng.uniform(0.3, 1.2))
-    patch[..., :3] = np.minimum(patch[..., :3] * gain.clip(0.5, 2).astype(np.float32), patch[..., 3:])
+    patch[..., :3] = np.minimum(
+        patch[..., :3] * gain.clip(0.5, 2).astype(np.float32), patch[..., 3:]
+    )
     return patch
 
 
@@ -197,7 +231,11 @@ def _place(
         remaining = _count(layers, len(full)) if hidden.any() else np.ones(len(full))
         shares = (remaining - hidden) / np.maximum(full, 1)
         touched = hidden > 0
-        if not touched.any() or (shares[touched] > 1 - config.crowding).all() or rng.random() < 0.03:
+        if (
+            not touched.any()
+            or (shares[touched] > 1 - config.crowding).all()
+            or rng.random() < 0.03
+        ):
             return x, y
     return None
 
@@ -215,7 +253,12 @@ def _overlap(
 
 
 def _paste(
-    rng: np.random.Generator, canvas: Array, layers: Array, patch: Array, corner: tuple[int, int], row: int
+    rng: np.random.Generator,
+    canvas: Array,
+    layers: Array,
+    patch: Array,
+    corner: tuple[int, int],
+    row: int,
 ) -> None:
     if rng.random() < 0.4:
         shift, radius = int(rng.integers(1, 7)), 2 * int(rng.integers(1, 6)) + 1
@@ -235,7 +278,9 @@ def camera(rng: np.random.Generator, canvas: Array) -> Array:
     if rng.random() < 0.35:
         picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.1))
     if rng.random() < 0.35:
-        picture = picture + rng.normal(0, rng.uniform(0.005, 0.03), (*picture.shape[:2], 1)).astype(np.float32)
+        picture = picture + rng.normal(0, rng.uniform(0.005, 0.03), (*picture.shape[:2], 1)).astype(
+            np.float32
+        )
     pixels = np.clip(picture * 255, 0, 255).astype(np.uint8)
     if rng.random() < 0.6:
         quality = int(rng.integers(45, 95))
@@ -245,27 +290,44 @@ def camera(rng: np.random.Generator, canvas: Array) -> Array:
 
 
 def phrases(scene: Scene, row: int, glyphs: Sequence[Glyph]) -> list[str]:
-    """Say what only object ``row`` of the scene is: by attribute, position or relation to another."""
+    """Say what only object ``row`` of the scene is: by attribute, position or relation to
+    another.
+    """
     glyph = glyphs[scene.glyphs[row]]
     centres = (scene.masks.boxes[:, :2] + scene.masks.boxes[:, 2:]) / 2
     same = [other for other, index in enumerate(scene.glyphs) if index == scene.glyphs[row]]
-    said = [f"{glyph.colour} {glyph.name}"] if glyph.colour and glyph.colour not in glyph.name else []
+    said = (
+        [f"{glyph.colour} {glyph.name}"] if glyph.colour and glyph.colour not in glyph.name else []
+    )
     if len(same) == 2:
         other = centres[same[0] if same[1] == row else same[1]]
         dx, dy = centres[row] - other
-        words = (("right", "left") if dx > 0 else ("left", "right"), ("bottom", "top") if dy > 0 else ("top", "bottom"))
+        words = (
+            ("right", "left") if dx > 0 else ("left", "right"),
+            ("bottom", "top") if dy > 0 else ("top", "bottom"),
+        )
         said.append(
-            f"the {glyph.name} on the {words[0][0]}" if abs(dx) > abs(dy) else f"the {glyph.name} at the {words[1][0]}"
+            f"the {glyph.name} on the {words[0][0]}"
+            if abs(dx) > abs(dy)
+            else f"the {glyph.name} at the {words[1][0]}"
         )
         area = scene.masks.areas
         said.append(f"the {'bigger' if area[row] > area[same].min() else 'smaller'} {glyph.name}")
     neighbours = [
-        other for other in range(len(scene.glyphs)) if scene.glyphs.count(scene.glyphs[other]) == 1 and other != row
+        other
+        for other in range(len(scene.glyphs))
+        if scene.glyphs.count(scene.glyphs[other]) == 1 and other != row
     ]
     if neighbours and len(same) == 1:
-        near = min(neighbours, key=lambda other: float(np.linalg.norm(centres[other] - centres[row])))
+        near = min(
+            neighbours, key=lambda other: float(np.linalg.norm(centres[other] - centres[row]))
+        )
         dx, dy = centres[row] - centres[near]
-        side = ("right of" if dx > 0 else "left of") if abs(dx) > abs(dy) else ("below" if dy > 0 else "above")
+        side = (
+            ("right of" if dx > 0 else "left of")
+            if abs(dx) > abs(dy)
+            else ("below" if dy > 0 else "above")
+        )
         said.append(f"the {glyph.name} {side} the {glyphs[scene.glyphs[near]].name}")
     return said
 
@@ -279,9 +341,14 @@ def write_folder(
     absent: int = 3,
     jpeg: bool = False,
 ) -> Path:
-    """Write scenes as a COCO-format folder: images/ and scenes.json with names, texts, phrases and absent names."""
+    """Write scenes as a COCO-format folder: images/ and scenes.json with names, texts, phrases and
+    absent names.
+    """
     glyphs = load_glyphs()
-    categories = [{"id": row + 1, "name": glyph.name, "texts": glyph.texts} for row, glyph in enumerate(glyphs)]
+    categories = [
+        {"id": row + 1, "name": glyph.name, "texts": glyph.texts}
+        for row, glyph in enumerate(glyphs)
+    ]
     pictures: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
     (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -292,7 +359,9 @@ def write_folder(
         write_image(folder / "images" / file, scene.pixels, settings)
         height, width = scene.pixels.shape[:2]
         gone = _absent(seed, scene, glyphs, absent)
-        pictures.append({"id": seed, "file_name": file, "height": height, "width": width, "absent": gone})
+        pictures.append(
+            {"id": seed, "file_name": file, "height": height, "width": width, "absent": gone}
+        )
         for row in range(len(scene.glyphs)):
             number = len(annotations) + 1
             annotations.append({"id": number, "image_id": seed, **_annotation(scene, row, glyphs)})
@@ -335,17 +404,28 @@ def main(
     folder: Path,
     count: Annotated[int, typer.Option(help="How many scenes.")] = 300,
     first: Annotated[int, typer.Option(help="The first seed.")] = VALIDATION_SEED,
-    photos: Annotated[Path | None, typer.Option(help="COCO-format folder of photos for backgrounds.")] = None,
-    free: Annotated[bool, typer.Option("--free", help="Only photos whose licence lets anyone pass them on.")] = False,
-    jpeg: Annotated[bool, typer.Option("--jpeg", help="Small files instead of exact ones.")] = False,
+    photos: Annotated[
+        Path | None, typer.Option(help="COCO-format folder of photos for backgrounds.")
+    ] = None,
+    free: Annotated[
+        bool, typer.Option("--free", help="Only photos whose licence lets anyone pass them on.")
+    ] = False,
+    jpeg: Annotated[
+        bool, typer.Option("--jpeg", help="Small files instead of exact ones.")
+    ] = False,
 ) -> None:
     """Write validation scenes."""
     limits.check({"--count": (count, limits.COUNT), "--first": (first, limits.SEED)})
     if first < VALIDATION_SEED:
-        raise BadPrompt(f"seeds under {VALIDATION_SEED} are for training and are composed on the fly, got {first}")
+        raise BadPrompt(
+            f"seeds under {VALIDATION_SEED} are for training and are composed on the fly, got "
+            f"{first}"
+        )
     claim(folder)
     behind = load_photos(photos, held_out=True, free=free)
-    typer.echo(f"{count} scenes: {write_folder(folder, range(first, first + count), behind, jpeg=jpeg)}")
+    typer.echo(
+        f"{count} scenes: {write_folder(folder, range(first, first + count), behind, jpeg=jpeg)}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Cut things out of photographs, with their names, to paste into scenes as drawn objects are.
 
-Cut, Paste and Learn, Dwibedi et al. 2017, https://arxiv.org/abs/1708.01642. The masks are a background
-remover's: PNG files laid out as the photographs are, and masks.csv: mask, share, pieces, on_border, soft.
-``scenes.compose(seed, cutouts, photos, PHOTOGRAPHIC)`` pastes them; its ``Scene.glyphs`` are then rows of ``cutouts``.
+Cut, Paste and Learn, Dwibedi et al. 2017, https://arxiv.org/abs/1708.01642. The masks are a
+background remover's: PNG files laid out as the photographs are, and masks.csv: mask, share, pieces,
+on_border, soft. ``scenes.compose(seed, cutouts, photos, PHOTOGRAPHIC)`` pastes them; its
+``Scene.glyphs`` are then rows of ``cutouts``.
 """
 
 from __future__ import annotations
@@ -25,14 +26,23 @@ MOST_ACROSS = 288  # px kept of a cut-out
 LEAST_AREA = 1500  # px; of a photo's own thing, to be cut out
 SOFTEST, EMPTIEST, FULLEST, MOST_PIECES, MOST_ON_BORDER = 0.35, 0.03, 0.85, 2, 0.2
 PHOTOGRAPHIC = SceneConfig(photo_share=0.8, across=(26, 320), upright=True, blended=0.7)
-NOT_THINGS = ("skin", "hair", "stockings", "tights", "intimate", "accessories", "rice")  # parts, or without a shape
+NOT_THINGS = (
+    "skin",
+    "hair",
+    "stockings",
+    "tights",
+    "intimate",
+    "accessories",
+    "rice",
+)  # parts, or without a shape
 
 
 @dataclass(frozen=True, eq=False)
 class Cutout:
     """Hold one thing cut out of a photo, to be used as a Glyph is.
 
-    name: of its class. texts: what means it, name first. colour: "". stored: uint8 (h, w, 4) RGBA, not premultiplied.
+    name: of its class. texts: what means it, name first. colour: "". stored: uint8 (h, w, 4) RGBA,
+    not premultiplied.
     """
 
     name: str
@@ -49,14 +59,19 @@ class Cutout:
 
 
 def load_cutouts(folder: Path, photos: Path, *, held_out: bool) -> list[Cutout]:
-    """Load what a background remover cut out, without masks that are soft, empty, full, in pieces or cut by the frame.
+    """Load what a background remover cut out, without masks that are soft, empty, full, in pieces
+    or cut by the frame.
 
-    folder: holds masks.csv; beside the photographs, in ``photos``/<first part of the mask's path>. held_out: every
-    fifth of those that are kept, by name, else the rest.
+    folder: holds masks.csv; beside the photographs, in ``photos``/<first part of the mask's path>.
+    held_out: every fifth of those that are kept, by name, else the rest.
     """
     rows = list(csv.DictReader((folder / "masks.csv").read_text("utf-8").splitlines()))
     kept = sorted((row["mask"] for row in rows if _clean(row)), key=str)
-    chosen = [mask for row, mask in enumerate(kept) if (row % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == held_out]
+    chosen = [
+        mask
+        for row, mask in enumerate(kept)
+        if (row % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == held_out
+    ]
     names = _names(photos / "imagenet-sample")
     found = []
     for mask in chosen:
@@ -73,11 +88,16 @@ def load_cutouts(folder: Path, photos: Path, *, held_out: bool) -> list[Cutout]:
 
 
 def photo_cutouts(photos: Sequence[Photo]) -> list[Cutout]:
-    """Cut the labelled things out of photos where they are large enough; parts and things cut by the frame stay."""
+    """Cut the labelled things out of photos where they are large enough; parts and things cut by
+    the frame stay.
+    """
     found = []
     for photo in photos:
-        border = {int(v) for edge in (photo.labels[0], photo.labels[-1], photo.labels[:, 0], photo.labels[:, -1])
-                  for v in np.unique(edge)}  # fmt: skip
+        border = {
+            int(v)
+            for edge in (photo.labels[0], photo.labels[-1], photo.labels[:, 0], photo.labels[:, -1])
+            for v in np.unique(edge)
+        }
         for number, name in enumerate(photo.names, 1):
             inside = photo.labels == number
             if number in border or inside.sum() < LEAST_AREA or name in NOT_THINGS:
@@ -92,7 +112,9 @@ def cut_out(pixels: Array, alpha: Array) -> Array:
 
     The edge is drawn in a little: its outer half shows more of what lay behind than of the thing.
     """
-    opaque = np.rint(np.clip((alpha.astype(np.float32) - 64) * (255 / 191), 0, 255)).astype(np.uint8)
+    opaque = np.rint(np.clip((alpha.astype(np.float32) - 64) * (255 / 191), 0, 255)).astype(
+        np.uint8
+    )
     ys, xs = np.flatnonzero((opaque > 8).any(axis=1)), np.flatnonzero((opaque > 8).any(axis=0))
     window = np.s_[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
     rgba = np.dstack([pixels[window], opaque[window]])
@@ -104,7 +126,9 @@ def cut_out(pixels: Array, alpha: Array) -> Array:
 
 
 def _clean(row: dict[str, str]) -> bool:
-    share, pieces, border, soft = (float(row[name]) for name in ("share", "pieces", "on_border", "soft"))
+    share, pieces, border, soft = (
+        float(row[name]) for name in ("share", "pieces", "on_border", "soft")
+    )
     whole = EMPTIEST < share < FULLEST and pieces <= MOST_PIECES
     return whole and soft < SOFTEST and border < MOST_ON_BORDER
 
@@ -113,4 +137,6 @@ def _names(folder: Path) -> dict[str, str]:
     table = folder / "names.csv"
     if not table.is_file():
         return {}
-    return {row["image"]: row["name"] for row in csv.DictReader(table.read_text("utf-8").splitlines())}
+    return {
+        row["image"]: row["name"] for row in csv.DictReader(table.read_text("utf-8").splitlines())
+    }

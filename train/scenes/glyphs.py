@@ -1,4 +1,6 @@
-"""The things that scenes are made of: drawn objects of the Noto Color Emoji font, each with its names."""
+"""The things that scenes are made of: drawn objects of the Noto Color Emoji font, each with its
+names.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,12 @@ from segclip.types import Array
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 RANGES = ((0x1F300, 0x1FB00), (0x2600, 0x27C0))
 NOT_OBJECTS = re.compile(
-    r"MODIFIER|COMPONENT|ARROW|BUTTON|SIGN|CLOCK FACE|SYMBOL FOR|SQUARED|KEYCAP|HEAVY|ZODIAC|REGIONAL|MEDIUM|"
-    r"INPUT SYMBOL|WATER CLOSET|^(ARIES|TAURUS|GEMINI|CANCER|LEO|VIRGO|LIBRA|SCORPIUS|SAGITTARIUS|CAPRICORN|AQUARIUS|"
-    r"PISCES|OPHIUCHUS)$|^NO |NON-POTABLE|RESTROOM|BATHROOM|CUSTOMS|BAGGAGE CLAIM|LEFT LUGGAGE|PASSPORT CONTROL"
+    r"MODIFIER|COMPONENT|ARROW|BUTTON|SIGN|CLOCK FACE|SYMBOL "
+    r"FOR|SQUARED|KEYCAP|HEAVY|ZODIAC|REGIONAL|MEDIUM|"
+    r"INPUT SYMBOL|WATER "
+    r"CLOSET|^(ARIES|TAURUS|GEMINI|CANCER|LEO|VIRGO|LIBRA|SCORPIUS|SAGITTARIUS|CAPRICORN|AQUARIUS|"
+    r"PISCES|OPHIUCHUS)$|^NO |NON-POTABLE|RESTROOM|BATHROOM|CUSTOMS|BAGGAGE CLAIM|LEFT "
+    r"LUGGAGE|PASSPORT CONTROL"
 )
 NATIVE = 109  # the only size the font's bitmaps exist in
 MIN_AREA = 1500  # opaque pixels of 136 x 128; less is a stroke, not an object
@@ -106,10 +111,11 @@ COLOURS = {
 
 @dataclass(frozen=True, eq=False)
 class Glyph:
-    """Hold one drawn object: pixels float32 (h, w, 4) RGBA in [0, 1], colour premultiplied, trimmed to what shows.
+    """Hold one drawn object: pixels float32 (h, w, 4) RGBA in [0, 1], colour premultiplied, trimmed
+    to what shows.
 
-    name: its character's name, the one it is scored by. texts: every text that means it, name first. colour: the word
-    for its main colour, or "" when there is none.
+    name: its character's name, the one it is scored by. texts: every text that means it, name
+    first. colour: the word for its main colour, or "" when there is none.
     """
 
     character: str
@@ -125,10 +131,16 @@ def load_glyphs(font: Path = FONT) -> list[Glyph]:
     Raises WeightsMissing when the font is not installed.
     """
     if not font.exists():
-        raise WeightsMissing(f"{font} is not there; on Debian: apt-get install fonts-noto-color-emoji")
+        raise WeightsMissing(
+            f"{font} is not there; on Debian: apt-get install fonts-noto-color-emoji"
+        )
     face = ImageFont.truetype(str(font), NATIVE)
     characters = [chr(code) for start, end in RANGES for code in range(start, end)]
-    named = {c: unicodedata.name(c).lower() for c in characters if not NOT_OBJECTS.search(unicodedata.name(c, "NO "))}
+    named = {
+        c: unicodedata.name(c).lower()
+        for c in characters
+        if not NOT_OBJECTS.search(unicodedata.name(c, "NO "))
+    }
     drawn = {c: pixels for c in named if (pixels := _draw(face, c)) is not None}
     taken = {named[c] for c in drawn}
     looks = np.zeros((len(drawn), 16 * 16 * 3), np.float32)
@@ -139,12 +151,16 @@ def load_glyphs(font: Path = FONT) -> list[Glyph]:
             continue
         looks[len(glyphs)] = look
         name = named[character]
-        glyphs.append(Glyph(character, name, _texts(character, name, taken), _colour(pixels), pixels))
+        glyphs.append(
+            Glyph(character, name, _texts(character, name, taken), _colour(pixels), pixels)
+        )
     return glyphs
 
 
 def meanings(glyphs: list[Glyph]) -> dict[str, tuple[int, ...]]:
-    """Map every text to the indices of all glyphs it means: "apple" is the red one and the green one."""
+    """Map every text to the indices of all glyphs it means: "apple" is the red one and the green
+    one.
+    """
     found: dict[str, list[int]] = {}
     for index, glyph in enumerate(glyphs):
         for text in glyph.texts:
@@ -175,24 +191,47 @@ def _texts(character: str, name: str, taken: set[str]) -> tuple[str, ...]:
     entry = emoji.EMOJI_DATA.get(character) or emoji.EMOJI_DATA.get(character + "\ufe0f") or {}
     said = [entry.get("en", ""), *(entry.get("alias") or [])]
     words = [re.sub(r"[_\s]+", " ", text.strip(":").lower()) for text in said]
-    words = [word for word in words if word not in taken]  # an alias that names another drawing would mislead
+    words = [
+        word for word in words if word not in taken
+    ]  # an alias that names another drawing would mislead
     short = [name.removesuffix(" face")] if name.endswith(" face") and name.count(" ") == 1 else []
-    candidates = [name, *words, *SPOKEN.get(name, ()), *(short if short and short[0] in _ANIMALS else [])]
+    candidates = [
+        name,
+        *words,
+        *SPOKEN.get(name, ()),
+        *(short if short and short[0] in _ANIMALS else []),
+    ]
     return tuple(dict.fromkeys(text for text in candidates if len(text) > 1))
 
 
-_ANIMALS = {"hamster", "koala", "polar bear", "raccoon", "dog", "cat", "cow", "horse", "pig", "moose", "chipmunk"}
+_ANIMALS = {
+    "hamster",
+    "koala",
+    "polar bear",
+    "raccoon",
+    "dog",
+    "cat",
+    "cow",
+    "horse",
+    "pig",
+    "moose",
+    "chipmunk",
+}
 
 
 def _colour(pixels: Array) -> str:
     solid = pixels[..., 3] > 0.5
     rgb = np.clip(pixels[..., :3] * 255, 0, 255).astype(np.uint8)
-    hue, saturation, value = (channel[solid] for channel in cv2.split(cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV)))
+    hue, saturation, value = (
+        channel[solid] for channel in cv2.split(cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV))
+    )
     vivid = (saturation > 110) & (value > 90)
     if vivid.mean() < 0.55:
         return ""
     for word, spans in COLOURS.items():
-        share = sum(((hue >= low) & (hue < high) & vivid).sum() for low, high in spans) / vivid.sum()
+        share = (
+            sum(((hue >= low) & (hue < high) & vivid).sum() for low, high in spans) / vivid.sum()
+        )
         if share > 0.7:
             return word
     return ""

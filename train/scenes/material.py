@@ -1,4 +1,6 @@
-"""Make training tiles of everything there is: drawn scenes, scenes of cut-outs, and parts of labelled photographs."""
+"""Make training tiles of everything there is: drawn scenes, scenes of cut-outs, and parts of
+labelled photographs.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ SHARES = {"": 0.72, "people": 0.06, "clothes": 0.09, "bottles": 0.05, "food": 0.
 
 @dataclass(frozen=True)
 class Mixture:
-    """Say what share of the tiles are drawn scenes and what share scenes of cut-outs; the others are photographs."""
+    """Say what share of the tiles are drawn scenes and what share scenes of cut-outs; the others
+    are photographs.
+    """
 
     drawn: float = 0.25
     pasted: float = 0.27
@@ -31,7 +35,9 @@ class Mixture:
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """Hold what tiles are made of. behind: photos behind scenes, and the first of ``photos``, which are grouped."""
+    """Hold what tiles are made of. behind: photos behind scenes, and the first of ``photos``, which
+    are grouped.
+    """
 
     glyphs: Sequence[Glyph]
     cutouts: Sequence[Cutout] = ()
@@ -47,11 +53,16 @@ class Material:
 
     @property
     def behind(self) -> Sequence[Photo]:
-        """Return the photos that stand behind scenes: those on which nearly every thing is labelled."""
+        """Return the photos that stand behind scenes: those on which nearly every thing is
+        labelled.
+        """
         return self.groups.get("", [])
 
-    def tile(self, seed: int, size: int, drawn: SceneConfig, *, beyond: int = GREY) -> tuple[Array, Array]:
-        """Make the tile of ``seed``: uint8 (S, S, 3) and its layers, int16 (S, S), as ``scenes.Scene`` has them.
+    def tile(
+        self, seed: int, size: int, drawn: SceneConfig, *, beyond: int = GREY
+    ) -> tuple[Array, Array]:
+        """Make the tile of ``seed``: uint8 (S, S, 3) and its layers, int16 (S, S), as
+        ``scenes.Scene`` has them.
 
         drawn: what drawn scenes look like. beyond: what is shown where a photo has ended.
         """
@@ -63,7 +74,9 @@ class Material:
             return scene.pixels, scene.layers
         if cut:
             most = size * float(rng.uniform(0.3, 1.2))
-            config = replace(PHOTOGRAPHIC, size=(size, size), objects=(1, 7), across=(26, max(most, 60)))
+            config = replace(
+                PHOTOGRAPHIC, size=(size, size), objects=(1, 7), across=(26, max(most, 60))
+            )
             scene = compose(seed, self.cutouts, self.behind, config)
             return scene.pixels, scene.layers
         shares = np.array([SHARES.get(name, 0.02) for name in self.groups])
@@ -71,10 +84,14 @@ class Material:
         return photo_tile(rng, group[int(rng.integers(len(group)))], size, beyond=beyond)
 
 
-def photo_tile(rng: np.random.Generator, photo: Photo, size: int, *, beyond: int = GREY) -> tuple[Array, Array]:
-    """Cut a part or the whole of a photo to a tile, ``beyond`` where it has ended; mirrored half the time.
+def photo_tile(
+    rng: np.random.Generator, photo: Photo, size: int, *, beyond: int = GREY
+) -> tuple[Array, Array]:
+    """Cut a part or the whole of a photo to a tile, ``beyond`` where it has ended; mirrored half
+    the time.
 
-    Returns uint8 (S, S, 3) and layers, int16 (S, S): -1 where nothing is labelled, -1 - k for the photo's thing k.
+    Returns uint8 (S, S, 3) and layers, int16 (S, S): -1 where nothing is labelled, -1 - k for the
+    photo's thing k.
     """
     height, width = photo.labels.shape
     side = max(height, width) * float(np.exp(rng.uniform(np.log(0.4), np.log(1.1))))
@@ -86,10 +103,17 @@ def photo_tile(rng: np.random.Generator, photo: Photo, size: int, *, beyond: int
     turn = np.array([[scale[0], 0, -corner[0] * scale[0]], [0, scale[1], -corner[1] * scale[1]]])
     pixels, labels = photo.pixels, photo.labels
     if rng.random() < 0.5:
-        pixels, labels = np.ascontiguousarray(pixels[:, ::-1]), np.ascontiguousarray(labels[:, ::-1])
+        pixels, labels = (
+            np.ascontiguousarray(pixels[:, ::-1]),
+            np.ascontiguousarray(labels[:, ::-1]),
+        )
     shrinks = bool(scale.min() < 0.7)
     if shrinks:  # averaged first; sampling alone would leave jagged edges
-        half = cv2.resize(pixels, (round(width * scale[0]), round(height * scale[1])), interpolation=cv2.INTER_AREA)
+        half = cv2.resize(
+            pixels,
+            (round(width * scale[0]), round(height * scale[1])),
+            interpolation=cv2.INTER_AREA,
+        )
         moved = np.array([[1, 0, turn[0, 2]], [0, 1, turn[1, 2]]])
         made = cv2.warpAffine(half, moved, (size, size), borderMode=cv2.BORDER_REPLICATE)
     else:
@@ -103,9 +127,15 @@ def photo_tile(rng: np.random.Generator, photo: Photo, size: int, *, beyond: int
     return shot, -np.maximum(layers, 1)
 
 
-def load_material(folders: Sequence[Path], foreground: Path | None = None, mixture: Mixture = Mixture()) -> Material:
-    """Load what is not held out of COCO-format folders of photos, and a folder's cut-outs, beside its photographs."""
-    photos = [photo for folder in folders for photo in load_photos(folder, held_out=False, most=MOST)]
+def load_material(
+    folders: Sequence[Path], foreground: Path | None = None, mixture: Mixture = Mixture()
+) -> Material:
+    """Load what is not held out of COCO-format folders of photos, and a folder's cut-outs, beside
+    its photographs.
+    """
+    photos = [
+        photo for folder in folders for photo in load_photos(folder, held_out=False, most=MOST)
+    ]
     whole = [photo for photo in photos if photo.source in ("", "coco")]
     cutouts = photo_cutouts(whole)
     if foreground:

@@ -15,15 +15,22 @@ from segclip.files import coco
 from segclip.types import Array
 
 HELD_OUT_EVERY = 5  # every fifth photo, by name, is kept for validation
-FREE_LICENCES = ("Attribution License", "No known copyright restrictions", "United States Government Work")
-PERSON_ONLY = "clothes"  # a source of photos whose things are garments: the person who wears them is one thing
+FREE_LICENCES = (
+    "Attribution License",
+    "No known copyright restrictions",
+    "United States Government Work",
+)
+# a source of photos whose things are garments: the person who wears them is one thing
+PERSON_ONLY = "clothes"
 
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """Hold a background photo. pixels: uint8 (H, W, 3) RGB. labels: int16 (H, W), 0 for nothing, k for its object k.
+    """Hold a background photo. pixels: uint8 (H, W, 3) RGB. labels: int16 (H, W), 0 for nothing, k
+    for its object k.
 
-    credit: where it was published, and its licence. names: of object 1, 2 and so on. source: its collection.
+    credit: where it was published, and its licence. names: of object 1, 2 and so on. source: its
+    collection.
     """
 
     pixels: Array
@@ -43,9 +50,10 @@ def load_photos(
 ) -> list[Photo]:
     """Read the photos of a COCO-format folder (images/ and instances.json).
 
-    held_out: every fifth by name, else the rest. free: only those whose licence lets anyone pass on changed copies.
-    most: how many of a source are taken, evenly spread; all where it isn't named. garments: where people's clothes
-    are outlined, these are the things, not the person who wears them. Raises BadTable and BadImage.
+    held_out: every fifth by name, else the rest. free: only those whose licence lets anyone pass on
+    changed copies. most: how many of a source are taken, evenly spread; all where it isn't named.
+    garments: where people's clothes are outlined, these are the things, not the person who wears
+    them. Raises BadTable and BadImage.
     """
     if folder is None:
         return []
@@ -65,7 +73,9 @@ def is_held_out(row: int) -> bool:
 
 
 def largest_first(things: Sequence[coco.Thing]) -> list[coco.Thing]:
-    """Order a photo's things as its labels number them, from 1 on; groups outlined as one have none."""
+    """Order a photo's things as its labels number them, from 1 on; groups outlined as one have
+    none.
+    """
     return sorted((thing for thing in things if not thing.crowd), key=lambda thing: -thing.area)
 
 
@@ -83,14 +93,20 @@ def _photo(folder: Path, table: coco.Instances, image: coco.ImageRow, *, garment
         raise BadTable(f"{file} is {pixels.shape[:2]} high and wide, its table says {image.size}")
     # the photo's page, which names its author; the image's own address does not
     page = Path(image.url).name.partition("_")[0]
-    credit = f"https://www.flickr.com/photo.gne?id={page} ({image.licence})" if page else image.source
-    return Photo(pixels, labels, credit, tuple(names[thing.category] for thing in ordered), image.source)
+    credit = (
+        f"https://www.flickr.com/photo.gne?id={page} ({image.licence})" if page else image.source
+    )
+    return Photo(
+        pixels, labels, credit, tuple(names[thing.category] for thing in ordered), image.source
+    )
 
 
 def _paint(labels: Array, size: tuple[int, int], thing: coco.Thing, number: int) -> None:
     """Paint a thing's number where its polygons or run-length code say it is."""
     if thing.outlines:
-        cv2.fillPoly(labels, [np.rint(outline).astype(np.int32) for outline in thing.outlines], number)
+        cv2.fillPoly(
+            labels, [np.rint(outline).astype(np.int32) for outline in thing.outlines], number
+        )
         return
     x, y, bitmap = thing.window(size)
     labels[y : y + bitmap.shape[0], x : x + bitmap.shape[1]][bitmap] = number

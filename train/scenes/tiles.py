@@ -1,4 +1,6 @@
-"""Tiles to train a promptable network on: small scenes, each a window of the frame that serving looks at."""
+"""Tiles to train a promptable network on: small scenes, each a window of the frame that serving
+looks at.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ SIDES = {
 CELL = PATCH // 4  # pixels a logit covers
 OBJECTS = 6  # asked about in a tile
 MIN_PIXELS = 100
-PHOTO_SHARE = 0.2  # of the things in the photo behind a scene that are asked about too; they are many and hard
+# of the things in the photo behind a scene that are asked about too; they are many and hard
+PHOTO_SHARE = 0.2
 PHOTO_PIXELS = 250  # of a thing of a photograph that is no scene
 
 
@@ -33,8 +36,9 @@ PHOTO_PIXELS = 250  # of a thing of a photograph that is no scene
 class Tile:
     """Hold a tile and N of its objects.
 
-    pixels: uint8 (T, T, 3), black where the frame's padding would be. masks: bool (N, T, T). corner: x, y
-    of the tile in the frame, in px. plain, plain_masks: the same before the tile was enlarged, (S, S, 3), (N, S, S).
+    pixels: uint8 (T, T, 3), black where the frame's padding would be. masks: bool (N, T, T).
+    corner: x, y of the tile in the frame, in px. plain, plain_masks: the same before the tile was
+    enlarged, (S, S, 3), (N, S, S).
     """
 
     pixels: Array
@@ -50,12 +54,16 @@ class Tile:
 
     @property
     def shares(self) -> torch.Tensor:
-        """Return each object's share of each of the decoder's cells: float32 (N, 1, T / CELL, T / CELL)."""
+        """Return each object's share of each of the decoder's cells: float32 (N, 1, T / CELL, T /
+        CELL).
+        """
         return F.avg_pool2d(torch.from_numpy(self.masks).float()[:, None], CELL)
 
 
 def make_tile(seed: int, material: Material, side: int = TILE) -> Tile | None:
-    """Make a tile of drawn objects, cut-outs or a photo, and those of the photo behind alike; None when it has none."""
+    """Make a tile of drawn objects, cut-outs or a photo, and those of the photo behind alike; None
+    when it has none.
+    """
     rng = np.random.default_rng([seed, 2])
     size = int(rng.choice((side * 640 // FRAME, side)))  # px before it is enlarged, if it is
     drawn_scenes = SceneConfig(objects=(2, 7), across=(0.1 * size, 0.75 * size))
@@ -78,4 +86,6 @@ def make_tile(seed: int, material: Material, side: int = TILE) -> Tile | None:
         return None
     room = (FRAME - side) // PATCH
     x, y = (int(place) * PATCH for place in rng.integers(0, room + 1, 2))
-    return Tile(pixels, layers == codes[:, None, None], (x, y), plain, drawn == codes[:, None, None])
+    return Tile(
+        pixels, layers == codes[:, None, None], (x, y), plain, drawn == codes[:, None, None]
+    )

@@ -1,6 +1,8 @@
-"""Note which paths of a certain name, and which addresses elsewhere, a server of the tests looks at.
+"""Note which paths of a certain name, and which addresses elsewhere, a server of the tests looks
+at.
 
-Python imports this first where the folder is on its path; ``SEGCLIP_TEST_WATCH`` names the file of notes.
+Python imports this first where the folder is on its path; ``SEGCLIP_TEST_WATCH`` names the file of
+notes.
 """
 
 from __future__ import annotations

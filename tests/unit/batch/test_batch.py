@@ -43,9 +43,18 @@ def photos(tmp_path: Path) -> Path:
         x, y = (int(v) for v in rng.integers(0, 60, 2))
         colour = ("red", "green", "blue", "yellow")[number % 4]
         image = paint(
-            (colour, (x, y, x + 40, y + 30)), ("red", (100, 70, 130, 110)) if number % 3 else ("black", (0, 0, 9, 9))
+            (colour, (x, y, x + 40, y + 30)),
+            ("red", (100, 70, 130, 110)) if number % 3 else ("black", (0, 0, 9, 9)),
         )
-        name = ("a.png", "a.jpg", "b é🦁.png", "sub dir/c.png", "sub dir/d\nnew.png", "e.bmp", "f.png")[number]
+        name = (
+            "a.png",
+            "a.jpg",
+            "b é🦁.png",
+            "sub dir/c.png",
+            "sub dir/d\nnew.png",
+            "e.bmp",
+            "f.png",
+        )[number]
         PIL.Image.fromarray(image.pixels).save(folder / name, quality=95)
     return folder
 
@@ -65,19 +74,34 @@ def run(photos: Path, out: Path, *texts: str, **running: Any) -> batch.Summary:
     return export(photos, out, texts or TEXTS, options=options, running=Running(**running))
 
 
-def script(photos: Path, out: Path, kill: str = "no", workers: int = 1) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tests.batch_script", str(photos), str(out), kill, str(workers), *TEXTS]
+def script(
+    photos: Path, out: Path, kill: str = "no", workers: int = 1
+) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.batch_script",
+        str(photos),
+        str(out),
+        kill,
+        str(workers),
+        *TEXTS,
+    ]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
 
 
 class TestWhatIsWritten:
-    def test_every_mask_comes_back_from_every_exact_format(self, photos: Path, tmp_path: Path) -> None:
+    def test_every_mask_comes_back_from_every_exact_format(
+        self, photos: Path, tmp_path: Path
+    ) -> None:
         out = tmp_path / "out"
         summary = run(photos, out)
         assert summary.states == {"matched": 6, "empty": 1, "failed": 0}
         dataset = COCO(str(out / "coco.json"))
         table = pyarrow.parquet.read_table(out / "regions.parquet").to_pylist()
-        lines = [json.loads(line) for line in (out / "regions.jsonl").read_text("utf-8").splitlines()]
+        lines = [
+            json.loads(line) for line in (out / "regions.jsonl").read_text("utf-8").splitlines()
+        ]
         assert len(table) == len(lines) == len(dataset.anns) > 6
         for picture in dataset.dataset["images"]:
             name = picture["file_name"]
@@ -89,10 +113,22 @@ class TestWhatIsWritten:
             for row, annotation in enumerate(annotations):
                 mask = masks.full(row)
                 png = np.asarray(PIL.Image.open(out / "png" / f"{name}.mask.{row:02d}.png"))
-                rle = {"size": [rows[row]["height"], rows[row]["width"]], "counts": rows[row]["counts"]}
-                for other in (png > 0, dataset.annToMask(annotation), records.decode_rle(rle), labels == row + 1):
+                rle = {
+                    "size": [rows[row]["height"], rows[row]["width"]],
+                    "counts": rows[row]["counts"],
+                }
+                for other in (
+                    png > 0,
+                    dataset.annToMask(annotation),
+                    records.decode_rle(rle),
+                    labels == row + 1,
+                ):
                     assert np.array_equal(other, mask)
-                assert dataset.cats[annotation["category_id"]]["name"] == texts[row] == rows[row]["text"]
+                assert (
+                    dataset.cats[annotation["category_id"]]["name"]
+                    == texts[row]
+                    == rows[row]["text"]
+                )
 
     def test_labelme_finds_its_picture(self, photos: Path, tmp_path: Path) -> None:
         run(photos, tmp_path / "out")
@@ -101,11 +137,23 @@ class TestWhatIsWritten:
         assert (label.parent / named).resolve() == (photos / "sub dir" / "c.png").resolve()
 
     def test_thin_things_keep_their_outline_in_yolo(self, tmp_path: Path) -> None:
-        """Fault 17.19: masks of 1 or 2 px, and one px wide, vanished; read as ultralytics does, each is there."""
-        boxes = [(20, 10, 120, 11), (150, 20, 151, 100), (30, 30, 31, 31), (40, 40, 42, 41), (10, 105, 40, 115)]
+        """Fault 17.19: masks of 1 or 2 px, and one px wide, vanished; read as ultralytics does,
+        each is there.
+        """
+        boxes = [
+            (20, 10, 120, 11),
+            (150, 20, 151, 100),
+            (30, 30, 31, 31),
+            (40, 40, 42, 41),
+            (10, 105, 40, 115),
+        ]
         (tmp_path / "in").mkdir()
-        PIL.Image.fromarray(paint(*(("red", box) for box in boxes)).pixels).save(tmp_path / "in" / "wire.png")
-        options = ExportOptions(formats=("yolo",), answers=Answers(selection=Selection(threshold=0.0)))
+        PIL.Image.fromarray(paint(*(("red", box) for box in boxes)).pixels).save(
+            tmp_path / "in" / "wire.png"
+        )
+        options = ExportOptions(
+            formats=("yolo",), answers=Answers(selection=Selection(threshold=0.0))
+        )
         export(tmp_path / "in", tmp_path / "out", ["a red wire"], options=options)
         lines = (tmp_path / "out/yolo/labels/wire.txt").read_text().splitlines()
         found = set()
@@ -113,13 +161,22 @@ class TestWhatIsWritten:
             points = np.array(line.split()[1:], np.float32).reshape(-1, 2) * (160, 120)
             filled = np.zeros((120, 160), np.uint8)
             cv2.fillPoly(filled, [points.astype(np.int32)], 1)
-            found.add((*np.argwhere(filled.T).min(axis=0).tolist(), *(np.argwhere(filled.T).max(axis=0) + 1).tolist()))
+            found.add(
+                (
+                    *np.argwhere(filled.T).min(axis=0).tolist(),
+                    *(np.argwhere(filled.T).max(axis=0) + 1).tolist(),
+                )
+            )
         assert found == set(boxes)
 
-    def test_yolo_pairs_every_picture_with_its_own_label(self, photos: Path, tmp_path: Path) -> None:
+    def test_yolo_pairs_every_picture_with_its_own_label(
+        self, photos: Path, tmp_path: Path
+    ) -> None:
         run(photos, tmp_path / "out")
         root = tmp_path / "out" / "yolo"
-        assert yaml.safe_load((root / "data.yaml").read_text("utf-8"))["names"] == dict(enumerate(TEXTS))
+        assert yaml.safe_load((root / "data.yaml").read_text("utf-8"))["names"] == dict(
+            enumerate(TEXTS)
+        )
         pictures = [path for path in (root / "images").rglob("*") if path.is_symlink()]
         assert len(pictures) == 7
         for picture in pictures:
@@ -129,7 +186,9 @@ class TestWhatIsWritten:
         assert (root / "images" / "a_png.png").exists()
         assert (root / "images" / "a_jpg.jpg").exists()
 
-    def test_the_summary_and_the_sheet_tell_what_was_found(self, photos: Path, tmp_path: Path) -> None:
+    def test_the_summary_and_the_sheet_tell_what_was_found(
+        self, photos: Path, tmp_path: Path
+    ) -> None:
         summary = run(photos, tmp_path / "out")
         told = json.loads((tmp_path / "out" / "summary.json").read_text("utf-8"))
         assert told["images"] == summary.images == 7
@@ -145,7 +204,9 @@ class TestWhatIsWritten:
         assert [row["name"] for row in dataset.dataset["categories"]] == ["object"]
         assert len(dataset.anns) == 1
 
-    def test_everything_is_cut_out_where_there_is_no_text(self, photos: Path, tmp_path: Path) -> None:
+    def test_everything_is_cut_out_where_there_is_no_text(
+        self, photos: Path, tmp_path: Path
+    ) -> None:
         table = photos / "t.jsonl"
         table.write_text('{"image": "e.bmp"}\n{"image": "a.png", "texts": ["a red square"]}\n')
         options = ExportOptions(formats=("coco",), ask=Ask(everything=True))
@@ -163,7 +224,9 @@ class TestWhatIsWritten:
 
 
 class TestInterruption:
-    def test_a_second_run_does_nothing_and_changes_nothing(self, photos: Path, tmp_path: Path) -> None:
+    def test_a_second_run_does_nothing_and_changes_nothing(
+        self, photos: Path, tmp_path: Path
+    ) -> None:
         run(photos, tmp_path / "out")
         before = tree(tmp_path / "out")
         summary = run(photos, tmp_path / "out")
@@ -194,7 +257,9 @@ class TestInterruption:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            export(photos, tmp_path / "out", TEXTS, options=ExportOptions(formats=FORMATS), tell=stop)
+            export(
+                photos, tmp_path / "out", TEXTS, options=ExportOptions(formats=FORMATS), tell=stop
+            )
         summary = run(photos, tmp_path / "out")
         assert summary.progress.before == 3
         run(photos, tmp_path / "whole")
@@ -214,7 +279,9 @@ class TestInterruption:
         assert tree(tmp_path / "parts") == expected
 
     @pytest.mark.slow
-    def test_a_picture_that_kills_its_process_is_a_failure_and_the_only_one(self, photos: Path, tmp_path: Path) -> None:
+    def test_a_picture_that_kills_its_process_is_a_failure_and_the_only_one(
+        self, photos: Path, tmp_path: Path
+    ) -> None:
         pixels = paint(("red", (5, 5, 60, 60))).pixels.copy()
         pixels[0, 0] = POISON
         PIL.Image.fromarray(pixels).save(photos / "c.png")
@@ -240,12 +307,21 @@ class TestInterruption:
             folder.mkdir()
             for number in range(count):
                 (folder / f"{number:04d}.png").symlink_to(photos / "f.png")
-            arguments = ["x", str(folder), str(tmp_path / f"out{count}"), "no", "1", "a black square"]
+            arguments = [
+                "x",
+                str(folder),
+                str(tmp_path / f"out{count}"),
+                "no",
+                "1",
+                "a black square",
+            ]
             code = (
                 f"import sys, resource; from tests import batch_script; sys.argv = {arguments!r}; "
                 "batch_script.main(); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
             )
-            done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+            )
             peaks[count] = int(done.stdout)
         assert peaks[400] <= 1.1 * peaks[50], peaks
 
@@ -260,12 +336,16 @@ class TestChanges:
         run(photos, tmp_path / "fresh")
         assert tree(out) == tree(tmp_path / "fresh")
 
-    def test_a_touched_picture_with_the_same_bytes_is_left_alone(self, photos: Path, tmp_path: Path) -> None:
+    def test_a_touched_picture_with_the_same_bytes_is_left_alone(
+        self, photos: Path, tmp_path: Path
+    ) -> None:
         run(photos, tmp_path / "out")
         os.utime(photos / "f.png", (1, 1))
         assert run(photos, tmp_path / "out").progress.now == 0
 
-    def test_another_text_or_threshold_or_format_is_another_question(self, photos: Path, tmp_path: Path) -> None:
+    def test_another_text_or_threshold_or_format_is_another_question(
+        self, photos: Path, tmp_path: Path
+    ) -> None:
         out = tmp_path / "out"
         run(photos, out)
         assert run(photos, out, "a green square").progress.now == 7
@@ -307,7 +387,10 @@ class TestFailures:
     def test_each_is_a_row_and_stops_nothing(self, hostile: Path, tmp_path: Path) -> None:
         summary = run(hostile, tmp_path / "out")
         assert summary.states == {"matched": 6, "empty": 1, "failed": 6}
-        rows = [json.loads(line) for line in (tmp_path / "out" / "failures.jsonl").read_text("utf-8").splitlines()]
+        rows = [
+            json.loads(line)
+            for line in (tmp_path / "out" / "failures.jsonl").read_text("utf-8").splitlines()
+        ]
         assert {row["image"] for row in rows} == {
             "cut.png",
             "empty.jpg",
@@ -318,7 +401,9 @@ class TestFailures:
         }
         assert all(row["reason"] and str(hostile) in row["path"] for row in rows)
 
-    def test_failed_ones_wait_until_they_are_asked_for_or_change(self, hostile: Path, tmp_path: Path) -> None:
+    def test_failed_ones_wait_until_they_are_asked_for_or_change(
+        self, hostile: Path, tmp_path: Path
+    ) -> None:
         run(hostile, tmp_path / "out")
         assert run(hostile, tmp_path / "out").progress.now == 0
         assert run(hostile, tmp_path / "out", retry_failed=True).progress.failed == 6
@@ -359,7 +444,8 @@ class TestPlan:
         (photos / "list.txt").write_text("a.png\nsub dir/c.png\n")
         assert [item.name for item in read(photos / "list.txt", ask)] == ["a.png", "sub dir/c.png"]
         (photos / "t.jsonl").write_text(
-            '{"image": "a.png", "texts": ["one; two"], "points": [[3, 4, 0]]}\n{"image": "f.png", "boxes": "1,2,3,4"}\n'
+            '{"image": "a.png", "texts": ["one; two"], "points": [[3, 4, 0]]}\n{"image": "f.png", '
+            '"boxes": "1,2,3,4"}\n'
         )
         first, second = read(photos / "t.jsonl", ask)
         assert first.ask == Ask(("one; two",), (), ((3.0, 4.0, 0.0),))
@@ -373,9 +459,13 @@ class TestPlan:
         assert len(read(f"{photos}/**/*.png", Ask(("x",)))) == 5
         assert "left out 2 (l, sub dir/m): links to folders are not followed" in caplog.text
 
-    def test_boxes_of_a_table_go_to_the_pictures_of_their_names(self, photos: Path, tmp_path: Path) -> None:
+    def test_boxes_of_a_table_go_to_the_pictures_of_their_names(
+        self, photos: Path, tmp_path: Path
+    ) -> None:
         (tmp_path / "boxes.csv").write_text('image,boxes\na.png,"1,2,30,40; 5,6,70,80"\n')
-        items = {item.name: item.ask for item in read(photos, Ask(("x",)), boxes=tmp_path / "boxes.csv")}
+        items = {
+            item.name: item.ask for item in read(photos, Ask(("x",)), boxes=tmp_path / "boxes.csv")
+        }
         assert len(items["a.png"].boxes) == 2
         assert not items["f.png"].boxes
         (tmp_path / "boxes.csv").write_text('image,boxes\nz.png,"1,2,30,40"\n')
@@ -391,7 +481,9 @@ class TestPlan:
             ('image,points\na.png,"1,x"\n', "row 1 .*'points'"),
         ],
     )
-    def test_a_table_that_says_nonsense_is_refused(self, photos: Path, content: str, message: str) -> None:
+    def test_a_table_that_says_nonsense_is_refused(
+        self, photos: Path, content: str, message: str
+    ) -> None:
         (photos / "t.csv").write_text(content)
         with pytest.raises((BadPrompt, BadTable), match=message):
             read(photos / "t.csv", Ask(("x",)))
@@ -417,7 +509,9 @@ class TestPlan:
     def test_shards_share_all_out(self, photos: Path) -> None:
         items = read(photos, Ask(("x",)))
         parts = [shard(items, f"{i}/3") for i in (1, 2, 3)]
-        assert sorted(item.name for part in parts for item in part) == sorted(item.name for item in items)
+        assert sorted(item.name for part in parts for item in part) == sorted(
+            item.name for item in items
+        )
 
     def test_the_digest_changes_with_all_that_matters(self) -> None:
         digests = {

@@ -1,4 +1,6 @@
-"""A folder as people have them: 200 photographs, and 30 files that are not, or no longer, or not quite pictures."""
+"""A folder as people have them: 200 photographs, and 30 files that are not, or no longer, or not
+quite pictures.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,14 @@ from segclip.segmenter import Segmenter
 from segclip.types import Array, Masks, Prompt, Proposals
 from tests.fakes import FakeEncoder, FakeProposer
 
-ODD_NAMES = ("with a space.jpg", "with\na newline.jpg", "schön 木 🦁.jpg", "-rf.jpg", "%s{0}.jpg", "'quoted\".jpg")
+ODD_NAMES = (
+    "with a space.jpg",
+    "with\na newline.jpg",
+    "schön 木 🦁.jpg",
+    "-rf.jpg",
+    "%s{0}.jpg",
+    "'quoted\".jpg",
+)
 
 
 def png(width: int, height: int, rows: Iterator[bytes]) -> bytes:
@@ -36,7 +45,8 @@ def png(width: int, height: int, rows: Iterator[bytes]) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
     )
 
 
@@ -70,7 +80,10 @@ def lay_traps(folder: Path, photo: bytes) -> set[str]:
         "flat.png": whole[:16] + struct.pack(">II", 0, 0) + whole[24:],
         "jpeg head, png body.jpg": jpeg[:20] + whole,
     }
-    broken |= {name: png(side, side, (bytes(1 + side // 8) for _ in range(side))) for name, side in bombs.items()}
+    broken |= {
+        name: png(side, side, (bytes(1 + side // 8) for _ in range(side)))
+        for name, side in bombs.items()
+    }
     for name, content in broken.items():
         (folder / name).write_bytes(content)
     (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
@@ -83,7 +96,9 @@ def lay_traps(folder: Path, photo: bytes) -> set[str]:
 
 
 class Halves(FakeProposer):
-    """Propose the left and the right half: in photographs the fake one would see thousands of pieces."""
+    """Propose the left and the right half: in photographs the fake one would see thousands of
+    pieces.
+    """
 
     def decode(self, features: Array, prompt: Prompt) -> Proposals:
         left = np.zeros(features.shape, bool)
@@ -112,7 +127,9 @@ def test_all_that_can_be_read_is_exported_and_each_other_is_a_row(
     good = photographs[0].read_bytes()
     for name in ODD_NAMES:
         (folder / name).write_bytes(good)
-    (folder / f"{photographs[0].stem}.png").write_bytes(encoded("png"))  # the same stem, another ending
+    (folder / f"{photographs[0].stem}.png").write_bytes(
+        encoded("png")
+    )  # the same stem, another ending
     (folder / "again").symlink_to(folder, target_is_directory=True)  # a folder inside itself
     failing = lay_traps(folder, good)
     unreadable = folder / "locked.jpg"
@@ -129,11 +146,22 @@ def test_all_that_can_be_read_is_exported_and_each_other_is_a_row(
         listener.bind("socket.jpg")
         failing.add("socket.jpg")
         outcome = CliRunner().invoke(
-            app, ["export", str(folder), str(out), "--text", "a red square", "--format", ",".join(formats)]
+            app,
+            [
+                "export",
+                str(folder),
+                str(out),
+                "--text",
+                "a red square",
+                "--format",
+                ",".join(formats),
+            ],
         )
     assert outcome.exit_code == 1, outcome.output
     assert "Traceback" not in outcome.output
-    failures = [json.loads(line) for line in (out / "failures.jsonl").read_text("utf-8").splitlines()]
+    failures = [
+        json.loads(line) for line in (out / "failures.jsonl").read_text("utf-8").splitlines()
+    ]
     assert {row["image"] for row in failures} == failing
     assert all(row["reason"] and not row["traceback"] for row in failures)
     told = json.loads((out / "summary.json").read_text("utf-8"))

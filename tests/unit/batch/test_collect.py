@@ -1,4 +1,6 @@
-"""What a run is put together into: tables and data sets that every reader takes, whatever names and texts hold."""
+"""What a run is put together into: tables and data sets that every reader takes, whatever names and
+texts hold.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ ODD_TEXTS = (
 
 
 @pytest.mark.parametrize("loader", [yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)])
-def test_fault_17_19_names_of_a_yolo_data_set_are_read_back(tmp_path: Path, loader: type[yaml.SafeLoader]) -> None:
+def test_fault_17_19_names_of_a_yolo_data_set_are_read_back(
+    tmp_path: Path, loader: type[yaml.SafeLoader]
+) -> None:
     draw(tmp_path / "in" / "a.png", "red")
     run(tmp_path / "in", tmp_path / "out", *ODD_TEXTS[:3], formats=("yolo",))
     data = yaml.load((tmp_path / "out" / "yolo" / "data.yaml").read_bytes(), loader)
@@ -52,8 +56,13 @@ def test_fault_17_19_every_character_is_read_back_by_yaml() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are text")
-def test_fault_17_18_names_that_are_not_utf8_are_told_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    pyarrow, arrow_json = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow.json")
+def test_fault_17_18_names_that_are_not_utf8_are_told_apart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pyarrow, arrow_json = (
+        pytest.importorskip("pyarrow.parquet"),
+        pytest.importorskip("pyarrow.json"),
+    )
     folder, out = tmp_path / "in", tmp_path / "out"
     odd = [os.fsdecode(name) for name in (b"caf\xe8.png", b"caf\xe9.png")]
     for name in (*odd, "café.png"):
@@ -68,12 +77,16 @@ def test_fault_17_18_names_that_are_not_utf8_are_told_apart(tmp_path: Path, capl
     spelt = ["caf\\udce8.png", "caf\\udce9.png", "café.png"]
     lines = (out / "regions.jsonl").read_text("utf-8").splitlines()
     assert sorted(json.loads(line)["image"] for line in lines) == spelt
-    assert [name.encode("ascii", "backslashreplace").decode("unicode_escape") for name in spelt[:2]] == odd
+    assert [
+        name.encode("ascii", "backslashreplace").decode("unicode_escape") for name in spelt[:2]
+    ] == odd
     assert sorted(arrow_json.read_json(out / "regions.jsonl")["image"].to_pylist()) == spelt
     assert sorted(pyarrow.read_table(out / "regions.parquet")["image"].to_pylist()) == spelt
     assert arrow_json.read_json(out / "failures.jsonl")["image"].to_pylist() == ["bad\\udcff.png"]
     for name in odd:
-        assert (folder / json.loads((out / "json" / f"{name}.json").read_bytes())["image"]).is_file()
+        assert (
+            folder / json.loads((out / "json" / f"{name}.json").read_bytes())["image"]
+        ).is_file()
         label = out / "labelme" / f"{name}.labelme.json"
         assert (label.parent / json.loads(label.read_bytes())["imagePath"]).is_file()
     assert "the names of 3 images, such as bad\\udcff.png, are not UTF-8" in caplog.text
@@ -90,7 +103,17 @@ class TestLongNames:
                     draw(tmp_path / f"x{suffix}", "red", "red")
                     folder.mkdir(exist_ok=True)
                     (tmp_path / f"x{suffix}").rename(folder / f"{stem}{suffix}")
-        formats = ("png", "cutout", "labelmap", "json", "labelme", "overlay", "coco", "yolo", "jsonl")
+        formats = (
+            "png",
+            "cutout",
+            "labelmap",
+            "json",
+            "labelme",
+            "overlay",
+            "coco",
+            "yolo",
+            "jsonl",
+        )
         done = run(folder, out, "a red square", formats=formats)
         assert done.states == {"matched": len(list(folder.iterdir())), "empty": 0, "failed": 0}
         assert len(list((out / "yolo" / "labels").iterdir())) == done.images
@@ -99,7 +122,9 @@ class TestLongNames:
         assert run(folder, out, "a red square", formats=formats).progress.before == done.images
 
     @pytest.mark.skipif(sys.platform != "linux", reason="other systems take shorter paths")
-    def test_fault_17_7_deep_folders_neither(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_fault_17_7_deep_folders_neither(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.chdir(tmp_path)
         deep = Path("in", *["d" * 250] * 14)
         deep.mkdir(parents=True)
@@ -112,7 +137,10 @@ class TestLongNames:
     def test_names_that_fit_stay_and_others_are_told_apart(self) -> None:
         for name in ("a.png", "x" * 196 + ".png", "d/" * 300 + "a.png", "a"):
             assert names.fitting(name) == name
-        long = ["x" * 250 + end for end in (".png", ".jpg", "")] + ["x" * 251 + ".png", "d/" + "x" * 250 + ".png"]
+        long = ["x" * 250 + end for end in (".png", ".jpg", "")] + [
+            "x" * 251 + ".png",
+            "d/" + "x" * 250 + ".png",
+        ]
         long += ["a." + "s" * 250, f"{'d' * 250}/" * 14 + "a.png", f"{'d' * 250}/" * 13 + "e/a.png"]
         fitted = [names.fitting(name) for name in long]
         assert len(set(fitted)) == len(long)
@@ -138,7 +166,9 @@ def test_fault_17_12e_outlines_are_joined_block_by_block_as_at_once(
     monkeypatch.setattr(yolo, "_BLOCK", block)
     for seed in range(20):
         random = np.random.default_rng(seed)
-        parts = [random.integers(0, 12, (random.integers(3, 30), 2)) + 0.01 for _ in range(4)]  # many are equally near
+        parts = [
+            random.integers(0, 12, (random.integers(3, 30), 2)) + 0.01 for _ in range(4)
+        ]  # many are equally near
         assert np.array_equal(yolo._joined(parts), _joined_at_once(parts))
 
 

@@ -1,4 +1,6 @@
-"""The export's output: what is there, who may write, what a full disk, a lock or a damaged journal leads to."""
+"""The export's output: what is there, who may write, what a full disk, a lock or a damaged journal
+leads to.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,8 @@ class TestFullDisk:
 
 class TestWhoMayWrite:
     @pytest.mark.parametrize(
-        ("held", "part"), [("all", "1/2"), ("all", None), ("1-of-2", None), ("1-of-2", "1/2"), ("1-of-2", "1/3")]
+        ("held", "part"),
+        [("all", "1/2"), ("all", None), ("1-of-2", None), ("1-of-2", "1/2"), ("1-of-2", "1/3")],
     )
     def test_fault_17_5_a_run_beside_another_is_refused(
         self, folder: Path, tmp_path: Path, held: str, part: str | None
@@ -100,7 +103,9 @@ class TestWhoMayWrite:
             run(folder, tmp_path / "out", part=part)
         run(folder, tmp_path / "out", part=part)
 
-    def test_fault_17_5_parts_of_one_question_run_side_by_side(self, folder: Path, tmp_path: Path) -> None:
+    def test_fault_17_5_parts_of_one_question_run_side_by_side(
+        self, folder: Path, tmp_path: Path
+    ) -> None:
         out = tmp_path / "out"
         run(folder, out, part="1/2")
         with filelock.FileLock(out / ".segclip" / "1-of-2.lock"):
@@ -124,7 +129,9 @@ class TestWhoMayWrite:
         holder.close()
 
     @pytest.mark.parametrize("name", ["journal.sqlite", "begin.lock", "all.lock", "files.jsonl"])
-    def test_fault_17_5_a_folder_in_the_place_of_a_file_is_told(self, folder: Path, tmp_path: Path, name: str) -> None:
+    def test_fault_17_5_a_folder_in_the_place_of_a_file_is_told(
+        self, folder: Path, tmp_path: Path, name: str
+    ) -> None:
         (tmp_path / "out" / ".segclip" / name).mkdir(parents=True)
         with pytest.raises(SegclipError, match=name):
             run(folder, tmp_path / "out")
@@ -147,8 +154,12 @@ def mutate(data: bytes, seed: int) -> bytes:
 
 class TestJournal:
     @pytest.mark.slow
-    @pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=pytest.mark.long) for block in range(1, 20))])
-    def test_fault_17_5_mutated_journals_are_mended(self, folder: Path, tmp_path: Path, block: int) -> None:
+    @pytest.mark.parametrize(
+        "block", [0, *(pytest.param(block, marks=pytest.mark.long) for block in range(1, 20))]
+    )
+    def test_fault_17_5_mutated_journals_are_mended(
+        self, folder: Path, tmp_path: Path, block: int
+    ) -> None:
         out = tmp_path / "out"
         run(folder, out)
         state, wanted = out / ".segclip", tree(out)
@@ -189,7 +200,9 @@ class TestJournal:
         run(folder, out)
         wanted = tree(out)
         with sqlite3.connect(out / ".segclip" / "journal.sqlite") as table:
-            (packed,) = table.execute("SELECT rest FROM outcomes WHERE name = ?", (b"a.png",)).fetchone()
+            (packed,) = table.execute(
+                "SELECT rest FROM outcomes WHERE name = ?", (b"a.png",)
+            ).fetchone()
             rest = json.loads(zlib.decompress(packed))
             change(rest["record"])
             packed = zlib.compress(json.dumps(rest).encode())
@@ -199,7 +212,9 @@ class TestJournal:
 
     def test_run_lengths_of_every_mask_are_sound(self, folder: Path, tmp_path: Path) -> None:
         run(folder, tmp_path / "out")
-        ledger = Ledger(tmp_path / "out/.segclip/journal.sqlite", tmp_path / "out/.segclip/files.jsonl")
+        ledger = Ledger(
+            tmp_path / "out/.segclip/journal.sqlite", tmp_path / "out/.segclip/files.jsonl"
+        )
         for item in plan.read(folder, Ask(TEXTS)):
             known = ledger.get(item.name)
             assert known is not None
@@ -210,19 +225,28 @@ class TestJournal:
         table = sqlite3.connect(tmp_path / "index.sqlite")
         table.execute("PRAGMA journal_mode=WAL")
         table.execute(
-            "CREATE TABLE outcomes (name BLOB PRIMARY KEY, content TEXT, size INTEGER, mtime INTEGER, asked TEXT, "
+            "CREATE TABLE outcomes (name BLOB PRIMARY KEY, content TEXT, size INTEGER, mtime "
+            "INTEGER, asked TEXT, "
             "state TEXT, rest BLOB)"
         )
-        rest = zlib.compress(json.dumps({"files": [], "record": {"dim": 3}, "reason": "", "trace": ""}).encode())
-        table.execute("INSERT INTO outcomes VALUES (?, 'abc', 5, 6, 'asked', 'matched', ?)", (b"a.png", rest))
+        rest = zlib.compress(
+            json.dumps({"files": [], "record": {"dim": 3}, "reason": "", "trace": ""}).encode()
+        )
+        table.execute(
+            "INSERT INTO outcomes VALUES (?, 'abc', 5, 6, 'asked', 'matched', ?)", (b"a.png", rest)
+        )
         table.commit()
         table.close()
         known = Journal(tmp_path / "index.sqlite")
-        assert known.get("a.png") == Outcome("a.png", "abc", (5, 6, 0, 0), "asked", "matched", record={"dim": 3})
+        assert known.get("a.png") == Outcome(
+            "a.png", "abc", (5, 6, 0, 0), "asked", "matched", record={"dim": 3}
+        )
         known.put(Outcome("b.png", "", (1, 2, 3, 4), "asked", "failed", reason="why", passing=True))
         known.close()
         again = Journal(tmp_path / "index.sqlite")
-        assert again.get("b.png") == Outcome("b.png", "", (1, 2, 3, 4), "asked", "failed", reason="why", passing=True)
+        assert again.get("b.png") == Outcome(
+            "b.png", "", (1, 2, 3, 4), "asked", "failed", reason="why", passing=True
+        )
         again.close()
 
     def test_fault_17_5_what_is_no_journal_is_told(self, tmp_path: Path) -> None:
@@ -308,14 +332,18 @@ class TestFailures:
         assert "name too long" in rows(tmp_path / "out")[long]
 
 
-def ask_all(folder: Path, out: Path, *texts: str, formats: tuple[str, ...] = FORMATS, **answers: Any) -> batch.Summary:
+def ask_all(
+    folder: Path, out: Path, *texts: str, formats: tuple[str, ...] = FORMATS, **answers: Any
+) -> batch.Summary:
     """Export with what is asked besides the texts."""
     options = ExportOptions(formats=formats, answers=Answers(**answers))
     return export(folder, out, texts or TEXTS, options=options)
 
 
 class TestQuestions:
-    """Export faults 4 to 7: what is asked of all images, how it is read, and what of it the digest holds."""
+    """Export faults 4 to 7: what is asked of all images, how it is read, and what of it the digest
+    holds.
+    """
 
     @pytest.mark.parametrize(
         ("texts", "answers"),
@@ -352,8 +380,12 @@ class TestQuestions:
             ask_all(folder, out, *texts, **answers)
         assert snapshot(out) == before
 
-    def test_a_question_that_does_not_fit_an_image_leaves_its_masks(self, folder: Path, tmp_path: Path) -> None:
-        """Export fault 4: the box is beyond one image; what was made of an image that is damaged goes."""
+    def test_a_question_that_does_not_fit_an_image_leaves_its_masks(
+        self, folder: Path, tmp_path: Path
+    ) -> None:
+        """Export fault 4: the box is beyond one image; what was made of an image that is damaged
+        goes.
+        """
         out = tmp_path / "out"
         run(folder, out, formats=("npz",))
         before = snapshot(out / "npz")
@@ -364,9 +396,13 @@ class TestQuestions:
         run(folder, tmp_path / "clean", "a green square", formats=("npz",))
         assert tree(out) == tree(tmp_path / "clean")
 
-    @pytest.mark.parametrize("text", ["a  red square", " a red square", "a red\tsquare\n", "a\u00a0red square"])
+    @pytest.mark.parametrize(
+        "text", ["a  red square", " a red square", "a red\tsquare\n", "a\u00a0red square"]
+    )
     def test_blanks_in_a_text_are_one(self, folder: Path, tmp_path: Path, text: str) -> None:
-        """Export fault 5: the export ends, does nothing again, and gives what the plain text gives."""
+        """Export fault 5: the export ends, does nothing again, and gives what the plain text
+        gives.
+        """
         out, formats = tmp_path / "out", ("png", "coco", "yolo", "jsonl", "parquet")
         run(folder, tmp_path / "clean", "a red square", "a blue square", formats=formats)
         given = (text, "a red square", "a blue square")
@@ -377,18 +413,24 @@ class TestQuestions:
     def test_blanks_in_the_texts_of_a_table_are_one(self, folder: Path, tmp_path: Path) -> None:
         """Export fault 5."""
         table = folder / "t.jsonl"
-        table.write_text(json.dumps({"image": "a.png", "texts": ["a  red\tsquare", "a red square"]}) + "\n")
+        table.write_text(
+            json.dumps({"image": "a.png", "texts": ["a  red\tsquare", "a red square"]}) + "\n"
+        )
         assert run(table, tmp_path / "out", formats=("coco",)).missing == 0
         told = json.loads((tmp_path / "out" / "coco.json").read_text("utf-8"))
         assert [category["name"] for category in told["categories"]] == ["a red square"]
         assert run(table, tmp_path / "out", formats=("coco",)).progress.now == 0
 
     def test_a_row_whose_text_cannot_be_asked_is_named(self, folder: Path, tmp_path: Path) -> None:
-        (folder / "t.jsonl").write_text(json.dumps({"image": "a.png", "texts": ["x" * 2000]}) + "\n")
+        (folder / "t.jsonl").write_text(
+            json.dumps({"image": "a.png", "texts": ["x" * 2000]}) + "\n"
+        )
         with pytest.raises(BadTable, match="row 1"):
             run(folder / "t.jsonl", tmp_path / "out")
 
-    def test_a_templates_file_that_changed_is_another_question(self, folder: Path, tmp_path: Path) -> None:
+    def test_a_templates_file_that_changed_is_another_question(
+        self, folder: Path, tmp_path: Path
+    ) -> None:
         """Export fault 6; the same sentences under another name are not."""
         file, out = tmp_path / "templates.txt", tmp_path / "out"
         file.write_text("a photo of a {}.\n")
@@ -398,7 +440,9 @@ class TestQuestions:
         file.write_text("a painting of a {}.\n")
         assert ask_all(folder, out, templates=str(file)).progress.now == 5
 
-    def test_a_templates_file_is_read_once(self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_templates_file_is_read_once(
+        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Export fault 6: it may be edited while the export runs."""
         file = tmp_path / "templates.txt"
         file.write_text("a photo of a {}.\n")
@@ -411,10 +455,17 @@ class TestQuestions:
         monkeypatch.setattr(Path, "read_bytes", edited)
         assert ask_all(folder, tmp_path / "out", templates=str(file)).states["failed"] == 0
 
-    @pytest.mark.parametrize("formats", [("json", "labelme", "png"), ("json", "yolo", "svg", "geojson"), FORMATS])
+    @pytest.mark.parametrize(
+        "formats", [("json", "labelme", "png"), ("json", "yolo", "svg", "geojson"), FORMATS]
+    )
     @pytest.mark.parametrize("spelling", ["moved", "absolute", "dotted"])
     def test_another_path_to_the_same_images_gives_a_clean_runs_tree(
-        self, folder: Path, tmp_path: Path, formats: tuple[str, ...], spelling: str, monkeypatch: pytest.MonkeyPatch
+        self,
+        folder: Path,
+        tmp_path: Path,
+        formats: tuple[str, ...],
+        spelling: str,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """Export fault 7."""
         monkeypatch.chdir(tmp_path)
@@ -422,7 +473,11 @@ class TestQuestions:
         (folder / "gone.png").symlink_to("nowhere")
         out = Path("out")
         run("photos", out, formats=formats)
-        again = {"moved": "moved", "absolute": str(folder), "dotted": "../" + tmp_path.name + "/photos"}[spelling]
+        again = {
+            "moved": "moved",
+            "absolute": str(folder),
+            "dotted": "../" + tmp_path.name + "/photos",
+        }[spelling]
         if spelling == "moved":
             folder.rename(tmp_path / "moved")
         run(again, out, formats=formats)
@@ -430,7 +485,9 @@ class TestQuestions:
         assert tree(out) == tree(Path("clean"))
         assert all(reason.startswith(f"{again}/") for reason in rows(out).values())
         assert b"photos/a.png" not in b"".join(
-            content for name, content in tree(out).items() if spelling == "moved" and "coco" not in name
+            content
+            for name, content in tree(out).items()
+            if spelling == "moved" and "coco" not in name
         )
 
     def test_the_reason_of_a_name_that_is_too_long_is_that_of_any_process(
@@ -449,7 +506,9 @@ class TestVerify:
     ) -> None:
         """On a file system that notes neither change times nor inodes."""
         for module in (batch, work):
-            monkeypatch.setattr(module, "stamp_of", lambda path: (1, 2, 3, 4) if path.exists() else (0, 0, 0, 0))
+            monkeypatch.setattr(
+                module, "stamp_of", lambda path: (1, 2, 3, 4) if path.exists() else (0, 0, 0, 0)
+            )
         out = tmp_path / "out"
         run(folder, out)
         draw(folder / "b.png", "red")
@@ -458,7 +517,9 @@ class TestVerify:
         run(folder, tmp_path / "clean")
         assert tree(out) == tree(tmp_path / "clean")
 
-    def test_fault_17_8_outputs_too(self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_fault_17_8_outputs_too(
+        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         from segclip.batch import output
 
         monkeypatch.setattr(output, "stamp_of_link", lambda path: (path.lstat().st_size, 2, 3, 4))
@@ -474,25 +535,53 @@ class TestVerify:
 
 class TestNames:
     def test_fault_17_8_names_that_some_disks_fold_are_apart(self) -> None:
-        listed = ["A.jpg", "a.jpg", "b.jpg", "sub/é.png", "sub/e\u0301.png", "SUB/É.png", "straße.png", "STRASSE.png"]
+        listed = [
+            "A.jpg",
+            "a.jpg",
+            "b.jpg",
+            "sub/é.png",
+            "sub/e\u0301.png",
+            "SUB/É.png",
+            "straße.png",
+            "STRASSE.png",
+        ]
         places = distinct({name: name for name in listed})
         assert len({folded(place) for place in places.values()}) == len(listed)
         assert places["b.jpg"] == "b.jpg"
         assert all(Path(place).suffix == Path(name).suffix for name, place in places.items())
         assert distinct({name: name for name in reversed(listed)}) == places
-        assert distinct({places["A.jpg"]: places["A.jpg"]} | {name: name for name in listed})["b.jpg"] == "b.jpg"
+        assert (
+            distinct({places["A.jpg"]: places["A.jpg"]} | {name: name for name in listed})["b.jpg"]
+            == "b.jpg"
+        )
 
     def test_fault_17_8_both_are_exported(self, folder: Path, tmp_path: Path) -> None:
         draw(folder / "A.PNG", "blue", "blue")
         run(folder, tmp_path / "out")
         found = [folded(name) for name in tree(tmp_path / "out")]
         assert len(found) == len(set(found))
-        named = {image["file_name"] for image in json.loads((tmp_path / "out" / "coco.json").read_text())["images"]}
+        named = {
+            image["file_name"]
+            for image in json.loads((tmp_path / "out" / "coco.json").read_text())["images"]
+        }
         assert {"a.png", "A.PNG"} <= named
 
     @pytest.mark.parametrize(
         "path",
-        ["", ".", "..", "/etc/x", "png", "png/..", "png/../../x", "png//a", "./png/a", "notes.txt", "png/\0", "yolo"],
+        [
+            "",
+            ".",
+            "..",
+            "/etc/x",
+            "png",
+            "png/..",
+            "png/../../x",
+            "png//a",
+            "./png/a",
+            "notes.txt",
+            "png/\0",
+            "yolo",
+        ],
     )
     def test_fault_17_2_what_is_not_ours(self, path: str) -> None:
         assert not is_ours(path)
@@ -509,7 +598,9 @@ class TestYolo:
         found = {}
         for path in sorted((root / "images").rglob("*.*")):
             place = str(path)
-            before, _, after = place.rpartition("/images/")  # as ultralytics.data.utils.img2label_paths
+            before, _, after = place.rpartition(
+                "/images/"
+            )  # as ultralytics.data.utils.img2label_paths
             label = Path(f"{before}/labels/{after}".rsplit(".", 1)[0] + ".txt")
             assert label.is_file(), path
             found[path.relative_to(root / "images").as_posix()] = label.read_text()
@@ -527,7 +618,9 @@ class TestYolo:
     def test_fault_17_19_folders_named_images_and_gifs_are_read(self, tmp_path: Path) -> None:
         for name in ("images/a.png", "x/images/images/b.png", "images_/a.png", "c.gif", "d.webp"):
             draw(tmp_path / "in" / name, "red")
-        (tmp_path / "in" / "e.png").write_bytes((tmp_path / "in" / "c.gif").read_bytes())  # not what its name says
+        (tmp_path / "in" / "e.png").write_bytes(
+            (tmp_path / "in" / "c.gif").read_bytes()
+        )  # not what its name says
         root, found = self.data(tmp_path / "in", tmp_path / "out")
         assert len(found) == 6
         assert all(found.values())
@@ -554,7 +647,8 @@ def test_fault_17_3_outcomes_are_entered_after_their_files(folder: Path, tmp_pat
     def look(progress: batch.Progress) -> None:
         with sqlite3.connect(tmp_path / "out" / ".segclip" / "journal.sqlite") as table:
             names = [
-                os.fsdecode(name) for (name,) in table.execute("SELECT name FROM outcomes WHERE state = 'matched'")
+                os.fsdecode(name)
+                for (name,) in table.execute("SELECT name FROM outcomes WHERE state = 'matched'")
             ]
         states.append(len(names))
         assert all((tmp_path / "out" / "npz" / f"{name}.npz").stat().st_size for name in names)

@@ -11,7 +11,9 @@ from segclip.batch import runners
 PICTURES, PATIENCE = 4, 10.0  # s
 
 
-def test_the_next_picture_is_read_and_the_last_written_while_the_models_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_picture_is_read_and_the_last_written_while_the_models_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     begun, looked = ([Event() for _ in range(PICTURES)] for _ in range(2))
     overlapped: list[str] = []
 

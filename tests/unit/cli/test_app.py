@@ -21,8 +21,12 @@ ROOT = Path(__file__).parents[3]
 def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
     """Start nothing; tell what would have been."""
     seen: list[tuple[list[str], dict[str, str]]] = []
-    monkeypatch.setattr(os, "execve", lambda path, command, environment: seen.append((command, environment)))
-    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0))
+    monkeypatch.setattr(
+        os, "execve", lambda path, command, environment: seen.append((command, environment))
+    )
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0)
+    )
     return seen
 
 
@@ -33,12 +37,18 @@ def run(*arguments: str) -> Any:
     return CliRunner().invoke(cli.app, ["app", "--port", str(port), *arguments])
 
 
-def test_it_serves_this_machine_alone_without_telemetry(started: list[tuple[list[str], dict[str, str]]]) -> None:
+def test_it_serves_this_machine_alone_without_telemetry(
+    started: list[tuple[list[str], dict[str, str]]],
+) -> None:
     assert run("--no-browser").exit_code == 0
     ((command, environment),) = started
     assert command[:4] == [sys.executable, "-m", "streamlit", "run"]
     assert Path(command[4]) == ROOT / "app" / "server.py"
-    assert {"--server.address=127.0.0.1", "--browser.gatherUsageStats=false", "--server.headless=true"} <= {*command}
+    assert {
+        "--server.address=127.0.0.1",
+        "--browser.gatherUsageStats=false",
+        "--server.headless=true",
+    } <= {*command}
     assert environment["SEGCLIP_APP_ALONE"] == "1"
     assert environment["SEGCLIP_APP_API"] == "0"
 
@@ -47,18 +57,35 @@ def test_what_is_asked_for_reaches_the_server(
     started: list[tuple[list[str], dict[str, str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("fastapi")
-    options = ("--api", "--host", "0.0.0.0", "--preset", "photo", "--photos", str(tmp_path), "--upload-mb", "3")
+    options = (
+        "--api",
+        "--host",
+        "0.0.0.0",
+        "--preset",
+        "photo",
+        "--photos",
+        str(tmp_path),
+        "--upload-mb",
+        "3",
+    )
     assert run(*options, "--offline").exit_code == 0
     ((command, environment),) = started
     assert Path(command[4]).name == "server.py"
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     settings = Settings.from_environment()
-    assert (settings.words, settings.photos, settings.upload_mb, settings.alone) == ("photo", tmp_path, 3, False)
+    assert (settings.words, settings.photos, settings.upload_mb, settings.alone) == (
+        "photo",
+        tmp_path,
+        3,
+        False,
+    )
     assert environment["SEGCLIP_OFFLINE"] == "1"
 
 
-def test_a_run_of_ones_own_reads_the_texts(started: list[tuple[list[str], dict[str, str]]], tmp_path: Path) -> None:
+def test_a_run_of_ones_own_reads_the_texts(
+    started: list[tuple[list[str], dict[str, str]]], tmp_path: Path
+) -> None:
     assert run("--encoder", f"file:{tmp_path}", "--no-browser").exit_code == 0
     ((_, environment),) = started
     assert environment["SEGCLIP_APP_WORDS"] == f"mini-fastsam + file:{tmp_path}"

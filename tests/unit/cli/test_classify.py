@@ -1,4 +1,6 @@
-"""Labels as people give them, classified as the encoder is served, each image's overlay in a file of its own."""
+"""Labels as people give them, classified as the encoder is served, each image's overlay in a file
+of its own.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,11 @@ def folder(tmp_path: Path, picture: Image, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.setattr(loading, "load_encoder", lambda name, **options: FakeEncoder())
     monkeypatch.setattr(loading, "encoder_fingerprint", lambda name, **options: "fake")
     monkeypatch.setattr(
-        loading, "load", lambda *names, **options: Segmenter(FakeProposer(), reader := FakeEncoder(), scorer_of(reader))
+        loading,
+        "load",
+        lambda *names, **options: Segmenter(
+            FakeProposer(), reader := FakeEncoder(), scorer_of(reader)
+        ),
     )
     for day, pixels in (("mon", picture.pixels), ("tue", paint(("red", (10, 10, 60, 60))).pixels)):
         (tmp_path / day).mkdir()
@@ -49,7 +55,11 @@ def test_images_of_one_name_get_files_of_their_own(folder: Path) -> None:
     """Fault 17.7: classify mon/1.png tue/1.png wrote one 1.labels.png."""
     outcome = run("mon/1.png", "tue/1.png", "--labels", "red,blue", "--segments")
     assert outcome.exit_code == 0, outcome.output
-    named = [line.removeprefix("wrote ") for line in outcome.stdout.splitlines() if line.startswith("wrote ")]
+    named = [
+        line.removeprefix("wrote ")
+        for line in outcome.stdout.splitlines()
+        if line.startswith("wrote ")
+    ]
     assert named == ["segclip-out/mon-1.labels.png", "segclip-out/tue-1.labels.png"]
     first, second = (np.array(PIL.Image.open(folder / name)) for name in named)
     assert (first != second).any()
@@ -61,14 +71,21 @@ def test_images_of_one_name_get_files_of_their_own(folder: Path) -> None:
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(
     "labels",
-    [["--labels", "red,blue,green"], ["--labels", "red", "--labels", "blue,green"], ["--labels", "red"] * 2
-     + ["--labels", " blue ", "--labels", "green,"]],
-)  # fmt: skip
+    [
+        ["--labels", "red,blue,green"],
+        ["--labels", "red", "--labels", "blue,green"],
+        ["--labels", "red"] * 2 + ["--labels", " blue ", "--labels", "green,"],
+    ],
+)
 def test_labels_come_by_comma_or_repeated(labels: list[str]) -> None:
     """Fault 17.23: of a repeated --labels the last won."""
     outcome = run("mon/1.png", "--json", *labels)
     assert outcome.exit_code == 0, outcome.output
-    assert {guess["label"] for guess in json.loads(outcome.stdout)["labels"]} == {"red", "blue", "green"}
+    assert {guess["label"] for guess in json.loads(outcome.stdout)["labels"]} == {
+        "red",
+        "blue",
+        "green",
+    }
 
 
 @pytest.mark.usefixtures("folder")
@@ -105,15 +122,22 @@ class Patches(FakeEncoder):
     def encode_dense(self, image: Image) -> Array:
         """Embed by patch."""
         rows = [
-            self.encode_images([image.pixels[y : y + 20, x : x + 20] for x in range(0, image.size[1], 20)])
+            self.encode_images(
+                [image.pixels[y : y + 20, x : x + 20] for x in range(0, image.size[1], 20)]
+            )
             for y in range(0, image.size[0], 20)
         ]
         return np.stack(rows)
 
 
 def test_classification_is_scaled_and_scored_as_the_encoder_is_served(picture: Image) -> None:
-    """Fault 17.23: serving.logit_scale and serving.scorer, which the threshold was fitted with, were ignored."""
-    plain, served = Patches(), Patches(serving=replace(FAKE_SERVING, logit_scale=3.0, scorer="dense"))
+    """Fault 17.23: serving.logit_scale and serving.scorer, which the threshold was fitted with,
+    were ignored.
+    """
+    plain, served = (
+        Patches(),
+        Patches(serving=replace(FAKE_SERVING, logit_scale=3.0, scorer="dense")),
+    )
     labels, boxes = Labels(("red", "green")), Boxes([(10, 10, 50, 50), (60, 20, 100, 80)])
     ours, theirs = build(served, labels), build(plain, labels)
     scores, cosine = ours.whole(picture), theirs.whole(picture).similarity
@@ -126,7 +150,9 @@ def test_classification_is_scaled_and_scored_as_the_encoder_is_served(picture: I
     assert np.allclose(ours.boxes(picture, boxes, policy="tight").similarity, cut)
     with pytest.raises(UnknownName, match="crop policy"):
         ours.boxes(picture, boxes, policy="loose fit")
-    regions = Segmenter(FakeProposer(), served, scorer_of(served, POLICIES["tight"])).regions(picture)
+    regions = Segmenter(FakeProposer(), served, scorer_of(served, POLICIES["tight"])).regions(
+        picture
+    )
     assert ours.name(regions).probability.max() < theirs.name(regions).probability.max()
 
 

@@ -1,4 +1,6 @@
-"""What is wrong with labelled images is one line on stderr and exit code 2, whatever is measured."""
+"""What is wrong with labelled images is one line on stderr and exit code 2, whatever is
+measured.
+"""
 
 from __future__ import annotations
 
@@ -15,31 +17,57 @@ from segclip.cli.main import app
 from tests import batch_script
 from tests.fakes import FakeEncoder, FakeProposer, paint
 
-THING = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 40, 40], "segmentation": [[10, 10, 50, 10, 50, 50]]}
+THING = {
+    "id": 1,
+    "image_id": 1,
+    "category_id": 1,
+    "bbox": [10, 10, 40, 40],
+    "segmentation": [[10, 10, 50, 10, 50, 50]],
+}
 IMAGE = {"id": 1, "file_name": "a.png", "height": 120, "width": 160}
 NAMES = [{"id": 1, "name": "red"}]
 RLE = {"size": [120, 160], "counts": "zzzz"}
 
 
-def table(thing: dict[str, Any] | None = None, image: dict[str, Any] | None = None, **parts: Any) -> str:
+def table(
+    thing: dict[str, Any] | None = None, image: dict[str, Any] | None = None, **parts: Any
+) -> str:
     """Write a table with something else in it; None leaves a part out."""
-    annotation = {key: value for key, value in {**THING, **(thing or {})}.items() if value != "gone"}
-    whole = {"images": [{**IMAGE, **(image or {})}], "annotations": [annotation], "categories": NAMES, **parts}
+    annotation = {
+        key: value for key, value in {**THING, **(thing or {})}.items() if value != "gone"
+    }
+    whole = {
+        "images": [{**IMAGE, **(image or {})}],
+        "annotations": [annotation],
+        "categories": NAMES,
+        **parts,
+    }
     return json.dumps({key: value for key, value in whole.items() if value is not None})
 
 
 BROKEN = {
-    "empty": "", "a list": "[]", "cut": table()[:50], "deep": "[" * 100_000, "no images": table(images=[]),
-    "no categories": table(categories=None), "no category of that id": table({"category_id": 9}),
-    "no image of that id": table({"image_id": 9}), "no box": table({"bbox": "gone"}), "a wrong box": table({"bbox": 5}),
-    "no outline": table({"segmentation": "gone"}), "a null outline": table({"segmentation": None}),
-    "an empty outline": table({"segmentation": []}), "a lying code": table({"segmentation": RLE}),
+    "empty": "",
+    "a list": "[]",
+    "cut": table()[:50],
+    "deep": "[" * 100_000,
+    "no images": table(images=[]),
+    "no categories": table(categories=None),
+    "no category of that id": table({"category_id": 9}),
+    "no image of that id": table({"image_id": 9}),
+    "no box": table({"bbox": "gone"}),
+    "a wrong box": table({"bbox": 5}),
+    "no outline": table({"segmentation": "gone"}),
+    "a null outline": table({"segmentation": None}),
+    "an empty outline": table({"segmentation": []}),
+    "a lying code": table({"segmentation": RLE}),
     "another code": table({"segmentation": {"size": [120, 160], "counts": [2**31, 2**31]}}),
     "an outline far away": table({"segmentation": [[0, 0, 1e9, 0, 1e9, 1e9]]}),
-    "a height in words": table(image={"height": "120"}), "a height that lies": table(image={"height": 1_000_000}),
-    "a height of another image": table(image={"height": 121}), "an image elsewhere": table(image={"file_name": "../x"}),
+    "a height in words": table(image={"height": "120"}),
+    "a height that lies": table(image={"height": 1_000_000}),
+    "a height of another image": table(image={"height": 121}),
+    "an image elsewhere": table(image={"file_name": "../x"}),
     "an image that is gone": table(image={"file_name": "b.png"}),
-}  # fmt: skip
+}
 VERBS = ("text", "proposals", "clicks", "regions", "search")
 
 
@@ -70,7 +98,8 @@ BROKEN_CASES = [
     (broken, verb)
     for broken in BROKEN
     for verb in VERBS
-    if verb != "search" or broken not in ("a height of another image", "an image that is gone")  # search opens none
+    if verb != "search"
+    or broken not in ("a height of another image", "an image that is gone")  # search opens none
 ]
 
 

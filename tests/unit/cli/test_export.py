@@ -21,7 +21,9 @@ pytestmark = pytest.mark.usefixtures("fake_models")
 def photos(tmp_path: Path) -> Path:
     (tmp_path / "photos").mkdir()
     for name, colour in (("a", "red"), ("b", "blue")):
-        PIL.Image.fromarray(paint((colour, (20, 20, 80, 80))).pixels).save(tmp_path / "photos" / f"{name}.png")
+        PIL.Image.fromarray(paint((colour, (20, 20, 80, 80))).pixels).save(
+            tmp_path / "photos" / f"{name}.png"
+        )
     return tmp_path / "photos"
 
 
@@ -51,7 +53,9 @@ def test_a_failure_gives_exit_code_1_and_is_told(photos: Path, tmp_path: Path) -
 
 def test_texts_come_from_a_file_too(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("a red square\n\na blue square\n", "utf-8")
-    outcome = run(photos, tmp_path / "out", "--texts-file", tmp_path / "texts.txt", "--text", "a red square")
+    outcome = run(
+        photos, tmp_path / "out", "--texts-file", tmp_path / "texts.txt", "--text", "a red square"
+    )
     assert outcome.exit_code == 0, outcome.output
     told = json.loads((tmp_path / "out" / "summary.json").read_text("utf-8"))
     assert list(told["texts"]) == ["a red square", "a blue square"]
@@ -93,7 +97,9 @@ def test_misuse_gives_exit_code_2_and_one_line(
     assert not (tmp_path / "out" / "png").exists()
 
 
-def test_ctrl_c_says_how_to_go_on(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_says_how_to_go_on(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from segclip import batch
 
     def stopped(*arguments: object, **named: object) -> None:
@@ -129,7 +135,9 @@ def test_fault_17_21_an_input_without_images_gives_exit_code_1(tmp_path: Path) -
     assert "no image was found" in outcome.stderr
 
 
-def test_fault_17_1_a_file_in_the_way_gives_exit_code_2_and_one_line(photos: Path, tmp_path: Path) -> None:
+def test_fault_17_1_a_file_in_the_way_gives_exit_code_2_and_one_line(
+    photos: Path, tmp_path: Path
+) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "coco.json").write_text("mine")
     outcome = run(photos, tmp_path / "out", "--text", "a red square")

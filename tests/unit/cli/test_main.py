@@ -56,11 +56,15 @@ def run(*arguments: str) -> Any:
 
 
 def written(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "segclip-out").glob("*") if path.name != outputs.STATE)
+    return sorted(
+        path.name for path in (folder / "segclip-out").glob("*") if path.name != outputs.STATE
+    )
 
 
 @pytest.mark.usefixtures("loads")
-def test_larger_models_are_named_once_for_a_photo_of_ones_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_larger_models_are_named_once_for_a_photo_of_ones_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SEGCLIP_HOME", str(folder / "home"))
     assert "weights get photo" not in run("segment", "desk.png", "red", "--preset", "photo").stderr
     assert "weights get photo" not in run("segment", "desk.png", "red", "--json").output
@@ -104,7 +108,9 @@ def test_nothing_found_is_said_plainly_and_is_no_error(folder: Path) -> None:
 def test_what_lies_elsewhere_is_not_called_unlike() -> None:
     lines = run("segment", "desk.png", "red right of the green box").stdout.splitlines()
     assert lines[0] == "nothing here matches 'red right of the green box'"
-    assert lines[1] == "'red right of the green box': none of 1 found for 'red': right of 'green box'"
+    assert (
+        lines[1] == "'red right of the green box': none of 1 found for 'red': right of 'green box'"
+    )
 
 
 @pytest.mark.usefixtures("loads", "folder")
@@ -122,7 +128,10 @@ def test_what_lies_elsewhere_is_not_called_unlike() -> None:
         (["--like", "20,20"], [("like this", [10, 10, 50, 50])]),
         (["--everything", "--top-k", "1"], [("object", [10, 10, 50, 50])]),
         (["--everything", "--box", "55,0,105,120"], [("object", [60, 20, 100, 80])]),
-        (["--everything", "--point", "20,20,0", "--box", "0,0,105,120"], [("object", [60, 20, 100, 80])]),
+        (
+            ["--everything", "--point", "20,20,0", "--box", "0,0,105,120"],
+            [("object", [60, 20, 100, 80])],
+        ),
         (["--everything", "--box", "0,0,5,5"], []),
         (["--like", "20,20", "--box", "55,0,160,120"], []),
     ],
@@ -132,7 +141,9 @@ def test_places_are_asked_about_alone_and_with_texts(
 ) -> None:
     outcome = run("segment", "desk.png", *options, "--json")
     assert outcome.exit_code == 0, outcome.output
-    assert bool(loads) == bool({"red", "--like"} & set(options))  # else no encoder is needed, and none loaded
+    assert bool(loads) == bool(
+        {"red", "--like"} & set(options)
+    )  # else no encoder is needed, and none loaded
     record = json.loads(outcome.stdout)
     assert [(row["text"], row["box"]) for row in record["rows"]] == rows
     if rows and "red" not in options and "--like" not in options:
@@ -183,12 +194,17 @@ def test_json_prints_the_record_alone_and_writes_nothing(folder: Path) -> None:
     assert record["rows"][0]["box"] == [10, 10, 50, 50]
     assert sorted(path.name for path in folder.iterdir()) == ["desk.png"]
     run("segment", "desk.png", "red", "--json", "--out", "mine", "--format", "overlay")
-    assert sorted(path.name for path in (folder / "mine").iterdir()) == [outputs.STATE, "desk.overlay.png"]
+    assert sorted(path.name for path in (folder / "mine").iterdir()) == [
+        outputs.STATE,
+        "desk.overlay.png",
+    ]
 
 
 @pytest.mark.usefixtures("loads")
 def test_every_option_of_choice_reaches_the_selection(folder: Path) -> None:
-    picture = paint(("red", (10, 10, 70, 70)), ("green", (20, 20, 40, 40)), ("blue", (80, 20, 120, 60)))
+    picture = paint(
+        ("red", (10, 10, 70, 70)), ("green", (20, 20, 40, 40)), ("blue", (80, 20, 120, 60))
+    )
     Pillow.fromarray(picture.pixels).save(folder / "desk.png")
 
     def boxes(*options: str) -> list[list[int]]:
@@ -222,7 +238,15 @@ def test_models_are_named_by_preset_and_by_part(loads: list[tuple[object, ...]])
         "--offline",
         "--trust",
     )
-    run("segment", "desk.png", "red", "--proposer", "file:own.pt", "--encoder", "ViT-B-16/file:own.safetensors")
+    run(
+        "segment",
+        "desk.png",
+        "red",
+        "--proposer",
+        "file:own.pt",
+        "--encoder",
+        "ViT-B-16/file:own.safetensors",
+    )
     run("segment", "desk.png", "red", "--preset", "photo", "--proposer", "fastsam-x")
     plain = loading.LoadOptions()
     assert loads == [
@@ -262,7 +286,9 @@ BAD = {
 
 @pytest.mark.usefixtures("loads")
 @pytest.mark.parametrize("arguments", BAD.values(), ids=BAD.keys())
-def test_a_bad_input_is_one_line_exit_two_and_nothing_written(folder: Path, arguments: list[str]) -> None:
+def test_a_bad_input_is_one_line_exit_two_and_nothing_written(
+    folder: Path, arguments: list[str]
+) -> None:
     (folder / "notes.png").write_text("these are notes")
     (folder / "empty.png").touch()
     before = sorted(folder.rglob("*"))
@@ -278,7 +304,11 @@ def test_a_bad_input_is_one_line_exit_two_and_nothing_written(folder: Path, argu
 @pytest.mark.usefixtures("loads")
 @pytest.mark.parametrize(
     "options",
-    [["--format", "overlay,json"], ["--format", "overlay", "--format", "json"], ["--format", "overlay,,json "]],
+    [
+        ["--format", "overlay,json"],
+        ["--format", "overlay", "--format", "json"],
+        ["--format", "overlay,,json "],
+    ],
 )
 def test_formats_come_by_comma_or_repeated(folder: Path, options: list[str]) -> None:
     """Fault 17.23: of a repeated --format the last won."""
@@ -309,7 +339,9 @@ def test_nothing_of_an_earlier_answer_stays_beside_a_new_one(folder: Path, pictu
     assert len(written(folder)) == 2 + 2 * 3 + 1
     outcome = run("segment", "other/desk.png", "a yellow lion")
     named = {Path(line).name for line in outcome.stdout.splitlines() if line.startswith("wrote ")}
-    assert set(written(folder)) == {*named, mine.name} == {"desk.json", "desk.overlay.png", mine.name}
+    assert (
+        set(written(folder)) == {*named, mine.name} == {"desk.json", "desk.overlay.png", mine.name}
+    )
     assert mine.read_bytes() == b"my own"
 
 
@@ -317,7 +349,9 @@ def test_nothing_of_an_earlier_answer_stays_beside_a_new_one(folder: Path, pictu
 @pytest.mark.parametrize("name", ["desk.json", "desk.overlay.png", "desk.mask.00.png"])
 @pytest.mark.parametrize("kind", ["file", "link", "folder", "changed"])
 def test_a_file_of_the_users_is_not_overwritten(folder: Path, name: str, kind: str) -> None:
-    """Fault 17.7, and 17.1 for segment: only what segclip wrote, and nobody changed since, makes way."""
+    """Fault 17.7, and 17.1 for segment: only what segclip wrote, and nobody changed since, makes
+    way.
+    """
     (folder / "precious").write_bytes(b"precious")
     (folder / "out").mkdir()
     if kind == "changed":
@@ -333,17 +367,29 @@ def test_a_file_of_the_users_is_not_overwritten(folder: Path, name: str, kind: s
     assert outcome.exit_code == 2
     assert f"{name} is there already, and not as segclip wrote it" in outcome.stderr
     assert len(outcome.stderr.splitlines()) == 1
-    assert {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()} == before
+    assert {
+        path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    } == before
 
 
 @pytest.mark.usefixtures("loads")
 def test_control_characters_of_names_and_texts_reach_no_terminal(folder: Path) -> None:
     """Fault 17.17d."""
     (folder / "desk.png").rename(folder / "a\x1b[2Jb.png")
-    outcome = run("segment", "a\x1b[2Jb.png", "a red\x1b]0;box\x07", "yellow\x1b[31m", "a\u202ered", "--format", "json")
+    outcome = run(
+        "segment",
+        "a\x1b[2Jb.png",
+        "a red\x1b]0;box\x07",
+        "yellow\x1b[31m",
+        "a\u202ered",
+        "--format",
+        "json",
+    )
     assert outcome.exit_code == 0
     missing = run("segment", "gone\x1b[2J.png", "red")
-    misused = run("search", "photos", "red", "--", "one too many\x1b[2J", "\u202e")  # which click says
+    misused = run(
+        "search", "photos", "red", "--", "one too many\x1b[2J", "\u202e"
+    )  # which click says
     assert misused.exit_code == 2
     assert "one too many" in misused.output
     assert not set("\x1b\x07\u202e") & set(outcome.output + missing.output + misused.output)
@@ -351,7 +397,9 @@ def test_control_characters_of_names_and_texts_reach_no_terminal(folder: Path) -
     assert "no such file" in missing.stderr
 
 
-def test_a_model_that_is_not_here_says_where_it_is_from(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_is_not_here_says_where_it_is_from(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SEGCLIP_HOME", str(folder / "home"))
     monkeypatch.setenv("SEGCLIP_OFFLINE", "1")
     outcome = run("segment", "desk.png", "red", "--preset", "photo")
@@ -377,7 +425,9 @@ def test_the_formats_and_defaults_of_the_command_are_the_librarys() -> None:
     assert set(formats.PER_IMAGE) == set(exporters.WRITERS)
     assert options.Against.max_pixels == question.MAX_PIXELS
     assert options.Choice().selection() == Selection()
-    assert options.Choice(nms=0.1, keep_parts=True).selection() == Selection(nms=0.1, containment=None)
+    assert options.Choice(nms=0.1, keep_parts=True).selection() == Selection(
+        nms=0.1, containment=None
+    )
     for preset in loading.PRESETS:
         assert preset in run("segment", "--help").stdout
 
@@ -389,7 +439,9 @@ def test_weights_list_shows_every_row() -> None:
         assert name in outcome.stdout
 
 
-def test_weights_get_and_path_of_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_get_and_path_of_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SEGCLIP_HOME", str(tmp_path))
     monkeypatch.setenv("SEGCLIP_OFFLINE", "1")
     for arguments in (
@@ -405,7 +457,9 @@ def test_weights_get_and_path_of_what_is_missing(tmp_path: Path, monkeypatch: py
     assert run("weights", "path", "fastsam-q").exit_code == 2
 
 
-def test_weights_verify_calls_wrong_bytes_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_verify_calls_wrong_bytes_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SEGCLIP_HOME", str(tmp_path))
     path = weights.manifest()["fastsam-s"].path
     path.parent.mkdir(parents=True)
@@ -417,14 +471,21 @@ def test_weights_verify_calls_wrong_bytes_wrong(tmp_path: Path, monkeypatch: pyt
 
 
 def test_help_needs_nothing_heavy() -> None:
-    code = "import sys; from segclip.cli.main import app; app(['segment', '--help'], standalone_mode=False); "
+    code = (
+        "import sys; from segclip.cli.main import app; app(['segment', '--help'], "
+        "standalone_mode=False); "
+    )
     code += "print(*sys.modules)"
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert not {"torch", "numpy", "cv2", "ultralytics", "open_clip"} & set(output.split())
 
 
 def test_the_module_runs_and_tells_its_version() -> None:
-    process = subprocess.run([sys.executable, "-m", "segclip", "--version"], capture_output=True, text=True, check=True)
+    process = subprocess.run(
+        [sys.executable, "-m", "segclip", "--version"], capture_output=True, text=True, check=True
+    )
     assert process.stdout.strip() == segclip.__version__
 
 
@@ -435,11 +496,22 @@ def test_real_models_of_ones_own_answer_end_to_end_and_offline(folder: Path) -> 
     from tests.small_clip import save_small_clip
 
     save_small_clip(folder / "clip")
-    network = random_network("yolov8n-seg.yaml", candidates=40, size=1024)  # what a bare .pt file is run at
+    network = random_network(
+        "yolov8n-seg.yaml", candidates=40, size=1024
+    )  # what a bare .pt file is run at
     save(network, folder / "finder", {"image_size": 1024, "confidence": 0.4, "iou": 0.7})
     save_checkpoint(network, folder / "own.pt")
     Pillow.fromarray(picture(1024, 1024).pixels).save(folder / "photo.jpg")
-    ask = ["segment", "photo.jpg", "a red thing", "--best", "--offline", "--encoder", "file:clip", "--proposer"]
+    ask = [
+        "segment",
+        "photo.jpg",
+        "a red thing",
+        "--best",
+        "--offline",
+        "--encoder",
+        "file:clip",
+        "--proposer",
+    ]
 
     refused = run(*ask, "file:own.pt")
     assert refused.exit_code == 2
@@ -448,17 +520,26 @@ def test_real_models_of_ones_own_answer_end_to_end_and_offline(folder: Path) -> 
         outcome = run(*ask, *given)
         assert outcome.exit_code == 0, outcome.output
         assert "\na red thing" in outcome.stdout
-        assert "photo.cutout.00.png" in written(folder)  # gone if the second had answered with nothing
+        assert "photo.cutout.00.png" in written(
+            folder
+        )  # gone if the second had answered with nothing
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_a_real_interrupt_leaves_no_traceback(folder: Path) -> None:
-    code = "import time, segclip.loading as p; p.load = lambda *a, **k: (print('ready', flush=True), time.sleep(60)); "
+    code = (
+        "import time, segclip.loading as p; p.load = lambda *a, **k: (print('ready', "
+        "flush=True), time.sleep(60)); "
+    )
     code += "from segclip.cli.main import app; app(['segment', 'desk.png', 'red'])"
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])},
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
@@ -468,7 +549,9 @@ def test_a_real_interrupt_leaves_no_traceback(folder: Path) -> None:
 
 
 def label(folder: Path, *absent: str) -> None:
-    """Write a COCO-format table of the picture's red box, and categories of which there is nothing."""
+    """Write a COCO-format table of the picture's red box, and categories of which there is
+    nothing.
+    """
     (folder / "images").mkdir()
     (folder / "desk.png").rename(folder / "images" / "desk.png")
     thing = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": [10, 10, 40, 40]}
@@ -482,7 +565,9 @@ def label(folder: Path, *absent: str) -> None:
 
 
 @pytest.mark.usefixtures("loads")
-@pytest.mark.parametrize(("verb", "line"), [("proposals", "AR@10, medium"), ("clicks", "mean IoU after 1 click")])
+@pytest.mark.parametrize(
+    ("verb", "line"), [("proposals", "AR@10, medium"), ("clicks", "mean IoU after 1 click")]
+)
 def test_evaluate_prints_its_table(verb: str, line: str, folder: Path) -> None:
     label(folder)
     outcome = run("evaluate", verb, ".")
@@ -494,7 +579,9 @@ def test_evaluate_prints_its_table(verb: str, line: str, folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("loads")
-def test_evaluate_says_how_far_it_is_where_there_is_no_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_says_how_far_it_is_where_there_is_no_terminal(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     label(folder)
     monkeypatch.setattr(options, "EVERY", 0.0)
     told = run("evaluate", "proposals", ".").stderr
@@ -524,7 +611,9 @@ def test_a_threshold_is_not_fitted_to_names_that_are_all_there(folder: Path) -> 
     label(folder)
     (folder / "run").mkdir()
     (folder / "run" / "config.json").write_text("{}")
-    assert "threshold that fits best here                    -" in run("evaluate", "text", ".").stdout
+    assert (
+        "threshold that fits best here                    -" in run("evaluate", "text", ".").stdout
+    )
     outcome = run("evaluate", "text", ".", "--encoder", "file:run", "--calibrate")
     assert outcome.exit_code == 2
     assert "one kind is missing" in outcome.stderr
@@ -535,7 +624,9 @@ def test_escapes_in_names_and_texts_do_not_reach_the_terminal(tmp_path: Path) ->
     """Fault 17.17d."""
     path = tmp_path / "\x1b[2Ja\x9b.png"
     path.write_bytes(b"no image")
-    done = CliRunner().invoke(cli.app, ["segment", str(path), "a \x1b[31mred"], color=True)  # as on a terminal
+    done = CliRunner().invoke(
+        cli.app, ["segment", str(path), "a \x1b[31mred"], color=True
+    )  # as on a terminal
     assert done.exit_code == 2
     assert "\\x1b[2Ja\\x9b.png" in done.output
     assert not {"\x1b", "\x9b"} & set(done.output)

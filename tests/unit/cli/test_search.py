@@ -28,7 +28,9 @@ def fakes(fake_models: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 def photos(tmp_path: Path) -> Path:
     (tmp_path / "photos").mkdir()
     for name, colour in (("a", "red"), ("b", "blue")):
-        PIL.Image.fromarray(paint((colour, (20, 20, 130, 110))).pixels).save(tmp_path / "photos" / f"{name}.png")
+        PIL.Image.fromarray(paint((colour, (20, 20, 130, 110))).pixels).save(
+            tmp_path / "photos" / f"{name}.png"
+        )
     return tmp_path / "photos"
 
 
@@ -47,7 +49,9 @@ def test_a_folder_is_indexed_and_searched(photos: Path, tmp_path: Path) -> None:
     assert "b.png" in found.stdout
     assert "a.png" not in found.stdout
     assert PIL.Image.open(tmp_path / "default" / "search.png").width == 320
-    told = run("search", photos, "--image", photos / "a.png", "--json", "--copy", tmp_path / "copies")
+    told = run(
+        "search", photos, "--image", photos / "a.png", "--json", "--copy", tmp_path / "copies"
+    )
     assert [Path(row["path"]).name for row in json.loads(told.stdout)] == ["a.png", "b.png"]
     assert (tmp_path / "copies" / "1 a.png").is_file()
     none = run("search", photos, "red", "--before", "1999-01-01")
@@ -80,7 +84,10 @@ def test_misuse_is_one_line_and_exit_code_2(photos: Path) -> None:
         (("index", photos / "a.png"), "no such folder"),
         (("classify", photos / "a.png"), "--labels-file"),
         (("classify", photos / "a.png", "--labels", " , "), "no labels"),
-        (("classify", photos / "a.png", "--labels", "red", "--segments", "--box", "1,2,30,40"), "two ways"),
+        (
+            ("classify", photos / "a.png", "--labels", "red", "--segments", "--box", "1,2,30,40"),
+            "two ways",
+        ),
         (("classify", photos / "none.png", "--labels", "red"), "no such file"),
     ):
         outcome = run(*arguments)
@@ -90,17 +97,26 @@ def test_misuse_is_one_line_and_exit_code_2(photos: Path) -> None:
 
 
 def test_classify_names_images_boxes_and_segments(photos: Path, tmp_path: Path) -> None:
-    outcome = run("classify", photos / "a.png", photos / "b.png", "--labels", "red,blue,blue", "--top-k", "1")
+    outcome = run(
+        "classify", photos / "a.png", photos / "b.png", "--labels", "red,blue,blue", "--top-k", "1"
+    )
     assert outcome.exit_code == 0, outcome.output
-    assert [line.split()[1] for line in outcome.stdout.splitlines() if line.startswith("  ")] == ["red", "blue"]
-    told = run("classify", photos / "a.png", "--labels", "red,blue", "--box", "30,30,90,90", "--json")
+    assert [line.split()[1] for line in outcome.stdout.splitlines() if line.startswith("  ")] == [
+        "red",
+        "blue",
+    ]
+    told = run(
+        "classify", photos / "a.png", "--labels", "red,blue", "--box", "30,30,90,90", "--json"
+    )
     record = json.loads(told.stdout)
     assert record["box"] == [30, 30, 90, 90]
     assert record["labels"][0]["label"] == "red"
     named = run("classify", photos / "b.png", "--labels", "red,blue", "--segments")
     assert "b.png: blue" in named.stdout
     assert (tmp_path / "default" / "b.labels.png").is_file()
-    piped = CliRunner().invoke(app, ["classify", str(photos / "b.png"), "--labels-file", "-"], input="red\nblue\n")
+    piped = CliRunner().invoke(
+        app, ["classify", str(photos / "b.png"), "--labels-file", "-"], input="red\nblue\n"
+    )
     assert piped.stdout.splitlines()[1].split()[1] == "blue"
     mixed = run("classify", photos / "a.png", photos / "none.png", "--labels", "red")
     assert mixed.exit_code == 1

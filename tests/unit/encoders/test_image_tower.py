@@ -12,7 +12,14 @@ from open_clip.transformer import VisionTransformer
 
 from segclip.encoders.image_tower import ClassTokenBlock, streamline
 
-SIZES: dict[str, Any] = {"image_size": 32, "patch_size": 8, "width": 24, "layers": 3, "heads": 2, "mlp_ratio": 4.0}
+SIZES: dict[str, Any] = {
+    "image_size": 32,
+    "patch_size": 8,
+    "width": 24,
+    "layers": 3,
+    "heads": 2,
+    "mlp_ratio": 4.0,
+}
 
 
 def tower(**settings: Any) -> VisionTransformer:
@@ -20,7 +27,9 @@ def tower(**settings: Any) -> VisionTransformer:
     return VisionTransformer(**SIZES, output_dim=16, **settings).eval()
 
 
-@pytest.mark.parametrize("settings", [{}, {"final_ln_after_pool": True}, {"ls_init_value": 0.3}, {"no_ln_pre": True}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"final_ln_after_pool": True}, {"ls_init_value": 0.3}, {"no_ln_pre": True}]
+)
 def test_the_embedding_stays_the_same(settings: dict[str, Any]) -> None:
     model, pixels = tower(**settings), torch.rand(4, 3, 32, 32)
     with torch.inference_mode():
@@ -32,7 +41,9 @@ def test_the_embedding_stays_the_same(settings: dict[str, Any]) -> None:
     assert whole.std() > 0.01
 
 
-@pytest.mark.parametrize("settings", [{"pool_type": "avg"}, {"attentional_pool": True}, {"qk_norm": True}])
+@pytest.mark.parametrize(
+    "settings", [{"pool_type": "avg"}, {"attentional_pool": True}, {"qk_norm": True}]
+)
 def test_towers_that_need_every_token_stay_whole(settings: dict[str, Any]) -> None:
     model = tower(**settings)
     before = model.transformer.resblocks[-1]
@@ -57,7 +68,9 @@ def lived_in(model: torch.nn.Module) -> torch.nn.Module:
     [
         TimmModel("resnet10t", 16, image_size=64, pool="avg", proj="linear", pretrained=False),
         TimmModel("resnet26d", 16, image_size=64, pool="avg", proj="linear", pretrained=False),
-        TimmModel("tf_efficientnet_lite0", 16, image_size=64, pool="avg", proj="mlp", pretrained=False),
+        TimmModel(
+            "tf_efficientnet_lite0", 16, image_size=64, pool="avg", proj="mlp", pretrained=False
+        ),
         ModifiedResNet(layers=(1, 2, 1, 1), output_dim=16, heads=4, image_size=64, width=16),
     ],
     ids=["resnet10t", "resnet26d", "efficientnet_lite0", "openai"],
@@ -75,7 +88,9 @@ def test_batch_norms_go_into_convolutions(model: torch.nn.Module) -> None:
 
 
 def test_a_network_of_another_order_keeps_its_batch_norms() -> None:
-    model = TimmModel("mobilenetv3_small_050", 16, image_size=64, pool="avg", proj="linear", pretrained=False).eval()
+    model = TimmModel(
+        "mobilenetv3_small_050", 16, image_size=64, pool="avg", proj="linear", pretrained=False
+    ).eval()
     norms = sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
     streamline(model)
     assert sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules()) == norms > 0

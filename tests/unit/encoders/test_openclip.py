@@ -1,4 +1,6 @@
-"""OpenClip on a small random model in the folder format: specs, configs, preprocessing, texts, precision."""
+"""OpenClip on a small random model in the folder format: specs, configs, preprocessing, texts,
+precision.
+"""
 
 from __future__ import annotations
 
@@ -75,12 +77,17 @@ def test_square_crops_are_normalised_as_open_clip_does(small: OpenClip, crops: n
     assert small.encode_images(crops) == pytest.approx(small.encode_images(list(crops)), abs=1e-6)
 
 
-def test_other_crops_go_through_the_checkpoints_own_preprocessing(small: OpenClip, folder: Path) -> None:
+def test_other_crops_go_through_the_checkpoints_own_preprocessing(
+    small: OpenClip, folder: Path
+) -> None:
     (folder / "open_clip_config.json").write_text((folder / "config.json").read_text())
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     (folder / "open_clip_config.json").unlink()
     rng = np.random.default_rng(1)
-    wild = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((50, 20), (7, 90), (32, 32), (300, 200))]
+    wild = [
+        rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        for size in ((50, 20), (7, 90), (32, 32), (300, 200))
+    ]
     with torch.inference_mode():
         pixels = torch.stack([preprocess(PIL.Image.fromarray(crop)) for crop in wild])
         expected = model.eval().encode_image(pixels, normalize=True).numpy()
@@ -101,7 +108,9 @@ def test_bfloat16_stays_near_float32(folder: Path, small: OpenClip, crops: np.nd
 
 
 def test_a_text_is_encoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = OpenClip(f"file:{folder}", options=OpenClipOptions(precision="float32", cached_texts=2))
+    encoder = OpenClip(
+        f"file:{folder}", options=OpenClipOptions(precision="float32", cached_texts=2)
+    )
     seen: list[int] = []
     encode = text_tower.encode
 
@@ -118,20 +127,28 @@ def test_a_text_is_encoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     assert seen == [2, 1]
 
 
-def test_a_causal_tower_is_run_only_as_far_as_it_sees(small: OpenClip, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens = open_clip.SimpleTokenizer(context_length=16)(["cat", "a photo of two red dogs", "x " * 30])
+def test_a_causal_tower_is_run_only_as_far_as_it_sees(
+    small: OpenClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = open_clip.SimpleTokenizer(context_length=16)(
+        ["cat", "a photo of two red dogs", "x " * 30]
+    )
     model = small._model
     lengths: list[int] = []
     forward = type(model.transformer).forward
 
-    def watched(self: torch.nn.Module, hidden: torch.Tensor, attn_mask: torch.Tensor | None = None) -> torch.Tensor:
+    def watched(
+        self: torch.nn.Module, hidden: torch.Tensor, attn_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         lengths.append(hidden.shape[1])
         return forward(self, hidden, attn_mask=attn_mask)
 
     monkeypatch.setattr(type(model.transformer), "forward", watched)
     with torch.inference_mode():
         for rows, length in ((tokens[:1], 3), (tokens[:2], 8), (tokens, 16)):
-            assert torch.allclose(text_tower.encode(model, rows), model.encode_text(rows), atol=1e-5)
+            assert torch.allclose(
+                text_tower.encode(model, rows), model.encode_text(rows), atol=1e-5
+            )
             assert lengths[-2:] == [length, 16]
 
 
@@ -153,11 +170,18 @@ def test_every_kind_of_text_tower_gives_open_clips_own_answer(text_cfg: dict) ->
     model = checkpoints.make_model(config).eval()
     tokens = open_clip.SimpleTokenizer(context_length=16)(["cat", "two red dogs"])
     with torch.inference_mode():
-        assert torch.allclose(text_tower.encode(model, tokens), model.encode_text(tokens), atol=1e-5)
+        assert torch.allclose(
+            text_tower.encode(model, tokens), model.encode_text(tokens), atol=1e-5
+        )
 
 
-def test_a_text_too_long_is_told_with_the_place_it_is_cut(small: OpenClip, caplog: pytest.LogCaptureFixture) -> None:
-    text = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+def test_a_text_too_long_is_told_with_the_place_it_is_cut(
+    small: OpenClip, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = (
+        "one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+        "fifteen sixteen"
+    )
     with caplog.at_level(logging.WARNING):
         cut, kept = small.encode_texts([text, text[: text.index(" fifteen")]])
     assert cut == pytest.approx(kept)
@@ -182,7 +206,9 @@ def test_dense_features_are_refused(small: OpenClip) -> None:
         ("hf-hub:nobody/nothing", WeightsMissing, "file:FOLDER"),
     ],
 )
-def test_what_cannot_be_found_is_told(spec: str, error: type, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_found_is_told(
+    spec: str, error: type, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SEGCLIP_OFFLINE", "1")
     with pytest.raises(error, match=message):
         OpenClip(spec)
@@ -251,7 +277,12 @@ def test_a_bare_file_gets_the_named_models_preprocessing(
 ) -> None:
     checkpoint = sources.from_file(model, tmp_path / "any.safetensors", model)
     own = checkpoints.preprocess_config(checkpoint, 224)
-    assert (own.mean[0], own.interpolation, own.resize_mode, own.size) == (mean, interpolation, resize_mode, 224)
+    assert (own.mean[0], own.interpolation, own.resize_mode, own.size) == (
+        mean,
+        interpolation,
+        resize_mode,
+        224,
+    )
 
 
 def test_a_config_beside_a_bare_file_wins(tmp_path: Path) -> None:
@@ -263,7 +294,9 @@ def test_a_config_beside_a_bare_file_wins(tmp_path: Path) -> None:
 def test_an_activation_that_is_not_told_or_told_otherwise_is_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Fault 17.22: ViT-B-32's published weights have either activation, and a bare file does not tell which."""
+    """Fault 17.22: ViT-B-32's published weights have either activation, and a bare file does not
+    tell which.
+    """
     file = tmp_path / "any.safetensors"
     sources.from_file("ViT-B-32-quickgelu", file, f"ViT-B-32-quickgelu/file:{file}")
     sources.from_file("ViT-B-32", file, "ViT-B-32/laion2b_s34b_b79k")
@@ -271,7 +304,9 @@ def test_an_activation_that_is_not_told_or_told_otherwise_is_warned_of(
     sources.from_file("ViT-B-32", file, f"ViT-B-32/file:{file}")
     assert "does not tell its activation" in caplog.text
     caplog.clear()
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"quick_gelu": False}}))
+    (tmp_path / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": {"quick_gelu": False}})
+    )
     checkpoint = sources.from_file("ViT-B-32-quickgelu", file, f"ViT-B-32-quickgelu/file:{file}")
     assert checkpoint.model_cfg["quick_gelu"] is False
     assert "QuickGELU by its name" in caplog.text
@@ -303,7 +338,9 @@ def test_an_activation_that_is_not_told_or_told_otherwise_is_warned_of(
 def test_a_config_that_could_not_be_served_is_told_at_once(
     folder: Path, tmp_path: Path, part: str, value: object
 ) -> None:
-    """Fault 17.11: what is wrong beside the weights is told when it is loaded, with the file's name."""
+    """Fault 17.11: what is wrong beside the weights is told when it is loaded, with the file's
+    name.
+    """
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     config = json.loads((folder / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {part: value}))
@@ -326,15 +363,26 @@ def test_serving_survives_json() -> None:
     assert not Serving().calibrated
 
 
-def test_a_conv_tower_with_its_own_text_tower_round_trips(tmp_path: Path, crops: np.ndarray) -> None:
+def test_a_conv_tower_with_its_own_text_tower_round_trips(
+    tmp_path: Path, crops: np.ndarray
+) -> None:
     config = {
         **MODEL_CFG,
         "custom_text": True,
-        "vision_cfg": {"timm_model_name": "resnet10t", "timm_pool": "avg", "timm_proj": "linear", "image_size": 32},
+        "vision_cfg": {
+            "timm_model_name": "resnet10t",
+            "timm_pool": "avg",
+            "timm_proj": "linear",
+            "image_size": 32,
+        },
     }
     model = checkpoints.make_model(config).eval()
     save(model, tmp_path, model_cfg=config, preprocess_cfg=PREPROCESS_CFG, serving=Serving())
     with torch.inference_mode():
-        pixels = (torch.from_numpy(crops) / 255 - torch.tensor([0.4, 0.5, 0.6])) / torch.tensor([0.2, 0.3, 0.4])
+        pixels = (torch.from_numpy(crops) / 255 - torch.tensor([0.4, 0.5, 0.6])) / torch.tensor(
+            [0.2, 0.3, 0.4]
+        )
         expected = model.encode_image(pixels.permute(0, 3, 1, 2), normalize=True).numpy()
-    assert OpenClip(f"file:{tmp_path}", options=FLOAT32).encode_images(crops) == pytest.approx(expected, abs=2e-3)
+    assert OpenClip(f"file:{tmp_path}", options=FLOAT32).encode_images(crops) == pytest.approx(
+        expected, abs=2e-3
+    )

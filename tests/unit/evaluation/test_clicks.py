@@ -54,7 +54,11 @@ class Refiner:
         shown = self.truth.copy()
         if len(prompt.xy) < 2:
             shown[:, :30] = False
-        return Proposals(Masks.from_dense(shown[None]), np.array([0.9]), np.full((1, 4, 4), len(prompt.xy), np.float32))
+        return Proposals(
+            Masks.from_dense(shown[None]),
+            np.array([0.9]),
+            np.full((1, 4, 4), len(prompt.xy), np.float32),
+        )
 
 
 def test_each_click_refines_the_last_answer() -> None:
@@ -75,12 +79,16 @@ class Stubborn(FakeProposer):
             raise Unsupported("no masks")
         found = super().decode(features, prompt)
         return (
-            found if isinstance(prompt, Boxes) else Proposals(found.masks, found.quality, np.zeros((len(found), 4, 4)))
+            found
+            if isinstance(prompt, Boxes)
+            else Proposals(found.masks, found.quality, np.zeros((len(found), 4, 4)))
         )
 
 
 @pytest.mark.parametrize("proposer", [FakeProposer(), Stubborn()])
-def test_a_folder_is_measured_by_clicks_and_boxes(proposer: FakeProposer, picture: Image, tmp_path: Path) -> None:
+def test_a_folder_is_measured_by_clicks_and_boxes(
+    proposer: FakeProposer, picture: Image, tmp_path: Path
+) -> None:
     sample = sample_of(tmp_path, picture, {"red": (10, 10, 50, 50), "green": (60, 20, 100, 80)})
     report = evaluate_clicks(proposer, [sample], (1, 3))
     assert report.clicks[1].tolist() == report.clicks[3].tolist() == [1, 1]

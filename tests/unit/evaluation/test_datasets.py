@@ -20,10 +20,16 @@ SQUARE = [10.0, 10.0, 60.0, 10.0, 60.0, 40.0, 10.0, 40.0]
 def folder_of(path: Path, *things: dict[str, Any], **image: Any) -> Path:
     images = [{"id": 7, "file_name": "a.png", "height": 80, "width": 100, **image}]
     rows = [
-        {"id": row, "image_id": 7, "iscrowd": 0, "bbox": [10, 10, 50, 30], **thing} for row, thing in enumerate(things)
+        {"id": row, "image_id": 7, "iscrowd": 0, "bbox": [10, 10, 50, 30], **thing}
+        for row, thing in enumerate(things)
     ]
-    categories = [{"id": number, "name": name} for number, name in enumerate(("cup", "dog", "kite", "bus", "cat"), 1)]
-    (path / "instances.json").write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
+    categories = [
+        {"id": number, "name": name}
+        for number, name in enumerate(("cup", "dog", "kite", "bus", "cat"), 1)
+    ]
+    (path / "instances.json").write_text(
+        json.dumps({"images": images, "annotations": rows, "categories": categories})
+    )
     return path
 
 
@@ -42,7 +48,9 @@ def test_a_mask_is_read_the_same_from_polygon_plain_and_compressed_code(tmp_path
 def test_crowds_and_small_things_are_not_asked_for(tmp_path: Path) -> None:
     small = {"segmentation": [SQUARE], "category_id": 2, "bbox": [0, 0, 31, 20]}
     crowd = {"segmentation": [SQUARE], "category_id": 2, "iscrowd": 1}
-    (sample,) = read_folder(folder_of(tmp_path, {"segmentation": [SQUARE], "category_id": 1}, small, crowd))
+    (sample,) = read_folder(
+        folder_of(tmp_path, {"segmentation": [SQUARE], "category_id": 1}, small, crowd)
+    )
     assert sample.names == ("cup", "dog", "dog")
     assert sample.askable.tolist() == [True, False, False]
 
@@ -82,7 +90,9 @@ def test_an_image_of_another_size_than_its_table_says_is_told(tmp_path: Path) ->
 def test_a_table_that_is_none_names_its_file(tmp_path: Path) -> None:
     """Fault 17.17c: through the folder that evaluate and training read."""
     folder_of(tmp_path, {"segmentation": None, "category_id": 1})
-    with pytest.raises(BadTable, match=r"instances\.json, annotations\[0\] \(id 0\): segmentation is null"):
+    with pytest.raises(
+        BadTable, match=r"instances\.json, annotations\[0\] \(id 0\): segmentation is null"
+    ):
         read_folder(tmp_path)
     (tmp_path / "instances.json").write_bytes(b"")
     with pytest.raises(BadTable, match=r"instances\.json: not JSON"):

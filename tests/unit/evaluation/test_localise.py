@@ -43,10 +43,15 @@ class Exact(FakeEncoder):
     sign = 1.0
 
     def encode_dense(self, image: Image) -> Array:
-        return self.sign * np.eye(len(COLOURS), len(COLOURS) + 1, dtype=np.float32)[colour_of(image.pixels)]
+        return (
+            self.sign
+            * np.eye(len(COLOURS), len(COLOURS) + 1, dtype=np.float32)[colour_of(image.pixels)]
+        )
 
 
-def test_heat_that_is_the_mask_is_perfect_and_its_opposite_is_not(sample: Sample, encoder: FakeEncoder) -> None:
+def test_heat_that_is_the_mask_is_perfect_and_its_opposite_is_not(
+    sample: Sample, encoder: FakeEncoder
+) -> None:
     found = evaluate_heat(Exact(), [sample])
     assert (found.asked, found.pointing, found.miou) == (3, 1.0, 1.0)
     assert dict(found.table())["pointing game"] == "1.0000"

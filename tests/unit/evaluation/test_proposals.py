@@ -25,7 +25,9 @@ def test_every_object_found_exactly_is_a_recall_of_one(picture: Image, tmp_path:
 
 
 def test_a_loose_candidate_counts_up_to_its_iou(picture: Image, tmp_path: Path) -> None:
-    loose = {"red": (10, 10, 50, 60)}  # the candidate has IoU 0.8 with it: found at 0.50, 0.55 ... 0.80
+    loose = {
+        "red": (10, 10, 50, 60)
+    }  # the candidate has IoU 0.8 with it: found at 0.50, 0.55 ... 0.80
     report = evaluate_proposals(FakeProposer(), [sample_of(tmp_path, picture, loose)])
     assert report.recall[0, 0] == pytest.approx(0.7)
 
@@ -33,10 +35,14 @@ def test_a_loose_candidate_counts_up_to_its_iou(picture: Image, tmp_path: Path) 
 def test_a_crowd_is_not_asked_for(picture: Image, tmp_path: Path) -> None:
     sample = sample_of(tmp_path, picture, {**BOXES, "crowd": (0, 100, 60, 119)})
     assert evaluate_proposals(FakeProposer(), [sample]).recall[0, 0] == pytest.approx(0.75)
-    report = evaluate_proposals(FakeProposer(), [replace(sample, crowd=np.array([False] * 3 + [True]))])
+    report = evaluate_proposals(
+        FakeProposer(), [replace(sample, crowd=np.array([False] * 3 + [True]))]
+    )
     assert report.recall[0, 0] == 1
 
 
 def test_nothing_to_find_is_no_error(picture: Image, tmp_path: Path) -> None:
     assert np.isnan(evaluate_proposals(FakeProposer(), []).recall).all()
-    assert np.isnan(evaluate_proposals(FakeProposer(), [sample_of(tmp_path, picture, {})]).recall).all()
+    assert np.isnan(
+        evaluate_proposals(FakeProposer(), [sample_of(tmp_path, picture, {})]).recall
+    ).all()

@@ -29,7 +29,11 @@ def test_any_caption_of_an_image_counts_and_every_caption_is_asked() -> None:
     )
     found = recall(similarity, np.array([0, 0, 1, 1]))
     assert found.to_text == (0.5, 1.0, 1.0)
-    assert found.to_image == (0.5, 1.0, 1.0)  # captions 0 and 3 are nearest to their own image, 1 and 2 are not
+    assert found.to_image == (
+        0.5,
+        1.0,
+        1.0,
+    )  # captions 0 and 3 are nearest to their own image, 1 and 2 are not
     assert (found.images, found.captions) == (2, 4)
 
 
@@ -51,7 +55,12 @@ def test_captions_are_read_in_the_usual_formats(tmp_path: Path) -> None:
     }
     karpathy = {
         "images": [
-            {"filename": "b.jpg", "filepath": "val2014", "split": "test", "sentences": [{"raw": "A dog."}]},
+            {
+                "filename": "b.jpg",
+                "filepath": "val2014",
+                "split": "test",
+                "sentences": [{"raw": "A dog."}],
+            },
             {"filename": "c.jpg", "split": "train", "sentences": [{"raw": "A cat."}]},
         ]
     }
@@ -73,7 +82,9 @@ def test_captions_are_read_in_the_usual_formats(tmp_path: Path) -> None:
 def test_captions_are_compared_with_images(tmp_path: Path, encoder: FakeEncoder) -> None:
     lines = ["image,caption"]
     for colour in ("red", "blue"):
-        PIL.Image.fromarray(paint((colour, (0, 0, 160, 110))).pixels).save(tmp_path / f"{colour}.png")
+        PIL.Image.fromarray(paint((colour, (0, 0, 160, 110))).pixels).save(
+            tmp_path / f"{colour}.png"
+        )
         lines += [f"{colour}.png,a {colour} wall", f"{colour}.png,{colour}  paint"]
     (tmp_path / "captions.csv").write_text("\n".join(lines))
     report = evaluate_captions(encoder, read_captions(tmp_path / "captions.csv"))
@@ -84,17 +95,29 @@ def test_captions_are_compared_with_images(tmp_path: Path, encoder: FakeEncoder)
 @pytest.mark.shared
 def test_the_captions_of_coco_are_measured(shared_data: Path) -> None:
     outcome = CliRunner().invoke(
-        app, ["evaluate", "retrieval", str(shared_data / "coco-dev" / "captions.json"), "--limit", "12", "--offline"]
+        app,
+        [
+            "evaluate",
+            "retrieval",
+            str(shared_data / "coco-dev" / "captions.json"),
+            "--limit",
+            "12",
+            "--offline",
+        ],
     )
     assert outcome.exit_code == 0, outcome.output
-    told = dict(line.rsplit(maxsplit=1) for line in outcome.stdout.splitlines() if line[-1:].isdigit())
+    told = dict(
+        line.rsplit(maxsplit=1) for line in outcome.stdout.splitlines() if line[-1:].isdigit()
+    )
     assert (told["images"], told["captions"]) == ("12", "60")
     assert 0 <= float(told["text to image, R@1"]) <= float(told["text to image, R@10"]) <= 1
     assert float(told["image to text, R@10"]) > 0
 
 
 @pytest.mark.usefixtures("fake_models")
-def test_small_things_are_found_by_segments_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_things_are_found_by_segments_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loading, "load_encoder", search_script.fake_encoder)
     monkeypatch.setattr(loading, "encoder_fingerprint", search_script.fake_hash)
     samples = []
@@ -103,10 +126,15 @@ def test_small_things_are_found_by_segments_only(tmp_path: Path, monkeypatch: py
         colour = "blue" if number == 5 else "yellow"
         image = paint(("red", (20, 20, 140, 100)), (colour, box))
         PIL.Image.fromarray(image.pixels).save(tmp_path / f"{number:02d}.png")
-        windows = [(x1, y1, np.ones((y2 - y1, x2 - x1), bool)) for x1, y1, x2, y2 in ((20, 20, 140, 100), box)]
+        windows = [
+            (x1, y1, np.ones((y2 - y1, x2 - x1), bool))
+            for x1, y1, x2, y2 in ((20, 20, 140, 100), box)
+        ]
         masks = Masks.from_windows(windows, image.size)
         askable, crowd = np.array([True, True]), np.zeros(2, bool)
-        samples.append(Sample(tmp_path / f"{number:02d}.png", masks, ("red", colour), askable, (), crowd))
+        samples.append(
+            Sample(tmp_path / f"{number:02d}.png", masks, ("red", colour), askable, (), crowd)
+        )
     make_index(tmp_path, IndexOptions(regions=True))
     found = evaluate_names(Index(tmp_path), samples)
     assert found.names == 3

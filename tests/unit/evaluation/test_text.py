@@ -22,15 +22,21 @@ def segmenter(proposer: FakeProposer, encoder: FakeEncoder) -> Segmenter:
     return Segmenter(proposer, encoder, CropScorer(encoder))
 
 
-def sample_of(folder: Path, picture: Image, boxes: dict[str, tuple[int, int, int, int]], *absent: str) -> Sample:
+def sample_of(
+    folder: Path, picture: Image, boxes: dict[str, tuple[int, int, int, int]], *absent: str
+) -> Sample:
     path = folder / "picture.png"
     PIL.Image.fromarray(picture.pixels).save(path)
     windows = [(x1, y1, np.ones((y2 - y1, x2 - x1), bool)) for x1, y1, x2, y2 in boxes.values()]
     masks = Masks.from_windows(windows, picture.size)
-    return Sample(path, masks, tuple(boxes), np.ones(len(boxes), bool), absent, np.zeros(len(boxes), bool))
+    return Sample(
+        path, masks, tuple(boxes), np.ones(len(boxes), bool), absent, np.zeros(len(boxes), bool)
+    )
 
 
-def test_right_answers_and_silence_are_counted(segmenter: Segmenter, picture: Image, tmp_path: Path) -> None:
+def test_right_answers_and_silence_are_counted(
+    segmenter: Segmenter, picture: Image, tmp_path: Path
+) -> None:
     boxes = {"red": (10, 10, 50, 50), "green": (60, 20, 100, 80)}
     report = evaluate_text(segmenter, [sample_of(tmp_path, picture, boxes, "zebra", "yellow")])
     assert report.recall == report.right == report.found() == report.silent() == 1
@@ -41,7 +47,10 @@ def test_right_answers_and_silence_are_counted(segmenter: Segmenter, picture: Im
 def test_a_wrong_object_is_not_right_and_an_unseen_one_not_recalled(
     segmenter: Segmenter, picture: Image, tmp_path: Path
 ) -> None:
-    boxes = {"red": (60, 20, 100, 80), "blue": (0, 0, 8, 8)}  # labels that disagree with the picture
+    boxes = {
+        "red": (60, 20, 100, 80),
+        "blue": (0, 0, 8, 8),
+    }  # labels that disagree with the picture
     report = evaluate_text(segmenter, [sample_of(tmp_path, picture, boxes)])
     assert report.right == report.found() == 0
     assert report.recall == 0.5  # the green box is a candidate, the corner is none
@@ -50,7 +59,9 @@ def test_a_wrong_object_is_not_right_and_an_unseen_one_not_recalled(
 def test_a_present_name_taken_for_absent_breaks_the_silence(
     segmenter: Segmenter, picture: Image, tmp_path: Path
 ) -> None:
-    report = evaluate_text(segmenter, [sample_of(tmp_path, picture, {"red": (10, 10, 50, 50)}, "green", "zebra")])
+    report = evaluate_text(
+        segmenter, [sample_of(tmp_path, picture, {"red": (10, 10, 50, 50)}, "green", "zebra")]
+    )
     assert report.silent() == 0.5
 
 
@@ -66,10 +77,17 @@ def test_the_threshold_that_fits_separates_what_can_be_separated() -> None:
 
 def test_of_thresholds_that_fit_about_as_well_the_lowest_is_taken() -> None:
     path = Path("a.png")
-    present = [Asked(path, "x", True, probability, 0.9) for probability in np.linspace(0.3, 0.9, 1000)]
-    absent = [Asked(path, "y", False, probability, 0.0) for probability in [0.05] * 500 + [0.3005] * 2 + [0.95] * 498]
+    present = [
+        Asked(path, "x", True, probability, 0.9) for probability in np.linspace(0.3, 0.9, 1000)
+    ]
+    absent = [
+        Asked(path, "y", False, probability, 0.0)
+        for probability in [0.05] * 500 + [0.3005] * 2 + [0.95] * 498
+    ]
     report = Report(0.9, np.ones(1000), (*present, *absent), 1.0)
-    assert report.calibrated() == pytest.approx(0.3)  # above 0.3005 two more absent ones are silent: 0.002
+    assert report.calibrated() == pytest.approx(
+        0.3
+    )  # above 0.3005 two more absent ones are silent: 0.002
 
 
 def test_a_scale_at_which_all_is_sure_is_lowered_and_its_threshold_fitted(
@@ -87,9 +105,13 @@ def test_a_scale_at_which_all_is_sure_is_lowered_and_its_threshold_fitted(
     assert again.found() == again.silent() == 1
 
 
-def test_a_scale_that_tells_apart_is_left_as_it_is(segmenter: Segmenter, picture: Image, tmp_path: Path) -> None:
+def test_a_scale_that_tells_apart_is_left_as_it_is(
+    segmenter: Segmenter, picture: Image, tmp_path: Path
+) -> None:
     before = segmenter.serving
-    report, serving = calibrate(segmenter, [sample_of(tmp_path, picture, {"red": (10, 10, 50, 50)}, "green zebra")])
+    report, serving = calibrate(
+        segmenter, [sample_of(tmp_path, picture, {"red": (10, 10, 50, 50)}, "green zebra")]
+    )
     assert segmenter.serving == before
     assert (serving.logit_scale, serving.threshold) == (None, report.threshold)
 

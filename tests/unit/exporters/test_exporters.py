@@ -13,7 +13,9 @@ from segclip import exporters
 from segclip.errors import NotWritable, UnknownName
 from segclip.types import Array, Image, Masks, Proposals, Regions, Result
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"
+)  # pycocotools' own
 SIZE = (37, 53)
 
 
@@ -32,7 +34,9 @@ def make(dense: Array, texts: tuple[str, ...], asked: tuple[str, ...] | None = N
     count = len(dense)
     image = Image(rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8), "photos/desk.jpg")
     quality = np.linspace(0.8, 0.4, count)
-    regions = Regions(image, Proposals(Masks.from_dense(dense, SIZE), quality), np.zeros((count, 2), np.float32))
+    regions = Regions(
+        image, Proposals(Masks.from_dense(dense, SIZE), quality), np.zeros((count, 2), np.float32)
+    )
     scores = np.linspace(0.3, 0.2, count).astype(np.float32)
     return Result(regions, texts, scores, scores * 3, asked or tuple(dict.fromkeys(texts)), 0.5)
 
@@ -69,8 +73,12 @@ class TestW8MasksLeavePixelExact:
             pixels = np.asarray(picture)
             (x1, y1, x2, y2), bitmap = result.masks.boxes[row], result.masks.bitmaps[row]
             assert np.array_equal(pixels[..., 3], bitmap * 255)
-            assert np.array_equal(pixels[..., :3][bitmap], result.image.pixels[y1:y2, x1:x2][bitmap])
-            assert not pixels[~bitmap].any()  # what was not asked for does not leave hidden under the alpha
+            assert np.array_equal(
+                pixels[..., :3][bitmap], result.image.pixels[y1:y2, x1:x2][bitmap]
+            )
+            assert not pixels[
+                ~bitmap
+            ].any()  # what was not asked for does not leave hidden under the alpha
 
     @pytest.mark.parametrize("format", ["json", "coco"])
     def test_rle(self, result: Result, tmp_path: Path, format: str) -> None:
@@ -140,12 +148,23 @@ class TestCoco:
     def test_pycocotools_reads_it(self, result: Result, tmp_path: Path) -> None:
         (file,) = exporters.save(result, tmp_path / "desk.json", format="coco")
         dataset = COCO(str(file))
-        assert dataset.loadImgs(1)[0] == {"id": 1, "file_name": "desk.jpg", "width": 53, "height": 37}
-        assert [c["name"] for c in dataset.loadCats(dataset.getCatIds())] == ["a mug", "a lamp", "ein Löwe 🦁"]
+        assert dataset.loadImgs(1)[0] == {
+            "id": 1,
+            "file_name": "desk.jpg",
+            "width": 53,
+            "height": 37,
+        }
+        assert [c["name"] for c in dataset.loadCats(dataset.getCatIds())] == [
+            "a mug",
+            "a lamp",
+            "ein Löwe 🦁",
+        ]
         for row, annotation in enumerate(dataset.loadAnns(dataset.getAnnIds())):
             x, y, width, height = annotation["bbox"]
             assert [x, y, x + width, y + height] == result.masks.boxes[row].tolist()
-            assert np.array_equal(dataset.annToMask(annotation).astype(bool), result.masks.full(row))
+            assert np.array_equal(
+                dataset.annToMask(annotation).astype(bool), result.masks.full(row)
+            )
             assert dataset.loadCats(annotation["category_id"])[0]["name"] == result.texts[row]
             assert annotation["score"] == pytest.approx(result.probability[row], abs=1e-6)
 
@@ -178,10 +197,16 @@ class TestSave:
     def test_a_mask_without_pixels_has_a_png_and_no_cutout(self, tmp_path: Path) -> None:
         result = make(np.concatenate((np.zeros((1, *SIZE), bool), blobs(1))), ("a", "b"))
         assert len(exporters.save(result, tmp_path / "a.png", format="png")) == 2
-        assert exporters.save(result, tmp_path / "b.png", format="cutout") == [tmp_path / "b.01.png"]
+        assert exporters.save(result, tmp_path / "b.png", format="cutout") == [
+            tmp_path / "b.01.png"
+        ]
 
-    def test_unknown_format_and_suffix_list_the_choices(self, result: Result, tmp_path: Path) -> None:
-        with pytest.raises(UnknownName, match=r"did you mean 'coco'.*choices: coco, cutout, geojson"):
+    def test_unknown_format_and_suffix_list_the_choices(
+        self, result: Result, tmp_path: Path
+    ) -> None:
+        with pytest.raises(
+            UnknownName, match=r"did you mean 'coco'.*choices: coco, cutout, geojson"
+        ):
             exporters.save(result, tmp_path / "a.json", format="coc")
         with pytest.raises(UnknownName, match=r"unknown file suffix '\.tga'.*\.json"):
             exporters.save(result, tmp_path / "a.tga")
@@ -197,7 +222,9 @@ class TestSave:
         with pytest.raises(NotWritable, match="cannot be written"):
             exporters.save(result, tmp_path / "file" / "a.json")
 
-    def test_a_failed_write_leaves_the_old_file_and_nothing_half_written(self, result: Result, tmp_path: Path) -> None:
+    def test_a_failed_write_leaves_the_old_file_and_nothing_half_written(
+        self, result: Result, tmp_path: Path
+    ) -> None:
         path = tmp_path / "a.json"
         path.mkdir()  # a folder in the way: the rename fails after the bytes were written
         with pytest.raises(NotWritable, match="cannot be written"):

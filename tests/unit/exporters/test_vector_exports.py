@@ -39,7 +39,9 @@ def result_of(*masks: Array) -> Result:
     image = Image(np.random.default_rng(0).integers(0, 255, (*SIZE, 3), dtype=np.uint8), "a b.jpg")
     count = len(masks)
     regions = Regions(
-        image, Proposals(Masks.from_dense(np.array(masks), SIZE), np.full(count, 0.9)), np.zeros((count, 1), np.float32)
+        image,
+        Proposals(Masks.from_dense(np.array(masks), SIZE), np.full(count, 0.9)),
+        np.zeros((count, 1), np.float32),
     )
     texts = tuple(f'<mug> & "{row}" 🦁' for row in range(count))
     scores = np.linspace(0.9, 0.5, count).astype(np.float32)
@@ -81,12 +83,16 @@ ODD = "a\0b\x08\x1b[31m\x7f\x85\ud800\ufffe\uffff ]]> <&>\"' 🦁"
 
 
 def test_svg_of_any_text_is_well_formed(tmp_path: Path) -> None:
-    """Fault 17.17d: control characters and lone surrogates, which XML cannot hold, made files no reader takes."""
+    """Fault 17.17d: control characters and lone surrogates, which XML cannot hold, made files no
+    reader takes.
+    """
     given = result_of(MASKS["a disc"])
     odd = dataclasses.replace(given, texts=(ODD,))
     (file,) = exporters.save(odd, tmp_path / "a.svg")
     (path,) = ET.fromstring(file.read_bytes()).findall("{http://www.w3.org/2000/svg}path")
-    assert path.get("data-text") == "a\ufffdb\ufffd\ufffd[31m\x7f\x85\ufffd\ufffd\ufffd ]]> <&>\"' 🦁"
+    assert (
+        path.get("data-text") == "a\ufffdb\ufffd\ufffd[31m\x7f\x85\ufffd\ufffd\ufffd ]]> <&>\"' 🦁"
+    )
     assert path[0].text == path.get("data-text")
 
 
@@ -94,7 +100,9 @@ def test_svg_of_any_text_is_well_formed(tmp_path: Path) -> None:
 def test_outlines_are_valid_where_pixels_touch_at_a_corner(seed: int, tmp_path: Path) -> None:
     """Fault 17.20, in the files: GeoJSON's geometry, LabelMe's polygons, COCO's."""
     rng = np.random.default_rng(seed)
-    masks = [rng.random(SIZE) < share for share in (0.02, 0.1, 0.5)] + [ring_of(SIZE, 30, 0) & (rng.random(SIZE) < 0.9)]
+    masks = [rng.random(SIZE) < share for share in (0.02, 0.1, 0.5)] + [
+        ring_of(SIZE, 30, 0) & (rng.random(SIZE) < 0.9)
+    ]
     given = result_of(*masks)
     (file,) = exporters.save(given, tmp_path / "a.geojson")
     for mask, feature in zip(masks, json.loads(file.read_bytes())["features"], strict=True):
@@ -102,7 +110,11 @@ def test_outlines_are_valid_where_pixels_touch_at_a_corner(seed: int, tmp_path: 
         assert geometry.is_valid
         assert geometry.area == mask.sum()
     (file,) = exporters.save(given, tmp_path / "a.json", format="labelme")
-    polygons = [shape for shape in json.loads(file.read_bytes())["shapes"] if shape["shape_type"] == "polygon"]
+    polygons = [
+        shape
+        for shape in json.loads(file.read_bytes())["shapes"]
+        if shape["shape_type"] == "polygon"
+    ]
     assert polygons
     assert all(shapely.Polygon(shape["points"]).is_valid for shape in polygons)
     for row in range(len(given)):
@@ -144,16 +156,22 @@ def test_geojson(name: str, tmp_path: Path) -> None:
 
 
 def read_labelme(record: dict[str, Any]) -> Array:
-    """Read as labelme.utils.shape_to_mask does: Pillow's polygon with its outline; a mask pasted at its first point."""
+    """Read as labelme.utils.shape_to_mask does: Pillow's polygon with its outline; a mask pasted at
+    its first point.
+    """
     read = np.zeros(SIZE, bool)
     for shape in record["shapes"]:
         if shape["shape_type"] == "mask":
             (x1, y1), (x2, y2) = shape["points"]
-            part = np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(shape["mask"])))).astype(bool)
+            part = np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(shape["mask"])))).astype(
+                bool
+            )
             read[y1 : y2 + 1, x1 : x2 + 1] |= part
         else:
             picture = PIL.Image.new("L", SIZE[::-1], 0)
-            PIL.ImageDraw.Draw(picture).polygon([tuple(p) for p in shape["points"]], outline=1, fill=1)
+            PIL.ImageDraw.Draw(picture).polygon(
+                [tuple(p) for p in shape["points"]], outline=1, fill=1
+            )
             read |= np.asarray(picture).astype(bool)
     return read
 

@@ -1,4 +1,6 @@
-"""The one reader of COCO's JSON: what is sound is read, and whatever is not is told by row and field."""
+"""The one reader of COCO's JSON: what is sound is read, and whatever is not is told by row and
+field.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,21 @@ CODE = {"size": [80, 100], "counts": [0, 8000]}
 TABLE: dict[str, Any] = {
     "images": [{"id": 7, "file_name": "a.png", "height": 80, "width": 100}],
     "annotations": [
-        {"id": 1, "image_id": 7, "category_id": 1, "bbox": [10, 10, 50, 30], "segmentation": [SQUARE]},
-        {"id": 2, "image_id": 7, "category_id": 2, "bbox": [0, 0, 100, 80], "segmentation": CODE, "iscrowd": 1},
+        {
+            "id": 1,
+            "image_id": 7,
+            "category_id": 1,
+            "bbox": [10, 10, 50, 30],
+            "segmentation": [SQUARE],
+        },
+        {
+            "id": 2,
+            "image_id": 7,
+            "category_id": 2,
+            "bbox": [0, 0, 100, 80],
+            "segmentation": CODE,
+            "iscrowd": 1,
+        },
     ],
     "categories": [{"id": 1, "name": "cup"}, {"id": 2, "name": "dog"}],
 }
@@ -134,8 +149,12 @@ def test_ids_are_numbers_or_texts(key: Any) -> None:
         ((*SECOND, "segmentation", "size"), [100, 80], r"size is \[100, 80\]; want"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_by_row_and_field(place: tuple[str | int, ...], value: Any, field: str) -> None:
-    """Fault 17.17c: such tables were tracebacks, and a height of a million ended the process by a signal."""
+def test_what_is_wrong_is_told_by_row_and_field(
+    place: tuple[str | int, ...], value: Any, field: str
+) -> None:
+    """Fault 17.17c: such tables were tracebacks, and a height of a million ended the process by a
+    signal.
+    """
     with pytest.raises(BadTable, match=field) as told:
         coco.instances(changed(place, value), "t.json")
     assert str(told.value).startswith("t.json")
@@ -146,7 +165,9 @@ def test_what_is_wrong_is_told_by_row_and_field(place: tuple[str | int, ...], va
 def test_a_code_that_lies_is_told_when_it_is_painted(counts: Any) -> None:
     """Fault 17.17c: a lying code reached pycocotools."""
     table = coco.instances(changed((*SECOND, "segmentation", "counts"), counts), "t.json")
-    with pytest.raises(BadTable, match=r"t\.json, annotations\[1\] \(id 2\): segmentation is no run-length code"):
+    with pytest.raises(
+        BadTable, match=r"t\.json, annotations\[1\] \(id 2\): segmentation is no run-length code"
+    ):
         table.masks(table.images[0])
 
 

@@ -16,7 +16,9 @@ from segclip.errors import BadTable
 from segclip.files import lines
 
 
-def test_lines_are_read_from_a_file_or_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_are_read_from_a_file_or_a_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "notepad.txt").write_bytes("\ufeffa café\r\n\r\n  a dog \r\n".encode())
     assert lines.read(tmp_path / "notepad.txt", "the labels file") == ["a café", "a dog"]
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"a cat\na dog")))
@@ -57,7 +59,9 @@ def test_all_that_is_printed_is_made_visible(capsys: pytest.CaptureFixture[str])
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such shell")
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_fault_17_13_streams_may_be_closed(closed: str, tmp_path: Path) -> None:
-    """A command without a standard output or the like ends as ever, and nothing of what it prints goes astray."""
+    """A command without a standard output or the like ends as ever, and nothing of what it prints
+    goes astray.
+    """
     script = (
         "import os, sys; from segclip import lines; lines.open_missing_streams()\n"
         "file = open(sys.argv[1], 'wb')\n"
@@ -68,7 +72,9 @@ def test_fault_17_13_streams_may_be_closed(closed: str, tmp_path: Path) -> None:
     )
     command = f'"$0" -c "$1" "$2" {closed}'
     file = tmp_path / "file"
-    done = subprocess.run(["sh", "-c", command, sys.executable, script, file], capture_output=True, text=True)
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, script, file], capture_output=True, text=True
+    )
     assert done.returncode == 7, done.stderr
     assert done.stdout == ("" if ">&-" in closed.replace("2>&-", "") else "out\n")
     assert done.stderr == ("" if "2>&-" in closed else "err\n")

@@ -34,7 +34,17 @@ def make_stale(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_images_by_suffix_in_a_stable_order(tmp_path: Path) -> None:
-    put(tmp_path, "b.PNG", "a/z.jpeg", "a.webp", "a/b/c.tif", "notes.txt", "c.gif", "d.jfif", "e.jpe")
+    put(
+        tmp_path,
+        "b.PNG",
+        "a/z.jpeg",
+        "a.webp",
+        "a/b/c.tif",
+        "notes.txt",
+        "c.gif",
+        "d.jfif",
+        "e.jpe",
+    )
     (tmp_path / "folder.jpg").mkdir()
     expected = ["a/b/c.tif", "a/z.jpeg", "a.webp", "b.PNG", "c.gif", "d.jfif", "e.jpe"]
     listed = list_images(tmp_path)
@@ -51,15 +61,26 @@ def test_an_empty_folder_is_normal_and_a_missing_one_is_an_error(tmp_path: Path)
 
 
 HIDDEN = [
-    "._a.jpg", ".a.jpg", ".Trashes/a.jpg", ".Trash-1000/files/a.jpg", "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.png",
-    "__MACOSX/._a.png", "#recycle/a.png", "$RECYCLE.BIN/S-1/a.png", "System Volume Information/a.png",
-    "sub/.git/a.png", "lost+found/a.png", ".segclip-index/a.png",
-]  # fmt: skip
+    "._a.jpg",
+    ".a.jpg",
+    ".Trashes/a.jpg",
+    ".Trash-1000/files/a.jpg",
+    "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.png",
+    "__MACOSX/._a.png",
+    "#recycle/a.png",
+    "$RECYCLE.BIN/S-1/a.png",
+    "System Volume Information/a.png",
+    "sub/.git/a.png",
+    "lost+found/a.png",
+    ".segclip-index/a.png",
+]
 
 
 @pytest.mark.parametrize("name", HIDDEN)
 def test_hidden_files_and_system_folders_are_no_images(name: str, tmp_path: Path) -> None:
-    """Fault 17.21: a Mac's "._a.jpg", a NAS's "@eaDir" and what lies in a trash were taken for images."""
+    """Fault 17.21: a Mac's "._a.jpg", a NAS's "@eaDir" and what lies in a trash were taken for
+    images.
+    """
     put(tmp_path, "a.png", name, f"deep/{name}")
     assert list_images(tmp_path).images == ("a.png",)
     assert not listing.is_image(name)
@@ -70,26 +91,44 @@ def test_a_folder_that_is_itself_hidden_can_be_listed(tmp_path: Path) -> None:
     assert list_images(tmp_path / ".photos").images == ("a.png",)
 
 
-def test_images_that_cannot_be_read_are_counted_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_cannot_be_read_are_counted_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fault 17.21: a folder of HEIC or raw files was "no images here" or silently shorter."""
     monkeypatch.setattr(listing, "is_readable", lambda format: format not in ("HEIF", "AVIF"))
-    put(tmp_path, "a.png", *(f"{n}.HEIC" for n in range(5)), "sub/x.cr2", "y.avif", "z.txt", "z.mp4")
+    put(
+        tmp_path, "a.png", *(f"{n}.HEIC" for n in range(5)), "sub/x.cr2", "y.avif", "z.txt", "z.mp4"
+    )
     listed = list_images(tmp_path)
     assert listed.images == ("a.png",)
     assert set(listed.left_out) == {*(f"{n}.HEIC" for n in range(5)), "sub/x.cr2", "y.avif"}
     assert listed.report() == (
         "left out 1 (sub/x.cr2): .cr2 is not read; convert to JPEG, PNG or TIFF",
         "left out 1 (y.avif): AVIF needs Pillow 11.3 or newer: pip install -U pillow",
-        "left out 5 (0.HEIC, 1.HEIC, 2.HEIC and 2 more): HEIC needs pillow-heif: pip install 'segclip[heic]'",
+        "left out 5 (0.HEIC, 1.HEIC, 2.HEIC and 2 more): HEIC needs pillow-heif: pip install "
+        "'segclip[heic]'",
     )
     monkeypatch.setattr(listing, "is_readable", lambda format: True)
-    assert set(list_images(tmp_path).images) == {"a.png", *(f"{n}.HEIC" for n in range(5)), "y.avif"}
+    assert set(list_images(tmp_path).images) == {
+        "a.png",
+        *(f"{n}.HEIC" for n in range(5)),
+        "y.avif",
+    }
 
 
 def test_what_segclip_writes_and_what_is_to_be_skipped_is_no_input(tmp_path: Path) -> None:
     """Fault 17.4: masks that lie in the input became inputs."""
-    put(tmp_path, "a.png", "segclip-out/a.png", "masks/.segclip/all.sqlite", "masks/png/a.mask.png", "out/b.png")
-    put(tmp_path, "year/.segclip-index/index.json", "year/b.png")  # an index lies among the images it is of
+    put(
+        tmp_path,
+        "a.png",
+        "segclip-out/a.png",
+        "masks/.segclip/all.sqlite",
+        "masks/png/a.mask.png",
+        "out/b.png",
+    )
+    put(
+        tmp_path, "year/.segclip-index/index.json", "year/b.png"
+    )  # an index lies among the images it is of
     listed = list_images(tmp_path, skip=[tmp_path / "out"])
     assert listed.images == ("a.png", "year/b.png")
     assert dict(listed.left_out) == dict.fromkeys(("masks", "segclip-out"), "segclip writes there")
@@ -134,7 +173,9 @@ def test_a_pipe_is_listed_and_not_opened(tmp_path: Path) -> None:
     assert walk(tmp_path) == []
 
 
-def test_a_sub_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sub_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fault 17.21: the images of a stale mount were missing without a word."""
     put(tmp_path, "a.png", "mount/b.png", "mount/year/c.png", "z/d.png")
     make_stale("mount", monkeypatch)
@@ -157,16 +198,50 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
 class TestMatch:
     """A pattern gives what ``glob`` gives, but for what lies behind links that it does not name."""
 
-    NAMES = ("a.png", "b.jpg", "x/a.png", "x/y/c.png", "x/y/d.gif", "x/[1].png", "z.png/e.png", "w/x/f.png", ".h/a.png")
-    PATTERNS = ("*.png", "*", "**", "**/*", "**/*.png", "*/*.png", "x/**/*.png", "**/x/*", "**/y/**", "**/**/**/*.png",
-                "x/*/../*.png", "**/../x/*.png", "*/y/*.[pg]*", "?/[[]1[]].png", ".h/*.png", "x/y/c.png", "no/*.png",
-                "a.png/*.png", "**/a.png", "*/no/*.png", "[wx]/**/[!a]*.png")  # fmt: skip
+    NAMES = (
+        "a.png",
+        "b.jpg",
+        "x/a.png",
+        "x/y/c.png",
+        "x/y/d.gif",
+        "x/[1].png",
+        "z.png/e.png",
+        "w/x/f.png",
+        ".h/a.png",
+    )
+    PATTERNS = (
+        "*.png",
+        "*",
+        "**",
+        "**/*",
+        "**/*.png",
+        "*/*.png",
+        "x/**/*.png",
+        "**/x/*",
+        "**/y/**",
+        "**/**/**/*.png",
+        "x/*/../*.png",
+        "**/../x/*.png",
+        "*/y/*.[pg]*",
+        "?/[[]1[]].png",
+        ".h/*.png",
+        "x/y/c.png",
+        "no/*.png",
+        "a.png/*.png",
+        "**/a.png",
+        "*/no/*.png",
+        "[wx]/**/[!a]*.png",
+    )
 
     @pytest.mark.parametrize("pattern", PATTERNS)
-    def test_it_is_that_of_glob_where_there_are_no_links(self, tmp_path: Path, pattern: str) -> None:
+    def test_it_is_that_of_glob_where_there_are_no_links(
+        self, tmp_path: Path, pattern: str
+    ) -> None:
         put(tmp_path, *self.NAMES)
         found = glob.glob(pattern, root_dir=tmp_path, recursive=True)
-        wanted = {name for name in found if listing.is_image(name) and not (tmp_path / name).is_dir()}
+        wanted = {
+            name for name in found if listing.is_image(name) and not (tmp_path / name).is_dir()
+        }
         matched = listing.match(tmp_path, Path(pattern).parts)
         assert set(matched.images) == wanted
         assert matched.report() == ()
@@ -180,7 +255,9 @@ class TestMatch:
         for pattern in (("**", "*.png"), ("**", "**", "*"), ("**",)):
             matched = listing.match(tmp_path, pattern)
             assert matched.images == ("a.png", "c.png", "sub/b.png")
-            assert matched.report() == ("left out 3 (l, m, sub/up): links to folders are not followed",)
+            assert matched.report() == (
+                "left out 3 (l, m, sub/up): links to folders are not followed",
+            )
         assert listing.match(tmp_path, ("*", "*.png")).images == ("sub/b.png",)
         assert listing.match(tmp_path, ("*", "up", "a.png")).images == ("sub/up/a.png",)  # named
         assert set(listing.match(tmp_path, ("*",)).left_out) == set()

@@ -1,4 +1,6 @@
-"""Files of a run take the place of those an earlier run left for the same target, and of no others."""
+"""Files of a run take the place of those an earlier run left for the same target, and of no
+others.
+"""
 
 from __future__ import annotations
 
@@ -32,14 +34,19 @@ def there(folder: Path) -> dict[str, str]:
 
 def test_files_are_replaced_and_what_is_left_over_goes(tmp_path: Path) -> None:
     """Fault 17.7."""
-    assert outputs.renew(tmp_path, "segment a", writing(one="1", two="2")) == [tmp_path / "one", tmp_path / "two"]
+    assert outputs.renew(tmp_path, "segment a", writing(one="1", two="2")) == [
+        tmp_path / "one",
+        tmp_path / "two",
+    ]
     outputs.renew(tmp_path, "segment b", writing(three="3"))
     (tmp_path / "mine").write_text("mine")
     outputs.renew(tmp_path, "segment a", writing(two="II"))
     assert there(tmp_path) == {"two": "II", "three": "3", "mine": "mine"}
     outputs.renew(tmp_path, "segment a", writing())
     assert there(tmp_path) == {"three": "3", "mine": "mine"}
-    assert sorted(path.name for path in (tmp_path / outputs.STATE).iterdir()) == ["written"]  # nothing half done
+    assert sorted(path.name for path in (tmp_path / outputs.STATE).iterdir()) == [
+        "written"
+    ]  # nothing half done
 
 
 def test_what_the_user_changed_is_neither_removed_nor_replaced(tmp_path: Path) -> None:
@@ -52,7 +59,9 @@ def test_what_the_user_changed_is_neither_removed_nor_replaced(tmp_path: Path) -
     assert there(tmp_path) == {"one": "I", "two": "improved by hand"}
 
 
-@pytest.mark.parametrize("name", ["../precious", "/precious", "..", ".", "", "sub/precious", "precious\0"])
+@pytest.mark.parametrize(
+    "name", ["../precious", "/precious", "..", ".", "", "sub/precious", "precious\0"]
+)
 def test_a_record_from_elsewhere_removes_nothing(tmp_path: Path, name: str) -> None:
     """Fault 17.2, for the command line: names read from a record stay inside its folder."""
     out = tmp_path / "out"
@@ -62,12 +71,18 @@ def test_a_record_from_elsewhere_removes_nothing(tmp_path: Path, name: str) -> N
     outputs.renew(out, "a", writing(one="1"))
     (record,) = (out / outputs.STATE / "written").iterdir()
     known = outputs._hash(tmp_path / "precious")
-    record.write_text(json.dumps({"files": {name: [known], name.replace("/precious", str(tmp_path)): [known]}}))
+    record.write_text(
+        json.dumps({"files": {name: [known], name.replace("/precious", str(tmp_path)): [known]}})
+    )
     outputs.renew(out, "a", writing(two="2"))
-    assert (tmp_path / "precious").read_text() == (out / "sub" / "precious").read_text() == "precious"
+    assert (
+        (tmp_path / "precious").read_text() == (out / "sub" / "precious").read_text() == "precious"
+    )
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"files": 5}', '{"files": {"one": 5}}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", '{"files": 5}', '{"files": {"one": 5}}', "[" * 100_000]
+)
 def test_a_damaged_record_says_nothing(tmp_path: Path, content: str) -> None:
     outputs.renew(tmp_path, "a", writing(one="1"))
     (record,) = (tmp_path / outputs.STATE / "written").iterdir()
@@ -76,7 +91,9 @@ def test_a_damaged_record_says_nothing(tmp_path: Path, content: str) -> None:
     assert there(tmp_path) == {"one": "1", "two": "2"}
 
 
-def test_a_kill_between_leaves_no_file_that_nobody_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_between_leaves_no_file_that_nobody_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outputs.renew(tmp_path, "a", writing(one="1", two="2"))
     replace = os.replace
 
@@ -104,7 +121,9 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 
 def test_names_of_a_run_are_distinct(tmp_path: Path) -> None:
-    """Fault 17.7: mon/1.png and tue/1.png wrote one file; so would names that some file systems fold."""
+    """Fault 17.7: mon/1.png and tue/1.png wrote one file; so would names that some file systems
+    fold.
+    """
 
     def names(*paths: str) -> list[str]:
         return outputs.labels([tmp_path / path for path in paths])
@@ -127,11 +146,23 @@ def test_names_of_a_run_are_distinct(tmp_path: Path) -> None:
 
 
 def test_fault_17_7_long_names_leave_room_for_endings(tmp_path: Path) -> None:
-    """A stem near the longest name a file system takes, or one of many folders, got endings that did not fit."""
-    stems = ["s" * 251, "é" * 125, *outputs.labels([tmp_path / f"{'d' * 200}{n}" / "1.png" for n in "ab"])]
+    """A stem near the longest name a file system takes, or one of many folders, got endings that
+    did not fit.
+    """
+    stems = [
+        "s" * 251,
+        "é" * 125,
+        *outputs.labels([tmp_path / f"{'d' * 200}{n}" / "1.png" for n in "ab"]),
+    ]
     for stem in stems:
-        names = list(Output(out=tmp_path, formats=[",".join(PER_IMAGE)]).targets(Path(f"{stem}.png")).values())
+        names = list(
+            Output(out=tmp_path, formats=[",".join(PER_IMAGE)])
+            .targets(Path(f"{stem}.png"))
+            .values()
+        )
         assert len(set(names)) == len(PER_IMAGE)
-        assert len(outputs.renew(tmp_path, stem, writing(**dict.fromkeys(names, "1")))) == len(names)
+        assert len(outputs.renew(tmp_path, stem, writing(**dict.fromkeys(names, "1")))) == len(
+            names
+        )
     assert len(set(map(outputs.shortened, stems))) == len(stems)
     assert outputs.shortened("a" * 200) == "a" * 200

@@ -64,7 +64,9 @@ def shapes_of(bitmap: Array) -> list:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_noise_is_valid_and_keeps_its_area(seed: int) -> None:
-    """Fault 17.20: outlines met themselves where pixels touch at a corner, in 197 of 200 noise masks."""
+    """Fault 17.20: outlines met themselves where pixels touch at a corner, in 197 of 200 noise
+    masks.
+    """
     rng = np.random.default_rng(seed)
     for _ in range(20):
         bitmap = rng.random((60, 80)) < rng.uniform(0.2, 0.9)
@@ -76,7 +78,9 @@ def test_noise_is_valid_and_keeps_its_area(seed: int) -> None:
 
 
 @pytest.mark.parametrize("turn", range(4))
-@pytest.mark.parametrize("rows", [["###", "#.#", ".##"], ["####", "#.##", "##.#", "####"], ["#.#", ".#.", "#.#"]])
+@pytest.mark.parametrize(
+    "rows", [["###", "#.#", ".##"], ["####", "#.##", "##.#", "####"], ["#.#", ".#.", "#.#"]]
+)
 def test_pixels_that_touch_at_a_corner(rows: list[str], turn: int) -> None:
     bitmap = np.rot90(np.array([[pixel == "#" for pixel in row] for row in rows]), turn)
     whole = shapely.MultiPolygon(shapes_of(bitmap))
@@ -87,7 +91,9 @@ def test_pixels_that_touch_at_a_corner(rows: list[str], turn: int) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))), st.booleans())
-def test_an_outline_filled_with_its_border_is_the_mask_without_holes(bitmap: Array, diagonal: bool) -> None:
+def test_an_outline_filled_with_its_border_is_the_mask_without_holes(
+    bitmap: Array, diagonal: bool
+) -> None:
     """Fault 17.19: masks of one or two pixels' width had no outline, or one beside them."""
     rings = outlines(bitmap, diagonal=diagonal, inset=0.01)
     count, _ = cv2.connectedComponents(bitmap.astype(np.uint8), connectivity=8 if diagonal else 4)
@@ -97,7 +103,9 @@ def test_an_outline_filled_with_its_border_is_the_mask_without_holes(bitmap: Arr
         assert len(ring) >= 4
         cv2.fillPoly(filled, [ring.astype(np.int32)], 1)
     without = np.zeros(bitmap.shape, np.uint8)
-    contours, _ = cv2.findContours(bitmap.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    contours, _ = cv2.findContours(
+        bitmap.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+    )
     cv2.drawContours(without, contours, -1, 1, -1)
     if diagonal or not has_holes(bitmap):
         assert np.array_equal(filled, without)
@@ -108,7 +116,12 @@ def test_an_outline_filled_with_its_border_is_the_mask_without_holes(bitmap: Arr
 def test_outlines_of_nothing_and_of_a_corner_elsewhere() -> None:
     assert outlines(np.zeros((0, 0), bool), diagonal=True, inset=0.01) == []
     (ring,) = outlines(np.ones((1, 1), bool), (10, 20), diagonal=False, inset=0.25)
-    assert sorted(map(tuple, ring.tolist())) == [(10.25, 20.25), (10.25, 20.75), (10.75, 20.25), (10.75, 20.75)]
+    assert sorted(map(tuple, ring.tolist())) == [
+        (10.25, 20.25),
+        (10.25, 20.75),
+        (10.75, 20.25),
+        (10.75, 20.75),
+    ]
 
 
 def test_a_chequered_mask_is_many_parts_or_one() -> None:

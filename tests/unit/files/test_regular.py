@@ -1,4 +1,6 @@
-"""Pipes, devices and links where segclip expects a file of its own: nothing waits, grows or is written through them."""
+"""Pipes, devices and links where segclip expects a file of its own: nothing waits, grows or is
+written through them.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ STRANGE = [pipe, endless, elsewhere, listener, Path.mkdir]
 
 
 @pytest.mark.parametrize("make", STRANGE)
-def test_fault_17_13_only_regular_files_are_opened(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_fault_17_13_only_regular_files_are_opened(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
     path = tmp_path / "file"
     make(path)
     with pytest.raises(regular.NotRegular):
@@ -100,7 +104,9 @@ def test_what_is_regular_is_read_up_to_a_limit(tmp_path: Path) -> None:
         regular.read(tmp_path / "loop")
 
 
-def test_a_list_of_entries_is_read_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_of_entries_is_read_up_to_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / state.STATE / "files.jsonl"
     path.parent.mkdir()
     path.write_text('["a", "png/a"]\n' + "[" * 200_000 + '\n["b", "png/b"]\n["c", "png/c"]\n')
@@ -131,7 +137,15 @@ def test_fault_17_13_records_in_an_input_are_not_waited_for(
 
 @pytest.mark.parametrize("make", [pipe, endless, elsewhere, listener])
 @pytest.mark.parametrize(
-    "name", ["files.jsonl", "journal.sqlite", "journal.sqlite-journal", "journal.sqlite-wal", "all.lock", "x"]
+    "name",
+    [
+        "files.jsonl",
+        "journal.sqlite",
+        "journal.sqlite-journal",
+        "journal.sqlite-wal",
+        "all.lock",
+        "x",
+    ],
 )
 def test_fault_17_13_strange_files_in_an_output_are_refused(
     tmp_path: Path, name: str, make: Callable[[Path], None]
@@ -155,8 +169,15 @@ def write(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("make", [pipe, endless, elsewhere, listener])
-def test_fault_17_13_a_strange_record_of_a_command_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
-    place = tmp_path / outputs.STATE / "written" / f"{hashlib.sha256(b'segment a').hexdigest()[:32]}.json"
+def test_fault_17_13_a_strange_record_of_a_command_is_refused(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    place = (
+        tmp_path
+        / outputs.STATE
+        / "written"
+        / f"{hashlib.sha256(b'segment a').hexdigest()[:32]}.json"
+    )
     place.parent.mkdir(parents=True)
     make(place)
     with pytest.raises(NotWritable, match=r"json is a (link|pipe or a device), .*delete it"):
@@ -169,7 +190,9 @@ def test_fault_17_13_a_strange_record_of_a_command_is_refused(tmp_path: Path, ma
 
 @pytest.mark.parametrize("name", [outputs.STATE, f"{outputs.STATE}/written"])
 @pytest.mark.parametrize("there", [True, False])
-def test_fault_17_1_records_are_not_written_through_links(tmp_path: Path, name: str, there: bool) -> None:
+def test_fault_17_1_records_are_not_written_through_links(
+    tmp_path: Path, name: str, there: bool
+) -> None:
     out, target = tmp_path / "out", tmp_path / "elsewhere"
     (out / name).parent.mkdir(parents=True)
     (out / name).symlink_to(target, target_is_directory=True)

@@ -37,10 +37,27 @@ def test_text_and_listed_codes_are_those_of_pycocotools(share: float) -> None:
 @pytest.mark.parametrize(
     "counts",
     [
-        "", "0", "zz", "\x00\x01", "ä", "oooo", "o" * 40 + "0", [], [1], [101], [50, 51], [-1, 101], [200, -100],
-        [50.0, 50.0], [True, 99], ["100"], [None], [2**70], [10**400],
+        "",
+        "0",
+        "zz",
+        "\x00\x01",
+        "ä",
+        "oooo",
+        "o" * 40 + "0",
+        [],
+        [1],
+        [101],
+        [50, 51],
+        [-1, 101],
+        [200, -100],
+        [50.0, 50.0],
+        [True, 99],
+        ["100"],
+        [None],
+        [2**70],
+        [10**400],
     ],
-)  # fmt: skip
+)
 def test_a_code_that_lies_is_refused(counts: str | list[int]) -> None:
     """Fault 17.17c: pycocotools wrote beyond its memory for such codes."""
     with pytest.raises(ValueError, match="its "):
@@ -55,10 +72,17 @@ def test_a_size_that_is_none_is_refused(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(
     "code",
-    [{}, {"size": [10, 10]}, {"size": 5, "counts": "0"}, {"size": [10], "counts": "0"}, {"size": [10, 10], "counts": 5},
-     {"size": [10, 10], "counts": "oooo"}, {"size": [10**6, 10**6], "counts": [0, 10**12]},
-     {"size": None, "counts": None}],
-)  # fmt: skip
+    [
+        {},
+        {"size": [10, 10]},
+        {"size": 5, "counts": "0"},
+        {"size": [10], "counts": "0"},
+        {"size": [10, 10], "counts": 5},
+        {"size": [10, 10], "counts": "oooo"},
+        {"size": [10**6, 10**6], "counts": [0, 10**12]},
+        {"size": None, "counts": None},
+    ],
+)
 def test_a_mask_that_was_kept_and_damaged_is_told(code: dict[str, Any]) -> None:
     """Fault 17.17c: in journals and indexes too."""
     with pytest.raises(BadIndex, match="a mask that was kept is damaged"):

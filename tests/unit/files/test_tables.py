@@ -1,4 +1,6 @@
-"""Tables of people are read strictly and all alike; what is wrong is one line that names row and column."""
+"""Tables of people are read strictly and all alike; what is wrong is one line that names row and
+column.
+"""
 
 from __future__ import annotations
 
@@ -30,19 +32,25 @@ def captions(file: Path) -> list[tuple[str, str]]:
     ("name", "content"),
     [
         ("t.csv", 'image,caption\na.jpg,a red apple\nb.jpg,"a mug, blue"\nc.jpg,a pen\n'),
-        ("t.csv", '\ufeffImage, Caption\r\na.jpg,a red apple\r\nb.jpg,"a mug, blue"\r\n\r\nc.jpg,a pen\r\n'),
+        ("t.csv", '\ufeffImage, Caption\r\na.jpg,a red apple\r\nb.jpg,"a mug, blue"\r\n\r\nc.jpg,a '
+                  'pen\r\n'),
         ("t.csv", ',image,caption\n0,a.jpg,a red apple\n1,b.jpg,"a mug, blue"\n2,c.jpg,a pen\n'),
-        ("t.csv", "Unnamed: 0,,image,caption\n0,0,a.jpg,a red apple\n1,1,b.jpg,a mug, blue\n2,2,c.jpg,a pen\n"),
+        ("t.csv", "Unnamed: 0,,image,caption\n0,0,a.jpg,a red apple\n1,1,b.jpg,a mug, "
+                  "blue\n2,2,c.jpg,a pen\n"),
         ("t.csv", "image,caption\na.jpg,a red apple\nb.jpg,a mug, blue\nc.jpg,a pen\n"),
         ("t.csv", "a.jpg,a red apple\nb.jpg,a mug, blue\nc.jpg,a pen"),
         ("t.csv", 'image;caption\r"a.jpg";a red apple\rb.jpg;a mug, blue\rc.jpg;a pen'),
         ("t.tsv", "title\tfilepath\na red apple\ta.jpg\na mug, blue\tb.jpg\na pen\tc.jpg\n"),
-        ("t.txt", "image_name| comment_number| comment\na.jpg| 0| a red apple\nb.jpg| 0| a mug, blue\nc.jpg|0|a pen\n"),
-        ("t.jsonl", '{"image": "a.jpg", "caption": "a red apple"}\n\n{"path": "b.jpg", "text": ["a mug, blue"]}\n'
+        ("t.txt", "image_name| comment_number| comment\na.jpg| 0| a red apple\nb.jpg| 0| a mug, "
+                  "blue\nc.jpg|0|a pen\n"),
+        ("t.jsonl", '{"image": "a.jpg", "caption": "a red apple"}\n\n{"path": "b.jpg", "text": ["a '
+                    'mug, blue"]}\n'
                     '{"id": 3, "image": "c.jpg", "caption": "a  pen"}'),
     ],
 )  # fmt: skip
-def test_what_programs_and_people_write_is_read_alike(tmp_path: Path, name: str, content: str) -> None:
+def test_what_programs_and_people_write_is_read_alike(
+    tmp_path: Path, name: str, content: str
+) -> None:
     """Fault 17.18: a mark of Windows, an index column of pandas, commas in captions."""
     assert captions(write(tmp_path, content, name)) == ROWS
 
@@ -56,7 +64,9 @@ def test_a_line_ends_at_a_line_end_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("closed", ["", '"', ' 6"', '" x', '""'])
 @pytest.mark.parametrize("at", [1, 3, 5])
 def test_an_open_quote_never_swallows_rows(tmp_path: Path, mark: str, closed: str, at: int) -> None:
-    """Fault 17.18: an unclosed quote is an error that names its row, however later rows may close it."""
+    """Fault 17.18: an unclosed quote is an error that names its row, however later rows may close
+    it.
+    """
     rows = [f"{number}.jpg{mark}a thing" for number in range(1, 7)]
     rows[at - 1] = f'{at}.jpg{mark}"an open thing'
     rows[-1] += closed
@@ -67,7 +77,10 @@ def test_an_open_quote_never_swallows_rows(tmp_path: Path, mark: str, closed: st
 
 def test_a_value_of_two_lines_in_quotes_is_one_value(tmp_path: Path) -> None:
     content = 'caption,image\n"a dog,\nrunning",a.jpg\n"say ""hi""",b.jpg\n'
-    assert captions(write(tmp_path, content)) == [("a.jpg", "a dog, running"), ("b.jpg", 'say "hi"')]
+    assert captions(write(tmp_path, content)) == [
+        ("a.jpg", "a dog, running"),
+        ("b.jpg", 'say "hi"'),
+    ]
     swallowed = 'caption,image\n"open,a.jpg\nof 6",b.jpg\n'
     with pytest.raises(BadTable, match=r"row 1 \(line 2\).*quote"):
         captions(write(tmp_path, swallowed))
@@ -76,7 +89,10 @@ def test_a_value_of_two_lines_in_quotes_is_one_value(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("image,texts,box\na.jpg,x,1\n", "unknown column 'box', did you mean 'boxes'; known are image, path, texts"),
+        (
+            "image,texts,box\na.jpg,x,1\n",
+            "unknown column 'box', did you mean 'boxes'; known are image, path, texts",
+        ),
         ("image,prompt\na.jpg,x\n", "unknown column 'prompt'; known are"),
         ("image,path\na.jpg,a.jpg\n", "both mean 'image'"),
         ("image,texts,text\na.jpg,x,y\n", "both mean 'texts'"),
@@ -92,7 +108,10 @@ def test_a_value_of_two_lines_in_quotes_is_one_value(tmp_path: Path) -> None:
         ('image,boxes\na.jpg,"nan,2,3,4"\n', "row 1 .*'boxes'"),
         ('image,boxes\na.jpg,"1e999,2,3,4"\n', "row 1 .*'boxes'"),
         ('image,boxes\nb.jpg,"1,2,3,4"\na.jpg,"[[1,2,3"\n', "row 2 .*'boxes': not JSON"),
-        (f"image,boxes\na.jpg,{'[' * 100_000}\n", "row 1 .*'boxes': not usable JSON: lists in lists too deep"),
+        (
+            f"image,boxes\na.jpg,{'[' * 100_000}\n",
+            "row 1 .*'boxes': not usable JSON: lists in lists too deep",
+        ),
         ('image,points\na.jpg,"1,2,0,9"\n', "row 1 .*'points': a point"),
     ],
 )
@@ -137,7 +156,9 @@ def test_a_table_that_is_not_as_it_must_be_is_refused_by_row_and_column(
         ('{"image": "a.jpg", "boxes": [{"x": 1}]}', "'boxes': a box"),
     ],
 )
-def test_a_json_row_of_another_kind_is_refused_by_row_and_column(tmp_path: Path, line: str, message: str) -> None:
+def test_a_json_row_of_another_kind_is_refused_by_row_and_column(
+    tmp_path: Path, line: str, message: str
+) -> None:
     """Fault 17.15."""
     file = write(tmp_path, f'{{"image": "z.jpg"}}\n\n{line}\n', "t.jsonl")
     with pytest.raises(BadTable, match=rf"row 2 \(line 3\).*{message}") as caught:
@@ -153,13 +174,27 @@ def test_a_json_row_of_another_kind_is_refused_by_row_and_column(tmp_path: Path,
         ('{"images": 5}', "no list of images"),
         ('{"images": [5]}', "row 1: an object"),
         ('{"images": [{}]}', "row 1, column 'filename': no file name"),
-        ('{"images": [{"filename": "a.jpg", "split": "elsewhere"}]}', "row 1, column 'split': unknown split"),
+        (
+            '{"images": [{"filename": "a.jpg", "split": "elsewhere"}]}',
+            "row 1, column 'split': unknown split",
+        ),
         ('{"images": [{"filename": "a.jpg", "split": "val"}]}', "column 'sentences'"),
-        ('{"images": [{"filename": "a.jpg", "split": "val", "sentences": ["x"]}]}', "row 1: an object"),
+        (
+            '{"images": [{"filename": "a.jpg", "split": "val", "sentences": ["x"]}]}',
+            "row 1: an object",
+        ),
         ('{"images": [{"id": 1}], "annotations": [{"caption": "x"}]}', "row 1, column 'file_name'"),
         ('{"images": [{"id": [], "file_name": "a"}], "annotations": []}', "row 1, column 'id'"),
-        ('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 2, "caption": "x"}]}', "no image"),
-        ('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": 5}]}', "'caption'"),
+        (
+            '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 2, '
+            '"caption": "x"}]}',
+            "no image",
+        ),
+        (
+            '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, '
+            '"caption": 5}]}',
+            "'caption'",
+        ),
         ("[" * 100_000, "too deep"),
         ('{"images": [', "not JSON"),
     ],
@@ -174,7 +209,10 @@ def test_splits_are_known_by_their_usual_names_and_no_row_falls_between(tmp_path
     """Fault 17.18: unknown split values left rows in no half."""
     content = "image,caption,split\na.jpg,x,Train\nb.jpg,x,validation\nc.jpg,x,TEST\nd.jpg,x,\n"
     assert [row.split for row in read(write(tmp_path, content))] == ["train", "val", "test", ""]
-    with pytest.raises(BadTable, match=r"row 2 \(line 3\), column 'split': unknown split 'held-out'; known are train"):
+    with pytest.raises(
+        BadTable,
+        match=r"row 2 \(line 3\), column 'split': unknown split 'held-out'; known are train",
+    ):
         list(read(write(tmp_path, "image,caption,split\na.jpg,x,train\nb.jpg,x,held-out\n")))
 
 
@@ -193,7 +231,9 @@ def test_boxes_of_a_file_are_boxes_alone(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 class TestPipes:
-    """Fault 17.13: a process substitution is a pipe, read to its end; one that never ends or speaks is refused."""
+    """Fault 17.13: a process substitution is a pipe, read to its end; one that never ends or speaks
+    is refused.
+    """
 
     @pytest.fixture
     def pipe(self, tmp_path: Path) -> Path:
@@ -222,12 +262,16 @@ class TestPipes:
         assert captions(tmp_path / "rows.csv") == ROWS[:1]
         writer.join()
 
-    def test_one_that_nobody_writes_to_is_given_up(self, pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_that_nobody_writes_to_is_given_up(
+        self, pipe: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(lines, "PATIENCE", 0.2)
         with pytest.raises(BadTable, match="nothing came out of it"):
             lines.read(pipe, "the labels file")
 
-    def test_one_whose_writer_is_silent_is_given_up(self, pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_whose_writer_is_silent_is_given_up(
+        self, pipe: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(lines, "PATIENCE", 0.2)
         writer = os.open(pipe, os.O_RDWR)
         with pytest.raises(BadTable, match="nothing came out of it"):
@@ -238,10 +282,14 @@ class TestPipes:
         reader, writer = os.pipe()
         os.write(writer, b"a cat")
         os.close(writer)
-        assert lines.read(Path(f"/dev/fd/{reader}"), "the labels file") == ["a cat"]  # what a shell hands over
+        assert lines.read(Path(f"/dev/fd/{reader}"), "the labels file") == [
+            "a cat"
+        ]  # what a shell hands over
         os.close(reader)
 
-    def test_a_device_without_an_end_is_refused(self, monkeypatch: pytest.MonkeyPatch, pipe: Path) -> None:
+    def test_a_device_without_an_end_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, pipe: Path
+    ) -> None:
         for name in ("/dev/zero", "/dev/urandom"):
             with pytest.raises(BadTable, match=r"is not UTF-8 text|holds more than"):
                 lines.read(Path(name), "the labels file")
@@ -254,7 +302,9 @@ class TestPipes:
 
 
 @pytest.mark.parametrize("name", [".", "/", "a\0b", "gone.txt", "x" * 5000, ""])
-def test_a_name_of_no_file_is_one_line(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_of_no_file_is_one_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadTable, match=r"cannot be read|is no name"):
         lines.read(Path(name), "the labels file")

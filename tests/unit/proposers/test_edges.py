@@ -1,4 +1,6 @@
-"""Masks fitted to the edges in the picture: nearer to them than the network's, and left alone where there are none."""
+"""Masks fitted to the edges in the picture: nearer to them than the network's, and left alone where
+there are none.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def vague(mask: Array) -> Array:
 
 def shown(mask: Array, noise: float = 6) -> Array:
     rng = np.random.default_rng(0)
-    pixels = np.where(mask[..., None], (200, 60, 40), (90, 140, 180)) + rng.normal(0, noise, (*mask.shape, 3))
+    pixels = np.where(mask[..., None], (200, 60, 40), (90, 140, 180)) + rng.normal(
+        0, noise, (*mask.shape, 3)
+    )
     return pixels.clip(0, 255).astype(np.uint8)
 
 
@@ -45,7 +49,10 @@ def iou(a: Array, b: Array) -> float:
 @pytest.mark.parametrize(("size", "step"), [(120, 1), (600, 5)])
 def test_an_edge_is_found(size: int, step: int) -> None:
     mask = star(size)
-    before, after = iou(vague(mask) > 0, mask), iou(fit(vague(mask), shown(mask), step, OPTIONS), mask)
+    before, after = (
+        iou(vague(mask) > 0, mask),
+        iou(fit(vague(mask), shown(mask), step, OPTIONS), mask),
+    )
     assert after > before + 0.4 * (1 - before)
     assert after > 0.95
 
@@ -59,7 +66,11 @@ def test_where_there_is_no_edge_nothing_much_happens() -> None:
 
 def test_only_good_proposals_are_fitted_and_only_when_asked(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    save(random_network("yolov8n-seg.yaml", candidates=30, size=160), tmp_path, {"image_size": 160, "confidence": 0.01})
+    save(
+        random_network("yolov8n-seg.yaml", candidates=30, size=160),
+        tmp_path,
+        {"image_size": 160, "confidence": 0.01},
+    )
     image = picture(150, 200)
     plain = FastSAM(tmp_path)
     without = plain.decode(plain.encode(image), Everything())
@@ -93,7 +104,9 @@ class Vague(Promptable):
     def embed(self, pixels: Array) -> None:
         """See nothing."""
 
-    def predict(self, maps: None, clicks: Clicks, *, multimask: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def predict(
+        self, maps: None, clicks: Clicks, *, multimask: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.from_numpy(vague(self.mask))[None, None], torch.tensor([[self.quality]])
 
     def scale(self, size: tuple[int, int]) -> tuple[float, float]:

@@ -45,7 +45,9 @@ def features(fastsam: FastSAM) -> Features:
 
 
 def known(
-    *squares: tuple[int, int, int, int], quality: tuple[float, ...], size: tuple[int, int] = (60, 80)
+    *squares: tuple[int, int, int, int],
+    quality: tuple[float, ...],
+    size: tuple[int, int] = (60, 80),
 ) -> Features:
     """Make features whose proposals are filled boxes."""
     none = torch.zeros(0)
@@ -77,7 +79,9 @@ def test_folder_round_trip_keeps_the_network(network: Any, folder: Path, tmp_pat
     image = picture(150, 200)
     ours = FastSAM(folder).decode(FastSAM(folder).encode(image), Everything())
     theirs = exact.decode(exact.encode(image), Everything())
-    assert abs(len(ours) - len(theirs)) <= 0.05 * len(theirs)  # norms are float16 in the one, float32 in the other
+    assert abs(len(ours) - len(theirs)) <= 0.05 * len(
+        theirs
+    )  # norms are float16 in the one, float32 in the other
     assert np.median(theirs.masks.iou(ours.masks).max(axis=1)) > 0.97
 
 
@@ -91,7 +95,9 @@ def test_folder_names_no_path_and_holds_no_pickle(folder: Path) -> None:
 
 def test_folder_may_name_a_stock_architecture(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
-    (tmp_path / "config.json").write_text(json.dumps({"architecture": "yolo11n-seg.yaml", "nc": 1, "image_size": 64}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"architecture": "yolo11n-seg.yaml", "nc": 1, "image_size": 64})
+    )
     assert FastSAM(tmp_path).image_size == 64
 
 
@@ -111,7 +117,10 @@ def test_another_look_lies_where_the_first_would_have_it() -> None:
     looks = []
     for frame in ((160, 224), (96, 128)):
         gain = min(frame[0] / size[0], frame[1] / size[1])
-        top, left = (round((full - round(side * gain)) / 2 - 0.1) for full, side in zip(frame, size, strict=True))
+        top, left = (
+            round((full - round(side * gain)) / 2 - 0.1)
+            for full, side in zip(frame, size, strict=True)
+        )
         box = [100 * gain + left, 60 * gain + top, 40 * gain, 20 * gain]  # x, y, width, height
         ys = (torch.arange(frame[0] // 4) * 4 + 2 - top) / gain  # of the image
         xs = (torch.arange(frame[1] // 4) * 4 + 2 - left) / gain
@@ -130,7 +139,11 @@ def test_a_second_look_adds_candidates_and_keeps_the_rest(folder: Path, fastsam:
     both = FastSAM(folder, options=FastSAMOptions(again=96, iou=1.0, max_det=9000)).encode(image)
     one = FastSAM(folder, options=FastSAMOptions(iou=1.0, max_det=9000)).encode(image)
     assert len(both.boxes) > len(one.boxes)
-    apart = torch.cdist(one.boxes, both.boxes, compute_mode="donot_use_mm_for_euclid_dist").min(dim=1).values
+    apart = (
+        torch.cdist(one.boxes, both.boxes, compute_mode="donot_use_mm_for_euclid_dist")
+        .min(dim=1)
+        .values
+    )
     assert float(apart.max()) < 1e-3
     assert len(both.proposals) > len(one.proposals)
 
@@ -154,7 +167,13 @@ def test_row_i_answers_box_i(fastsam: FastSAM) -> None:
     found = known((0, 0, 10, 10), (40, 30, 60, 50), (42, 32, 50, 40), quality=(0.9, 0.8, 0.7))
     asked = [(41, 30, 61, 50), (70, 0, 80, 10), (0, 0, 9, 11), (42, 32, 50, 40), (0, 0, 9, 11)]
     answer = fastsam.decode(found, Boxes(asked))
-    assert answer.masks.boxes.tolist() == [[40, 30, 60, 50], [0] * 4, [0, 0, 10, 10], [42, 32, 50, 40], [0, 0, 10, 10]]
+    assert answer.masks.boxes.tolist() == [
+        [40, 30, 60, 50],
+        [0] * 4,
+        [0, 0, 10, 10],
+        [42, 32, 50, 40],
+        [0, 0, 10, 10],
+    ]
     np.testing.assert_allclose(answer.quality, [0.8, 0, 0.9, 0.7, 0.9])
 
 
@@ -180,7 +199,9 @@ def test_box_rule_is_iou_of_mask_and_box(fastsam: FastSAM, features: Features) -
         ([(20, 20)], [0], [2]),
     ],
 )
-def test_points_rank_whole_candidates(fastsam: FastSAM, xy: Any, labels: Any, rows: list[int]) -> None:
+def test_points_rank_whole_candidates(
+    fastsam: FastSAM, xy: Any, labels: Any, rows: list[int]
+) -> None:
     found = known((0, 0, 60, 50), (10, 10, 30, 30), (70, 50, 80, 60), quality=(0.9, 0.6, 0.5))
     answer = fastsam.decode(found, Points(xy, labels))
     assert answer.masks.boxes.tolist() == found.proposals.masks.boxes[rows].tolist()
@@ -196,16 +217,30 @@ def test_w9_points_are_never_painted_into_a_union(fastsam: FastSAM, features: Fe
 
 @pytest.mark.parametrize(
     "prompt",
-    [Points([(200, 10)]), Points([(10, 10), (-1, 0)]), Points([(0, 150)]), Boxes([(0, 0, 9, 9), (150, 0, 201, 9)])],
+    [
+        Points([(200, 10)]),
+        Points([(10, 10), (-1, 0)]),
+        Points([(0, 150)]),
+        Boxes([(0, 0, 9, 9), (150, 0, 201, 9)]),
+    ],
 )
-def test_prompt_outside_the_image_names_the_range(fastsam: FastSAM, features: Features, prompt: Points | Boxes) -> None:
+def test_prompt_outside_the_image_names_the_range(
+    fastsam: FastSAM, features: Features, prompt: Points | Boxes
+) -> None:
     with pytest.raises(BadPrompt, match=r"\[0, 200[\])] and y in \[0, 150[\])]"):
         fastsam.decode(features, prompt)
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"precision": "float16"}, {"confidence": 1.5}, {"iou": -0.1}, {"image_size": 0}, {"max_det": 0}, {"again": -1}],
+    [
+        {"precision": "float16"},
+        {"confidence": 1.5},
+        {"iou": -0.1},
+        {"image_size": 0},
+        {"max_det": 0},
+        {"again": -1},
+    ],
 )
 def test_bad_option_says_what_is_allowed(options: dict[str, Any]) -> None:
     with pytest.raises(BadPrompt, match=r"must|choose"):
@@ -251,7 +286,9 @@ class Foreign:
 
 def test_architecture_outside_the_package_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
-    (tmp_path / "config.json").write_text(json.dumps({"architecture": "https://example.org/y.yaml", "nc": 1}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"architecture": "https://example.org/y.yaml", "nc": 1})
+    )
     with pytest.raises(WeightsCorrupt, match="architecture"):
         FastSAM(tmp_path)
 
@@ -268,13 +305,15 @@ seen = []
 sys.addaudithook(lambda event, args: seen.append(event) if event.startswith("socket.") else None)
 import cv2, numpy, torch
 torch.set_num_threads(2), cv2.setNumThreads(2)
-before = torch.get_num_threads(), cv2.getNumThreads(), str(numpy.get_printoptions()), os.environ.get("OMP_NUM_THREADS")
+before = torch.get_num_threads(), cv2.getNumThreads(), str(numpy.get_printoptions())
+before = *before, os.environ.get("OMP_NUM_THREADS")
 from pathlib import Path
 from segclip.proposers.fastsam import FastSAM
 from segclip.types import Everything, Image
 fastsam = FastSAM(Path(sys.argv[1]))
 fastsam.decode(fastsam.encode(Image(numpy.zeros((40, 60, 3), numpy.uint8))), Everything())
-after = torch.get_num_threads(), cv2.getNumThreads(), str(numpy.get_printoptions()), os.environ.get("OMP_NUM_THREADS")
+after = torch.get_num_threads(), cv2.getNumThreads(), str(numpy.get_printoptions())
+after = *after, os.environ.get("OMP_NUM_THREADS")
 assert before == after, (before, after)
 assert not seen, seen
 assert "torchvision" not in sys.modules  # as slow to import as torch
@@ -282,14 +321,18 @@ assert "torchvision" not in sys.modules  # as slow to import as torch
 
 
 def test_ultralytics_minds_its_manners(folder: Path, tmp_path: Path) -> None:
-    """Neither sockets nor output, files only in our cache folder, thread counts and environment as they were."""
+    """Neither sockets nor output, files only in our cache folder, thread counts and environment as
+    they were.
+    """
     home, cache = tmp_path / "home", tmp_path / "cache"
     home.mkdir()
     ours = ("YOLO", "ULTRALYTICS", "OMP_", "XDG_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     environment |= {"HOME": str(home), "SEGCLIP_HOME": str(cache), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", _MANNERS, str(folder)]
-    run = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
     assert not list(home.rglob("*"))
     assert {path.name for path in cache.iterdir()} == {"ultralytics"}

@@ -18,7 +18,9 @@ CELLS = 64
 
 
 class Discs(Network):
-    """Answer each click with discs of three sizes around it, the smallest rated best; logits have a cell a pixel."""
+    """Answer each click with discs of three sizes around it, the smallest rated best; logits have a
+    cell a pixel.
+    """
 
     device = torch.device("cpu")
 
@@ -30,7 +32,9 @@ class Discs(Network):
         self.encoded.append((pixels.shape[0], pixels.shape[1]))
         return None
 
-    def predict(self, maps: Any, clicks: Clicks, *, multimask: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def predict(
+        self, maps: Any, clicks: Clicks, *, multimask: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         assert multimask
         assert clicks.points is not None
         self.batches.append(len(clicks.points))
@@ -57,7 +61,9 @@ def ask(options: GridOptions, prompt: Everything = Everything()) -> tuple[Discs,
 
 def test_a_grid_of_clicks_gives_filtered_masks_best_first() -> None:
     network, found = ask(
-        GridOptions(points_per_side=4, points_per_batch=3, min_quality=0.6, min_stability=0.5, nms=0.9)
+        GridOptions(
+            points_per_side=4, points_per_batch=3, min_quality=0.6, min_stability=0.5, nms=0.9
+        )
     )
     assert network.batches == [3, 3, 3, 3, 3, 1]
     assert len(found) == 32  # two discs a click; the third is rated too low
@@ -85,7 +91,9 @@ def test_inside_boxes_the_grid_is_denser_and_nothing_else_is_given() -> None:
 
 
 def test_crops_are_encoded_anew_and_their_masks_lie_in_the_image() -> None:
-    options = GridOptions(points_per_side=4, min_quality=0.93, min_stability=0.5, crop_layers=1, crop_downscale=2)
+    options = GridOptions(
+        points_per_side=4, min_quality=0.93, min_stability=0.5, crop_layers=1, crop_downscale=2
+    )
     network, found = ask(options)
     assert len(network.encoded) == 5
     assert network.batches == [4] * 8  # a CPU takes 4 clicks at a time, whatever the options allow
@@ -107,7 +115,9 @@ def test_points_lie_in_the_middle_of_their_cells() -> None:
     assert point_grid(2).tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
 
 
-@pytest.mark.parametrize("bad", [{"points_per_side": 0}, {"points_per_batch": 0}, {"nms": 1.5}, {"crop_overlap": -1}])
+@pytest.mark.parametrize(
+    "bad", [{"points_per_side": 0}, {"points_per_batch": 0}, {"nms": 1.5}, {"crop_overlap": -1}]
+)
 def test_senseless_options_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(BadPrompt, match=next(iter(bad))):
         GridOptions(**bad)

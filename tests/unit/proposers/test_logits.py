@@ -12,21 +12,30 @@ from segclip.types import Array
 
 
 def grid(seed: int = 0, cells: int = 32) -> Array:
-    coarse = torch.from_numpy(np.random.default_rng(seed).normal(size=(1, 1, 6, 6)).astype(np.float32))
+    coarse = torch.from_numpy(
+        np.random.default_rng(seed).normal(size=(1, 1, 6, 6)).astype(np.float32)
+    )
     smooth: Array = interpolate(coarse, (cells, cells), mode="bicubic")[0, 0].numpy()
     return smooth
 
 
-def through_frame(cells: Array, frame: int, content: tuple[int, int], size: tuple[int, int]) -> Array:
-    """Resize to the frame, drop the padding, resize to the image: what SAM does with whole masks."""
+def through_frame(
+    cells: Array, frame: int, content: tuple[int, int], size: tuple[int, int]
+) -> Array:
+    """Resize to the frame, drop the padding, resize to the image: what SAM does with whole
+    masks.
+    """
     whole = interpolate(torch.from_numpy(cells)[None, None], (frame, frame), mode="bilinear")
-    image: Array = interpolate(whole[..., : content[0], : content[1]], size, mode="bilinear")[0, 0].numpy()
+    image: Array = interpolate(whole[..., : content[0], : content[1]], size, mode="bilinear")[
+        0, 0
+    ].numpy()
     return image
 
 
 def sampler(frame: int, content: tuple[int, int], size: tuple[int, int]) -> Sampler:
     rows, columns = (
-        Axis.through(32, [frame, slice(0, kept), pixels]) for kept, pixels in zip(content, size, strict=True)
+        Axis.through(32, [frame, slice(0, kept), pixels])
+        for kept, pixels in zip(content, size, strict=True)
     )
     return Sampler(rows, columns)
 
@@ -76,7 +85,9 @@ def test_nothing_positive_reaches_nothing() -> None:
 def test_a_span_may_end_inside_a_cell() -> None:
     axis = Axis.spanning(8, 6.5, 13)
     ramp = np.arange(8, dtype=np.float32)
-    np.testing.assert_allclose(axis.weights @ ramp, ((np.arange(13) + 0.5) * 0.5 - 0.5).clip(0), atol=1e-6)
+    np.testing.assert_allclose(
+        axis.weights @ ramp, ((np.arange(13) + 0.5) * 0.5 - 0.5).clip(0), atol=1e-6
+    )
     np.testing.assert_allclose(axis.weights.sum(axis=1), 1)
     even = Axis.through(8, [slice(0, 8), 16])
     np.testing.assert_allclose(Axis.spanning(8, 8.0, 16).weights, even.weights, atol=1e-6)

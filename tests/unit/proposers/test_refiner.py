@@ -1,4 +1,6 @@
-"""The closer look: windows hold the object, what is cut lies where it was, and only what was asked about changes."""
+"""The closer look: windows hold the object, what is cut lies where it was, and only what was asked
+about changes.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +34,15 @@ from segclip.types import Array, Boxes, Image, Masks, Points
 from tests.networks import picture
 from tests.unit.proposers.test_edges import iou, star
 
-OPTIONS = FocusOptions(size=64, channels=(8, 16), joined=8, quality=-9)  # a random network is sure of nothing
+OPTIONS = FocusOptions(
+    size=64, channels=(8, 16), joined=8, quality=-9
+)  # a random network is sure of nothing
 
 
 def refiner(*, trained: bool = False) -> Refiner:
-    """Make one, at random; ``trained`` has norms that have seen something and says something of its own."""
+    """Make one, at random; ``trained`` has norms that have seen something and says something of its
+    own.
+    """
     torch.manual_seed(0)
     network = Refiner(OPTIONS)
     if trained:
@@ -47,8 +53,12 @@ def refiner(*, trained: bool = False) -> Refiner:
     return network.eval()
 
 
-@pytest.mark.parametrize(("size", "channels"), [(2, (8, 16)), (98, (8, 16, 32, 64)), (0, (8,)), (-16, (8,)), (96, ())])
-def test_a_window_that_its_levels_cannot_halve_is_refused(size: int, channels: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("size", "channels"), [(2, (8, 16)), (98, (8, 16, 32, 64)), (0, (8,)), (-16, (8,)), (96, ())]
+)
+def test_a_window_that_its_levels_cannot_halve_is_refused(
+    size: int, channels: tuple[int, ...]
+) -> None:
     with pytest.raises(BadPrompt, match="multiple of"):
         FocusOptions(size=size, channels=channels)
 
@@ -66,7 +76,9 @@ def placed(size: tuple[int, int], x: int, y: int, side: int) -> Array:
 
 def coarse(mask: Array, cell: int) -> Array:
     height, width = mask.shape
-    share = cv2.resize(mask.astype(np.float32), (width // cell, height // cell), interpolation=cv2.INTER_AREA)
+    share = cv2.resize(
+        mask.astype(np.float32), (width // cell, height // cell), interpolation=cv2.INTER_AREA
+    )
     return ((share - 0.5) * 10).astype(np.float32)
 
 
@@ -76,17 +88,24 @@ def test_a_window_is_a_square_around_everything_said() -> None:
     assert (window.x, window.y, window.side) == (0, -5, 70)
     box = Window.around(answer, Said(np.zeros((0, 3)), np.array([10.0, 0, 60, 40])), OPTIONS)
     assert (box.x, box.y, box.side) == (5, -10, 60)
-    assert Window.around(np.array([[10.0, 20, 12, 21]]), Said(np.array([(11, 20, 1)])), OPTIONS).side == OPTIONS.least
+    assert (
+        Window.around(np.array([[10.0, 20, 12, 21]]), Said(np.array([(11, 20, 1)])), OPTIONS).side
+        == OPTIONS.least
+    )
 
 
-@pytest.mark.parametrize("window", [Window(20, 30, 64), Window(-10.5, 70.25, 90), Window(-40, -40, 400)])
+@pytest.mark.parametrize(
+    "window", [Window(20, 30, 64), Window(-10.5, 70.25, 90), Window(-40, -40, 400)]
+)
 def test_what_is_cut_goes_back_to_where_it_was(window: Window) -> None:
     mask = placed((200, 240), 30, 60, 60)
     seen = cut(mask[..., None].astype(np.uint8) * 255, window, 128).reshape(128, 128)
     x, y, logits = corrected(seen, window, mask.shape)
     back = np.zeros(mask.shape, bool)
     back[y : y + logits.shape[0], x : x + logits.shape[1]] = logits > 0
-    x1, y1, x2, y2 = (int(v) for v in (window.x, window.y, window.x + window.side, window.y + window.side))
+    x1, y1, x2, y2 = (
+        int(v) for v in (window.x, window.y, window.x + window.side, window.y + window.side)
+    )
     inside = mask.copy()
     inside[: max(y1, 0)] = inside[y2:] = inside[:, : max(x1, 0)] = inside[:, x2:] = False
     assert iou(back, inside) > 0.95
@@ -112,8 +131,19 @@ def test_what_is_seen_lies_where_it_is_in_the_image() -> None:
         ys, xs = np.nonzero(seen[plane])
         np.testing.assert_allclose((xs.mean() * 2 + 20, ys.mean() * 2 + 30), (x, y), atol=1.5)
     ys, xs = np.nonzero(seen[6])
-    assert (xs.min() * 2 + 20, ys.min() * 2 + 30, xs.max() * 2 + 22, ys.max() * 2 + 32) == (40, 50, 120, 130)
-    beyond = look(image, (sampler(image.size, 4), np.full((40, 50), 9, np.float32)), Window(-64, 0, 128), said, 64)
+    assert (xs.min() * 2 + 20, ys.min() * 2 + 30, xs.max() * 2 + 22, ys.max() * 2 + 32) == (
+        40,
+        50,
+        120,
+        130,
+    )
+    beyond = look(
+        image,
+        (sampler(image.size, 4), np.full((40, 50), 9, np.float32)),
+        Window(-64, 0, 128),
+        said,
+        64,
+    )
     assert (beyond[3, :, :32] == -1).all()
     assert (beyond[3, :, 32:] == 1).all()
     assert np.abs(beyond[:3, :, :31]).max() < 0.01
@@ -147,7 +177,9 @@ def test_a_second_look_says_what_a_mask_is_where_it_is() -> None:
     assert not list(look_again(refiner(), [], Masks.empty(size), frame))
 
 
-def test_a_refiner_travels_with_the_network_and_is_used_only_where_asked_for(tmp_path: Path) -> None:
+def test_a_refiner_travels_with_the_network_and_is_used_only_where_asked_for(
+    tmp_path: Path,
+) -> None:
     torch.manual_seed(0)
     architecture = sam.Architecture(160, 16, Trunk(), 16, 4, 1, 16, 16, decoder_heads=2)
     sam.save(architecture.build(), architecture, tmp_path)
@@ -161,4 +193,7 @@ def test_a_refiner_travels_with_the_network_and_is_used_only_where_asked_for(tmp
         assert len(first) == len(second) == len(third) > 0
         for row in range(len(first)):
             assert np.array_equal(first.masks.full(row), second.masks.full(row))
-        assert any(not np.array_equal(first.masks.full(row), third.masks.full(row)) for row in range(len(first)))
+        assert any(
+            not np.array_equal(first.masks.full(row), third.masks.full(row))
+            for row in range(len(first))
+        )

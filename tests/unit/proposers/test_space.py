@@ -28,7 +28,9 @@ def test_everything_is_everything(proposals: Proposals) -> None:
 
 def test_only_what_lies_inside_a_box_and_off_the_points_stays(proposals: Proposals) -> None:
     assert kept(space.keep_within(proposals, Everything(inside=[(0, 0, 25, 25)]))) == [0.9, 0.8]
-    assert kept(space.keep_within(proposals, Everything(inside=[(0, 0, 16, 16), (25, 25, 70, 55)]))) == [0.8, 0.7]
+    assert kept(
+        space.keep_within(proposals, Everything(inside=[(0, 0, 16, 16), (25, 25, 70, 55)]))
+    ) == [0.8, 0.7]
     assert kept(space.keep_within(proposals, Everything(without=[(2, 2)]))) == [0.8, 0.7, 0.6]
     both = Everything(inside=[(0, 0, 25, 25)], without=[(2, 2)])
     assert kept(space.keep_within(proposals, both)) == [0.8]
@@ -50,13 +52,20 @@ def test_points_in_a_box_choose_the_nearest_to_it(proposals: Proposals) -> None:
         (Boxes([(0, 0, 10, 10), (-1, 0, 5, 5)]), "leaves the image"),
     ],
 )
-def test_a_place_outside_the_image_is_refused(prompt: Everything | Points | Boxes, message: str) -> None:
+def test_a_place_outside_the_image_is_refused(
+    prompt: Everything | Points | Boxes, message: str
+) -> None:
     with pytest.raises(BadPrompt, match=message):
         prompt.check((60, 80))
 
 
 def test_a_prompt_needs_something_finite() -> None:
-    for make in (lambda: Points([]), lambda: Points([(np.nan, 1)]), lambda: Everything(inside=[]), lambda: Boxes([])):
+    for make in (
+        lambda: Points([]),
+        lambda: Points([(np.nan, 1)]),
+        lambda: Everything(inside=[]),
+        lambda: Boxes([]),
+    ):
         with pytest.raises(BadPrompt, match="finite and at least one"):
             make()
     with pytest.raises(BadPrompt, match="one box"):

@@ -1,4 +1,6 @@
-"""Fault 17.14: images thinner than a network's frame can show go through everything: the models that are shipped."""
+"""Fault 17.14: images thinner than a network's frame can show go through everything: the models
+that are shipped.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def test_every_prompt_is_answered(size: tuple[int, int], name: str) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_every_format_is_written(size: tuple[int, int], tmp_path: Path) -> None:
     image, masks = striped(size), Masks.from_dense(np.ones((2, *size), bool))
-    regions = segclip.Regions(image, segclip.Proposals(masks, np.array([0.9, 0.8])), np.zeros((2, 1), np.float32))
+    regions = segclip.Regions(
+        image, segclip.Proposals(masks, np.array([0.9, 0.8])), np.zeros((2, 1), np.float32)
+    )
     scores = np.array([0.9, 0.8], np.float32)
     result = segclip.Result(regions, ("a", "b"), scores, scores, ("a", "b", "c"), 0.5)
     for name, ending in formats.PER_IMAGE.items():

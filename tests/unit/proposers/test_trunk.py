@@ -1,4 +1,6 @@
-"""The parts of the small SAM: what is drawn of a prompt, and which of the head's own proposals a mask begins with."""
+"""The parts of the small SAM: what is drawn of a prompt, and which of the head's own proposals a
+mask begins with.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,15 @@ def prompts() -> DrawnPromptEncoder:
 @pytest.fixture
 def decoder() -> FineMaskDecoder:
     transformer = TwoWayTransformer(depth=1, embedding_dim=16, mlp_dim=16, num_heads=2)
-    return FineMaskDecoder(transformer_dim=16, transformer=transformer, iou_head_hidden_dim=8, fine=FINE)
+    return FineMaskDecoder(
+        transformer_dim=16, transformer=transformer, iou_head_hidden_dim=8, fine=FINE
+    )
 
 
 def proposed(*those: tuple[int, int, int, tuple[float, ...], float]) -> torch.Tensor:
-    """Lay proposals out as the encoder does; each: its level, x and y of its cell, a box, the value of coefficients."""
+    """Lay proposals out as the encoder does; each: its level, x and y of its cell, a box, the value
+    of coefficients.
+    """
     size = 5 + FINE
     levels = [torch.zeros(size, count, CELLS, CELLS) for count in LEVELS]
     for level in levels:
@@ -41,7 +47,12 @@ def test_clicks_are_bells_and_boxes_are_distances(prompts: DrawnPromptEncoder) -
     assert divmod(int(marks[0].argmax()), CELLS) == (4, 2)
     assert marks[0, 4, 2] == pytest.approx(1, abs=1e-5)
     assert divmod(int(marks[1].argmax()), CELLS) == (0, 0)
-    assert marks[2:, 0, 0].tolist() == [1 - 0.5, 2 - 0.5, 4 - 0.5, 6 - 0.5]  # cells of 16 px, from the cell's middle
+    assert marks[2:, 0, 0].tolist() == [
+        1 - 0.5,
+        2 - 0.5,
+        4 - 0.5,
+        6 - 0.5,
+    ]  # cells of 16 px, from the cell's middle
     assert marks[2:, 4, 3].tolist() == [1 - 3.5, 2 - 4.5, 4 - 3.5, 6 - 4.5]
 
 
@@ -52,14 +63,18 @@ def test_what_is_not_said_draws_nothing(prompts: DrawnPromptEncoder) -> None:
     assert dense.shape == (1, 16 + 6, CELLS, CELLS)
 
 
-def test_a_click_begins_with_the_proposal_of_its_cell(prompts: DrawnPromptEncoder, decoder: FineMaskDecoder) -> None:
+def test_a_click_begins_with_the_proposal_of_its_cell(
+    prompts: DrawnPromptEncoder, decoder: FineMaskDecoder
+) -> None:
     here, there = (0.0, 0.0, 8.0, 8.0), (16.0, 16.0, 30.0, 30.0)
     given = proposed((1, 2, 4, here, 1.0), (2, 6, 6, there, 2.0))
     for at, box, value in (((39.5, 71.5), here, 1.0), ((103.5, 103.5), there, 2.0)):
         marks = prompts.draw((torch.tensor([[at]]), torch.ones(1, 1)), None, 1)
         _, boxes, coefficients, where = decoder._choose(given, marks[:, :2], torch.zeros(1, 4))
         torch.testing.assert_close(boxes[0, 0], torch.tensor(box), rtol=0, atol=0.1)
-        torch.testing.assert_close(coefficients[0, 0], torch.full((FINE,), value), rtol=0, atol=0.05)
+        torch.testing.assert_close(
+            coefficients[0, 0], torch.full((FINE,), value), rtol=0, atol=0.05
+        )
         assert where.shape == (1, 4, CELLS * CELLS)
         torch.testing.assert_close(where.sum(dim=2), torch.ones(1, 4))
 
@@ -67,17 +82,23 @@ def test_a_click_begins_with_the_proposal_of_its_cell(prompts: DrawnPromptEncode
 def test_a_box_begins_with_the_proposal_of_its_box(decoder: FineMaskDecoder) -> None:
     near, other = (4.0, 4.0, 20.0, 20.0), (6.0, 0.0, 30.0, 12.0)
     given = proposed((0, 3, 3, near, 1.0), (1, 3, 3, other, 2.0))
-    _, boxes, coefficients, _ = decoder._choose(given, torch.zeros(2, 2, CELLS, CELLS), torch.tensor([near, other]))
+    _, boxes, coefficients, _ = decoder._choose(
+        given, torch.zeros(2, 2, CELLS, CELLS), torch.tensor([near, other])
+    )
     torch.testing.assert_close(boxes[:, 0], torch.tensor([near, other]), rtol=0, atol=0.5)
     torch.testing.assert_close(coefficients[:, 0, 0], torch.tensor([1.0, 2.0]), rtol=0, atol=0.05)
-    assert (boxes[0, 1] - torch.tensor(near)).abs().max() < 0.5  # the first of the three looks at stride 8 only
+    assert (
+        boxes[0, 1] - torch.tensor(near)
+    ).abs().max() < 0.5  # the first of the three looks at stride 8 only
     assert (boxes[0, 2] - torch.tensor(other)).abs().max() < 0.5  # the second at stride 16
 
 
 def test_the_iou_of_boxes() -> None:
     one = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 0.0, 0.0]])
     many = torch.tensor([[0.0, 0.0, 4.0, 4.0], [2.0, 0.0, 6.0, 4.0], [8.0, 8.0, 9.0, 9.0]]).T
-    torch.testing.assert_close(_box_iou(one, many), torch.tensor([[1.0, 1 / 3, 0.0], [0.0, 0.0, 0.0]]))
+    torch.testing.assert_close(
+        _box_iou(one, many), torch.tensor([[1.0, 1 / 3, 0.0], [0.0, 0.0, 0.0]])
+    )
 
 
 def test_cells_outside_a_box_are_charged_by_their_distance() -> None:

@@ -72,12 +72,18 @@ def test_nouns_are_what_the_encoder_is_asked() -> None:
     assert nouns("the biggest mug left of a box under the top table") == ("mug", "a box", "table")
 
 
-BOXES = ((10, 40, 30, 60), (80, 10, 90, 20), (50, 45, 60, 90))  # left; top right and smallest; bottom and biggest
+BOXES = (
+    (10, 40, 30, 60),
+    (80, 10, 90, 20),
+    (50, 45, 60, 90),
+)  # left; top right and smallest; bottom and biggest
 
 
 def masks() -> Masks:
     boxes = np.array(BOXES)
-    return Masks(boxes, tuple(np.ones((y2 - y1, x2 - x1), bool) for x1, y1, x2, y2 in boxes), (100, 100))
+    return Masks(
+        boxes, tuple(np.ones((y2 - y1, x2 - x1), bool) for x1, y1, x2, y2 in boxes), (100, 100)
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,8 +136,14 @@ def test_relations_hold_between_masks(key: str, anchor: int, rows: list[int]) ->
 def test_the_likeliest_anchor_counts_or_the_nearest() -> None:
     assert Relation("mugs", "left", "apple").choose(masks(), masks()[[2, 1]]).tolist() == [0]
     near = Relation("mug", "near", "apple")
-    assert near.choose(masks()[[1, 2]], Masks(np.array([[0, 0, 5, 5], [60, 80, 70, 95]]), (np.ones((5, 5), bool),
-        np.ones((15, 10), bool)), (100, 100))).tolist() == [1]  # fmt: skip
+    assert near.choose(
+        masks()[[1, 2]],
+        Masks(
+            np.array([[0, 0, 5, 5], [60, 80, 70, 95]]),
+            (np.ones((5, 5), bool), np.ones((15, 10), bool)),
+            (100, 100),
+        ),
+    ).tolist() == [1]
     assert near.choose(masks()[[1]], masks()[[1]]).tolist() == []  # nothing lies by itself
     assert near.choose(masks(), masks()[[]]).tolist() == []
     assert near.choose(masks()[[]], masks()).tolist() == []
@@ -144,5 +156,11 @@ def test_a_relations_reason_is_said_in_words() -> None:
     assert Relation("red mugs", "left", "apple").plural
     assert told.reason(1, 2, 1) == "1 of 2 found for 'mug': left of 'apple'"
     assert told.reason(0, 2, 1) == "none of 2 found for 'mug': left of 'apple'"
-    assert told.reason(0, 2, 0) == "nothing was found for 'apple', so none of 2 found for 'mug' can be left of 'apple'"
-    assert Relation("mug", "near", "apple").reason(1, 2, 3) == "1 of 2 found for 'mug': nearest to 'apple'"
+    assert (
+        told.reason(0, 2, 0)
+        == "nothing was found for 'apple', so none of 2 found for 'mug' can be left of 'apple'"
+    )
+    assert (
+        Relation("mug", "near", "apple").reason(1, 2, 3)
+        == "1 of 2 found for 'mug': nearest to 'apple'"
+    )

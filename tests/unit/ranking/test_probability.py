@@ -26,7 +26,9 @@ def test_a_probability_depends_neither_on_other_regions_nor_on_other_texts() -> 
     together = probabilities(similarity, others, 100.0)
     for row in range(7):
         for column in range(3):
-            alone = probabilities(similarity[row : row + 1, column : column + 1], others[row : row + 1], 100.0)
+            alone = probabilities(
+                similarity[row : row + 1, column : column + 1], others[row : row + 1], 100.0
+            )
             assert alone[0, 0] == together[row, column]
 
 
@@ -39,11 +41,17 @@ def test_extreme_scales_neither_overflow_nor_warn() -> None:
 
 @pytest.mark.parametrize(("regions", "texts", "others"), [(0, 2, 3), (4, 0, 3), (0, 0, 0)])
 def test_no_regions_or_no_texts_give_an_empty_table(regions: int, texts: int, others: int) -> None:
-    assert probabilities(np.zeros((regions, texts)), np.zeros((regions, others)), 100.0).shape == (regions, texts)
+    assert probabilities(np.zeros((regions, texts)), np.zeros((regions, others)), 100.0).shape == (
+        regions,
+        texts,
+    )
 
 
 def test_quality_weighs_the_odds() -> None:
-    probability, quality = np.array([[0.5, 0.9], [0.5, 0.9], [0.0, 1.0]]), np.array([1.0, 0.25, 0.25], np.float32)
+    probability, quality = (
+        np.array([[0.5, 0.9], [0.5, 0.9], [0.0, 1.0]]),
+        np.array([1.0, 0.25, 0.25], np.float32),
+    )
     half = 0.5  # the square root of a quarter
     expected = [[0.5, 0.9], [half / (half + 1), half * 9 / (half * 9 + 1)], [0.0, 1.0]]
     np.testing.assert_allclose(weigh(probability, quality, 0.5), expected)
@@ -74,5 +82,7 @@ def test_a_text_that_is_also_a_rival_competes_with_the_others_alone() -> None:
     red = probabilities(cosine[:, [0]], cosine[:, [3]], 2.0)
     blue = probabilities(cosine[:, [1]], cosine[:, 2:], 2.0)
     np.testing.assert_allclose(found, weigh(np.hstack([red, blue]), np.array([1.0, 0.5]), 1.0))
-    assert ranking.logit_scale == 2.0  # the scale the threshold was fitted with comes before the encoder's own
+    assert (
+        ranking.logit_scale == 2.0
+    )  # the scale the threshold was fitted with comes before the encoder's own
     assert Ranking.of(encoder, Serving(), ["red"], []).logit_scale == encoder.logit_scale

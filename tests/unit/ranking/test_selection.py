@@ -17,10 +17,15 @@ def boxes(*xyxy: tuple[int, int, int, int]) -> Masks:
 
 
 def chosen(
-    probability: list[float], masks: Masks, selection: Selection | None = None, threshold: float = 0.5
+    probability: list[float],
+    masks: Masks,
+    selection: Selection | None = None,
+    threshold: float = 0.5,
 ) -> list[int]:
     values = np.array(probability)
-    return select(values, values, masks, selection=selection or Selection(), threshold=threshold).tolist()
+    return select(
+        values, values, masks, selection=selection or Selection(), threshold=threshold
+    ).tolist()
 
 
 def row_of_boxes(count: int) -> Masks:
@@ -31,7 +36,9 @@ def test_without_others_the_order_falls_back_on_similarity() -> None:
     similarity = np.array([0.1, 0.3, 0.2])
     certain = probabilities(similarity[:, None], np.zeros((3, 0)), 100.0)[:, 0]
     assert certain.tolist() == [1, 1, 1]
-    rows = select(certain, similarity, row_of_boxes(3), selection=Selection(best=True), threshold=0.5)
+    rows = select(
+        certain, similarity, row_of_boxes(3), selection=Selection(best=True), threshold=0.5
+    )
     assert rows.tolist() == [1]
 
 
@@ -108,7 +115,9 @@ def test_what_was_never_looked_at_is_never_chosen() -> None:
         assert chosen([0.0, 0.0], row_of_boxes(2), selection) == []
 
 
-@pytest.mark.parametrize("options", [{"threshold": 1.2}, {"nms": -0.1}, {"containment": 2.0}, {"top_k": 0}])
+@pytest.mark.parametrize(
+    "options", [{"threshold": 1.2}, {"nms": -0.1}, {"containment": 2.0}, {"top_k": 0}]
+)
 def test_options_out_of_range_say_so(options: dict[str, float]) -> None:
     with pytest.raises(BadPrompt, match=next(iter(options))):
         Selection(**options)  # type: ignore[arg-type]

@@ -37,8 +37,16 @@ def test_the_article_fits_the_text(text: str, sentence: str) -> None:
 
 
 def test_a_template_keeps_the_rest_of_its_words() -> None:
-    expanded = templates.expand("an owl", ["itap of the {}.", "{}", "A {} and a tree", "the toy {}", "many {}"])
-    assert expanded == ["itap of an owl.", "an owl", "an owl and a tree", "the toy an owl", "many an owl"]
+    expanded = templates.expand(
+        "an owl", ["itap of the {}.", "{}", "A {} and a tree", "the toy {}", "many {}"]
+    )
+    assert expanded == [
+        "itap of an owl.",
+        "an owl",
+        "an owl and a tree",
+        "the toy an owl",
+        "many an owl",
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "  \n "])

@@ -42,14 +42,20 @@ class TestCut:
 
     def test_tight_at_its_own_size_is_the_pixels(self) -> None:
         image = noise()
-        assert np.array_equal(cut(image, block(30, 20, 62, 52), View(1.0, "keep"), 32)[0], image.pixels[20:52, 30:62])
+        assert np.array_equal(
+            cut(image, block(30, 20, 62, 52), View(1.0, "keep"), 32)[0], image.pixels[20:52, 30:62]
+        )
 
     def test_context_widens_the_window_about_the_centre(self) -> None:
         image = noise()
-        assert np.array_equal(cut(image, block(40, 30, 60, 50), View(2.0, "keep"), 40)[0], image.pixels[20:60, 30:70])
+        assert np.array_equal(
+            cut(image, block(40, 30, 60, 50), View(2.0, "keep"), 40)[0], image.pixels[20:60, 30:70]
+        )
 
     @pytest.mark.parametrize(("fill", "value"), [("black", 0), ("white", 255)])
-    def test_flat_fills_are_exact_outside_and_pixels_are_exact_inside(self, fill: str, value: int) -> None:
+    def test_flat_fills_are_exact_outside_and_pixels_are_exact_inside(
+        self, fill: str, value: int
+    ) -> None:
         image, masks = noise(), disc(60, 40, 15)
         crop, inside = cut(image, masks, View(1.0, fill), 31)[0], window_of(masks, 45, 25, 31)
         assert np.array_equal(crop[inside], image.pixels[25:56, 45:76][inside])
@@ -77,7 +83,9 @@ class TestCut:
 
     @pytest.mark.parametrize("box", [(0, 36, 120, 44), (56, 0, 64, 80)])
     def test_w4_a_long_object_keeps_its_ends(self, box: tuple[int, int, int, int]) -> None:
-        """A centre crop loses both ends of a long object: here each end is marked and each mark is seen."""
+        """A centre crop loses both ends of a long object: here each end is marked and each mark is
+        seen.
+        """
         x1, y1, x2, y2 = box
         pixels = np.zeros((*SIZE, 3), np.uint8)
         ends = ((y1, x1), (y2 - 8, x2 - 8))
@@ -96,14 +104,23 @@ class TestCut:
         assert np.array_equal(crop[0, 10:], image.pixels[0, :30])
         assert (crop[:10, :10] == image.pixels[0, 0]).all()
 
-    @pytest.mark.parametrize("box", [(0, 0, 1, 1), (119, 79, 120, 80), (0, 0, 120, 80), (0, 0, 1, 80), (3, 5, 8, 6)])
+    @pytest.mark.parametrize(
+        "box", [(0, 0, 1, 1), (119, 79, 120, 80), (0, 0, 120, 80), (0, 0, 1, 80), (3, 5, 8, 6)]
+    )
     @pytest.mark.parametrize("fill", FILLS)
     @pytest.mark.parametrize("context", [1.0, 1.5, 3.7])
-    def test_every_place_and_size_is_cut(self, box: tuple[int, int, int, int], fill: str, context: float) -> None:
+    def test_every_place_and_size_is_cut(
+        self, box: tuple[int, int, int, int], fill: str, context: float
+    ) -> None:
         assert cut(noise(), block(*box), View(context, fill), 16).shape == (1, 16, 16, 3)
 
     def test_a_mask_without_pixels_is_cut_too(self) -> None:
-        assert cut(noise(), Masks.from_dense(np.zeros((1, *SIZE))), View(), 16).shape == (1, 16, 16, 3)
+        assert cut(noise(), Masks.from_dense(np.zeros((1, *SIZE))), View(), 16).shape == (
+            1,
+            16,
+            16,
+            3,
+        )
 
     def test_w6_nested_masks_with_one_box_give_different_crops(self) -> None:
         """FastSAM cropped the box, so a ring and the disc it surrounds looked the same."""
@@ -113,10 +130,15 @@ class TestCut:
         assert not np.array_equal(cut(noise(), whole, View(), 32), cut(noise(), ring, View(), 32))
 
     def test_rows_do_not_depend_on_each_other(self) -> None:
-        image, dense = noise(), np.concatenate([disc(30, 40, 9).to_dense(), disc(80, 40, 25).to_dense()])
+        image, dense = (
+            noise(),
+            np.concatenate([disc(30, 40, 9).to_dense(), disc(80, 40, 25).to_dense()]),
+        )
         both = cut(image, Masks.from_dense(dense), View(), 24)
         for row in range(2):
-            assert np.array_equal(both[row], cut(image, Masks.from_dense(dense[[row]]), View(), 24)[0])
+            assert np.array_equal(
+                both[row], cut(image, Masks.from_dense(dense[[row]]), View(), 24)[0]
+            )
 
     def test_the_image_is_left_as_it_was(self) -> None:
         image = noise()
@@ -136,7 +158,9 @@ class TestCutBoxes:
 
     def test_keep_keeps(self) -> None:
         image = noise()
-        assert np.array_equal(cut_boxes(image, block(5, 6, 50, 20), "keep")[0], image.pixels[6:20, 5:50])
+        assert np.array_equal(
+            cut_boxes(image, block(5, 6, 50, 20), "keep")[0], image.pixels[6:20, 5:50]
+        )
 
 
 class TestPolicies:
@@ -149,10 +173,14 @@ class TestPolicies:
             assert sum(view.weight for view in policy.views) == 1
 
     def test_the_peers_policy(self) -> None:
-        assert POLICIES["ultralytics"] == CropPolicy((View(1.0, "black", 1.0),), square=False, min_area=100)
+        assert POLICIES["ultralytics"] == CropPolicy(
+            (View(1.0, "black", 1.0),), square=False, min_area=100
+        )
 
     def test_bad_views(self) -> None:
-        with pytest.raises(UnknownName, match="unknown fill 'grey'; choose one of keep, blur, mean, black, white"):
+        with pytest.raises(
+            UnknownName, match="unknown fill 'grey'; choose one of keep, blur, mean, black, white"
+        ):
             View(1.0, "grey")
         with pytest.raises(ValueError, match="context in \\[1, 64\\]"):
             View(0.5)
@@ -172,5 +200,7 @@ def test_a_stretched_window_has_the_shape_of_the_box_and_fills_the_square() -> N
 
 def test_a_stretched_window_reaches_past_the_image_on_each_side() -> None:
     masks = Masks.from_windows([(0, 0, np.ones((40, 10), bool))], (40, 10))
-    crop = cut(Image(np.full((40, 10, 3), 9, np.uint8)), masks, View(1.5, "keep", stretch=True), 16)[0]
+    crop = cut(
+        Image(np.full((40, 10, 3), 9, np.uint8)), masks, View(1.5, "keep", stretch=True), 16
+    )[0]
     assert (crop == 9).all()

@@ -20,7 +20,9 @@ class Coarse(FakeEncoder):
     """See the colour of every eighth pixel."""
 
     def encode_dense(self, image: Image) -> Array:
-        return np.eye(len(COLOURS), len(COLOURS) + 1, dtype=np.float32)[colour_of(image.pixels[4::8, 4::8])]
+        return np.eye(len(COLOURS), len(COLOURS) + 1, dtype=np.float32)[
+            colour_of(image.pixels[4::8, 4::8])
+        ]
 
 
 def test_maps_are_as_large_as_the_image(picture: Image) -> None:
@@ -51,8 +53,14 @@ def test_they_are_drawn(picture: Image) -> None:
     assert np.array_equal(np.asarray(drawing.labels(picture, shown)), picture.pixels)
 
 
-def test_the_command_writes_a_picture(picture: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "load_encoder", lambda name, **options: Coarse() if name == "dense" else FakeEncoder())
+def test_the_command_writes_a_picture(
+    picture: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        loading,
+        "load_encoder",
+        lambda name, **options: Coarse() if name == "dense" else FakeEncoder(),
+    )
     PIL.Image.fromarray(picture.pixels).save(tmp_path / "painted.png")
     asked = ["heat", str(tmp_path / "painted.png"), "red", "blue", "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, [*asked, "--encoder", "dense"])

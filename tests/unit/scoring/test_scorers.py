@@ -23,12 +23,17 @@ def masks(picture: Image, proposer: FakeProposer) -> Masks:
 def test_a_text_finds_its_region(picture: Image, masks: Masks, encoder: FakeEncoder) -> None:
     regions = CropScorer(encoder).embed_regions(picture, masks)
     texts = embed_texts(encoder, ["blue thing", "a red box"], ["a photo of a {}."])
-    colours = [picture.pixels[masks.full(row)][0].argmax() for row in similarity(regions, texts).argmax(axis=0)]
+    colours = [
+        picture.pixels[masks.full(row)][0].argmax()
+        for row in similarity(regions, texts).argmax(axis=0)
+    ]
     assert colours == [2, 0]
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_embeddings_are_unit_rows(policy: str, picture: Image, masks: Masks, encoder: FakeEncoder) -> None:
+def test_embeddings_are_unit_rows(
+    policy: str, picture: Image, masks: Masks, encoder: FakeEncoder
+) -> None:
     regions = CropScorer(encoder, POLICIES[policy]).embed_regions(picture, masks)
     assert regions.dtype == np.float32
     assert np.linalg.norm(regions, axis=1) == pytest.approx(np.ones(len(masks)))
@@ -41,16 +46,23 @@ def test_the_policy_is_the_encoders_unless_given(encoder: FakeEncoder) -> None:
 
 def test_views_are_blended_by_weight(picture: Image, masks: Masks, encoder: FakeEncoder) -> None:
     wide, tight = View(3.0, "keep", 0.25), View(1.0, "keep", 0.75)
-    parts = [CropScorer(encoder, CropPolicy((view,))).embed_regions(picture, masks) for view in (wide, tight)]
+    parts = [
+        CropScorer(encoder, CropPolicy((view,))).embed_regions(picture, masks)
+        for view in (wide, tight)
+    ]
     blended = CropScorer(encoder, CropPolicy((wide, tight))).embed_regions(picture, masks)
     assert blended == pytest.approx(unit(0.25 * parts[0] + 0.75 * parts[1]), abs=1e-6)
 
 
 class OneSided(FakeEncoder):
-    """Embed a crop by the means of its left and right half, so that a flipped one is told from it."""
+    """Embed a crop by the means of its left and right half, so that a flipped one is told from
+    it.
+    """
 
     def encode_images(self, crops: Any) -> Array:
-        halves = np.asarray(crops, np.float32).mean(axis=(1, 3)).reshape(len(crops), 2, -1).mean(axis=2)
+        halves = (
+            np.asarray(crops, np.float32).mean(axis=(1, 3)).reshape(len(crops), 2, -1).mean(axis=2)
+        )
         return unit(halves)
 
 
@@ -83,10 +95,15 @@ def test_no_masks_give_no_rows(picture: Image, encoder: FakeEncoder) -> None:
 
 def test_no_texts_give_no_columns(picture: Image, masks: Masks, encoder: FakeEncoder) -> None:
     texts = embed_texts(encoder, [], ["a {}", "the {}"])
-    assert similarity(CropScorer(encoder).embed_regions(picture, masks), texts).shape == (len(masks), 0)
+    assert similarity(CropScorer(encoder).embed_regions(picture, masks), texts).shape == (
+        len(masks),
+        0,
+    )
 
 
-def test_a_mask_too_small_to_look_at_is_a_zero_row_and_never_wins(picture: Image, encoder: FakeEncoder) -> None:
+def test_a_mask_too_small_to_look_at_is_a_zero_row_and_never_wins(
+    picture: Image, encoder: FakeEncoder
+) -> None:
     dense = np.zeros((3, *picture.size), bool)
     dense[0, 10:20, 10:20] = True  # 100 pixels: not more than min_area
     dense[1, 60:71, 110:121] = True
@@ -130,5 +147,7 @@ def test_a_dense_region_is_its_inside_less_its_outside() -> None:
     masks = Masks.from_dense(np.stack([left, ~left, np.zeros_like(left)]), (40, 40))
     found = DenseScorer(TwoHalves()).embed_regions(image, masks)
     assert np.allclose(found, [[0.7071, -0.7071], [-0.7071, 0.7071], [0.0, 0.0]], atol=1e-3)
-    assert np.allclose(SCORERS["pooled"](TwoHalves(), None).embed_regions(image, masks), [[1, 0], [0, 1], [0, 0]])
+    assert np.allclose(
+        SCORERS["pooled"](TwoHalves(), None).embed_regions(image, masks), [[1, 0], [0, 1], [0, 0]]
+    )
     assert DenseScorer(TwoHalves()).embed_regions(image, masks[[]]).shape == (0, 2)

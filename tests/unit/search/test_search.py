@@ -1,4 +1,6 @@
-"""Search: the index follows its folder, survives being killed, and finds the same by NumPy and by LanceDB."""
+"""Search: the index follows its folder, survives being killed, and finds the same by NumPy and by
+LanceDB.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def photos(tmp_path: Path) -> Path:
     draw(folder / "red.png", ("red", (10, 10, 110, 100)), taken="2024:05:01 10:00:00")
     draw(folder / "green.png", ("green", (10, 10, 110, 100)), taken="2025:05:01 10:00:00")
     draw(folder / "two.png", ("red", (0, 0, 50, 50)), ("yellow", (60, 0, 150, 110)))
-    draw(folder / "sub dir" / "é🦁.png", ("green", (0, 0, 140, 110)), ("blue", (146, 100, 156, 110)))
+    draw(
+        folder / "sub dir" / "é🦁.png", ("green", (0, 0, 140, 110)), ("blue", (146, 100, 156, 110))
+    )
     draw(folder / "sub dir" / "black.png", ("black", (0, 0, 120, 110)))
     draw(folder / "white.png")
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
@@ -116,7 +120,9 @@ def test_only_what_changed_is_done_again(photos: Path) -> None:
         ["added.png", "moved.png", "red.png", "sub dir/black.png", "sub dir/é🦁.png", "white.png"]
     )
     assert {"added.png", "red.png"} == set(names(index.search("blue", n=2)))
-    assert "red.png" not in names(tuple(m for m in index.search("red", regions=True) if m.probability > 0.5))
+    assert "red.png" not in names(
+        tuple(m for m in index.search("red", regions=True) if m.probability > 0.5)
+    )
 
     again = contents(photos)
     make_index(photos, IndexOptions(regions=True, rebuild=True))
@@ -170,10 +176,14 @@ def test_whole_pictures_are_embedded_together_and_one_that_fails_alone(
     assert done.pictures == 17
     assert len(done.failed) == 2
     assert any("chokes on black" in reason for reason in done.failed)
-    assert set(encoder.crops_seen) == {8}  # always as many, so that the last bits do not depend on what is resumed
+    assert set(encoder.crops_seen) == {
+        8
+    }  # always as many, so that the last bits do not depend on what is resumed
 
 
-def test_another_encoder_is_refused_with_the_command_that_rebuilds(photos: Path, tmp_path: Path) -> None:
+def test_another_encoder_is_refused_with_the_command_that_rebuilds(
+    photos: Path, tmp_path: Path
+) -> None:
     make_index(photos)
     for refused in (
         lambda: make_index(photos, IndexOptions(encoder="other")),
@@ -186,13 +196,22 @@ def test_another_encoder_is_refused_with_the_command_that_rebuilds(photos: Path,
     make_index(photos, out=tmp_path / "index")
     with pytest.raises(BadPrompt, match="photos --out "):
         Index(tmp_path / "index", encoder="third").search("red")
-    make_index(photos, IndexOptions(regions=True, policy="tight", engine="numpy"), out=tmp_path / "the index")
-    kept = r"--out .*the index. --regions --proposer \S+ --policy tight --engine numpy --encoder third --rebuild"
+    make_index(
+        photos,
+        IndexOptions(regions=True, policy="tight", engine="numpy"),
+        out=tmp_path / "the index",
+    )
+    kept = (
+        r"--out .*the index. --regions --proposer \S+ --policy tight --engine numpy --encoder "
+        r"third --rebuild"
+    )
     with pytest.raises(BadPrompt, match=kept):
         Index(tmp_path / "the index", encoder="third").search("red")
 
 
-def test_an_index_beside_its_folder_and_one_that_moved_with_it(photos: Path, tmp_path: Path) -> None:
+def test_an_index_beside_its_folder_and_one_that_moved_with_it(
+    photos: Path, tmp_path: Path
+) -> None:
     make_index(photos, DEEP, out=tmp_path / "beside")
     assert not (photos / ".segclip-index").exists()
     assert find_matches(tmp_path / "beside", "red")[0].path.is_file()
@@ -201,7 +220,9 @@ def test_an_index_beside_its_folder_and_one_that_moved_with_it(photos: Path, tmp
     assert find_matches(moved, "red")[0].path.is_file()
 
 
-def test_an_index_that_cannot_be_written_is_searched(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_that_cannot_be_written_is_searched(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_index(photos, DEEP)
     wanted = find_matches(photos, "a blue square")
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
@@ -222,7 +243,9 @@ def test_negatives_images_and_both(photos: Path) -> None:
     both = index.search(Query("blue", image=photos / "green.png"), n=9, regions=True)
     assert names(index.search(Query("blue"), n=1, regions=True)) == ["sub dir/é🦁.png"]
     assert both[0].name == "sub dir/é🦁.png"
-    assert [match.similarity for match in both] == sorted((match.similarity for match in both), reverse=True)
+    assert [match.similarity for match in both] == sorted(
+        (match.similarity for match in both), reverse=True
+    )
     with pytest.raises(BadPrompt, match="both asked for and ruled out"):
         index.search(Query("red", negatives=("red",)))
 
@@ -247,16 +270,31 @@ def test_filters(photos: Path) -> None:
 def test_lancedb_gives_what_numpy_gives(photos: Path) -> None:
     pytest.importorskip("lancedb")
     draw(photos / "it's" / "red.png", ("red", (0, 0, 50, 50)))
-    asks = [(text, deep) for text in ("red", "a blue square", "green yellow") for deep in (True, False)]
-    wheres = (Filter(), Filter(folder="it's"), Filter(before=date(2024, 5, 1)), Filter(min_side=121))
+    asks = [
+        (text, deep) for text in ("red", "a blue square", "green yellow") for deep in (True, False)
+    ]
+    wheres = (
+        Filter(),
+        Filter(folder="it's"),
+        Filter(before=date(2024, 5, 1)),
+        Filter(min_side=121),
+    )
     answers = []
     for engine in ("numpy", "lancedb"):
         assert make_index(photos, IndexOptions(regions=True, engine=engine)).engine == engine
         index = Index(photos)
-        answers.append([index.search(text, regions=deep, where=where) for text, deep in asks for where in wheres])
+        answers.append(
+            [
+                index.search(text, regions=deep, where=where)
+                for text, deep in asks
+                for where in wheres
+            ]
+        )
     for exact, other in zip(*answers, strict=True):
         assert names(exact) == names(other)
-        assert [m.similarity for m in exact] == pytest.approx([m.similarity for m in other], abs=1e-5)
+        assert [m.similarity for m in exact] == pytest.approx(
+            [m.similarity for m in other], abs=1e-5
+        )
         assert [m.box for m in exact] == [m.box for m in other]
 
 
@@ -267,7 +305,9 @@ def test_an_indexed_table_finds_nearly_all_and_keeps_to_its_filter(
     monkeypatch.setattr(lance, "INDEXED_FROM", 3000)
     monkeypatch.setattr(lance, "CELL", 50)
     rng = np.random.default_rng(0)
-    rows = rng.normal(size=(100, 16))[rng.integers(100, size=3000)] + 0.5 * rng.normal(size=(3000, 16))
+    rows = rng.normal(size=(100, 16))[rng.integers(100, size=3000)] + 0.5 * rng.normal(
+        size=(3000, 16)
+    )
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     picture = np.arange(3000, dtype=np.int32)
     names = tuple(f"{'rare' if n % 1000 == 7 else 'often'}/{n}.png" for n in range(3000))
@@ -275,7 +315,9 @@ def test_an_indexed_table_finds_nearly_all_and_keeps_to_its_filter(
     vectors = Vectors(rows, picture, np.full_like(picture, -1), np.ones(3000, np.float32))
     assert lance.write(tmp_path, "images", iter([vectors]), pictures, 16) == 3000
     near, exact = lance.Lance(tmp_path, "images", pictures, length=3000), Exact(vectors, pictures)
-    found = [len(set(near.nearest(q, 10).picture) & set(exact.nearest(q, 10).picture)) for q in rows[:50]]
+    found = [
+        len(set(near.nearest(q, 10).picture) & set(exact.nearest(q, 10).picture)) for q in rows[:50]
+    ]
     assert np.mean(found) > 9
     assert sorted(near.nearest(rows[0], 10, Filter(folder="rare")).picture) == [7, 1007, 2007]
 
@@ -355,13 +397,24 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     numbers = np.arange(5, dtype=np.int32)
     wanted = Vectors(
-        rng.normal(size=(5, 3)).astype(np.float32), numbers, np.full(5, -1, np.int32), rng.random(5).astype(np.float32)
+        rng.normal(size=(5, 3)).astype(np.float32),
+        numbers,
+        np.full(5, -1, np.int32),
+        rng.random(5).astype(np.float32),
     )
     names = ("a", "b\udce9", "c", "d", "e")
-    pictures = Pictures(names, np.array([1.5, 2, 3, 4, 5]), np.array([[3, 4], [5, 6]] * 2 + [[7, 8]], np.int32))
+    pictures = Pictures(
+        names, np.array([1.5, 2, 3, 4, 5]), np.array([[3, 4], [5, 6]] * 2 + [[7, 8]], np.int32)
+    )
     assert store.write_exact(tmp_path, "images", [wanted[:2], wanted[2:]]) == 5  # type: ignore[index]
     store.write_exact(tmp_path, "regions", [])
-    told = {"engine": "numpy", "dim": 3, "images": 5, "regions": 0, "files": store.checksums(tmp_path)}
+    told = {
+        "engine": "numpy",
+        "dim": 3,
+        "images": 5,
+        "regions": 0,
+        "files": store.checksums(tmp_path),
+    }
     store.write_pictures(tmp_path, pictures, told)
     read, facts = store.read_pictures(tmp_path)
     assert (read.names, facts) == (pictures.names, told)

@@ -1,4 +1,6 @@
-"""Fault 17: an index that is damaged, was received from elsewhere, or whose images are away for a while."""
+"""Fault 17: an index that is damaged, was received from elsewhere, or whose images are away for a
+while.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def embedded(done: Indexed) -> tuple[int, int]:
 
 def answers(photos: Path) -> list[tuple[Any, ...]]:
     index = Index(photos)
-    found = [index.search(colour, n=9, regions=deep) for colour in COLOURS for deep in (False, True)]
+    found = [
+        index.search(colour, n=9, regions=deep) for colour in COLOURS for deep in (False, True)
+    ]
     return [(m.name, m.similarity, m.region, m.box, m.size) for matches in found for m in matches]
 
 
@@ -77,7 +81,9 @@ def forge(photos: Path, change: Callable[[dict[str, Any]], None]) -> None:
     told["files"] = store.checksums(folder)
     (folder / "pictures.json").write_text(json.dumps(told), "utf-8")
     crc = zlib.crc32((folder / "pictures.json").read_bytes())
-    (place(photos) / "current.json").write_text(json.dumps({"snapshot": folder.name, "checksum": crc}))
+    (place(photos) / "current.json").write_text(
+        json.dumps({"snapshot": folder.name, "checksum": crc})
+    )
 
 
 def _set(key: str, value: Any, told: dict[str, Any]) -> None:
@@ -111,8 +117,12 @@ def _flip_one(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("harm", [_zero, _halve, _garble, _empty, Path.unlink, _replace_by_pipe, _flip_one])
-@pytest.mark.parametrize("name", ["images.f32", "images.rows", "regions.f32", "regions.rows", "pictures.json"])
+@pytest.mark.parametrize(
+    "harm", [_zero, _halve, _garble, _empty, Path.unlink, _replace_by_pipe, _flip_one]
+)
+@pytest.mark.parametrize(
+    "name", ["images.f32", "images.rows", "regions.f32", "regions.rows", "pictures.json"]
+)
 def test_fault_17_3_lost_vectors_are_found_out_and_written_anew(
     photos: Path, name: str, harm: Callable[[Path], None]
 ) -> None:
@@ -125,13 +135,17 @@ def test_fault_17_3_lost_vectors_are_found_out_and_written_anew(
 
 
 @pytest.mark.parametrize("harm", [_zero, _halve, _garble, Path.unlink])
-def test_fault_17_3_lost_files_of_lancedb_are_found_out(photos: Path, harm: Callable[[Path], None]) -> None:
+def test_fault_17_3_lost_files_of_lancedb_are_found_out(
+    photos: Path, harm: Callable[[Path], None]
+) -> None:
     pytest.importorskip("lancedb")
     lancedb = IndexOptions(regions=True, engine="lancedb")
     assert make_index(photos, lancedb).engine == "lancedb"
     wanted = answers(photos)
     for number in range(8):
-        files = sorted(path for path in snapshot.current(place(photos)).rglob("*") if path.is_file())
+        files = sorted(
+            path for path in snapshot.current(place(photos)).rglob("*") if path.is_file()
+        )
         harm(files[number % len(files)])
         with pytest.raises(BadIndex, match="run segclip index again"):
             Index(photos)
@@ -162,7 +176,9 @@ def test_fault_17b_what_an_index_was_made_with_is_not_guessed(photos: Path) -> N
 
 @pytest.mark.parametrize("where", [0.0, 0.6, 0.75, 0.9])
 @pytest.mark.parametrize("harm", ["zero", "garble", "truncate"])
-def test_fault_17_3_a_damaged_journal_keeps_its_sound_rows(tmp_path: Path, harm: str, where: float) -> None:
+def test_fault_17_3_a_damaged_journal_keeps_its_sound_rows(
+    tmp_path: Path, harm: str, where: float
+) -> None:
     folder = tmp_path / "photos"
     for number in range(60):
         draw(folder / f"{number:02d}.png", COLOURS[number % 5], 8 + number)
@@ -173,7 +189,9 @@ def test_fault_17_3_a_damaged_journal_keeps_its_sound_rows(tmp_path: Path, harm:
     if harm == "truncate":
         del data[start or 20_480 :]
     else:
-        data[start : start + 4096] = bytes(4096) if harm == "zero" else np.random.default_rng(0).bytes(4096)
+        data[start : start + 4096] = (
+            bytes(4096) if harm == "zero" else np.random.default_rng(0).bytes(4096)
+        )
     journal.write_bytes(data)
     done = make_index(folder)
     assert done.pictures == 60
@@ -183,7 +201,9 @@ def test_fault_17_3_a_damaged_journal_keeps_its_sound_rows(tmp_path: Path, harm:
 
 
 @pytest.mark.parametrize("rebuild", [False, True])
-def test_fault_17_1_an_index_is_not_made_among_files_of_the_users(tmp_path: Path, rebuild: bool) -> None:
+def test_fault_17_1_an_index_is_not_made_among_files_of_the_users(
+    tmp_path: Path, rebuild: bool
+) -> None:
     folder = tmp_path / "w"
     for name in ("a.png", "snapshot-001.png", "snapshot-2024/b.png"):
         draw(folder / name, "red")
@@ -208,7 +228,9 @@ def test_fault_17_1_what_only_looks_like_a_snapshot_stays(photos: Path, rebuild:
 
 @pytest.mark.timeout(60)  # a page that was cut off answers with row 0 for ever
 @pytest.mark.parametrize("length", [4097, 5433, 8000, 8192, 11_000, 12_287])
-def test_fault_17_3_reading_a_journal_that_was_cut_off_comes_to_an_end(photos: Path, length: int) -> None:
+def test_fault_17_3_reading_a_journal_that_was_cut_off_comes_to_an_end(
+    photos: Path, length: int
+) -> None:
     path = place(photos) / rows.NAME
     path.write_bytes(path.read_bytes()[:length])
     names = [outcome.name for outcome in salvage(path)]
@@ -216,7 +238,9 @@ def test_fault_17_3_reading_a_journal_that_was_cut_off_comes_to_an_end(photos: P
 
 
 @pytest.mark.parametrize("harm", [_zero, _garble, _empty, Path.unlink])
-def test_fault_17b_a_journal_that_is_none_is_made_anew(photos: Path, harm: Callable[[Path], None]) -> None:
+def test_fault_17b_a_journal_that_is_none_is_made_anew(
+    photos: Path, harm: Callable[[Path], None]
+) -> None:
     wanted = answers(photos)
     harm(place(photos) / rows.NAME)
     with pytest.raises(BadIndex):
@@ -225,7 +249,21 @@ def test_fault_17b_a_journal_that_is_none_is_made_anew(photos: Path, harm: Calla
     assert answers(photos) == wanted
 
 
-WEIRD: tuple[Any, ...] = (None, True, -1, 10**30, 1e308, "", "..", "\ud800", [], [[]], {}, {"a": 1}, [None] * 9)
+WEIRD: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    10**30,
+    1e308,
+    "",
+    "..",
+    "\ud800",
+    [],
+    [[]],
+    {},
+    {"a": 1},
+    [None] * 9,
+)
 
 
 def _records(photos: Path) -> dict[bytes, dict[str, Any]]:
@@ -237,7 +275,9 @@ def _records(photos: Path) -> dict[bytes, dict[str, Any]]:
 def test_fault_17b_a_row_that_makes_no_sense_is_embedded_again(photos: Path) -> None:
     wanted, sound = answers(photos), _records(photos)
     names = sorted(sound)
-    for number, key in enumerate(key for key in sound[names[0]]["record"] for _ in (*WEIRD, "gone")):
+    for number, key in enumerate(
+        key for key in sound[names[0]]["record"] for _ in (*WEIRD, "gone")
+    ):
         value = (*WEIRD, "gone")[number % (len(WEIRD) + 1)]
         if (key, value) == ("taken", None) or (key == "taken" and value == -1):
             continue
@@ -260,7 +300,10 @@ def test_fault_17b_embeddings_of_another_length_are_refused(photos: Path) -> Non
                 told = json.loads(zlib.decompress(rest))
                 count = len(told["record"]["quality"])
                 numbers = np.ones((count, 3), np.float16)
-                told["record"] |= {"dim": 3, "embeddings": base64.b64encode(numbers.tobytes()).decode()}
+                told["record"] |= {
+                    "dim": 3,
+                    "embeddings": base64.b64encode(numbers.tobytes()).decode(),
+                }
                 if names is None or name.decode() in names:
                     packed = zlib.compress(json.dumps(told).encode())
                     table.execute("UPDATE outcomes SET rest = ? WHERE name = ?", (packed, name))
@@ -279,7 +322,9 @@ def test_fault_17b_run_lengths_that_lie_are_refused(photos: Path) -> None:
         rest["record"]["rle"][match.region or 0] = counts
         with closing(sqlite3.connect(place(photos) / rows.NAME)) as table, table:
             packed = zlib.compress(json.dumps(rest).encode())
-            table.execute("UPDATE outcomes SET rest = ? WHERE name = ?", (packed, match.name.encode()))
+            table.execute(
+                "UPDATE outcomes SET rest = ? WHERE name = ?", (packed, match.name.encode())
+            )
         with pytest.raises(BadIndex):
             Index(photos).masks(match)
 
@@ -302,15 +347,20 @@ def test_fault_17b_entries_of_other_kinds_are_refused_and_mended(photos: Path, k
         assert Index(photos).search("red", n=1, regions=True)[0].name == "sub/red.png"
 
 
-@pytest.mark.parametrize("key", ["source", "encoder", "weights", "proposer", "regions", "policy", "engine", "format"])
+@pytest.mark.parametrize(
+    "key", ["source", "encoder", "weights", "proposer", "regions", "policy", "engine", "format"]
+)
 def test_fault_17b_an_identity_of_other_kinds_is_refused_and_mended(photos: Path, key: str) -> None:
     file = place(photos) / "index.json"
     sound = json.loads(file.read_text())
     values: tuple[Any, ...] = (7, 1.5, [], {}, "\0", None, "x" * 9)
     for value in values:
-        if (isinstance(value, str) and "\0" not in value and isinstance(sound[key] or "", str) and key != "engine") or (
-            (key, value) == ("policy", None)
-        ):
+        if (
+            isinstance(value, str)
+            and "\0" not in value
+            and isinstance(sound[key] or "", str)
+            and key != "engine"
+        ) or ((key, value) == ("policy", None)):
             continue
         file.write_text(json.dumps({**sound, key: value}))
         with pytest.raises(BadIndex, match="segclip"):
@@ -318,14 +368,23 @@ def test_fault_17b_an_identity_of_other_kinds_is_refused_and_mended(photos: Path
         if (key, value) != ("format", 7):
             make_index(photos)
             assert json.loads(file.read_text()) == sound
-    for text in ("[]", "7", '{"format": 1}', "[" * 100_000, '{"a":' * 50_000, "9" * 5000, '"\\ud800"'):
+    for text in (
+        "[]",
+        "7",
+        '{"format": 1}',
+        "[" * 100_000,
+        '{"a":' * 50_000,
+        "9" * 5000,
+        '"\\ud800"',
+    ):
         file.write_text(text)
         with pytest.raises(BadIndex, match="segclip index again"):
             Index(photos)
 
 
 @pytest.mark.parametrize(
-    "name", ["../precious.png", "/etc/passwd", "a/../../b.png", "a//b.png", "", ".", "a\0b.png", "\ud800"]
+    "name",
+    ["../precious.png", "/etc/passwd", "a/../../b.png", "a//b.png", "", ".", "a\0b.png", "\ud800"],
 )
 def test_fault_17_2_names_in_an_index_lead_nowhere(photos: Path, name: str) -> None:
     precious = photos.parent / "precious.png"
@@ -335,13 +394,27 @@ def test_fault_17_2_names_in_an_index_lead_nowhere(photos: Path, name: str) -> N
     with pytest.raises(BadIndex, match="no name of a file"):
         Index(photos)
     with closing(sqlite3.connect(place(photos) / rows.NAME)) as table, table:
-        table.execute("UPDATE outcomes SET name = ? WHERE name = ?", (name.encode("utf-8", "replace"), b"black.png"))
-    assert embedded(make_index(photos)) in ((1, 4), (0, 5))  # a row of that size may be taken for a moved one's
-    assert set(Index(photos).pictures.names) == {"black.png", "green.png", "yellow.png", "sub/blue.png", "sub/red.png"}
+        table.execute(
+            "UPDATE outcomes SET name = ? WHERE name = ?",
+            (name.encode("utf-8", "replace"), b"black.png"),
+        )
+    assert embedded(make_index(photos)) in (
+        (1, 4),
+        (0, 5),
+    )  # a row of that size may be taken for a moved one's
+    assert set(Index(photos).pictures.names) == {
+        "black.png",
+        "green.png",
+        "yellow.png",
+        "sub/blue.png",
+        "sub/red.png",
+    }
     assert precious.read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm", "index.sqlite-journal"])
+@pytest.mark.parametrize(
+    "name", ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm", "index.sqlite-journal"]
+)
 def test_fault_17_2_links_in_an_index_are_not_written_through(photos: Path, name: str) -> None:
     wanted, before = answers(photos), (photos / "green.png").read_bytes()
     link = place(photos) / "journal" / name
@@ -375,7 +448,15 @@ def test_fault_17b_a_snapshot_is_looked_for_in_the_index_alone(photos: Path) -> 
 def test_fault_17b_rows_that_point_outside_are_refused(photos: Path) -> None:
     folder = snapshot.current(place(photos))
     sound = (folder / "regions.rows").read_bytes()
-    for column, value in ((0, 1), (0, 5), (0, -1), (0, 2**31 - 1), (1, -2), (1, 1), (1, 34_779_256)):
+    for column, value in (
+        (0, 1),
+        (0, 5),
+        (0, -1),
+        (0, 2**31 - 1),
+        (1, -2),
+        (1, 1),
+        (1, 34_779_256),
+    ):
         table = np.frombuffer(sound, np.int32).reshape(-1, 3).copy()
         table[0, column] = value
         (folder / "regions.rows").write_bytes(table.tobytes())
@@ -420,7 +501,11 @@ def test_fault_17_3_rows_are_on_the_disk_before_a_snapshot_is_made_of_them(
     publish = snapshot.publish
 
     def checked(where: Path, *others: Any) -> None:
-        shutil.copytree(where / "journal", photos.parent / "copy", ignore=shutil.ignore_patterns("*-wal", "*-shm"))
+        shutil.copytree(
+            where / "journal",
+            photos.parent / "copy",
+            ignore=shutil.ignore_patterns("*-wal", "*-shm"),
+        )
         with closing(rows.Rows(photos.parent / "copy" / rows.NAME.name, photos)) as journal:
             assert "new.png" in journal.names()
         publish(where, *others)
@@ -466,7 +551,9 @@ def test_fault_17_9_a_model_that_only_the_index_names_is_not_loaded(
     assert not [name for name in touched if "evil" in name]
     own = f"hash of {(evil := 'file:mine')}"
     file.write_text(json.dumps({**sound, "encoder": evil, "weights": own}))
-    assert Index(photos, encoder=evil).search("red", n=1)[0].name == "sub/red.png"  # its user's word counts
+    assert (
+        Index(photos, encoder=evil).search("red", n=1)[0].name == "sub/red.png"
+    )  # its user's word counts
     assert touched == [evil, evil]
 
 
@@ -479,7 +566,12 @@ def test_fault_17b_the_last_day_and_the_first_can_be_named(photos: Path) -> None
         Filter(after=date.min, before=date.max, min_side=1, max_side=10**30),
     ):
         assert index.search("red", n=9, where=where) == every
-    for where in (Filter(after=date.max), Filter(before=date.min), Filter(min_side=10**30), Filter(folder="\0'\ud800")):
+    for where in (
+        Filter(after=date.max),
+        Filter(before=date.min),
+        Filter(min_side=10**30),
+        Filter(folder="\0'\ud800"),
+    ):
         assert index.search("red", n=9, where=where) == ()
     assert index.search("red", n=10**30) == every
 
@@ -531,7 +623,10 @@ def test_fault_17_8_an_image_replaced_by_one_of_its_size_and_time(
     _swap(photos / "same.bmp", "blue")
     assert embedded(make_index(photos)) == (0, 6)
     assert embedded(make_index(photos, running=Running(verify=True))) == (1, 5)
-    assert {match.name for match in Index(photos).search("blue", n=2)} == {"sub/blue.png", "same.bmp"}
+    assert {match.name for match in Index(photos).search("blue", n=2)} == {
+        "sub/blue.png",
+        "same.bmp",
+    }
 
 
 def _away_empty(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -559,7 +654,9 @@ def _away_forbidden(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return opened(path, *options, **named)
 
     for path in (photos / "sub").iterdir():
-        path.chmod(0o600 if path.stat().st_mode & 0o777 != 0o600 else 0o644)  # which its change time tells
+        path.chmod(
+            0o600 if path.stat().st_mode & 0o777 != 0o600 else 0o644
+        )  # which its change time tells
     monkeypatch.setattr(Path, "open", forbidden)
 
 
@@ -588,10 +685,18 @@ def test_fault_17_21_what_moved_out_of_a_folder_is_not_unreachable(photos: Path)
     for path in (photos / "sub").iterdir():
         path.rename(photos / f"moved {path.name}")
     done = make_index(photos)
-    assert (embedded(done), done.pictures, done.moved, done.removed, done.unreachable) == ((0, 5), 5, 2, 0, ())
+    assert (embedded(done), done.pictures, done.moved, done.removed, done.unreachable) == (
+        (0, 5),
+        5,
+        2,
+        0,
+        (),
+    )
 
 
-def test_fault_17_21_what_is_gone_goes_and_the_rest_can_be_pruned(photos: Path, tmp_path: Path) -> None:
+def test_fault_17_21_what_is_gone_goes_and_the_rest_can_be_pruned(
+    photos: Path, tmp_path: Path
+) -> None:
     make_index(photos, DEEP, out=tmp_path / "beside")
     shutil.rmtree(photos / "sub")
     done = make_index(photos)
@@ -604,7 +709,9 @@ def test_fault_17_21_what_is_gone_goes_and_the_rest_can_be_pruned(photos: Path, 
     for path in photos.glob("*.png"):
         path.unlink()
     (photos / "sub").rmdir()
-    done = make_index(photos, out=tmp_path / "beside")  # nothing of the folder is there: no disk, perhaps
+    done = make_index(
+        photos, out=tmp_path / "beside"
+    )  # nothing of the folder is there: no disk, perhaps
     assert (done.pictures, len(done.unreachable)) == (3, 1)
 
 
@@ -617,7 +724,9 @@ def test_fault_17_1_a_sheet_takes_the_place_of_sheets_alone(photos: Path, tmp_pa
     link.symlink_to(photos / "green.png")
     folder = tmp_path / "folder.png"
     folder.mkdir()
-    before = {path: path.read_bytes() for path in (photos / "green.png", photos / "sub" / "red.png", own)}
+    before = {
+        path: path.read_bytes() for path in (photos / "green.png", photos / "sub" / "red.png", own)
+    }
     for target in (*before, link, folder):
         with pytest.raises(NotWritable, match="--sheet"):
             results.write_sheet(index, found, target)

@@ -8,7 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segclip.errors import BadPrompt
-from segclip.types import Array, Boxes, Image, Masks, Points, Proposals, Regions, Result, Scores, row_indices
+from segclip.types import (
+    Array,
+    Boxes,
+    Image,
+    Masks,
+    Points,
+    Proposals,
+    Regions,
+    Result,
+    Scores,
+    row_indices,
+)
 
 SIZE = (9, 13)
 
@@ -23,13 +34,19 @@ def make_regions(count: int) -> Regions:
     for row in range(count):
         dense[row, row : row + 2, row] = True
     proposals = Proposals(Masks.from_dense(dense, (20, 30)), np.arange(count) / 100)
-    return Regions(Image(np.zeros((20, 30, 3), np.uint8)), proposals, np.arange(count, dtype=np.float32)[:, None])
+    return Regions(
+        Image(np.zeros((20, 30, 3), np.uint8)),
+        proposals,
+        np.arange(count, dtype=np.float32)[:, None],
+    )
 
 
 def make_result(count: int) -> Result:
     numbers = np.arange(count, dtype=np.float32)
     texts = tuple(f"text {row}" for row in range(count))
-    return Result(make_regions(count), texts, numbers / 10, numbers / 20, (*texts, "absent"), 0.5, (0.0,))
+    return Result(
+        make_regions(count), texts, numbers / 10, numbers / 20, (*texts, "absent"), 0.5, (0.0,)
+    )
 
 
 def assert_rows(result: Result, rows: list[int]) -> None:
@@ -47,7 +64,13 @@ class TestImage:
         assert Image(np.zeros((2, 3, 3), np.uint8)).size == (2, 3)
 
     @pytest.mark.parametrize(
-        "pixels", [np.zeros((2, 3)), np.zeros((2, 3, 3)), np.zeros((2, 3, 4), np.uint8), np.zeros((0, 3, 3), np.uint8)]
+        "pixels",
+        [
+            np.zeros((2, 3)),
+            np.zeros((2, 3, 3)),
+            np.zeros((2, 3, 4), np.uint8),
+            np.zeros((0, 3, 3), np.uint8),
+        ],
     )
     def test_anything_but_rgb_bytes_is_refused(self, pixels: Array) -> None:
         with pytest.raises(ValueError, match=r"want uint8 \(H, W, 3\) RGB pixels, got"):
@@ -63,7 +86,9 @@ class TestPoints:
     def test_one_pair_is_one_point(self) -> None:
         assert Points((620, 360)).xy.shape == (1, 2)
 
-    @pytest.mark.parametrize("xy", [[], [(1,)], [(1, 2, 3)], "here", [(1, np.nan)], None, [(1, 2), (3,)]])
+    @pytest.mark.parametrize(
+        "xy", [[], [(1,)], [(1, 2, 3)], "here", [(1, np.nan)], None, [(1, 2), (3,)]]
+    )
     def test_bad_points(self, xy: Any) -> None:
         with pytest.raises(BadPrompt, match=r"points must be .*\(x, y\) pairs"):
             Points(xy)
@@ -115,20 +140,31 @@ class TestMasks:
         assert np.array_equal(masks.areas, dense.sum(axis=(1, 2)))
         assert all(np.array_equal(masks.full(row), dense[row]) for row in range(count))
 
-    @given(st.integers(0, 4), st.integers(0, 4), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.02, 0.4]))
-    def test_intersections_and_iou_are_those_of_the_dense_stacks(self, n: int, m: int, seed: int, share: float) -> None:
+    @given(
+        st.integers(0, 4),
+        st.integers(0, 4),
+        st.integers(0, 2**32 - 1),
+        st.sampled_from([0.0, 0.02, 0.4]),
+    )
+    def test_intersections_and_iou_are_those_of_the_dense_stacks(
+        self, n: int, m: int, seed: int, share: float
+    ) -> None:
         a, b = random_dense(n, seed, share), random_dense(m, seed + 1, share)
         shared = np.array([[np.count_nonzero(x & y) for y in b] for x in a], np.int64).reshape(n, m)
         union = np.array([[np.count_nonzero(x | y) for y in b] for x in a], np.int64).reshape(n, m)
         masks, other = Masks.from_dense(a), Masks.from_dense(b)
         assert np.array_equal(masks.intersections(other), shared)
-        assert np.allclose(masks.iou(other), np.divide(shared, union, out=np.zeros((n, m)), where=union > 0))
+        assert np.allclose(
+            masks.iou(other), np.divide(shared, union, out=np.zeros((n, m)), where=union > 0)
+        )
         wanted = np.random.default_rng(seed).random((n, m)) < 0.5
         assert np.array_equal(masks.intersections(other, wanted), shared * wanted)
         assert np.array_equal(masks.intersections(masks), masks.intersections(Masks.from_dense(a)))
 
     @given(st.integers(0, 4), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.02, 0.4]))
-    def test_the_union_inside_a_box_is_that_of_the_dense_stack(self, count: int, seed: int, share: float) -> None:
+    def test_the_union_inside_a_box_is_that_of_the_dense_stack(
+        self, count: int, seed: int, share: float
+    ) -> None:
         dense = random_dense(count, seed, share)
         x1, y1, x2, y2 = 2, 1, 9, 7
         inside = dense[:, y1:y2, x1:x2].any(axis=0)
@@ -141,7 +177,11 @@ class TestMasks:
         assert masks.full(0)[5:7, 4:7].tolist() == bitmap.tolist()
 
     def test_empty_is_normal(self) -> None:
-        for masks in (Masks.empty(SIZE), Masks.from_dense(np.zeros((0, *SIZE))), Masks.from_windows([], SIZE)):
+        for masks in (
+            Masks.empty(SIZE),
+            Masks.from_dense(np.zeros((0, *SIZE))),
+            Masks.from_windows([], SIZE),
+        ):
             assert len(masks) == 0
             assert masks.to_dense().shape == (0, *SIZE)
             assert masks.areas.shape == (0,)
@@ -204,11 +244,15 @@ class TestRows:
         assert row_indices([], 3).dtype == np.int64
 
 
-@pytest.mark.parametrize(("dropped", "best_of_kept", "truth"), [([0, 1], 0, 2), ([0, 1, 2], 1, 4), ([1, 3], 2, 4)])
+@pytest.mark.parametrize(
+    ("dropped", "best_of_kept", "truth"), [([0, 1], 0, 2), ([0, 1, 2], 1, 4), ([1, 3], 2, 4)]
+)
 def test_w2_the_best_of_the_kept_rows_is_the_same_row_of_the_whole(
     dropped: list[int], best_of_kept: int, truth: int
 ) -> None:
-    """FastSAM computed where a row had stood before filtering, wrongly: here a row carries its columns along."""
+    """FastSAM computed where a row had stood before filtering, wrongly: here a row carries its
+    columns along.
+    """
     whole = make_result(5)
     kept = whole[np.setdiff1d(np.arange(5), dropped)]
     assert_rows(kept[[best_of_kept]], [truth])
@@ -218,7 +262,10 @@ class TestScores:
     SCORES = Scores(np.array([[0.3, 0.2], [0.1, 0.25], [0.2, 0.2]], np.float32), ("a", "b"), 100.0)
 
     def test_probabilities_name_their_axis(self) -> None:
-        over_texts, over_regions = self.SCORES.probabilities("texts"), self.SCORES.probabilities("regions")
+        over_texts, over_regions = (
+            self.SCORES.probabilities("texts"),
+            self.SCORES.probabilities("regions"),
+        )
         assert np.allclose(over_texts.sum(axis=1), 1)
         assert np.allclose(over_regions.sum(axis=0), 1)
         assert over_texts[2].tolist() == [0.5, 0.5]

@@ -19,7 +19,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def test_the_folder_is_segclip_home_else_the_users_cache(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_is_segclip_home_else_the_users_cache(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert cache.cache_folder() == home
     monkeypatch.delenv("SEGCLIP_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
@@ -27,7 +29,9 @@ def test_the_folder_is_segclip_home_else_the_users_cache(home: Path, monkeypatch
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_a_file_is_hashed_again_only_when_it_changed(home: Path, tmp_path: Path, inside: bool) -> None:
+def test_a_file_is_hashed_again_only_when_it_changed(
+    home: Path, tmp_path: Path, inside: bool
+) -> None:
     file = (home if inside else tmp_path) / "model.bin"
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(b"first")
@@ -38,7 +42,9 @@ def test_a_file_is_hashed_again_only_when_it_changed(home: Path, tmp_path: Path,
     assert cache.known_sha256(file) == first
     file.write_bytes(b"other")
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert cache.known_sha256(file) == hashlib.sha256(b"other").hexdigest(), "same size and time, another ctime"
+    assert cache.known_sha256(file) == hashlib.sha256(b"other").hexdigest(), (
+        "same size and time, another ctime"
+    )
 
 
 def test_a_file_in_anothers_place_is_hashed_again(home: Path, tmp_path: Path) -> None:
@@ -53,12 +59,16 @@ def test_a_file_in_anothers_place_is_hashed_again(home: Path, tmp_path: Path) ->
     assert cache.known_sha256(file) == hashlib.sha256(b"other").hexdigest()
 
 
-def test_a_record_of_an_earlier_version_is_expected_but_not_believed(home: Path, tmp_path: Path) -> None:
+def test_a_record_of_an_earlier_version_is_expected_but_not_believed(
+    home: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "model.bin"
     file.write_bytes(b"bytes")
     stat = file.stat()
     cache.remember(file, "0" * 64)
-    cache.record_path(file).write_text(f'{{"bytes": 5, "mtime_ns": {stat.st_mtime_ns}, "sha256": "{"0" * 64}"}}')
+    cache.record_path(file).write_text(
+        f'{{"bytes": 5, "mtime_ns": {stat.st_mtime_ns}, "sha256": "{"0" * 64}"}}'
+    )
     assert cache.recorded(file) is not None
     assert cache.known_sha256(file) == hashlib.sha256(b"bytes").hexdigest()
 
@@ -93,7 +103,9 @@ def test_a_broken_record_is_no_record(home: Path, text: str) -> None:
     assert cache.known_sha256(file) == hashlib.sha256(b"bytes").hexdigest()
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "occupied").write_text("a file where the folder should be")
     monkeypatch.setenv("SEGCLIP_HOME", str(tmp_path / "occupied"))
     file = tmp_path / "model.bin"

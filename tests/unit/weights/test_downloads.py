@@ -1,4 +1,6 @@
-"""Downloads against a real server: whole, resumed, refused; nothing wrong ever stands in the file's place."""
+"""Downloads against a real server: whole, resumed, refused; nothing wrong ever stands in the file's
+place.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,12 @@ def target(tmp_path: Path) -> Path:
 
 
 def job(
-    shelf: Shelf, target: Path, path: str = "/file", *, size: int | None = len(BODY), sha256: str | None = SHA256
+    shelf: Shelf,
+    target: Path,
+    path: str = "/file",
+    *,
+    size: int | None = len(BODY),
+    sha256: str | None = SHA256,
 ) -> Download:
     return Download(shelf.url + path, target, size, sha256)
 
@@ -80,7 +87,9 @@ def test_a_server_without_ranges_starts_over(shelf: Shelf, target: Path) -> None
 
 
 @pytest.mark.parametrize("if_range", [True, False])
-def test_a_file_that_changed_on_the_server_starts_over(shelf: Shelf, target: Path, if_range: bool) -> None:
+def test_a_file_that_changed_on_the_server_starts_over(
+    shelf: Shelf, target: Path, if_range: bool
+) -> None:
     cut_once(shelf, target)
     shelf.body, shelf.etag, shelf.if_range = BODY[::-1], '"two"', if_range
     fetch(job(shelf, target, sha256=None), progress=False)
@@ -110,14 +119,18 @@ def test_a_part_with_foreign_bytes_is_refused_and_dropped(shelf: Shelf, target: 
 def test_wrong_bytes_leave_nothing(shelf: Shelf, target: Path) -> None:
     shelf.body = BODY[::-1]
     given = hashlib.sha256(shelf.body).hexdigest()
-    with pytest.raises(WeightsCorrupt, match=rf"{shelf.url}/file has SHA-256 {given}, expected {SHA256}"):
+    with pytest.raises(
+        WeightsCorrupt, match=rf"{shelf.url}/file has SHA-256 {given}, expected {SHA256}"
+    ):
         fetch(job(shelf, target), progress=False)
     assert list(target.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("length", [True, False])
 @pytest.mark.parametrize("body", [BODY + b"more", BODY[:-4]], ids=["long", "short"])
-def test_a_wrong_size_never_becomes_the_file(shelf: Shelf, target: Path, body: bytes, length: bool) -> None:
+def test_a_wrong_size_never_becomes_the_file(
+    shelf: Shelf, target: Path, body: bytes, length: bool
+) -> None:
     shelf.body, shelf.length = body, length
     with pytest.raises((WeightsCorrupt, WeightsMissing), match="1,000,00"):
         fetch(job(shelf, target), progress=False)
@@ -157,7 +170,10 @@ def test_many_at_once_download_once(shelf: Shelf, target: Path) -> None:
 
 def test_ctrl_c_leaves_only_a_part_that_resumes(shelf: Shelf, target: Path) -> None:
     shelf.pause_after = CUT
-    call = f"from segclip.weights.downloads import *; fetch(Download({shelf.url + '/file'!r}, Path({str(target)!r})))"
+    call = (
+        f"from segclip.weights.downloads import *; fetch(Download({shelf.url + '/file'!r}, "
+        f"Path({str(target)!r})))"
+    )
     process = subprocess.Popen([sys.executable, "-c", call], stderr=subprocess.DEVNULL)
     part = target.with_name("weights.bin.part")
     deadline = time.monotonic() + 20
@@ -172,7 +188,9 @@ def test_ctrl_c_leaves_only_a_part_that_resumes(shelf: Shelf, target: Path) -> N
     assert shelf.requests[-1][1] is not None
 
 
-def test_progress_goes_to_stderr(shelf: Shelf, target: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_progress_goes_to_stderr(
+    shelf: Shelf, target: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     fetch(job(shelf, target))
     out, err = capfd.readouterr()
     assert out == ""
@@ -197,9 +215,20 @@ def test_a_content_length_given_twice_alike_is_one(shelf: Shelf, target: Path) -
 
 @pytest.mark.parametrize(
     "location",
-    ["http://[::1", "http://127.0.0.1:99999/", "file:///etc/passwd", "ftp://127.0.0.1/a", "http://\x7f", "//", "/moved",
-     "http://" + "a" * 300 + "/", "data:text/plain,a", "http://xn--/a", "http://127.0.0.1:port/"],
-)  # fmt: skip
+    [
+        "http://[::1",
+        "http://127.0.0.1:99999/",
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/a",
+        "http://\x7f",
+        "//",
+        "/moved",
+        "http://" + "a" * 300 + "/",
+        "data:text/plain,a",
+        "http://xn--/a",
+        "http://127.0.0.1:port/",
+    ],
+)
 def test_a_redirect_to_nowhere_is_told(shelf: Shelf, target: Path, location: str) -> None:
     """Fault 17.17a: it was a traceback."""
     shelf.location = location
@@ -212,7 +241,9 @@ def test_a_redirect_to_nowhere_is_told(shelf: Shelf, target: Path, location: str
 @pytest.mark.parametrize(
     "etag", [b"\xff\xfe\x00", b"", b'"one\r\nX: y"', b'W/"one"', b'"' + b"x" * 9000 + b'"', b"\x00"]
 )
-def test_an_etag_file_that_is_no_text_vouches_for_nothing(shelf: Shelf, target: Path, etag: bytes) -> None:
+def test_an_etag_file_that_is_no_text_vouches_for_nothing(
+    shelf: Shelf, target: Path, etag: bytes
+) -> None:
     """Fault 17.17a: it was a traceback."""
     cut_once(shelf, target)
     target.with_name("weights.bin.part.etag").write_bytes(etag)
@@ -265,7 +296,9 @@ def test_a_server_in_trouble_keeps_the_part(shelf: Shelf, target: Path, status: 
     assert shelf.requests[-1] == ("/file", f"bytes={CUT}-")
 
 
-def test_a_server_that_drips_is_cut_off(shelf: Shelf, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_drips_is_cut_off(
+    shelf: Shelf, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fault 17.17a: a byte a second held for ever; what arrived is kept."""
     monkeypatch.setattr(downloads, "PATIENCE", 0.3)
     shelf.drip = 0.02
@@ -273,7 +306,9 @@ def test_a_server_that_drips_is_cut_off(shelf: Shelf, target: Path, monkeypatch:
         fetch(job(shelf, target), progress=False)
 
 
-def test_a_download_has_a_deadline(shelf: Shelf, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_has_a_deadline(
+    shelf: Shelf, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fault 17.17a."""
     monkeypatch.setattr(downloads, "DEADLINE", 0.2)
     shelf.drip = 0.02
@@ -281,7 +316,9 @@ def test_a_download_has_a_deadline(shelf: Shelf, target: Path, monkeypatch: pyte
         fetch(job(shelf, target), progress=False)
 
 
-def test_headers_that_drip_are_cut_off(shelf: Shelf, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_headers_that_drip_are_cut_off(
+    shelf: Shelf, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fault 17.17a: also before the first byte of the file."""
     monkeypatch.setattr(downloads, "ANSWER", 0.3)
     shelf.slow_headers, shelf.drip = True, 0.02

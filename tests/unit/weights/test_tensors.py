@@ -1,4 +1,6 @@
-"""Checkpoints as trainers write them: unwrapped, read without running anything, or refused by one named line."""
+"""Checkpoints as trainers write them: unwrapped, read without running anything, or refused by one
+named line.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,15 @@ SMALL_SAM = Architecture(64, 16, ViT(32, 2, 2, 2, (1,)), 16, 4, 1, 32, 16)
 
 
 def _adamw(state: State) -> dict[str, Any]:
-    """Give an optimiser's state as open_clip's trainer wrote it until 2.29: NumPy numbers among its settings."""
+    """Give an optimiser's state as open_clip's trainer wrote it until 2.29: NumPy numbers among its
+    settings.
+    """
     rate = 0.5 * (1 + np.cos(np.pi * 3 / 10)) * 1e-4
     return {
         "state": {},
-        "param_groups": [{"lr": rate, "step": np.int64(3), "half": np.float32(1), "on": np.bool_(True)}],
+        "param_groups": [
+            {"lr": rate, "step": np.int64(3), "half": np.float32(1), "on": np.bool_(True)}
+        ],
     }
 
 
@@ -42,18 +48,27 @@ FORMS: dict[str, Callable[[State], Any]] = {
         "optimizer": _adamw(state),
     },
     "module.": lambda state: {f"module.{name}": value for name, value in state.items()},
-    "model_state_dict": lambda state: {"epoch": 3, "model_state_dict": state, "loss": np.float64(0.1)},
+    "model_state_dict": lambda state: {
+        "epoch": 3,
+        "model_state_dict": state,
+        "loss": np.float64(0.1),
+    },
     "model": lambda state: {"model": state, "epoch": 1},
-    "Lightning": lambda state: {"state_dict": {f"model.{name}": value for name, value in state.items()}},
+    "Lightning": lambda state: {
+        "state_dict": {f"model.{name}": value for name, value in state.items()}
+    },
     "_orig_mod.": lambda state: {f"_orig_mod.{name}": value for name, value in state.items()},
     "module._orig_mod.": lambda state: {
         "state_dict": {f"module._orig_mod.{name}": value for name, value in state.items()}
     },
     "_orig_mod.module. under model": lambda state: {
-        "model": {"state_dict": {f"_orig_mod.module.{name}": value for name, value in state.items()}}
+        "model": {
+            "state_dict": {f"_orig_mod.module.{name}": value for name, value in state.items()}
+        }
     },
     "clip. or sam.": lambda state: {
-        f"{'clip' if 'logit_scale' in state else 'sam'}.{name}": value for name, value in state.items()
+        f"{'clip' if 'logit_scale' in state else 'sam'}.{name}": value
+        for name, value in state.items()
     },
 }
 
@@ -78,13 +93,19 @@ def in_folder(clip: tuple[Path, State, np.ndarray], folder: Path, held: Any) -> 
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_clip_is_unwrapped(clip: tuple[Path, State, np.ndarray], form: str, tmp_path: Path) -> None:
+def test_a_clip_is_unwrapped(
+    clip: tuple[Path, State, np.ndarray], form: str, tmp_path: Path
+) -> None:
     """Fault 17.22: only plain state dicts, DDP's and those under "state_dict" were read."""
     loaded = OpenClip(in_folder(clip, tmp_path, FORMS[form](clip[1])), options=TRUSTED)
-    assert loaded.encode_texts(TEXTS) == pytest.approx(clip[2], abs=1e-3)  # kept as float16 in the folder compared with
+    assert loaded.encode_texts(TEXTS) == pytest.approx(
+        clip[2], abs=1e-3
+    )  # kept as float16 in the folder compared with
 
 
-def test_prefixed_safetensors_are_unwrapped(clip: tuple[Path, State, np.ndarray], tmp_path: Path) -> None:
+def test_prefixed_safetensors_are_unwrapped(
+    clip: tuple[Path, State, np.ndarray], tmp_path: Path
+) -> None:
     """Fault 17.22."""
     (tmp_path / "config.json").write_text((clip[0] / "config.json").read_text())
     prefixed = {f"module.{name}": value.contiguous() for name, value in clip[1].items()}
@@ -110,8 +131,14 @@ def test_other_precisions_are_read(sam: State, halved: torch.dtype, tmp_path: Pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: {n: v for n, v in s.items() if n.startswith("visual.")}, r"missing, such as \w+"),
-        (lambda s: s | {"classifier.weight": torch.zeros(3, 3)}, r"1 unexpected, such as classifier\.weight"),
+        (
+            lambda s: {n: v for n, v in s.items() if n.startswith("visual.")},
+            r"missing, such as \w+",
+        ),
+        (
+            lambda s: s | {"classifier.weight": torch.zeros(3, 3)},
+            r"1 unexpected, such as classifier\.weight",
+        ),
         (
             lambda s: s | {"ln_final.bias": torch.zeros(3)},
             r"of another shape, such as ln_final\.bias: \(3,\), not \(64,\)",
@@ -124,9 +151,14 @@ def test_other_precisions_are_read(sam: State, halved: torch.dtype, tmp_path: Pa
     ],
 )
 def test_what_does_not_fit_is_named(
-    clip: tuple[Path, State, np.ndarray], change: Callable[[State], Any], message: str, tmp_path: Path
+    clip: tuple[Path, State, np.ndarray],
+    change: Callable[[State], Any],
+    message: str,
+    tmp_path: Path,
 ) -> None:
-    """Fault 17.22: missing and unexpected keys are named. Fault 17.11: in one line with the file's name."""
+    """Fault 17.22: missing and unexpected keys are named. Fault 17.11: in one line with the file's
+    name.
+    """
     with pytest.raises(WeightsCorrupt, match=message) as told:
         OpenClip(in_folder(clip, tmp_path, change(clip[1])), options=TRUSTED)
     assert str(tmp_path / "open_clip_pytorch_model.bin") in str(told.value)
@@ -140,18 +172,26 @@ def test_a_part_of_a_sam_names_what_is_missing(sam: State, tmp_path: Path) -> No
     with pytest.raises(WeightsCorrupt, match=r"sam_part\.pth .*image_encoder\."):
         SAM(tmp_path / "sam_part.pth")
     torch.save(sam | {"mask_decoder.hf_token.weight": torch.zeros(1, 64)}, tmp_path / "sam_hq.pth")
-    with pytest.raises(WeightsCorrupt, match=r"sam_hq\.pth .* 1 unexpected, such as mask_decoder\.hf_token"):
+    with pytest.raises(
+        WeightsCorrupt, match=r"sam_hq\.pth .* 1 unexpected, such as mask_decoder\.hf_token"
+    ):
         SAM(tmp_path / "sam_hq.pth")
 
 
 @pytest.mark.parametrize("length", [7, 32, 248])
 @pytest.mark.parametrize("custom_text", [False, True])
-def test_a_texts_length_is_that_of_the_weights(length: int, custom_text: bool, tmp_path: Path) -> None:
-    """Fault 17.22: a tower of 248 or 32 positions was stretched to the 77 of its name, and its answers were others."""
+def test_a_texts_length_is_that_of_the_weights(
+    length: int, custom_text: bool, tmp_path: Path
+) -> None:
+    """Fault 17.22: a tower of 248 or 32 positions was stretched to the 77 of its name, and its
+    answers were others.
+    """
     text = {"context_length": length, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
     model = save_small_clip(tmp_path, text_cfg=text, custom_text=custom_text)
     config = tmp_path / "config.json"
-    config.write_text(config.read_text().replace(f'"context_length": {length}', '"context_length": 77'))
+    config.write_text(
+        config.read_text().replace(f'"context_length": {length}', '"context_length": 77')
+    )
     ours = OpenClip(f"file:{tmp_path}", options=TRUSTED)
     texts = ["cat", "a photo of two red dogs on a blue sofa " * 12]
     import open_clip
@@ -163,7 +203,9 @@ def test_a_texts_length_is_that_of_the_weights(length: int, custom_text: bool, t
     assert ours.encode_texts(texts) == pytest.approx(theirs, abs=2e-3)
 
 
-def test_an_images_side_is_that_of_the_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_images_side_is_that_of_the_weights(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Fault 17.22, of images: positions are not stretched either."""
     save_small_clip(tmp_path)
     config = tmp_path / "config.json"
@@ -172,8 +214,12 @@ def test_an_images_side_is_that_of_the_weights(tmp_path: Path, caplog: pytest.Lo
     assert "32 px, not 48" in caplog.text
 
 
-def test_a_quickgelu_checkpoint_under_a_gelu_name_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Fault 17.22: tensors don't tell their activation, but what a trainer noted beside them may."""
+def test_a_quickgelu_checkpoint_under_a_gelu_name_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fault 17.22: tensors don't tell their activation, but what a trainer noted beside them
+    may.
+    """
     state = save_small_clip(tmp_path, quick_gelu=True).state_dict()
     (tmp_path / "model.safetensors").unlink()
     config = tmp_path / "config.json"
@@ -187,7 +233,9 @@ def test_a_quickgelu_checkpoint_under_a_gelu_name_is_told(tmp_path: Path, caplog
 
 
 def test_openais_own_archive_is_read_without_running_it(tmp_path: Path) -> None:
-    """TorchScript in float16 with sizes beside the weights, as OpenAI's CLIPs are: the same numbers as jit.load's."""
+    """TorchScript in float16 with sizes beside the weights, as OpenAI's CLIPs are: the same numbers
+    as jit.load's.
+    """
     model = save_small_clip(tmp_path, quick_gelu=True).half().float()
     theirs = OpenClip(f"file:{tmp_path}", options=TRUSTED).encode_texts(TEXTS)
     for name in ("input_resolution", "context_length", "vocab_size"):
@@ -252,11 +300,22 @@ def test_a_network_its_file_cannot_fill_is_not_built(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"<!DOCTYPE html><html>", b"hello\n" * 9, b"\x80", b"PK\x03\x04", b"\x80\x02}", b"\0" * 99]
+    "content",
+    [
+        b"",
+        b"<!DOCTYPE html><html>",
+        b"hello\n" * 9,
+        b"\x80",
+        b"PK\x03\x04",
+        b"\x80\x02}",
+        b"\0" * 99,
+    ],
 )
 @pytest.mark.parametrize("name", ["a.pt", "a.safetensors", "a", "sam_a.pth"])
 @pytest.mark.parametrize("trust", [True, False, None])
-def test_no_weights_are_one_line(content: bytes, name: str, trust: bool | None, tmp_path: Path) -> None:
+def test_no_weights_are_one_line(
+    content: bytes, name: str, trust: bool | None, tmp_path: Path
+) -> None:
     """Fault 17.11."""
     (tmp_path / name).write_bytes(content)
     for load in (lambda path: tensors.read(path, trust=trust), lambda path: SAM(path, trust=trust)):

@@ -84,8 +84,12 @@ class Named:
         return self.reduced
 
 
-@pytest.mark.parametrize("call", ["open", "os.system", "torch.load", "torch.jit.load", "builtins.getattr"])
-def test_a_tree_that_names_anything_else_is_refused(archive: Path, call: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "call", ["open", "os.system", "torch.load", "torch.jit.load", "builtins.getattr"]
+)
+def test_a_tree_that_names_anything_else_is_refused(
+    archive: Path, call: str, tmp_path: Path
+) -> None:
     module, _, name = call.rpartition(".")
     tree = f"c{module or 'builtins'}\n{name}\n(S'{tmp_path / 'ran'}'\nS'w'\ntR.".encode()
     (tmp_path / "b.pt").write_bytes(changed(archive, tree))
@@ -95,7 +99,8 @@ def test_a_tree_that_names_anything_else_is_refused(archive: Path, call: str, tm
 
 
 @pytest.mark.parametrize(
-    "tree", [b"", b"N.", b"\x80\x02]q\x00h\x00a.", pickle.dumps({"a": 1}), b"\x80\x02K\x01.garbage", b"("]
+    "tree",
+    [b"", b"N.", b"\x80\x02]q\x00h\x00a.", pickle.dumps({"a": 1}), b"\x80\x02K\x01.garbage", b"("],
 )
 def test_a_damaged_tree_is_one_line(archive: Path, tree: bytes, tmp_path: Path) -> None:
     (tmp_path / "b.pt").write_bytes(changed(archive, tree))

@@ -28,7 +28,11 @@ from tests.file_server import Shelf, serve
 def whole(content: bytes, size: int = 80_000) -> bytes:
     """Make a safetensors file of so many bytes."""
     count = size - 8 - 80
-    header = json.dumps({"a": {"dtype": "U8", "shape": [count], "data_offsets": [0, count]}}).encode().ljust(80)
+    header = (
+        json.dumps({"a": {"dtype": "U8", "shape": [count], "data_offsets": [0, count]}})
+        .encode()
+        .ljust(80)
+    )
     return len(header).to_bytes(8, "little") + header + (content * count)[:count]
 
 
@@ -97,7 +101,9 @@ def test_wrong_bytes_on_the_disk_are_refused_and_say_what_to_do() -> None:
     row = entry(sha256=SHA256)
     row.path.parent.mkdir(parents=True)
     row.path.write_bytes(OTHER)
-    with pytest.raises(WeightsCorrupt, match=rf"expected {SHA256} by the manifest; delete the file and run"):
+    with pytest.raises(
+        WeightsCorrupt, match=rf"expected {SHA256} by the manifest; delete the file and run"
+    ):
         weights.find("toy")
     assert not weights.table()[0].verified
     assert not weights.verify("toy").ok
@@ -123,7 +129,9 @@ def test_without_a_published_hash_the_first_one_is_recorded_with_a_warning(
         f"toy has no published SHA-256: {SHA256} is recorded and expected from now on"
     ]
     assert json.loads(row.path.with_name("toy.safetensors.json").read_text())["sha256"] == SHA256
-    assert weights.verify("toy") == weights.Verification("toy", row.path, SHA256, SHA256, published=False)
+    assert weights.verify("toy") == weights.Verification(
+        "toy", row.path, SHA256, SHA256, published=False
+    )
 
 
 def test_without_a_published_hash_other_bytes_later_are_refused(shelf: Shelf) -> None:
@@ -159,9 +167,20 @@ LOGIN = b"<!DOCTYPE html><html><form>Please log in</form></html>"
         b"version https://git-lfs.github.com/spec/v1\n",
         b"\x80\x02}.",
     ],
-    ids=["a login page", "nothing", "json", "short", "long", "half a header", "a pointer", "a pickle"],
+    ids=[
+        "a login page",
+        "nothing",
+        "json",
+        "short",
+        "long",
+        "half a header",
+        "a pointer",
+        "a pickle",
+    ],
 )
-def test_without_a_published_hash_only_whole_weights_are_recorded(shelf: Shelf, body: bytes) -> None:
+def test_without_a_published_hash_only_whole_weights_are_recorded(
+    shelf: Shelf, body: bytes
+) -> None:
     """Fault 17.12d: a login page was accepted as weights, and its hash recorded."""
     row = entry(url=f"{shelf.url}/file")
     shelf.body = body
@@ -204,7 +223,9 @@ def test_a_pickle_without_a_published_hash_needs_trust(shelf: Shelf, name: str) 
     ("mine", False, False, False),
     ("mine.npz", False, False, False),
 ])  # fmt: skip
-def test_a_pickle_of_ones_own(tmp_path: Path, name: str, listed: bool, trust: bool, allowed: bool) -> None:
+def test_a_pickle_of_ones_own(
+    tmp_path: Path, name: str, listed: bool, trust: bool, allowed: bool
+) -> None:
     """Fault 17.12b: what a file is, is told by its content, whatever its name."""
     entry(sha256=hashlib.sha256(PICKLE).hexdigest() if listed else None)
     (tmp_path / name).write_bytes(PICKLE)
@@ -255,18 +276,31 @@ def test_file_without_a_path_or_with_a_wrong_one() -> None:
 
 def test_an_unknown_name_tells_the_nearest_and_how_a_path_is_written() -> None:
     entry()
-    with pytest.raises(UnknownName, match=r"no weights are named 'tay'; the nearest: toy; `segclip weights list`"):
+    with pytest.raises(
+        UnknownName, match=r"no weights are named 'tay'; the nearest: toy; `segclip weights list`"
+    ):
         weights.get("tay")
-    with pytest.raises(UnknownName, match=r"a file or folder of your own is written file:runs/toy\.pt"):
+    with pytest.raises(
+        UnknownName, match=r"a file or folder of your own is written file:runs/toy\.pt"
+    ):
         weights.locate("runs/toy.pt")
 
 
 def test_offline_opens_no_socket_and_says_what_to_put_where(shelf: Shelf) -> None:
     row = entry(url=f"{shelf.url}/file", sha256=SHA256, bytes=len(BODY))
     environment = os.environ | {"SEGCLIP_OFFLINE": "1"}
-    run = subprocess.run([sys.executable, "-c", OFFLINE], env=environment, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", OFFLINE], env=environment, capture_output=True, text=True, check=True
+    )
     assert run.stdout.endswith("sockets: []\n")
-    for fact in ("toy.safetensors", f"{shelf.url}/file", SHA256, "80,000 bytes", str(row.path), "SEGCLIP_OFFLINE"):
+    for fact in (
+        "toy.safetensors",
+        f"{shelf.url}/file",
+        SHA256,
+        "80,000 bytes",
+        str(row.path),
+        "SEGCLIP_OFFLINE",
+    ):
         assert fact in run.stdout
     assert shelf.requests == []
 
@@ -300,7 +334,9 @@ def test_verify_reads_every_byte_again(sha256: str | None) -> None:
     row.path.write_bytes(BODY)
     weights.find("toy")
     row.path.write_bytes(OTHER)
-    cache._write(row.path, cache.Record.of(row.path, SHA256))  # a record that fits the file, but not its bytes
+    cache._write(
+        row.path, cache.Record.of(row.path, SHA256)
+    )  # a record that fits the file, but not its bytes
     assert weights.find("toy") == row.path
     assert not weights.verify("toy").ok
     with pytest.raises(WeightsCorrupt):
@@ -325,7 +361,12 @@ def test_no_record_vouches_for_a_pickle() -> None:
 
 @pytest.mark.parametrize(
     ("text", "error"),
-    [(None, WeightsMissing), ("{", WeightsCorrupt), ("[]", WeightsCorrupt), ("[" * 99_999, WeightsCorrupt)],
+    [
+        (None, WeightsMissing),
+        ("{", WeightsCorrupt),
+        ("[]", WeightsCorrupt),
+        ("[" * 99_999, WeightsCorrupt),
+    ],
 )
 def test_a_manifest_that_cannot_be_read(text: str | None, error: type[Exception]) -> None:
     if text is not None:
@@ -360,7 +401,9 @@ def test_the_real_manifest_is_well_formed(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("name", ["mini-fastsam", "mini-clip", "mini-sam"])
-def test_the_shipped_weights_are_those_of_the_manifest(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shipped_weights_are_those_of_the_manifest(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("SEGCLIP_WEIGHTS")
     row = weights.manifest()[name]
     assert weights.describe(row.path) == weights.Fingerprint(row.bytes or 0, row.sha256 or "")
