@@ -1,1 +1,1 @@
-"""The browser's face of segclip: a Streamlit page and, when asked for, an HTTP API beside it."""
+"""The web app of segclip: Streamlit pages and, optionally, an HTTP API."""

@@ -1,4 +1,4 @@
-"""Answer a question about a picture: only what is not known yet is worked out."""
+"""Answer questions about an image, reusing everything computed before."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ import segclip
 
 from . import turns
 from .models import Models, quickly
-from .state import Draft, Known, Work
+from .state import CachedImage, Draft, Work
 
-MOST_SHOWN = 250  # rows the browser draws: one byte numbers them
-MISSES = 3  # of each text without an answer
-MOST_KEPT = 4  # models whose view of a picture is kept
-_NEAR = 0.2  # share of the best miss's probability that makes another one worth showing
+MOST_SHOWN = 250  # rows drawn by the browser: a label is one byte
+MISSES = 3  # per text without a match
+MOST_KEPT = 4  # models whose encodings of an image are cached
+_NEAR = 0.2  # share of the best miss's probability above which other misses are listed
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """Hold what is shown for a draft: candidates, the first ``hits`` of which answer it, the others
-    come nearest.
+    """Candidates for a draft: the first ``hits`` are matches, the others near misses.
 
-    seconds: how long it took.
+    seconds: computing time.
     """
 
     draft: Draft
@@ -39,34 +38,33 @@ class Answer:
 
     @property
     def taken(self) -> tuple[int, ...]:
-        """Give the rows that were chosen."""
+        """Return the rows that the user selected."""
         return tuple(sorted(row for row in self.draft.taken if row < len(self.candidates)))
 
     @property
     def drawn(self) -> tuple[int, ...]:
-        """Give the rows that are drawn, the topmost first: those taken, and what answers; of a
-        click one mask.
-        """
+        """Return the rows to draw, topmost first: selected rows, then matches; one for a click."""
         if "point" in self.candidates.asked:
             return self.taken or tuple(range(self.hits))[:1]
         return (*self.taken, *(row for row in range(self.hits) if row not in self.taken))
 
     @property
     def unanswered(self) -> tuple[str, ...]:
-        """Give the texts none of the hits answers."""
+        """Return the texts without a match."""
         return tuple(
             text for text in self.candidates.asked if text not in self.candidates.texts[: self.hits]
         )
 
     @property
     def chosen(self) -> segclip.Result:
-        """Give what would be exported: the rows taken, else what is drawn."""
+        """Return the result to export: the selected rows, else the drawn ones."""
         return self.candidates[list(self.taken or self.drawn)]
 
 
 def answer(models: Models, work: Work) -> Answer:
-    """Answer the question a work stands at. Raises what the library raises of bad prompts and
-    missing weights.
+    """Answer the current question of a work.
+
+    Raises the library's errors for bad prompts and missing weights.
     """
     start = perf_counter()
     with turns.holding(work.lock):
@@ -76,7 +74,7 @@ def answer(models: Models, work: Work) -> Answer:
         elif draft.everything:
             result = _everything(models, work, draft)
         elif draft.texts:
-            result = ask(models, work, draft.question())
+            result = answer_question(models, work, draft.question())
         else:
             result = segclip.Result.unranked(find_regions(models, work)[[]])
         hits = min(len(result), MOST_SHOWN)
@@ -86,20 +84,20 @@ def answer(models: Models, work: Work) -> Answer:
     return Answer(draft, candidates, hits, perf_counter() - start)
 
 
-def ask(models: Models, work: Work, question: segclip.Question) -> segclip.Result:
-    """Answer a question from what is known of the image already, and find out the rest.
+def answer_question(models: Models, work: Work, question: segclip.Question) -> segclip.Result:
+    """Answer a question, reusing cached encodings and regions of the image.
 
-    Raises what the library raises of bad questions and missing weights.
+    Raises the library's errors for bad questions and missing weights.
     """
     place = question.place
     if not question.texts and not question.everything:
         return pick(models, work, place)
     if question.texts and isinstance(place, segclip.Everything) and place.inside is None:
         regions = find_regions(models, work)
-        with models.read(work.words) as segmenter, quickly():
+        with models.embedding(work.words) as segmenter, quickly():
             return segmenter.answer(regions, question)
-    with models.look(work.words) as segmenter:
-        encoded = encode(segmenter, work.known, work.words)
+    with models.encoding(work.words) as segmenter:
+        encoded = encode(segmenter, work.cached, work.words)
         turns.check()
         return segmenter.answer(encoded, question)
 
@@ -107,18 +105,20 @@ def ask(models: Models, work: Work, question: segclip.Question) -> segclip.Resul
 def _misses(
     models: Models, work: Work, question: segclip.Question, result: segclip.Result
 ) -> segclip.Result:
-    """Return what came nearest to the texts without an answer."""
+    """Return the nearest misses of the texts without a match."""
     near = [
         near
         for text, near in zip(result.asked, result.nearest, strict=True)
         if text in result.unanswered
     ]
     chosen = segclip.Selection(threshold=min(1.0, max(min(near) * _NEAR, 1e-6)), top_k=MISSES)
-    return ask(models, work, replace(question, texts=result.unanswered, selection=chosen))
+    return answer_question(
+        models, work, replace(question, texts=result.unanswered, selection=chosen)
+    )
 
 
 def _by_place(models: Models, work: Work, draft: Draft) -> segclip.Result:
-    """Decode points or a box; a further point refines the answer to those before it."""
+    """Decode points or a box; a further point refines the previous mask."""
     prompt = draft.question().place
     if not isinstance(prompt, segclip.Points):
         return pick(models, work, prompt)
@@ -137,66 +137,62 @@ def _by_place(models: Models, work: Work, draft: Draft) -> segclip.Result:
 def pick(
     models: Models, work: Work, prompt: segclip.Everything | segclip.Points | segclip.Boxes
 ) -> segclip.Result:
-    """Cut out what a place points at; who looks at another picture meanwhile is not waited for.
+    """Segment at a point or box, without waiting for others' image encoding.
 
     Raises BadPrompt for everything.
     """
-    encoded = work.known.encoded.get(work.clicks)
+    encoded = work.cached.encoded.get(work.clicks)
     if encoded is None:
-        with models.look(work.clicks) as segmenter:
-            encoded = encode(segmenter, work.known, work.clicks)
-    with models.point(work.clicks) as segmenter, quickly():
+        with models.encoding(work.clicks) as segmenter:
+            encoded = encode(segmenter, work.cached, work.clicks)
+    with models.decoding(work.clicks) as segmenter, quickly():
         return segmenter.pick(encoded, prompt)
 
 
 def _everything(models: Models, work: Work, draft: Draft) -> segclip.Result:
-    """Return every object, small ones first, so that none lies hidden beneath a large one."""
+    """Return every object, small ones first, so that large ones do not hide them."""
     regions = find_regions(models, work)
-    with models.read(work.words) as segmenter:
+    with models.embedding(work.words) as segmenter:
         result = segmenter.answer(regions, draft.question())
     return result[np.argsort(result.masks.areas, kind="stable")]
 
 
 def prepare(models: Models, work: Work) -> None:
-    """Look at a picture for clicks to come, beside the page, so that the first one need not
-    wait.
-    """
-    name, known = work.clicks, work.known
-    if name in known.encoded or name in known.preparing:
+    """Encode the image in the background, so that the first click need not wait."""
+    name, cached = work.clicks, work.cached
+    if name in cached.encoded or name in cached.preparing:
         return
-    known.preparing.add(name)
+    cached.preparing.add(name)
 
-    def look() -> None:
-        with (
-            suppress(segclip.SegclipError),
-            models.look(name) as segmenter,
-        ):  # the click itself tells what is wrong
-            encode(segmenter, known, name)
+    def run() -> None:
+        # the click itself reports any error
+        with suppress(segclip.SegclipError), models.encoding(name) as segmenter:
+            encode(segmenter, cached, name)
 
-    Thread(target=look, daemon=True).start()
+    Thread(target=run, daemon=True).start()
 
 
 def find_regions(models: Models, work: Work) -> segclip.Regions:
-    """Give a picture's regions, found and embedded when first asked for."""
+    """Return the image's regions, found and embedded on first use."""
     with turns.holding(work.lock):
-        if work.words not in work.known.regions:
-            with models.look(work.words) as segmenter:
-                encoded = encode(segmenter, work.known, work.words)
+        if work.words not in work.cached.regions:
+            with models.encoding(work.words) as segmenter:
+                encoded = encode(segmenter, work.cached, work.words)
                 turns.check()
                 regions = segmenter.regions(encoded)
-            _keep(work.known.regions, work.words, regions)
-        return work.known.regions[work.words]
+            _keep(work.cached.regions, work.words, regions)
+        return work.cached.regions[work.words]
 
 
-def encode(segmenter: segclip.Segmenter, known: Known, name: str) -> segclip.Encoded:
-    """Let a model look at a picture, when it hasn't yet."""
-    if name not in known.encoded:
-        _keep(known.encoded, name, segmenter.encode(known.image))
-    return known.encoded[name]
+def encode(segmenter: segclip.Segmenter, cached: CachedImage, name: str) -> segclip.Encoded:
+    """Return the image as encoded by a model, encoding it on first use."""
+    if name not in cached.encoded:
+        _keep(cached.encoded, name, segmenter.encode(cached.image))
+    return cached.encoded[name]
 
 
 def _keep(found: dict[str, T], name: str, value: T) -> None:
-    """Remember what a model found out about a picture, of the models used last."""
+    """Cache a model's value for an image, for the most recently used models."""
     found[name] = value
     while len(found) > MOST_KEPT:
         del found[next(iter(found))]

@@ -1,4 +1,4 @@
-"""Do what was done by hand in the browser; nothing it sends is taken on trust."""
+"""Apply the browser's events to a work; everything it sends is validated."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from typing import Any
 
 import segclip
 
-from .state import Known, Studio, Work
+from .state import CachedImage, Studio, Work
 
 MOST_POINTS = 100
-_LARGEST = 1e9  # of a number: no image has as many pixels
+_LARGEST = 1e9  # above the pixel count of any image
 
 
 def handle(studio: Studio, work: Work, event: Mapping[str, Any]) -> None:
-    """Change a work as an event says. Raises BadPrompt for one that makes no sense, BadImage for a
-    bad picture.
-    """
+    """Apply an event to a work. Raises BadPrompt for a bad event, BadImage for a bad image."""
     kind = event.get("kind")
     with work.lock:
         if kind == "point":
             if len(work.draft.points) >= MOST_POINTS:
-                raise segclip.BadPrompt(f"{MOST_POINTS} points are all that one object may have")
+                raise segclip.BadPrompt(f"at most {MOST_POINTS} points per object are allowed")
             work.click(*_inside(work, event, ("x", "y")), int(event.get("label") != 0))
         elif kind == "box":
             x1, y1, x2, y2 = _numbers(event.get("box"), 4)
@@ -34,13 +32,13 @@ def handle(studio: Studio, work: Work, event: Mapping[str, Any]) -> None:
         elif kind == "tune":
             top = event.get("top")
             threshold = event.get("threshold")
-            chosen = segclip.Selection(
+            selection = segclip.Selection(
                 None if threshold is None else _number(threshold),
                 None if top is None else int(_number(top)),
             )
-            work.tune(chosen.threshold, chosen.top_k)
+            work.tune(selection.threshold, selection.top_k)
         elif kind == "file":
-            work.open(Known(_picture(studio, event)))
+            work.open(CachedImage(_image(studio, event)))
         elif kind in ("undo", "clear", "everything"):
             getattr(work, kind)()
         else:
@@ -53,22 +51,22 @@ def _inside(work: Work, event: Mapping[str, Any], names: tuple[str, str]) -> tup
     return x, y
 
 
-def _picture(studio: Studio, event: Mapping[str, Any]) -> segclip.Image:
-    name = str(event.get("name") or "picture")[:200]
+def _image(studio: Studio, event: Mapping[str, Any]) -> segclip.Image:
+    name = str(event.get("name") or "image")[:200]
     try:
         data = base64.b64decode(str(event.get("content")), validate=True)
     except (binascii.Error, ValueError):
-        raise segclip.BadImage(f"{name}: it arrived damaged; try again") from None
+        raise segclip.BadImage(f"{name}: the upload is damaged; try again") from None
     return studio.read(data, name)
 
 
 def _numbers(values: Any, count: int) -> list[float]:
     if not isinstance(values, list) or len(values) != count:
-        raise segclip.BadPrompt(f"want {count} numbers, got {str(values)[:80]!r}")
+        raise segclip.BadPrompt(f"expected {count} numbers, got {str(values)[:80]!r}")
     return [_number(value) for value in values]
 
 
 def _number(value: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST:
         return float(value)
-    raise segclip.BadPrompt(f"want a number, got {str(value)[:40]!r}")
+    raise segclip.BadPrompt(f"expected a number, got {str(value)[:40]!r}")

@@ -1,4 +1,4 @@
-"""Pack results into files a browser downloads, and unpack what it uploads."""
+"""Pack results for download, and unpack uploaded zips."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import segclip
 from .plain import file_name
 
 MOST_FILES = 2000
-MOST_BYTES = 1_000_000_000  # of a zip's pictures, unpacked
+MOST_BYTES = 1_000_000_000  # of a zip's images, unpacked
 _ROOT = Path(__file__).resolve().parent.parent
 _STEP = 1 << 20
 _SOURCES = (".py", ".js", ".css", ".html", ".toml", ".md", ".txt", "")
@@ -35,7 +35,7 @@ _UNREADABLE = (
 
 
 def pack(result: segclip.Result, formats: Sequence[str], *, zipped: bool = True) -> bytes:
-    """Write a result in some formats of ``segclip.PER_IMAGE``: a zip, or the one file there is."""
+    """Return a result in formats of ``segclip.PER_IMAGE``: a zip, or else the only file."""
     stem = Path(file_name(result.image.source)).stem
     with TemporaryDirectory() as folder:
         written = [
@@ -49,7 +49,7 @@ def pack(result: segclip.Result, formats: Sequence[str], *, zipped: bool = True)
 
 
 def zip_files(paths: Sequence[Path], folder: Path) -> bytes:
-    """Pack files under their names inside ``folder``."""
+    """Return a zip of files, named relative to ``folder``."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in paths:
@@ -58,16 +58,15 @@ def zip_files(paths: Sequence[Path], folder: Path) -> bytes:
 
 
 def source() -> bytes:
-    """Pack the source of what is running: the library and these pages."""
+    """Return a zip of the running source code: the library and this app."""
     return zip_files(source_files(), _ROOT)
 
 
 @cache
 def source_files() -> tuple[Path, ...]:
-    """List the source of what is running: only files that git tracks, or those of the installed
-    wheel.
+    """List the running source files: those that git tracks, or those of the installed wheel.
 
-    What else lies beside them is nobody's business; none where neither says which files they are.
+    Other files beside them stay private. Empty where neither git nor a wheel lists the files.
     """
     named = {"LICENSE", "NOTICE", "README.md", "pyproject.toml", "requirements.txt"}
     parts = {Path(segclip.__file__).parent.name, Path(__file__).parent.name}
@@ -82,7 +81,7 @@ def source_files() -> tuple[Path, ...]:
 
 
 def _tracked(root: Path) -> list[str]:
-    """Name the files git tracks in ``root``; none where that is no clone, or git is not there."""
+    """List the files that git tracks in ``root``; empty without a clone or without git."""
     if not (root / ".git").exists():
         return []
     command = ["git", "--no-optional-locks", "-C", str(root), "ls-files", "-z"]
@@ -94,7 +93,7 @@ def _tracked(root: Path) -> list[str]:
 
 
 def _installed(root: Path) -> list[str]:
-    """Name the files of the wheel, where it is what is running."""
+    """List the files of the installed wheel, if it is the code that is running."""
     try:
         listed = distribution("segclip").files or []
     except PackageNotFoundError:
@@ -105,8 +104,9 @@ def _installed(root: Path) -> list[str]:
 
 
 def unpack(data: bytes, folder: Path, *, most: int = MOST_BYTES) -> int:
-    """Unpack the images of a zip into ``folder``, ``most`` bytes of them: how many images. Raises
-    BadImage.
+    """Unpack at most ``most`` bytes of a zip's images into ``folder``; return the image count.
+
+    Raises BadImage.
     """
     count, left, names = 0, min(most, MOST_BYTES), set[str]()
     try:
@@ -117,9 +117,7 @@ def unpack(data: bytes, folder: Path, *, most: int = MOST_BYTES) -> int:
                     continue
                 count += 1
                 if count > MOST_FILES:
-                    raise segclip.BadImage(
-                        f"the zip holds more than {MOST_FILES} pictures; split it"
-                    )
+                    raise segclip.BadImage(f"the zip holds more than {MOST_FILES} images; split it")
                 if (folded := _folded(name)) in names:
                     raise segclip.BadImage(
                         f"the zip holds {str(name)!r} twice; name each image once"
@@ -134,12 +132,12 @@ def unpack(data: bytes, folder: Path, *, most: int = MOST_BYTES) -> int:
     except OSError as error:  # a full disk is not the zip's fault, a name too long is
         raise segclip.BadImage(f"the zip cannot be unpacked: {error.strerror or error}") from None
     if not count:
-        raise segclip.BadImage(f"the zip holds no pictures ({', '.join(segclip.IMAGE_SUFFIXES)})")
+        raise segclip.BadImage(f"the zip holds no images ({', '.join(segclip.IMAGE_SUFFIXES)})")
     return count
 
 
 def _name(given: str) -> PurePosixPath | None:
-    """Give a picture's name inside the folder; None for what is no picture or would lie outside."""
+    """Return an image's path inside the folder; None for other files and paths outside it."""
     path = PurePosixPath(given.replace("\\", "/"))
     hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
     if (
@@ -154,15 +152,15 @@ def _name(given: str) -> PurePosixPath | None:
 
 
 def _folded(name: PurePosixPath) -> str:
-    """Return what names have in common that one file system or another takes for the same."""
+    """Return a form that is equal for names which some file system treats as the same."""
     return unicodedata.normalize("NFC", str(name)).casefold()
 
 
 def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, left: int) -> int:
-    """Write one file, counting its bytes as they come, whatever the zip says of them: how many more
-    may come.
+    """Extract one file and return how many bytes are left of ``left``.
 
-    Below 0 it was too many, and the file is not whole.
+    Bytes are counted as they are unpacked, for the zip's own sizes may be false. A negative result
+    means that there were too many, and that the file is incomplete.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with archive.open(entry) as source, target.open("wb") as file:

@@ -1,4 +1,4 @@
-"""Keep what was used last, within a number of entries and of bytes."""
+"""A least-recently-used cache, bounded by its entries and their bytes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
-_DEEPEST = 6  # levels of what a model found out that are weighed
+_DEEPEST = 6  # levels of nested objects whose size is measured
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Say how much is kept.
+    """Limits of a cache.
 
-    entries: at most. bytes: of all entries together. idle_bytes: of those not used for ``idle``
-    seconds, None for no such limit.
+    bytes: of all entries together. idle_bytes: of the entries not used for ``idle`` seconds, None
+    for no such limit.
     """
 
     entries: int
@@ -33,23 +33,23 @@ class _Entry(Generic[T]):
     used: float = field(default_factory=monotonic)
 
 
-class Kept(Generic[T]):
-    """Hold entries by name; those longest unused go first, the newest stays whatever it weighs.
+class LruCache(Generic[T]):
+    """A cache by name; least recently used entries are evicted, the newest one never.
 
-    limits: called whenever something may have to go. heavy: returns what of an entry takes memory;
-    what several entries share counts once. gone: called with each entry that had to go.
+    limits: called before evicting. memory: returns the parts of an entry that take memory; parts
+    that several entries share count once. on_evict: called with each evicted entry.
     """
 
     def __init__(
         self,
         limits: Callable[[], Limits],
         *,
-        heavy: Callable[[T], Any],
-        gone: Callable[[T], None] = lambda value: None,
+        memory: Callable[[T], Any],
+        on_evict: Callable[[T], None] = lambda value: None,
     ) -> None:
         self._limits = limits
-        self._heavy = heavy
-        self._gone = gone
+        self._memory = memory
+        self._on_evict = on_evict
         self._entries: OrderedDict[str, _Entry[T]] = OrderedDict()
         self._lock = RLock()
 
@@ -57,19 +57,19 @@ class Kept(Generic[T]):
         return len(self._entries)
 
     def values(self) -> list[T]:
-        """Return the entries, the one longest unused first."""
+        """Return the entries, least recently used first."""
         with self._lock:
             return [entry.value for entry in self._entries.values()]
 
     def put(self, name: str, value: T) -> None:
-        """Keep an entry; others may have to go for it."""
+        """Add an entry; others may be evicted."""
         with self._lock:
             self._entries[name] = _Entry(value)
             self._entries.move_to_end(name)
         self.tidy()
 
     def find(self, name: str) -> T | None:
-        """Return an entry, None where there is none, or none any more."""
+        """Return an entry; None for an unknown or evicted one."""
         with self._lock:
             entry = self._entries.get(name)
             if entry is None:
@@ -79,13 +79,13 @@ class Kept(Generic[T]):
             return entry.value
 
     def pop(self, name: str) -> T | None:
-        """Forget an entry and return it; None where there is none."""
+        """Remove an entry and return it; None for an unknown one."""
         with self._lock:
             entry = self._entries.pop(name, None)
         return None if entry is None else entry.value
 
     def tidy(self) -> bool:
-        """Let go what is over the limits; return whether anything went."""
+        """Evict entries over the limits; return whether there were any."""
         limits = self._limits()
         with self._lock:
             names = list(self._entries)
@@ -97,51 +97,47 @@ class Kept(Generic[T]):
                 out += self._over(idle, limits.idle_bytes, newest=False)
             went = [self._entries.pop(name).value for name in dict.fromkeys(out)]
         for value in went:
-            self._gone(value)
+            self._on_evict(value)
         return bool(went)
 
     def _over(self, names: list[str], most: int, *, newest: bool = True) -> list[str]:
-        """Name the entries, of ``names``, that do not fit; newest: the last fits whatever it
-        weighs.
-        """
-        weighed: dict[int, int] = {}
+        """Return those of ``names`` that do not fit; newest: the last one always fits."""
+        sizes: dict[int, int] = {}
         out = []
         for number, name in enumerate(reversed(names)):
-            together = weighed | bytes_of(self._heavy(self._entries[name].value))
+            together = sizes | bytes_of(self._memory(self._entries[name].value))
             if sum(together.values()) <= most or (newest and number == 0):
-                weighed = together
+                sizes = together
             else:
                 out.append(name)
         return out
 
 
 def bytes_of(value: Any) -> dict[int, int]:
-    """Weigh the arrays and tensors in an object: bytes by id, so that those held twice count
-    once.
-    """
-    found: dict[int, int] = {}
-    _weigh(value, found, _DEEPEST)
-    return found
+    """Measure the arrays and tensors in an object: bytes by id, so that shared ones count once."""
+    sizes: dict[int, int] = {}
+    _measure(value, sizes, _DEEPEST)
+    return sizes
 
 
-def _weigh(value: Any, found: dict[int, int], deep: int) -> None:
+def _measure(value: Any, sizes: dict[int, int], depth: int) -> None:
     if (
         value is None
         or isinstance(value, str | int | float | bool)
-        or id(value) in found
-        or deep < 0
+        or id(value) in sizes
+        or depth < 0
     ):
         return
     if isinstance(value, bytes):
-        found[id(value)] = len(value)
+        sizes[id(value)] = len(value)
     elif isinstance(size := getattr(value, "nbytes", None), int):
-        found[id(value)] = size
+        sizes[id(value)] = size
     elif isinstance(value, dict):
         for part in list(value.values()):
-            _weigh(part, found, deep - 1)
+            _measure(part, sizes, depth - 1)
     elif isinstance(value, list | tuple | set | frozenset):
         for part in list(value):
-            _weigh(part, found, deep - 1)
+            _measure(part, sizes, depth - 1)
     elif is_dataclass(value) and not isinstance(value, type):
         for part in fields(value):
-            _weigh(getattr(value, part.name, None), found, deep - 1)
+            _measure(getattr(value, part.name, None), sizes, depth - 1)

@@ -1,4 +1,4 @@
-"""Load each model once for everybody, and let one caller at a time use it."""
+"""Load each model once for all users, and let one caller at a time use it."""
 
 from __future__ import annotations
 
@@ -17,89 +17,83 @@ import segclip
 
 from .turns import Line, holding, step
 
-MOST_OWN = 3  # models kept beside the presets
-_TEXTS = 256  # sentences read in one step
+MOST_OWN = 3  # models kept in memory besides the presets
+_TEXTS = 256  # texts embedded per step
 _ALL = torch.get_num_threads()
 
 _log = logging.getLogger(__name__)
 
 
 def parts(name: str) -> tuple[str, str | None]:
-    """Give the proposer and the encoder of "PROPOSER + ENCODER", or a preset alone."""
+    """Split "PROPOSER + ENCODER" into its names; a preset comes without an encoder."""
     proposer, _, encoder = name.partition(" + ")
     return proposer, encoder or None
 
 
 @dataclass(eq=False)
 class Loaded:
-    """Hold a segmenter with its queues: pictures wait for pictures, places and texts for their
-    like, never for another.
+    """A segmenter with a queue per kind of work: images, prompts at points or boxes, and texts.
 
-    Looking takes seconds, pointing and reading milliseconds; decoding keeps no state, so that it
-    may go on beside.
+    Encoding an image takes seconds, decoding a prompt or embedding a text milliseconds. Decoding
+    keeps no state, so the three can run at the same time.
     """
 
     segmenter: segclip.Segmenter
-    looking: Line = field(default_factory=Line)
-    pointing: Line = field(default_factory=Line)
-    reading: Line = field(default_factory=Line)
+    encoding: Line = field(default_factory=Line)
+    decoding: Line = field(default_factory=Line)
+    embedding: Line = field(default_factory=Line)
 
 
 @dataclass(eq=False)
 class Models:
-    """Keep what is loaded, by preset or by "PROPOSER + ENCODER"."""
+    """The loaded models, by preset or by "PROPOSER + ENCODER"."""
 
     _loaded: dict[str, Loaded] = field(default_factory=dict)
     _loading: Lock = field(default_factory=Lock)
 
     def load(self, name: str) -> Loaded:
-        """Give a model, loaded by the first who asks. Raises UnknownName, WeightsMissing and the
-        like.
-        """
+        """Return a model, loading it on first use. Raises UnknownName, WeightsMissing and so on."""
         found = self._loaded.get(name)
         if found is None:
             with holding(self._loading):
                 found = self._loaded.get(name)
                 if found is None:
                     found = self._loaded[name] = Loaded(_load(name))
-                    for old in [own for own in self._loaded if own not in segclip.PRESETS][
-                        :-MOST_OWN
-                    ]:
-                        del self._loaded[
-                            old
-                        ]  # whoever still asks for it waits for it to be loaded again
-                    _settle()
+                    own = [name for name in self._loaded if name not in segclip.PRESETS]
+                    for old in own[:-MOST_OWN]:
+                        del self._loaded[old]  # loaded again if it is still needed
+                    _freeze_garbage()
         return found
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Name what is loaded."""
+        """Return the names of the loaded models."""
         return tuple(self._loaded)
 
     @contextmanager
-    def look(self, name: str) -> Iterator[segclip.Segmenter]:
-        """Wait for one's turn to show pictures to a model."""
+    def encoding(self, name: str) -> Iterator[segclip.Segmenter]:
+        """Wait for a turn to encode images with a model."""
         loaded = self.load(name)
-        with loaded.looking.first(), _threads(_ALL):
+        with loaded.encoding.first(), _threads(_ALL):
             yield loaded.segmenter
 
     @contextmanager
-    def point(self, name: str) -> Iterator[segclip.Segmenter]:
-        """Wait for one's turn to point at places of pictures a model has seen."""
+    def decoding(self, name: str) -> Iterator[segclip.Segmenter]:
+        """Wait for a turn to decode points and boxes in images that a model has encoded."""
         loaded = self.load(name)
-        with loaded.pointing.first():
+        with loaded.decoding.first():
             yield loaded.segmenter
 
     @contextmanager
-    def read(self, name: str) -> Iterator[segclip.Segmenter]:
-        """Wait for one's turn to show texts to a model."""
+    def embedding(self, name: str) -> Iterator[segclip.Segmenter]:
+        """Wait for a turn to embed texts with a model."""
         loaded = self.load(name)
-        with loaded.reading.first():
+        with loaded.embedding.first():
             yield loaded.segmenter
 
 
 class Stepwise:
-    """Encode in steps, between which others may have their turn, and who is late or gone ends."""
+    """An encoder that works in steps; between two of them others get a turn, or the work ends."""
 
     def __init__(self, encoder: Any) -> None:
         self._encoder = encoder
@@ -108,22 +102,22 @@ class Stepwise:
         return getattr(self._encoder, name)
 
     def encode_images(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        """Embed crops; the library hands them over in chunks."""
+        """Embed crops; the library passes them in chunks."""
         step()
         embedded: np.ndarray = self._encoder.encode_images(crops)
         return embedded
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Embed texts, some hundred at a time."""
-        parts = []
+        """Embed texts, ``_TEXTS`` at a time."""
+        chunks = []
         for start in range(0, max(1, len(texts)), _TEXTS):
             step()
-            parts.append(self._encoder.encode_texts(texts[start : start + _TEXTS]))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+            chunks.append(self._encoder.encode_texts(texts[start : start + _TEXTS]))
+        return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
 
 
 def _load(name: str) -> segclip.Segmenter:
-    """Load a model. Raises SegclipError, whatever is wrong with its files: the server goes on."""
+    """Load a model. Raises only SegclipError, whatever its files hold, so the server survives."""
     try:
         segmenter = segclip.load(*parts(name))
         encoder: Any = Stepwise(segmenter.encoder)
@@ -133,13 +127,14 @@ def _load(name: str) -> segclip.Segmenter:
         raise
     except Exception as error:
         _log.exception("%s could not be loaded", name)
-        reason = f"{name} cannot be loaded ({type(error).__name__}); the server's log says more"
+        reason = f"{name} cannot be loaded ({type(error).__name__}); see the server's log"
         raise segclip.WeightsCorrupt(reason) from error
 
 
-def _settle() -> None:
-    """Take what is loaded out of the search for garbage, which Streamlit makes after every event:
-    0.2 s of each.
+def _freeze_garbage() -> None:
+    """Exclude loaded models from garbage collection, which Streamlit runs after every event.
+
+    It would take 0.2 s each time.
     """
     gc.unfreeze()
     gc.collect()
@@ -148,18 +143,14 @@ def _settle() -> None:
 
 @contextmanager
 def quickly() -> Iterator[None]:
-    """Compute what takes milliseconds on half of the cores: browser and server, at work too, hold
-    up the others.
-    """
+    """Use half of the cores for work of milliseconds: browser and server need the others."""
     with _threads(max(1, _ALL // 2)):
         yield
 
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Let torch compute with so many threads here; who looks at a picture elsewhere has said how
-    many he needs.
-    """
+    """Set torch's threads for this thread; others that encode images set their own count."""
     torch.set_num_threads(count)
     try:
         yield

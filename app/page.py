@@ -1,4 +1,4 @@
-"""Lay out the whole site: its pages, their looks, the menu."""
+"""Lay out the site: its pages, style and menu."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from . import files, session
 from .state import Studio
 from .views import classify, export, models, search, segment, train
 
-_LOOKS = """
+_STYLE = """
 <style>
 [data-testid="stMainBlockContainer"] { padding: 4.2rem 1.4rem 2rem; max-width: 1280px; }
 @media (max-width: 700px) { [data-testid="stMainBlockContainer"] { padding: 4rem .8rem 1rem; } }
@@ -21,16 +21,16 @@ _LOOKS = """
 
 
 def show() -> None:
-    """Show the page the address names."""
+    """Show the page that the address names."""
     shared, _ = session.current()
     about = (
-        f"segclip {segclip.__version__}: name something, get it cut out of the picture. "
+        f"segclip {segclip.__version__}: segment images by text, clicks and boxes. "
         "Nothing leaves this machine."
     )
     if shared.settings.source:
         about += f"\n\n[Source]({shared.settings.source})"
     st.set_page_config("segclip", _icon(), layout="wide", menu_items={"About": about})
-    st.html(_LOOKS)
+    st.html(_STYLE)
     pages = [
         st.Page(segment.show, title="Segment", default=True),
         st.Page(export.show, title="Export", url_path="export"),
@@ -47,13 +47,13 @@ def show() -> None:
 
 
 def _footer(shared: Studio) -> None:
-    """Offer the source of what is running, as the AGPL of FastSAM asks of a server."""
-    said, source = st.columns([6, 1], vertical_alignment="center")
-    said.caption("Everything stays on the machine this page comes from.")
+    """Offer the running source code, as the AGPL of FastSAM requires of a server."""
+    notice, source = st.columns([6, 1], vertical_alignment="center")
+    notice.caption("Everything stays on the machine that serves this page.")
     if shared.settings.source:
         source.link_button("Source", shared.settings.source, type="tertiary", width="stretch")
     elif not files.source_files():
-        source.caption("Source: ask whoever runs this server")
+        source.caption("Source: ask the operator of this server")
     else:
         source.download_button(
             "Source",
@@ -66,9 +66,7 @@ def _footer(shared: Studio) -> None:
 
 
 def _icon() -> PIL.Image.Image:
-    """Draw the icon of the browser's tab: a mask in its box. One of a name would be fetched from
-    elsewhere.
-    """
+    """Draw the tab's icon, a mask in its box; an icon by name would be fetched from elsewhere."""
     icon = PIL.Image.new("RGBA", (64, 64))
     pen = PIL.ImageDraw.Draw(icon)
     pen.rounded_rectangle((3, 3, 60, 60), 14, outline="#d6336c", width=6)

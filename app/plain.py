@@ -1,8 +1,6 @@
-"""Make what comes from elsewhere safe to show: file names, texts, labels, and errors that hold
-them.
+"""Make untrusted strings safe to display: file names, texts, labels and errors that quote them.
 
-Streamlit reads Markdown nearly everywhere, and an image in it is fetched by the browser of whoever
-looks.
+Streamlit renders Markdown nearly everywhere, and browsers fetch the images in it.
 """
 
 from __future__ import annotations
@@ -18,22 +16,20 @@ LONGEST_NAME = 150  # bytes of UTF-8: file systems take 255, and exports add end
 
 _SYNTAX = re.compile(r"([\\`*_{}\[\]()#+\-!|<>~$&^=:])")
 _ORDERED = re.compile(r"^(\s*\d+)\.")  # a list, at the beginning of a line
-_JOINER = "\N{WORD JOINER}"  # has no width; ends what is found in text after Markdown was read
+_JOINER = "\N{WORD JOINER}"  # zero width; breaks links that are detected after parsing
 _FOUND_LATER = re.compile(r"(?<=:)(?=\S)|(?<=www)(?=\.)|(?<=@)(?=\S)", re.IGNORECASE)
 _PATH = re.compile(r"(?<![\w.~/\\])(?:~?[/\\]|[A-Za-z]:[/\\])(?:[^\s'\"/\\,;:()]+[/\\])+")
 
 
 def as_markdown(text: str) -> str:
-    """Write text so that Markdown, as Streamlit reads it, shows it letter by letter."""
+    """Escape text so that Streamlit's Markdown shows it literally."""
     one_line = " ".join(text.split())
     parted = _FOUND_LATER.sub(_JOINER, one_line)
     return _ORDERED.sub(r"\1\\.", _SYNTAX.sub(r"\\\1", parted))
 
 
 def file_name(given: str) -> str:
-    """Return a name that a file can have anywhere, of the one a sender gave: "image" where nothing
-    of it is left.
-    """
+    """Return a file name that is valid on every system; "image" where nothing is left of it."""
     last = given.replace("\\", "/").rpartition("/")[2]
     visible = "".join(letter for letter in last if unicodedata.category(letter)[0] != "C")
     stem, dot, ending = visible.strip(" .").rpartition(".")
@@ -44,9 +40,9 @@ def file_name(given: str) -> str:
 
 
 def without_paths(text: str, folders: Iterable[Path] = ()) -> str:
-    """Take the server's folders out of a message: what is left of a path is its last part.
+    """Reduce the paths in a message to their last part.
 
-    folders: whose paths may hold blanks, which tell nobody where a path ends.
+    folders: known folders, whose paths may contain spaces and so have no detectable end.
     """
     known = [*map(Path, folders), Path.home(), Path(tempfile.gettempdir()), Path.cwd()]
     for folder in sorted(known, key=lambda path: len(str(path)), reverse=True):
@@ -56,5 +52,5 @@ def without_paths(text: str, folders: Iterable[Path] = ()) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    """Cut a text to so many bytes of UTF-8, between letters."""
+    """Cut a text to at most ``most`` bytes of UTF-8, between characters."""
     return text.encode()[:most].decode(errors="ignore")

@@ -1,4 +1,4 @@
-"""Turn pictures and answers into what the browser draws: small, at the size it is looked at."""
+"""Turn images and answers into what the browser draws, at display size."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ import segclip
 
 from .answers import Answer
 
-PICTURE_SIDE = 1600  # px, of the longer side: what is sent of a picture, once
-MAP_SIDE = 1024  # px: what is sent of the masks, at every answer
-SMALL = 300_000  # pixels: pictures up to here go without loss
-MOST_LISTED = 3  # texts a headline names
+IMAGE_SIDE = 1600  # px, longer side of an image, sent once
+MAP_SIDE = 1024  # px, longer side of the label map, sent with every answer
+SMALL = 300_000  # pixels: up to this size images are sent without loss
+MOST_LISTED = 3  # texts in a headline
 
 
-def picture_url(image: segclip.Image) -> str:
-    """Give a picture, shrunk, as a data address."""
-    picture = PIL.Image.fromarray(image.pixels)
-    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+def image_url(image: segclip.Image) -> str:
+    """Return the image, shrunk, as a data URL."""
+    shrunk = PIL.Image.fromarray(image.pixels)
+    shrunk.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
     file = io.BytesIO()
-    if picture.width * picture.height <= SMALL:
-        picture.save(file, "PNG", compress_level=1)
-        return _address(file, "png")
-    picture.save(file, "JPEG", quality=88)
-    return _address(file, "jpeg")
+    if shrunk.width * shrunk.height <= SMALL:
+        shrunk.save(file, "PNG", compress_level=1)
+        return _data_url(file, "png")
+    shrunk.save(file, "JPEG", quality=88)
+    return _data_url(file, "jpeg")
 
 
 def map_runs(masks: segclip.Masks) -> str:
-    """Give the label map as text, each row in runs of equal labels: "W H LABELS LENGTHS".
+    """Encode the label map as text, in runs of equal labels within a row: "W H LABELS LENGTHS".
 
-    LABELS, LENGTHS: base64 of a byte for each run, and of two, the lower first.
+    LABELS, LENGTHS: base64 of one byte per run, and of two bytes per run, little-endian.
     """
     labels = label_map(masks, MAP_SIDE)
     begins = np.ones(labels.shape, bool)
@@ -49,10 +49,9 @@ def map_runs(masks: segclip.Masks) -> str:
 
 
 def label_map(masks: segclip.Masks, side: int) -> np.ndarray:
-    """Number each pixel at a longer side of at most ``side``: 0 for nothing, r + 1 for row r, uint8
-    (h, w).
+    """Return a label map uint8 (h, w): 0 for background, r + 1 for row r.
 
-    Where masks overlap the better row shows.
+    side: longer side at most, in pixels. Where masks overlap the first row wins.
     """
     height, width = masks.size
     scale = min(1.0, side / max(height, width))
@@ -64,13 +63,13 @@ def label_map(masks: segclip.Masks, side: int) -> np.ndarray:
         top, bottom = np.searchsorted(ys, (y1, y2))
         left, right = np.searchsorted(xs, (x1, x2))
         if top < bottom and left < right:
-            seen = masks.bitmaps[row][np.ix_(ys[top:bottom] - y1, xs[left:right] - x1)]
-            labels[top:bottom, left:right][seen] = row + 1
+            inside = masks.bitmaps[row][np.ix_(ys[top:bottom] - y1, xs[left:right] - x1)]
+            labels[top:bottom, left:right][inside] = row + 1
     return labels
 
 
 def rows_of(answer: Answer) -> list[dict[str, Any]]:
-    """Describe the candidates for the strip."""
+    """Describe the candidates for the list beside the image."""
     result = answer.candidates
     columns = zip(result.texts, result.probability, result.similarity, result.quality, strict=True)
     return [
@@ -89,32 +88,28 @@ def rows_of(answer: Answer) -> list[dict[str, Any]]:
 
 
 def headline(answer: Answer) -> str:
-    """Say in a sentence what was found, for everyone, and for who cannot see the picture."""
+    """Summarise the answer in a sentence, also for screen readers."""
     question, count = answer.draft, answer.hits
     if question.by_place:
         if not count or not answer.chosen.masks.areas.any():
-            return "Nothing at this place"
+            return "No object here"
         return (
             f"The object at the click{'s' * (len(question.points) > 1)}"
             if question.points
             else "The object in the box"
         )
     if question.everything:
-        return (
-            f"{count} object{'s' * (count != 1)}" if count else "Nothing here is surely an object"
-        )
+        return f"{count} object{'s' * (count != 1)}" if count else "No object reaches the threshold"
     if not question.texts:
-        return "Type what to look for, or click on it"
+        return "Type what to find, or click on it"
     if not count:
         return "Nothing here matches " + _listed(answer.unanswered)
     missing = answer.unanswered
     return f"{count} found" + (f"; nothing matches {_listed(missing)}" if missing else "")
 
 
-def reached(answer: Answer) -> float:
-    """Give the threshold the slider stands at: its own, else the lowest that changes nothing of the
-    answer.
-    """
+def slider_threshold(answer: Answer) -> float:
+    """Return the slider's threshold: the user's, else the lowest that keeps the answer."""
     result = answer.candidates
     if answer.draft.threshold is not None:
         return answer.draft.threshold
@@ -124,29 +119,31 @@ def reached(answer: Answer) -> float:
 
 
 def notes(answer: Answer) -> list[str]:
-    """Say why: words of place that chose, how far the nearest miss stayed behind."""
+    """Explain the answer: words of position that filtered, and the scores of near misses."""
     result = answer.candidates
     if answer.draft.by_place or answer.draft.everything:
         return []
-    told = [
+    lines = [
         f"“{text}”: {why}" for text, why in zip(result.asked, result.reasons, strict=False) if why
     ]
     for text, near in zip(result.asked, result.nearest, strict=False):
-        if text in answer.unanswered and near < result.threshold:  # else words of place left none
-            told.append(
-                f"“{text}”: the best region reaches {near:.2f}, {result.threshold:.2f} is asked for"
+        # above the threshold, words of position ruled the matches out
+        if text in answer.unanswered and near < result.threshold:
+            lines.append(
+                f"“{text}”: the best region scores {near:.2f}, below the threshold "
+                f"{result.threshold:.2f}"
             )
-    return told
+    return lines
 
 
 def _listed(texts: tuple[str, ...]) -> str:
-    """Name the first texts, short; the notes have all of them, whole."""
-    named = ", ".join(f"“{shorten(text, 40, placeholder=' ...')}”" for text in texts[:MOST_LISTED])
-    return named + (f" and {len(texts) - MOST_LISTED} more" if len(texts) > MOST_LISTED else "")
+    """List the first texts, shortened; the notes have all of them in full."""
+    listed = ", ".join(f"“{shorten(text, 40, placeholder=' ...')}”" for text in texts[:MOST_LISTED])
+    return listed + (f" and {len(texts) - MOST_LISTED} more" if len(texts) > MOST_LISTED else "")
 
 
 def _centres(length: int, count: int) -> np.ndarray:
-    """Give the pixel at the middle of each of ``count`` equal steps."""
+    """Return the pixel at the centre of each of ``count`` equal steps."""
     return ((np.arange(count) + 0.5) * length / count).astype(np.int64)
 
 
@@ -154,5 +151,5 @@ def _number(value: float) -> float | None:
     return None if value != value else round(float(value), 4)
 
 
-def _address(file: io.BytesIO, kind: str) -> str:
+def _data_url(file: io.BytesIO, kind: str) -> str:
     return f"data:image/{kind};base64," + base64.b64encode(file.getvalue()).decode()

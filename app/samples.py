@@ -1,4 +1,4 @@
-"""Name the images that come with segclip, and what each is asked at first."""
+"""The sample images that come with segclip, each with its initial text."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ TEXTS = {
     "desk.png": "red apple",
     "zoo.png": "penguin",
 }
-FIRST = "coffee.jpg"  # what a newcomer sees
+FIRST = "coffee.jpg"  # opened for a new user

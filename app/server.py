@@ -1,6 +1,4 @@
-"""Serve the pages, and the HTTP API where asked for, from one process: what ``segclip app``
-starts.
-"""
+"""The server that ``segclip app`` starts: the pages and, optionally, the HTTP API."""
 
 import sys
 from importlib import import_module
@@ -13,7 +11,7 @@ _HERE = Path(__file__).resolve().parent
 if str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))
 _serving = import_module(f"{_HERE.name}.serving")
-_guard = import_module(f"{_HERE.name}.guard")
+_guard = import_module(f"{_HERE.name}.http.guard")
 app = st.App(
     "streamlit_app.py",
     routes=_serving.routes(),

@@ -1,6 +1,4 @@
-"""Begin and end with the server: what is served beside the pages, what is tidied up meanwhile and
-at the end.
-"""
+"""The server's routes and lifetime: periodic and final clean-up."""
 
 from __future__ import annotations
 
@@ -27,32 +25,32 @@ from .jobs.scratch import Scratch, place
 from .settings import Settings
 
 _TIDY = 10.0  # s
-_SPOOLED = 1 << 30  # bytes: an upload stays in memory, whatever its size
+_SPOOLED = 1 << 30  # bytes, above any upload: uploads stay in memory
 
 _tidying: list[Callable[[], bool]] = []
 
 
 def names() -> Names:
-    """Return the names the server goes by."""
+    """Return the host names under which the server may be addressed."""
     settings = Settings.from_environment()
     return Names(settings.alone, settings.hosts)
 
 
 def routes() -> list[BaseRoute]:
-    """Return what is served beside the pages: the API, or that there is none."""
+    """Return the routes besides the pages: the API, or a reply that it is off."""
     MultiPartParser.spool_max_size = _SPOOLED
     if not Settings.from_environment().api:
         return [Route("/api/{path:path}", _off, methods=None), Route("/api", _off, methods=None)]
-    from .http.api import make_api  # needs FastAPI, which the pages do without
+    from .http.api import make_api  # needs FastAPI, which the pages do not
     from .state import studio
 
     api = make_api(studio())
-    _tidying.append(api.state.pictures.tidy)
+    _tidying.append(api.state.images.tidy)
     return [Mount("/api", api)]
 
 
 def held() -> int:
-    """Return the bytes of the uploads that Streamlit keeps, of everybody whose pages are open."""
+    """Return the bytes of all uploads that Streamlit keeps for open pages."""
     if not runtime.exists():
         return 0
     families = runtime.get_instance().uploaded_file_mgr.get_stats().values()
@@ -60,12 +58,12 @@ def held() -> int:
 
 
 async def _off(request: Request) -> Response:
-    return JSONResponse({"detail": "the HTTP API is off; segclip app --api serves it"}, 404)
+    return JSONResponse({"detail": "the HTTP API is off; start it with segclip app --api"}, 404)
 
 
 @asynccontextmanager
 async def lifespan(app: Any) -> AsyncIterator[None]:
-    """Tidy up while the server runs, and remove what people left when it ends, also by SIGTERM."""
+    """Clean up periodically, and remove all user files at the end, also on SIGTERM."""
     settings = Settings.from_environment()
     _end_turns_on(signal.SIGTERM)
     _end_turns_on(signal.SIGINT)
@@ -82,9 +80,7 @@ async def lifespan(app: Any) -> AsyncIterator[None]:
 
 
 def _end_turns_on(number: int) -> None:
-    """Let requests in work end at their next step on a signal: the server waits for them before it
-    ends.
-    """
+    """On a signal, end running requests at their next step: the server waits for them to exit."""
     turns.closing.clear()
     former = signal.getsignal(number)
     if not callable(former) or threading.current_thread() is not threading.main_thread():
@@ -98,7 +94,7 @@ def _end_turns_on(number: int) -> None:
 
 
 async def _tidy() -> None:
-    """Let go of what is kept over the limits, and hand freed memory back to the system."""
+    """Evict entries over the limits, and return freed memory to the system."""
     while True:
         await anyio.sleep(_TIDY)
         if state := _state():
@@ -109,13 +105,13 @@ async def _tidy() -> None:
 
 
 def _state() -> Any:
-    """Return the module of the studio, once a page or the API has opened it: it loads torch."""
+    """Return the studio's module if a page or the API has imported it, for it loads torch."""
     state = sys.modules.get(f"{__package__}.state")
     return state if state is not None and state.studio.cache_info().currsize else None
 
 
 def _trim() -> None:
-    """Hand freed memory back, where C's library keeps it otherwise, as glibc does."""
+    """Return freed memory to the system, which glibc would keep."""
     gc.collect(1)
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,6 +1,4 @@
-"""Read how the server was started: ``segclip app`` hands its options on as environment
-variables.
-"""
+"""Settings of the server, which ``segclip app`` passes as environment variables."""
 
 from __future__ import annotations
 
@@ -12,23 +10,21 @@ from streamlit.config import get_option
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ROOT = Path(__file__).resolve().parent.parent
-SAMPLES = (
-    _ROOT / "segclip_samples" if (_ROOT / "segclip_samples").is_dir() else _ROOT / "samples"
-)  # in a wheel, or not
+_WHEEL_SAMPLES = _ROOT / "segclip_samples"
+SAMPLES = _WHEEL_SAMPLES if _WHEEL_SAMPLES.is_dir() else _ROOT / "samples"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Say which models answer, and how much one person may ask of the server.
+    """The initial models, and the limits per user.
 
-    words, clicks: presets that answer texts and places. upload_mb, max_pixels: of one picture.
-    works: how many people's pictures are kept; the one longest unused goes first. kept_mb: of
-    memory for them, and as much again for the API's. photos: the folder the Search page may index
-    and show. indexes: where indexes lie. runs: the folder of training runs. source: address of the
-    source code of what is running. alone: only this machine is served, so who is there may also
-    fetch weights, load files, index and train. api: the HTTP API is served too. hosts: names by
-    which browsers may reach the server besides its addresses. batch_mb: of images unpacked for
-    batches, all together. scratch: the folder they are unpacked to; "" for one in memory.
+    words, clicks: presets for texts, and for points and boxes. upload_mb, max_pixels: of one image.
+    works: number of works kept, least recently used first to go. kept_mb: memory for them, and as
+    much again for the API's images. photos: folder that the Search page may index and show.
+    indexes: folder of indexes. runs: folder of training runs. source: URL of the running source
+    code. alone: only this machine is served, so its user may also fetch weights, load files, index
+    and train. api: serve the HTTP API. hosts: further host names of the server. batch_mb: images
+    unpacked for all batches together. scratch: folder for them; "" for one in memory.
     """
 
     words: str = "mini"
@@ -49,31 +45,29 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> Settings:
-        """Read SEGCLIP_APP_WORDS, _CLICKS, _UPLOAD_MB and so on: the fields' names in capitals."""
+        """Read SEGCLIP_APP_WORDS, _CLICKS, _UPLOAD_MB and so on, named after the fields."""
 
-        def told(name: str, default: str) -> str:
+        def variable(name: str, default: str) -> str:
             return os.environ.get(f"SEGCLIP_APP_{name}") or default
 
         return cls(
-            told("WORDS", cls.words),
-            told("CLICKS", cls.clicks),
-            int(told("UPLOAD_MB", str(cls.upload_mb))),
-            int(told("MAX_PIXELS", str(cls.max_pixels))),
-            int(told("WORKS", str(cls.works))),
-            int(told("KEPT_MB", str(cls.kept_mb))),
-            int(told("BATCH_MB", str(cls.batch_mb))),
-            Path(told("PHOTOS", str(SAMPLES))),
-            runs=Path(told("RUNS", str(cls.runs))),
-            source=told("SOURCE", cls.source),
-            alone=told("ALONE", "1") == "1" and _is_loopback(get_option("server.address")),
-            api=told("API", "0") == "1",
-            hosts=tuple(told("HOSTS", "").split()),
-            scratch=told("SCRATCH", cls.scratch),
+            variable("WORDS", cls.words),
+            variable("CLICKS", cls.clicks),
+            int(variable("UPLOAD_MB", str(cls.upload_mb))),
+            int(variable("MAX_PIXELS", str(cls.max_pixels))),
+            int(variable("WORKS", str(cls.works))),
+            int(variable("KEPT_MB", str(cls.kept_mb))),
+            int(variable("BATCH_MB", str(cls.batch_mb))),
+            Path(variable("PHOTOS", str(SAMPLES))),
+            runs=Path(variable("RUNS", str(cls.runs))),
+            source=variable("SOURCE", cls.source),
+            alone=variable("ALONE", "1") == "1" and _is_loopback(get_option("server.address")),
+            api=variable("API", "0") == "1",
+            hosts=tuple(variable("HOSTS", "").split()),
+            scratch=variable("SCRATCH", cls.scratch),
         )
 
 
 def _is_loopback(address: str | None) -> bool:
-    """Tell whether Streamlit listens to this machine alone; None is what the pages' own
-    configuration says.
-    """
+    """Return whether an address is local; None stands for the app's own configuration."""
     return address is None or address in LOOPBACK

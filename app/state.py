@@ -1,6 +1,4 @@
-"""What one person is working on, apart from everybody else's, and what each click or text makes of
-it.
-"""
+"""The state of each user, and how clicks and texts change it."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from .jobs.batches import Batch
 from .jobs.indexing import Indexing
 from .jobs.scratch import Scratch, place
 from .jobs.training import Training
-from .kept import Kept, Limits
+from .kept import Limits, LruCache
 from .models import Models, parts
 from .plain import file_name
 from .samples import FIRST, TEXTS
@@ -25,21 +23,17 @@ from .settings import SAMPLES, Settings
 
 LONGEST_HISTORY = 100
 MOST_TEXTS = 100  # of one question
-_FAREWELL = 5.0  # s that batches have to stop in when the server ends
+_FAREWELL = 5.0  # s within which batches must stop when the server ends
 
-Point = tuple[
-    float, float, int
-]  # x, y in pixels of the picture, 1 for the object and 0 for what it is not
+Point = tuple[float, float, int]  # x, y in pixels, 1 for foreground or 0 for background
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Draft:
-    """Hold the question a person is putting together: by place with points or a box, of everything,
-    or by words.
+    """The current question of a user: points or a box, everything, or texts.
 
-    taken: rows of the answer that were chosen; none chosen is all of them. threshold: None for the
-    encoder's own.
+    taken: selected rows of the answer, all of them if empty. threshold: None for the encoder's own.
     """
 
     texts: tuple[str, ...] = ()
@@ -53,18 +47,16 @@ class Draft:
 
     @property
     def by_place(self) -> bool:
-        """Tell whether a place was pointed at; negative points alone only leave out what lies
-        there.
-        """
+        """Return whether a point or box marks the object; background points alone only exclude."""
         return self.box is not None or any(label for _, _, label in self.points)
 
     @property
-    def asks(self) -> tuple[object, ...]:
-        """Return what the answer depends on."""
+    def query_key(self) -> tuple[object, ...]:
+        """Return everything that the answer depends on."""
         return replace(self, taken=frozenset()), self.by_place
 
     def question(self) -> segclip.Question:
-        """Put it into the library's terms."""
+        """Convert the draft to a question of the library."""
         points, labels = [(x, y) for x, y, _ in self.points], [label for _, _, label in self.points]
         boxes = [] if self.box is None else [self.box]
         searching = not self.by_place
@@ -79,10 +71,8 @@ class Draft:
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
-    """Hold a picture with what was found out about it, by the preset that did; of a sample
-    everybody shares one.
-    """
+class CachedImage:
+    """An image with its cached encodings and regions by model; samples are shared by all users."""
 
     image: segclip.Image
     encoded: dict[str, segclip.Encoded] = field(default_factory=dict)
@@ -92,131 +82,124 @@ class Known:
 
 @dataclass(eq=False)
 class Work:
-    """Hold one person's picture, what is asked of it, and what was found out so far."""
+    """One user's image, question and cached results."""
 
-    known: Known
+    cached: CachedImage
     draft: Draft = Draft()
     words: str = "mini"
     clicks: str = "mini-sam"
-    picture: str = field(
-        default_factory=lambda: secrets.token_hex(8)
-    )  # names the picture in messages to the browser
-    former: dict[tuple[Point, ...], segclip.Result] = field(
-        default_factory=dict
-    )  # answers to be refined, by points
+    # identifies the image in messages to the browser
+    image_id: str = field(default_factory=lambda: secrets.token_hex(8))
+    # results to refine, by points
+    former: dict[tuple[Point, ...], segclip.Result] = field(default_factory=dict)
     history: list[Draft] = field(default_factory=list)
     batch: Batch | None = None
-    lock: RLock = field(default_factory=RLock)  # two tabs of one person
+    lock: RLock = field(default_factory=RLock)  # a user may have two tabs open
 
     @property
     def image(self) -> segclip.Image:
-        """Give the picture."""
-        return self.known.image
+        """Return the image."""
+        return self.cached.image
 
     @property
-    def heavy(self) -> tuple[object, ...]:
-        """Return what takes memory: the image, and what was found out about it."""
-        known = self.known
-        features = [encoded.features for encoded in list(known.encoded.values())]
-        return known.image, features, list(known.regions.values()), list(self.former.values())
+    def memory(self) -> tuple[object, ...]:
+        """Return what takes memory: the image and everything cached for it."""
+        cached = self.cached
+        features = [encoded.features for encoded in list(cached.encoded.values())]
+        return cached.image, features, list(cached.regions.values()), list(self.former.values())
 
-    def open(self, known: Known, texts: tuple[str, ...] = ()) -> None:
-        """Take another picture; the words stay unless others are given, places go."""
+    def open(self, cached: CachedImage, texts: tuple[str, ...] = ()) -> None:
+        """Open another image; points and boxes are cleared, texts stay unless others are given."""
         with self.lock:
-            self.known, self.picture = known, secrets.token_hex(8)
+            self.cached, self.image_id = cached, secrets.token_hex(8)
             self.draft = replace(self._cleared(), texts=texts or self.draft.texts)
             self._forget()
 
     def take_batch(self, batch: Batch | None) -> None:
-        """Put a batch in the place of the former one, whose files go."""
+        """Replace the batch, and delete the files of the former one."""
         with self.lock:
             former, self.batch = self.batch, batch
         if former is not None:
             Thread(target=former.remove, daemon=True).start()
 
     def use(self, *, words: str | None = None, clicks: str | None = None) -> None:
-        """Let other models answer."""
+        """Switch models."""
         with self.lock:
             self.words, self.clicks = words or self.words, clicks or self.clicks
-            self.draft = replace(
-                self.draft, threshold=None, taken=frozenset()
-            )  # thresholds are an encoder's
+            # a threshold belongs to its encoder
+            self.draft = replace(self.draft, threshold=None, taken=frozenset())
             self._forget()
 
     def _forget(self) -> None:
         self.former.clear()
         self.history.clear()
 
-    def ask(self, draft: Draft) -> None:
-        """Ask something else; undo goes back."""
+    def _change(self, draft: Draft) -> None:
+        """Change the draft; undo restores the former one."""
         with self.lock:
             if draft == self.draft:
                 return
-            if draft.asks != self.draft.asks:
+            if draft.query_key != self.draft.query_key:
                 draft = replace(draft, taken=frozenset())
             self.history.append(self.draft)
             del self.history[:-LONGEST_HISTORY]
             self.draft = draft
 
-    def say(self, texts: tuple[str, ...], negatives: tuple[str, ...] = ()) -> None:
-        """Ask by words: places pointed at go. Raises BadPrompt for too many."""
+    def set_texts(self, texts: tuple[str, ...], negatives: tuple[str, ...] = ()) -> None:
+        """Set the texts, and clear points and boxes. Raises BadPrompt for too many texts."""
         if len(texts) + len(negatives) > MOST_TEXTS:
             count = len(texts) + len(negatives)
-            raise segclip.BadPrompt(f"{count} texts were given; at most {MOST_TEXTS} are taken")
+            raise segclip.BadPrompt(f"{count} texts were given; at most {MOST_TEXTS} are allowed")
         if (texts, negatives) != (self.draft.texts, self.draft.negatives):
-            self.ask(replace(self._cleared(), texts=texts, negatives=negatives))
+            self._change(replace(self._cleared(), texts=texts, negatives=negatives))
 
     def tune(self, threshold: float | None, top_k: int | None) -> None:
-        """Move the sliders; a slider on its way is one step for undo."""
-        asked = replace(self.draft, threshold=threshold, top_k=top_k)
+        """Set threshold and top_k; consecutive slider moves are one step for undo."""
+        draft = replace(self.draft, threshold=threshold, top_k=top_k)
         former = self.history[-1] if self.history else None
-        on_its_way = (
-            former is not None and replace(former, threshold=threshold, top_k=top_k) == asked
-        )
-        self.ask(asked)
-        if on_its_way and self.history[-1] is not former:
+        moving = former is not None and replace(former, threshold=threshold, top_k=top_k) == draft
+        self._change(draft)
+        if moving and self.history[-1] is not former:
             self.history.pop()
 
     def click(self, x: float, y: float, label: int) -> None:
-        """Point at the object, or at what it is not."""
-        self.ask(replace(self._not_everything(), points=(*self.draft.points, (x, y, label))))
+        """Add a foreground (label 1) or background (label 0) click."""
+        self._change(replace(self._not_everything(), points=(*self.draft.points, (x, y, label))))
 
     def drag(self, box: Box) -> None:
-        """Draw a box around an object; points go."""
-        self.ask(replace(self._cleared(), box=box))
+        """Set a box around the object, and clear points."""
+        self._change(replace(self._cleared(), box=box))
 
     def everything(self) -> None:
-        """Show every object."""
-        self.ask(replace(self._cleared(), everything=True, threshold=None))
+        """Segment every object."""
+        self._change(replace(self._cleared(), everything=True, threshold=None))
 
     def take(self, row: int) -> None:
-        """Choose a row of the answer, or leave it again; by place one row is the answer."""
+        """Select or deselect a row of the answer; with points or a box only one can be selected."""
         taken = self.draft.taken ^ {row}
-        self.ask(replace(self.draft, taken=taken & {row} if self.draft.by_place else taken))
+        self._change(replace(self.draft, taken=taken & {row} if self.draft.by_place else taken))
 
     def undo(self) -> None:
-        """Go one step back."""
+        """Go back one step."""
         with self.lock:
             if self.history:
                 self.draft = self.history.pop()
 
     def clear(self) -> None:
-        """Go back from places to words."""
-        self.ask(self._cleared())
+        """Clear points, box and selection."""
+        self._change(self._cleared())
 
     def _cleared(self) -> Draft:
         return replace(self._not_everything(), points=(), box=None, taken=frozenset())
 
     def _not_everything(self) -> Draft:
-        """Ask no longer for everything; its threshold is one of quality, and goes too."""
+        """Leave everything mode; its threshold is one of quality, so it is reset."""
         draft = self.draft
         return replace(draft, everything=False, threshold=None) if draft.everything else draft
 
 
 class Studio:
-    """Hold the models everybody shares, and everybody's own work under a key that cannot be
-    guessed.
-    """
+    """The shared models, and each user's work under an unguessable key."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -224,22 +207,21 @@ class Studio:
         self.indexing = Indexing()
         self.training = Training(settings.runs.absolute())
         self.scratch = Scratch(place(settings.scratch))
-        self.fetching: dict[
-            str, str
-        ] = {}  # weights on their way, by name: "", or why they didn't come
-        self._works: Kept[Work] = Kept(
+        # downloads of weights by name: "" while running, else the error
+        self.fetching: dict[str, str] = {}
+        self._works: LruCache[Work] = LruCache(
             lambda: Limits(settings.works, settings.kept_mb * 1_000_000),
-            heavy=lambda work: () if work.known in self._samples.values() else work.heavy,
-            gone=lambda work: work.take_batch(None),
+            memory=lambda work: () if work.cached in self._samples.values() else work.memory,
+            on_evict=lambda work: work.take_batch(None),
         )
-        self._samples: dict[str, Known] = {}
+        self._samples: dict[str, CachedImage] = {}
         self._index: segclip.Index | None = None
 
     def __len__(self) -> int:
         return len(self._works)
 
     def begin(self) -> tuple[str, Work]:
-        """Give a newcomer a sample with a text; the work longest unused may have to go."""
+        """Start a work with a sample and a text; the least recently used one may be evicted."""
         work = Work(
             self.sample(FIRST), Draft((TEXTS[FIRST],)), self.settings.words, self.settings.clicks
         )
@@ -248,15 +230,15 @@ class Studio:
         return key, work
 
     def find(self, key: str) -> Work | None:
-        """Give the work of a key; None for a wrong key, and when it had to go."""
+        """Return the work of a key; None for an unknown or evicted one."""
         return self._works.find(key)
 
     def tidy(self) -> bool:
-        """Let go of works that are over the limits; return whether any went."""
+        """Evict works over the limits; return whether there were any."""
         return self._works.tidy()
 
     def close(self) -> None:
-        """Stop what runs beside the pages, and remove every file of theirs: the server ends."""
+        """Stop all background jobs and remove their files, as the server ends."""
         self.indexing.cancel()
         self.training.stop()
         batches = [work.batch for work in self._works.values() if work.batch is not None]
@@ -267,8 +249,9 @@ class Studio:
         self.scratch.close()
 
     def unpack(self, data: bytes) -> Batch:
-        """Unpack a zip for a batch, within what all batches may take. Raises BadImage,
-        NotWritable.
+        """Unpack a zip for a batch, within the limit of all batches.
+
+        Raises BadImage, NotWritable.
         """
         others = [work.batch.size for work in self._works.values() if work.batch is not None]
         return Batch.unpacked(
@@ -276,40 +259,38 @@ class Studio:
         )
 
     def index(self) -> segclip.Index:
-        """Give the index of the server's folder, open. Raises BadPrompt when there is none."""
+        """Return the open index of the server's folder. Raises BadPrompt when there is none."""
         if self._index is None:
             self._index = segclip.Index(self.index_place(), encoder=parts(self.settings.words)[1])
         return self._index
 
     def index_place(self) -> Path:
-        """Give where the index of the server's folder lies: outside it, for it may be read-only."""
+        """Return the path of the folder's index, outside the folder, which may be read-only."""
         folder = self.settings.photos.resolve()
         return self.settings.indexes / sha256(str(folder).encode()).hexdigest()[:16]
 
     def reopen_index(self) -> None:
-        """Read the index anew when next asked for."""
+        """Reopen the index on its next use."""
         self._index = None
 
     def read(self, data: bytes, name: str) -> segclip.Image:
-        """Read an upload within the limits. name: as its sender gave it. Raises BadImage."""
+        """Read an upload within the limits. name: as sent, unsafe. Raises BadImage."""
         label = file_name(name)
         if len(data) > self.settings.upload_mb * 1_000_000:
             limit = self.settings.upload_mb
             raise segclip.BadImage(
-                f"{label} has {len(data) / 1e6:.1f} MB; at most {limit} MB are taken, so shrink it"
+                f"{label} has {len(data) / 1e6:.1f} MB; at most {limit} MB are allowed: shrink it"
             )
         return segclip.load_image(data, label=label, max_pixels=self.settings.max_pixels)
 
-    def sample(self, name: str) -> Known:
-        """Return one of the samples that come with segclip, by its file's name, with what anyone
-        found out about it.
-        """
+    def sample(self, name: str) -> CachedImage:
+        """Return a sample image by file name, with the results cached by any user."""
         if name not in self._samples:
-            self._samples[name] = Known(segclip.load_image(SAMPLES / name, label=name))
+            self._samples[name] = CachedImage(segclip.load_image(SAMPLES / name, label=name))
         return self._samples[name]
 
 
 @cache
 def studio() -> Studio:
-    """Give the one studio of this process: pages and API share it."""
+    """Return the studio of this process, which pages and API share."""
     return Studio(Settings.from_environment())

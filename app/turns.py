@@ -1,7 +1,7 @@
-"""Take turns: first come, first served, for as long as somebody still waits for the answer.
+"""Queues in order of arrival, for requests with a deadline.
 
-A request over HTTP has a deadline, and its client may leave. Long work is done in steps, and
-between two of them ``check`` ends what nobody waits for any more. Pages have no deadline. The turn
+An HTTP request has a deadline, and its client may disconnect. Long work is done in steps, and
+between two of them ``check`` ends work that is no longer needed. Pages have no deadline. The turn
 is a context variable, not a parameter, because nearly every step between the request and a model's
 lock is shared with the pages, which have none.
 """
@@ -17,56 +17,56 @@ from threading import Event, Lock
 from time import monotonic
 from typing import Any, Protocol
 
-_GLANCE = 0.1  # s after which somebody who waits for a lock checks whether it is still worth it
+_POLL = 0.1  # s between two checks of the deadline while waiting for a lock
 
 
 class Late(Exception):
-    """Raise when a request's time is over."""
+    """The deadline of a request has passed."""
 
 
 class Left(Exception):
-    """Raise when nobody waits for the answer any more."""
+    """The client of a request has disconnected."""
 
 
 class Full(Exception):
-    """Raise when too many wait already."""
+    """Too many requests are waiting already."""
 
 
 @dataclass(eq=False)
 class Turn:
-    """Hold until when an answer is of use. until: by the clock of ``time.monotonic``."""
+    """A request's deadline. until: by the clock of ``time.monotonic``."""
 
     until: float
     _left: Event = field(default_factory=Event)
 
     @classmethod
     def lasting(cls, seconds: float) -> Turn:
-        """Begin a turn that ends so many seconds from now."""
+        """Start a turn that ends ``seconds`` from now."""
         return cls(monotonic() + seconds)
 
     @property
     def left(self) -> float:
-        """Return the seconds that are left."""
+        """Return the seconds left."""
         return self.until - monotonic()
 
     def leave(self) -> None:
-        """End the turn: the client is gone."""
+        """End the turn, because the client has disconnected."""
         self._left.set()
 
     def check(self) -> None:
-        """Raise Left or Late unless somebody still waits for the answer."""
+        """Raise Left or Late when the answer is no longer needed."""
         if self._left.is_set():
             raise Left
         if self.left <= 0:
             raise Late
 
 
-_turn: ContextVar[Turn | None] = ContextVar("turn", default=None)  # None: nobody is in a hurry
-closing = Event()  # set when the server ends: every turn does
+_turn: ContextVar[Turn | None] = ContextVar("turn", default=None)  # None: no deadline
+closing = Event()  # set when the server ends, which ends every turn
 
 
 def check() -> None:
-    """Raise Left or Late unless somebody still waits for what is being worked out here."""
+    """Raise Left or Late when the current work is no longer needed."""
     if (turn := _turn.get()) is None:
         return
     if closing.is_set():
@@ -76,7 +76,7 @@ def check() -> None:
 
 @contextmanager
 def taking(turn: Turn) -> Iterator[None]:
-    """Work for a turn within the block."""
+    """Make ``turn`` the current one within the block."""
     former = _turn.set(turn)
     try:
         turn.check()
@@ -93,8 +93,8 @@ class _Lock(Protocol):
 
 @contextmanager
 def holding(lock: _Lock) -> Iterator[None]:
-    """Hold a lock, and wait for it no longer than the turn lasts. Raises Left, Late."""
-    while not lock.acquire(timeout=_GLANCE):
+    """Hold a lock, waiting for it no longer than the turn lasts. Raises Left, Late."""
+    while not lock.acquire(timeout=_POLL):
         check()
     try:
         check()
@@ -104,49 +104,48 @@ def holding(lock: _Lock) -> Iterator[None]:
 
 
 class Line:
-    """Let so many threads at a time in, in the order they came; a plain lock favours who releases
-    it.
+    """Admit ``at_once`` threads, in order of arrival; a plain lock favours its last holder.
 
-    most: that may wait; None for any number.
+    most: threads that may wait; None for any number.
     """
 
     def __init__(self, at_once: int = 1, most: int | None = None) -> None:
         self._at_once, self._most = at_once, most
-        self._places: deque[Event] = deque()  # of those inside, then of those who wait
+        self._places: deque[Event] = deque()  # of the running threads, then of the waiting ones
         self._mutex = Lock()
 
     @contextmanager
     def first(self) -> Iterator[None]:
-        """Wait until it is one's turn. Raises Full, Left, Late."""
+        """Wait for a turn. Raises Full, Left, Late."""
         place = Event()
         with self._mutex:
             if self._most is not None and len(self._places) >= self._at_once + self._most:
                 raise Full
             self._places.append(place)
-            self._call()
-        stood = _held.set((*_held.get(), (self, place)))
+            self._wake()
+        token = _held.set((*_held.get(), (self, place)))
         try:
             self._wait(place)
             yield
         finally:
-            _held.reset(stood)
+            _held.reset(token)
             with self._mutex:
                 self._places.remove(place)
-                self._call()
+                self._wake()
 
     def pass_on(self, place: Event) -> None:
-        """Let those who wait go first, and take one's turn again after them. Raises Left, Late."""
+        """Let the waiting threads go first, then resume. Raises Left, Late."""
         with self._mutex:
             if len(self._places) <= self._at_once:
                 return
             self._places.remove(place)
             self._places.append(place)
             place.clear()
-            self._call()
+            self._wake()
         self._wait(place)
 
-    def _call(self) -> None:
-        """Tell those whose turn it is."""
+    def _wake(self) -> None:
+        """Wake the threads whose turn it is."""
         for number, place in enumerate(self._places):
             if number >= self._at_once:
                 break
@@ -154,7 +153,7 @@ class Line:
 
     @staticmethod
     def _wait(place: Event) -> None:
-        while not place.wait(_GLANCE):
+        while not place.wait(_POLL):
             check()
         check()
 
@@ -163,10 +162,10 @@ _held: ContextVar[tuple[tuple[Line, Event], ...]] = ContextVar("held", default=(
 
 
 def step() -> None:
-    """Go on with a long work: let those who wait for what is held have a turn. Raises Left, Late.
+    """Mark a step of long work: let waiting threads have a turn. Raises Left, Late.
 
-    Only the line entered last is passed on: to wait for one while others wait for what is held
-    besides would be a deadlock.
+    Only the line entered last is passed on: waiting for another one while threads wait for this one
+    would be a deadlock.
     """
     check()
     if held := _held.get():

@@ -78,8 +78,8 @@ def _one(person: Person, name: str, number: int, rounds: int) -> list[str]:
     told = []
     if abs(px - wanted[0]) > 1 or abs(py - wanted[1]) > 1:
         told.append(f"person {number} clicked at {wanted}, the answer is about {px, py}")
-    if person.root.get_attribute("data-picture") != name:
-        told.append(f"person {number} sees {person.root.get_attribute('data-picture')}, not {name}")
+    if person.root.get_attribute("data-image") != name:
+        told.append(f"person {number} sees {person.root.get_attribute('data-image')}, not {name}")
     with person.answered():
         person.page.locator("[data-do=clear]").click()
     return told

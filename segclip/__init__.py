@@ -1,6 +1,6 @@
-"""Find what a text names in a picture, and cut it out.
+"""Find what a text names in an image, and cut it out.
 
-Every public name, loaded when first used: importing segclip imports neither torch nor NumPy.
+Public names are loaded on first use: importing segclip imports neither torch nor NumPy.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Refuse numbers of the command line that no computation takes: nan, infinity, and integers beyond
-all arrays.
-"""
+"""Reject command-line numbers that are not usable: nan, infinity, and integers beyond any array."""
 
 from __future__ import annotations
 
@@ -11,16 +9,15 @@ from typing import Any, TypeVar, get_type_hints
 
 from .errors import BadPrompt
 
-MOST = 2**31 - 1  # what NumPy, OpenCV and torch take for a size, everywhere
+MOST = 2**31 - 1  # the largest size that NumPy, OpenCV and torch all accept
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
 def checked(verb: Verb) -> Verb:
-    """Wrap a command's function so that each number it is given is finite and of a usable size;
-    raises BadPrompt.
+    """Wrap a command so that every numeric argument is finite and at most MOST in magnitude.
 
-    Ranges are declared with the options (``min``, ``max``); this holds for all of them, so that
-    none can forget it.
+    Complements the options' own ranges (``min``, ``max``), so that no option can omit the check.
+    The wrapper raises BadPrompt.
     """
     hints = get_type_hints(verb, include_extras=True)
 
@@ -34,26 +31,25 @@ def checked(verb: Verb) -> Verb:
 
 
 def check(value: Any, name: str, hint: Any) -> None:
-    """Raise BadPrompt for a number, or one in a list, that is not finite or beyond MOST; anything
-    else passes.
+    """Raise BadPrompt for a number, alone or in a list, that is not finite or exceeds MOST.
 
-    name, hint: of the parameter, which say how its option is written.
+    name, hint: of the parameter; they determine the flag named in the message.
     """
-    for one in value if isinstance(value, list | tuple) else (value,):
-        if isinstance(one, float) and not math.isfinite(one):
-            raise BadPrompt(f"{_flag(name, hint)} takes a finite number; got {one}")
-        if isinstance(one, int | float) and abs(one) > MOST:
+    for number in value if isinstance(value, list | tuple) else (value,):
+        if isinstance(number, float) and not math.isfinite(number):
+            raise BadPrompt(f"{_flag(name, hint)} takes a finite number; got {number}")
+        if isinstance(number, int | float) and abs(number) > MOST:
             raise BadPrompt(f"{_flag(name, hint)} takes a number up to {MOST}; got a larger one")
 
 
 def _flag(name: str, hint: Any) -> str:
-    """Return how an option is written: as it is declared, or by its parameter's name."""
+    """Return an option's flag: the declared one, else one made from the parameter's name."""
     extras = getattr(hint, "__metadata__", ())
-    # inside Annotated, typer takes the first declaration for one though it calls it a default
+    # inside Annotated, typer treats its ``default`` argument as the first declaration
     declared = [
-        one
+        flag
         for extra in extras
-        for one in (getattr(extra, "default", None), *(extra.param_decls or ()))
+        for flag in (getattr(extra, "default", None), *(extra.param_decls or ()))
     ]
-    long = (one for one in declared if isinstance(one, str) and one.startswith("--"))
+    long = (flag for flag in declared if isinstance(flag, str) and flag.startswith("--"))
     return next(long, f"--{name.replace('_', '-')}").partition("/")[0]

@@ -1,4 +1,4 @@
-"""Draw results for people to look at; what programs read comes from `exporters`."""
+"""Draw results for viewing; `exporters` writes the formats that programs read."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .types import Array, Image, Masks, Result
 _Pen: TypeAlias = ImageDraw.ImageDraw
 _Font: TypeAlias = ImageFont.FreeTypeFont
 _Colour: TypeAlias = tuple[int, int, int]
-_GOLDEN = 0.618034  # hues a golden section apart stay distinct however many there are
+_GOLDEN = 0.618034  # hues a golden section apart stay distinct for any number of rows
 _FIRST_HUE = 0.92
 _LONGEST_LABEL = 48
-_SHADE = 0.45  # brightness of what was not looked for
+_SHADE = 0.45  # brightness outside the masks of a spotlight
 
 
 def overlay(result: Result, *, opacity: float = 0.5, labels: bool = True) -> PIL.Image.Image:
     """Tint, outline and label each row's mask on a copy of the image, best on top.
 
-    opacity: of the tint, 0 to 1; raises BadPrompt. With labels, a banner at the top names the texts
-    without an answer.
+    opacity: of the tint, 0 to 1. With labels, a banner at the top names the texts without an
+    answer. Raises BadPrompt for another opacity.
     """
     if not 0 <= opacity <= 1:
         raise BadPrompt(f"opacity must lie in 0 to 1, got {opacity}")
@@ -37,9 +37,9 @@ def overlay(result: Result, *, opacity: float = 0.5, labels: bool = True) -> PIL
     for row in backwards:
         _tint(pixels, result, row, opacity)
         _outline(pixels, result, row, round(2 * unit))
-    picture = PIL.Image.fromarray(pixels)
+    drawn = PIL.Image.fromarray(pixels)
     if labels:
-        pen, font = ImageDraw.Draw(picture), _load_font(15 * unit)
+        pen, font = ImageDraw.Draw(drawn), _load_font(15 * unit)
         for row in backwards:
             x, y = (int(v) for v in result.masks.boxes[row, :2])
             words = f"{_shorten(result.texts[row])} {result.score[row]:.2f}"
@@ -47,22 +47,18 @@ def overlay(result: Result, *, opacity: float = 0.5, labels: bool = True) -> PIL
         if result.unanswered or not len(result):
             words = "nothing matches: " + ", ".join(_shorten(text) for text in result.unanswered)
             _write(pen, (0, 0), words.removesuffix(": "), font, (32, 32, 32))
-    return picture
+    return drawn
 
 
 def shrink(image: Image, masks: Masks, side: int) -> tuple[Image, Masks]:
-    """Take every n-th pixel of an image and its masks, so that the longer side has about ``side``
-    of them.
-    """
+    """Subsample an image and its masks to a longer side of about ``side`` pixels."""
     step = max(1, max(image.size) // side)
     small = Image(np.ascontiguousarray(image.pixels[::step, ::step]), image.source)
     return small, Masks.from_dense(masks.to_dense()[:, ::step, ::step], small.size)
 
 
 def spotlight(result: Result) -> PIL.Image.Image:
-    """Darken all but what was found and outline it, so that it is seen on a small picture; without
-    masks do neither.
-    """
+    """Darken an image outside its masks and outline them, for thumbnails; no masks, no change."""
     if not len(result):
         return PIL.Image.fromarray(result.image.pixels)
     pixels = (result.image.pixels * _SHADE).astype(np.uint8)
@@ -74,8 +70,9 @@ def spotlight(result: Result) -> PIL.Image.Image:
 
 
 def heat(image: Image, warm: Array, *, opacity: float = 0.6) -> PIL.Image.Image:
-    """Colour a copy of the image from its coldest place, blue, to its hottest, red. warm: (H, W),
-    of any range.
+    """Colour a copy of the image by a heat map, from blue (minimum) to red (maximum).
+
+    warm: (H, W), of any range.
     """
     low, high = float(warm.min()), float(warm.max())
     steps = np.uint8(255 * (warm - low) / max(high - low, 1e-6))
@@ -85,47 +82,45 @@ def heat(image: Image, warm: Array, *, opacity: float = 0.6) -> PIL.Image.Image:
     )
 
 
-def labels(image: Image, shown: Array, *, opacity: float = 0.6) -> PIL.Image.Image:
-    """Colour a copy of the image by what each pixel shows. shown: int (H, W), the text's place; -1
-    is left as it is.
+def labels(image: Image, indices: Array, *, opacity: float = 0.6) -> PIL.Image.Image:
+    """Colour a copy of the image by the text of each pixel.
+
+    indices: int (H, W), the index of the text; pixels of -1 stay as they are.
     """
     pixels = image.pixels.copy()
-    for row in np.unique(shown[shown >= 0]):
-        inside = shown == row
+    for row in np.unique(indices[indices >= 0]):
+        inside = indices == row
         pixels[inside] = (1 - opacity) * pixels[inside] + opacity * np.array(colour(int(row)))
     return PIL.Image.fromarray(pixels)
 
 
 def contact_sheet(
-    pictures: Sequence[PIL.Image.Image],
+    images: Sequence[PIL.Image.Image],
     captions: Sequence[str],
     *,
     columns: int = 4,
     tile: int = 320,
 ) -> PIL.Image.Image:
-    """Lay pictures out in a grid, each shrunk to ``tile`` pixels at most and its caption beneath.
+    """Lay images out in a grid, each shrunk to at most ``tile`` pixels, with its caption beneath.
 
-    A row is as high as its highest picture.
+    A row is as high as its highest image.
     """
-    if len(pictures) != len(captions):
-        raise ValueError(f"want one caption a picture, got {len(captions)} for {len(pictures)}")
+    if len(images) != len(captions):
+        raise ValueError(f"want one caption per image, got {len(captions)} for {len(images)}")
     gap, strip = tile // 80, tile // 10
-    columns = max(1, min(columns, len(pictures)))
+    columns = max(1, min(columns, len(images)))
     small = [
-        ImageOps.contain(picture.convert("RGB"), (tile - 2 * gap, tile - 2 * gap))
-        for picture in pictures
+        ImageOps.contain(image.convert("RGB"), (tile - 2 * gap, tile - 2 * gap)) for image in images
     ]
     rows = [small[start : start + columns] for start in range(0, len(small), columns)]
-    heights = [max(picture.height for picture in row) + 2 * gap for row in rows]
+    heights = [max(image.height for image in row) + 2 * gap for row in rows]
     size = columns * tile, sum(heights) + len(rows) * strip if rows else strip
     sheet = PIL.Image.new("RGB", size, "white")
     pen, font, top, beneath = ImageDraw.Draw(sheet), _load_font(strip * 0.55), 0, iter(captions)
     for row, height in zip(rows, heights, strict=True):
-        for column, picture in enumerate(row):
+        for column, image in enumerate(row):
             middle = column * tile + tile / 2
-            sheet.paste(
-                picture, (round(middle - picture.width / 2), top + height - gap - picture.height)
-            )
+            sheet.paste(image, (round(middle - image.width / 2), top + height - gap - image.height))
             caption = _shorten(next(beneath))
             pen.text((middle, top + height + strip / 2), caption, "black", font, anchor="mm")
         top += height + strip
@@ -139,9 +134,7 @@ def _shorten(text: str, longest: int = _LONGEST_LABEL) -> str:
 
 
 def _load_font(size: float) -> _Font:
-    font = ImageFont.load_default(
-        size
-    )  # travels with Pillow: no font of this machine or network is looked up
+    font = ImageFont.load_default(size)  # Pillow's own: no font of the machine is needed
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise Unsupported(
             "labels need a Pillow built with FreeType; install its own wheel, or draw without "
@@ -151,7 +144,7 @@ def _load_font(size: float) -> _Font:
 
 
 def colour(row: int) -> _Colour:
-    """Give the colour a row is drawn in, RGB in 0 to 255: rows next to each other differ."""
+    """Return the colour of a row, RGB in 0 to 255: adjacent rows differ."""
     red, green, blue = colorsys.hsv_to_rgb((_FIRST_HUE + row * _GOLDEN) % 1, 0.85, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)
 
@@ -177,9 +170,7 @@ def _outline(pixels: Array, result: Result, row: int, width: int) -> None:
 
 
 def _write(pen: _Pen, at: tuple[int, int], words: str, font: _Font, ground: _Colour) -> None:
-    """Write words on a coloured plate above the point ``at``, moved as little as keeps it inside
-    the picture.
-    """
+    """Write words on a coloured plate above the point ``at``, moved to stay inside the image."""
     pad = font.size // 4
     height, width = round(font.size * 1.3), round(pen.textlength(words, font) + 2 * pad)
     x = max(0, min(at[0], pen.im.size[0] - width))

@@ -1,18 +1,19 @@
-"""Every error segclip raises on purpose; a message says what was given, what is allowed, and what
-to do.
+"""Define the errors segclip raises: each message gives the input, what is allowed and the remedy.
 
-SegclipError ├── BadImage          not readable as an image, truncated, empty, or over the pixel
-limit ├── BadPrompt         a point, box, text or option that cannot be answered ├── BadTable
-a list, table, caption or annotation file of the user's that is not as it must be ├── BadIndex
-a search index, journal or other record of segclip's own that is damaged or of another version ├──
-NotWritable       an output that cannot be written: full disk, no permission, or a place that is not
-segclip's ├── Busy              something another process is working on ├── UnknownName       a
-preset, proposer, encoder, policy or format that is not in its table ├── WeightsMissing    a weight
-file that is not on this machine ├── WeightsCorrupt    a weight file whose bytes are not the
-expected ones └── Unsupported       a request that this model or platform cannot serve
+SegclipError
+├── BadImage        not readable as an image, truncated, empty, or over the pixel limit
+├── BadPrompt       an unusable point, box, text or option
+├── BadTable        an invalid list, table, caption or annotation file of the user's
+├── BadIndex        a search index, journal or other segclip record, damaged or of another version
+├── NotWritable     an output that cannot be written: full disk, no permission, or not segclip's
+├── Busy            something another process is working on
+├── UnknownName     a preset, proposer, encoder, policy or format that is not in its table
+├── WeightsMissing  a weight file that is not on this machine
+├── WeightsCorrupt  a weight file with unexpected bytes
+└── Unsupported     a request that this model or platform cannot serve
 """
 
-_WORDS = 240  # characters of another library's message that are repeated
+_MAX_LENGTH = 240  # characters kept of another library's message
 
 
 class SegclipError(Exception):
@@ -20,59 +21,49 @@ class SegclipError(Exception):
 
 
 class BadImage(SegclipError):
-    """Raise for input that is not a readable image within the limits."""
+    """Input that is not a readable image within the limits."""
 
 
 class BadPrompt(SegclipError):
-    """Raise for a point, box, text or option that cannot be answered."""
+    """An unusable point, box, text or option."""
 
 
 class BadTable(SegclipError):
-    """Raise for a list, table, caption or annotation file that is not as it must be; the message
-    names the row.
-    """
+    """An invalid list, table, caption or annotation file; the message names the row."""
 
 
 class BadIndex(SegclipError):
-    """Raise for a search index, journal or other record of segclip's own that is damaged or of
-    another version.
-    """
+    """A search index, journal or other segclip record, damaged or of another version."""
 
 
 class NotWritable(SegclipError):
-    """Raise for an output that cannot be written: a full disk, no permission, or a place that is
-    not segclip's.
-    """
+    """An output that cannot be written: a full disk, no permission, or a path not segclip's."""
 
 
 class Busy(SegclipError):
-    """Raise for something that another process is working on."""
+    """Something that another process is working on."""
 
 
 class UnknownName(SegclipError):
-    """Raise for a name that is not in its table; the message lists the table."""
+    """A name that is not in its table; the message lists the table."""
 
 
 class WeightsMissing(SegclipError):
-    """Raise for a weight file that is not on this machine and may not be fetched."""
+    """A weight file that is not on this machine and may not be downloaded."""
 
 
 class WeightsCorrupt(SegclipError):
-    """Raise for a weight file whose bytes are not the expected ones."""
+    """A weight file with unexpected bytes."""
 
 
 class Unsupported(SegclipError):
-    """Raise for a request that this model or platform cannot serve."""
+    """A request that this model or platform cannot serve."""
 
 
 def one_line(error: BaseException | str) -> str:
-    """Repeat another library's message in one printable line."""
+    """Return another library's message as one printable line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    words = lines[0] if lines else type(error).__name__
-    plain = "".join(character if character.isprintable() else "?" for character in words)
-    kind = (
-        ""
-        if isinstance(error, str) or not isinstance(error, KeyError | AssertionError)
-        else type(error).__name__
-    )
-    return f"{kind} {plain}".strip()[:_WORDS]
+    message = lines[0] if lines else type(error).__name__
+    plain = "".join(character if character.isprintable() else "?" for character in message)
+    kind = type(error).__name__ if isinstance(error, KeyError | AssertionError) else ""
+    return f"{kind} {plain}".strip()[:_MAX_LENGTH]

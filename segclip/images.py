@@ -1,9 +1,8 @@
-"""Read any picture as an upright RGB `Image`: the one place that decides orientation, colour order
-and depth.
+"""Read any image as an upright RGB `Image`: the one place for orientation, colour order and depth.
 
-Alpha is composited on white, and colours are brought to sRGB. 16-bit values keep the high byte of
-the bits that are used. Of several frames the first is read. A logged warning says so where an image
-is not simply read.
+Alpha is composited on white, and colours are converted to sRGB. 16-bit values keep the high byte of
+the bits in use. Of several frames only the first is read. A warning is logged when an image loses
+frames or bits, or has an unusable colour profile or EXIF.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ from .types import Array, Image
 Source: TypeAlias = "str | Path | bytes | PIL.Image.Image | Array | Image"
 
 _ALLOWED = "JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC"
-_HEADER = 64  # bytes by which a format is recognised
-_READ_WHOLE = ("WEBP", "AVIF", "HEIF")  # by their readers, into memory
-_LARGEST = 1 << 30  # bytes of such a file
+_HEADER = 64  # bytes read to recognise a format
+_READ_WHOLE = ("WEBP", "AVIF", "HEIF")  # formats that Pillow reads into memory whole
+_LARGEST = 1 << 30  # maximum bytes of such a file
 _UNCOUNTED = ("TIFF", "GIF")  # formats whose frames can only be counted by reading them all
 _BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), "AVIF"),
@@ -54,7 +53,7 @@ _UPRIGHT = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-# What Pillow's readers let out when bytes are damaged.
+# Exceptions of Pillow's readers on damaged data.
 _DAMAGE = (
     OSError,
     SyntaxError,
@@ -79,8 +78,8 @@ def load(source: Source, *, label: str | None = None, max_pixels: int = MAX_PIXE
 
     An array is (H, W), (H, W, 1), RGB (H, W, 3) or RGBA (H, W, 4), and uint8, uint16 of any number
     of bits, bool, or float in [0, 1]. label: replaces the path in messages and in `Image.source`.
-    max_pixels: checked against the header before anything is decoded. Raises BadImage, naming the
-    file and the reason.
+    max_pixels: checked against the header before anything is decoded. Raises BadImage, which names
+    the file and the reason.
     """
     if isinstance(source, Image):
         return source if label is None else Image(source.pixels, label)
@@ -90,9 +89,7 @@ def load(source: Source, *, label: str | None = None, max_pixels: int = MAX_PIXE
         with io.BytesIO(source) as file:
             return _from_file(file, label or "image", max_pixels)
     if isinstance(source, PIL.Image.Image):
-        return _from_picture(
-            source, label or getattr(source, "filename", "") or "image", max_pixels
-        )
+        return _from_pil(source, label or getattr(source, "filename", "") or "image", max_pixels)
     if isinstance(source, np.ndarray):
         return _from_array(source, label or "image", max_pixels)
     raise BadImage(
@@ -101,32 +98,29 @@ def load(source: Source, *, label: str | None = None, max_pixels: int = MAX_PIXE
     )
 
 
-load_image = load  # its name among the public ones, where load is that of models
+load_image = load  # the public name; segclip.load loads models
 
 
 def taken(path: Path) -> float | None:
-    """Give when a photo was taken by its EXIF, in s since 1970 as if by a clock at UTC; None where
-    it does not say.
-    """
+    """Return when a photo was taken, from its EXIF: s since 1970, read as UTC; None if unknown."""
     try:
         with open_regular(path) as file:
-            picture = _open(file, file.read(_HEADER))
-            if picture is None:
+            pil = _open(file, file.read(_HEADER))
+            if pil is None:
                 return None
-            exif = picture.getexif()
-            said = exif.get_ifd(_EXIF).get(_TAKEN) or exif.get(_DATE)
+            exif = pil.getexif()
+            value = exif.get_ifd(_EXIF).get(_TAKEN) or exif.get(_DATE)
         return (
-            datetime.strptime(str(said).strip("\0 "), "%Y:%m:%d %H:%M:%S")
+            datetime.strptime(str(value).strip("\0 "), "%Y:%m:%d %H:%M:%S")
             .replace(tzinfo=UTC)
             .timestamp()
         )
-    except (BadImage, *_DAMAGE):  # among them ValueError, for what is no date
+    except (BadImage, *_DAMAGE):  # _DAMAGE includes ValueError, for an invalid date
         return None
 
 
 def open_regular(path: Path, label: str = "") -> IO[bytes]:
-    """Open a file to read its bytes; a pipe, socket or device is refused, which might wait or go on
-    for ever.
+    """Open a regular file for reading; refuse pipes, sockets and devices, which may block.
 
     label: replaces the path in messages. Raises BadImage.
     """
@@ -154,7 +148,7 @@ def _from_path(path: Path, label: str, max_pixels: int) -> Image:
 def _from_file(file: IO[bytes], label: str, max_pixels: int) -> Image:
     try:
         prefix = file.read(_HEADER)
-        picture = _open(file, prefix) if prefix else None
+        pil = _open(file, prefix) if prefix else None
     except _DAMAGE as error:
         raise BadImage(
             f"{label}: its header is damaged or gives a zero size ({one_line(error)})"
@@ -163,14 +157,15 @@ def _from_file(file: IO[bytes], label: str, max_pixels: int) -> Image:
         raise BadImage(f"{label}: {error}") from None
     if not prefix:
         raise BadImage(f"{label}: the file is empty")
-    if picture is None:
+    if pil is None:
         raise BadImage(f"{label}: not a {_ALLOWED} image")
-    return _from_picture(picture, label, max_pixels)
+    return _from_pil(pil, label, max_pixels)
 
 
 def _open(file: IO[bytes], prefix: bytes) -> PIL.Image.Image | None:
-    """Open what is of a format of ``listing.FORMATS``. Raises BadImage where it cannot be read
-    here, and _DAMAGE.
+    """Open a file of one of ``listing.FORMATS``, else return None.
+
+    Raises BadImage for a format that cannot be read on this machine, and any of _DAMAGE.
     """
     format = _format_of(prefix)
     if format is None:
@@ -186,15 +181,12 @@ def _open(file: IO[bytes], prefix: bytes) -> PIL.Image.Image | None:
 
         opened: PIL.Image.Image = pillow_heif.HeifImageFile(file, "")
         return opened
-    # PIL.Image.open would warn or fail at Pillow's own pixel limit, a global that is not ours to
-    # change.
+    # PIL.Image.open would warn or fail at Pillow's own pixel limit, a global we must not change.
     return PIL.Image.OPEN[format][0](file, "")
 
 
 def _format_of(prefix: bytes) -> str | None:
-    if (
-        prefix[4:8] == b"ftyp"
-    ):  # ISO 14496-12: the brand, a version, then the brands it is compatible with
+    if prefix[4:8] == b"ftyp":  # ISO 14496-12: major brand, version, then compatible brands
         end = int.from_bytes(prefix[:4], "big")
         brands = (prefix[start : start + 4] for start in (8, *range(16, min(end, len(prefix)), 4)))
         return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
@@ -206,39 +198,39 @@ def _format_of(prefix: bytes) -> str | None:
     return None
 
 
-def _from_picture(picture: PIL.Image.Image, label: str, max_pixels: int) -> Image:
-    _check_size(picture.height, picture.width, label, max_pixels)
+def _from_pil(pil: PIL.Image.Image, label: str, max_pixels: int) -> Image:
+    _check_size(pil.height, pil.width, label, max_pixels)
     try:
-        file = _file_of_deep_colours(picture)
-        picture.load()
-        deep = _read_deep(picture, file, label)
-        flat = picture if deep is None else PIL.Image.fromarray(_to_bytes(deep, label))
-        image = _to_image(_upright(_to_srgb(flat, picture, label), picture, label), label)
-        _tell_frames(picture, label)
+        file = _file_of_deep_colours(pil)
+        pil.load()
+        deep = _read_deep(pil, file, label)
+        flat = pil if deep is None else PIL.Image.fromarray(_to_bytes(deep, label))
+        image = _to_image(_upright(_to_srgb(flat, pil, label), pil, label), label)
+        _warn_of_frames(pil, label)
     except _DAMAGE as error:
         raise BadImage(f"{label}: truncated or damaged ({one_line(error)})") from None
     return image
 
 
-def _tell_frames(picture: PIL.Image.Image, label: str) -> None:
-    """Warn that an image holds more frames than the one that was read."""
-    frame = picture.tell()
+def _warn_of_frames(pil: PIL.Image.Image, label: str) -> None:
+    """Warn if an image holds more frames than the one that was read."""
+    frame = pil.tell()
     several = bool(frame)
-    if picture.format in _UNCOUNTED and not several:
+    if pil.format in _UNCOUNTED and not several:
         try:
-            picture.seek(1)
+            pil.seek(1)
             several = True
-            picture.seek(0)
+            pil.seek(0)
         except _DAMAGE:
             pass
-    elif picture.format != "MPO":  # a phone's MPO holds a depth map or a preview beside the photo
-        several = several or getattr(picture, "n_frames", 1) > 1
+    elif pil.format != "MPO":  # the extra frames of a phone's MPO are a depth map or preview
+        several = several or getattr(pil, "n_frames", 1) > 1
     if several:
         _log.warning("%s holds several frames; only frame %d is used", label, frame + 1)
 
 
-def _to_srgb(flat: PIL.Image.Image, picture: PIL.Image.Image, label: str) -> PIL.Image.Image:
-    profile = picture.info.get("icc_profile")
+def _to_srgb(flat: PIL.Image.Image, pil: PIL.Image.Image, label: str) -> PIL.Image.Image:
+    profile = pil.info.get("icc_profile")
     if not profile:
         return flat
     try:
@@ -248,10 +240,10 @@ def _to_srgb(flat: PIL.Image.Image, picture: PIL.Image.Image, label: str) -> PIL
         return flat
 
 
-def _upright(flat: PIL.Image.Image, picture: PIL.Image.Image, label: str) -> PIL.Image.Image:
-    """Turn pixels as the EXIF of the picture they are from says."""
+def _upright(flat: PIL.Image.Image, pil: PIL.Image.Image, label: str) -> PIL.Image.Image:
+    """Turn the pixels upright by the EXIF of their source."""
     try:
-        orientation = picture.getexif().get(_ORIENTATION, 1)
+        orientation = pil.getexif().get(_ORIENTATION, 1)
     except _DAMAGE as error:
         _log.warning("%s: unreadable EXIF, taken as upright (%s)", label, one_line(error))
         return flat
@@ -259,37 +251,33 @@ def _upright(flat: PIL.Image.Image, picture: PIL.Image.Image, label: str) -> PIL
     return flat if turn is None else flat.transpose(turn)
 
 
-def _file_of_deep_colours(picture: PIL.Image.Image) -> bytes | None:
-    """Read the file of an image of colours of 16 bits, of which Pillow keeps the high byte alone;
-    else None.
-    """
-    tile = picture.tile[0] if getattr(picture, "tile", None) else None  # type: ignore[attr-defined]
-    bits = getattr(picture, "tag_v2", {}).get(_BITS, ())
-    deep = picture.format == "PNG" and tile is not None and str(tile[3]).endswith(";16B")
-    deep = deep or (picture.format == "TIFF" and len(bits) > 2 and set(bits) == {16})
-    file = getattr(picture, "fp", None)
-    if not deep or picture.mode[0] in "IF" or file is None or file.seek(0, os.SEEK_END) > _LARGEST:
+def _file_of_deep_colours(pil: PIL.Image.Image) -> bytes | None:
+    """Return the file of a 16-bit colour image, whose low bytes Pillow drops; else None."""
+    tile = pil.tile[0] if getattr(pil, "tile", None) else None  # type: ignore[attr-defined]
+    bits = getattr(pil, "tag_v2", {}).get(_BITS, ())
+    deep = pil.format == "PNG" and tile is not None and str(tile[3]).endswith(";16B")
+    deep = deep or (pil.format == "TIFF" and len(bits) > 2 and set(bits) == {16})
+    file = getattr(pil, "fp", None)
+    if not deep or pil.mode[0] in "IF" or file is None or file.seek(0, os.SEEK_END) > _LARGEST:
         return None
     file.seek(0)
     data: bytes = file.read()
     return data
 
 
-def _read_deep(picture: PIL.Image.Image, file: bytes | None, label: str) -> Array | None:
-    """Read values of more than 8 bits a channel: (H, W), RGB or RGBA; None where 8 bits hold what
-    there is.
-    """
-    if picture.mode[0] in "IF":  # 16-bit, 32-bit and float grey, which Pillow would clip
-        array = np.array(picture)
+def _read_deep(pil: PIL.Image.Image, file: bytes | None, label: str) -> Array | None:
+    """Read more than 8 bits per channel: (H, W), RGB or RGBA; None for an 8-bit image."""
+    if pil.mode[0] in "IF":  # 16-bit, 32-bit and float grey, which Pillow would clip
+        array = np.array(pil)
         if array.dtype.kind != "i":
             return array
         if array.min() < 0 or array.max() > 65535:  # mode I: 32-bit, and 16-bit PNG in older Pillow
             raise BadImage(
-                f"{label}: 32-bit values from {array.min()} to {array.max()}; want 8 or 16 bits a "
-                "channel"
+                f"{label}: 32-bit values from {array.min()} to {array.max()}; want 8 or 16 bits "
+                "per channel"
             )
         return array.astype(np.uint16)
-    high = np.asarray(picture.convert("RGB")) if file else None
+    high = np.asarray(pil.convert("RGB")) if file else None
     if file is None or high is None or int(high.max()).bit_length() + 8 > _USED_BITS[-2]:
         return None
     deep = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -304,12 +292,12 @@ def _read_deep(picture: PIL.Image.Image, file: bytes | None, label: str) -> Arra
     return np.ascontiguousarray(deep[..., colours])
 
 
-def _to_image(picture: PIL.Image.Image, label: str) -> Image:
-    if picture.has_transparency_data:
-        canvas = PIL.Image.new("RGBA", picture.size, "white")
-        canvas.alpha_composite(picture.convert("RGBA"))
-        picture = canvas
-    return Image(np.array(picture.convert("RGB")), label)
+def _to_image(pil: PIL.Image.Image, label: str) -> Image:
+    if pil.has_transparency_data:
+        canvas = PIL.Image.new("RGBA", pil.size, "white")
+        canvas.alpha_composite(pil.convert("RGBA"))
+        pil = canvas
+    return Image(np.array(pil.convert("RGB")), label)
 
 
 def _from_array(array: Array, label: str, max_pixels: int) -> Image:
@@ -348,9 +336,7 @@ def _to_bytes(array: Array, label: str) -> Array:
 
 
 def _narrow(array: Array, label: str) -> Array:
-    """Keep the 8 highest of the bits that 16-bit values use: files of 12-bit cameras would be black
-    otherwise.
-    """
+    """Keep the highest 8 bits in use, so that files of 12-bit cameras are not black."""
     colours = array if array.ndim == 2 else array[..., :3]
     highest = int(colours.max(initial=0))
     bits = next(bits for bits in _USED_BITS if highest < 1 << bits)
@@ -368,6 +354,5 @@ def _check_size(height: int, width: int, label: str, max_pixels: int) -> None:
     if height * width > max_pixels:
         raise BadImage(
             f"{label}: {width} x {height} = {height * width:,} pixels is over the limit of "
-            f"{max_pixels:,}; "
-            "shrink it, or raise max_pixels if you trust it"
+            f"{max_pixels:,}; shrink it, or raise max_pixels if you trust it"
         )

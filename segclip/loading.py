@@ -1,6 +1,4 @@
-"""Load a Segmenter by names: presets, the manifest's weights, files of the user's own; and choose
-the device.
-"""
+"""Load a Segmenter by preset, weights name or file, and choose the device."""
 
 from __future__ import annotations
 
@@ -31,10 +29,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Say what loading may do.
+    """Options of loading.
 
-    offline: forbid the network, for this whole process. trust: load pickled weights that no
-    manifest vouches for.
+    offline: forbid the network, for this whole process. trust: load pickled weights that are not
+    in the manifest.
     """
 
     offline: bool = False
@@ -49,33 +47,32 @@ def load(
     policy: str | CropPolicy | None = None,
     options: LoadOptions = LoadOptions(),
 ) -> Segmenter:
-    """Load a preset, or a proposer and an encoder by name; either may be a preset, for its part, or
-    ``file:PATH``.
+    """Load a preset, or a proposer and an encoder.
 
-    proposer: also NAME/file:PATH, where the file's own name doesn't tell what it is. device: "auto"
-    (CUDA, then Apple's MPS, then the CPU) or a name of torch's. policy: how regions are cut for the
-    encoder; None takes what is stored with it, which may be another way than crops. Raises
-    UnknownName, WeightsMissing, WeightsCorrupt or Unsupported.
+    proposer, encoder: a name, a preset (for its part), or ``file:PATH``. proposer: also
+    NAME/file:PATH, when the file's own name does not identify its kind. device: "auto" (CUDA, then
+    Apple's MPS, then the CPU) or a torch device name. policy: how regions are cut for the encoder;
+    None uses what is stored with it, which need not be crops. Raises UnknownName, WeightsMissing,
+    WeightsCorrupt or Unsupported.
     """
     names = pair(proposer, encoder)
     chosen = registry.choose(POLICIES, policy, "crop policy") if isinstance(policy, str) else policy
     if options.offline:
         weights.set_offline()
-    source = _source(
-        names[0], trust=options.trust
-    )  # before torch is imported: what is missing is told soon
+    # before torch is imported, so that missing weights are reported at once
+    source = _source(names[0], trust=options.trust)
     with without_collector():
-        place = _device(device)
-        log.info("loading %s and %s on %s", *names, place)
-        finder = _open_proposer(source, place)
-        reader = _open_encoder(names[1], place, options.trust)
-    return Segmenter(finder, reader, scorer_of(reader, chosen))
+        torch_device = _device(device)
+        log.info("loading %s and %s on %s", *names, torch_device)
+        opened = _open_proposer(source, torch_device)
+        text_encoder = _open_encoder(names[1], torch_device, options.trust)
+    return Segmenter(opened, text_encoder, scorer_of(text_encoder, chosen))
 
 
 def load_proposer(
     name: str, *, device: str = "auto", options: LoadOptions = LoadOptions()
 ) -> Proposer:
-    """Load a proposer alone: a name, a preset for its proposer, ``file:PATH`` or NAME/file:PATH."""
+    """Load a proposer only: a name, a preset, ``file:PATH`` or NAME/file:PATH."""
     if options.offline:
         weights.set_offline()
     source = _source(PRESETS.get(name, (name, ""))[0], trust=options.trust)
@@ -86,18 +83,14 @@ def load_proposer(
 def load_picker(
     proposer: str = "mini", *, device: str = "auto", options: LoadOptions = LoadOptions()
 ) -> Segmenter:
-    """Load a segmenter without an encoder, in half the time: it answers places and everything, but
-    no texts.
-    """
+    """Load a segmenter without an encoder, in half the time; it cannot answer texts."""
     return Segmenter(load_proposer(proposer, device=device, options=options))
 
 
 def load_encoder(
     name: str, *, device: str = "auto", options: LoadOptions = LoadOptions()
 ) -> Encoder:
-    """Load an encoder alone: a name, a preset for its encoder, or a spec such as
-    ``MODEL/file:PATH``.
-    """
+    """Load an encoder only: a name, a preset, or ``MODEL/file:PATH``."""
     if options.offline:
         weights.set_offline()
     with without_collector():
@@ -105,9 +98,7 @@ def load_encoder(
 
 
 def encoder_fingerprint(name: str, *, options: LoadOptions = LoadOptions()) -> str:
-    """Hash what an encoder's embeddings depend on: its weights, the model's shape, its
-    preprocessing.
-    """
+    """Hash what an encoder's embeddings depend on: weights, architecture, preprocessing."""
     if options.offline:
         weights.set_offline()
     with without_collector():
@@ -119,8 +110,9 @@ def encoder_fingerprint(name: str, *, options: LoadOptions = LoadOptions()) -> s
 def fingerprint(
     proposer: str, encoder: str | None, *, options: LoadOptions = LoadOptions()
 ) -> dict[str, str]:
-    """Name the weights that ``load`` would take, with the SHA-256 of each of their files: what an
-    answer depends on.
+    """Return the weights that ``load`` would use, which results depend on, by name.
+
+    The values hold the SHA-256 of each file; the encoder's also its ``serving``.
     """
     names = pair(proposer, encoder)
     if options.offline:
@@ -135,19 +127,17 @@ def fingerprint(
 
 
 def pair(proposer: str, encoder: str | None) -> tuple[str, str]:
-    """Spell a preset, or a proposer and an encoder, out as the names of a proposer and an
-    encoder.
-    """
+    """Resolve a preset, or a proposer and an encoder, to the names of a proposer and an encoder."""
     if encoder is None:
         if proposer in PRESETS:
             return PRESETS[proposer]
         if proposer.partition("/")[0] in _names("proposer") or proposer.startswith("file:"):
             raise UnknownName(
-                f"{proposer!r} needs an encoder beside it; or take a preset: {', '.join(PRESETS)}"
+                f"{proposer!r} needs an encoder; give one, or use a preset: {', '.join(PRESETS)}"
             )
         return registry.choose(PRESETS, proposer, "preset")
-    own = (proposer, encoder)
-    return PRESETS.get(proposer, own)[0], PRESETS.get(encoder, own)[1]
+    given = (proposer, encoder)
+    return PRESETS.get(proposer, given)[0], PRESETS.get(encoder, given)[1]
 
 
 def _device(name: str) -> str:
@@ -158,24 +148,24 @@ def _device(name: str) -> str:
         if torch.cuda.is_available()
         else []
     )
-    here = [
+    available = [
         *["cuda"][: len(gpus)],
         *gpus,
         *(["mps"] if torch.backends.mps.is_available() else []),
         "cpu",
     ]
     if name == "auto":
-        return here[0]
-    if name not in here:
+        return available[0]
+    if name not in available:
         raise Unsupported(
-            f"device {name!r} is not available here; choose one of auto, {', '.join(here)}"
+            f"device {name!r} is not available here; choose one of auto, {', '.join(available)}"
         )
     return name
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Say what makes a proposer: its loader, its weights, and the loader's own settings."""
+    """Where a proposer comes from: its loader, its weights, and the settings of the loader."""
 
     loader: str
     path: Path
@@ -183,9 +173,7 @@ class _Source:
 
 
 def _source(name: str, *, trust: bool) -> _Source:
-    """Find a proposer by the manifest's name, by ``file:PATH``, or by NAME/file:PATH, weights of
-    that name's kind.
-    """
+    """Find a proposer by name, by ``file:PATH``, or by NAME/file:PATH for a file of that kind."""
     known, slash, own = name.partition("/file:")
     if name.startswith("file:"):
         path = weights.locate(name, trust=trust)
@@ -212,5 +200,5 @@ def _open_encoder(name: str, device: str, trust: bool) -> Encoder:
 
 
 def _names(kind: str) -> dict[str, str]:
-    """Give the manifest's names of a kind with the loader of each."""
+    """Return the manifest's names of a kind, with the loader of each."""
     return {name: entry.loader for name, entry in weights.manifest().items() if entry.kind == kind}

@@ -1,4 +1,4 @@
-"""Hold all that can be asked of one image in one frozen value."""
+"""A question about an image: one frozen value of all that can be queried."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from .ranking.selection import Selection
 from .types.prompts import Everything, Points, Prompt
 
 MAX_PIXELS = 100_000_000  # of the largest image that is read
-MAX_TEXT = 1000  # characters; encoders read fewer, and report where they stop
+MAX_TEXT = 1000  # characters; encoders read fewer, and log where they stop
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """Ask one image for what texts name, for what a place or an example shows, or for everything.
+    """A question about one image: by texts, place or example, or for everything.
 
-    texts: what to find; a single string is one text. place: where to look, ``Everything`` for the
+    texts: what to find; a single string is one text. place: where to search, ``Everything`` for the
     whole image; without texts, what is at these points or in these boxes is cut out. example: a
-    click on what to find more of. everything: cut out every object. negatives, backgrounds: texts
-    that each text competes with; templates: sentences with ``{}``, or the name of a set; what is
-    None comes from the encoder's ``serving``. max_pixels: the largest image that is read.
+    click on the object to find more of. everything: cut out every object. negatives, backgrounds:
+    texts that each text competes with. templates: sentences with ``{}``, or the name of a set. None
+    uses the encoder's ``serving``. max_pixels: the largest image that is read.
 
-    Raises BadPrompt for texts that no encoder could read, and for parts that exclude each other.
+    Raises BadPrompt for texts that no encoder can read, and for fields that exclude each other.
     """
 
     texts: Any = ()
@@ -48,8 +48,7 @@ class Question:
         if self.everything and (texts or self.example or not isinstance(self.place, Everything)):
             raise BadPrompt(
                 "everything takes neither texts nor an example nor a click on an object; give "
-                "boxes to "
-                "look in, or background clicks on what to leave out"
+                "boxes to search in, or background clicks on what to leave out"
             )
         if self.example and (texts or not isinstance(self.place, Everything)):
             raise BadPrompt(
@@ -63,23 +62,21 @@ class Question:
 
     @property
     def needs_encoder(self) -> bool:
-        """Whether only an encoder can answer it: for texts, and for what looks like an example."""
+        """Whether answering takes an encoder: for texts and for an example."""
         return bool(self.texts) or self.example is not None
 
 
 def unique(texts: str | Sequence[str]) -> tuple[str, ...]:
-    """Return each text once, without stray blanks; log one given twice.
+    """Return each text once, whitespace normalised; log duplicates.
 
-    Raises BadPrompt for an empty text, one of over ``MAX_TEXT`` characters, or one that is no text.
+    Raises BadPrompt for a text that is empty, longer than ``MAX_TEXT`` characters, or not Unicode.
     """
     given = [" ".join(text.split()) for text in ([texts] if isinstance(texts, str) else texts)]
     if "" in given:
         raise BadPrompt("an empty text was given; say what to look for, for example 'a red apple'")
     for text in given:
         if any("\ud800" <= character <= "\udfff" for character in text):
-            raise BadPrompt(
-                f"the text {text!r} holds bytes that are no characters; give it as UTF-8"
-            )
+            raise BadPrompt(f"the text {text!r} holds bytes that are not UTF-8; give it as UTF-8")
         if len(text) > MAX_TEXT:
             raise BadPrompt(
                 f"a text of {len(text)} characters was given; at most {MAX_TEXT} are read: "
@@ -92,7 +89,7 @@ def unique(texts: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def shorten(text: str) -> str:
-    """Cut an endless text and log where; the encoder reads fewer words still, and logs that too."""
+    """Cut a text to ``MAX_TEXT`` characters and log where."""
     words = " ".join(text.split())
     if len(words) <= MAX_TEXT:
         return words

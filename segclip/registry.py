@@ -1,6 +1,4 @@
-"""Look names up in tables of strings: nothing is imported until asked, and an unknown name says
-what would do.
-"""
+"""Resolve names through tables of "module:attribute" strings, importing only what is used."""
 
 from __future__ import annotations
 
@@ -18,8 +16,9 @@ _WEIGHT_SUFFIXES = (".pt", ".pth", ".safetensors")
 
 
 def choose(table: Mapping[str, T], name: str, noun: str) -> T:
-    """Give ``table[name]``; raises UnknownName listing the choices. noun: what the table holds,
-    such as "format".
+    """Return ``table[name]``, or raise UnknownName listing the choices.
+
+    noun: what the table holds, such as "format".
     """
     if name in table:
         return table[name]
@@ -27,15 +26,16 @@ def choose(table: Mapping[str, T], name: str, noun: str) -> T:
 
 
 def resolve(table: Mapping[str, str], name: str, noun: str) -> Any:
-    """Import what ``table[name]``, a string "module:attribute", points to; raises UnknownName."""
+    """Import and return the object that ``table[name]``, "module:attribute", names.
+
+    Raises UnknownName.
+    """
     module, _, attribute = choose(table, name, noun).partition(":")
     return getattr(import_module(module), attribute)
 
 
 def explain(names: Iterable[str], name: str, noun: str) -> str:
-    """Word the message for a name that is not among ``names``: the nearest, all of them, and
-    `file:` for a path.
-    """
+    """Return the message for a name not in ``names``: the nearest, all, and `file:` for a path."""
     choices = sorted(names)
     message = f"unknown {noun} {name!r}"
     nearest = difflib.get_close_matches(Path(name).stem.lower(), choices, n=1, cutoff=0.5)
@@ -50,9 +50,7 @@ def explain(names: Iterable[str], name: str, noun: str) -> str:
 
 
 def looks_like_path(name: str) -> bool:
-    """Tell whether a name was probably meant as a file: it has a folder, a weight file's suffix, or
-    exists.
-    """
+    """Return whether a name is probably a path: it has a folder or weight suffix, or exists."""
     separators = [os.sep, *([os.altsep] if os.altsep else [])]
     return (
         any(s in name for s in separators)

@@ -1,6 +1,4 @@
-"""Put the halves together: `Segmenter.regions` turns pixels into regions, `Segmenter.rank` ranks
-them by text.
-"""
+"""Segment by text: `Segmenter.regions` turns pixels into regions, `Segmenter.rank` ranks them."""
 
 from __future__ import annotations
 
@@ -24,8 +22,8 @@ from .ranking.selection import Selection, select
 from .scoring.scorers import CropScorer, Scorer
 from .types import Array, Boxes, Encoded, Everything, Masks, Points, Prompt, Regions, Result
 
-# quality of what counts as an object when everything is asked for: --conf of FastSAM's Inference.py
-_SURE = 0.4
+# default minimum quality when segmenting everything: --conf of FastSAM's Inference.py
+_MIN_QUALITY = 0.4
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +32,9 @@ log = logging.getLogger(__name__)
 class Segmenter:
     """Find regions in an image and rank them by text.
 
-    encoder: left out, places and everything are answered, but no texts. scorer: what embeds
-    regions, by crops if left out. serving: how the encoder is used, as its checkpoint says if left
-    out.
+    encoder: without one, only points, boxes and everything are answered, no texts. scorer: embeds
+    regions; default: by crops. serving: how the encoder is used; default: as stored with its
+    checkpoint.
     """
 
     proposer: Proposer
@@ -61,10 +59,10 @@ class Segmenter:
         backgrounds: str | Sequence[str] | None = None,
         selection: Selection = Selection(),
     ) -> Result:
-        """Answer texts about an image in one go; without texts, cut out what ``prompt`` shows.
+        """Answer texts about an image in one call; without texts, cut out what ``prompt`` selects.
 
-        With texts and points the clicked object is asked about; see ``Everything`` for texts inside
-        boxes. Raises BadImage and BadPrompt.
+        With texts and points, the clicked object is ranked by the texts; see ``Everything`` for
+        texts inside boxes. Raises BadImage and BadPrompt.
         """
         if texts is None:
             return self.pick(source, prompt)
@@ -76,19 +74,21 @@ class Segmenter:
     def answer(self, source: images.Source | Encoded | Regions, question: Question) -> Result:
         """Answer a question: by example, for everything, by place, or by texts.
 
-        source: ``Regions`` that were found before answer texts and everything without any pixels.
-        Raises BadImage, and BadPrompt where nothing is asked.
+        source: ``Regions`` found earlier answer texts and everything without the image. Raises
+        BadImage, and BadPrompt for an empty question.
         """
-        selection, most = question.selection, question.max_pixels
+        selection, max_pixels = question.selection, question.max_pixels
         if isinstance(source, Regions) and isinstance(question.place, Everything):
             source = source[within(source.masks, question.place)]
         if isinstance(question.place, Everything) and question.everything:
-            return self.everything(source, question.place, selection=selection, max_pixels=most)
+            return self.everything(
+                source, question.place, selection=selection, max_pixels=max_pixels
+            )
         if question.texts:
             found = (
                 source
                 if isinstance(source, Regions)
-                else self.regions(source, question.place, max_pixels=most)
+                else self.regions(source, question.place, max_pixels=max_pixels)
             )
             return self.rank(
                 found,
@@ -103,16 +103,15 @@ class Segmenter:
                 "regions answer texts and everything; give the image for places and examples"
             )
         if question.example and isinstance(question.place, Everything):
-            encoded = self.encode(source, max_pixels=most)
+            encoded = self.encode(source, max_pixels=max_pixels)
             return self.like(encoded, question.example, question.place, selection=selection)
-        return self.pick(source, question.place, max_pixels=most)
+        return self.pick(source, question.place, max_pixels=max_pixels)
 
     def encode(self, source: images.Source | Encoded, *, max_pixels: int = MAX_PIXELS) -> Encoded:
-        """Run the image encoder once; whatever takes an image takes the result too, and then only
-        decodes.
+        """Run the image encoder once; methods that take an image take the result, and only decode.
 
-        max_pixels: the largest image that is read. Raises BadImage, and BadPrompt for what another
-        proposer encoded.
+        max_pixels: the largest image that is read. Raises BadImage, and BadPrompt for the encoding
+        of another proposer.
         """
         if not isinstance(source, Encoded):
             image = images.load(source, max_pixels=max_pixels)
@@ -126,15 +125,15 @@ class Segmenter:
     def pick(
         self, source: images.Source | Encoded, prompt: Prompt, *, max_pixels: int = MAX_PIXELS
     ) -> Result:
-        """Cut out what points or boxes show, without texts: box by box, or a click's masks best
-        first.
+        """Cut out what points or boxes select, without texts.
 
-        Raises BadImage, and BadPrompt for neither points nor boxes.
+        Rows come in the order of the boxes, or best first for a click. Raises BadImage, and
+        BadPrompt for neither points nor boxes.
         """
         if isinstance(prompt, Everything):
             raise BadPrompt(
-                "neither a text nor a place was given; say what to look for, give points or boxes, "
-                "or take everything"
+                "neither a text nor a place was given; give a text, points or boxes, or take "
+                "everything"
             )
         encoded = self.encode(source, max_pixels=max_pixels)
         proposals = self.proposer.decode(encoded.features, prompt)
@@ -144,8 +143,8 @@ class Segmenter:
         ]
         kept = np.flatnonzero(proposals.masks.areas > 0)
         regions = Regions.bare(encoded.image, proposals[kept])
-        asked = tuple(names) if isinstance(prompt, Boxes) else ("point",)
-        return _unworded(regions, tuple(names[row] for row in kept), asked, 0.0)
+        prompts = tuple(names) if isinstance(prompt, Boxes) else ("point",)
+        return _without_texts(regions, tuple(names[row] for row in kept), prompts, 0.0)
 
     def everything(
         self,
@@ -155,12 +154,12 @@ class Segmenter:
         selection: Selection = Selection(),
         max_pixels: int = MAX_PIXELS,
     ) -> Result:
-        """Cut out every object, surest first, without texts: the "everything" of SAM and FastSAM.
+        """Cut out every object, best first, without texts: the "everything" of SAM and FastSAM.
 
-        The proposer's quality stands for the probability, and a threshold left out is 0.4, as in
-        FastSAM's script. Of duplicates the surer stays; parts of things are things too. source:
-        ``Regions`` found before are chosen from without asking the proposer again. Raises BadImage,
-        and BadPrompt for a place outside the image.
+        The proposer's quality replaces the probability, and the default threshold is 0.4, as in
+        FastSAM's script. Of duplicates the one of higher quality stays; parts of objects are kept.
+        source: ``Regions`` found earlier are filtered without running the proposer. Raises
+        BadImage, and BadPrompt for a place outside the image.
         """
         if isinstance(source, Regions):
             regions = source
@@ -170,10 +169,10 @@ class Segmenter:
             regions = Regions.bare(encoded.image, proposals)
         regions = regions[np.flatnonzero(regions.masks.areas > 0)]
         quality = regions.proposals.quality.astype(np.float64)
-        threshold = _SURE if selection.threshold is None else selection.threshold
+        threshold = _MIN_QUALITY if selection.threshold is None else selection.threshold
         chosen = replace(selection, threshold=threshold, containment=None)
         rows = select(quality, quality, regions.masks, selection=chosen, threshold=threshold)
-        return _unworded(regions[rows], ("object",) * len(rows), ("object",), threshold)
+        return _without_texts(regions[rows], ("object",) * len(rows), ("object",), threshold)
 
     def regions(
         self,
@@ -182,9 +181,9 @@ class Segmenter:
         *,
         max_pixels: int = MAX_PIXELS,
     ) -> Regions:
-        """Find and embed the regions a spatial prompt asks for: the slow half, without any text.
+        """Find and embed the regions of a spatial prompt: the slow half, independent of texts.
 
-        Raises BadImage. max_pixels: the largest picture that is read.
+        max_pixels: the largest image that is read. Raises BadImage.
         """
         if not isinstance(source, Encoded):
             source = images.load(source, max_pixels=max_pixels)
@@ -213,16 +212,15 @@ class Segmenter:
         templates: str | Sequence[str] | None = None,
         selection: Selection = Selection(),
     ) -> Result:
-        """Rank regions by texts: the instant half, without any pixels. Rows come text by text, best
-        first.
+        """Rank regions by texts: the fast half, without pixels. Rows come text by text, best first.
 
-        negatives, backgrounds: texts each text competes with for a region. templates: sentences
-        with ``{}``, or the name of a set. What is None comes from the encoder's ``serving``. Raises
+        negatives, backgrounds: texts that each text competes with for a region. templates:
+        sentences with ``{}``, or the name of a set. None uses the encoder's ``serving``. Raises
         BadPrompt.
         """
         question = Question(texts, negatives=negatives, backgrounds=backgrounds)
-        serving, asked = self.serving, question.texts
-        named = [nouns(text) for text in asked]
+        serving, queries = self.serving, question.texts
+        named = [nouns(text) for text in queries]
         names = [
             *(first for first, *_ in named),
             *(anchor for _, *anchors in named for anchor in anchors),
@@ -234,11 +232,11 @@ class Segmenter:
         ranking = Ranking.of(self.encoder, serving, names, rivals, _sentences(templates))
         cosine = ranking.similarity(regions.embeddings)  # (N, T + anchors + K)
         probability = ranking.probability(cosine, regions.proposals.quality)
-        probability[~regions.embeddings.any(axis=1)] = 0  # too small to be looked at
+        probability[~regions.embeddings.any(axis=1)] = 0  # too small to be embedded
         threshold = serving.threshold if selection.threshold is None else selection.threshold
         scored = _Scored(tuple(names), probability, cosine, regions.masks, selection, threshold)
-        answers = [scored.answer(text) for text in asked]
-        return _result(regions, asked, cosine, probability[:, : len(asked)], answers, threshold)
+        answers = [scored.answer(text) for text in queries]
+        return _result(regions, queries, cosine, probability[:, : len(queries)], answers, threshold)
 
     def like(
         self,
@@ -248,11 +246,10 @@ class Segmenter:
         *,
         selection: Selection = Selection(),
     ) -> Result:
-        """Find everything that looks like what is clicked on: its best mask's embedding is the
-        query.
+        """Find all objects similar to the clicked one, by the embedding of its best mask.
 
-        The cosine stands for the probability, ``serving.likeness`` for the threshold. Raises
-        BadImage, and BadPrompt when nothing is at the example's place.
+        The cosine replaces the probability, and the default threshold is ``serving.likeness``.
+        Raises BadImage, and BadPrompt when no object is at the example's place.
         """
         encoded = self.encode(source)
         image, features = encoded.image, encoded.features
@@ -266,19 +263,19 @@ class Segmenter:
         regions = Regions(
             image, proposals, self.scorer.embed_regions(image, proposals.masks, proposals.quality)
         )
-        least = self.serving.likeness
+        default = self.serving.likeness
         cosine = similarity(regions.embeddings, query)  # (N, 1)
         likeness = cosine.clip(0).astype(np.float64)
         rows = select(
-            likeness[:, 0], cosine[:, 0], regions.masks, selection=selection, threshold=least
+            likeness[:, 0], cosine[:, 0], regions.masks, selection=selection, threshold=default
         )
-        threshold = least if selection.threshold is None else selection.threshold
+        threshold = default if selection.threshold is None else selection.threshold
         return _result(regions, ("like this",), cosine, likeness, [_Answer(rows)], threshold)
 
 
 @dataclass(frozen=True, eq=False)
 class _Answer:
-    """Hold the rows that answer a text, best first, and why words of place or size chose them."""
+    """The rows that answer a text, best first, and why position or size words chose them."""
 
     rows: Array
     reason: str = ""
@@ -286,7 +283,7 @@ class _Answer:
 
 @dataclass(frozen=True, eq=False)
 class _Scored:
-    """Hold how N regions score for each name, (N, names) or more, and how rows are selected."""
+    """Scores of N regions, (N, names) or more columns, and the rules that select rows."""
 
     names: tuple[str, ...]
     probability: Array
@@ -296,28 +293,26 @@ class _Scored:
     threshold: float
 
     def answer(self, text: str) -> _Answer:
-        """Choose the rows of one text; words of place and size choose among all that answer the
-        rest of it.
-        """
+        """Return the rows of one text; position and size words filter the matches of the rest."""
         phrase = parse(text)
         if phrase is None:
             return _Answer(self._select(text, self.selection))
-        answer = self._placed(phrase)
+        answer = self._match_phrase(phrase)
         single = self.selection.best or (isinstance(phrase, Relation) and not phrase.plural)
-        most = 1 if single else self.selection.top_k
-        return replace(answer, rows=answer.rows[:most])
+        limit = 1 if single else self.selection.top_k
+        return replace(answer, rows=answer.rows[:limit])
 
-    def _placed(self, phrase: Position | Relation) -> _Answer:
-        rows = self._found(phrase.head)
+    def _match_phrase(self, phrase: Position | Relation) -> _Answer:
+        rows = self._matches(phrase.head)
         if isinstance(phrase, Position):
             return _Answer(rows[phrase.choose(self.masks[rows])], phrase.reason(len(rows)))
-        anchors = self._found(phrase.anchor)
+        anchors = self._matches(phrase.anchor)
         kept = rows[phrase.choose(self.masks[rows], self.masks[anchors])]
         return _Answer(kept, phrase.reason(len(kept), len(rows), len(anchors)))
 
-    def _found(self, text: str) -> Array:
+    def _matches(self, text: str) -> Array:
         if phrase := parse(text):
-            return self._placed(phrase).rows
+            return self._match_phrase(phrase).rows
         rows = self._select(text, replace(self.selection, best=False, top_k=None))
         return rows if len(rows) or not self.selection.best else self._select(text, self.selection)
 
@@ -331,30 +326,30 @@ def _sentences(chosen: str | Sequence[str] | None) -> Sequence[str] | None:
     return templates.get(chosen) if isinstance(chosen, str) else chosen
 
 
-def _unworded(
-    regions: Regions, names: tuple[str, ...], asked: tuple[str, ...], threshold: float
+def _without_texts(
+    regions: Regions, names: tuple[str, ...], prompts: tuple[str, ...], threshold: float
 ) -> Result:
-    """Answer without words: what the encoder would say is unknown, NaN."""
+    """Make a result without texts: similarity and probability are NaN."""
     unknown = np.full(len(names), np.nan, np.float32)
-    return Result(regions, names, unknown, unknown, asked, threshold)
+    return Result(regions, names, unknown, unknown, prompts, threshold)
 
 
 def _result(
     regions: Regions,
-    asked: tuple[str, ...],
+    queries: tuple[str, ...],
     cosine: Array,
     probability: Array,
     answers: Sequence[_Answer],
     threshold: float,
 ) -> Result:
-    columns = np.repeat(np.arange(len(asked)), [len(answer.rows) for answer in answers])
+    columns = np.repeat(np.arange(len(queries)), [len(answer.rows) for answer in answers])
     flat = np.concatenate([np.zeros(0, np.int64), *(answer.rows for answer in answers)])
     return Result(
         regions[flat],
-        tuple(asked[column] for column in columns),
+        tuple(queries[column] for column in columns),
         cosine[flat, columns],
         probability[flat, columns].astype(np.float32),
-        asked,
+        queries,
         threshold,
         tuple(float(column.max(initial=0)) for column in probability.T),
         tuple(answer.reason for answer in answers),

@@ -1,6 +1,4 @@
-"""Import the big libraries fast: without torch's compiler, which segclip never runs, and without
-collecting garbage.
-"""
+"""Import the large libraries faster: without torch's compiler, which is unused, and without GC."""
 
 from __future__ import annotations
 
@@ -17,34 +15,30 @@ _UTILS = "torch._dynamo.utils"
 
 
 class _StandIn(ModuleType):
-    """Answer what libraries ask the compiler while they are imported; anything else brings the
-    compiler itself.
-    """
+    """Stub of a compiler module for import time; any other attribute loads the real module."""
 
     def __getattr__(self, name: str) -> Any:
-        package = (
-            name == "__path__" and self.__name__ == _COMPILER
-        )  # another of its modules is being imported
-        if (
-            name.startswith("__") and not package
-        ):  # these are looked at in passing, by import and by inspect
+        # __path__ of the package is read when one of its submodules is imported
+        submodule = name == "__path__" and self.__name__ == _COMPILER
+        # the import machinery and inspect probe dunders; that must not load the compiler
+        if name.startswith("__") and not submodule:
             raise AttributeError(name)
         _remove_stand_ins()
         return getattr(importlib.import_module(self.__name__), name)
 
 
 def _disable(fn: Callable[..., Any] | None = None, recursive: bool = True, reason: str = "") -> Any:
-    """Mark nothing: where no code is compiled, none needs to be left out."""
+    """Do nothing, in place of ``torch._dynamo.disable``: nothing is compiled."""
     return (lambda later: later) if fn is None else fn
 
 
 @contextmanager
 def without_compiler() -> Iterator[None]:
-    """Import torchvision, timm and whatever needs them inside this block.
+    """Stub out torch._dynamo while the block imports torchvision, timm and their dependents.
 
-    They load torch._dynamo (3 s on a laptop) to decorate a function or ask whether a device could
-    compile. Afterwards ``torch.compile`` works as ever: it imports the real one. Does nothing when
-    that is imported already.
+    They load torch._dynamo (3 s on a laptop) only to decorate a function or to query whether a
+    device supports compilation. Afterwards ``torch.compile`` works as usual: it imports the real
+    module. Does nothing if that is already imported.
     """
     if _COMPILER in sys.modules:
         yield
@@ -61,9 +55,7 @@ def without_compiler() -> Iterator[None]:
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Import and load inside this block, a tenth faster: many objects are made and none of them is
-    garbage.
-    """
+    """Disable garbage collection in the block: imports and loading, a tenth faster without it."""
     collecting = gc.isenabled()
     gc.disable()
     try:

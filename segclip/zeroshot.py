@@ -1,7 +1,7 @@
-"""Rank texts for an image, a box or a segment: zero-shot classification by names alone.
+"""Zero-shot classification of images, boxes and segments by label names.
 
-The weights of a classifier are one unit embedding a label, the mean over templates of its sentences
-(Radford et al. 2021, section 3.1.4); whatever is shown to the encoder is compared with them.
+The weights of a classifier are one unit embedding per label, the mean over templates of its
+sentences (Radford et al. 2021, section 3.1.4); image embeddings are compared with them.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from .types import Array, Boxes, Masks, Regions, Result, Scores
 from .weights import cache
 
 CLASS_LISTS: dict[str, str] = {"imagenet": "segclip.encoders.openclip:imagenet_classes"}
-LIST_TEMPLATES = "clip-80"  # what the figures published for a named list were measured with
+LIST_TEMPLATES = "clip-80"  # as in the published figures for a named list
 _CHUNK = 16  # labels embedded at a time
+_NUMBER_MARK = " #"  # before the number of a class that shares its name
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Hold the texts that are ranked, each once, and how they are put into sentences.
+    """The labels to rank, each once, and their templates.
 
-    templates: a set's name, a file, or sentences; None takes the encoder's own. verbatim: labels
-    stand in them as they are, without the articles of ``templates.expand``: so published figures
-    are measured.
+    templates: the name of a set, a file, or sentences; None uses the encoder's own. verbatim: fill
+    labels in as they are, without the articles of ``templates.expand``, as in published figures.
     """
 
     names: tuple[str, ...]
@@ -54,14 +54,14 @@ class Labels:
     def __post_init__(self) -> None:
         if not self.names:
             raise BadPrompt(
-                "no labels were given; give them by comma, in a file, or name a list: imagenet"
+                "no labels were given; separate them by comma, use a file, or name a list: imagenet"
             )
 
     def __len__(self) -> int:
         return len(self.names)
 
     def sentences(self, encoder: Encoder) -> tuple[str, ...]:
-        """Give the templates."""
+        """Return the templates, resolved for an encoder."""
         if self.templates is None:
             return encoder.serving.templates
         return templates.get(self.templates) if isinstance(self.templates, str) else self.templates
@@ -69,7 +69,7 @@ class Labels:
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """Rank labels with an encoder. weights: float32 (T, D), unit rows."""
+    """Ranks labels with an encoder. weights: float32 (T, D), unit rows."""
 
     encoder: Encoder
     labels: Labels
@@ -77,20 +77,20 @@ class Classifier:
 
     @property
     def logit_scale(self) -> float:
-        """Return what cosines are multiplied by."""
+        """Return the factor of cosines, already exponentiated."""
         return logit_scale_of(self.encoder, self.encoder.serving)
 
     def whole(self, source: images.Source) -> Scores:
-        """Compare a whole image with every label: one row. Raises BadImage."""
+        """Score a whole image against every label: one row. Raises BadImage."""
         return self.scores(self.encoder.encode_images([images.load(source).pixels]))
 
     def boxes(
         self, source: images.Source, boxes: Boxes, *, policy: str | CropPolicy | None = None
     ) -> Scores:
-        """Compare what each box shows with every label, a row a box, embedded as the encoder is
-        served.
+        """Score each box against every label: one row per box.
 
-        policy: how boxes are cut instead.
+        policy: crop policy; default: the scorer of the encoder's ``serving``. Raises BadImage and
+        BadPrompt.
         """
         image = images.load(source)
         boxes.check(image.size)
@@ -100,20 +100,19 @@ class Classifier:
         return self.scores(scorer.embed_regions(image, Masks.solid(inside, image.size)))
 
     def scores(self, embeddings: Array) -> Scores:
-        """Compare embeddings (N, D) with every label."""
+        """Score embeddings (N, D) against every label."""
         return Scores(similarity(embeddings, self.weights), self.labels.names, self.logit_scale)
 
     def name(self, regions: Regions, selection: Selection = Selection()) -> Result:
-        """Name every region by its best label: "what is in this picture". Duplicates and parts of a
-        whole go.
+        """Label every region with its best label, without duplicates and parts of a whole.
 
         The probability is that of the label among all labels and the encoder's backgrounds, weighed
-        by quality as in ``Segmenter.rank``; a region below the threshold has no name.
+        by quality as in ``Segmenter.rank``; regions below the threshold are left out.
         """
         serving = self.encoder.serving
-        others = [text for text in serving.backgrounds if text not in self.labels.names]
+        backgrounds = [text for text in serving.backgrounds if text not in self.labels.names]
         against = similarity(
-            regions.embeddings, embed_texts(self.encoder, others, serving.templates)
+            regions.embeddings, embed_texts(self.encoder, backgrounds, serving.templates)
         )
         cosine = self.scores(regions.embeddings).similarity
         best = cosine.argmax(axis=1)
@@ -127,15 +126,15 @@ class Classifier:
         threshold = serving.threshold if selection.threshold is None else selection.threshold
         kept = select(shares, own, regions.masks, selection=selection, threshold=threshold)
         texts = tuple(self.labels.names[best[row]] for row in kept)
-        asked = tuple(dict.fromkeys(texts))
+        found = tuple(dict.fromkeys(texts))
         return Result(
-            regions[kept], texts, own[kept], shares[kept].astype(np.float32), asked, threshold
+            regions[kept], texts, own[kept], shares[kept].astype(np.float32), found, threshold
         )
 
 
 @dataclass(frozen=True)
 class Guess:
-    """Hold one label of an answer."""
+    """One label of an answer."""
 
     label: str
     probability: float
@@ -150,10 +149,10 @@ def classify(
     boxes: Boxes | None = None,
     top_k: int = 5,
 ) -> tuple[tuple[Guess, ...], ...]:
-    """Give the likeliest labels of an image, or of each box in it, best first.
+    """Return the most probable labels of an image, or of each box in it, best first.
 
-    labels: texts, texts by comma, a list's name, or ``Labels``. encoder: a name, as in
-    ``segclip.load``, or one that is loaded. Raises BadImage, BadPrompt.
+    labels: texts, comma-separated texts, the name of a list, or ``Labels``. encoder: a name, as in
+    ``segclip.load``, or a loaded one. Raises BadImage, BadPrompt.
     """
     given = labels if isinstance(labels, Labels) else read_labels(labels)
     classifier = build(
@@ -165,7 +164,7 @@ def classify(
 
 
 def best(scores: Scores, top_k: int = 5) -> tuple[tuple[Guess, ...], ...]:
-    """Give the likeliest labels of each row, best first, equal ones in the order of the labels."""
+    """Return the most probable labels of each row, best first; ties keep the order of labels."""
     if top_k < 1:
         raise BadPrompt(f"top_k must be 1 or more, got {top_k}")
     shares = scores.probabilities(over="texts")
@@ -185,18 +184,17 @@ def read_labels(
     templates: str | tuple[str, ...] | None = None,
     file: Path | None = None,
 ) -> Labels:
-    """Read labels: by comma, as a list, from a file with one a line, or a class list by its name,
-    such as imagenet.
+    """Read labels: comma-separated, a sequence, a file with one per line, or a class list's name.
 
-    file: "-" is standard input. A label given twice is told and used once, an endless one is cut
-    and told; the published lists, which name a few classes alike, stay as they are. Raises
-    BadPrompt, BadTable for the file, and UnknownName for what is nearly a list's name.
+    file: "-" is standard input. Duplicate labels are logged and used once, overlong ones are cut
+    and logged; classes of published lists that share a name are numbered. Raises BadPrompt,
+    BadTable for the file, and UnknownName for a misspelt list name such as "imagenett".
     """
     if file is not None:
         return _labels(lines.read(file, "the labels file"), templates)
     if isinstance(given, str) and given.strip() in CLASS_LISTS:
         names = resolve(CLASS_LISTS, given.strip(), "class list")()
-        return Labels(_apart(names), templates or LIST_TEMPLATES, verbatim=True)
+        return Labels(_numbered(names), templates or LIST_TEMPLATES, verbatim=True)
     lone = given.strip().lower() if isinstance(given, str) and "," not in given else ""
     if isinstance(given, str) and get_close_matches(lone, CLASS_LISTS, n=1, cutoff=0.75):
         message = explain(CLASS_LISTS, given.strip(), "list of labels")
@@ -218,24 +216,28 @@ def _labels(given: Sequence[str], templates: str | tuple[str, ...] | None) -> La
 
 
 def build(encoder: Encoder, labels: Labels) -> Classifier:
-    """Make a classifier; its weights are kept on disk for the next time, by the encoder's
-    fingerprint.
-    """
+    """Make a classifier; its weights are cached on disk by the encoder's fingerprint."""
     sentences, key = labels.sentences(encoder), encoder.fingerprint
-    told = repr((labels.names, sentences, labels.verbatim, key)).encode("utf-8", "surrogatepass")
-    path = cache.cache_folder() / "labels" / f"{sha256(told).hexdigest()[:32]}.npy" if key else None
+    identity = repr((labels.names, sentences, labels.verbatim, key)).encode(
+        "utf-8", "surrogatepass"
+    )
+    path = (
+        cache.cache_folder() / "labels" / f"{sha256(identity).hexdigest()[:32]}.npy"
+        if key
+        else None
+    )
     if path is not None:
         with suppress(OSError, ValueError, EOFError):
-            kept = np.load(path, allow_pickle=False)
-            if len(kept) == len(labels):
-                return Classifier(encoder, labels, kept)
+            cached = np.load(path, allow_pickle=False)
+            if len(cached) == len(labels):
+                return Classifier(encoder, labels, cached)
     weights = _embed(encoder, labels, sentences)
     if path is not None:
-        _keep(path, weights)
+        _cache_weights(path, weights)
     return Classifier(encoder, labels, weights)
 
 
-make_classifier = build  # its name among the public ones
+make_classifier = build  # the public name
 
 
 def _embed(encoder: Encoder, labels: Labels, sentences: Sequence[str]) -> Array:
@@ -252,31 +254,24 @@ def _ensemble(encoder: Encoder, names: Sequence[str], sentences: Sequence[str]) 
     texts = [
         text
         for name in names
-        for text in templates.fill(name.partition(_TELLS_APART)[0], sentences)
+        for text in templates.fill(name.partition(_NUMBER_MARK)[0], sentences)
     ]
     embedded = encoder.encode_texts(texts)
     return unit(embedded.reshape(len(names), len(sentences), -1).mean(axis=1))
 
 
-_TELLS_APART = " #"
-
-
-def _apart(names: Sequence[str]) -> tuple[str, ...]:
-    """Number names that a class list gives to two classes, so that an answer tells which; sentences
-    don't say it.
-    """
-    counts, seen = Counter(names), Counter[str]()
-    told = []
+def _numbered(names: Sequence[str]) -> tuple[str, ...]:
+    """Number the classes that share a name, so that answers are distinct; sentences omit it."""
+    totals, used = Counter(names), Counter[str]()
+    numbered = []
     for name in names:
-        seen[name] += 1
-        told.append(name if counts[name] == 1 else f"{name}{_TELLS_APART}{seen[name]}")
-    return tuple(told)
+        used[name] += 1
+        numbered.append(name if totals[name] == 1 else f"{name}{_NUMBER_MARK}{used[name]}")
+    return tuple(numbered)
 
 
-def _keep(path: Path, weights: Array) -> None:
-    """Store weights for the next time; a cache that can't be written only costs doing them
-    again.
-    """
+def _cache_weights(path: Path, weights: Array) -> None:
+    """Cache weights; if that fails, they are only computed again next time."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{os.getpid()}.{path.name}")

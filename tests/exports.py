@@ -1,6 +1,4 @@
-"""What the tests of the batch export share: a small folder of images, runs with fake models, and
-trees to compare.
-"""
+"""Helpers of the batch export tests: a small folder of images, runs with fake models, trees."""
 
 from __future__ import annotations
 
@@ -21,14 +19,14 @@ FORMATS = ("png", "npz", "coco", "yolo", "parquet")
 
 
 def draw(path: Path, *colours: str) -> None:
-    """Write a small image of squares beside one another."""
+    """Write a small image of squares in a row."""
     path.parent.mkdir(parents=True, exist_ok=True)
     shapes = [(colour, (4 + 20 * n, 4, 20 + 20 * n, 22)) for n, colour in enumerate(colours)]
     PIL.Image.fromarray(paint(*shapes, size=(26, 64)).pixels).save(path)
 
 
 def photos(folder: Path) -> Path:
-    """Make a folder of five images: some match both of TEXTS, some one, one nothing."""
+    """Make a folder of five images: some match both TEXTS, some one, one none."""
     draw(folder / "a.png", "red", "blue", "red")
     draw(folder / "b.png", "blue")
     draw(folder / "c.jpg", "green")
@@ -51,7 +49,7 @@ def run(
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Return every file of an output, and every folder as such, but the state folder's."""
+    """Return the files and folders of an output, except the state folder's."""
     found = {
         path.relative_to(folder).as_posix(): _content(path) for path in sorted(folder.rglob("*"))
     }
@@ -59,7 +57,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def snapshot(folder: Path, *, but: Path | None = None) -> dict[str, str]:
-    """Return a hash of everything below a folder, but for ``but`` and what is below it."""
+    """Return hashes of everything below a folder, except ``but`` and its content."""
     paths = (path for path in sorted(folder.rglob("*")) if but not in (path, *path.parents))
     return {str(path): hashlib.sha256(_content(path)).hexdigest() for path in paths}
 
@@ -71,9 +69,7 @@ def _content(path: Path) -> bytes:
 
 
 def in_child(call: Callable[[], object], die_before: int = 0) -> int:
-    """Call something in a forked process that dies before its n-th change to the disk; return its
-    exit code.
-    """
+    """Call in a forked process that dies before its n-th disk change; return its exit code."""
     child = os.fork()
     if child == 0:
         try:

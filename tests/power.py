@@ -1,10 +1,8 @@
-"""A disk that loses power: what it holds then is what was synced, and of the rest whatever the seed
-says.
+"""Simulated disk that loses power: synced data survives, the rest at random, by a seed.
 
-A process's calls that change names or sync are followed from Python. After a cut a file has the
-bytes it had when it was last synced, or none, or some; a folder has each of its names as when the
-folder was last synced, or as it is now. The journal is as after its last commit: SQLite syncs those
-itself, and is trusted to.
+A process's calls that sync or change names are intercepted in Python. After a cut, a file has the
+bytes of its last sync, or none, or some; a folder has each of its names as of its last sync, or as
+of now. The journal is as of its last commit: SQLite is trusted to sync those itself.
 """
 
 from __future__ import annotations
@@ -22,45 +20,42 @@ import pytest
 
 from segclip.batch.journal import Journal
 
-Entry: TypeAlias = (
-    "tuple[str, Any]"  # "file" and its number, "link" and its target, "folder" and its path
-)
+# "file" and its number and path, "link" and its target, "folder" and its path
+Entry: TypeAlias = "tuple[str, Any]"
 STATE = ".segclip"
 
 
 class PowerCut(BaseException):
-    """Raise where the power goes; no ordinary handler catches it."""
+    """The power is cut; no ordinary handler catches it."""
 
 
 class Disk:
-    """Follow what happens below ``root`` until the n-th event, and build then what is left of it in
-    ``after``.
-    """
+    """Record disk changes below ``root``; at event ``cut``, build in ``after`` what survives."""
 
     def __init__(self, root: Path, after: Path, cut: int, seed: int) -> None:
         self.root, self.after, self.cut = root, after, cut
         self.events = 0
         self._building = False
         self._random = random.Random(seed)
-        self._luck = self._random.choice(
-            (0.0, 0.0, 0.5, 0.9)
-        )  # how likely what was not synced is there anyhow
+        # probability that unsynced names survive
+        self._luck = self._random.choice((0.0, 0.0, 0.5, 0.9))
         self._numbers: dict[int, int] = {}  # of files, by inode
         self._content: dict[int, bytes] = {}  # synced, by number
+        # synced, by folder
         self._names: dict[str, dict[str, Entry]] = {
             str(root): {STATE: ("folder", str(root / STATE))}
-        }  # synced
+        }
         self._journal: bytes | None = None
         self._lock = RLock()
 
     def attach(self, patch: pytest.MonkeyPatch) -> None:
-        """Follow this process's calls."""
-        self._follow(patch, os, "replace", before=lambda source, target, **_: self._gone(target))
-        self._follow(patch, os, "unlink", before=lambda path, **named: self._gone(path, **named))
-        self._follow(patch, os, "fsync", after=self._synced)
+        """Intercept this process's calls."""
+        self._intercept(patch, os, "replace", before=lambda source, target, **_: self._gone(target))
+        self._intercept(patch, os, "unlink", before=lambda path, **named: self._gone(path, **named))
+        self._intercept(patch, os, "fsync", after=self._synced)
         for name in ("mkdir", "symlink", "rmdir"):
-            self._follow(patch, os, name)
-        self._follow(patch, Journal, "_store")
+            self._intercept(patch, os, name)
+        self._intercept(patch, Journal, "_store")
         change = Journal._change
 
         @contextmanager
@@ -75,11 +70,11 @@ class Disk:
         patch.setattr(Journal, "_change", changed)
 
     def end(self) -> None:
-        """Cut the power after the last event, unless it went before."""
+        """Cut the power after the last event, unless it was cut before."""
         if self.events < self.cut:
             self._build(self.root, self.after)
 
-    def _follow(
+    def _intercept(
         self,
         patch: pytest.MonkeyPatch,
         place: Any,
@@ -89,7 +84,7 @@ class Disk:
     ) -> None:
         call = getattr(place, name)
 
-        def followed(*arguments: Any, **named: Any) -> Any:
+        def intercepted(*arguments: Any, **named: Any) -> Any:
             self._event()
             with self._lock:
                 if before:
@@ -99,7 +94,7 @@ class Disk:
                     after(*arguments)
             return answer
 
-        patch.setattr(place, name, followed)
+        patch.setattr(place, name, intercepted)
 
     def _event(self) -> None:
         with self._lock:
@@ -114,7 +109,7 @@ class Disk:
                 raise PowerCut
 
     def _gone(self, path: Any, dir_fd: int | None = None) -> None:
-        """Forget the number of a file that is removed: its inode may be given to another."""
+        """Forget the number of a removed file: its inode may be reused."""
         if dir_fd is not None:
             path = os.path.join(os.readlink(f"/proc/self/fd/{dir_fd}"), path)
         with suppress(OSError):
@@ -150,17 +145,17 @@ class Disk:
             entry = (now if self._random.random() < self._luck else durable).get(name)
             if entry is None:
                 continue
-            kind, what = entry
+            kind, value = entry
             if kind == "link":
-                (after / name).symlink_to(what)
+                (after / name).symlink_to(value)
             elif name == STATE and folder == self.root:
                 self._build_state(after / name)
             elif kind == "folder":
-                self._build(Path(what), after / name)
+                self._build(Path(value), after / name)
             else:
-                (after / name).write_bytes(self._left_of(*what))
+                (after / name).write_bytes(self._surviving(*value))
 
-    def _left_of(self, number: int, path: str) -> bytes:
+    def _surviving(self, number: int, path: str) -> bytes:
         if number in self._content:
             return self._content[number]
         try:
@@ -177,6 +172,6 @@ class Disk:
         if entries.is_file():
             data = entries.read_bytes()
             (after / "files.jsonl").write_bytes(data[: self._random.randrange(len(data) + 1)])
-        if self._random.random() < 0.5:  # leftovers of what was written aside
+        if self._random.random() < 0.5:  # leftover staged files
             (after / "parts-all" / "1" / "png").mkdir(parents=True)
             (after / "parts-all" / "1" / "png" / "a.png.mask.00.png").write_bytes(b"")

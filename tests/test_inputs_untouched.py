@@ -1,5 +1,4 @@
-"""Standing test: an export changes nothing but what is its own in OUT, wherever INPUT lies and
-whatever is in the way.
+"""Standing test: an export changes only its own files in OUT, wherever INPUT is.
 
 Faults 17.1 (originals destroyed), 17.2 (foreign journals), 17.4 (OUT inside INPUT).
 """
@@ -61,7 +60,7 @@ def test_fault_17_1_rows_that_climb_stay_inside_out(tmp_path: Path, row: str) ->
     (tmp_path / "lists" / "x").mkdir()
     out = tmp_path / "out"
     row = row.format(up=tmp_path.name, abs=tmp_path / "photos")
-    for relative in (False, True):  # the table given by a path with ".." in it too
+    for relative in (False, True):  # also with ".." in the path of the table
         table.write_text(f"image\n{row}\n")
         before = snapshot(tmp_path, but=out)
         given = Path(os.path.relpath(table)) if relative else table
@@ -210,7 +209,7 @@ def test_fault_17_2_no_foreign_rollback_file_makes_sqlite_delete(tmp_path: Path)
 def test_a_foreign_journal_deletes_no_file_that_segclip_did_not_write(
     tmp_path: Path, owner: bytes
 ) -> None:
-    """Export fault 3: a row that fits neither a file's size nor its bytes says nothing of it."""
+    """Export fault 3: a row that matches neither a file's size nor its bytes is ignored."""
     folder, out = photos(tmp_path / "photos"), tmp_path / "out"
     run(folder, out)
     names = ("png/precious.png", "yolo/labels/precious.txt", "regions.jsonl")
@@ -254,17 +253,17 @@ def fewer_lines(place: Path) -> None:
 def test_a_file_that_took_the_place_of_an_output_is_the_users(
     tmp_path: Path, name: str, change: Callable[[Path], None], damage: bool
 ) -> None:
-    """Export fault 2: a label corrected by hand, an original moved to where its link was."""
+    """Export fault 2: a label edited by hand, an original moved onto its link."""
     folder, out = photos(tmp_path / "photos"), tmp_path / "out"
     run(folder, out)
     change(out / name)
     mine = (out / name).read_bytes()
-    if damage:  # then only the list of files says whose they are
+    if damage:  # then only the list of files records their owners
         (out / ".segclip" / "journal.sqlite").write_bytes(b"no journal at all")
     with pytest.raises(NotWritable, match=f"{name}.*not as segclip wrote it"):
         run(folder, out)
     assert (out / name).read_bytes() == mine
-    run(folder, out, "a green square", formats=("npz",))  # it would only be removed
+    run(folder, out, "a green square", formats=("npz",))  # this run would only remove it
     assert not (out / name).is_symlink()
     assert (out / name).read_bytes() == mine
 
@@ -335,8 +334,8 @@ def test_fault_17_4_a_table_that_names_an_output_is_refused(tmp_path: Path) -> N
     assert snapshot(out / "png") == before
 
 
-def test_an_input_that_is_empty_now_takes_nothing_away(tmp_path: Path) -> None:
-    """A mount point without its disk must not cost what was made of it."""
+def test_an_input_that_is_empty_now_removes_nothing(tmp_path: Path) -> None:
+    """A mount point without its disk must not cost its outputs."""
     folder, out = photos(tmp_path / "photos"), tmp_path / "out"
     run(folder, out)
     before = tree(out)

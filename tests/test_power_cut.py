@@ -1,6 +1,4 @@
-"""Standing test: after a power cut at any moment the same command ends as if nothing had been.
-Fault 17.3.
-"""
+"""Standing test: after a power cut at any moment, a rerun yields the same bytes. Fault 17.3."""
 
 from __future__ import annotations
 
@@ -20,20 +18,18 @@ from tests.power import Disk, PowerCut
 
 pytestmark = [
     pytest.mark.usefixtures("fake_models"),
-    pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the disk is followed by /proc"),
+    pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the simulated disk needs /proc"),
 ]
 
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let outcomes take their places two by two: more moments between."""
+    """Flush after every two outcomes, for more moments in between."""
     monkeypatch.setattr(output, "_TOGETHER", 2)
 
 
 def cut(folder: Path, out: Path, moment: int, seed: int) -> int:
-    """Run until the power goes, and leave in ``out`` what the disk would hold; return the number of
-    events.
-    """
+    """Run until the power cut, leave what survives in ``out``, return the number of events."""
     after = out.with_name("after")
     out.mkdir()
     disk = Disk(out, after, moment, seed)
@@ -48,7 +44,7 @@ def cut(folder: Path, out: Path, moment: int, seed: int) -> int:
 
 
 def journaled(out: Path) -> int:
-    """Return how many images the journal calls done."""
+    """Return how many images are done according to the journal."""
     place = out / ".segclip" / "journal.sqlite"
     if not place.exists():
         return 0
@@ -73,7 +69,7 @@ def test_fault_17_3_after_a_power_cut_the_same_bytes(tmp_path: Path, cuts: int) 
         known = journaled(out)
         summary = run(folder, out)
         assert summary.progress.before == known, (
-            f"seed {seed}: the journal called done what was not on the disk"
+            f"seed {seed}: the journal has outcomes whose files were not on the disk"
         )
         assert tree(out) == wanted, f"seed {seed}"
         done.append(known)
@@ -82,7 +78,7 @@ def test_fault_17_3_after_a_power_cut_the_same_bytes(tmp_path: Path, cuts: int) 
     assert len(set(done)) > 2  # and in between
 
 
-def test_fault_17_3_the_disk_that_loses_power_finds_what_was_not_synced(
+def test_fault_17_3_the_simulated_disk_detects_missing_syncs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without syncs the journal is ahead of the files: the test above would notice."""
@@ -93,7 +89,7 @@ def test_fault_17_3_the_disk_that_loses_power_finds_what_was_not_synced(
     cut(folder, out, events, 0)
     assert journaled(out) == 5
     summary = run(folder, out)
-    assert summary.progress.before < 5  # and the rerun looked at sizes and hashes
+    assert summary.progress.before < 5  # the rerun compared sizes and hashes
     assert tree(out) == wanted
 
 

@@ -1,6 +1,4 @@
-"""Standing test: whatever was run into an OUT before, and however it ended, the tree is that of a
-clean run.
-"""
+"""Standing test: after any earlier runs into OUT, however they ended, it equals a clean run's."""
 
 from __future__ import annotations
 
@@ -22,35 +20,41 @@ pytestmark = [
 OTHER = ("a green square", "a red square")
 
 
-def whole(folder: Path, out: Path, **asked: Any) -> None:
-    """Run at once."""
-    run(folder, out, *asked.get("texts", ()), formats=asked.get("formats", FORMATS))
+def whole(folder: Path, out: Path, **options: Any) -> None:
+    """Run undivided."""
+    run(folder, out, *options.get("texts", ()), formats=options.get("formats", FORMATS))
 
 
-def shards(folder: Path, out: Path, **asked: Any) -> None:
-    """Run in parts, the last first."""
+def shards(folder: Path, out: Path, **options: Any) -> None:
+    """Run all parts, the last first."""
     for part in ("3/3", "1/3", "2/3"):
-        run(folder, out, *asked.get("texts", ()), formats=asked.get("formats", FORMATS), part=part)
+        run(
+            folder,
+            out,
+            *options.get("texts", ()),
+            formats=options.get("formats", FORMATS),
+            part=part,
+        )
 
 
-def one_shard(folder: Path, out: Path, **asked: Any) -> None:
-    """Run a part, and none of the others."""
-    run(folder, out, *asked.get("texts", ()), formats=asked.get("formats", FORMATS), part="1/2")
+def one_shard(folder: Path, out: Path, **options: Any) -> None:
+    """Run only one part."""
+    run(folder, out, *options.get("texts", ()), formats=options.get("formats", FORMATS), part="1/2")
 
 
-def killed(folder: Path, out: Path, **asked: Any) -> None:
-    """Kill runs at moments further and further on."""
+def killed(folder: Path, out: Path, **options: Any) -> None:
+    """Kill runs at ever later moments."""
     for moment in (4, 11, 19, 30, 42):
-        in_child(lambda: whole(folder, out, **asked), die_before=moment)
+        in_child(lambda: whole(folder, out, **options), die_before=moment)
 
 
 def texts(folder: Path, out: Path) -> dict[str, Any]:
-    """Ask other texts."""
+    """Query other texts."""
     return {"texts": OTHER}
 
 
 def fewer_formats(folder: Path, out: Path) -> dict[str, Any]:
-    """Leave formats out, of an image and of the run."""
+    """Drop formats, of images and of the run."""
     return {"formats": ("npz", "jsonl")}
 
 
@@ -63,7 +67,7 @@ def removed(folder: Path, out: Path) -> dict[str, Any]:
 
 
 def unreadable(folder: Path, out: Path) -> dict[str, Any]:
-    """Let images become unreadable."""
+    """Make images unreadable."""
     (folder / "a.png").write_bytes(b"no image any more")
     (folder / "b.png").unlink()
     (folder / "b.png").symlink_to("nowhere")
@@ -72,11 +76,12 @@ def unreadable(folder: Path, out: Path) -> dict[str, Any]:
 
 def replaced(folder: Path, out: Path) -> dict[str, Any]:
     """Replace an image by another of the same size and time: fault 17.8."""
-    seen = (folder / "b.png").stat()
+    status = (folder / "b.png").stat()
     draw(folder / "b.png", "red")
     data = (folder / "b.png").read_bytes()
-    (folder / "b.png").write_bytes(data.ljust(seen.st_size, b"\0")[: max(seen.st_size, len(data))])
-    os.utime(folder / "b.png", ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    size = max(status.st_size, len(data))
+    (folder / "b.png").write_bytes(data.ljust(status.st_size, b"\0")[:size])
+    os.utime(folder / "b.png", ns=(status.st_atime_ns, status.st_mtime_ns))
     return {}
 
 
@@ -86,12 +91,12 @@ def spoiled(folder: Path, out: Path) -> dict[str, Any]:
         path for path in sorted(out.rglob("*")) if path.is_file() and ".segclip" not in path.parts
     ]
     for number, path in enumerate(files):
-        seen = path.stat() if not path.is_symlink() else path.lstat()
+        status = path.stat() if not path.is_symlink() else path.lstat()
         if number % 3 == 0 and not path.is_symlink():
             path.write_bytes(b"")
         elif number % 3 == 1 and not path.is_symlink():
-            path.write_bytes(os.urandom(seen.st_size))
-            os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+            path.write_bytes(os.urandom(status.st_size))
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
         else:
             path.unlink()
     return {}
@@ -103,7 +108,7 @@ def spoiled_and_texts(folder: Path, out: Path) -> dict[str, Any]:
 
 
 def folded(folder: Path, out: Path) -> dict[str, Any]:
-    """Add images whose names some file systems take for those that are there: fault 17.8."""
+    """Add images whose names some file systems fold with existing ones: fault 17.8."""
     draw(folder / "A.png", "red")
     draw(folder / "sub dir" / "e e\u0301.gif", "blue")
     return {}
@@ -119,19 +124,19 @@ def test_fault_17_5_the_tree_is_that_of_a_clean_run(
 ) -> None:
     folder, out = photos(tmp_path / "photos"), tmp_path / "out"
     before(folder, out)
-    asked = change(folder, out)
+    options = change(folder, out)
     if before is killed:
-        killed(folder, out, **asked)
+        killed(folder, out, **options)
     end = shards if before in (shards, one_shard) else whole
-    end(folder, out, **asked)
-    whole(folder, tmp_path / "clean", **asked)
+    end(folder, out, **options)
+    whole(folder, tmp_path / "clean", **options)
     assert tree(out) == tree(tmp_path / "clean")
-    whole(folder, out, **asked)  # and again, by a run of another division
+    whole(folder, out, **options)  # and again, undivided
     assert tree(out) == tree(tmp_path / "clean")
 
 
 def test_fault_17_5_two_shards_of_other_questions_leave_nothing(tmp_path: Path) -> None:
-    """Texts over all, everything in two parts, the texts again: the tree is that of the texts."""
+    """Texts undivided, everything in two parts, the texts again: the tree is that of the texts."""
     folder, out = photos(tmp_path / "photos"), tmp_path / "out"
     whole(folder, out)
     wanted = tree(out)
@@ -155,9 +160,9 @@ def test_fault_17_5_a_kill_and_other_texts_leave_no_strays(tmp_path: Path, momen
 @pytest.mark.parametrize(
     "spoil", ["truncate", "zero", "random", "other", "journal-only", "header", "all"]
 )
-@pytest.mark.parametrize("asked", [{}, {"texts": OTHER}])
+@pytest.mark.parametrize("options", [{}, {"texts": OTHER}])
 def test_fault_17_5_a_damaged_journal_is_set_aside_and_made_again(
-    tmp_path: Path, spoil: str, asked: dict[str, Any], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, spoil: str, options: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, out = photos(tmp_path / "photos"), tmp_path / "out"
     run(folder, out)
@@ -172,11 +177,11 @@ def test_fault_17_5_a_damaged_journal_is_set_aside_and_made_again(
     }.get(spoil, b"\0" * 5000)
     place.write_bytes(content)
     if spoil == "all":
-        if asked:
-            return  # nothing says any more whose the files are
+        if options:
+            return  # no record is left of who owns the files
         (out / ".segclip" / "files.jsonl").write_bytes(b"\xff\0{[")
-    whole(folder, out, **asked)
-    whole(folder, tmp_path / "clean", **asked)
+    whole(folder, out, **options)
+    whole(folder, tmp_path / "clean", **options)
     assert tree(out) == tree(tmp_path / "clean")
 
 

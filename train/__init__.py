@@ -1,1 +1,1 @@
-"""Recipes that make segclip's weights: one file a recipe, each reads top to bottom."""
+"""Training recipes for segclip's weights: one file per recipe, each reads top to bottom."""

@@ -1,12 +1,11 @@
-"""Let patches imitate what the CLIP says of crops: CLIPSelf (Wu et al. 2024). No captions, no
-labels: any pictures.
+"""Distil a CLIP's crop embeddings into its patches, without labels: CLIPSelf (Wu et al. 2024).
 
     python -m train.clipself my-photos --start mini-clip --side 160 --stride 8 --out runs/self
     segclip segment desk.jpg "a red apple" --encoder file:runs/self
 
-A picture is parted into a random grid of m x n boxes. The teacher, the CLIP as it is, embeds each
-box's crop, and the mean of the student's patches inside the box is to be the same: the loss is 1 -
-cosine. Crops are cut as serving cuts them, from DETAIL times the resolution the student sees.
+An image is divided into a random grid of m x n boxes. The teacher, the unchanged CLIP, embeds each
+box's crop, which the mean of the student's patches inside the box is to match: the loss is 1 -
+cosine. Crops are cut as in serving, from DETAIL times the student's resolution.
 """
 
 from __future__ import annotations
@@ -34,24 +33,24 @@ from segclip.types import Array, Image, Masks
 from .captions import tables
 from .captions.tables import Item
 from .engine import command, limits, loop, processes
-from .engine.feed import AUGMENTS, Augment, Pictures, ahead, readable, show, spread
+from .engine.feed import AUGMENTS, Augment, Images, ahead, augmented, readable, spread
 from .engine.heads import with_head
 from .engine.judge import in_chunks
-from .engine.loop import Judged, Loop, Settings
+from .engine.loop import Loop, Settings, Validation
 from .engine.options import Out, Resume, Side, Stride, WarmUp
 from .engine.start import Start, trained
 
 DETAIL = 2
-JUDGED = 500  # held-out pictures looked at each epoch
+VALIDATED = 500  # held-out images evaluated each epoch
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Hold every setting but the loop's.
+    """Settings besides the loop's.
 
     side: px of the student's images, 0 for the model's own. stride: px from patch to patch, 0 for
-    the tower's own. split: the most boxes a grid has along a side. tower: the image tower's rate
-    over the head's, 0 leaves it as it is.
+    the tower's own. split: maximum number of boxes along a side. tower: learning rate of the image
+    tower relative to the head's, 0 to freeze it.
     """
 
     side: int = 0
@@ -77,8 +76,10 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """Hold one process's part of a batch: pixels uint8 (B, S, S, 3), its boxes' crops uint8 (B * m
-    * n, C, C, 3) by rows of the grid (m, n).
+    """One process's part of a batch.
+
+    pixels: uint8 (B, S, S, 3). crops: of the boxes, uint8 (B * m * n, C, C, 3), by rows of the
+    grid. grid: (m, n).
     """
 
     pixels: torch.Tensor
@@ -88,33 +89,29 @@ class Boxes:
 
     @property
     def count(self) -> int:
-        """Count the pictures."""
+        """Return the number of images."""
         return len(self.items)
 
     def names(self) -> list[str]:
-        """Name the pictures."""
+        """Return the images' names."""
         return [str(item.image) for item in self.items]
 
 
-def pool(seen: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """Take the mean of patches (B, h, w, D) over the area of each box of a grid (m, n): unit (B, m
-    * n, D).
-    """
-    down, across = (_shares(*sides).to(seen) for sides in zip(grid, seen.shape[1:3], strict=True))
-    return F.normalize(torch.einsum("mh,bhwd,nw->bmnd", down, seen, across), dim=-1).flatten(1, 2)
+def pool(cells: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Average patches (B, h, w, D) over each box of a grid (m, n), by area: unit (B, m * n, D)."""
+    down, across = (_shares(*sides).to(cells) for sides in zip(grid, cells.shape[1:3], strict=True))
+    return F.normalize(torch.einsum("mh,bhwd,nw->bmnd", down, cells, across), dim=-1).flatten(1, 2)
 
 
 def _shares(boxes: int, cells: int) -> torch.Tensor:
-    """Tell which share of each of ``boxes`` equal parts of a side is covered by each of ``cells``
-    equal patches.
-    """
+    """Return the share (boxes, cells) of each box along a side that each patch covers."""
     box, cell = torch.linspace(0, 1, boxes + 1)[:, None], torch.linspace(0, 1, cells + 1)
     shared = (torch.minimum(box[1:], cell[1:]) - torch.maximum(box[:-1], cell[:-1])).clamp(min=0)
     return shared / shared.sum(dim=1, keepdim=True)
 
 
 def grid_boxes(size: int, grid: tuple[int, int]) -> Masks:
-    """Part a square picture of ``size`` px into a grid (m, n) of boxes, row by row."""
+    """Divide a square image of ``size`` px into a grid (m, n) of boxes, row by row."""
     rows, columns = (np.linspace(0, size, parts + 1).round().astype(int) for parts in grid)
     windows = [
         (int(left), int(top), np.ones((bottom - top, right - left), bool))
@@ -125,9 +122,7 @@ def grid_boxes(size: int, grid: tuple[int, int]) -> Masks:
 
 
 class ClipSelf:
-    """Train a patch head, and the tower if asked to, to say of boxes what the model says of their
-    crops.
-    """
+    """Train a patch head, and optionally the tower, to embed boxes as the model embeds crops."""
 
     monitor = "cosine"
 
@@ -140,7 +135,7 @@ class ClipSelf:
     ) -> None:
         if settings.batch > len(parts[0]):
             raise BadPrompt(
-                f"a batch of {settings.batch} is larger than the {len(parts[0])} pictures; lower "
+                f"a batch of {settings.batch} is larger than the {len(parts[0])} images; lower "
                 "--batch"
             )
         self.recipe, self.settings = recipe, settings
@@ -161,11 +156,13 @@ class ClipSelf:
             {"tower": tower.requires_grad_(recipe.tower > 0), "head": head}
         )
         self.items = parts[0]
-        self.pictures = Pictures(self.items, self.size * DETAIL, start.checkpoint.serving.policy)
-        self.held_out = [self._hold(item, row) for row, item in enumerate(spread(parts[1], JUDGED))]
+        self.images = Images(self.items, self.size * DETAIL, start.checkpoint.serving.policy)
+        self.held_out = [
+            self._held_out(item, row) for row, item in enumerate(spread(parts[1], VALIDATED))
+        ]
 
     def groups(self) -> list[dict[str, Any]]:
-        """Train the head, and the tower at its rate."""
+        """Train the head, and the tower at its own rate."""
         rates = {"head": 1.0, "tower": self.recipe.tower}
         return [
             {"params": list(self.network[part].parameters()), "lr": self.settings.lr * rate}
@@ -174,12 +171,12 @@ class ClipSelf:
         ]
 
     def steps(self) -> int:
-        """Count the batches of an epoch."""
+        """Return the number of batches of an epoch."""
         return len(self.items) // self.settings.batch
 
     def batches(self, epoch: int, first: int) -> Iterator[Boxes]:
-        """Give an epoch's batches from the ``first`` on, of each the part of this process."""
-        self.network["tower"].eval()  # statistics of batch norms stay those of the teacher
+        """Yield this process's part of an epoch's batches from the ``first`` on."""
+        self.network["tower"].eval()  # batch norms keep the teacher's statistics
         size = self.settings.batch
         order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self.items))
         share = processes.mine(size // processes.world())
@@ -192,17 +189,17 @@ class ClipSelf:
     def _batch(self, rows: Array, epoch: int, at: int) -> Boxes:
         grid = self._grid(epoch, at)
         augment = AUGMENTS[self.recipe.augment]
-        shown = [
+        samples = [
             self._part(
                 np.random.default_rng([self.settings.seed, epoch, 0, int(row)]),
-                self.pictures[row],
+                self.images[row],
                 augment,
                 grid,
             )
             for row in rows
         ]
         pixels, crops = (
-            torch.from_numpy(np.concatenate(part)) for part in zip(*shown, strict=True)
+            torch.from_numpy(np.concatenate(part)) for part in zip(*samples, strict=True)
         )
         return Boxes(pixels, crops, grid, tuple(self.items[row] for row in rows))
 
@@ -212,58 +209,55 @@ class ClipSelf:
         return int(down), int(across)
 
     def _part(
-        self, rng: np.random.Generator, picture: Array, augment: Augment, grid: tuple[int, int]
+        self, rng: np.random.Generator, pixels: Array, augment: Augment, grid: tuple[int, int]
     ) -> tuple[Array, Array]:
-        """Show a picture: to the student uint8 (1, S, S, 3), and its boxes to the teacher (m * n,
-        C, C, 3).
-        """
-        large = show(rng, picture, self.size * DETAIL, augment, flip=True)
+        """Return the student's image uint8 (1, S, S, 3) and the teacher's (m * n, C, C, 3)."""
+        large = augmented(rng, pixels, self.size * DETAIL, augment, flip=True)
         crops = cut(Image(large), grid_boxes(len(large), grid), self.view, self.crop)
         return cv2.resize(large, (self.size, self.size), interpolation=cv2.INTER_AREA)[None], crops
 
-    def _hold(self, item: Item, row: int) -> tuple[torch.Tensor, tuple[int, int], torch.Tensor]:
-        """Keep of a held-out picture what the student sees, a grid, and what the teacher says of it
-        (1, m * n, D).
-        """
+    def _held_out(self, item: Item, row: int) -> tuple[torch.Tensor, tuple[int, int], torch.Tensor]:
+        """Prepare a held-out image: pixels, a grid, and the teacher's embeddings (1, m * n, D)."""
         grid = self._grid(0, row)
-        picture = Pictures([item], self.size * DETAIL, self.start.checkpoint.serving.policy)[0]
-        pixels, crops = self._part(np.random.default_rng(row), picture, AUGMENTS["none"], grid)
-        told = torch.from_numpy(in_chunks(self._teach, torch.from_numpy(crops)))
-        return torch.from_numpy(pixels), grid, told[None]
+        whole = Images([item], self.size * DETAIL, self.start.checkpoint.serving.policy)[0]
+        pixels, crops = self._part(np.random.default_rng(row), whole, AUGMENTS["none"], grid)
+        targets = torch.from_numpy(in_chunks(self._teach, torch.from_numpy(crops)))
+        return torch.from_numpy(pixels), grid, targets[None]
 
-    def _light(self, pixels: torch.Tensor) -> torch.Tensor:
-        light = (pixels.to(self.device, torch.float32) / 255 - self.mean) / self.std
-        return light.permute(0, 3, 1, 2)
+    def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        scaled = (pixels.to(self.device, torch.float32) / 255 - self.mean) / self.std
+        return scaled.permute(0, 3, 1, 2)
 
     def _teach(self, crops: torch.Tensor) -> torch.Tensor:
         """Embed crops uint8 (N, C, C, 3) with the teacher: unit (N, D)."""
         with torch.no_grad():
-            return F.normalize(self.teacher.encode_image(self._light(crops)), dim=-1)
+            return F.normalize(self.teacher.encode_image(self._normalised(crops)), dim=-1)
 
-    def see(self, pixels: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        """Embed the boxes of pictures uint8 (B, S, S, 3) by their patches: unit (B, m * n, D)."""
+    def embed_boxes(self, pixels: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """Embed the boxes of images uint8 (B, S, S, 3) by their patches: unit (B, m * n, D)."""
         return pool(
-            self.network["head"](patches.look(self.network["tower"], self._light(pixels))), grid
+            self.network["head"](patches.encode(self.network["tower"], self._normalised(pixels))),
+            grid,
         )
 
     def backward(self, batch: Boxes) -> torch.Tensor:
-        """Take the gradients of a batch and give its loss."""
-        told = self._teach(batch.crops).unflatten(0, (batch.count, -1))
-        loss = (1 - (self.see(batch.pixels, batch.grid) * told).sum(dim=-1)).mean()
+        """Backpropagate a batch and return its loss."""
+        targets = self._teach(batch.crops).unflatten(0, (batch.count, -1))
+        loss = (1 - (self.embed_boxes(batch.pixels, batch.grid) * targets).sum(dim=-1)).mean()
         loss.backward()
         return loss.detach()
 
-    def judge(self) -> Judged:
-        """Compare the held-out pictures' boxes with their crops: the mean cosine."""
+    def validate(self) -> Validation:
+        """Compare the held-out images' boxes with their crops: the mean cosine."""
         with torch.no_grad():
             found = [
-                (self.see(pixels, grid).cpu() * told).sum(dim=-1).mean()
-                for pixels, grid, told in self.held_out
+                (self.embed_boxes(pixels, grid).cpu() * targets).sum(dim=-1).mean()
+                for pixels, grid, targets in self.held_out
             ]
-        return Judged({"cosine": float(torch.stack(found).mean())})
+        return Validation({"cosine": float(torch.stack(found).mean())})
 
     def save(self, folder: Path) -> None:
-        """Write the model, the student's tower and head in it, for serving by dense features."""
+        """Write the model with the student's tower and head, for serving by dense features."""
         model = copy.deepcopy(self.teacher)
         model.visual.load_state_dict(self.network["tower"].state_dict())
         model.patch_head = self.network["head"]
@@ -271,25 +265,26 @@ class ClipSelf:
 
 
 def parts_of(folder: Path, *, share: float, skip_bad: bool) -> tuple[list[Item], list[Item]]:
-    """List a folder's pictures and part them; raises BadImage when there is no folder."""
+    """List a folder's images and split them; raises BadImage if there is no folder."""
     items = [Item(path, (), str(path.relative_to(folder))) for path in images.walk(folder)]
     return tables.split(readable(items)[0] if skip_bad else items, share)
 
 
 def main(
-    data: Annotated[Path, typer.Argument(help="A folder of pictures, whatever they show.")],
-    start: Annotated[
-        str, typer.Option(help="The CLIP that is imitated: mini-clip, file:RUN, MODEL/TAG.")
-    ],
+    data: Annotated[Path, typer.Argument(help="A folder of any images.")],
+    start: Annotated[str, typer.Option(help="The CLIP to distil: mini-clip, file:RUN, MODEL/TAG.")],
     out: Out,
     side: Side = 0,
     stride: Stride = 0,
-    split: Annotated[int, typer.Option(help="The most boxes along a side of a picture.")] = 6,
+    split: Annotated[
+        int, typer.Option(help="Maximum number of boxes along a side of an image.")
+    ] = 6,
     tower_lr: Annotated[
-        float, typer.Option(help="The image tower's rate over the head's; 0 leaves it as it is.")
+        float,
+        typer.Option(help="Image tower's learning rate, relative to the head's; 0 freezes it."),
     ] = 0,
     augment: Annotated[str, typer.Option(help=f"{', '.join(AUGMENTS)}.")] = "light",
-    held_out: Annotated[float, typer.Option(help="Share of the pictures that judge.")] = 0.1,
+    held_out: Annotated[float, typer.Option(help="Share of validation images.")] = 0.1,
     epochs: int = 6,
     batch: int = 16,
     lr: float = 5e-4,
@@ -297,11 +292,11 @@ def main(
     weight_decay: float = 0.1,
     seed: int = 0,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read.")
+        bool, typer.Option("--skip-bad", help="Skip images that cannot be read.")
     ] = False,
     resume: Resume = False,
 ) -> None:
-    """Train a patch head on pictures and write it, with its model, for serving."""
+    """Train a patch head on images and write it, with its model, for serving."""
     cv2.setNumThreads(1)
     settings = Settings(
         epochs=epochs, batch=batch, lr=lr, warm_up=warm_up, seed=seed, weight_decay=weight_decay
@@ -312,8 +307,8 @@ def main(
         begun = trained(start)
         torch.manual_seed(seed)
         task = ClipSelf(begun, parts, recipe, settings)
-        told = {"data": str(data), "model": start, **asdict(recipe), **asdict(settings)}
-        loop.start(Loop(task, out, settings, told), resume=resume)
+        record = {"data": str(data), "model": start, **asdict(recipe), **asdict(settings)}
+        loop.start(Loop(task, out, settings, record), resume=resume)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""Train a CLIP on images and captions, from nothing or from weights that are there; any model of
-open_clip's.
+"""Train a CLIP on images and captions, from scratch or from existing weights; any open_clip model.
 
     python -m train.contrastive ../shared/caltech-101 --model small --augment strong \
         --epochs 40 --out runs/caltech
@@ -7,8 +6,8 @@ open_clip's.
         --lr 2e-4 --out runs/flickr
     segclip segment desk.jpg "a red apple" --proposer mini --encoder file:runs/caltech
 
-Stop it at any moment and go on with --resume. `torchrun --nproc-per-node 2 -m train.contrastive
-...` shares each batch.
+A run can be stopped at any moment and resumed with --resume. `torchrun --nproc-per-node 2 -m
+train.contrastive ...` splits each batch over processes.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from .captions.tables import Item
 from .engine import command, feed, limits, loop, losses, processes, sharding, tuning
 from .engine.feed import AUGMENTS, Batch, Feed, FeedOptions, Texts
 from .engine.judge import examples, in_chunks, recalls
-from .engine.loop import Judged, Loop, Settings
+from .engine.loop import Loop, Settings, Validation
 from .engine.losses import LOSSES, Scale
 from .engine.options import (
     Bfloat16,
@@ -64,16 +63,16 @@ from .engine.options import (
 from .engine.start import Start, begin
 from .engine.tuning import Tuning
 
-JUDGED = 2000  # held-out images looked at each epoch
+VALIDATED = 2000  # held-out images evaluated each epoch
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Hold every setting but the loop's.
+    """Settings besides the loop's.
 
-    captions: of an image in a batch. templates: sentences a caption is put in. side: px of the
-    images, 0 for the model's own. spread: over the processes, each with a part of the weights
-    (FSDP). hard: neighbours that join an image in its batch.
+    captions: per image in a batch. templates: sentences around a caption. side: px of the images, 0
+    for the model's own. spread: shard the weights over the processes (FSDP). hard: nearest
+    neighbours that join an image in its batch.
     """
 
     loss: str = "softmax"
@@ -103,15 +102,15 @@ class Recipe:
         if problem := next(
             (problem for each in self.templates if (problem := lines.fault(each))), ""
         ):
-            raise BadPrompt(f"a --template cannot be read: {problem}")
+            raise BadPrompt(f"invalid --template: {problem}")
         if self.spread and self.tuning.what == "lora":
             raise Unsupported(
-                "--fsdp spreads what is large, and LoRA trains little; leave one of the two out"
+                "--fsdp does not support LoRA, which trains few weights; omit one of the two"
             )
 
 
 class Contrastive:
-    """Train a model's two towers to agree; the task the loop runs."""
+    """Align a model's two towers; a task of the loop."""
 
     monitor = "R@1"
 
@@ -126,7 +125,7 @@ class Contrastive:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = tokenizers.make_tokenizer(start.checkpoint)
         policy = start.checkpoint.serving.policy
-        texts = Texts(feed.said_of(parts[0]), tokenizer, recipe.templates)
+        texts = Texts(feed.captions_of(parts[0]), tokenizer, recipe.templates)
         self.size = recipe.side or start.size
         options = FeedOptions(
             settings.batch, self.size, AUGMENTS[recipe.augment], recipe.captions, settings.seed
@@ -136,15 +135,14 @@ class Contrastive:
         self.mean, self.std = (
             torch.tensor(v, device=self.device) for v in (preprocess.mean, preprocess.std)
         )
-        self.held_out = feed.spread(parts[1], JUDGED)
+        self.held_out = feed.spread(parts[1], VALIDATED)
         transform = image_transform_v2(preprocess, is_train=False)
         self.held_pixels = feed.serving_pixels(self.held_out, transform, self.size, policy)
         self.held_texts = Texts(
-            feed.said_of(self.held_out), tokenizer, start.checkpoint.serving.templates
+            feed.captions_of(self.held_out), tokenizer, start.checkpoint.serving.templates
         )
-        layout = (
-            torch.contiguous_format if recipe.spread else torch.channels_last
-        )  # FSDP takes no other
+        # FSDP supports no other layout
+        layout = torch.contiguous_format if recipe.spread else torch.channels_last
         self.network = tuning.prepare(
             start.model.to(self.device, memory_format=layout), recipe.tuning
         )
@@ -155,48 +153,50 @@ class Contrastive:
             self.feed.neighbours = self._neighbours()
 
     def _neighbours(self) -> Neighbours:
-        """Compare what is said first of each image, by the model as it is: the same again when a
-        run goes on.
+        """Find neighbours by each image's first caption.
+
+        The initial model embeds them, so that a resumed run finds the same.
         """
         firsts = [self.feed.texts.of(item)[0] for item in self.feed.items]
         used, places = np.unique(firsts, return_inverse=True)
         self.network.eval()
-        embedded = in_chunks(self.say, self.feed.texts.tokens[used, 0])
+        embedded = in_chunks(self.embed_texts, self.feed.texts.tokens[used, 0])
         return Neighbours(places, neighbours.nearest(embedded), self.recipe.hard)
 
     def groups(self) -> list[dict[str, Any]]:
-        """Group what is trained."""
+        """Group the trained parameters."""
         return tuning.groups(self.network, self.recipe.tuning, self.settings.lr)
 
     def steps(self) -> int:
-        """Count the batches of an epoch."""
+        """Return the number of batches of an epoch."""
         return len(self.feed)
 
     def batches(self, epoch: int, first: int) -> Iterator[Batch]:
-        """Give an epoch's batches."""
-        tuning.hold_still(self.network)
+        """Yield an epoch's batches."""
+        tuning.freeze_batch_norms(self.network)
         return self.feed.epoch(epoch, first)
 
-    def see(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Embed uint8 (B, S, S, 3): unit rows (B, D)."""
+    def embed_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Embed images uint8 (B, S, S, 3): unit rows (B, D)."""
         light = (pixels.to(self.device, torch.float32) / 255 - self.mean) / self.std
-        seen = self.model.encode_image(light.permute(0, 3, 1, 2))  # a view: channels last in memory
-        return F.normalize(seen, dim=-1)
+        embedded = self.model.encode_image(light.permute(0, 3, 1, 2))  # a channels-last view
+        return F.normalize(embedded, dim=-1)
 
-    def say(self, tokens: torch.Tensor) -> torch.Tensor:
+    def embed_texts(self, tokens: torch.Tensor) -> torch.Tensor:
         """Embed tokens (T, L): unit rows (T, D)."""
         return F.normalize(text_tower.encode(self.model, tokens.to(self.device)), dim=-1)
 
     def backward(self, batch: Batch) -> torch.Tensor:
-        """Take the gradients of a batch and give its loss."""
+        """Backpropagate a batch and return its loss."""
         keys = losses.Keys(*(part.to(self.device) for part in vars(batch.keys).values()))
 
         def embed(rows: slice) -> tuple[torch.Tensor, ...]:
             k = self.recipe.captions
-            said = slice(rows.start * k, rows.stop * k)
+            texts = slice(rows.start * k, rows.stop * k)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bfloat16):
-                seen, told = self.see(batch.pixels[rows]), self.say(batch.tokens[said])
-            return seen.float(), told.float()
+                by_image = self.embed_images(batch.pixels[rows])
+                by_text = self.embed_texts(batch.tokens[texts])
+            return by_image.float(), by_text.float()
 
         def compare(images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
             bias = getattr(self.model, "logit_bias", None)
@@ -211,25 +211,25 @@ class Contrastive:
         loss.backward()
         return loss.detach()
 
-    def judge(self) -> Judged:
-        """Measure recall on the held-out images, each text the mean over the templates it is served
-        with.
-        """
-        seen = in_chunks(self.see, torch.from_numpy(self.held_pixels))
+    def validate(self) -> Validation:
+        """Measure recall on the held-out images; a text is the mean over its serving templates."""
+        images = in_chunks(self.embed_images, torch.from_numpy(self.held_pixels))
         tokens = self.held_texts.tokens  # (T, K, L)
-        said = in_chunks(self.say, tokens.flatten(0, 1)).reshape(*tokens.shape[:2], -1).mean(axis=1)
-        said /= np.maximum(np.linalg.norm(said, axis=1, keepdims=True), 1e-12)
-        similarity = seen @ said.T
+        texts = in_chunks(self.embed_texts, tokens.flatten(0, 1))
+        texts = texts.reshape(*tokens.shape[:2], -1).mean(axis=1)
+        texts /= np.maximum(np.linalg.norm(texts, axis=1, keepdims=True), 1e-12)
+        similarity = images @ texts.T
         right = np.zeros(similarity.shape, bool)
         for row, item in enumerate(self.held_out):
             right[row, self.held_texts.of(item)] = True
-        picture = examples(self.held_pixels, self.held_texts.texts, similarity, right)
+        drawn = examples(self.held_pixels, self.held_texts.texts, similarity, right)
         scale = float(self.model.logit_scale.detach().exp())
-        return Judged({**recalls(similarity, right), "logit scale": scale}, picture)
+        return Validation({**recalls(similarity, right), "logit scale": scale}, drawn)
 
     def save(self, folder: Path) -> None:
-        """Write the model for serving; where it is spread, every process must ask and the first
-        writes.
+        """Write the model for serving.
+
+        Every process must call it where the model is sharded; the first one writes.
         """
         if not self.recipe.spread:
             self.start.save(tuning.merged(self.network), folder)
@@ -244,9 +244,9 @@ class Contrastive:
 def parts_of(
     data: Path, folder: Path | None, *, share: float, skip_bad: bool
 ) -> tuple[list[Item], list[Item]]:
-    """Read a data set and part it by image."""
-    trained, judge = tables.split(tables.read(data, folder), share)
-    return feed.check(trained, skip_bad=skip_bad), feed.check(judge, skip_bad=skip_bad)
+    """Read a data set and split it by image."""
+    trained, validation = tables.split(tables.read(data, folder), share)
+    return feed.check(trained, skip_bad=skip_bad), feed.check(validation, skip_bad=skip_bad)
 
 
 def main(
@@ -257,7 +257,7 @@ def main(
     size: Size = None,
     start: StartFrom = None,
     tune: Tune = "full",
-    rank: Annotated[int, typer.Option(help="Of LoRA.")] = 8,
+    rank: Annotated[int, typer.Option(help="Rank of LoRA.")] = 8,
     loss: Annotated[str, typer.Option(help="softmax (CLIP) or sigmoid (SigLIP).")] = "softmax",
     augment: Annotated[str, typer.Option(help="none, light, medium or strong.")] = "light",
     template: Template = None,
@@ -267,13 +267,13 @@ def main(
     epochs: int = 10,
     batch: int = 64,
     chunk: Chunk = 0,
-    accumulate: Annotated[int, typer.Option(help="Batches a step.")] = 1,
+    accumulate: Annotated[int, typer.Option(help="Batches per step.")] = 1,
     lr: float = 5e-4,
     text_lr: TextRate = 1.0,
     head_lr: HeadRate = 1.0,
     warm_up: WarmUp = 50,
     weight_decay: float = 0.1,
-    clip: Annotated[float, typer.Option(help="The gradient's norm.")] = 1.0,
+    clip: Annotated[float, typer.Option(help="Maximum norm of the gradient.")] = 1.0,
     ema: Ema = 0.0,
     patience: Patience = 0,
     bfloat16: Bfloat16 = False,
@@ -293,11 +293,11 @@ def main(
     parts = parts_of(data, images, share=held_out, skip_bad=skip_bad)
     with processes.joined():
         begun = begin(model, start, size=size, seed=seed, sigmoid=loss == "sigmoid")
-        torch.manual_seed(seed)  # LoRA draws its first weights
+        torch.manual_seed(seed)  # for the initial weights of LoRA
         task = Contrastive(begun, parts, recipe, settings)
-        told = {"data": str(data), "model": start or model or "small", "size": size}
-        told |= asdict(recipe) | asdict(settings)
-        loop.start(Loop(task, out, settings, told), resume=resume)
+        record = {"data": str(data), "model": start or model or "small", "size": size}
+        record |= asdict(recipe) | asdict(settings)
+        loop.start(Loop(task, out, settings, record), resume=resume)
 
 
 if __name__ == "__main__":

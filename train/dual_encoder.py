@@ -1,5 +1,4 @@
-"""Put a timm image tower and a transformers text tower together, ready to be trained by
-``train.contrastive``.
+"""Combine a timm image tower and a transformers text tower, to be trained by ``train.contrastive``.
 
     python -m train.dual_encoder resnet50 distilbert-base-uncased --pooling cls \\
         --out runs/dual-start
@@ -11,8 +10,8 @@
         --out runs/dual
 
 Towers come with their published weights, from their hubs or, for the text, from a local folder.
-``--random`` takes the architectures alone; the text tower "small" is always random, two layers, its
-vocabulary made from --vocabulary.
+``--random`` uses only the architectures; the text tower "small" is always random, with two layers
+and a vocabulary built from --vocabulary.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ from .captions import tables
 from .engine import command, limits
 from .engine.start import SERVING
 
-VOCABULARY = 4000  # word pieces of a tokenizer of our own
+VOCABULARY = 4000  # word pieces of our own tokenizer
 
 
 def make_tokenizer(texts: list[str]) -> Any:
-    """Make a lower-casing word-piece tokenizer from texts."""
+    """Train a lower-casing word-piece tokenizer on texts."""
     from tokenizers import BertWordPieceTokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -53,17 +52,17 @@ def make_tokenizer(texts: list[str]) -> Any:
 
 
 def image_config(name: str, size: int | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Say what a timm tower is and how it wants its images."""
+    """Return the configuration of a timm tower and of its preprocessing."""
     if not timm.is_model(name):
         nearest = ", ".join(timm.list_models(f"*{name.split('.')[0][:8]}*")[:4])
-        raise UnknownName(f"timm knows no model {name!r}; near it: {nearest or 'nothing'}")
-    told = timm.get_pretrained_cfg(name)
-    side = size or (told.input_size[-1] if told else 224)
+        raise UnknownName(f"timm has no model {name!r}; near it: {nearest or 'nothing'}")
+    pretrained = timm.get_pretrained_cfg(name)
+    side = size or (pretrained.input_size[-1] if pretrained else 224)
     token = timm.create_model(name, num_classes=0).__dict__.get("global_pool") == "token"
     vision = {"timm_model_name": name, "timm_pool": "token" if token else "avg", "image_size": side}
     preprocess = {
-        "mean": list(told.mean),
-        "std": list(told.std),
+        "mean": list(pretrained.mean),
+        "std": list(pretrained.std),
         "interpolation": "bicubic",
         "resize_mode": "shortest",
     }
@@ -71,12 +70,12 @@ def image_config(name: str, size: int | None) -> tuple[dict[str, Any], dict[str,
 
 
 def small_text(vocabulary: Path | None) -> tuple[dict[str, Any], Any]:
-    """Configure a text tower of our own and make its tokenizer."""
+    """Configure our small text tower and train its tokenizer."""
     from transformers import BertConfig
 
     if vocabulary is None:
         raise BadPrompt(
-            "the text tower small needs --vocabulary DATA, captions to make its word pieces from"
+            "the text tower small needs --vocabulary DATA, captions to build its word pieces from"
         )
     texts = sorted({caption for item in tables.read(vocabulary) for caption in item.captions})
     tokenizer = make_tokenizer(texts)
@@ -94,7 +93,7 @@ def small_text(vocabulary: Path | None) -> tuple[dict[str, Any], Any]:
 
 
 def published_text(name: str) -> tuple[dict[str, Any], Any]:
-    """Read a published text tower's configuration and tokenizer."""
+    """Load a published text tower's configuration and tokenizer."""
     from transformers import AutoConfig, AutoTokenizer
 
     with reading(Path(name), "a text tower"):
@@ -103,7 +102,7 @@ def published_text(name: str) -> tuple[dict[str, Any], Any]:
             return config.to_dict(), AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise WeightsMissing(
-                f"{name} is neither a folder nor can it be fetched: {one_line(error)}"
+                f"{name} is not a folder and cannot be downloaded: {one_line(error)}"
             ) from None
 
 
@@ -114,10 +113,10 @@ def assemble(
     pooling: str,
     weights: str | None,
 ) -> tuple[dual.DualEncoder, dict[str, Any], dict[str, Any]]:
-    """Build the model with its configuration. sides: of the joint space, of the image (None for its
-    own).
+    """Build the model with its configuration.
 
-    weights: where the text tower's lie; None for random towers.
+    sides: width of the joint space, side of the images (None for the tower's own). weights: of the
+    text tower; None for random towers.
     """
     vision, preprocess = image_config(image, sides[1])
     config = {
@@ -131,7 +130,7 @@ def assemble(
         "context_length": min(64, text[1].model_max_length),
     }
     text_cfg["hf_tokenizer_name"] = weights or "small"
-    told = {"embed_dim": sides[0], "vision_cfg": vision, "text_cfg": text_cfg}
+    model_cfg = {"embed_dim": sides[0], "vision_cfg": vision, "text_cfg": text_cfg}
     model = dual.DualEncoder(
         sides[0], {**vision, "timm_model_pretrained": weights is not None}, text_cfg
     )
@@ -141,33 +140,33 @@ def assemble(
         with reading(Path(weights), "a text tower"):
             published = AutoModel.from_pretrained(weights, trust_remote_code=False)
         model.text.tower.load_state_dict(published.state_dict(), strict=False)
-    return model, told, preprocess
+    return model, model_cfg, preprocess
 
 
 def main(
-    image: Annotated[str, typer.Argument(help="A network of timm's.")],
+    image: Annotated[str, typer.Argument(help="A timm model.")],
     text: Annotated[
         str,
-        typer.Argument(help="Of transformers' or sentence-transformers' hub, a folder, or small."),
+        typer.Argument(help="A transformers or sentence-transformers model, a folder, or small."),
     ],
     out: Annotated[
         Path,
         typer.Option(help="Folder to write; train it with train.contrastive --start file:OUT."),
     ],
     pooling: Annotated[str, typer.Option(help="mean over the tokens, or cls.")] = "mean",
-    embed_dim: Annotated[int, typer.Option(help="Of the joint space.")] = 256,
+    embed_dim: Annotated[int, typer.Option(help="Width of the joint space.")] = 256,
     size: Annotated[
-        int | None, typer.Option(help="Side of the images; the tower's own if left out.")
+        int | None, typer.Option(help="Side of the images; default: the tower's own.")
     ] = None,
     vocabulary: Annotated[
-        Path | None, typer.Option(help="Captions to make the small tower's words from.")
+        Path | None, typer.Option(help="Captions to build the small tower's vocabulary from.")
     ] = None,
     random: Annotated[
         bool, typer.Option("--random", help="Random weights in both towers.")
     ] = False,
     seed: int = 0,
 ) -> None:
-    """Put two towers together."""
+    """Combine two towers."""
     limits.check(
         {
             "--embed-dim": (embed_dim, limits.WIDTH),

@@ -1,10 +1,9 @@
-"""Compose captioned scenes of few drawn objects: what ``train.pacl`` learns from, and its heat maps
-are judged by.
+"""Compose captioned scenes of few drawn objects, to train and evaluate ``train.pacl``.
 
     python -m train.few runs/few --count 3000
 
-Writes images/, captions.jsonl (a caption for each thing in the image; the validation scenes are
-held out) and scenes.json, which outlines what is in the held-out scenes alone.
+Writes images/, captions.jsonl (a caption for each object; the validation scenes are held out) and
+scenes.json, which outlines the objects of the held-out scenes only.
 """
 
 from __future__ import annotations
@@ -29,32 +28,36 @@ FEW = SceneConfig(
 
 
 def write(folder: Path, count: int, *, held_out: int = 200, first: int = VALIDATION_SEED) -> None:
-    """Write ``count`` scenes to train on and ``held_out`` others, those of the seeds from
-    ``first``.
+    """Write ``count`` training scenes and ``held_out`` validation scenes.
+
+    first: seed of the first validation scene.
     """
     lines = []
     parts = {"train": range(count), "val": range(first, first + held_out)}
-    for split, seeds in parts.items():  # the table of the second replaces that of the first
+    for split, seeds in parts.items():  # the second table replaces the first
         if not seeds:
             continue
         write_folder(folder, seeds, [], config=FEW)
         for sample in read_folder(folder):
-            said = _said(
-                [name for name, seen in zip(sample.names, sample.askable, strict=True) if seen]
-            )
-            lines.append(json.dumps({"image": sample.path.name, "caption": said, "split": split}))
+            names = [
+                name for name, large in zip(sample.names, sample.askable, strict=True) if large
+            ]
+            row = {"image": sample.path.name, "caption": _captions(names), "split": split}
+            lines.append(json.dumps(row))
     atomic.write(folder / "captions.jsonl", ("\n".join(lines) + "\n").encode())
 
 
-def _said(names: Sequence[str]) -> list[str]:
+def _captions(names: Sequence[str]) -> list[str]:
     return [f"{'an' if name[0] in 'aeiou' else 'a'} {name}" for name in dict.fromkeys(names)]
 
 
 def main(
     folder: Path,
-    count: Annotated[int, typer.Option(help="Scenes to train on.")] = 3000,
-    held_out: Annotated[int, typer.Option(help="Others to judge by.")] = 200,
-    first: Annotated[int, typer.Option(help="Seed of the first of those.")] = VALIDATION_SEED,
+    count: Annotated[int, typer.Option(help="Number of training scenes.")] = 3000,
+    held_out: Annotated[int, typer.Option(help="Number of validation scenes.")] = 200,
+    first: Annotated[
+        int, typer.Option(help="Seed of the first validation scene.")
+    ] = VALIDATION_SEED,
 ) -> None:
     """Write captioned scenes."""
     limits.check(

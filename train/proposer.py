@@ -1,13 +1,12 @@
-"""Train the mini proposer: a YOLOv8n-seg with one class, "object", on tiles made as they are
-needed.
+"""Train the mini proposer: a YOLOv8n-seg with one class, "object", on generated tiles.
 
     python -m train.proposer --photos ../shared/coco-dev --photos ../shared/photos \
         --foreground ../shared/foreground \
         --out weights/mini/proposer
 
-Ultralytics' own network and losses; ours is the data: every tile is new, with exact masks instead
-of polygons. Tiles come in several sizes, so that things as large as the frame that serving looks at
-are learned too.
+The network and losses are Ultralytics'; the data are ours: every tile is new, with exact masks
+instead of polygons. Tiles come in several sizes, so that objects as large as the serving frame are
+learned too.
 """
 
 from __future__ import annotations
@@ -34,27 +33,19 @@ from .engine.checkpoint import Checkpoint
 from .scenes.compose import SceneConfig
 from .scenes.material import Material, load_material
 
-ARCHITECTURE = "yolov8n-seg.yaml"  # plain convolutions: a step on a CPU takes a third of YOLO11n's
-SIZES = {
-    256: (12, 0.15),
-    320: (8, 0.4),
-    448: (4, 0.25),
-    640: (2, 0.2),
-}  # px of a tile: how many a step, how often
-MIN_PIXELS = 60  # visible pixels an object needs to be a target
+ARCHITECTURE = "yolov8n-seg.yaml"  # plain convolutions: a CPU step takes a third of YOLO11n's
+# side of a tile in px: tiles per step, probability
+SIZES = {256: (12, 0.15), 320: (8, 0.4), 448: (4, 0.25), 640: (2, 0.2)}
+MIN_PIXELS = 60  # minimum visible pixels of a target
 DRAWN = SceneConfig(objects=(1, 7), photo_share=0.6, across=(20, 240))
-GAINS = {
-    "box": 12.0,
-    "cls": 0.5,
-    "dfl": 1.5,
-    "overlap_mask": True,
-}  # 12: ultralytics' 7.5 leaves masks vague
+# box 12: with Ultralytics' 7.5 masks stay vague
+GAINS = {"box": 12.0, "cls": 0.5, "dfl": 1.5, "overlap_mask": True}
 SERVED = {"image_size": 768, "again": 384, "confidence": 0.01, "iou": 0.7, "max_det": 400}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every setting of a run."""
+    """Settings of a run."""
 
     minutes: float = 70
     lr: float = 8e-4
@@ -62,11 +53,11 @@ class Recipe:
     warm_up: int = 60
     ema: float = 0.995
     first: int = 2_000_000  # seed of the first tile
-    every: float = 20  # minutes between weights that could be shipped
+    every: float = 20  # minutes between exports
 
 
 class Run:
-    """Train, keep checkpoints, go on from the last one."""
+    """A resumable training run."""
 
     def __init__(self, folder: Path, recipe: Recipe, material: Material, network: Any) -> None:
         self.recipe, self.material = recipe, material
@@ -78,7 +69,7 @@ class Run:
             groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
         )
         self.state = Checkpoint(folder, network, self.optimizer, recipe.ema)
-        self.told: dict[str, float] = {}
+        self.averages: dict[str, float] = {}
 
     def train(self, out: Path) -> None:
         """Train until the recipe's minutes are spent; writes weights into OUT on the way."""
@@ -97,10 +88,10 @@ class Run:
 
     def _report(self) -> None:
         left = self.recipe.minutes - self.state.spent / 60
-        told = "  ".join(f"{name} {value:.3f}" for name, value in self.told.items())
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in self.averages.items())
         pace = self.state.spent / self.state.step
         typer.echo(
-            f"step {self.state.step}  {pace:.2f} s/step  {left:.0f} min left  {told}", err=True
+            f"step {self.state.step}  {pace:.2f} s/step  {left:.0f} min left  {losses}", err=True
         )
 
     def _update(self, share: float) -> None:
@@ -124,7 +115,8 @@ class Run:
         self.state.count()
         for name, value in items.items():
             if name != "sem_loss":
-                self.told[name] = 0.98 * self.told.get(name, float(value)) + 0.02 * float(value)
+                now = float(value)
+                self.averages[name] = 0.98 * self.averages.get(name, now) + 0.02 * now
 
     def export(self, out: Path) -> None:
         """Write the averaged weights for serving."""
@@ -135,7 +127,7 @@ class Run:
 
 
 def make_batch(material: Material, seeds: Sequence[int], size: int) -> dict[str, Any]:
-    """Make tiles in the form that ultralytics' losses read."""
+    """Make tiles in the format of Ultralytics' losses."""
     pixels, masks, boxes, rows = [], [], [], []
     for row, seed in enumerate(seeds):
         tile, layers = material.tile(seed, size, DRAWN)
@@ -145,11 +137,10 @@ def make_batch(material: Material, seeds: Sequence[int], size: int) -> dict[str,
         masks.append(_targets(layers, codes, seed))
         boxes += [_box(layers == code) for code in codes]
         rows += [row] * len(codes)
-    shown = (
-        torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
-    )  # channels-last as it lies
+    # a channels-last view
+    stacked = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
     return {
-        "img": shown,
+        "img": stacked,
         "masks": torch.from_numpy(np.stack(masks)),
         "cls": torch.zeros(len(boxes), 1),
         "bboxes": torch.from_numpy(np.array(boxes, np.float32).reshape(-1, 4)),
@@ -158,7 +149,7 @@ def make_batch(material: Material, seeds: Sequence[int], size: int) -> dict[str,
 
 
 def _box(mask: Array) -> tuple[float, float, float, float]:
-    """Return the tight box as centre and size over the tile's side."""
+    """Return the tight box as centre and size, relative to the tile's side."""
     ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     x1, x2, y1, y2 = xs[0], xs[-1] + 1, ys[0], ys[-1] + 1
     side = len(mask)
@@ -166,11 +157,10 @@ def _box(mask: Array) -> tuple[float, float, float, float]:
 
 
 def _targets(layers: Array, codes: Array, seed: int) -> Array:
-    """Number the targets on the prototypes' grid, a quarter of the tile's side, from 1 on; 0 is
-    none.
+    """Number the targets from 1 on the prototypes' grid, a quarter of the tile's side; 0 is none.
 
-    Each cell takes one of its sixteen pixels, which one by the seed, so that no edge is shifted on
-    average.
+    Each cell samples one of its sixteen pixels, chosen by the seed, so that edges are not shifted
+    on average.
     """
     dx, dy = seed & 3, seed >> 2 & 3
     grid = layers[dy::4, dx::4]
@@ -181,9 +171,7 @@ def _targets(layers: Array, codes: Array, seed: int) -> Array:
 
 
 def begin(start: Path | None) -> Any:
-    """Build the network, with the weights of an earlier proposer's folder if there is one, as the
-    losses want it.
-    """
+    """Build the network for the losses, with the weights of an earlier proposer if given."""
     with yolo.quiet():
         from ultralytics.nn.tasks import SegmentationModel
         from ultralytics.utils import IterableSimpleNamespace
@@ -192,30 +180,28 @@ def begin(start: Path | None) -> Any:
     if start:
         network.load_state_dict(safetensors.torch.load_file(start / "model.safetensors"))
     network.args = IterableSimpleNamespace(**GAINS)
-    network.model[-1].dfl.requires_grad_(False)  # it only takes means
+    network.model[-1].dfl.requires_grad_(False)  # it only computes expectations
     return network
 
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for model.safetensors and config.json.")],
-    photos: Annotated[
-        list[Path], typer.Option(help="COCO-format folder of photos; may be given again.")
-    ],
+    photos: Annotated[list[Path], typer.Option(help="COCO-format folder of photos; repeatable.")],
     foreground: Annotated[
-        Path | None, typer.Option(help="Folder of cut-outs' masks, beside their photos.")
+        Path | None, typer.Option(help="Folder of the cut-outs' masks, next to their photos.")
     ] = None,
     runs: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("runs/proposer"),
     minutes: Annotated[
-        float, typer.Option(help="Time to train; the learning rate falls to its end by then.")
+        float, typer.Option(help="Training time; the learning rate schedule ends with it.")
     ] = 70,
     start: Annotated[
         Path | None, typer.Option(help="Folder of an earlier proposer to start from.")
     ] = None,
     first: Annotated[
-        int, typer.Option(help="Seed of the first tile; another for every leg.")
+        int, typer.Option(help="Seed of the first tile; use another one for every run.")
     ] = Recipe.first,
-    lr: Annotated[float, typer.Option(help="The highest learning rate.")] = Recipe.lr,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
+    lr: Annotated[float, typer.Option(help="Maximum learning rate.")] = Recipe.lr,
+    resume: Annotated[bool, typer.Option(help="Resume from the last checkpoint in RUNS.")] = False,
 ) -> None:
     """Train the mini proposer and write it."""
     limits.check(

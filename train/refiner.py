@@ -23,11 +23,12 @@ import numpy as np
 import torch
 import typer
 
+from segclip.errors import BadPrompt
 from segclip.proposers import refiner as close
 from segclip.proposers import sam
 from segclip.proposers.edges import EdgeOptions
 from segclip.proposers.logits import Axis, Sampler
-from segclip.proposers.refiner import PLANES, FocusOptions, Refiner, Said, Window
+from segclip.proposers.refiner import PLANES, FocusOptions, GivenPrompt, Refiner, Window
 from segclip.types import Array, Image, Masks
 
 from .engine import command, limits
@@ -39,10 +40,10 @@ from .scenes.material import Material, load_material
 from .scenes.tiles import CELL, Tile, make_tile
 
 FOCUS = FocusOptions()
-EDGES = EdgeOptions(
-    radius=8, smoothness=1e-4
-)  # what the refiner says is nearer to the edge than what SAM says
+# a refiner's outline needs less correction than SAM's
+EDGES = EdgeOptions(radius=8, smoothness=1e-4)
 ROUNDS = 3
+FAST_BFLOAT16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 EMPTY = 40  # pixels of the window an object must have to be learned from
 
 
@@ -141,7 +142,7 @@ class Run:
         rng = np.random.default_rng([self.recipe.first, self.state.step])
         seen, truth = self.store.draw(rng, self.recipe.batch)
         self.network.train()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=FAST_BFLOAT16):
             logits = self.network(seen.to(memory_format=torch.channels_last)).float()
         loss = mask_loss(logits, truth).mean()
         self.optimizer.zero_grad()
@@ -169,6 +170,14 @@ class Run:
     def _tell(self, name: str, logits: torch.Tensor, truth: torch.Tensor) -> None:
         now = float(iou(logits, truth).mean())
         self.told[name] = 0.995 * self.told.get(name, now) + 0.005 * now
+
+    def start_from(self, folder: Path) -> None:
+        """Take the refiner of a trained mini-sam. Raises BadPrompt where it has none."""
+        trained = sam.load(folder)[0]
+        if not hasattr(trained, "refiner"):
+            raise BadPrompt(f"{folder} holds no refiner to go on from")
+        self.network.load_state_dict(trained.refiner.state_dict())
+        self.state.restart()
 
     def export(self, folder: Path) -> None:
         """Put the averaged weights beside the promptable network's, for serving."""
@@ -204,7 +213,9 @@ def ask(
         for asked, cells, layer in zip(asks, shown[:, 0].numpy(), layers, strict=True):
             said = _said(asked, gain)
             window = _jittered(_window(sampler, cells, image, said), rng)
-            looked.append((window, close.look(image, (sampler, cells), window, said, FOCUS.size)))
+            looked.append(
+                (window, close.input_planes(image, (sampler, cells), window, said, FOCUS.size))
+            )
             truth = close.cut(layer.astype(np.uint8)[..., None] * 255, window, FOCUS.size) / 2 + 0.5
             truth = truth.reshape(FOCUS.size, FOCUS.size) * _inside(window, image.size)
             if truth.sum() >= EMPTY:
@@ -222,12 +233,12 @@ def ask(
         asks = [asked.corrected(fix) for asked, fix in zip(asks, fixes, strict=True)]
 
 
-def _said(asked: Ask, gain: float) -> Said:
+def _said(asked: Ask, gain: float) -> GivenPrompt:
     clicks = np.array(asked.clicks, np.float64).reshape(-1, 3) * (gain, gain, 1)
-    return Said(clicks, None if asked.box is None else np.array(asked.box) * gain)
+    return GivenPrompt(clicks, None if asked.box is None else np.array(asked.box) * gain)
 
 
-def _window(sampler: Sampler, cells: Array, image: Image, said: Said) -> Window:
+def _window(sampler: Sampler, cells: Array, image: Image, said: GivenPrompt) -> Window:
     box = sampler.reach(cells > 0)
     tight = Masks.from_windows([(box[0], box[1], sampler.mask(cells, box))], image.size)
     return Window.around(
@@ -265,13 +276,29 @@ def main(
         Path | None, typer.Option(help="Folder of cut-outs' masks, beside their photos.")
     ] = None,
     runs: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("runs/refiner"),
+    start: Annotated[
+        Path | None, typer.Option(help="Folder of a mini-sam whose refiner to go on from.")
+    ] = None,
+    first: Annotated[
+        int, typer.Option(help="Seed of the first tile; another for every leg.")
+    ] = Recipe.first,
+    lr: Annotated[float, typer.Option(help="Learning rate; less when going on.")] = Recipe.lr,
     minutes: float = Recipe.minutes,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
 ) -> None:
     """Train a refiner and put it beside mini-sam."""
-    limits.check({"--minutes": (minutes, limits.MINUTES)})
+    limits.check(
+        {
+            "--minutes": (minutes, limits.MINUTES),
+            "--lr": (lr, limits.RATE),
+            "--first": (first, limits.SEED),
+        }
+    )
     cv2.setNumThreads(1)
-    run = Run(runs, given, Recipe(minutes=minutes), load_material(photos, foreground))
+    recipe = Recipe(minutes=minutes, lr=lr, first=first)
+    run = Run(runs, given, recipe, load_material(photos, foreground))
+    if start:
+        run.start_from(start)
     if resume:
         run.state.resume()
     run.train()

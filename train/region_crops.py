@@ -1,9 +1,9 @@
-"""Cut training crops out of scenes and photos once, as serving cuts them, and keep them in shards.
+"""Cut training crops out of scenes and photos, as serving does, and store them in shards.
 
     python -m train.region_crops runs/crops --data ../shared
 
-A crop is stored with more of its surroundings than serving shows, so that training can cut it again
-in many ways.
+A crop is stored with more context than serving uses, so that training can crop it again in many
+ways.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from .scenes.photos import Photo, is_held_out, load_photos
 
 DENSE = SceneConfig(objects=(9, 18), across=(26, 200), crowding=0.5)
 PASTED = replace(PHOTOGRAPHIC, size=(480, 640), objects=(4, 10))
-MOST_OF_A_NAME = {"clothes": 120, "food": 50, "bottles": 300}  # crops of one name from one source
-MOST_OF_A_CLASS = 90  # photos of one class of Caltech-101
-VALIDATION = 1_000_000  # scenes from here on are never trained on
+MOST_OF_A_NAME = {"clothes": 120, "food": 50, "bottles": 300}  # maximum crops per name of a source
+MOST_OF_A_CLASS = 90  # maximum photos per class of Caltech-101
+VALIDATION = 1_000_000  # seeds from here on are never trained on
 
 
 def region_crops(image: Image, masks: Masks, labels: Sequence[int]) -> Iterator[Crop]:
@@ -55,7 +55,7 @@ def region_crops(image: Image, masks: Masks, labels: Sequence[int]) -> Iterator[
 
 
 def whole_crop(pixels: Array, label: int, alpha: Array | None = None) -> Crop:
-    """Store a whole photo as a crop; alpha: what of it is the thing."""
+    """Store a whole photo as a crop; alpha: mask of its object."""
     side = min(STORED, max(pixels.shape[:2]))
     small = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
     inside = np.full((side, side), 255, np.uint8)
@@ -65,7 +65,7 @@ def whole_crop(pixels: Array, label: int, alpha: Array | None = None) -> Crop:
 
 
 def scene_crops(scene: Scene, seed: int, labels: Sequence[int]) -> Iterator[Crop]:
-    """Cut a scene's objects and two pieces of background; labels: of each object."""
+    """Cut a scene's objects, with their ``labels``, and two pieces of background."""
     kept = [int(row) for row in np.flatnonzero((scene.visible >= 0.3) & (scene.masks.areas >= 150))]
     image = Image(scene.pixels)
     yield from region_crops(image, scene.masks[kept], [labels[row] for row in kept])
@@ -77,7 +77,7 @@ def scene_crops(scene: Scene, seed: int, labels: Sequence[int]) -> Iterator[Crop
 
 
 def _blob(rng: np.random.Generator, layers: Array) -> tuple[int, int, Array] | None:
-    """Find an ellipse of background: nothing drawn and no labelled thing of the photo in it."""
+    """Find an ellipse of background, without drawn or labelled objects."""
     height, width = layers.shape
     for _ in range(8):
         w, h = (int(v) for v in np.exp(rng.uniform(np.log(20), np.log(180), 2)))
@@ -90,7 +90,7 @@ def _blob(rng: np.random.Generator, layers: Array) -> tuple[int, int, Array] | N
 
 
 def photo_crops(photos: Sequence[Photo], labels: dict[str, int]) -> Iterator[Crop]:
-    """Cut the labelled things of photos, at most so many of a name where a source has few kinds."""
+    """Cut the labelled objects of photos, limited per name for sources with few classes."""
     counts: dict[tuple[str, str], int] = defaultdict(int)
     for photo in photos:
         rows = range(1, len(photo.names) + 1)
@@ -109,7 +109,7 @@ def photo_crops(photos: Sequence[Photo], labels: dict[str, int]) -> Iterator[Cro
 
 
 def random_crops(files: Iterable[Path], count: int, seed: int) -> Iterator[Crop]:
-    """Cut boxes of any place and size out of photos, for a teacher to name."""
+    """Cut random boxes out of photos, for a teacher to label."""
     rng = np.random.default_rng(seed)
     for file in files:
         image = images.load(file)
@@ -130,8 +130,9 @@ def random_crops(files: Iterable[Path], count: int, seed: int) -> Iterator[Crop]
 
 
 def caltech_files(folder: Path, *, held_out: bool) -> list[tuple[Path, int]]:
-    """List the photos of a tree of class folders: every fifth of each class when ``held_out``, else
-    the others.
+    """List the photos of a tree of class folders.
+
+    held_out: every fifth of each class, else the others.
     """
     files = []
     for label, kind in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
@@ -142,8 +143,9 @@ def caltech_files(folder: Path, *, held_out: bool) -> list[tuple[Path, int]]:
 
 
 def imagenet_files(folder: Path, *, held_out: bool) -> list[tuple[Path, int]]:
-    """List photos of ImageNet's classes: the odd lines of names.csv when ``held_out``, else the
-    even ones.
+    """List photos of ImageNet's classes.
+
+    held_out: the odd lines of names.csv, else the even ones.
     """
     rows = list(csv.DictReader((folder / "names.csv").read_text("utf-8").splitlines()))
     order = {number: label for label, number in enumerate(sorted(row["wnid"] for row in rows))}
@@ -155,14 +157,12 @@ def imagenet_files(folder: Path, *, held_out: bool) -> list[tuple[Path, int]]:
 
 
 def class_crops(files: Sequence[tuple[Path, int]], masks: Path, offset: int) -> Iterator[Crop]:
-    """Store whole photos of named things, and the thing alone where a background remover cut it out
-    well.
-    """
-    shown: dict[int, int] = defaultdict(int)
+    """Store whole labelled photos, and their object alone where it has a clean mask."""
+    counts: dict[int, int] = defaultdict(int)
     clean = _clean_masks(masks)
     for file, label in files:
-        shown[label] += 1
-        if shown[label] > MOST_OF_A_CLASS:
+        counts[label] += 1
+        if counts[label] > MOST_OF_A_CLASS:
             continue
         image = images.load(file)
         yield whole_crop(image.pixels, label + offset)
@@ -186,8 +186,9 @@ def _clean_masks(folder: Path) -> dict[str, Path]:
 
 
 def captions(folder: Path, *, held_out: bool) -> list[tuple[Path, str]]:
-    """Read photos with a caption, laid out as Flickr8k is: every fifth when ``held_out``, else the
-    others.
+    """Read photos with a caption, laid out as Flickr8k is.
+
+    held_out: every fifth, else the others.
     """
     rows = list(csv.DictReader((folder / "captions.txt").read_text("utf-8").splitlines()))
     kept = [row for k, row in enumerate(rows) if is_held_out(k) == held_out]
@@ -196,7 +197,7 @@ def captions(folder: Path, *, held_out: bool) -> list[tuple[Path, str]]:
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """Hold what crops are cut from, the training part or the held-out one."""
+    """Data sets that crops are cut from, the training part or the held-out one."""
 
     data: Path
     held_out: bool
@@ -318,12 +319,12 @@ def main(
     data: Annotated[
         Path, typer.Option(help="Folder of the data sets: coco-dev, photos, caltech-101 and so on.")
     ],
-    scenes: Annotated[int, typer.Option(help="Drawn scenes to cut.")] = 3_000,
-    pasted: Annotated[int, typer.Option(help="Scenes of pasted cut-outs to cut.")] = 1_500,
+    scenes: Annotated[int, typer.Option(help="Number of drawn scenes.")] = 3_000,
+    pasted: Annotated[int, typer.Option(help="Number of scenes of pasted cut-outs.")] = 1_500,
     held_out: Annotated[
-        bool, typer.Option("--held-out", help="The part that is never trained on.")
+        bool, typer.Option("--held-out", help="Use the held-out part of the data.")
     ] = False,
-    only: Annotated[str, typer.Option(help="Names of sources, by comma; all if left out.")] = "",
+    only: Annotated[str, typer.Option(help="Comma-separated sources; default: all.")] = "",
 ) -> None:
     """Cut and store training crops."""
     limits.check({"--scenes": (scenes, limits.COUNT), "--pasted": (pasted, limits.COUNT)})

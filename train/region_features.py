@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import typer
 
+from segclip.errors import BadPrompt
 from segclip.scoring.crops import fill_outside
 from segclip.types import Array
 
@@ -29,8 +30,8 @@ from .regions.crop_store import Crop, CropStore
 from .regions.model import SIZE
 
 FROZEN = 5  # stages of the trunk that are not trained
-SHAPE = (112, SIZE // 16, SIZE // 16)  # of what comes out of them
-TEACHER_SIDE = 160
+CHANNELS = 112  # of what comes out of them, at a sixteenth of the crop's side
+TEACHER_SIDE = 160  # px at least
 LIKELIEST = 16  # of the teacher's classes that are kept
 BATCH = 32
 SERVED = 1.1  # context of serving's first view
@@ -101,7 +102,7 @@ def normalised(images: list[Array]) -> torch.Tensor:
 
 
 def first_layers(trunk: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """Run the stages that are not trained: (B, 112, S / 16, S / 16)."""
+    """Run the stages that are not trained: (B, CHANNELS, S / 16, S / 16)."""
     features = trunk.bn1(trunk.conv_stem(pixels))
     for stage in trunk.blocks[:FROZEN]:
         features = stage(features)
@@ -109,18 +110,20 @@ def first_layers(trunk: Any, pixels: torch.Tensor) -> torch.Tensor:
 
 
 class Table:
-    """Hold features of one source on disk.
+    """Features of one source on disk, to be written where ``rows`` is given.
 
-    features: float16 (R, *SHAPE). labels: (R,). likeliest, chances: (R, LIKELIEST), the teacher's,
-    -1 without one.
+    size: side of the crops, px. features: float16 (R, 112, size / 16, size / 16). labels: (R,).
+    likeliest, chances: (R, LIKELIEST), the teacher's, -1 without one.
     """
 
-    def __init__(self, folder: Path, name: str, rows: int | None = None) -> None:
+    def __init__(self, folder: Path, name: str, rows: int | None = None, size: int = SIZE) -> None:
         mode: Literal["r", "w+"] = "r" if rows is None else "w+"
-        if rows is None:
-            rows = int(json.loads((folder / f"{name}.json").read_text())["rows"])
         self.path = folder / f"{name}.json"
-        shape, many = (rows, *SHAPE), (rows, LIKELIEST)
+        if rows is None:
+            stored = json.loads(self.path.read_text())
+            rows, size = int(stored["rows"]), int(stored.get("size", SIZE))
+        self.size = size
+        shape, many = (rows, CHANNELS, size // 16, size // 16), (rows, LIKELIEST)
         self.features = np.memmap(folder / f"{name}.features", np.float16, mode, shape=shape)
         self.labels = np.memmap(folder / f"{name}.labels", np.int32, mode, shape=(rows,))
         self.likeliest = np.memmap(folder / f"{name}.likeliest", np.int16, mode, shape=many)
@@ -130,28 +133,31 @@ class Table:
         """Record how many rows may be read, which are whole; more may come."""
         for part in (self.features, self.labels, self.likeliest, self.chances):
             part.flush()
-        self.path.write_text(json.dumps({"rows": rows}))
+        self.path.write_text(json.dumps({"rows": rows, "size": self.size}))
 
 
 @torch.inference_mode()
 def extract(
     store: CropStore, table: Table, classifier: Any, versions: int, *, served: bool, taught: bool
 ) -> None:
-    """Fill a table: every crop in each version, in a random order, so that any first part of it is
-    a fair sample.
+    """Fill a table with every crop in each version, in a random order.
+
+    Any first part of it is a fair sample, so a table of fewer rows is one of the whole.
     """
-    rng = np.random.default_rng(0)
+    rng, size = np.random.default_rng(0), table.size
     order = np.concatenate([rng.permutation(len(store)) for _ in range(versions)])
+    order = order[: len(table.labels)]
     started = time.monotonic()
     for start in range(0, len(order), BATCH):
         rows = slice(start, min(start + BATCH, len(order)))
         crops = [store[int(row)] for row in order[rows]]
-        cuts = [as_served(crop, SIZE) if served else vary(rng, crop, SIZE) for crop in crops]
+        cuts = [as_served(crop, size) if served else vary(rng, crop, size) for crop in crops]
         table.features[rows] = first_layers(classifier, normalised(cuts)).numpy()
         table.labels[rows] = [crop.label for crop in crops]
         table.likeliest[rows] = -1
         if taught:
-            plain = [as_served(crop, TEACHER_SIDE, context=1.0, fill="keep") for crop in crops]
+            side = max(TEACHER_SIDE, size)
+            plain = [as_served(crop, side, context=1.0, fill="keep") for crop in crops]
             chances, classes = torch.softmax(classifier(normalised(plain)), dim=1).topk(LIKELIEST)
             table.likeliest[rows], table.chances[rows] = classes.numpy(), chances.numpy()
         if start // BATCH % 20 == 19 or rows.stop == len(order):
@@ -173,9 +179,14 @@ def main(
         bool, typer.Option("--served", help="Cut as serving does, once: to measure on.")
     ] = False,
     only: Annotated[str, typer.Option(help="Names of sources, by comma; all if left out.")] = "",
+    size: Annotated[int, typer.Option(help="Side of the crops, px: a multiple of 16.")] = SIZE,
+    most: Annotated[int, typer.Option(help="Crops of a source at most.")] = 10**9,
 ) -> None:
     """Extract features of the crops of a store."""
-    limits.check({"--versions": (versions, limits.FEW)})
+    limits.check({"--versions": (versions, limits.FEW), "--size": (size, limits.SIDE)})
+    limits.check({"--most": (most, limits.COUNT)})
+    if size % 16:
+        raise BadPrompt(f"--size takes a multiple of 16, got {size}")
     cv2.setNumThreads(1)
     out.mkdir(parents=True, exist_ok=True)
     classifier = load_classifier().to(memory_format=torch.channels_last)
@@ -185,7 +196,7 @@ def main(
             continue
         many = versions if name in VARIED and not served else 1
         typer.echo(f"{name}: {len(crops)} crops, {many} times")
-        table = Table(out, name, len(crops) * many)
+        table = Table(out, name, min(most, len(crops) * many), size)
         extract(crops, table, classifier, many, served=served, taught=name in TAUGHT and not served)
 
 

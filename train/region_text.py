@@ -332,7 +332,7 @@ def start(text: Path) -> Any:
 
 
 def last_layers(visual: Any, features: torch.Tensor) -> torch.Tensor:
-    """Run what comes after the stages that are not trained: (B, *SHAPE) to (B, D)."""
+    """Run the stages after the frozen ones: (B, CHANNELS, S / 16, S / 16) to (B, D)."""
     trunk = visual.trunk
     for stage in trunk.blocks[FROZEN:]:
         features = stage(features)

@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 import typer
 
+from segclip.errors import BadPrompt
 from segclip.proposers import sam
 from segclip.proposers.edges import EdgeOptions
 from segclip.proposers.grid import GridOptions
@@ -256,7 +257,6 @@ class Run:
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for model.safetensors and config.json.")],
-    trunk: Annotated[Path, typer.Option(help="Folder of the trained proposer to build on.")],
     photos: Annotated[
         list[Path], typer.Option(help="COCO-format folder of photos; may be given again.")
     ],
@@ -264,6 +264,9 @@ def main(
         Path | None, typer.Option(help="Folder of cut-outs' masks, beside their photos.")
     ] = None,
     runs: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("runs/sam"),
+    trunk: Annotated[
+        Path | None, typer.Option(help="Folder of a trained proposer to take the trunk from.")
+    ] = None,
     start: Annotated[
         Path | None, typer.Option(help="Folder of a trained mini-sam to go on from.")
     ] = None,
@@ -282,10 +285,18 @@ def main(
             "--first": (first, limits.SEED),
         }
     )
+    if not (trunk or start):
+        raise BadPrompt(
+            "nothing to start from; give --trunk, a trained proposer, "
+            "or --start, a trained mini-sam"
+        )
     cv2.setNumThreads(1)
     recipe = Recipe(minutes=minutes, first=first, lr=lr, trunk_lr=lr * Recipe.trunk_lr / Recipe.lr)
     run = Run(runs, recipe, load_material(photos, foreground))
-    run.go_on(start) if start else run.start_from(trunk)
+    if start:
+        run.go_on(start)
+    if trunk:
+        run.start_from(trunk)
     if resume:
         run.state.resume()
     run.train()

@@ -1,5 +1,6 @@
-"""Paint captioned scenes of flat shapes with exact masks: data to try a recipe on in minutes,
-without fonts or photos.
+"""Paint captioned scenes of flat shapes with exact masks, to try a recipe in minutes.
+
+No fonts or photos are needed.
 
     python -m train.shapes runs/shapes --count 2500
 
@@ -44,8 +45,10 @@ NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 
 @dataclass(frozen=True, eq=False)
 class Painted:
-    """Hold one scene: pixels uint8 (S, S, 3), a visible mask bool (S, S) and a name an object, and
-    what is said.
+    """A scene.
+
+    pixels: uint8 (S, S, 3). masks: the visible part of each object, bool (S, S). names: one per
+    object.
     """
 
     pixels: Array
@@ -55,7 +58,7 @@ class Painted:
 
 
 def paint(seed: int, *, objects: int = 2) -> Painted:
-    """Paint the scene of ``seed``: two different things that do not touch, on a soft background."""
+    """Paint the scene of ``seed``: different objects that do not touch, on a smooth background."""
     rng = np.random.default_rng([seed, 7])
     base = rng.uniform(90, 190, (3, 3, 3)).astype(np.float32)
     pixels = cv2.resize(base, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) + rng.normal(
@@ -77,7 +80,10 @@ def paint(seed: int, *, objects: int = 2) -> Painted:
         masks.append(mask)
         centres.append(centre)
     return Painted(
-        np.clip(pixels, 0, 255).astype(np.uint8), tuple(masks), tuple(names), _say(names, centres)
+        np.clip(pixels, 0, 255).astype(np.uint8),
+        tuple(masks),
+        tuple(names),
+        _caption(names, centres),
     )
 
 
@@ -110,7 +116,7 @@ def _shape(kind: str, centre: Array, across: float, turn: float) -> Array:
     return canvas.astype(bool)
 
 
-def _say(names: Sequence[str], centres: Sequence[Array]) -> str:
+def _caption(names: Sequence[str], centres: Sequence[Array]) -> str:
     if len(names) == 1:
         return f"a {names[0]}"
     dx, dy = centres[0] - centres[1]
@@ -125,12 +131,13 @@ def _say(names: Sequence[str], centres: Sequence[Array]) -> str:
 def write(
     folder: Path, count: int, *, held_out: int = HELD_OUT, objects: int = 2, first: int = 0
 ) -> None:
-    """Write the scenes of ``count`` seeds from ``first`` on, the last ``held_out`` of them to judge
-    by.
+    """Write the scenes of ``count`` seeds from ``first``.
+
+    The last ``held_out`` of them are for validation.
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     categories = [{"id": row + 1, "name": name} for row, name in enumerate(NAMES)]
-    lines, pictures = [], []
+    lines, images = [], []
     annotations: list[dict[str, Any]] = []
     for seed in range(first, first + count):
         scene = paint(seed, objects=objects)
@@ -138,7 +145,7 @@ def write(
         write_image(folder / "images" / file, scene.pixels)
         split = "val" if seed >= first + count - held_out else "train"
         lines.append(json.dumps({"image": file, "caption": scene.caption, "split": split}))
-        pictures.append({"id": seed, "file_name": file, "height": SIZE, "width": SIZE})
+        images.append({"id": seed, "file_name": file, "height": SIZE, "width": SIZE})
         for mask, name in zip(scene.masks, scene.names, strict=True):
             code = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
             ys, xs = np.nonzero(mask)
@@ -152,18 +159,18 @@ def write(
             thing |= {"category_id": NAMES.index(name) + 1, "area": int(mask.sum()), "bbox": box}
             thing["segmentation"] = {"size": [SIZE, SIZE], "counts": code["counts"].decode()}
             annotations.append(thing)
-    table = {"images": pictures, "annotations": annotations, "categories": categories}
+    table = {"images": images, "annotations": annotations, "categories": categories}
     atomic.write(folder / "scenes.json", json.dumps(table).encode())
     atomic.write(folder / "captions.jsonl", ("\n".join(lines) + "\n").encode())
 
 
 def main(
     folder: Path,
-    count: Annotated[int, typer.Option(help="Scenes in all.")] = 2500,
-    held_out: Annotated[int, typer.Option(help="Of them, the last, to judge by.")] = HELD_OUT,
-    first: Annotated[
-        int, typer.Option(help="The first scene's seed; others' scenes are other ones.")
-    ] = 0,
+    count: Annotated[int, typer.Option(help="Total number of scenes.")] = 2500,
+    held_out: Annotated[
+        int, typer.Option(help="Number of validation scenes among them, the last ones.")
+    ] = HELD_OUT,
+    first: Annotated[int, typer.Option(help="Seed of the first scene.")] = 0,
 ) -> None:
     """Paint captioned scenes."""
     limits.check(

@@ -1,10 +1,10 @@
-"""Teach the mini text tower what words mean: MiniLM's embeddings of a large vocabulary, distilled.
+"""Train the mini text tower by distilling MiniLM's embeddings of a large vocabulary.
 
     python -m train.text_distill runs/crops --out runs/text --data ../shared
 
-The targets are MiniLM's unit vectors less their mean, so that two unrelated things are about
-orthogonal; a template around a text changes nothing in its target. Words that no crop is ever shown
-for land near their kin this way.
+The targets are MiniLM's unit vectors minus their mean, so that two unrelated texts are about
+orthogonal; a template around a text does not change its target. Words without any crop thus get
+embeddings near those of related words.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from .regions.model import EMBED, MODEL, TEMPLATES
 
 PHRASES = 40_000
 BATCH = 512
-SHORT = 8  # place of the end token up to which a text is a short one
+SHORT = 8  # maximum position of the end token of a short text
 LR, WEIGHT_DECAY, WARM_UP = 3e-3, 0.02, 100
-NAMED_SHARE = 0.35  # of a batch: texts that crops are shown for
+NAMED_SHARE = 0.35  # share of a batch: texts that have crops
 
 
 def vocabulary(classes: list[Class], sentences: list[str]) -> tuple[list[str], int]:
-    """List the texts to learn, those of the classes first, and how many of these there are."""
+    """List the texts to learn, those of the classes first, and how many these are."""
     named = list(dict.fromkeys([*Bank.build(classes).texts, *sentences]))
     words, common = nouns()
     rest = dict.fromkeys(
@@ -57,7 +57,7 @@ def load_vocabulary(folder: Path) -> tuple[list[str], Array]:
 
 
 def centred(vectors: Array) -> Array:
-    """Take off the mean and scale to length one."""
+    """Subtract the mean and normalise."""
     moved = vectors - vectors.mean(axis=0)
     return moved / np.linalg.norm(moved, axis=1, keepdims=True)
 
@@ -75,9 +75,8 @@ def train(model: torch.nn.Module, folder: Path, minutes: float) -> None:
         parameters, lr=LR, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98), fused=True
     )
     rng, started, step = np.random.default_rng(0), time.monotonic(), 0
-    held = rng.permutation(np.arange(named, len(texts)))[
-        :1000
-    ]  # never learned, to see what unknown texts become
+    # held out, to measure generalisation to unknown texts
+    held = rng.permutation(np.arange(named, len(texts)))[:1000]
     learned = np.setdiff1d(np.arange(named, len(texts)), held)
     model.train()
     while (share := (time.monotonic() - started) / 60 / minutes) < 1:
@@ -99,7 +98,7 @@ def train(model: torch.nn.Module, folder: Path, minutes: float) -> None:
             nearest = (found @ wanted[held].T).argmax(dim=1).numpy() == np.arange(len(held))
             cosine = (found * wanted[held]).sum(dim=1).mean()
             typer.echo(
-                f"step {step}  loss {loss:.4f}  unknown texts: cosine {cosine:.3f}, own first "
+                f"step {step}  loss {loss:.4f}  unknown texts: cosine {cosine:.3f}, top-1 "
                 f"{nearest.mean():.3f}"
             )
 
@@ -107,10 +106,10 @@ def train(model: torch.nn.Module, folder: Path, minutes: float) -> None:
 def embed(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
     """Embed token ids (T, context): unit rows (T, D).
 
-    Short texts apart from long ones: a batch costs what its longest text does, and most texts are
-    words.
+    Short and long texts are batched separately: a batch costs as much as its longest text, and most
+    texts are words.
     """
-    lengths = tokens.argmax(dim=1)  # where the end token lies
+    lengths = tokens.argmax(dim=1)  # position of the end token
     rows = torch.empty(len(tokens), EMBED)
     parts = [chosen for chosen in (lengths <= SHORT, lengths > SHORT) if chosen.any()]
     embedded = [text_tower.encode(model, tokens[chosen]) for chosen in parts]
@@ -119,9 +118,7 @@ def embed(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def distance(embedded: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Compare T unit embeddings with their targets: each with its own, and all pairs with all
-    pairs.
-    """
+    """Compare T unit embeddings with their targets, one by one and by all pairwise cosines."""
     own = 1 - (embedded * wanted).sum(dim=1).mean()
     pairs = F.mse_loss(embedded @ embedded.T, wanted @ wanted.T)
     return own + 4 * pairs
@@ -145,7 +142,7 @@ def main(
         classes = [Class(tuple(r["texts"]), r["colour"], r["synset"], r["group"]) for r in table]
         sentences = [text for _, text in captions(data / "flickr8k-1000", held_out=False)]
         texts, named = vocabulary(classes, sentences)
-        typer.echo(f"{len(texts)} texts, {named} of them of the crops")
+        typer.echo(f"{len(texts)} texts, {named} of them with crops")
         np.save(out / "targets.npy", centred(SentenceTeacher().encode(texts)).astype(np.float16))
         (out / "texts.json").write_text(json.dumps({"texts": texts, "named": named}))
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Mix a model with what it was before tuning: WiSE-FT (Wortsman et al. 2022), free at inference.
+"""Interpolate a model with its weights before tuning: WiSE-FT (Wortsman et al. 2022).
 
     python -m train.wise file:runs/before file:runs/tuned --share 0.5 --out runs/mixed
     python -m train.wise file:runs/before file:runs/tuned --data coco-dev \
@@ -31,15 +31,13 @@ SHARES = tuple(round(0.1 * step, 1) for step in range(11))
 def mix(
     before: Mapping[str, torch.Tensor], tuned: Mapping[str, torch.Tensor], share: float
 ) -> dict[str, torch.Tensor]:
-    """Give (1 - share) before + share tuned; what is no number with a fraction is the tuned one's.
-    Raises BadPrompt.
-    """
+    """Return (1 - share) before + share tuned; integers are those of tuned. Raises BadPrompt."""
     apart = before.keys() ^ tuned.keys() or {
         name for name in before if before[name].shape != tuned[name].shape
     }
     if apart:
         raise BadPrompt(
-            f"the two are not of one model: they differ in {', '.join(sorted(apart)[:3])}"
+            f"the two are not of one model; they differ in {', '.join(sorted(apart)[:3])}"
         )
     return {
         name: torch.lerp(before[name].float(), value.float(), share)
@@ -50,7 +48,7 @@ def mix(
 
 
 class Scores:
-    """Measure mixtures of two models on data sets."""
+    """Evaluate mixtures of two models on data sets."""
 
     def __init__(self, before: Start, tuned: Start) -> None:
         self.before = {name: value.clone() for name, value in before.model.state_dict().items()}
@@ -58,26 +56,27 @@ class Scores:
         self.start = tuned
 
     def load(self, share: float) -> None:
-        """Put a mixture in."""
+        """Load a mixture."""
         self.start.model.load_state_dict(mix(self.before, self.tuned, share))
         self.start.model.eval()
 
     def on(self, data: Path, held_out: float) -> list[dict[str, float]]:
-        """Measure every share on a data set's held-out images."""
+        """Evaluate every share on a data set's held-out images."""
         parts = parts_of(data, None, share=held_out, skip_bad=False)
         task = Contrastive(self.start, parts, Recipe(), Settings(batch=1))
         rows = []
         for share in SHARES:
             self.load(share)
-            rows.append(dict(task.judge().figures))
+            rows.append(dict(task.validate().figures))
         return rows
 
 
 def choose(
     gains: list[dict[str, float]], guards: list[dict[str, float]] | None, figure: str, loss: float
 ) -> int:
-    """Choose a row of SHARES: the best by ``figure`` among those that keep the guard's R@1, the
-    smallest of equals.
+    """Choose the row of SHARES with the best ``figure`` that keeps the guard's R@1.
+
+    The smallest of equal shares wins.
     """
     name = "image to text R@1"
     allowed = [
@@ -92,15 +91,15 @@ def main(
     before: Annotated[str, typer.Argument(help="The model before tuning, as for --encoder.")],
     tuned: Annotated[str, typer.Argument(help="The tuned model.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
-    share: Annotated[float, typer.Option(help="Of the tuned weights.", min=0, max=1)] = 0.5,
+    share: Annotated[float, typer.Option(help="Share of the tuned weights.", min=0, max=1)] = 0.5,
     data: Annotated[
-        Path | None, typer.Option(help="Captions whose held-out images choose the share.")
+        Path | None, typer.Option(help="Data set whose held-out images select the share.")
     ] = None,
-    guard: Annotated[Path | None, typer.Option(help="What must not be lost.")] = None,
-    figure: Annotated[str, typer.Option(help="That is to be best.")] = "text to image R@5",
-    loss: Annotated[float, typer.Option(help="What the guard's R@1 may lose.")] = 0.02,
+    guard: Annotated[Path | None, typer.Option(help="Data set whose R@1 must be kept.")] = None,
+    figure: Annotated[str, typer.Option(help="Metric to maximise on DATA.")] = "text to image R@5",
+    loss: Annotated[float, typer.Option(help="Allowed loss of the guard's R@1.")] = 0.02,
     held_out: Annotated[
-        float, typer.Option(help="Share of images that judge, as in training.")
+        float, typer.Option(help="Share of validation images, as in training.")
     ] = 0.1,
 ) -> None:
     """Mix two models and write the mixture."""
@@ -118,10 +117,10 @@ def main(
             raise UnknownName(f"unknown --figure {figure!r}; choose one of {', '.join(gains[0])}")
         guards = scores.on(guard, held_out) if guard else None
         for row, each in enumerate(SHARES):
-            told = f"{figure} {gains[row][figure]:.4f}" + (
+            line = f"{figure} {gains[row][figure]:.4f}" + (
                 f"  guard R@1 {guards[row]['image to text R@1']:.4f}" if guards else ""
             )
-            typer.echo(f"share {each:.1f}  {told}")
+            typer.echo(f"share {each:.1f}  {line}")
         share = SHARES[choose(gains, guards, figure, loss)]
     scores.load(share)
     scores.start.save(scores.start.model, out)

@@ -1,6 +1,4 @@
-"""Mount the studio: picture, masks and candidates in one component, whose clicks come back as
-events.
-"""
+"""The canvas component: image, masks and candidates; its clicks come back as events."""
 
 from __future__ import annotations
 
@@ -17,12 +15,13 @@ KEY = "studio"
 
 
 def mount(data: dict[str, Any], on_event: Callable[[], None], on_need: Callable[[], None]) -> None:
-    """Show ``data``; ``on_event`` hears of what is done by hand, ``on_need`` that the picture is to
-    be sent again.
+    """Show ``data``.
+
+    on_event: called for user actions. on_need: called when the image has to be sent again.
     """
     _mount(key=KEY, data=data, on_event_change=on_event, on_need_change=on_need)
 
 
-def told(name: str) -> Any:
-    """Give what came with the event or need that is being heard."""
+def payload(name: str) -> Any:
+    """Return the data of the current "event" or "need"."""
     return (st.session_state.get(KEY) or {}).get(name)

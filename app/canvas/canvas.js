@@ -1,8 +1,8 @@
-// The studio: picture, masks, candidates. The server sends numbers and a small map of the masks; colours, opacity, zoom
-// and before/after are drawn here, without asking it.
+// The canvas: image, masks, candidates. The server sends numbers and a small label map of the masks; colours, opacity,
+// zoom and before/after are drawn here, without a request.
 const studios = new WeakMap();
-const pictures = new Map(); // picture id -> data address, for when the page is built anew
-const PATIENCE = 20000; // ms after which an event without an answer no longer holds the next one up
+const images = new Map(); // image id -> data URL, for when the page is rebuilt
+const PATIENCE = 20000; // ms after which an unanswered event no longer blocks the next one
 
 export default function (component) {
   const { parentElement, data, setTriggerValue } = component;
@@ -22,7 +22,7 @@ function makeStudio(root) {
   const listening = new AbortController();
   const on = (target, kinds, act) => kinds.split(" ").forEach((kind) => target.addEventListener(kind, act, { signal: listening.signal, passive: false }));
 
-  // ---- what goes to the server: one event at a time, so that none is lost on the way
+  // ---- messages to the server: one event at a time, so that none is lost
   const waiting = () => s.sent > (s.data?.done ?? 0) && Date.now() - s.sentAt < PATIENCE;
   function send(event) {
     if (event.kind === "tune") s.queue = s.queue.filter((other) => other.kind !== "tune");
@@ -40,7 +40,7 @@ function makeStudio(root) {
     root.dataset.waiting = waiting() ? "yes" : "no";
   }
 
-  // ---- geometry: coordinates are pixels of the whole picture, wherever it is zoomed to
+  // ---- geometry: coordinates are pixels of the whole image at any zoom
   const size = () => s.data?.size ?? [1, 1];
   function fit() {
     const [w, h] = size();
@@ -48,7 +48,7 @@ function makeStudio(root) {
     const k = Math.min(room / w, tallest / h);
     return { css: [Math.max(1, w * k), Math.max(1, h * k)], k };
   }
-  const scale = () => fit().k * s.zoom; // screen pixels for a pixel of the picture
+  const scale = () => fit().k * s.zoom; // screen pixels per image pixel
   function place(e, clamp = true) {
     const r = view.getBoundingClientRect(), [w, h] = size(), k = (r.width / w) * s.zoom;
     const x = s.x + (e.clientX - r.left) / k, y = s.y + (e.clientY - r.top) / k;
@@ -86,15 +86,15 @@ function makeStudio(root) {
     const [x1, y1, x2, y2] = spot ? [0, 0, w, h] : s.map.box;
     if (x1 >= x2) return;
     const colour = (r, g, b, a) => ((a << 24) | (b << 16) | (g << 8) | r) >>> 0;
-    const [fill, line, white] = [[], [], []]; // by label, as the pixels of an image lie in memory
+    const [fill, line, white] = [[], [], []]; // by label, as image pixels in memory
     drawn.forEach((row, i) => {
       const faint = s.hover >= 0 ? row !== s.hover : taken && !s.data.rows[row]?.taken, a = faint ? 110 : 255;
       fill[i + 1] = colour(...hue(row), Math.round(255 * opacity * (faint ? 0.3 : 1)));
       line[i + 1] = colour(...hue(row), a);
       white[i + 1] = colour(255, 255, 255, a);
     });
-    const off = new OffscreenCanvas(x2 - x1, y2 - y1), g = off.getContext("2d"), picture = g.createImageData(off.width, off.height);
-    const out = new Uint32Array(picture.data.buffer), shade = colour(0, 0, 0, 140);
+    const off = new OffscreenCanvas(x2 - x1, y2 - y1), g = off.getContext("2d"), bitmap = g.createImageData(off.width, off.height);
+    const out = new Uint32Array(bitmap.data.buffer), shade = colour(0, 0, 0, 140);
     const edge = Math.max(1, Math.round(Math.max(w, h) / 640));
     const outside = (x, y, i, label, by) => x < by || y < by || x >= w - by || y >= h - by || labels[i - by] !== label
       || labels[i + by] !== label || labels[i - by * w] !== label || labels[i + by * w] !== label;
@@ -103,10 +103,10 @@ function makeStudio(root) {
       if (!label) { if (spot) out[o] = shade; continue; }
       out[o] = (outside(x, y, i, label, edge) ? white : outside(x, y, i, label, 2 * edge) ? line : fill)[label];
     }
-    g.putImageData(picture, 0, 0);
+    g.putImageData(bitmap, 0, 0);
     s.overlay = { canvas: off, box: [x1, y1, x2, y2] };
   }
-  function soon() { s.frame ||= requestAnimationFrame(draw); } // what goes to the server goes first
+  function soon() { s.frame ||= requestAnimationFrame(draw); } // messages to the server go first
   function draw() {
     cancelAnimationFrame(s.frame);
     s.frame = 0;
@@ -146,7 +146,7 @@ function makeStudio(root) {
     }
   }
 
-  // ---- the strip of candidates
+  // ---- the list of candidates
   const figure = (value, digits) => (value === null ? "–" : value.toFixed(digits));
   function cards() {
     const strip = $(".strip"), rows = s.data.rows;
@@ -154,13 +154,13 @@ function makeStudio(root) {
     while (strip.children.length < rows.length) strip.append(card(strip.children.length));
     rows.forEach((row, number) => {
       const item = strip.children[number], value = row.probability ?? row.quality ?? 0;
-      const words = [row.probability !== null && `similarity ${figure(row.similarity, 3)}`, `quality ${figure(row.quality, 2)}`].filter(Boolean).join(" · ");
+      const scores = [row.probability !== null && `similarity ${figure(row.similarity, 3)}`, `quality ${figure(row.quality, 2)}`].filter(Boolean).join(" · ");
       item.className = row.miss ? "card miss" : "card";
       item.setAttribute("aria-pressed", row.taken);
-      item.setAttribute("aria-label", `${row.miss ? "nearest miss, " : ""}${row.text}, ${figure(value, 2)}, ${words}`);
+      item.setAttribute("aria-label", `${row.miss ? "nearest miss, " : ""}${row.text}, ${figure(value, 2)}, ${scores}`);
       item.style.setProperty("--colour", row.miss ? "gray" : `rgb(${hue(number)})`);
       item.querySelector(".name").textContent = `${figure(value, 2)}  ${row.text}`;
-      item.querySelector(".figures").textContent = (row.miss ? "nearest miss · " : "") + words;
+      item.querySelector(".figures").textContent = (row.miss ? "nearest miss · " : "") + scores;
       item.querySelector("i").style.width = `${Math.round(100 * Math.max(0, value))}%`;
       thumb(item.querySelector("canvas"), row.box);
     });
@@ -171,29 +171,29 @@ function makeStudio(root) {
     item.setAttribute("role", "listitem");
     item.innerHTML = '<canvas width="116" height="116" aria-hidden="true"></canvas><span><span class="name"></span><span class="bar"><i></i></span><span class="figures"></span></span>';
     item.onclick = () => send({ kind: "take", row: number });
-    const look = (row) => () => { if (s.hover !== row) { s.hover = row; paintMap(); draw(); } };
-    item.onpointerenter = item.onfocus = look(number);
-    item.onpointerleave = item.onblur = look(-1);
+    const highlight = (row) => () => { if (s.hover !== row) { s.hover = row; paintMap(); draw(); } };
+    item.onpointerenter = item.onfocus = highlight(number);
+    item.onpointerleave = item.onblur = highlight(-1);
     return item;
   }
   function thumb(canvas, [x1, y1, x2, y2]) {
     const wanted = `${s.imageId} ${x1} ${y1} ${x2} ${y2}`;
-    if (canvas.shown === wanted) return;
-    canvas.shown = wanted;
+    if (canvas.drawn === wanted) return;
+    canvas.drawn = wanted;
     const g = canvas.getContext("2d"), side = Math.max(x2 - x1, y2 - y1, 1) * 1.15, k = canvas.width / side, [w, h] = size();
     g.clearRect(0, 0, canvas.width, canvas.height);
     if (s.image) g.drawImage(s.image, canvas.width / 2 - ((x1 + x2) / 2) * k, canvas.height / 2 - ((y1 + y2) / 2) * k, w * k, h * k);
   }
 
-  // ---- what comes from the server
+  // ---- messages from the server
   async function update(data) {
-    const first = !s.data, other = s.data?.picture !== data.picture;
+    const first = !s.data, other = s.data?.image_id !== data.image_id;
     if (first) s.sent = Math.max(s.sent, data.done);
     s.data = data;
     if (!waiting()) s.pending = [];
     if (other) { s.zoom = 1; s.x = s.y = 0; s.hover = -1; }
-    if (data.image) { pictures.clear(); pictures.set(data.picture, data.image); }
-    words();
+    if (data.image) { images.clear(); images.set(data.image_id, data.image); }
+    texts();
     pump();
     await readImage();
     if (s.data !== data) return;
@@ -205,16 +205,16 @@ function makeStudio(root) {
     draw();
     root.dataset.done = data.done;
     root.dataset.places = JSON.stringify([data.points, data.boxes]);
-    root.dataset.picture = data.name;
+    root.dataset.image = data.name;
     root.dataset.answer = data.answer;
   }
   async function readImage() {
-    const wanted = s.data.picture;
+    const wanted = s.data.image_id;
     if (s.imageId === wanted) return;
-    const url = pictures.get(wanted);
+    const url = images.get(wanted);
     if (!url) { s.emit("need", wanted); return; }
     const image = await load(url);
-    if (s.data.picture === wanted) { s.image = image; s.imageId = wanted; }
+    if (s.data.image_id === wanted) { s.image = image; s.imageId = wanted; }
   }
   function readMap() { // runs of equal labels, each within a row
     if (s.mapText === s.data.map) return;
@@ -235,13 +235,13 @@ function makeStudio(root) {
     s.map = { width: w, height: h, labels, box };
   }
   const load = (url) => new Promise((done) => { const image = new Image(); image.onload = image.onerror = () => done(image); image.src = url; });
-  function words() {
+  function texts() {
     const d = s.data;
     $(".headline").textContent = d.headline;
     $(".notes").replaceChildren(...d.notes.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
     $(".error").textContent = d.error; $(".error").hidden = !d.error;
     $(".hint").textContent = d.hint;
-    view.setAttribute("aria-label", `${d.name}: ${d.headline}. Click on an object to cut it out.`);
+    view.setAttribute("aria-label", `${d.name}: ${d.headline}. Click on an object to segment it.`);
     $("[data-do=undo]").disabled = !d.undo;
     $("[data-do=clear]").disabled = !d.points.length && !d.boxes.length && !d.everything && !d.rows.some((row) => row.taken);
     $("[data-do=everything]").setAttribute("aria-pressed", d.everything);
@@ -257,7 +257,7 @@ function makeStudio(root) {
     $(".top-value").textContent = $(".top").value === "11" ? "all" : $(".top").value;
   }
 
-  // ---- hands
+  // ---- user input
   const modes = () => root.querySelectorAll("[data-mode]").forEach((button) => button.setAttribute("aria-checked", button.dataset.mode === s.mode));
   root.querySelectorAll("[data-mode]").forEach((button) => on(button, "click", () => { s.mode = button.dataset.mode; view.classList.toggle("boxing", s.mode === "box"); modes(); }));
   root.querySelectorAll("[data-do]").forEach((button) => on(button, "click", () => send({ kind: button.dataset.do })));
@@ -332,11 +332,11 @@ function makeStudio(root) {
   });
   on(root, "keyup", (e) => { if (e.key === " ") s.space = false; });
 
-  // ---- pictures pasted or dropped
+  // ---- pasted or dropped images
   function upload(files) {
     const file = [...files].find((one) => one.type.startsWith("image/"));
     if (!file) return false;
-    if (file.size > s.data.upload) { $(".error").hidden = false; $(".error").textContent = `${file.name} has ${(file.size / 1e6).toFixed(1)} MB; at most ${s.data.upload / 1e6} MB are taken.`; return true; }
+    if (file.size > s.data.upload) { $(".error").hidden = false; $(".error").textContent = `${file.name} has ${(file.size / 1e6).toFixed(1)} MB; at most ${s.data.upload / 1e6} MB are allowed.`; return true; }
     const reader = new FileReader();
     reader.onload = () => send({ kind: "file", name: file.name || "pasted.png", content: reader.result.split(",")[1] ?? "" });
     reader.readAsDataURL(file);

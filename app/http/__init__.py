@@ -1,1 +1,1 @@
-"""The HTTP API: what goes over it, who may ask, how requests are answered."""
+"""The HTTP API: schema, access control and request handling."""

@@ -1,6 +1,4 @@
-"""Stand before everything that is served: who may ask under which name, and how long a request may
-take to arrive.
-"""
+"""Middleware before all routes: allowed host names and origins, and slow or large bodies."""
 
 from __future__ import annotations
 
@@ -16,11 +14,11 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LOWEST_RATE = 16_000  # bytes a second that a body must come at, on average
-GRACE = 10.0  # s before that counts
-LONGEST = 600.0  # s a body may take in all: 200 MB at a third of a MB a second
-MOST_UNDERWAY = 600_000_000  # bytes of bodies that have come, of requests not yet answered
-# bytes of what people's browsers have sent, which Streamlit keeps while their pages are open
+LOWEST_RATE = 16_000  # bytes/s, minimum average rate of a body
+GRACE = 10.0  # s before that applies
+LONGEST = 600.0  # s for a whole body: 200 MB at a third of a MB/s
+MOST_UNDERWAY = 600_000_000  # bytes of bodies received for unanswered requests
+# bytes of uploads, which Streamlit keeps while their pages are open
 MOST_HELD = 2_000_000_000
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -28,18 +26,18 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class Names:
-    """Say by which names this server may be called.
+    """Host names under which this server may be addressed.
 
-    A web page of somebody else's can let its own name point at this machine, and then read what is
-    served here (DNS rebinding); a number cannot be made to point elsewhere. alone: this machine
-    alone is served. more: further names, such as that of a proxy.
+    A foreign web page can let its own host name resolve to this machine, and then read what is
+    served here (DNS rebinding); an IP address cannot be redirected. alone: only this machine is
+    served. more: further names, such as that of a proxy.
     """
 
     alone: bool = True
     more: tuple[str, ...] = ()
 
     def known(self, name: str | None) -> bool:
-        """Tell whether a name or an address is one of this server's."""
+        """Return whether a host name or address is one of this server's."""
         if not name:
             return False
         given = name.lower().rstrip(".")
@@ -52,24 +50,26 @@ class Names:
             return not self.alone and given in {own, f"{own}.local"}
 
     def refuse(self, hosts: Iterable[str], origins: Iterable[str]) -> str:
-        """Say why a request is refused: "" for one that is not.
+        """Return why a request is refused; "" for an allowed one.
 
-        hosts, origins: its headers of these names. An origin is the page that a browser asks for;
-        programs have none.
+        hosts, origins: its headers of these names. Browsers send the origin of the page that makes
+        the request; programs send none.
         """
-        named = list(hosts)
-        host = _split(f"//{named[0]}") if len(named) == 1 else None
+        given = list(hosts)
+        host = _split(f"//{given[0]}") if len(given) == 1 else None
         if host is None or not self.known(host[0]):
-            return "this server does not go by that name; --allow-host NAME lets it"
+            return "this host name is not allowed; start the server with --allow-host NAME"
         for origin in origins:
             page = _split(origin)
             if page is None or (page != host and page[0] not in self.more):
-                return "pages of other sites may not ask this server; --allow-host NAME lets them"
+                return (
+                    "requests from other sites are not allowed; use --allow-host NAME to allow one"
+                )
         return ""
 
 
 def _split(address: str) -> tuple[str, int | None] | None:
-    """Return the name and the port of an address; None where it is none."""
+    """Return the host name and port of an address; None for an invalid one."""
     try:
         parts = urlsplit(address)
         port = parts.port
@@ -81,19 +81,19 @@ def _split(address: str) -> tuple[str, int | None] | None:
 
 
 class Guard:
-    """Let only those in who call the server by its name, from its own pages or from none."""
+    """Admit only requests to an allowed host name, from the server's own pages or from programs."""
 
     def __init__(self, app: ASGIApp, names: Names) -> None:
         self.app, self.names = app, names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request or a websocket pass, or refuse it."""
+        """Pass a request or websocket on, or refuse it."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
         why = self.names.refuse(_headers(scope, b"host"), _headers(scope, b"origin"))
         if not why:
-            await self.app(_from_here(scope), receive, send)
+            await self.app(_without_origin(scope), receive, send)
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": "refused"})
@@ -101,10 +101,8 @@ class Guard:
             await JSONResponse({"detail": why}, 403)(scope, receive, send)
 
 
-def _from_here(scope: Scope) -> Scope:
-    """Leave the origin out, which was checked: Streamlit knows no proxies, and would ask elsewhere
-    for its address.
-    """
+def _without_origin(scope: Scope) -> Scope:
+    """Remove the checked origin: Streamlit, unaware of proxies, would look up its address."""
     return {
         **scope,
         "headers": [(key, value) for key, value in scope["headers"] if key != b"origin"],
@@ -116,10 +114,9 @@ def _headers(scope: Scope, name: bytes) -> list[str]:
 
 
 class Paced:
-    """Drop requests whose bodies come too slowly or not at all, and take no more of them than there
-    is room for.
+    """Refuse bodies that arrive too slowly, and limit the bytes in memory.
 
-    held: returns the bytes kept of bodies that came before.
+    held: returns the bytes kept of earlier bodies.
     """
 
     def __init__(self, app: ASGIApp, held: Callable[[], int] = lambda: 0) -> None:
@@ -127,7 +124,7 @@ class Paced:
         self._underway = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand a request's body on as it comes, or answer 408 or 429 and close the connection."""
+        """Stream a request's body, or respond with 408 or 429 and close the connection."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -145,15 +142,13 @@ class Paced:
             await answer(scope, receive, send)
 
     def grow(self, count: int) -> bool:
-        """Count bytes of a body; whether there is room for them."""
+        """Count bytes of a body; return whether there is room for them."""
         self._underway += count
         return self._underway <= MOST_UNDERWAY and (not count or self._held() <= MOST_HELD)
 
 
 class _Body:
-    """Watch one request's body on its way; a refused one ends for the application as if the client
-    had gone.
-    """
+    """One request's body; for the application a refused one looks like a disconnected client."""
 
     def __init__(self, paced: Paced, receive: Receive, send: Send) -> None:
         self._paced, self._receive, self._send = paced, receive, send
@@ -173,18 +168,19 @@ class _Body:
             message = await self._receive()
         if waiting.cancelled_caught:
             return self._refuse(
-                408, f"the request came too slowly; {LOWEST_RATE // 1000} kB a second are asked for"
+                408,
+                f"the request arrived too slowly; at least {LOWEST_RATE // 1000} kB/s are needed",
             )
         count = len(message.get("body", b""))
         self.bytes += count
         if not self._paced.grow(count):
-            return self._refuse(429, "too much is being sent at once; try later")
+            return self._refuse(429, "too much data is being uploaded at once; try later")
         self._whole = message["type"] != "http.request" or not message.get("more_body", False)
         return message
 
     async def send(self, message: Message) -> None:
         if self.refused and not self._answered:
-            return  # what the application says of a client that it believes gone
+            return  # the application's response to a disconnected client
         self._answered = True
         await self._send(message)
 

@@ -1,4 +1,4 @@
-"""What goes over the HTTP API, as its OpenAPI document tells it."""
+"""Requests and responses of the HTTP API, as in its OpenAPI schema."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1_000_000)]
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
-Id = Annotated[str, Field(pattern="^[0-9a-f]{32}$", description="As /images gave it.")]
+Id = Annotated[str, Field(pattern="^[0-9a-f]{32}$", description="As returned by POST /images.")]
 Corners = tuple[Number, Number, Number, Number]
 
-MOST_PARTS = 300  # texts, negatives and boxes of one request, all its prompts together
+MOST_PARTS = 300  # texts, negatives and boxes per request, over all its prompts
 
 
 class _Strict(BaseModel):
@@ -19,19 +19,17 @@ class _Strict(BaseModel):
 
 
 class Click(_Strict):
-    """A click: in pixels of the upright picture."""
+    """A click, in pixels of the upright image."""
 
     x: Number
     y: Number
     label: int = Field(
-        1, strict=True, ge=0, le=1, description="1 on the object, 0 on what it is not."
+        1, strict=True, ge=0, le=1, description="1 for foreground, 0 for background."
     )
 
 
 class Prompt(_Strict):
-    """One question about the picture: texts, a place, or both, as in segclip's own segment
-    command.
-    """
+    """One query: texts, points or boxes, or both, as in the ``segclip segment`` command."""
 
     texts: list[Text] = Field(default_factory=list, max_length=100)
     negatives: list[Text] = Field(default_factory=list, max_length=100)
@@ -43,14 +41,12 @@ class Prompt(_Strict):
     top_k: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = None
     best: StrictBool = False
     everything: StrictBool = Field(
-        False, description="Every object, without texts; boxes are looked in."
+        False, description="Every object, without texts; boxes limit the area."
     )
 
 
-class SegmentThese(_Strict):
-    """Some questions about one image, with at most 300 texts, negatives and boxes, and 1000 masks,
-    in all.
-    """
+class SegmentRequest(_Strict):
+    """Prompts for one image: in all at most 300 texts, negatives and boxes, and 1000 masks."""
 
     image: Id
     prompts: list[Prompt] = Field(min_length=1, max_length=50)
@@ -58,24 +54,22 @@ class SegmentThese(_Strict):
 
     @property
     def parts(self) -> int:
-        """Count what is to be worked out: texts, negatives and boxes, and the prompts
-        themselves.
-        """
+        """Return the size of the request: its prompts, texts, negatives and boxes."""
         return sum(1 + len(one.texts) + len(one.negatives) + len(one.boxes) for one in self.prompts)
 
     @model_validator(mode="after")
-    def _bounded(self) -> SegmentThese:
+    def _bounded(self) -> SegmentRequest:
         if (parts := self.parts - len(self.prompts)) > MOST_PARTS:
             raise ValueError(
-                f"{parts} texts, negatives and boxes were given; one request may have {MOST_PARTS} "
-                "in all"
+                f"{parts} texts, negatives and boxes were given; one request may have {MOST_PARTS}"
             )
         return self
 
 
 class Row(BaseModel):
-    """One mask. box: xyxy, half-open. mask: COCO's RLE, a PNG of the whole picture in base64, or
-    GeoJSON's polygons.
+    """One mask. box: xyxy, half-open.
+
+    mask: COCO's RLE, a PNG of the whole image in base64, or GeoJSON polygons.
     """
 
     text: str
@@ -96,15 +90,15 @@ class Answer(BaseModel):
     threshold: float
 
 
-class Segmented(BaseModel):
+class SegmentResponse(BaseModel):
     """The answers, in the order of the prompts. size: [height, width]."""
 
     size: tuple[int, int]
     answers: list[Answer]
 
 
-class SortThis(_Strict):
-    """Labels to rank for a picture, or for boxes in it."""
+class ClassifyRequest(_Strict):
+    """Labels to rank for an image, or for boxes in it."""
 
     image: Id
     labels: list[Text] = Field(min_length=1, max_length=1000)
@@ -113,33 +107,33 @@ class SortThis(_Strict):
 
 
 class Guess(BaseModel):
-    """A label and how well it fits."""
+    """A label with its scores."""
 
     label: str
     probability: float
     similarity: float
 
 
-class Sorted(BaseModel):
-    """The likeliest labels of the picture, or of each box."""
+class ClassifyResponse(BaseModel):
+    """The most probable labels of the image, or of each box."""
 
     answers: list[list[Guess]]
 
 
-class SearchFor(_Strict):
-    """Words, a picture, or both, to find in the server's index."""
+class SearchRequest(_Strict):
+    """A text, an image, or both, to search for in the server's index."""
 
     text: str = Field("", max_length=1000)
     image: Id | None = None
     negatives: list[Text] = Field(default_factory=list, max_length=100)
     n: Annotated[int, Field(strict=True, ge=1, le=100)] = 9
     regions: StrictBool | None = Field(
-        None, description="Look at segments; left out: if there are any."
+        None, description="Search segments. Default: if the index has any."
     )
 
 
-class Found(BaseModel):
-    """A picture that was found, named inside the indexed folder."""
+class SearchMatch(BaseModel):
+    """A matching image, named by its path inside the indexed folder."""
 
     name: str
     similarity: float
@@ -148,21 +142,21 @@ class Found(BaseModel):
     size: tuple[int, int]
 
 
-class Searched(BaseModel):
-    """What was found, best first."""
+class SearchResponse(BaseModel):
+    """The matches, best first."""
 
-    matches: list[Found]
+    matches: list[SearchMatch]
 
 
-class Opened(BaseModel):
-    """A picture that was received. size: [height, width]."""
+class OpenedImage(BaseModel):
+    """An uploaded image. size: [height, width]."""
 
     image: str
     size: tuple[int, int]
 
 
 class Health(BaseModel):
-    """The server is there; loaded: the models in memory."""
+    """The state of the server. loaded: the models in memory."""
 
     ok: bool
     version: str
@@ -171,6 +165,6 @@ class Health(BaseModel):
 
 
 class Problem(BaseModel):
-    """Why a request was refused."""
+    """The reason why a request was refused."""
 
     detail: Any

@@ -1,1 +1,1 @@
-"""What goes on beside the pages: batches, indexing, training."""
+"""Background jobs of the pages: batches, indexing, training."""

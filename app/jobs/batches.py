@@ -1,4 +1,4 @@
-"""Run exports of many pictures beside the pages: with progress, cancelled and taken up again."""
+"""Export many images in the background: with progress, cancellable and resumable."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ import segclip
 from .. import files, models
 from .scratch import Scratch
 
-_turn = Lock()  # one batch at a time: the machine's cores are for those who click
+_turn = Lock()  # one batch at a time, which leaves cores for interactive use
 
 
 class Cancelled(Exception):
-    """End a run from within; what is done stays done."""
+    """Raised by the progress callback to stop a run; finished work is kept."""
 
 
 @dataclass(eq=False)
 class Batch:
-    """Hold one person's batch: pictures, where the files go, how far it is.
+    """One user's batch: its images, folder and progress.
 
-    size: bytes of the images, unpacked. state: "ready", "waiting" for another's, "running",
-    "cancelled", "done" or "failed".
+    images: their number. size: bytes of the images, unpacked. state: "ready", "waiting" for another
+    batch, "running", "cancelled", "done" or "failed".
     """
 
-    pictures: int
+    images: int
     folder: Path
     size: int = 0
     state: str = "ready"
@@ -43,10 +43,10 @@ class Batch:
     def unpacked(
         cls, data: bytes, scratch: Scratch | None = None, *, most: int = files.MOST_BYTES
     ) -> Batch:
-        """Unpack a zip of images to a folder of its own.
+        """Unpack a zip of images to a new folder.
 
-        scratch: where that folder lies; the system's place for temporary files if left out. most:
-        bytes of images. Raises BadImage, NotWritable, and leaves nothing then.
+        scratch: parent of that folder; the system's temporary folder if None. most: bytes of
+        images. Raises BadImage, NotWritable, and then leaves nothing behind.
         """
         folder = scratch.folder() if scratch else Path(tempfile.mkdtemp(prefix="segclip-"))
         try:
@@ -59,13 +59,13 @@ class Batch:
 
     @property
     def busy(self) -> bool:
-        """Tell whether it runs or waits for its turn."""
+        """Return whether it is running or waiting for its turn."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, texts: Sequence[str], formats: Sequence[str], model: str) -> None:
-        """Run, or go on: what is done is not done again.
+        """Start or resume; finished images are not processed again.
 
-        texts: none cuts out every object. model: a preset, or PROPOSER + ENCODER.
+        texts: if empty, every object is segmented. model: a preset, or PROPOSER + ENCODER.
         """
         if self.busy:
             return
@@ -80,11 +80,11 @@ class Batch:
         self._thread.start()
 
     def cancel(self) -> None:
-        """Stop after the picture being done."""
+        """Stop after the current image."""
         self._stop.set()
 
     def result(self) -> bytes:
-        """Give everything written so far as a zip."""
+        """Return a zip of all files written so far."""
         out = self.folder / "out"
         paths = sorted(
             path for path in out.rglob("*") if path.is_file() and ".segclip" not in path.parts
@@ -92,9 +92,7 @@ class Batch:
         return files.zip_files(paths, out)
 
     def remove(self, patience: float | None = None) -> None:
-        """Stop, and delete the files once it has; patience: seconds to wait for that, None for as
-        long as it takes.
-        """
+        """Stop, then delete the files. patience: seconds to wait for that, None for no limit."""
         self.cancel()
         if self._thread is not None:
             self._thread.join(patience)
@@ -109,7 +107,7 @@ class Batch:
                     self.folder / "out",
                     texts,
                     options=options,
-                    tell=self._tell,
+                    tell=self._report,
                 )
             counts = ", ".join(
                 f"{count} {state}" for state, count in summary.states.items() if count
@@ -117,13 +115,13 @@ class Batch:
             self.state, self.message = "done", counts
         except Cancelled:
             self.state = "cancelled"
-        except (segclip.SegclipError, OSError) as problem:  # a full disk, say
+        except (segclip.SegclipError, OSError) as problem:  # such as a full disk
             self.state, self.message = "failed", str(problem)
         finally:
-            if self.state == "running":  # what nobody foresaw
-                self.state, self.message = "failed", "It broke off; the server's log says where."
+            if self.state == "running":  # an unexpected error
+                self.state, self.message = "failed", "Internal error; see the server's log."
 
-    def _tell(self, progress: segclip.Progress) -> None:
+    def _report(self, progress: segclip.Progress) -> None:
         self.done, self.rate = progress.before + progress.now, progress.rate
         if self._stop.is_set():
             raise Cancelled

@@ -1,4 +1,4 @@
-"""Index the server's folder beside the pages."""
+"""Index the server's folder in the background."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .batches import Cancelled
 
 @dataclass(eq=False)
 class Indexing:
-    """Hold how far indexing is; one at a time, whoever asked for it."""
+    """Progress of indexing, one run at a time for all users."""
 
     state: str = "idle"
     done: int = 0
@@ -27,12 +27,13 @@ class Indexing:
 
     @property
     def busy(self) -> bool:
-        """Tell whether it runs."""
+        """Return whether it is running."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, folder: Path, place: Path, model: str) -> None:
-        """Index, or bring the index up to date; does nothing while it runs. model: as
-        ``models.parts`` takes it.
+        """Make or update the index; does nothing while one is running.
+
+        model: as ``models.parts`` takes it.
         """
         with self._lock:
             if self.busy:
@@ -45,27 +46,27 @@ class Indexing:
             self._thread.start()
 
     def cancel(self) -> None:
-        """Stop; what is done is kept."""
+        """Stop; finished work is kept."""
         self._stop.set()
 
     def _run(self, folder: Path, place: Path, options: segclip.IndexOptions) -> None:
         try:
-            done = segclip.make_index(folder, options, out=place, tell=self._tell)
+            done = segclip.make_index(folder, options, out=place, tell=self._report)
             failed = f", {len(done.failed)} could not be read" if done.failed else ""
             self.state, self.message = (
                 "done",
-                f"{done.pictures} pictures, {done.regions} regions{failed}",
+                f"{done.pictures} images, {done.regions} regions{failed}",
             )
-            self.message += "".join(f"; cannot be reached: {line}" for line in done.unreachable[:1])
+            self.message += "".join(f"; unreachable: {line}" for line in done.unreachable[:1])
         except Cancelled:
             self.state = "cancelled"
-        except (segclip.SegclipError, OSError) as problem:  # a full disk, say
+        except (segclip.SegclipError, OSError) as problem:  # such as a full disk
             self.state, self.message = "failed", str(problem)
         finally:
-            if self.state == "running":  # what nobody foresaw
-                self.state, self.message = "failed", "It broke off; the server's log says where."
+            if self.state == "running":  # an unexpected error
+                self.state, self.message = "failed", "Internal error; see the server's log."
 
-    def _tell(self, progress: segclip.Progress) -> None:
+    def _report(self, progress: segclip.Progress) -> None:
         self.total, self.done, self.rate = (
             progress.total,
             progress.before + progress.now,

@@ -1,8 +1,7 @@
-"""Keep the files of batches where nothing of them outlives the server: in memory, where the system
-can.
+"""Temporary files of batches, deleted with the server, and in memory where the system can.
 
-Each server has a folder of its own, which it locks. What a server that was killed left behind is
-known by its lock being free, and goes when the next one starts.
+Each server has its own locked folder. The folder of a killed server has a free lock, and is deleted
+when the next server starts.
 """
 
 from __future__ import annotations
@@ -21,13 +20,11 @@ import segclip
 _MEMORY = Path("/dev/shm")  # Linux keeps it in memory
 _PREFIX = "segclip-app-"
 _LOCK = "lock"
-_NEW = 60.0  # s: a server that begins just now may not have locked its folder yet
+_NEW = 60.0  # s: a starting server may not have locked its folder yet
 
 
 def place(chosen: str = "") -> Path:
-    """Return the folder that servers' folders are made in: the chosen one, else one in memory, else
-    the system's.
-    """
+    """Return the parent of the servers' folders: the chosen one, one in memory, or the system's."""
     if chosen:
         return Path(chosen)
     in_memory = _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK)
@@ -42,7 +39,7 @@ def _age(folder: Path) -> float:
 
 
 class Scratch:
-    """Hold this server's folder, made when first used."""
+    """This server's folder, created on first use."""
 
     def __init__(self, parent: Path) -> None:
         self.parent = parent
@@ -50,7 +47,7 @@ class Scratch:
         self._lock: FileLock | None = None
 
     def folder(self) -> Path:
-        """Make an empty folder that nobody else may read. Raises NotWritable."""
+        """Create an empty private folder. Raises NotWritable."""
         try:
             if self._own is None:
                 self._begin()
@@ -58,11 +55,11 @@ class Scratch:
         except OSError as error:
             reason = error.strerror or error
             raise segclip.NotWritable(
-                f"{self.parent}: no folder can be made there, {reason}"
+                f"{self.parent}: cannot create a folder there, {reason}"
             ) from None
 
     def sweep(self) -> None:
-        """Remove what servers that are no more left behind."""
+        """Remove the folders of servers that no longer run."""
         for folder in self.parent.glob(f"{_PREFIX}*"):
             if folder == self._own or _age(folder) < _NEW:
                 continue
@@ -70,7 +67,7 @@ class Scratch:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Remove this server's folder with all that is in it."""
+        """Remove this server's folder with its contents."""
         if self._own is not None:
             shutil.rmtree(self._own, ignore_errors=True)
         if self._lock is not None:

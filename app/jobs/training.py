@@ -1,6 +1,4 @@
-"""Train beside the pages, in a process of its own: one run at a time, whose folder tells how far it
-is.
-"""
+"""Train in a background process, one run at a time; progress is read from the run's folder."""
 
 from __future__ import annotations
 
@@ -20,8 +18,8 @@ from typing import Any
 import segclip
 
 _ROOT = Path(__file__).resolve().parents[2]
-_NICE = 10  # those who click go first
-_TAIL = 6000  # bytes of the log that are looked at
+_NICE = 10  # interactive use has priority
+_TAIL = 6000  # bytes read from the end of the log
 _NAME = re.compile(r"\w[\w.-]{0,63}")
 _SHARE = re.compile(r"\b(\d+)%, ")
 
@@ -30,8 +28,9 @@ Row = dict[str, float]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Say what is trained on what. data: a path, or "" for drawn shapes. options: as
-    train.contrastive takes them.
+    """Data and options of a run. data: a path, or "" for drawn shapes.
+
+    options: as train.contrastive takes them.
     """
 
     data: str
@@ -40,10 +39,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Run:
-    """Hold what a run's folder tells.
+    """The state of a run, read from its folder.
 
-    state: "running", "stopped", "done" or "failed". rows: the metrics, an epoch each. words: how
-    far it is, or why it failed. share: of its work that is done. log: its last lines.
+    state: "running", "stopped", "done" or "failed". rows: metrics per epoch. words: its progress,
+    or why it failed. share: fraction of the work done. log: last lines of the log.
     """
 
     name: str
@@ -56,18 +55,18 @@ class Run:
 
     @property
     def best(self) -> int:
-        """Give the epoch whose weights are served; 0 when there is none yet."""
+        """Return the epoch of the best checkpoint; 0 when there is none yet."""
         return int(_json(self.folder / "metrics.json").get("epoch", 0))
 
     @property
-    def picture(self) -> Path | None:
-        """Give the newest picture of what held-out texts find."""
+    def sample_sheet(self) -> Path | None:
+        """Return the newest sheet of images retrieved by held-out texts."""
         return max(self.folder.glob("samples/*.jpg"), default=None)
 
 
 @dataclass(eq=False)
 class Training:
-    """Hold the runs of a folder, given by its whole path, and the one being trained."""
+    """The runs of a folder, given by its absolute path, and the one being trained."""
 
     folder: Path
     _name: str = ""
@@ -79,16 +78,16 @@ class Training:
 
     @property
     def possible(self) -> bool:
-        """Tell whether the recipes are here: they are no part of an installed wheel."""
+        """Return whether the training recipes exist: an installed wheel has none."""
         return (_ROOT / "train" / "contrastive.py").is_file()
 
     @property
     def busy(self) -> str:
-        """Name the run being trained, if one is."""
+        """Return the name of the run being trained; "" for none."""
         return self._name if self._thread is not None and self._thread.is_alive() else ""
 
     def names(self) -> list[str]:
-        """Name the runs, the newest first."""
+        """Return the names of the runs, newest first."""
         runs = {
             place.parent
             for file in ("log.txt", "metrics.jsonl")
@@ -97,22 +96,22 @@ class Training:
         return [run.name for run in sorted(runs, key=lambda run: run.stat().st_mtime, reverse=True)]
 
     def free_name(self) -> str:
-        """Give a name no run has."""
+        """Return an unused name."""
         number = 1
         while (self.folder / f"run-{number}").exists():
             number += 1
         return f"run-{number}"
 
     def start(self, name: str, recipe: Recipe) -> None:
-        """Train anew. Raises BadPrompt for a name that will not do, and while another run is
-        trained.
-        """
+        """Start a new run. Raises BadPrompt for a bad name, and while another run is trained."""
         if not _NAME.fullmatch(name):
-            raise segclip.BadPrompt(f"a run is named by letters, digits, - and _, not {name!r}")
+            raise segclip.BadPrompt(
+                f"a run is named by at most 64 letters, digits, '-', '_' and '.'; got {name!r}"
+            )
         folder = self.folder / name
         if (folder / "last.pt").exists():
             raise segclip.BadPrompt(
-                f"there is a run {name} already: resume that, or choose another name"
+                f"there is a run {name} already: resume it, or choose another name"
             )
         shapes = self.folder / "shapes"
         drawn = (
@@ -130,9 +129,7 @@ class Training:
         self._begin(name, [*drawn, trained])
 
     def resume(self, name: str) -> None:
-        """Go on with a run that was stopped, as it was begun. Raises BadPrompt when nothing is kept
-        of it.
-        """
+        """Resume a stopped run with its options. Raises BadPrompt when it has no checkpoint."""
         command = _json(self.folder / name / "environment.json").get("command")
         if (
             not _NAME.fullmatch(name)
@@ -146,14 +143,14 @@ class Training:
         self._begin(name, [["train.contrastive", *options, "--resume"]])
 
     def stop(self) -> None:
-        """End the run's process; checkpoints are whole whenever it ends."""
+        """Terminate the run's process; its checkpoints stay valid at any time."""
         self._stopping = True
         with self._lock:
             if self._process is not None:
                 self._process.terminate()
 
-    def look(self, name: str) -> Run:
-        """Read how far a run is."""
+    def read_run(self, name: str) -> Run:
+        """Read the state of a run."""
         folder = self.folder / name
         rows, log = _rows(folder / "metrics.jsonl"), _tail(folder / "log.txt")
         lines = log.split("\n")
@@ -167,20 +164,20 @@ class Training:
             state = "done" if _over(folder, rows) or (known and self._code == 0) else "stopped"
         epochs = int(_json(folder / "recipe.json").get("epochs") or 1)
         share = 1.0 if state == "done" else len(rows) / epochs
-        if state == "running" and (told := _SHARE.search(words)):
-            share = max(share, int(told[1]) / 100)
+        if state == "running" and (match := _SHARE.search(words)):
+            share = max(share, int(match[1]) / 100)
         elif state != "failed":
             words = (
                 f"epoch {len(rows)} of {epochs}"
                 if rows
-                else "getting ready"
+                else "starting"
                 if state == "running"
                 else ""
             )
         return Run(name, state, rows, words, min(1.0, share), "\n".join(lines[-30:]), folder)
 
     def check(self, data: str) -> str:
-        """Say what a data set holds and what is wrong with it."""
+        """Return a summary of a data set and its problems."""
         command = [sys.executable, "-m", "train.engine.data", _absolute(data), "--quick"]
         done = subprocess.run(
             command, cwd=_ROOT, env=_environment(), capture_output=True, text=True, check=False
@@ -188,14 +185,15 @@ class Training:
         return (done.stdout + done.stderr).strip()
 
     def _reason(self, words: str) -> str:
-        """Say why the last run failed."""
+        """Return why the last run failed."""
         if self._code is not None and self._code < 0:
-            return f"Its process was ended by signal {-self._code}: was there too little memory?"
-        return words.partition("rror: ")[2] or words or f"It ended with code {self._code}."
+            return f"The process was ended by signal {-self._code}: was there too little memory?"
+        return (
+            words.partition("rror: ")[2] or words or f"The process exited with code {self._code}."
+        )
 
     def keep(self, run: Run) -> Path:
-        """Keep the run's best weights as they are now, however it goes on: the folder ``file:``
-        serves.
+        """Copy the run's best weights, which a resumed run would replace; return their folder.
 
         Raises BadPrompt when there are none yet.
         """
@@ -227,7 +225,7 @@ class Training:
                 target=self._run, args=(self.folder / name / "log.txt", commands), daemon=True
             )
             self._thread.start()
-        atexit.register(self.stop)  # nobody would see it, or stop it
+        atexit.register(self.stop)  # otherwise it would go on unnoticed
 
     def _run(self, log: Path, commands: Sequence[Sequence[str]]) -> None:
         with log.open("wb") as file:
@@ -238,7 +236,7 @@ class Training:
                     self._process = subprocess.Popen(
                         [sys.executable, "-m", *command],
                         env=_environment(),
-                        # where its commands are given in a terminal, so that paths mean the same
+                        # as in a terminal, so that relative paths mean the same
                         cwd=_ROOT,
                         stdin=subprocess.DEVNULL,
                         stdout=file,
@@ -252,7 +250,7 @@ class Training:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of a recipe that ends when this process does."""
+    """Return an environment that makes a recipe end with this process."""
     return {**os.environ, "SEGCLIP_PARENT": str(os.getpid())}
 
 
@@ -261,9 +259,7 @@ def _absolute(path: str) -> str:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Give a file a second name; a recipe replaces files and never writes into them. Copy it where
-    that cannot be.
-    """
+    """Hard-link a file, which recipes replace but never modify; copy it where that fails."""
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)
@@ -276,7 +272,7 @@ def _over(folder: Path, rows: Sequence[Row]) -> bool:
 
 
 def _rows(file: Path) -> tuple[Row, ...]:
-    """Read metrics; a line being written is left out."""
+    """Read metrics, without an incomplete last line."""
     rows = []
     for line in file.read_text("utf-8").splitlines() if file.is_file() else []:
         try:

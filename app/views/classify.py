@@ -1,4 +1,4 @@
-"""Classify: which of some labels the picture, or each thing in it, shows."""
+"""The Classify page: label the image, or each object in it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..state import Studio, Work
 from . import parts
 
 _LABELS = "a desk, a street, a picnic, a pond, a zoo, a toy shop"
-_THINGS = (
+_OBJECTS = (
     "apple, book, cup of coffee, pencil, potted plant, duck, turtle, bicycle, car, "
     "elephant, hamburger, teddy bear"
 )
@@ -24,32 +24,31 @@ def show() -> None:
     shared, work = session.current()
     left, right = st.columns([3, 2], gap="large")
     with right:
-        st.subheader("What is it?")
-        what = st.segmented_control(
-            "Of", ["Whole picture", "Each thing in it"], default="Whole picture", key="what"
+        st.subheader("Classification")
+        target = st.segmented_control(
+            "Classify", ["Whole image", "Each object"], default="Whole image", key="target"
         )
-        things = what == "Each thing in it"
+        objects = target == "Each object"
         given = st.text_area(
-            "Labels, by comma",
-            _THINGS if things else "",
-            key=f"labels-{things}",
+            "Labels, separated by commas",
+            _OBJECTS if objects else "",
+            key=f"labels-{objects}",
             height=120,
             placeholder=_LABELS,
         )
-    if (
-        not given
-    ):  # whole drawings are not what the shipped encoder knows: no answer before a question
+    # no default labels: the shipped encoder is not trained on whole drawings
+    if not given:
         left.image(work.image.pixels)
-        right.info("Write the labels to choose among.")
+        right.info("Enter the labels to choose from.")
         return
     try:
         labels = segclip.read_labels(given)
         if len(labels) > _MOST:
             raise segclip.BadPrompt(
-                f"{len(labels)} labels were given; at most {_MOST} are taken here"
+                f"{len(labels)} labels were given; at most {_MOST} are allowed here"
             )
-        result = _name_things(shared, work, labels) if things else None
-        guesses = () if things else _guess(shared, work, labels)
+        result = _label_objects(shared, work, labels) if objects else None
+        guesses = () if objects else _guess(shared, work, labels)
     except segclip.SegclipError as problem:
         left.image(work.image.pixels, as_markdown(work.image.source))
         right.error(parts.problem(shared, str(problem)))
@@ -61,21 +60,21 @@ def show() -> None:
                 guess.probability, f"**{as_markdown(guess.label)}** {guess.probability:.2f}"
             )
         return
-    named = ", ".join(dict.fromkeys(result.texts)) or "nothing"
-    left.image(segclip.overlay(result), as_markdown(f"{work.image.source}: {named}"))
+    found = ", ".join(dict.fromkeys(result.texts)) or "nothing"
+    left.image(segclip.overlay(result), as_markdown(f"{work.image.source}: {found}"))
     for text, probability in zip(result.texts, result.probability, strict=True):
         right.progress(float(probability), f"**{as_markdown(text)}** {probability:.2f}")
     if not len(result):
-        right.info("Nothing in the picture is like one of these labels.")
+        right.info("No object in the image matches these labels.")
 
 
 def _guess(shared: Studio, work: Work, labels: segclip.Labels) -> tuple[segclip.Guess, ...]:
-    with shared.models.look(work.words) as segmenter, shared.models.read(work.words):
+    with shared.models.encoding(work.words) as segmenter, shared.models.embedding(work.words):
         (guesses,) = segclip.classify(work.image, labels, encoder=segmenter.encoder)
     return guesses
 
 
-def _name_things(shared: Studio, work: Work, labels: segclip.Labels) -> segclip.Result:
+def _label_objects(shared: Studio, work: Work, labels: segclip.Labels) -> segclip.Result:
     regions = answers.find_regions(shared.models, work)
-    with shared.models.read(work.words) as segmenter:
+    with shared.models.embedding(work.words) as segmenter:
         return segclip.make_classifier(segmenter.encoder, labels).name(regions)

@@ -1,4 +1,4 @@
-"""Export: the masks at hand in any format, and a zip of pictures as one batch."""
+"""The Export page: the current masks in any format, and a batch of images from a zip."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def show() -> None:
         st.subheader("These masks")
         _these(shared, work)
     with right:
-        st.subheader("Many pictures")
+        st.subheader("Many images")
         _batch(shared, work)
 
 
@@ -41,22 +41,24 @@ def _these(shared: Studio, work: Work) -> None:
     if len(chosen):
         parts.download(shared, work, key="export")
     else:
-        st.info("There is nothing to export: find something on the Segment page first.")
+        st.info("There is nothing to export: segment something on the Segment page first.")
 
 
 def _batch(shared: Studio, work: Work) -> None:
     st.caption(
-        f"A zip of pictures, up to {_ZIP_MB} MB. Each is asked the same words; you get one zip of "
-        "files back."
+        f"A zip of images, up to {_ZIP_MB} MB. All are segmented with the same texts; the results "
+        "come as one zip."
     )
     st.file_uploader("Zip", ["zip"], key="zip", on_change=_on_zip, max_upload_size=_ZIP_MB)
     if error := st.session_state.pop("zip-error", ""):
         st.error(parts.problem(shared, error))
     if work.batch is None:
         return
-    asked = ", ".join(work.draft.texts)
     texts = st.text_input(
-        "Words, by comma", asked, key="batch-texts", placeholder="none: every object is cut out"
+        "Texts, separated by commas",
+        ", ".join(work.draft.texts),
+        key="batch-texts",
+        placeholder="none: every object is segmented",
     )
     formats = st.multiselect("Formats", _EVERY, ["png", "coco"], key="batch-formats")
     _progress(texts, tuple(parts.allowed(formats, _EVERY)))
@@ -68,20 +70,20 @@ def _progress(texts: str, formats: tuple[str, ...]) -> None:
     batch = work.batch
     if batch is None:
         return
-    left = (batch.pictures - batch.done) / batch.rate if batch.rate else 0.0
-    pace = f", {batch.rate:.1f} a second, {left:.0f} s left" if batch.busy and batch.rate else ""
-    words = {"waiting": "waiting for another batch", "ready": "ready"}.get(batch.state, batch.state)
+    left = (batch.images - batch.done) / batch.rate if batch.rate else 0.0
+    pace = f", {batch.rate:.1f}/s, {left:.0f} s left" if batch.busy and batch.rate else ""
+    state = "waiting for another batch" if batch.state == "waiting" else batch.state
     st.progress(
-        min(1.0, batch.done / batch.pictures),
-        f"{batch.done} of {batch.pictures} pictures, {words}{pace}",
+        min(1.0, batch.done / batch.images),
+        f"{batch.done} of {batch.images} images, {state}{pace}",
     )
     if batch.message:
         (st.error if batch.state == "failed" else st.success)(parts.problem(shared, batch.message))
     start, stop, get = st.columns(3)
-    label = "Go on" if batch.state == "cancelled" else "Start"
+    label = "Resume" if batch.state == "cancelled" else "Start"
     if start.button(label, type="primary", disabled=batch.busy or not formats, width="stretch"):
-        named = [part.strip() for part in texts.split(",") if part.strip()]
-        batch.start(named[:MOST_TEXTS], formats, work.words)
+        given = [part.strip() for part in texts.split(",") if part.strip()]
+        batch.start(given[:MOST_TEXTS], formats, work.words)
         st.rerun(scope="fragment")
     if stop.button("Cancel", disabled=not batch.busy, width="stretch"):
         batch.cancel()

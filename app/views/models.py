@@ -1,4 +1,4 @@
-"""Models: what answers, what is installed, what may be fetched."""
+"""The Models page: models in use, installed weights and downloads."""
 
 from __future__ import annotations
 
@@ -25,54 +25,51 @@ def show() -> None:
 
 
 def _choose(shared: Studio, work: Work) -> None:
-    lacking = _lacking()
+    missing = _missing()
 
-    def told(name: str) -> str:
+    def label(name: str) -> str:
         if name not in segclip.PRESETS:
             return name if shared.settings.alone else without_paths(name)
-        return (
-            f"{name} "
-            f"({' and '.join(segclip.PRESETS[name])}{', not installed' if name in lacking else ''})"
-        )
+        note = ", not installed" if name in missing else ""
+        return f"{name} ({' and '.join(segclip.PRESETS[name])}{note})"
 
     words, clicks = st.columns(2)
     for column, title, current, key in (
-        (words, "Words are answered by", work.words, "words"),
-        (clicks, "Clicks and boxes are answered by", work.clicks, "clicks"),
+        (words, "Model for texts", work.words, "words"),
+        (clicks, "Model for clicks and boxes", work.clicks, "clicks"),
     ):
-        st.session_state[f"model-{key}"] = current  # one that could not be loaded was not taken
+        st.session_state[f"model-{key}"] = current  # not one that failed to load
         use = partial(_use, shared, work, key)
         column.selectbox(
-            title, offered(shared, work), format_func=told, key=f"model-{key}", on_change=use
+            title, offered(shared, work), format_func=label, key=f"model-{key}", on_change=use
         )
-    with (
-        st.container()
-    ):  # there without an error too, so that what is below it stays open when one comes or goes
+    # always present, so that the expander below stays open when an error appears or goes
+    with st.container():
         if error := st.session_state.pop("model-error", ""):
             st.error(parts.problem(shared, error))
     if not shared.settings.alone:
         return
-    with st.expander("Models of your own"):
+    with st.expander("Custom models"):
         st.caption(
-            "As on the command line: a name of the table, MODEL/TAG of open_clip, or file:PATH on "
+            "As on the command line: a name in the table, MODEL/TAG of open_clip, or file:PATH on "
             "the server."
         )
         proposer = st.text_input("Proposer", segclip.PRESETS["mini"][0], key="own-proposer")
         encoder = st.text_input("Encoder", segclip.PRESETS["mini"][1], key="own-encoder")
-        if st.button("Let them answer words"):
-            let_answer(shared, work, "words", f"{proposer} + {encoder}")
+        if st.button("Use for texts"):
+            use_model(shared, work, "words", f"{proposer} + {encoder}")
             st.rerun()
 
 
 def offered(shared: Studio, work: Work) -> list[str]:
-    """Name the models this person may choose: of their own only where nobody else is served."""
+    """Return the models that this user may choose; custom ones only on the local machine."""
     settings = shared.settings
     own = (*shared.models.names, work.words, work.clicks) if settings.alone else ()
     return list(dict.fromkeys((*segclip.PRESETS, settings.words, settings.clicks, *own)))
 
 
-def _lacking() -> set[str]:
-    """Name the presets whose weights are not all here."""
+def _missing() -> set[str]:
+    """Return the presets whose weights are not all installed."""
     here = {status.name: status.installed for status in segclip.list_weights()}
     return {
         name
@@ -82,15 +79,14 @@ def _lacking() -> set[str]:
 
 
 def _use(shared: Studio, work: Work, kind: str) -> None:
-    let_answer(shared, work, kind, st.session_state[f"model-{kind}"])
+    use_model(shared, work, kind, st.session_state[f"model-{kind}"])
 
 
-def let_answer(shared: Studio, work: Work, kind: str, name: str) -> bool:
-    """Load a model before it is used: whether it could be; else why is kept to be told, and the
-    former stays.
+def use_model(shared: Studio, work: Work, kind: str, name: str) -> bool:
+    """Load a model and switch to it; return whether that succeeded.
 
-    Whoever is elsewhere chooses among what is offered and installed: any other name would have the
-    server open a file of its own, or fetch one.
+    An error is stored to be displayed, and the former model stays. Remote users can only choose
+    installed models of the list: any other name could make the server open or download a file.
     """
     try:
         if not shared.settings.alone:
@@ -106,9 +102,9 @@ def let_answer(shared: Studio, work: Work, kind: str, name: str) -> bool:
 def _check(shared: Studio, work: Work, name: str) -> None:
     if name not in offered(shared, work):
         raise segclip.UnknownName("only the models in the list can be chosen here")
-    if name in _lacking():
+    if name in _missing():
         raise segclip.WeightsMissing(
-            f"{name} is not installed on this server; whoever runs it can fetch its weights"
+            f"{name} is not installed on this server; its operator can download the weights"
         )
 
 
@@ -124,7 +120,7 @@ def _table(shared: Studio) -> None:
         if row.installed:
             act.caption("installed")
         elif fetching == "":
-            act.progress(_share(row.path, row.bytes), "fetching ...")
+            act.progress(_share(row.path, row.bytes), "downloading ...")
         else:
             if fetching:
                 name.error(parts.problem(shared, fetching))
@@ -138,7 +134,7 @@ def _table(shared: Studio) -> None:
 
 
 def _share(path: os.PathLike[str], size: int | None) -> float:
-    """Say how much of a file is there: its bytes so far lie beside its place."""
+    """Return the downloaded fraction of a file; its partial download lies in the same folder."""
     place = os.path.dirname(path)
     parts = (
         [os.path.getsize(entry) for entry in os.scandir(place) if entry.is_file()]
@@ -149,7 +145,7 @@ def _share(path: os.PathLike[str], size: int | None) -> float:
 
 
 def _fetch(shared: Studio, name: str) -> None:
-    """Fetch weights beside the page, for who may; a failure is kept to be shown."""
+    """Download weights in the background if allowed; an error is stored to be displayed."""
     if not shared.settings.alone:
         return
     shared.fetching[name] = ""
@@ -161,7 +157,7 @@ def _fetch(shared: Studio, name: str) -> None:
         except segclip.SegclipError as problem:
             shared.fetching[name] = str(problem)
         finally:
-            if shared.fetching.get(name) == "":  # what nobody foresaw
-                shared.fetching[name] = "It broke off; the server's log says where."
+            if shared.fetching.get(name) == "":  # an unexpected error
+                shared.fetching[name] = "Internal error; see the server's log."
 
     Thread(target=run, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Pieces several pages show."""
+"""Elements that several pages share."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ..state import Studio, Work
 
 T = TypeVar("T")
 KINDS = {
-    "overlay": "picture with the masks drawn on it",
-    "png": "a black and white mask each",
-    "cutout": "each object cut out, transparent around it",
-    "labelmap": "one 16-bit picture of numbers, with a legend",
+    "overlay": "image with the masks drawn on it",
+    "png": "one black and white mask per object",
+    "cutout": "each object on a transparent background",
+    "labelmap": "one 16-bit image of mask numbers, with a legend",
     "json": "record with boxes, scores, run-length masks",
     "coco": "COCO",
     "labelme": "LabelMe",
@@ -30,22 +30,20 @@ KINDS = {
 
 
 def problem(shared: Studio, message: str) -> str:
-    """Write an error for the page: letter by letter, and without the server's folders for people
-    elsewhere.
-    """
+    """Escape an error for the page; remote users do not see the server's folders."""
     settings = shared.settings
     places = (shared.index_place(), settings.photos, settings.runs, settings.indexes)
     return as_markdown(message if settings.alone else without_paths(message, places))
 
 
 def allowed(given: Iterable[T] | None, options: Iterable[T]) -> list[T]:
-    """Return what of a widget's values is among its options: a browser may send anything."""
+    """Return those of a widget's values that are options: a browser may send anything."""
     offered = list(options)
     return [value for value in given or () if value in offered]
 
 
 def download(shared: Studio, work: Work, *, key: str) -> None:
-    """Offer the masks of the work as files; they are made when asked for, of what is there then."""
+    """Offer the work's masks for download; files are made from the state at the click."""
     chosen = st.pills(
         "Formats",
         list(KINDS),

@@ -1,4 +1,4 @@
-"""Search: find pictures of the server's folder by words, or by the picture at hand."""
+"""The Search page: find images of the server's folder by text, or by the current image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import segclip
 
 from .. import session
 from ..plain import as_markdown
-from ..state import Known, Studio, Work
+from ..state import CachedImage, Studio, Work
 from . import parts
 
 _COLUMNS = 3
@@ -23,10 +23,10 @@ def show() -> None:
     shared, work = session.current()
     wide, narrow = st.columns([4, 1], vertical_alignment="bottom")
     text = wide.text_input(
-        "Find pictures of", key="search-text", placeholder="a red apple, then Enter"
+        "Find images of", key="search-text", placeholder="a red apple, then Enter"
     )
     like = narrow.toggle(
-        "Like my picture", key="search-like", help="What is like the picture on the Segment page"
+        "Similar to my image", key="search-like", help="Similar to the image on the Segment page"
     )
     _index(shared)
     if not (text.strip() or like):
@@ -37,7 +37,7 @@ def show() -> None:
         st.error(parts.problem(shared, str(problem)))
         return
     if not found:
-        st.info("Nothing was found.")
+        st.info("No matches.")
     columns = st.columns(_COLUMNS)
     for number, match in enumerate(found):
         with columns[number % _COLUMNS]:
@@ -47,29 +47,28 @@ def show() -> None:
 @st.fragment(run_every=2.0)
 def _index(shared: Studio) -> None:
     indexing = shared.indexing
-    there = shared.index_place().is_dir()
+    exists = shared.index_place().is_dir()
     if indexing.state == "done":
         shared.reopen_index()
         indexing.state = "ready"
-    told, act = st.columns([4, 1], vertical_alignment="center")
+    status, act = st.columns([4, 1], vertical_alignment="center")
     if indexing.busy:
         left = (indexing.total - indexing.done) / indexing.rate if indexing.rate else 0.0
         share = indexing.done / indexing.total if indexing.total else 0.0
-        told.progress(
+        status.progress(
             min(1.0, share), f"Indexing: {indexing.done} of {indexing.total}, {left:.0f} s left"
         )
     elif indexing.state == "failed":
-        told.error(parts.problem(shared, indexing.message))
+        status.error(parts.problem(shared, indexing.message))
     else:
         state = indexing.message or (
-            "has an index" if there else "has no index yet: make one to search it"
+            "has an index" if exists else "has no index yet: make one to search it"
         )
-        told.caption(as_markdown(f"Folder {shared.settings.photos.name}: {state}"))
-    label = "Cancel" if indexing.busy else "Update index" if there else "Make index"
+        status.caption(as_markdown(f"Folder {shared.settings.photos.name}: {state}"))
+    label = "Cancel" if indexing.busy else "Update index" if exists else "Make index"
     may = shared.settings.alone
-    if (
-        act.button(label, disabled=not may, width="stretch") and may
-    ):  # a browser may say what it likes
+    # checked again, for a browser may send anything
+    if act.button(label, disabled=not may, width="stretch") and may:
         if label == "Cancel":
             indexing.cancel()
         else:
@@ -78,7 +77,7 @@ def _index(shared: Studio) -> None:
 
 
 def _card(shared: Studio, work: Work, match: segclip.Match, text: str) -> None:
-    """Show a picture that was found, its segment outlined; one that has gone since is told."""
+    """Show a match with its segment outlined; an image deleted since is reported."""
     try:
         image = segclip.load_image(match.path, max_pixels=shared.settings.max_pixels)
     except segclip.BadImage as problem:
@@ -106,7 +105,7 @@ def _outlined(image: segclip.Image, masks: segclip.Masks, probability: float) ->
 def _open(work: Work, match: segclip.Match, text: str, most: int) -> None:
     try:
         work.open(
-            Known(segclip.load_image(match.path, label=match.name, max_pixels=most)),
+            CachedImage(segclip.load_image(match.path, label=match.name, max_pixels=most)),
             (text.strip(),) if text.strip() else (),
         )
     except segclip.BadImage as problem:

@@ -1,4 +1,4 @@
-"""Segment: a picture, words or clicks, and the masks at once."""
+"""The Segment page: an image, texts or clicks, and the masks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .. import answers, canvas, events, rendering, session
 from ..answers import Answer
 from ..plain import as_markdown, without_paths
 from ..samples import TEXTS
-from ..state import Known, Studio, Work
+from ..state import CachedImage, Studio, Work
 from . import parts
 
 _HINT = (
-    "Click: cut out the object. Right click, or shift and click: not this. Drag: a box. "
-    "Ctrl+wheel zooms, Escape clears, Ctrl+Z goes back. Paste or drop a picture to open it."
+    "Click: segment the object. Right click, or shift and click: exclude. Drag: a box. "
+    "Ctrl+wheel zooms, Escape clears, Ctrl+Z undoes. Paste or drop an image to open it."
 )
 
 
@@ -35,9 +35,7 @@ def _studio() -> None:
 
 @st.fragment
 def _canvas() -> None:
-    """Show the picture and what was found; a click on it runs this alone, the bar above it
-    stays.
-    """
+    """Show image and results; a click reruns only this fragment, not the bar above it."""
     if st.session_state.pop("other-words", False):
         st.rerun()
     shared, work = session.current()
@@ -49,35 +47,34 @@ def _canvas() -> None:
 def _bar(shared: Studio, work: Work) -> None:
     for key, texts in _fields(work).items():
         st.session_state.setdefault(key, ", ".join(texts))
-    said, ruled_out = _fields(work)
+    texts_key, negatives_key = _fields(work)
     wide, narrow, files = st.columns([5, 3, 3.2], vertical_alignment="bottom")
     wide.text_input(
         "What to cut out",
-        key=said,
+        key=texts_key,
         on_change=_on_words,
-        placeholder="a red apple, the left mug ... by comma, then Enter",
+        placeholder="a red apple, the left mug, ... then Enter",
     )
     narrow.text_input(
         "What it is not",
-        key=ruled_out,
+        key=negatives_key,
         on_change=_on_words,
         placeholder="a tomato",
     )
-    name = (
-        f"picture-{work.picture}"  # another picture, another popover: it closes once one was chosen
-    )
+    # a new key per image, so that the popover closes once an image is chosen
+    name = f"image-{work.image_id}"
     with files.container(horizontal=True):
-        with st.popover("Picture", icon=":material/image:", width="stretch", key=name):
-            _picture(shared, work)
+        with st.popover("Image", icon=":material/image:", width="stretch", key=name):
+            _image(shared, work)
         with st.popover("Masks", icon=":material/download:", width="stretch"):
             parts.download(shared, work, key="segment")
 
 
-def _picture(shared: Studio, work: Work) -> None:
+def _image(shared: Studio, work: Work) -> None:
     st.caption(as_markdown(f"{work.image.source}, {work.image.size[1]} x {work.image.size[0]}"))
     st.pills("Samples", list(TEXTS), format_func=_stem, key="sample", on_change=_on_sample)
     st.file_uploader(
-        "Your own picture",
+        "Your own image",
         [suffix[1:] for suffix in segclip.IMAGE_SUFFIXES],
         key="upload",
         on_change=_on_upload,
@@ -85,17 +82,17 @@ def _picture(shared: Studio, work: Work) -> None:
     )
     if st.toggle("Camera"):
         st.camera_input(
-            "Take a picture", key="camera", on_change=_on_camera, label_visibility="collapsed"
+            "Take a photo", key="camera", on_change=_on_camera, label_visibility="collapsed"
         )
 
 
 def _answer(shared: Studio, work: Work) -> tuple[Answer | None, str]:
-    """Answer the question; what cannot be answered is taken back and told."""
+    """Answer the question; one that cannot be answered is undone, and its error returned."""
     error = st.session_state.pop("error", "")
     for _ in range(2):
         try:
-            if work.words not in work.known.regions:
-                with st.spinner("Looking at the picture ..."):
+            if work.words not in work.cached.regions:
+                with st.spinner("Analysing the image ..."):
                     return answers.answer(shared.models, work), error
             return answers.answer(shared.models, work), error
         except segclip.SegclipError as problem:
@@ -105,10 +102,10 @@ def _answer(shared: Studio, work: Work) -> tuple[Answer | None, str]:
 
 
 def _data(shared: Studio, work: Work, answer: Answer | None, error: str) -> dict[str, Any]:
-    """Give the browser what it draws; the picture only if it doesn't have it."""
+    """Return what the browser draws; the image itself only if it was not sent before."""
     question = work.draft
     data: dict[str, Any] = {
-        "picture": work.picture,
+        "image_id": work.image_id,
         "name": work.image.source,
         "image": _image_once(work),
         "size": [work.image.size[1], work.image.size[0]],
@@ -140,7 +137,7 @@ def _data(shared: Studio, work: Work, answer: Answer | None, error: str) -> dict
         "headline": rendering.headline(answer),
         "notes": rendering.notes(answer),
         "sliders": question.everything or (bool(question.texts) and not question.by_place),
-        "threshold": rendering.reached(answer),
+        "threshold": rendering.slider_threshold(answer),
         "top": question.top_k,
         "own": own,
         "answer": f"{answer.hits}/{len(answer.candidates)} in {answer.seconds * 1000:.0f} ms",
@@ -148,10 +145,10 @@ def _data(shared: Studio, work: Work, answer: Answer | None, error: str) -> dict
 
 
 def _image_once(work: Work) -> str | None:
-    if st.session_state.get("sent") == work.picture:
+    if st.session_state.get("sent") == work.image_id:
         return None
-    st.session_state["sent"] = work.picture
-    return rendering.picture_url(work.image)
+    st.session_state["sent"] = work.image_id
+    return rendering.image_url(work.image)
 
 
 def _on_need() -> None:
@@ -159,16 +156,16 @@ def _on_need() -> None:
 
 
 def _on_event() -> None:
-    event = canvas.told("event")
+    event = canvas.payload("event")
     if not isinstance(event, dict):
         return
     shared, work = session.current()
-    before = work.picture, work.draft.texts, work.draft.negatives
+    before = work.image_id, work.draft.texts, work.draft.negatives
     try:
         events.handle(shared, work, event)
     except segclip.SegclipError as problem:
         st.session_state["error"] = str(problem)
-    if before != (work.picture, work.draft.texts, work.draft.negatives):
+    if before != (work.image_id, work.draft.texts, work.draft.negatives):
         _write_words(work)
     number = event.get("n")
     if isinstance(number, int):
@@ -178,22 +175,22 @@ def _on_event() -> None:
 def _on_words() -> None:
     _, work = session.current()
     try:
-        work.say(*(_split(st.session_state[key]) for key in _fields(work)))
+        work.set_texts(*(_split(st.session_state[key]) for key in _fields(work)))
     except segclip.BadPrompt as problem:
         st.session_state["error"] = str(problem)
 
 
 def _write_words(work: Work) -> None:
-    """Let the fields say what is asked, after it changed by other means than them."""
+    """Update the text fields after the texts changed by other means."""
     for key, texts in _fields(work).items():
         st.session_state[key] = ", ".join(texts)
     st.session_state["other-words"] = True
 
 
 def _fields(work: Work) -> dict[str, tuple[str, ...]]:
-    """Give the keys of the two fields of words, with what is asked."""
+    """Return the keys of the two text fields, with their texts."""
     question = work.draft
-    return {f"texts-{work.picture}": question.texts, f"not-{work.picture}": question.negatives}
+    return {f"texts-{work.image_id}": question.texts, f"not-{work.image_id}": question.negatives}
 
 
 def _split(words: str) -> tuple[str, ...]:
@@ -220,19 +217,19 @@ def _on_camera() -> None:
 
 
 def _open(widget: str) -> None:
-    """Open what was uploaded; what cannot be read is told, and the former picture stays."""
+    """Open an upload; an unreadable one is reported, and the former image stays."""
     shared, work = session.current()
     file = st.session_state[widget]
     if file is None:
         return
     try:
-        work.open(Known(shared.read(file.getvalue(), file.name)))
+        work.open(CachedImage(shared.read(file.getvalue(), file.name)))
     except segclip.SegclipError as problem:
         st.session_state["error"] = str(problem)
         return
     if work.words == "mini" and not st.session_state.setdefault("larger-models", False):
         st.session_state["larger-models"] = True
         st.toast(
-            "mini is a small model of everyday things; on the page Models there are larger ones "
-            "for photographs."
+            "mini is a small model of everyday objects; the Models page has larger ones for "
+            "photographs."
         )

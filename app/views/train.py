@@ -1,4 +1,4 @@
-"""Train: an encoder on pictures and captions of your own; watched, stopped, gone on with, used."""
+"""The Train page: train an encoder on images and captions, watch, stop, resume and use it."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from . import models
 
 _SHAPES, _OWN = "Drawn shapes, to try it", "My own"
 _LAYOUTS = (
-    "A CSV, TSV or JSONL of image and caption, COCO captions or instances, Karpathy's JSON, "
-    "Flickr8k or 30k, "
-    "webdataset shards, or a folder of pictures for each class."
+    "A CSV, TSV or JSONL of images and captions, COCO captions or instances, Karpathy's JSON, "
+    "Flickr8k or 30k, webdataset shards, or a folder of images per class."
 )
 _SCRATCH = {
-    "A small network, from nothing": ("--model", "small"),
-    "A small vision transformer, from nothing": ("--model", "small-vit"),
+    "A small network, from scratch": ("--model", "small"),
+    "A small vision transformer, from scratch": ("--model", "small-vit"),
 }
-_WEIGHTS = "The encoder that answers words now"
+_WEIGHTS = "The current encoder for texts"
 _TUNES = {
     "full": "everything",
-    "image": "the image tower alone",
-    "text": "the text tower alone",
+    "image": "the image tower only",
+    "text": "the text tower only",
     "lora": "LoRA",
 }
 _STATES = {"running": "being trained", "stopped": "stopped", "done": "done", "failed": "failed"}
 _RECALLS = {
-    "image to text R@1": "text of a picture, first",
-    "text to image R@1": "picture of a text, first",
+    "image to text R@1": "image to text, R@1",
+    "text to image R@1": "text to image, R@1",
+    "image to text R@5": "image to text, R@5",
+    "text to image R@5": "text to image, R@5",
 }
-_RECALLS |= {"image to text R@5": "text, among five", "text to image R@5": "picture, among five"}
 
 
 def show() -> None:
@@ -46,7 +46,7 @@ def show() -> None:
     shared, work = session.current()
     if not shared.settings.alone:
         st.info(
-            "Training is for who sits at the machine this page comes from: start the app there "
+            "Training is possible only on the machine that serves this page: start the app there "
             "without --host."
         )
         return
@@ -59,12 +59,12 @@ def show() -> None:
     left, right = st.columns([2, 3], gap="large")
     with left:
         st.subheader("A new run")
-        _ask(shared, work)
+        _form(shared, work)
     with right:
         _watch()
 
 
-def _ask(shared: Studio, work: Work) -> None:
+def _form(shared: Studio, work: Work) -> None:
     own = st.radio("Data", [_SHAPES, _OWN], horizontal=True, key="train-data") == _OWN
     data = ""
     if own:
@@ -78,23 +78,28 @@ def _ask(shared: Studio, work: Work) -> None:
     epochs, batch, rate = st.columns(3)
     numbers = (
         epochs.number_input(
-            "Epochs", 1, 10_000, 10, key="train-epochs", help="Times each picture is seen"
+            "Epochs", 1, 10_000, 10, key="train-epochs", help="Passes over the data"
         ),
         batch.number_input(
-            "Batch", 2, 65_536, 64, key="train-batch", help="Pictures at a time; more needs memory"
+            "Batch",
+            2,
+            65_536,
+            64,
+            key="train-batch",
+            help="Images per step; larger batches need more memory",
         ),
         rate.text_input(
             "Learning rate",
             "5e-4",
             key="train-rate",
-            help="1e-4 or less to tune weights that are there",
+            help="1e-4 or less to fine-tune existing weights",
         ),
     )
     more = st.text_input(
         "More options",
         key="train-more",
         placeholder="--loss sigmoid --ema 0.998",
-        help="As python -m train.contrastive takes them; train/README.md says which",
+        help="Options of python -m train.contrastive; see train/README.md",
     )
     name = st.text_input("Name", shared.training.free_name(), key="train-name")
     busy = shared.training.busy
@@ -121,8 +126,8 @@ def _ask(shared: Studio, work: Work) -> None:
 
 
 def _beginning(work: Work) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Ask what to begin with and what of it is trained: options of the recipe."""
-    chosen = str(st.selectbox("Begin with", [*_SCRATCH, _WEIGHTS, _OWN], key="train-begin"))
+    """Show the choice of initial weights and trained parts; return the recipe's options."""
+    chosen = str(st.selectbox("Start from", [*_SCRATCH, _WEIGHTS, _OWN], key="train-begin"))
     if chosen in _SCRATCH:
         return _SCRATCH[chosen], ()
     start = _encoder(work.words)
@@ -139,7 +144,7 @@ def _beginning(work: Work) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _encoder(words: str) -> str:
-    """Name the encoder of a model as recipes name it."""
+    """Return the name of a model's encoder as recipes take it."""
     proposer, encoder = loaded.parts(words)
     name = encoder or segclip.PRESETS[proposer][1]
     known = next(
@@ -161,19 +166,19 @@ def _watch() -> None:
     training = shared.training
     if st.session_state.get("train-busy", training.busy) != training.busy:
         st.session_state["train-busy"] = training.busy
-        st.rerun()  # the form beside this may start another run now, or no more
+        st.rerun()  # the form may start another run now, or no longer
     st.session_state["train-busy"] = training.busy
     names = training.names()
     if not names:
-        st.subheader("Nothing has been trained yet")
+        st.subheader("No training runs yet")
         st.caption(
-            "Choose data and press Start: loss, recall and what is found appear here, epoch by "
+            "Choose data and press Start: loss, recall and retrieved images appear here after each "
             "epoch."
         )
         return
     if st.session_state.get("train-run") not in names:
         st.session_state["train-run"] = training.busy or names[0]
-    run = training.look(str(st.selectbox("Run", names, key="train-run")))
+    run = training.read_run(str(st.selectbox("Run", names, key="train-run")))
     with st.container(horizontal=True, vertical_alignment="center"):
         _buttons(shared, work, run)
     if error := st.session_state.pop("train-error", "") or st.session_state.pop("model-error", ""):
@@ -187,16 +192,14 @@ def _watch() -> None:
         )
     if run.rows:
         _curves(run)
-    with st.expander("What it says"):
+    with st.expander("Log"):
         st.code(run.log, language=None, wrap_lines=True)
 
 
 def _buttons(shared: Studio, work: Work, run: Run) -> None:
     training = shared.training
     try:
-        if st.button(
-            "Stop", disabled=run.state != "running", help="What the last checkpoint holds is kept"
-        ):
+        if st.button("Stop", disabled=run.state != "running", help="The last checkpoint is kept"):
             training.stop()
         over = (
             run.state in ("running", "done")
@@ -206,18 +209,18 @@ def _buttons(shared: Studio, work: Work, run: Run) -> None:
         if st.button(
             "Resume",
             disabled=over,
-            help="Go on from the last checkpoint, with the settings it began with",
+            help="Continue from the last checkpoint, with the same settings",
         ):
             training.resume(run.name)
             st.rerun(scope="fragment")
         if st.button(
-            "Use the best",
+            "Use best checkpoint",
             disabled=not run.best,
             type="primary",
-            help="Let it answer words on every page",
+            help="Use it for texts on every page",
         ):
             proposer, _ = loaded.parts(work.words)
-            if models.let_answer(shared, work, "words", f"{proposer} + file:{training.keep(run)}"):
+            if models.use_model(shared, work, "words", f"{proposer} + file:{training.keep(run)}"):
                 st.session_state["goto"] = "segment"
                 st.rerun()
     except segclip.SegclipError as problem:
@@ -229,25 +232,25 @@ def _curves(run: Run) -> None:
     loss, recall = st.columns(2)
     loss.metric("Loss", f"{last['loss']:.3f}")
     best = max(row["R@1"] for row in run.rows)
-    recall.metric(
-        "Right first, of held-out pictures", f"{last['R@1']:.1%}", help=f"{best:.1%} at best"
-    )
+    recall.metric("Recall@1 on held-out images", f"{last['R@1']:.1%}", help=f"best: {best:.1%}")
     loss.vega_lite_chart(_chart(run, {"loss": "loss"}, zero=False), height=280)
-    recall.vega_lite_chart(_chart(run, _RECALLS, zero=True), height=340)  # with a legend below
-    if run.picture:
-        with st.expander("What held-out texts find"):
+    recall.vega_lite_chart(
+        _chart(run, _RECALLS, zero=True), height=340
+    )  # higher, for the legend below
+    if run.sample_sheet:
+        with st.expander("Images retrieved by held-out texts"):
             st.image(
-                str(run.picture),
-                f"Epoch {int(last['epoch'])}: the five nearest pictures of a few texts",
+                str(run.sample_sheet),
+                f"Epoch {int(last['epoch'])}: the five nearest images of a few texts",
             )
 
 
 def _chart(run: Run, columns: dict[str, str], *, zero: bool) -> dict[str, Any]:
-    """Draw some figures over the epochs."""
+    """Return a chart of metrics over the epochs."""
     values = [
-        {"epoch": row["epoch"], "value": row[name], "of": said}
+        {"epoch": row["epoch"], "value": row[name], "of": label}
         for row in run.rows
-        for name, said in columns.items()
+        for name, label in columns.items()
         if name in row
     ]
     encoding: dict[str, Any] = {

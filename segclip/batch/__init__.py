@@ -1,6 +1,4 @@
-"""Export masks of many images: any interruption is survived, a rerun does only what is missing or
-has changed.
-"""
+"""Export the masks of many images; a rerun resumes, processing only missing or changed images."""
 
 from __future__ import annotations
 
@@ -45,14 +43,14 @@ def export(
     """Segment every image of ``source`` by ``texts`` and write the masks to ``out``.
 
     source: a folder, a glob, a .txt list, or a .csv or .jsonl table of image, texts, boxes, points.
-    ``tell`` hears of every image. An image that fails is a row of failures.jsonl and stops nothing.
-    Raises BadPrompt for misuse, Busy while another run is using ``out``, and NotWritable for a full
-    disk, or where something in the way is not ours.
+    ``tell`` is called after every image. A failed image becomes a row of failures.jsonl and does
+    not stop the run. Raises BadPrompt for misuse, Busy while another run is using ``out``, and
+    NotWritable for a full disk or for a file in the way that segclip did not write.
     """
     out = Path(out)
     if texts:
-        given = (texts,) if isinstance(texts, str) else tuple(texts)
-        options = replace(options, ask=replace(options.ask, texts=given))
+        texts = (texts,) if isinstance(texts, str) else tuple(texts)
+        options = replace(options, ask=replace(options.ask, texts=texts))
     listed = plan.read(source, options.ask, boxes=options.boxes_of, out=out)
     options = _checked(options, listed)
     if out.exists() and not out.is_dir():
@@ -62,7 +60,7 @@ def export(
     order = _Order(
         source, job, tuple(dict.fromkeys(options.formats)), _settings(job), running, tell
     )
-    if not (out / state.STATE).exists():  # nothing there is an earlier run's
+    if not (out / state.STATE).exists():  # no earlier run wrote there
         _check_apart(order, real_paths(item.path for item in listed))
     tables = [path for path in (Path(source), options.boxes_of) if path and path.is_file()]
     folder, begun, damaged = state.prepare(out), plan.digest(options.ask, order.shared()), ""
@@ -82,23 +80,21 @@ def export(
 
 @dataclass(frozen=True)
 class _Order:
-    """Hold what a run is to do: how each image is done, what is made of all of them, how it
-    runs.
-    """
+    """What a run does: how each image is processed, the formats, and how the run is executed."""
 
     source: str | Path
     job: Job
     formats: tuple[str, ...]
     settings: dict[str, Any]
     running: Running
-    tell: Callable[[Progress], None]
+    report: Callable[[Progress], None]
 
     def shared(self) -> dict[str, Any]:
-        """Name all that the parts of one run have in common but their images."""
+        """Return the settings that all parts of a run share."""
         return self.settings | {"formats of the run": sorted(self.formats)}
 
     def digest(self, item: Item) -> str:
-        """Return a digest of all but the image that its files depend on."""
+        """Return a digest of everything, other than the image, that its files depend on."""
         own = {"place": item.place} if item.place != item.name else {}
         if "labelme" in self.formats:
             own["imagePath"] = path_from_label(self.job.out, item)
@@ -106,7 +102,7 @@ class _Order:
 
 
 def _checked(options: ExportOptions, listed: Sequence[Item]) -> ExportOptions:
-    """Refuse what would fail for every image, and read the templates, once for all.
+    """Reject options that would fail for every image, and read the templates once.
 
     Raises BadPrompt, UnknownName, and what ``lines.read`` does.
     """
@@ -128,7 +124,7 @@ def _checked(options: ExportOptions, listed: Sequence[Item]) -> ExportOptions:
 
 
 def _carry_out(order: _Order, listed: list[Item], output: Output) -> Summary:
-    """Do what is to be done, and put the run together once nothing is left."""
+    """Process the images, and write the files of the run once none is left."""
     job, part = order.job, order.running.part
     every = plan.apart(_without_outputs(order, listed, output))
     inputs = real_paths(item.path for item in every)
@@ -138,7 +134,7 @@ def _carry_out(order: _Order, listed: list[Item], output: Output) -> Summary:
     if not every and output.ledger.owners():
         raise BadPrompt(
             f"{order.source} holds no image now; {job.out} is left as it is: delete it if that is "
-            "meant"
+            "intended"
         )
     digests = {item.name: order.digest(item) for item in every}
     state.clear_scratch(job.scratch, whole=part is None)
@@ -146,7 +142,7 @@ def _carry_out(order: _Order, listed: list[Item], output: Output) -> Summary:
         tasks = [
             (item, digests[item.name]) for item in (plan.shard(every, part) if part else every)
         ]
-        progress = run(job, tasks, output.ledger, order.running, order.tell, output)
+        progress = run(job, tasks, output.ledger, order.running, order.report, output)
         with state.collecting(job.scratch.parent):
             return _finish(order, every, digests, output, progress)
     finally:
@@ -158,44 +154,42 @@ def run(
     tasks: Sequence[Task],
     journal: Journal,
     running: Running,
-    tell: Callable[[Progress], None],
+    report: Callable[[Progress], None],
     output: Output | None = None,
 ) -> Progress:
-    """Do what is not done yet; outcomes go to the journal, their files to the output where there is
-    one.
-    """
+    """Process the tasks not done yet; write outcomes to the journal, and files to any output."""
     progress = Progress(len(tasks))
 
     def left() -> Iterator[Task]:
-        for item, asked in tasks:
+        for item, digest in tasks:
             known = journal.get(item.name)
             if (
                 known is None
-                or not _holds(known, item, asked, running)
-                or not _is_there(known, item, job, output, running)
+                or not _is_current(known, item, digest, running)
+                or not _is_intact(known, item, job, output, running)
             ):
-                yield item, asked
+                yield item, digest
                 continue
             stamp = stamp_of(item.path)
-            if known.stamp != stamp:  # touched, but the same: it need not be hashed again
+            if known.stamp != stamp:  # touched, but unchanged: avoid hashing it again
                 if output:
                     output.touched(item.name, stamp)
                 else:
                     journal.put(replace(known, stamp=stamp))
             progress.before += 1
-            tell(progress)
+            report(progress)
 
     waiting = left()
     try:
         first = next(waiting, None)
-        if first is None:  # no models are loaded for nothing
+        if first is None:  # without loading the models
             return progress
         runner = runners.choose(running.runner, running.workers, running.address, running.gpus)
         with closing(runner(job, chain([first], waiting))) as outcomes:
             for outcome in outcomes:
                 (output.keep if output else journal.put)(outcome)
                 setattr(progress, outcome.state, getattr(progress, outcome.state) + 1)
-                tell(progress)
+                report(progress)
                 if running.max_failures is not None and progress.failed > running.max_failures:
                     progress.stopped = True
                     break
@@ -205,11 +199,9 @@ def run(
     return progress
 
 
-def _holds(known: Outcome, item: Item, asked: str, running: Running) -> bool:
-    """Decide whether an outcome still holds: the same question, the same bytes, no failure to try
-    again.
-    """
-    if known.asked != asked or (
+def _is_current(known: Outcome, item: Item, digest: str, running: Running) -> bool:
+    """Return whether an outcome still holds: same question, same bytes, no failure to retry."""
+    if known.asked != digest or (
         known.state == "failed" and (running.retry_failed or known.passing)
     ):
         return False
@@ -223,12 +215,10 @@ def _holds(known: Outcome, item: Item, asked: str, running: Running) -> bool:
         return False
 
 
-def _is_there(
+def _is_intact(
     known: Outcome, item: Item, job: Job, output: Output | None, running: Running
 ) -> bool:
-    """Decide whether an outcome can be relied on: its record makes sense, its files are as they
-    were written.
-    """
+    """Return whether an outcome's record is valid and its files are unchanged."""
     if output is None or known.state == "failed":
         return True
     sound = collect.is_record(known.record, item, job.answers.max_pixels)
@@ -242,7 +232,7 @@ def _finish(
     output: Output,
     progress: Progress,
 ) -> Summary:
-    """Put the run together, once all its parts are done."""
+    """Write the files of the run as a whole, once all its parts are done."""
     out, again = order.job.out, replace(order.running, retry_failed=False, verify=False)
 
     def is_done(item: Item) -> bool:
@@ -250,7 +240,7 @@ def _finish(
         if known is None:
             return False
         known = replace(known, passing=False)
-        return _holds(known, item, digests[item.name], again) and _is_there(
+        return _is_current(known, item, digests[item.name], again) and _is_intact(
             known, item, order.job, output, again
         )
 
@@ -271,7 +261,7 @@ def _finish(
 
 
 def _without_outputs(order: _Order, listed: list[Item], output: Output) -> list[Item]:
-    """Leave out what an earlier run wrote here; a table that names such a file is refused."""
+    """Leave out what an earlier run wrote here. Raises BadPrompt if a table lists such a file."""
     found = [item for item in listed if not output.owns(item.path)]
     if len(found) < len(listed) and not (Path(order.source).is_dir() or plan.is_glob(order.source)):
         own = next(item for item in listed if output.owns(item.path))
@@ -282,7 +272,7 @@ def _without_outputs(order: _Order, listed: list[Item], output: Output) -> list[
 
 
 def _check_apart(order: _Order, inputs: frozenset[str]) -> None:
-    """Refuse inputs in the folders that are written to. Raises NotWritable."""
+    """Reject inputs in the folders that are written to. Raises NotWritable."""
     root = os.path.realpath(order.job.out)
     for name in (*order.job.formats, *([YOLO] if YOLO in order.formats else [])):
         folder = os.path.join(root, name)
@@ -308,11 +298,11 @@ def _job(out: Path, part: str, options: ExportOptions, running: Running) -> Job:
 
 
 def _settings(job: Job) -> dict[str, Any]:
-    """Name everything but pictures and what they are asked that changes the answer."""
+    """Return everything that changes the results, other than images and their prompts."""
     proposer, encoder, _, policy = job.models
-    told = dataclasses.asdict(job.answers) | {
+    settings = dataclasses.asdict(job.answers) | {
         "formats": job.formats,
         "policy": policy,
         "segclip": __version__,
     }
-    return told | {"weights": loading.fingerprint(proposer, encoder, options=job.options)}
+    return settings | {"weights": loading.fingerprint(proposer, encoder, options=job.options)}

@@ -1,8 +1,7 @@
-"""Put single outcomes together: one COCO file, tables, a YOLO data set, the failures, a summary, an
-image of a sample.
+"""Write the files of a whole run: COCO, tables, a YOLO data set, failures, summary, contact sheet.
 
 Everything is streamed from the journal in the order of the plan: memory does not grow with the run,
-and the bytes do not depend on who did what when.
+and the bytes do not depend on which process did what when.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ from .journal import STATES, Outcome
 from .output import is_below
 from .plan import Item
 
-SAMPLE = 16  # pictures on the contact sheet
+SAMPLE = 16  # images on the contact sheet
 _PARQUET_ROWS = 5000
-_HALVES = re.compile("[\ud800-\udfff]")  # what Python has for bytes of a name that are no UTF-8
+_HALVES = re.compile("[\ud800-\udfff]")  # Python's surrogates for non-UTF-8 bytes of a name
 
 
 def write_coco(done: Done, *, polygons: bool = False) -> list[Path]:
@@ -64,7 +63,7 @@ def write_coco(done: Done, *, polygons: bool = False) -> list[Path]:
 
 
 def write_jsonl(done: Done) -> list[Path]:
-    """Write a line a region: path, text, scores, box, RLE."""
+    """Write one line per region: path, text, scores, box, RLE."""
     with done.output.writing("regions.jsonl") as file:
         for _, item, _, row in done.rows():
             file.write(_row({"image": item.name} | row))
@@ -72,9 +71,7 @@ def write_jsonl(done: Done) -> list[Path]:
 
 
 def write_parquet(done: Done) -> list[Path]:
-    """Write the same as a Parquet table: the box as four columns, the RLE's counts and size as
-    three.
-    """
+    """Write the regions as Parquet: the box as four columns, the RLE's counts and size as three."""
     import pyarrow
     import pyarrow.parquet
 
@@ -92,9 +89,9 @@ def write_parquet(done: Done) -> list[Path]:
 
 
 def write_failures(done: Done) -> list[Path]:
-    """Write failures.jsonl, a line an image that failed, with its reason; no file where none did.
+    """Write failures.jsonl, one line per failed image with its reason; no file if none failed.
 
-    After a folder that cannot be read come the images that were in it when it could be.
+    An unreadable folder is followed by the images known from when it was readable.
     """
     failed = [item for item in done.items if done.outcome(item).state == "failed"]
     if not failed:
@@ -116,9 +113,7 @@ def write_failures(done: Done) -> list[Path]:
 
 
 def write_summary(done: Done, settings: dict[str, Any]) -> tuple[dict[str, int], Path]:
-    """Write summary.json: how many pictures came out how, how often each text was found, what was
-    asked how.
-    """
+    """Write summary.json: images by state, how often each text was found, and the settings."""
     counts = dict.fromkeys(STATES, 0)
     found: dict[str, dict[str, int]] = {
         name: {"images": 0, "regions": 0} for name in done.categories()
@@ -126,10 +121,10 @@ def write_summary(done: Done, settings: dict[str, Any]) -> tuple[dict[str, int],
     for item in done.items:
         counts[done.outcome(item).state] += 1
     for _, item, outcome in done.outcomes():
-        told = [category(row, item) for row in outcome.record["rows"]]
-        for text in set(told):
+        texts = [category(row, item) for row in outcome.record["rows"]]
+        for text in set(texts):
             found[text]["images"] += 1
-            found[text]["regions"] += told.count(text)
+            found[text]["regions"] += texts.count(text)
     summary = {"images": len(done.items), **counts, "texts": found, "settings": settings}
     with done.output.writing("summary.json") as file:
         file.write(exporters.to_json(summary))
@@ -137,34 +132,30 @@ def write_summary(done: Done, settings: dict[str, Any]) -> tuple[dict[str, int],
 
 
 def write_sheet(done: Done) -> list[Path]:
-    """Draw a sample of answers for a person to look at, the same one however often it is drawn;
-    matched ones first.
-    """
+    """Draw a contact sheet of a reproducible sample of the results, matched images first."""
     order = sorted(done.items, key=lambda item: sha256(os.fsencode(item.name)).digest())
-    shown: list[Item] = []
+    sample: list[Item] = []
     for state in ("matched", "empty"):
-        shown += [item for item in order if done.outcome(item).state == state][
-            : SAMPLE - len(shown)
+        sample += [item for item in order if done.outcome(item).state == state][
+            : SAMPLE - len(sample)
         ]
-    pictures, captions = [], []
-    for item in shown:
+    tiles, captions = [], []
+    for item in sample:
         outcome = done.outcome(item)
         try:
-            pictures.append(overlay(_redrawn(item, outcome)))
-        except BadImage:  # it has gone since
+            tiles.append(overlay(_redrawn(item, outcome)))
+        except BadImage:  # deleted or changed since
             continue
         captions.append(f"{item.name}: {len(outcome.record['rows'])} found")
-    if not pictures:
+    if not tiles:
         return []
     with done.output.writing("contact_sheet.png") as file:
-        file.write(exporters.encode(contact_sheet(pictures, captions), "PNG"))
+        file.write(exporters.encode(contact_sheet(tiles, captions), "PNG"))
     return [done.out / "contact_sheet.png"]
 
 
 def is_record(record: dict[str, Any], item: Item, max_pixels: int) -> bool:
-    """Decide whether a record can be one of an image: a journal may have been damaged, or received
-    from elsewhere.
-    """
+    """Return whether a record is valid for an image: a journal may be damaged or untrusted."""
     try:
         height, width = record["size"]
         sized = (
@@ -204,19 +195,19 @@ def _is_row(row: dict[str, Any], item: Item, height: int, width: int) -> bool:
 
 
 def _redrawn(item: Item, outcome: Outcome) -> Result:
-    """Make a Result of a record again, small enough for a sheet's tile."""
+    """Rebuild a Result from a record, small enough for a tile of the contact sheet."""
     rows, record = outcome.record["rows"], outcome.record
     image = images.load(item.path, max_pixels=10**12)
     dense = np.array([records.decode_rle(row["rle"]) for row in rows], bool).reshape(
         len(rows), *image.size
     )
     small, masks = shrink(replace(image, source=item.name), Masks.from_dense(dense), 640)
-    told = {key: np.array([np.nan if row[key] is None else row[key] for row in rows], np.float32)
+    scores = {key: np.array([np.nan if row[key] is None else row[key] for row in rows], np.float32)
             for key in ("similarity", "probability", "quality")}  # fmt: skip
-    regions = Regions.bare(small, Proposals(masks, told["quality"]))
+    regions = Regions.bare(small, Proposals(masks, scores["quality"]))
     texts = tuple(row["text"] for row in rows)
     return Result(
-        regions, texts, told["similarity"], told["probability"], tuple(record["asked"]), 0.0
+        regions, texts, scores["similarity"], scores["probability"], tuple(record["asked"]), 0.0
     )
 
 
@@ -227,15 +218,15 @@ def _annotation(
     *,
     polygons: bool,
 ) -> dict[str, Any]:
-    image, _, category, told = row
+    image, _, category, region = row
     annotation: dict[str, Any] = {
         "id": number,
         "image_id": image,
         "category_id": categories.index(category) + 1,
     }
-    annotation |= records.coco_annotation(told)
+    annotation |= records.coco_annotation(region)
     if polygons:
-        annotation["segmentation"] = records.coco_polygons(told["rle"])
+        annotation["segmentation"] = records.coco_polygons(region["rle"])
     return annotation
 
 
@@ -262,15 +253,11 @@ def _write_list(file: IO[bytes], values: Iterable[Any]) -> None:
 
 
 def _line(value: Any) -> bytes:
-    return _json(value).encode(
-        "utf-8", "backslashreplace"
-    )  # a byte that is no UTF-8 as JSON's escape
+    return _json(value).encode("utf-8", "backslashreplace")  # bytes outside UTF-8 as JSON escapes
 
 
 def _row(value: Any) -> bytes:
-    """Encode a line of a table. What is no character is ``names.spelt``: readers would refuse the
-    whole table.
-    """
+    """Encode a line of a table; surrogates, which readers reject, as ``names.spelt`` does."""
     return _HALVES.sub(lambda half: f"\\\\u{ord(half[0]):04x}", _json(value)).encode() + b"\n"
 
 
@@ -293,7 +280,7 @@ def _chunks(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str
         yield chunk
 
 
-# formats of the run as a whole, made of the records when all pictures are done
+# formats of the run as a whole, written from the records when all images are done
 WRITERS: dict[str, Callable[[Done], list[Path]]] = {
     "coco": write_coco,
     "coco-polygons": lambda done: write_coco(done, polygons=True),

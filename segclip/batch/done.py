@@ -1,4 +1,4 @@
-"""Hold a run that is done: its images, their outcomes, and the categories of what was found."""
+"""A finished run: its images, their outcomes, and the categories of its regions."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from .journal import Outcome
 from .output import Output
 from .plan import Item
 
-OBJECT = "object"  # the category of what a place, and no text, asked for
+OBJECT = "object"  # the category of regions found by a box or point, without a text
 
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """Hold a run that is done: its images in order, where their outcomes are and its files go, by
-    what path.
-    """
+    """A finished run: its images in order, and the output that holds outcomes and files."""
 
     items: Sequence[Item]
     output: Output
@@ -30,8 +28,8 @@ class Done:
         found = self.output.ledger.get(item.name)
         if found is None:
             raise BadImage(
-                f"{item.path}: it was changed or its masks were removed while they were put "
-                "together"
+                f"{item.path}: it was changed or its masks were removed while the results were "
+                "merged; run again"
             )
         return found
 
@@ -49,13 +47,13 @@ class Done:
                 yield number, item, category(row, item), row
 
     def categories(self) -> list[str]:
-        """Return every text in the order of the run, and OBJECT where places were searched."""
+        """Return every text in the order of the run, and OBJECT if boxes or points were prompts."""
         texts = dict.fromkeys(text for item in self.items for text in item.ask.texts)
         places = any(not item.ask.texts for item in self.items)
         return [*texts, *([OBJECT] if places and OBJECT not in texts else [])]
 
 
 def category(row: dict[str, Any], item: Item) -> str:
-    """Return the category of a region of an image's record: its text, where there are texts."""
+    """Return the category of a region of an image's record: its text, or OBJECT without texts."""
     text: str = row["text"]
     return text if text in item.ask.texts else OBJECT

@@ -1,6 +1,4 @@
-"""Describe the files of a run by content and stamp, tell them from others, and put them on the
-disk.
-"""
+"""Identify the files of a run by content and stamp, and sync them to disk."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ LINK = "link "  # before the SHA-256 of where a link leads
 
 
 def describe(aside: Path, path: str) -> Staged:
-    """Describe a file that was written aside. Raises NotWritable."""
+    """Describe a staged file. Raises NotWritable."""
     try:
         return Staged(path, str(aside), aside.lstat().st_size, _digest(aside))
     except OSError as error:
@@ -27,7 +25,7 @@ def describe(aside: Path, path: str) -> Staged:
 
 
 def sync_staged(aside: Path) -> None:
-    """Wait until what was written aside is on the disk; a link is with its folder.
+    """Sync a staged file to disk; a link is synced with its folder.
 
     Raises NotWritable.
     """
@@ -39,7 +37,7 @@ def sync_staged(aside: Path) -> None:
 
 
 def stamp_of_link(path: Path) -> Stamp:
-    """Return what the system says of a file, or of a link itself. Raises OSError."""
+    """Return the stamp of a file, or of a link itself. Raises OSError."""
     status = path.lstat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
@@ -53,7 +51,7 @@ def stamp_of_placed(path: Path) -> Stamp:
 
 
 def is_same(path: Path, size: int, digest: str) -> bool:
-    """Find out whether a file or link has a content; what is neither has none."""
+    """Return whether a path is a file or link with this size and digest."""
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
@@ -64,9 +62,9 @@ def is_same(path: Path, size: int, digest: str) -> bool:
 
 
 def is_torn(path: Path, whole: Path | None) -> bool:
-    """Decide whether a file is empty, zeros, or the beginning of another: a power cut leaves such.
+    """Return whether a file is empty, zeros, or a prefix of another, as after a power cut.
 
-    One that ends with a whole line was cut by hand.
+    A file that ends with a complete line counts as edited by hand.
     """
     end = b""
     with ExitStack() as stack:
@@ -80,8 +78,8 @@ def is_torn(path: Path, whole: Path | None) -> bool:
 
 
 def is_short_of_room(error: BaseException | None) -> bool:
-    """Decide whether an error ends all writing, and not that of a file whose name is too long."""
-    ours = (
+    """Return whether an error stops all writing, unlike, say, one of a file name too long."""
+    of_one_file = (
         errno.ENAMETOOLONG,
         errno.ENOTDIR,
         errno.EEXIST,
@@ -89,7 +87,7 @@ def is_short_of_room(error: BaseException | None) -> bool:
         errno.EINVAL,
         errno.EILSEQ,
     )
-    return isinstance(error, OSError) and error.errno not in ours
+    return isinstance(error, OSError) and error.errno not in of_one_file
 
 
 def _digest(path: Path) -> str:

@@ -1,6 +1,4 @@
-"""Remember what is done: one row an image in SQLite, which survives being killed, and a power cut,
-at any moment.
-"""
+"""Journal of outcomes: one row per image in SQLite, safe against kills and power cuts."""
 
 from __future__ import annotations
 
@@ -18,42 +16,32 @@ from ..errors import BadIndex, Busy, NotWritable
 from ..files import regular
 
 STATES = ("matched", "empty", "failed")
-VERSION = 2  # of the tables; 1 knew a file by its size and modification time alone
-BESIDE = (
-    "",
-    "-journal",
-    "-wal",
-    "-shm",
-)  # what the names of a journal's files end in: its own, and what SQLite adds
-PATIENCE = 10.0  # s that another process may hold the file
+VERSION = 2  # of the tables; 1 identified a file by its size and modification time alone
+BESIDE = ("", "-journal", "-wal", "-shm")  # suffixes of a journal's files: its own, and SQLite's
+PATIENCE = 10.0  # s to wait for another process's lock
 
 Stamp: TypeAlias = tuple[int, int, int, int]  # size, modification and change time in ns, inode
 
-_NONE = (1, 26)  # SQLite's codes: no such table or column, no database at all
-_BUSY, _FULL = (
-    (5, 6),
-    (3, 8, 10, 13, 14, 23),
-)  # SQLite's codes: busy, locked; no permission, read-only, I/O, full ...
+# SQLite's error codes
+_NONE = (1, 26)  # no such table or column, not a database
+_BUSY = (5, 6)  # busy, locked
+_FULL = (3, 8, 10, 13, 14, 23)  # no permission, read-only, I/O, full ...
 _MOST = 2**28  # bytes of one row's record
-_FARTHEST = 20_000  # row numbers that are tried where rows cannot be read
-_SUPER = bytes.fromhex(
-    "d9d505f920a163d7"
-)  # ends a rollback file that names a further file, which SQLite then deletes
+_FARTHEST = 20_000  # successive unreadable row numbers to try
+# ends a rollback file that names a super-journal, which SQLite then deletes
+_SUPER = bytes.fromhex("d9d505f920a163d7")
 _COLUMNS = ("name", "content", "size", "mtime", "ctime", "inode", "asked", "state", "rest")
 
 
 class Damaged(BadIndex):
-    """Raise for a journal that is none, or no longer: what it held is lost, and it may be set
-    aside.
-    """
+    """The journal is damaged or not a journal: its content is lost, and it may be set aside."""
 
 
 @dataclass(frozen=True)
 class Staged:
-    """Hold a file that was written aside for ``path``, relative to the output with "/", and lies at
-    ``at``.
+    """A file staged at ``at`` for ``path``, which is relative to the output, with "/".
 
-    size, sha256: of its content; of a link, of the place it leads to.
+    size, sha256: of its content; for a link, of its target's path.
     """
 
     path: str
@@ -64,15 +52,14 @@ class Staged:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Hold what became of one image.
+    """The outcome of one image.
 
-    name: of the item. content: SHA-256 of its bytes, "" where it cannot be read. stamp: what the
-    system says of the file, as ``work.stamp_of`` returns it. asked: the digest of all else that
-    changes the answer. state: one of STATES. files: what was written aside, which no journal keeps.
-    record: exporters.to_record's, without its image. reason, trace: why it failed. passing: it
-    failed for want of memory or the like, and is tried again without being asked. unfit: it failed
-    for what it was asked, and what was made of it before stays. halts: nothing can be written any
-    more.
+    name: of the item. content: SHA-256 of its bytes, "" if unreadable. stamp: from
+    ``work.stamp_of``. asked: digest of everything else that changes the result. state: one of
+    STATES. files: staged files, not stored in the journal. record: from exporters.to_record,
+    without its image. reason, trace: why it failed. passing: it failed for lack of memory or the
+    like, and is retried automatically. unfit: its prompts were invalid, and earlier outputs stay.
+    halts: nothing can be written any more.
     """
 
     name: str
@@ -89,26 +76,23 @@ class Outcome:
     halts: bool = False
 
     def why(self, path: Path) -> str:
-        """Return the reason, with an image's present path in the place of its name."""
-        what = self.reason.removeprefix(f"{self.name}: ")
-        return self.reason if what == self.reason else f"{path}: {what}"
+        """Return the reason, with the image's current path in place of its name."""
+        reason = self.reason.removeprefix(f"{self.name}: ")
+        return self.reason if reason == self.reason else f"{path}: {reason}"
 
 
 class Journal:
-    """Keep outcomes by name. Names are bytes: a file's name need not be text.
+    """Outcomes by image name. Names are stored as bytes: a file name need not be text.
 
-    Everything raises Busy while another process holds the file too long, NotWritable where nothing
-    can be written, and Damaged where the file is no journal. A row that makes no sense counts as
-    none.
+    All methods raise Busy if another process locks the file too long, NotWritable if it cannot be
+    written, and Damaged if it is not a journal. An invalid row counts as missing.
     """
 
     _mode = "WAL"  # one process writes while others read
     _tables: tuple[str, ...] = ("outcomes",)
 
     def __init__(self, path: Path, *, fixed: bool = False) -> None:
-        """Open a file, or make it. fixed: only read, where nothing can be written, such as on a
-        disc.
-        """
+        """Open or create the file. fixed: open it read-only, as on a read-only disk."""
         self._path = path
         with self._plainly():
             _check_kinds(path)
@@ -120,9 +104,7 @@ class Journal:
             self._table = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
         with ExitStack() as stack, self._plainly():
             stack.callback(self._table.close)
-            self._table.execute(
-                "PRAGMA trusted_schema=OFF"
-            )  # an output may have been received from elsewhere
+            self._table.execute("PRAGMA trusted_schema=OFF")  # an output may be a stranger's
             self._table.execute(f"PRAGMA journal_mode={self._mode}")
             self._table.execute(f"PRAGMA synchronous={'NORMAL' if self._mode == 'WAL' else 'FULL'}")
             self._prepare()
@@ -133,7 +115,7 @@ class Journal:
         self._table.close()
 
     def put(self, outcome: Outcome) -> None:
-        """Store an outcome in the place of the image's former one; it is safe once this returns."""
+        """Store an outcome, replacing the image's former one; it is durable once this returns."""
         with self._change():
             self._store(outcome)
 
@@ -145,16 +127,14 @@ class Journal:
         return _outcome(found) if found else None
 
     def mark(self, name: str) -> tuple[Any, ...] | None:
-        """Return what tells an image's outcome from another: its content, stamp and question."""
+        """Return what identifies an image's outcome: content, size, modification time, question."""
         query = "SELECT content, size, mtime, asked FROM outcomes WHERE name = ?"
         with self._plainly():
             found = self._table.execute(query, (os.fsencode(name),)).fetchone()
         return tuple(found) if found else None
 
     def stored(self, size: int) -> list[str]:
-        """Name the images of this many bytes: among them is the former name of one that was
-        moved.
-        """
+        """Return the names of images of this many bytes, to find the former name of a moved one."""
         with self._plainly():
             rows = self._table.execute(
                 "SELECT name FROM outcomes WHERE size = ? AND state <> 'failed'", (size,)
@@ -175,9 +155,7 @@ class Journal:
         return (os.fsdecode(name) for (name,) in rows if isinstance(name, (bytes, str)))
 
     def state(self, name: str) -> tuple[str, str] | None:
-        """Return an image's state and the digest it was asked with, without unpacking its
-        record.
-        """
+        """Return an image's state and the digest of its question, without unpacking its record."""
         with self._plainly():
             query = "SELECT state, asked FROM outcomes WHERE name = ?"
             row = self._table.execute(query, (os.fsencode(name),)).fetchone()
@@ -204,18 +182,18 @@ class Journal:
         )
 
     def _prepare(self) -> None:
-        """Make the tables, or bring those of the former version up to date; refuse others."""
+        """Create the tables, or upgrade those of the former version; raise for any others."""
         (version,) = self._table.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
             raise BadIndex(
                 f"{self._path} was written by a newer segclip; update segclip, or choose another "
                 "folder"
             )
-        # no trigger, no view
+        # reject triggers and views
         names = "SELECT iif(type IN ('table', 'index'), tbl_name, name) FROM sqlite_master"
         named = {name for (name,) in self._table.execute(names)}
-        if strange := named - {*self._tables, "sqlite_sequence"}:
-            raise Damaged(f"{self._path} is no journal of segclip's, it holds {min(strange)!r}")
+        if unknown := named - {*self._tables, "sqlite_sequence"}:
+            raise Damaged(f"{self._path} is no journal of segclip's, it holds {min(unknown)!r}")
         if version < VERSION:
             with self._change():
                 if self._columns("outcomes") == (*_COLUMNS[:4], *_COLUMNS[6:]):
@@ -223,7 +201,7 @@ class Journal:
                 self._make()
                 self._table.execute(f"PRAGMA user_version = {VERSION}")
         if self._columns("outcomes") != _COLUMNS:
-            raise Damaged(f"{self._path} is no journal of segclip's, its columns are others")
+            raise Damaged(f"{self._path} is no journal of segclip's, its columns differ")
 
     def _make(self) -> None:
         self._table.execute(
@@ -246,25 +224,23 @@ class Journal:
 
     @contextmanager
     def _change(self) -> Iterator[None]:
-        """Do several things or none."""
+        """Run a transaction."""
         with self._plainly():
             self._table.execute("BEGIN IMMEDIATE")
             try:
                 yield
                 self._table.execute("COMMIT")
             finally:
-                if (
-                    self._table.in_transaction
-                ):  # it failed, and not for a full disk, which rolls back by itself
+                if self._table.in_transaction:  # a full disk rolls back by itself
                     with suppress(sqlite3.Error):
                         self._table.execute("ROLLBACK")
 
     @contextmanager
     def _plainly(self) -> Iterator[None]:
-        """Raise SQLite's errors as ours, in one line that says what to do."""
+        """Translate SQLite's errors to segclip's, with a one-line remedy."""
         try:
             yield
-        except sqlite3.ProgrammingError:  # ours
+        except sqlite3.ProgrammingError:  # a bug
             raise
         except (sqlite3.Error, UnicodeError) as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -285,9 +261,7 @@ class Journal:
 
 
 def _check_kinds(path: Path) -> None:
-    """Refuse links, pipes and the like, which SQLite would follow or wait for. Raises
-    NotWritable.
-    """
+    """Raise NotWritable for links, pipes and the like, which SQLite would follow or block on."""
     for place in (Path(f"{path}{suffix}") for suffix in BESIDE):
         if (found := regular.what_is(place)) not in ("", "a file"):
             raise NotWritable(
@@ -296,7 +270,7 @@ def _check_kinds(path: Path) -> None:
 
 
 def _check_rollback(path: Path) -> None:
-    """Refuse a rollback file that would make SQLite delete another file. Raises Damaged."""
+    """Raise Damaged for a rollback file that would make SQLite delete another file."""
     with (
         suppress(FileNotFoundError),
         regular.open_file(Path(f"{path}-journal"), links=False) as file,
@@ -307,7 +281,7 @@ def _check_rollback(path: Path) -> None:
 
 
 def _outcome(row: tuple[Any, ...]) -> Outcome | None:
-    """Read a row; None where it makes no sense."""
+    """Decode a row; None if it is invalid."""
     name, content, *stamp, asked, state, packed = row
     with suppress(zlib.error, ValueError, TypeError, LookupError, RecursionError, MemoryError):
         rest = json.loads(zlib.decompressobj().decompress(packed, _MOST))
@@ -332,9 +306,7 @@ def _outcome(row: tuple[Any, ...]) -> Outcome | None:
 
 
 def salvage(path: Path) -> Iterator[Outcome]:
-    """Read whatever rows a damaged journal still holds: where a page is lost, those behind it are
-    not.
-    """
+    """Yield the readable rows of a damaged journal, also those after a lost page."""
     query = (
         f"SELECT rowid, {', '.join(_COLUMNS)} FROM outcomes WHERE rowid > ? ORDER BY rowid LIMIT 1"
     )
@@ -342,9 +314,7 @@ def salvage(path: Path) -> Iterator[Outcome]:
     with closing(sqlite3.connect(path)) as table:
         with suppress(sqlite3.Error):
             table.execute("PRAGMA trusted_schema=OFF")
-            table.execute(
-                "PRAGMA writable_schema=ON"
-            )  # a file that was cut off is read as far as it goes
+            table.execute("PRAGMA writable_schema=ON")  # else SQLite rejects a truncated file
         while misses < _FARTHEST:
             try:
                 found = table.execute(query, (row,)).fetchone()
@@ -355,9 +325,8 @@ def salvage(path: Path) -> Iterator[Outcome]:
                 continue
             if found is None:
                 return
-            if not (
-                type(found[0]) is int and found[0] > row
-            ):  # a damaged page answers with any row, again and again
+            # a damaged page may return any row, again and again
+            if not (type(found[0]) is int and found[0] > row):
                 row, misses = row + 1, misses + 1
                 continue
             row, misses = found[0], 0

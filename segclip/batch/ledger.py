@@ -1,7 +1,7 @@
-"""Remember every file of an output: nothing else is overwritten, and nothing is left behind.
+"""Ledger of an output's files: no other file is overwritten, and none of them is left behind.
 
-A file is entered before it takes its place. The entries are appended to a plain list too, of which
-the journal is made again where it was damaged.
+A file is entered before it is moved into place. Entries are also appended to a plain list, from
+which a damaged journal is rebuilt.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..files import atomic, regular
 from ..files.formats import PER_IMAGE
 from .journal import Journal, Outcome, Stamp
 
-RUN = ""  # who the files of a run as a whole belong to; the others belong to an image, by its name
+RUN = ""  # owner of the files of a run as a whole; an image's files are owned by its name
 YOLO = "yolo"
 RUN_FILES = (
     "coco.json",
@@ -30,14 +30,14 @@ RUN_FILES = (
     "contact_sheet.png",
 )
 _NEVER: Stamp = (0, 0, 0, 0)
-_MOST, _LONGEST = 1 << 28, 1 << 16  # bytes of a list that are read, and of one of its lines
+_MOST, _LONGEST = 1 << 28, 1 << 16  # bytes read at most, of a list and of one of its lines
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Hold what is known of a file of the output, ``stamp`` once it took its place.
+    """Entry of a file of the output; ``stamp`` is set once it is in place.
 
-    path, size, sha256: as ``Staged`` holds them. owner: an image's name, or RUN.
+    path, size, sha256: as in ``Staged``. owner: an image's name, or RUN.
     """
 
     path: str
@@ -48,10 +48,7 @@ class Kept:
 
 
 def is_ours(path: str) -> bool:
-    """Decide whether a path relative to an output is one that segclip writes to.
-
-    What journals say is not trusted.
-    """
+    """Return whether segclip writes to a path relative to an output; journals are not trusted."""
     parts = PurePosixPath(path).parts
     plain = path == "/".join(parts) and "\0" not in path and not {"..", "."} & set(parts)
     return plain and (
@@ -60,19 +57,19 @@ def is_ours(path: str) -> bool:
 
 
 class Ledger(Journal):
-    """Keep the outcomes of an output and its files. ``Journal`` says what is raised."""
+    """Outcomes and files of an output. Raises as ``Journal`` does."""
 
-    _mode = "TRUNCATE"  # unlike WAL it holds where machines share a file system
+    _mode = "TRUNCATE"  # unlike WAL, it works on network file systems
     _tables = ("outcomes", "files", "former", "facts")
 
     def __init__(self, path: Path, entries: Path) -> None:
-        """Open a journal, or make it, of the list of entries if there is one."""
+        """Open a journal, or create it from the list of entries if there is one."""
         self._entries = entries
         self._changed = False
         super().__init__(path)
 
     def intend(self, files: Sequence[Kept], names: Iterable[str]) -> None:
-        """Enter files that will take their places; drop outcomes that will no longer hold."""
+        """Enter files about to be moved into place; drop outcomes that become invalid."""
         self._append(files)
         with self._change():
             self._expect(files)
@@ -83,7 +80,7 @@ class Ledger(Journal):
     def confirm(
         self, files: Iterable[Kept], outcomes: Iterable[Outcome], gone: Iterable[str]
     ) -> None:
-        """Enter files that took their places, and their outcomes; drop files that are gone."""
+        """Enter files now in place and their outcomes; drop files that are gone."""
         placed = list(files)
         with self._change():
             self._enter(placed)
@@ -94,7 +91,7 @@ class Ledger(Journal):
                 self._store(outcome)
 
     def drop(self, names: Sequence[str], gone: Iterable[str]) -> None:
-        """Drop images that are none of the run's any more, and their files."""
+        """Drop images no longer in the run, and their files."""
         with self._change():
             self._leave_out(gone)
             self._table.executemany(
@@ -104,7 +101,7 @@ class Ledger(Journal):
     def restamp(
         self, names: Sequence[tuple[str, Stamp]], files: Sequence[tuple[str, Stamp]]
     ) -> None:
-        """Note that images and files were touched, but are the same: they stay known."""
+        """Update the stamps of images and files that were touched, but are unchanged."""
         update = "UPDATE {} SET size = ?, mtime = ?, ctime = ?, inode = ? WHERE {} = ?"
         with self._change():
             for table, key, rows in (("outcomes", "name", names), ("files", "path", files)):
@@ -113,14 +110,13 @@ class Ledger(Journal):
                 )
 
     def find(self, path: str) -> Kept | None:
-        """Return what is known of a file."""
+        """Return a file's entry."""
         return next(self._select("WHERE path = ?", os.fsencode(path)), None)
 
     def possible(self, path: str) -> list[Kept]:
-        """Return all that a run may have left at a path.
+        """Return all entries that may describe the file at a path.
 
-        Besides what is known of the file this is what was there before, until the new one is
-        confirmed: a run that was killed in between left either.
+        Until a new file is confirmed, a killed run may have left it or its predecessor.
         """
         where, name = "WHERE path = ?", os.fsencode(path)
         return [*self._select(where, name), *self._select(where, name, table="former")]
@@ -130,14 +126,14 @@ class Ledger(Journal):
         return list(self._select("WHERE owner = ? ORDER BY path", os.fsencode(owner)))
 
     def owners(self) -> list[str]:
-        """Name whatever has files."""
+        """Return the owners of all files."""
         with self._plainly():
             rows = self._table.execute("SELECT DISTINCT owner FROM files").fetchall()
         return [os.fsdecode(owner) for (owner,) in rows if isinstance(owner, (bytes, str))]
 
     @property
     def run(self) -> str:
-        """Return the digest of the run that was last begun."""
+        """The digest of the run that was started last."""
         with self._plainly():
             row = self._table.execute("SELECT value FROM facts WHERE name = 'run'").fetchone()
         return str(row[0]) if row else ""
@@ -149,7 +145,7 @@ class Ledger(Journal):
                 self._table.execute("INSERT OR REPLACE INTO facts VALUES ('run', ?)", (digest,))
 
     def write_entries(self) -> None:
-        """Write the list anew, without what has come and gone."""
+        """Rewrite the list without obsolete entries."""
         if not self._changed and self._entries.is_file():
             return
         with atomic.replacing(self._entries) as file:
@@ -161,7 +157,7 @@ class Ledger(Journal):
 
     def _prepare(self) -> None:
         super()._prepare()
-        if not self._columns("former"):  # made before there was this table
+        if not self._columns("former"):  # created before this table existed
             with self._change():
                 self._make_former()
 
@@ -186,7 +182,7 @@ class Ledger(Journal):
         self._expect(read_entries(self._entries))
 
     def _expect(self, files: Iterable[Kept]) -> None:
-        """Enter files that may not have taken their places: what was there before may still be."""
+        """Enter files that may not be in place yet; keep the entries of their predecessors."""
         former = "INSERT INTO former SELECT * FROM files WHERE path = ?"
         for kept in files:
             self._table.execute(former, (os.fsencode(kept.path),))
@@ -231,10 +227,8 @@ class Ledger(Journal):
             return
         self._changed = True
         try:
-            with self._entries.open(
-                "ab"
-            ) as file:  # what was cut off here before is a line of its own
-                file.write(b"\n" + lines)
+            with self._entries.open("ab") as file:
+                file.write(b"\n" + lines)  # ends a line that was cut off before
         except OSError as error:
             raise NotWritable(
                 f"{self._entries}: cannot be written, {error.strerror or error}"
@@ -246,10 +240,10 @@ def _line(kept: Kept) -> bytes:
 
 
 def read_entries(entries: Path) -> Iterator[Kept]:
-    """Read a list of files, the later entry of a path the one that holds.
+    """Yield the entries of a list of files; of several for one path, the last is valid.
 
-    What makes no sense is passed over, and a missing list is empty; so is one that is no regular
-    file. An entry of owner and path alone says nothing of the content.
+    Invalid entries are skipped; a list that is missing or no regular file is empty. An entry of
+    only owner and path leaves the content unknown.
     """
     with suppress(OSError), regular.open_file(entries, links=False) as file:
         while file.tell() < _MOST and (line := file.readline(_LONGEST)):

@@ -1,4 +1,4 @@
-"""Name outputs apart from one another, on file systems that fold letters' case and accents too."""
+"""Choose distinct output names, also for file systems that fold case and accents."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from pathlib import PurePosixPath
 
 from ..files.outputs import shortened
 
-_LONGEST = 1500  # bytes of a path inside an output; systems take 4,096 of one from the root
+_LONGEST = 1500  # bytes of a path inside an output; systems allow 4,096 for an absolute path
 
 
 def distinct(wanted: Mapping[str, str]) -> dict[str, str]:
-    """Return a name for each key: the wanted one, with a piece of a hash where some would meet.
+    """Return a name for each key: the wanted one, plus part of a hash where names collide.
 
-    The answer depends on the keys alone that meet, not on their order. No name is that of another
-    key's after folding.
+    The result depends only on the keys that collide, not on their order. No two names are equal
+    after folding.
     """
     length, chosen = 8, dict(wanted)
-    while len(meeting := _meeting(chosen)):
-        for key in meeting:
+    while colliding := _colliding(chosen):
+        for key in colliding:
             chosen[key] = _marked(wanted[key], sha256(os.fsencode(key)).hexdigest()[:length])
         length = min(2 * length, 64)
     return chosen
 
 
 def fitting(path: str) -> str:
-    """Return a relative path that file systems take, with room for what is appended to it.
+    """Return a relative path short enough for file systems, with room for suffixes.
 
-    A long name is ``shortened``, and where the whole is too long, the folders are left out.
+    A long name is ``shortened``; if the whole path is too long, its folders are dropped.
     """
     place = PurePosixPath(path)
     if len(os.fsencode(path)) > _LONGEST:
@@ -40,18 +40,16 @@ def fitting(path: str) -> str:
 
 
 def spelt(name: str) -> str:
-    """Return a name as text: each byte that is no UTF-8 as a backslash, "udc" and its two
-    digits.
-    """
+    """Return a name as text: each byte outside UTF-8 as a backslash, "udc" and two hex digits."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def folded(name: str) -> str:
-    """Return what all names have in common that a file system may take for one."""
+    """Return a key that is equal for all names that a file system may take as the same."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
 
 
-def _meeting(names: Mapping[str, str]) -> list[str]:
+def _colliding(names: Mapping[str, str]) -> list[str]:
     count = Counter(folded(name) for name in names.values())
     return [key for key, name in names.items() if count[folded(name)] > 1]
 

@@ -1,4 +1,4 @@
-"""Say how a run is carried out, how far it is, and how it ended."""
+"""Options, progress and summary of an export."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ from .work import Answers
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Hold what every image is searched for, and with what models; a row of a table comes before
-    it.
+    """Options of an export: prompts, models and formats; a table's rows override the prompts.
 
-    proposer, encoder, device, policy, load: as loading.load takes them. ask: texts, boxes and
-    points of images that bring none of their own. boxes_of: a table of images and boxes, by the
-    images' names.
+    proposer, encoder, device, policy, load: as loading.load takes them. ask: default texts, boxes
+    and points, for images without their own. boxes_of: a table of boxes by image name.
     """
 
     formats: Sequence[str] = ("png", "coco")
@@ -37,12 +35,13 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class Running:
-    """Say where a run runs and when it stops.
+    """Where a run executes and when it stops.
 
     workers: processes. runner: "local" or "ray". address, gpus: of a Ray cluster, and the share of
-    a GPU a worker gets. threads: a worker's, 0 to share the machine's out. part: "i/n", this part
-    of the run only. retry_failed: do images again that failed before. max_failures: stop beyond so
-    many. verify: read everything again that is done already, and do what turns out to be another.
+    a GPU per worker. threads: per worker; 0 divides the machine's cores among the workers. part:
+    "i/n", only this part of the run. retry_failed: retry images that failed before. max_failures:
+    stop after more failures than this. verify: reread images and files already done, and redo those
+    that changed.
     """
 
     workers: int = 1
@@ -65,9 +64,7 @@ class Running:
 
 @dataclass
 class Progress:
-    """Count while a run goes on: images of this part, those done before, and what became of those
-    done now.
-    """
+    """Counts of a run: images of this part, those already done, and outcomes of this run."""
 
     total: int
     before: int = 0
@@ -79,23 +76,22 @@ class Progress:
 
     @property
     def now(self) -> int:
-        """Return how many were done by this run."""
+        """Return how many images this run processed."""
         return self.matched + self.empty + self.failed
 
     @property
     def rate(self) -> float:
-        """Return images a second."""
+        """Return images per second."""
         return self.now / max(monotonic() - self.started, 1e-9)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Hold how a run ended.
+    """How a run ended.
 
-    images: of the plan. states: how many of them matched, were empty, failed; {} while some are
-    missing. progress: what this run did. missing: images still to do, by other parts or because
-    this one stopped; nothing is put together before they are done. files: those of the run as a
-    whole.
+    images: number planned. states: how many matched, were empty or failed; {} while some are
+    missing. progress: of this run. missing: images still to do, by other parts or because this one
+    stopped; the files of the run as a whole are written only after them. files: these files.
     """
 
     images: int

@@ -1,15 +1,13 @@
-"""Write to an output folder, and nowhere else.
+"""Write to an output folder, and nowhere else; all files of a batch are moved or removed here.
 
-Every file of a batch takes its place, or goes, through here.
+Files are staged and synced first. Then, for several images at a time, to amortise disk syncs: the
+journal enters what will be written, the files are moved into place, their folders are synced, and
+the journal enters the outcomes. Whatever happens in between, the next run knows which files belong
+to a run.
 
-Files are written aside and synced first. Then, for some images at a time, so that waiting for the
-disk costs little: the journal enters what will be written, the files take their places, their
-folders are synced, and the journal enters the outcomes. Whatever happens in between, the next run
-knows which files are a run's.
-
-A file is a run's as long as it is as that run wrote it. Whatever else stands in its place, such as
-a label that was corrected by hand, is somebody's own; only what a power cut or a failing disk
-leaves of a file is made again.
+A file belongs to a run as long as it is unchanged. Anything else in its place, such as a label
+corrected by hand, belongs to the user; only the remains of a file after a power cut or disk error
+are replaced.
 """
 
 from __future__ import annotations
@@ -31,19 +29,19 @@ from .ledger import RUN, Kept, Ledger, is_ours
 
 log = logging.getLogger(__name__)
 
-_TOGETHER = 64  # outcomes, or files of the run, that take their places together
-_PAUSE = 1.0  # s from one time to the next, at least
-_SHARE = 20.0  # and so many times as long as the last one took: waiting costs a twentieth
+_TOGETHER = 64  # outcomes, or files of the run, per flush
+_PAUSE = 1.0  # s between flushes, at least
+_SHARE = 20.0  # pause relative to the last flush: syncing costs a twentieth of the time
 
 
 class Output:
-    """Write to one output folder.
+    """Writer of one output folder.
 
-    Raises NotWritable for what would touch anything else, and what ``Journal`` does.
+    Raises NotWritable for what would affect any other file, and as ``Journal`` does.
     """
 
     def __init__(self, out: Path, scratch: Path, ledger: Ledger, inputs: frozenset[str]) -> None:
-        """Take a folder, one inside it to write aside in, its journal, and inputs' real paths."""
+        """Open an output folder. scratch: a staging folder inside it. inputs: real paths."""
         self.root = Path(os.path.realpath(out))
         self.ledger = ledger
         self._scratch = scratch
@@ -51,12 +49,12 @@ class Output:
         self.verify = False  # read the run's files even if untouched
         self._outcomes: list[Outcome] = []
         self._files: list[Staged] = []  # of the run
-        self._run: set[str] = set()  # those that the run has now
+        self._run: set[str] = set()  # paths of the run's current files
         self._touched: tuple[list[tuple[str, Stamp]], list[tuple[str, Stamp]]] = ([], [])
         self._last, self._took = monotonic(), 0.0
 
     def keep(self, outcome: Outcome) -> None:
-        """Take an image's outcome; its files take their places soon, or by ``flush``."""
+        """Accept an image's outcome; its files are moved into place soon, or by ``flush``."""
         if outcome.halts:
             raise NotWritable(
                 f"{outcome.reason}; what is done is kept, and the same command goes on from here"
@@ -67,7 +65,7 @@ class Output:
             self.flush()
 
     def flush(self) -> None:
-        """Let everything taken so far take its place."""
+        """Move everything accepted so far into place."""
         start = monotonic()
         outcomes, self._outcomes = self._outcomes, []
         files, self._files = self._files, []
@@ -80,18 +78,15 @@ class Output:
         self._took = self._last - start
 
     def touched(self, name: str, stamp: Stamp) -> None:
-        """Note that an image was touched, but is the same."""
+        """Record the new stamp of an image that was touched, but is unchanged."""
         self._touched[0].append((name, stamp))
 
     def is_sound(self, name: str, *, verify: bool = False) -> bool:
-        """Find out whether an image's files are as they were written.
-
-        verify: read them even if untouched.
-        """
-        return all(self._is_there(kept, verify) for kept in self.ledger.files(name))
+        """Return whether an image's files are unchanged. verify: read them even if untouched."""
+        return all(self._is_intact(kept, verify) for kept in self.ledger.files(name))
 
     def owns(self, path: Path) -> bool:
-        """Find out whether a path is that of a file that a run wrote here."""
+        """Return whether a run wrote the file at a path."""
         inside = _real(path)
         if not inside.startswith(f"{self.root}{os.sep}"):
             return False
@@ -99,11 +94,11 @@ class Output:
 
     @contextmanager
     def writing(self, path: str) -> Iterator[IO[bytes]]:
-        """Open a file of the run; it takes its place by ``flush`` unless the same is there."""
+        """Open a file of the run; ``flush`` moves it into place if it changed."""
         aside = self._scratch / "run" / path
         with atomic.replacing(aside, sync=False) as file:
             yield file
-        self._take(describe(aside, path))
+        self._add(describe(aside, path))
 
     def link(self, path: str, target: Path) -> None:
         """Write a link of the run."""
@@ -116,12 +111,12 @@ class Output:
             raise NotWritable(
                 f"{self.root / path}: no link can be made, {error.strerror or error}"
             ) from error
-        self._take(describe(aside, path))
+        self._add(describe(aside, path))
 
     def end_run(self, planned: Collection[str], unread: Collection[str]) -> None:
-        """Remove what is none of this run's: files it did not write, images not of the plan.
+        """Remove what is not part of this run: files it did not write, images not planned.
 
-        unread: folders that cannot be read now; what was made of their images stays.
+        unread: folders that are currently unreadable; outputs of their images stay.
         """
         self.flush()
         self._remove(
@@ -133,7 +128,7 @@ class Output:
                 self._remove([name], [kept.path for kept in self.ledger.files(name)])
         self.ledger.write_entries()
 
-    def _take(self, file: Staged) -> None:
+    def _add(self, file: Staged) -> None:
         self._run.add(file.path)
         known = self.ledger.find(file.path)
         same = known is not None and (known.owner, known.size, known.sha256) == (
@@ -141,7 +136,7 @@ class Output:
             file.size,
             file.sha256,
         )
-        if known and same and self._is_there(known, self.verify):
+        if known and same and self._is_intact(known, self.verify):
             os.unlink(file.at)
             return
         sync_staged(Path(file.at))
@@ -173,14 +168,14 @@ class Output:
             if kept.path not in paths and not outcome.unfit
         ]
         if good or done:
-            staged = [_kept(who, file, Path(file.at)) for who, file in good]
+            staged = [_kept(owner, file, Path(file.at)) for owner, file in good]
             self.ledger.intend(staged, [outcome.name for outcome in done])
             with self._synced() as folders:
                 for _, file in good:
                     self._move(file, folders)
                 for path in gone:
                     self._unlink(path, folders)
-            placed = [_kept(who, file, self.root / file.path) for who, file in good]
+            placed = [_kept(owner, file, self.root / file.path) for owner, file in good]
             self.ledger.confirm(placed, done, gone)
         for refusal in refused.values():
             raise refusal
@@ -193,7 +188,7 @@ class Output:
             self.ledger.drop(names, paths)
 
     def _check(self, file: Staged) -> None:
-        """Refuse what is not ours to write."""
+        """Raise NotWritable for a file that must not be written."""
         if not is_ours(file.path):
             raise NotWritable(f"{file.path!r} leads out of {self.root}; name the image otherwise")
         self._folder(file.path)
@@ -254,10 +249,10 @@ class Output:
             return
 
     def _unlink(self, path: str, folders: set[Path]) -> None:
-        """Remove a file if it is ours to remove, and the folders that are empty without it."""
+        """Remove a file that belongs to a run, and folders that become empty."""
         try:
             folder = self._folder(path)
-        except NotWritable:  # whatever took the folder's place is not ours
+        except NotWritable:  # what replaced the folder is the user's
             return
         place = self.root / path
         if not is_ours(path) or _real(place) in self.inputs:
@@ -273,7 +268,7 @@ class Output:
                 folder.rmdir()
             except FileNotFoundError:
                 pass
-            except OSError:  # it holds something
+            except OSError:  # not empty
                 break
             folders.discard(folder)
             folder = folder.parent
@@ -281,22 +276,21 @@ class Output:
 
     @contextmanager
     def _synced(self) -> Iterator[set[Path]]:
-        """Sync the folders in which names were changed."""
+        """Sync the folders in which names changed."""
         folders: set[Path] = set()
         try:
             yield folders
             for folder in folders:
-                with suppress(FileNotFoundError):  # removed since by another part
+                with suppress(FileNotFoundError):  # removed by another part
                     atomic.sync_folder(folder)
         except OSError as error:
             reason = error.strerror or str(error)
             raise NotWritable(
                 f"{error.filename or self.root}: cannot be written, {reason}; what is done is "
-                "kept, and the same "
-                "command goes on from here"
+                "kept, and the same command goes on from here"
             ) from error
 
-    def _is_there(self, kept: Kept, verify: bool) -> bool:
+    def _is_intact(self, kept: Kept, verify: bool) -> bool:
         place = self.root / kept.path
         try:
             self._folder(kept.path)
@@ -312,9 +306,9 @@ class Output:
         return True
 
     def _is_own(self, path: str, new: Path | None = None) -> bool:
-        """Find out whether a run wrote what is at a path, be it damaged since.
+        """Return whether a run wrote what is at a path, even if damaged since.
 
-        new: the file that is to take the place, by which one that was cut off is recognised.
+        new: the file about to replace it, to recognise a truncated one.
         """
         place, known = self.root / path, self.ledger.possible(path)
         try:
@@ -323,7 +317,7 @@ class Output:
                 return True
             files = [kept for kept in known if not kept.sha256.startswith(LINK)]
             if not files or place.is_symlink() or not place.is_file():
-                return False  # an original, say, that was moved to where a link to it was
+                return False  # e.g. an original moved to where a link to it was
             times = [(kept.stamp[1], kept.stamp[3]) for kept in files if kept.stamp[1]]
             return (stamp[1], stamp[3]) in times or is_torn(place, new)
         except OSError:
@@ -331,7 +325,7 @@ class Output:
 
 
 def real_paths(paths: Iterable[Path]) -> frozenset[str]:
-    """Return where paths lie, and where those that are links lead: what must not be overwritten."""
+    """Return the real paths of files and of link targets, which must not be overwritten."""
     folders: dict[Path, str] = {}
     found = set()
     for path in paths:
@@ -344,7 +338,7 @@ def real_paths(paths: Iterable[Path]) -> frozenset[str]:
 
 
 def is_below(name: str, folders: Collection[str]) -> bool:
-    """Decide whether an image lies in one of some folders, all by their names inside the input."""
+    """Return whether an image lies in one of the folders, by their names inside the input."""
     return any(parent.as_posix() in folders for parent in PurePosixPath(name).parents)
 
 

@@ -1,6 +1,4 @@
-"""Read what is to be done: a folder, a glob, a list or a table of pictures, and what each is
-asked.
-"""
+"""Read the inputs of a run: a folder, glob, list or table of images, with the prompts of each."""
 
 from __future__ import annotations
 
@@ -34,18 +32,17 @@ COLUMNS = Columns(
     needed=("image",),
 )
 BOXES = Columns(known={"image": ("image", "path"), "boxes": ("boxes",)}, needed=("image", "boxes"))
-_OWN = "segclip-out"  # where segclip writes unless another folder is named
+_OWN = "segclip-out"  # the default output folder
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Ask:
-    """Say what one picture is asked: texts, and boxes x1, y1, x2, y2 and clicks x, y, label, to
-    look in or cut out.
+    """Texts of one image, and boxes x1, y1, x2, y2 and points x, y, label to search or cut out.
 
-    everything: every object, where there are neither texts nor a click on an object. Texts are read
-    as ``question.unique`` does, and are the names that answers carry. Raises BadPrompt.
+    everything: every object, if there are neither texts nor a foreground point. Texts are
+    normalised by ``question.unique``, and results carry them in that form. Raises BadPrompt.
     """
 
     texts: tuple[str, ...] = ()
@@ -62,11 +59,10 @@ class Ask:
 
 @dataclass(frozen=True)
 class Item:
-    """Name one image of a run: its path, its name inside the input (relative, with "/"), and what
-    it is asked.
+    """One image of a run: path, name inside the input (relative, with "/"), and prompts.
 
-    place: what its files are called, its name unless that would meet another's. folder: it is a
-    folder that cannot be read, in the place of whatever images are in it.
+    place: base name of its output files; its name unless that collides with another's. folder: an
+    unreadable folder, listed in place of the images in it.
     """
 
     path: Path
@@ -82,13 +78,11 @@ class Item:
 def read(
     source: str | Path, default: Ask, boxes: Path | None = None, *, out: Path | None = None
 ) -> list[Item]:
-    """List the pictures of a folder, a glob, a .txt list, or a .csv, .tsv or .jsonl table of
-    COLUMNS.
+    """List the images of a folder, a glob, a .txt list, or a .csv, .tsv or .jsonl table of COLUMNS.
 
-    The order is the same on every machine. What a row does not say comes from ``default``. boxes: a
-    table of image and boxes for the pictures of those names. out: a folder that is never an input.
-    Raises BadPrompt when there is no such place, when a picture is listed twice or is asked
-    nothing.
+    The order is the same on every machine. ``default`` fills what a row leaves out. boxes: a table
+    of boxes by image name. out: a folder that is never an input. Raises BadPrompt if the source
+    does not exist, and for an image that is listed twice or has no prompt.
     """
     path = Path(source)
     if path.is_dir():
@@ -100,7 +94,7 @@ def read(
     elif path.suffix.lower() in IMAGE_SUFFIXES and path.exists():
         items = [Item(path, path.name, default)]
     else:
-        kinds = f"a folder, a picture, a glob such as 'photos/**/*.jpg', or a {_words(TABLES)} file"
+        kinds = f"a folder, an image, a glob such as 'photos/**/*.jpg', or a {_words(TABLES)} file"
         raise BadPrompt(f"{source}: no such input; give {kinds}")
     if boxes:
         own = {item.name: item.ask.boxes for item in _listed(boxes, Ask(), BOXES)}
@@ -108,8 +102,8 @@ def read(
             raise BadTable(
                 f"{boxes} lists no boxes; give a row for each image, with its name and its boxes"
             )
-        if strange := own.keys() - {item.name for item in items}:
-            raise BadPrompt(f"{boxes} names {min(strange)!r}, which is not in {source}")
+        if unknown := own.keys() - {item.name for item in items}:
+            raise BadPrompt(f"{boxes} names {min(unknown)!r}, which is not in {source}")
         items = [
             replace(item, ask=replace(item.ask, boxes=own.get(item.name, item.ask.boxes)))
             for item in items
@@ -117,21 +111,21 @@ def read(
     twice = [name for name, count in Counter(item.name for item in items).items() if count > 1]
     if twice:
         raise BadPrompt(
-            f"{source} lists {twice[0]!r} twice; list each picture once, with all its texts"
+            f"{source} lists {twice[0]!r} twice; list each image once, with all its texts"
         )
     if nul := next((item.name for item in items if "\0" in item.name), None):
-        raise BadPrompt(f"{source} lists {nul!r}; the name of a file holds no NUL")
-    silent = next((item for item in items if not item.ask), None)
-    if silent:
+        raise BadPrompt(f"{source} lists {nul!r}; a file name cannot contain a NUL")
+    unprompted = next((item for item in items if not item.ask), None)
+    if unprompted:
         raise BadPrompt(
-            f"nothing is asked of {silent.name!r}; give --text, --everything, or texts, boxes or "
-            "points in its row"
+            f"no text, box or point was given for {unprompted.name!r}; give --text, --everything, "
+            "or texts, boxes or points in its row"
         )
     return items
 
 
 def shard(items: list[Item], part: str) -> list[Item]:
-    """Give part "i/n" of a run, every n-th picture from the i-th on, i from 1. Raises BadPrompt."""
+    """Return part "i/n" of a run: every n-th image from the i-th on, i from 1. Raises BadPrompt."""
     first, slash, count = part.partition("/")
     if not slash or not first.isdigit() or not count.isdigit() or not 1 <= int(first) <= int(count):
         raise BadPrompt(f"a shard is written i/n with i from 1 to n, such as 3/8; got {part!r}")
@@ -139,21 +133,19 @@ def shard(items: list[Item], part: str) -> list[Item]:
 
 
 def digest(ask: Ask, settings: dict[str, Any]) -> str:
-    """Give a short hash of everything but the picture that changes the answer."""
-    asked = [ask.texts, ask.boxes, ask.points] + [True] * ask.everything
-    told = json.dumps([settings, *asked], sort_keys=True, default=str)
-    return sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    """Return a short hash of everything, other than the image, that changes the result."""
+    prompts = [ask.texts, ask.boxes, ask.points] + [True] * ask.everything
+    text = json.dumps([settings, *prompts], sort_keys=True, default=str)
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def is_glob(source: str | Path) -> bool:
-    """Decide whether an input is a pattern."""
+    """Return whether an input is a glob pattern."""
     return is_magic(str(source)) and not Path(source).exists()
 
 
 def apart(items: list[Item]) -> list[Item]:
-    """Return images with a place of their own each, on file systems too that take A.jpg for
-    a.jpg.
-    """
+    """Assign each image a unique output name, also for file systems that ignore case."""
     if odd := [item.name for item in items if names.spelt(item.name) != item.name]:
         problem = (
             "the names of %d images, such as %s, are not UTF-8, which many programs need; "
@@ -183,8 +175,9 @@ def _report(listing: Listing) -> None:
 
 
 def _earlier(folder: Path, out: Path | None) -> frozenset[str]:
-    """Name what earlier runs wrote into a folder that is an input now; the journal of ``out``
-    itself knows better.
+    """Return the names of files that earlier runs wrote into an input folder.
+
+    Empty if the folder is ``out`` itself, whose journal is more exact.
     """
     return (
         frozenset()
@@ -212,7 +205,7 @@ def _globbed(pattern: str, default: Ask, out: Path | None) -> Iterator[Item]:
             own[folder] = folder != folder.parent and (holds or is_own(folder.parent))
         return own[folder]
 
-    masks = cache(outputs.written)  # what other commands left beside the images
+    masks = cache(outputs.written)  # outputs of other commands beside the images
     for path in (fixed / name for name in matched.images):
         name = _name(path, fixed)
         ours = name in earlier or is_own(path.parent) or path.name in masks(path.parent)
@@ -224,11 +217,9 @@ def _globbed(pattern: str, default: Ask, out: Path | None) -> Iterator[Item]:
 
 
 def _name(path: Path, base: Path) -> str:
-    """Return the name of an image inside a folder, or inside the root where it lies elsewhere;
-    never with "..".
+    """Return an image's name relative to a folder, or to the root if outside; without "..".
 
-    Both names are made plain first, as text: "a/../../b" may lead out of any folder it is appended
-    to.
+    Both paths are normalised as text first: "a/../../b" may lead out of any folder.
     """
     full = os.path.abspath(path)
     name = Path(os.path.relpath(full, os.path.abspath(base)))

@@ -1,6 +1,4 @@
-"""Run a job's pictures in this process, in a pool of processes, or on a Ray cluster; outcomes come
-as they are done.
-"""
+"""Run a job in this process, a process pool or a Ray cluster; yield outcomes as they come."""
 
 from __future__ import annotations
 
@@ -26,22 +24,22 @@ from .journal import Outcome
 from .plan import Item
 from .work import Job, read, stamp_of
 
-Task: TypeAlias = "tuple[Item, str]"  # a picture and the digest of what it is asked
+Task: TypeAlias = "tuple[Item, str]"  # an image and the digest of its question
 Outcomes: TypeAlias = Generator[Outcome, None, None]
 Runner: TypeAlias = Callable[[Job, Iterable[Task]], Outcomes]
 
-_AHEAD = 2  # pictures read before, and written after, the one the models look at
-_QUEUED = 2  # groups of tasks a process has: the one it does, and the next
+_AHEAD = 2  # images read before, and written after, the one in the models
+_QUEUED = 2  # groups of tasks per process: the current one and the next
 _SPAWN = multiprocessing.get_context("spawn")
 
 
 def here(job: Job, tasks: Iterable[Task]) -> Outcomes:
-    """Run in this process: the next picture is read and the last written while the models are
-    busy.
-    """
+    """Run in this process, reading the next image and writing the last while the models run."""
     worker = job.start()
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        coming = (reader.submit(read, item, asked, job.answers.max_pixels) for item, asked in tasks)
+        coming = (
+            reader.submit(read, item, digest, job.answers.max_pixels) for item, digest in tasks
+        )
         reading = deque(islice(coming, _AHEAD * job.together))
         writing: deque[Future[Outcome]] = deque()
         while reading:
@@ -57,78 +55,72 @@ def here(job: Job, tasks: Iterable[Task]) -> Outcomes:
 
 
 def pool(workers: int, job: Job, tasks: Iterable[Task]) -> Outcomes:
-    """Run in spawned processes, each with its own models, the machine's threads shared out among
-    them.
+    """Run in spawned processes, each with its own models and its share of the CPU threads.
 
-    What a process was at when it died, for want of memory for example, is done again at the end,
-    one by one in a process that has the machine to itself; the picture that kills again is a
-    failure. Raises Unsupported when a process dies before it has its models.
+    Tasks in progress when a process died, for example out of memory, are retried at the end, one
+    by one in a process of their own; an image that kills its process again is a failure. Raises
+    Unsupported if a process dies before its models are loaded.
     """
     job = replace(job, threads=job.threads or max(1, (os.cpu_count() or 1) // workers))
     waiting = iter(tasks)
     lost: list[Task] = []
-    yield from _shared(workers, job, iter(lambda: list(islice(waiting, job.together)), []), lost)
+    groups = iter(lambda: list(islice(waiting, job.together)), [])
+    yield from _distribute(workers, job, groups, lost)
     for task in lost:
         again: list[Task] = []
-        yield from _shared(1, job, iter([[task]]), again)
+        yield from _distribute(1, job, iter([[task]]), again)
         if again:
             yield _died(*task)
 
 
-def _shared(workers: int, job: Job, groups: Iterator[list[Task]], lost: list[Task]) -> Outcomes:
-    """Share groups of tasks out among processes until there are no more; ``lost`` gets those that a
-    process died of.
-    """
-    hands: list[_Hand] = []
+def _distribute(workers: int, job: Job, groups: Iterator[list[Task]], lost: list[Task]) -> Outcomes:
+    """Distribute groups of tasks among processes; collect in ``lost`` those a process died of."""
+    processes: list[_WorkerProcess] = []
     try:
         while True:
-            while len(hands) < workers and (group := next(groups, None)):
-                hands.append(_Hand(job, group))
-            for hand in hands:
-                while len(hand.given) < _QUEUED and (group := next(groups, None)):
-                    hand.give(group)
-            busy = {hand.channel: hand for hand in hands if hand.given}
+            while len(processes) < workers and (group := next(groups, None)):
+                processes.append(_WorkerProcess(job, group))
+            for process in processes:
+                while len(process.pending) < _QUEUED and (group := next(groups, None)):
+                    process.send(group)
+            busy = {process.channel: process for process in processes if process.pending}
             if not busy:
                 return
-            for hand in [
+            for process in [
                 busy[channel] for channel in wait(list(busy)) if isinstance(channel, Connection)
             ]:
-                if hand.receive():
-                    yield from hand.outcomes
+                if process.receive():
+                    yield from process.outcomes
                 else:
-                    hands.remove(hand)
-                    lost.extend(hand.given.popleft())
-                    groups = chain(hand.given, groups)
+                    processes.remove(process)
+                    lost.extend(process.pending.popleft())
+                    groups = chain(process.pending, groups)
     finally:
-        for hand in hands:
-            hand.end()
+        for process in processes:
+            process.end()
 
 
-class _Hand:
-    """Hold a process of a pool, and the groups of tasks it was given, of which it does the
-    first.
-    """
+class _WorkerProcess:
+    """A process of a pool and its pending groups of tasks; it works on the first."""
 
     def __init__(self, job: Job, group: list[Task]) -> None:
-        self.channel, theirs = _SPAWN.Pipe()
-        self.process = _SPAWN.Process(target=_work, args=(theirs, job, os.getpid()), daemon=True)
+        self.channel, remote = _SPAWN.Pipe()
+        self.process = _SPAWN.Process(target=_serve, args=(remote, job, os.getpid()), daemon=True)
         self.process.start()
-        theirs.close()
-        self.given: deque[list[Task]] = deque()
+        remote.close()
+        self.pending: deque[list[Task]] = deque()
         self.outcomes: list[Outcome] = []
         self._ready = False
-        self.give(group)
+        self.send(group)
 
-    def give(self, group: list[Task]) -> None:
-        """Hand tasks over; a process that is gone is found out when its answer is taken."""
-        self.given.append(group)
+    def send(self, group: list[Task]) -> None:
+        """Send tasks; ``receive`` detects a dead process."""
+        self.pending.append(group)
         with suppress(OSError):
             self.channel.send(group)
 
     def receive(self) -> bool:
-        """Take what the process has done as ``outcomes``; False where it died. Raises what it
-        raised itself.
-        """
+        """Receive ``outcomes``; return False if the process died. Re-raises the process's error."""
         try:
             answer = self.channel.recv()
         except (EOFError, OSError):
@@ -137,29 +129,26 @@ class _Hand:
                 return False
             raise Unsupported(
                 f"a worker ended (exit code {self.process.exitcode}) while it loaded the models, "
-                "maybe for want of "
-                "memory; fewer --workers take less"
+                "maybe for want of memory; fewer --workers take less"
             ) from None
         if isinstance(answer, Exception):
             raise answer
         if self._ready:
-            self.given.popleft()
+            self.pending.popleft()
         self._ready, self.outcomes = True, answer
         return True
 
     def end(self) -> None:
-        """End the process, whatever it is at: what it wrote is whole."""
+        """Kill the process, busy or not; the files of outcomes it sent are complete."""
         self.process.kill()
         self.process.join()
         self.channel.close()
 
 
-def _work(channel: Connection, job: Job, parent: int) -> None:
-    """Do what comes by the channel, as a process of a pool; what goes wrong here is raised in the
-    parent.
-    """
+def _serve(channel: Connection, job: Job, parent: int) -> None:
+    """Process tasks from the channel, in a process of a pool; the parent raises its errors."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the parent's business, which ends this process
+        signal.signal(number, signal.SIG_IGN)  # the parent handles them, and ends this process
     lifetime.end_with_parent(parent)
     groups: SimpleQueue[list[Task]] = SimpleQueue()
     Thread(target=_receive, args=(channel, groups), daemon=True).start()
@@ -169,25 +158,23 @@ def _work(channel: Connection, job: Job, parent: int) -> None:
         while True:
             channel.send(worker.all(groups.get()))
     except Exception as error:
-        channel.send(_as_sent(error))
+        channel.send(_picklable(error))
 
 
-def _as_sent(error: Exception) -> Exception:
-    """Return an error as it can be sent to another process."""
+def _picklable(error: Exception) -> Exception:
+    """Return an error, or a substitute that can be pickled."""
     try:
         return (
             error
             if isinstance(pickle.loads(pickle.dumps(error)), Exception)
             else RuntimeError(repr(error))
         )
-    except Exception:  # an error may do anything when it is pickled
+    except Exception:  # pickling an error may raise anything
         return RuntimeError(repr(error))
 
 
 def _receive(channel: Connection, groups: SimpleQueue[list[Task]]) -> None:
-    """Take tasks in at once, so that the parent never waits; where it is gone, so is this
-    process.
-    """
+    """Receive tasks at once, so that the parent never blocks; exit with the parent."""
     while True:
         try:
             groups.put(channel.recv())
@@ -195,20 +182,18 @@ def _receive(channel: Connection, groups: SimpleQueue[list[Task]]) -> None:
             os._exit(1)
 
 
-def _died(item: Item, asked: str) -> Outcome:
+def _died(item: Item, digest: str) -> Outcome:
     reason = f"{item.path}: the process died while doing it, maybe for want of memory"
-    return Outcome(item.name, "", stamp_of(item.path), asked, "failed", reason=reason)
+    return Outcome(item.name, "", stamp_of(item.path), digest, "failed", reason=reason)
 
 
 def ray(
     address: str | None, workers: int, gpus: float, job: Job, tasks: Iterable[Task]
 ) -> Outcomes:
-    """Run on a Ray cluster by Ray Data: models are actors, what an actor's death interrupts is done
-    again by another.
+    """Run on a Ray cluster by Ray Data: models are actors, and tasks of a dead actor are retried.
 
     address: of a running cluster; None starts one on this machine. gpus: share of a GPU for each
-    worker. All machines need the same file system: pictures are read, and results written, where
-    they lie.
+    worker. All machines need the same file system, to read images and write results in place.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -236,9 +221,7 @@ def ray(
         num_gpus=gpus or None,
     )
     for row in done.iter_rows():
-        outcomes: list[Outcome] = pickle.loads(
-            row["outcomes"]
-        )  # what _Actor put there a moment ago
+        outcomes: list[Outcome] = pickle.loads(row["outcomes"])  # from _Actor, so trusted
         yield from outcomes
 
 
@@ -251,7 +234,7 @@ class _Actor:
 
 
 def choose(runner: str, workers: int, address: str | None, gpus: float) -> Runner:
-    """Give the runner by its name, "local" or "ray"."""
+    """Return the runner by its name, "local" or "ray"."""
     if runner == "ray":
         return partial(ray, address, workers, gpus)
     return here if workers == 1 else partial(pool, workers)

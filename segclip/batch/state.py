@@ -1,4 +1,4 @@
-"""Keep an output's own folder: who may write to it now, and what journal it has."""
+"""State folder of an output: its locks and its journal."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from ..files import atomic, regular
 from .journal import BESIDE, Damaged
 from .ledger import Ledger, read_entries
 
-STATE = ".segclip"  # folder inside the output that remembers what is done
-WHOLE = "all"  # the part that is a run as a whole; others are "2-of-3"
+STATE = ".segclip"  # folder inside the output
+WHOLE = "all"  # name of an undivided run; parts are named like "2-of-3"
 _JOURNAL, _ENTRIES = "journal.sqlite", "files.jsonl"
-_PATIENCE = 30.0  # s to wait for another part to begin
+_PATIENCE = 30.0  # s to wait while another part starts
 
 log = logging.getLogger(__name__)
 
 
 def prepare(out: Path) -> Path:
-    """Make the state folder of an output and return it.
+    """Create the state folder of an output and return it.
 
-    Raises NotWritable, and BadIndex for a former version's.
+    Raises NotWritable, and BadIndex for one of a former version.
     """
     folder = out / STATE
     try:
@@ -48,19 +48,17 @@ def prepare(out: Path) -> Path:
     if former and not (folder / _JOURNAL).exists():
         raise BadIndex(
             f"{out} was written by an older segclip, whose journal {former.name} is no longer "
-            "read; choose another "
-            f"folder, or delete {out} and run again"
+            f"read; choose another folder, or delete {out} and run again"
         )
     return folder
 
 
 @contextmanager
 def opened(folder: Path, part: str, run: str, *, damaged: str = "") -> Iterator[Ledger]:
-    """Open the journal of an output for a part of a run; keep others out, but for its other parts.
+    """Open the journal of an output for a part of a run, locking out all but its other parts.
 
-    run: digest of all that the parts must have in common. damaged: why the journal that is there is
-    to be set aside. Raises Busy when another run, or the same part, is at work there, and what
-    ``Journal`` raises.
+    run: digest of the settings that all parts share. damaged: why to set the existing journal
+    aside. Raises Busy while another run, or the same part, is active, and as ``Journal`` does.
     """
     with ExitStack() as stack:
         with _lock(folder / "begin.lock", _PATIENCE):
@@ -83,10 +81,7 @@ def opened(folder: Path, part: str, run: str, *, damaged: str = "") -> Iterator[
 
 
 def _others(folder: Path, part: str) -> bool:
-    """Find out whether other parts of the same division are at work.
-
-    Raises Busy for anything else that is.
-    """
+    """Return whether other parts of the same run are active. Raises Busy for any other run."""
     found = False
     for other in sorted(folder.glob("*.lock")):
         if other.name in (f"{part}.lock", "begin.lock", "collect.lock") or not _is_held(other):
@@ -99,14 +94,14 @@ def _others(folder: Path, part: str) -> bool:
 
 @contextmanager
 def collecting(folder: Path) -> Iterator[None]:
-    """Let one part at a time put the run together; the others wait."""
+    """Let one part at a time write the files of the whole run; the others wait."""
     with _lock(folder / "collect.lock", -1):
         yield
 
 
 @contextmanager
 def alone(folder: Path, part: str) -> Iterator[None]:
-    """Keep a second run of the same name out of a folder, which is made.
+    """Lock a folder, created if needed, against a second run of the same name.
 
     Raises Busy and NotWritable.
     """
@@ -119,14 +114,14 @@ def alone(folder: Path, part: str) -> Iterator[None]:
 
 
 def _set_aside(folder: Path, reason: str) -> None:
-    """Put a damaged journal out of the way; the next one is made of the list of files.
+    """Move a damaged journal aside; the next is rebuilt from the list of files.
 
     Raises NotWritable.
     """
     number = 1
     while (aside := folder / f"damaged-{number}.sqlite").exists():
         number += 1
-    log.warning("%s; it is kept as %s, and every image is done again", reason, aside)
+    log.warning("%s; it is kept as %s, and every image is processed again", reason, aside)
     try:
         for suffix in BESIDE:
             with suppress(FileNotFoundError):
@@ -136,12 +131,12 @@ def _set_aside(folder: Path, reason: str) -> None:
 
 
 def written(out: Path) -> frozenset[str]:
-    """Name what runs wrote into a folder, relative to it, as far as its list of entries says."""
+    """Return the files that runs wrote into a folder, relative to it, from its list of entries."""
     return frozenset(kept.path for kept in read_entries(out / STATE / _ENTRIES))
 
 
 def clear_scratch(scratch: Path, *, whole: bool) -> None:
-    """Remove what a killed run of this part left half written; whole: that of all parts."""
+    """Remove staged files of a killed run of this part; with ``whole``, of all parts."""
     for path in scratch.parent.iterdir() if whole else [scratch]:
         if path.name.startswith("parts-"):
             clear(path)
@@ -150,7 +145,7 @@ def clear_scratch(scratch: Path, *, whole: bool) -> None:
 
 
 def clear(path: Path) -> None:
-    """Remove what was written aside; never through a link."""
+    """Remove staged files; never through a link."""
     if not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
 

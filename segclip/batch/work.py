@@ -1,6 +1,4 @@
-"""Do one picture: read, segment, write. The same code runs in this process, in a pool, and on a
-cluster.
-"""
+"""Process one image: read, segment, write; the same code in process, in a pool, on a cluster."""
 
 from __future__ import annotations
 
@@ -24,12 +22,9 @@ from .files import describe, is_short_of_room, sync_staged
 from .journal import Outcome, Staged, Stamp
 from .plan import Ask, Item
 
-# why an image cannot be opened, other than for reasons that come and go, such as a server that does
-# not answer
-_BYTES_A_PIXEL, _METADATA = (
-    16,
-    1 << 26,
-)  # four float32 channels without compression, and what a file says beside
+# the largest plausible file: four uncompressed float32 channels, plus metadata
+_BYTES_A_PIXEL, _METADATA = 16, 1 << 26
+# permanent errors, unlike those of, say, a server that does not respond for a while
 _LASTING = (
     errno.ENOENT,
     errno.ENOTDIR,
@@ -43,11 +38,10 @@ _LASTING = (
 
 @dataclass(frozen=True)
 class Answers:
-    """Say how pictures are answered and written: what ``Segmenter.rank`` takes, the largest
-    picture, feathered edges.
+    """Options of ranking, as ``Segmenter.rank`` takes them, and of reading and writing images.
 
-    templates: the name of a set, a file's, or sentences, which is what a run makes of either.
-    feather: px over which a cut-out's edge fades.
+    templates: the name of a set, a file, or sentences; a run resolves the first two to sentences.
+    max_pixels: the largest image that is read. feather: px over which a cut-out's edge fades.
     """
 
     negatives: tuple[str, ...] = ()
@@ -58,7 +52,7 @@ class Answers:
     feather: float = 0.0
 
     def question(self, ask: Ask) -> Question:
-        """Put what is asked of one image into the library's terms. Raises BadPrompt."""
+        """Build the question for one image. Raises BadPrompt."""
         labels = [int(point[2]) if len(point) == 3 else 1 for point in ask.points]
         searching = bool(ask.texts or ask.everything)
         where = place(
@@ -78,9 +72,9 @@ class Answers:
 
 @dataclass(frozen=True)
 class Job:
-    """Say how every picture of a run is done.
+    """How every image of a run is processed.
 
-    scratch: where files are written before they take their place, on the file system of ``out``.
+    scratch: where files are staged before they are moved into place, on ``out``'s file system.
     models: proposer, encoder, device, policy, as loading.load takes them. formats: of
     formats.PER_IMAGE. threads: torch's in a worker, 0 for its own choice.
     """
@@ -95,22 +89,20 @@ class Job:
 
     @property
     def together(self) -> int:
-        """Give how many pictures are looked at in one go."""
+        """Return how many images form one batch."""
         return 1
 
     def start(self) -> Worker:
-        """Load what the job needs."""
+        """Load the models the job needs."""
         return Worker(self)
 
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """Hold a picture that was read: its pixels, or why there are none. passing: that is likely to
-    be better soon.
-    """
+    """An image that was read, or the error. passing: the error is likely temporary."""
 
     item: Item
-    asked: str
+    digest: str
     content: str
     stamp: Stamp
     image: Image | None
@@ -119,7 +111,7 @@ class Read:
 
 
 class Worker:
-    """Load the models once and do one picture after the other."""
+    """Load the models once and process one image after the other."""
 
     def __init__(self, job: Job) -> None:
         if job.threads:
@@ -139,8 +131,8 @@ class Worker:
         )
 
     def all(self, tasks: Sequence[tuple[Item, str]]) -> list[Outcome]:
-        """Do several pictures; whatever goes wrong with one is its outcome."""
-        given = [read(item, asked, self.job.answers.max_pixels) for item, asked in tasks]
+        """Process several images; an error in one is its outcome."""
+        given = [read(item, digest, self.job.answers.max_pixels) for item, digest in tasks]
         return [self.finish(*answer) for answer in self.answer_all(given)]
 
     def answer(self, given: Read) -> tuple[Read, Result | None]:
@@ -149,13 +141,11 @@ class Worker:
             return given, None
         try:
             return given, self.result_of(given.image, given.item.ask)
-        except (
-            Exception
-        ) as error:  # the one place where a picture's failure ends: it is recorded and told
+        except Exception as error:  # an image's failure is recorded, and ends here
             return replace(given, image=None, error=error, passing=_is_passing(error)), None
 
     def answer_all(self, given: Sequence[Read]) -> list[tuple[Read, Result | None]]:
-        """Run the models on several pictures, one by one unless there is a faster way."""
+        """Run the models on several images, one by one unless a subclass can batch them."""
         return [self.answer(one) for one in given]
 
     def finish(self, given: Read, result: Result | None) -> Outcome:
@@ -169,27 +159,25 @@ class Worker:
 
     @property
     def _scratch(self) -> Path:
-        """Return the folder where this process writes aside."""
+        """Return the staging folder of this process."""
         return self.job.scratch / str(os.getpid())
 
     def keep(self, given: Read, result: Result) -> Outcome:
-        """Write a picture's files and describe them."""
+        """Write an image's files and describe them."""
         files = self._write(given.item, result)
         record = exporters.to_record(result)
         del record["image"]
         state = "matched" if len(result) else "empty"
         return Outcome(
-            given.item.name, given.content, given.stamp, given.asked, state, files, record
+            given.item.name, given.content, given.stamp, given.digest, state, files, record
         )
 
     def result_of(self, image: Image, ask: Ask) -> Result:
-        """Answer what is asked of an image."""
+        """Answer the question of an image."""
         return self.segmenter.answer(image, self.job.answers.question(ask))
 
     def _write(self, item: Item, result: Result) -> tuple[Staged, ...]:
-        """Write an image's files aside, on the disk; they take their places later, all in one
-        process.
-        """
+        """Stage an image's files on disk; one process moves them all into place later."""
         scratch = self._scratch
         written: list[Path] = []
         for format in self.job.formats:
@@ -205,7 +193,7 @@ class Worker:
         return tuple(describe(path, path.relative_to(scratch).as_posix()) for path in written)
 
     def _linked(self, item: Item, result: Result) -> Result:
-        """Name the picture as LabelMe looks for it: from the label's own folder."""
+        """Set the image's path relative to the label's folder, as LabelMe expects it."""
         path = path_from_label(self.job.out, item)
         return replace(
             result, regions=replace(result.regions, image=replace(result.image, source=path))
@@ -220,23 +208,21 @@ def path_from_label(out: Path, item: Item) -> str:
         return os.path.abspath(item.path)
 
 
-def read(item: Item, asked: str, max_pixels: int) -> Read:
-    """Read an image's bytes once: they are hashed and decoded.
+def read(item: Item, digest: str, max_pixels: int) -> Read:
+    """Read an image's bytes once, to hash and to decode.
 
-    What is written of it holds its name, and not where it lies, which may change.
+    Outputs name the image by its name, not by its path, which may change.
     """
     content, stamp = "", stamp_of(item.path)
     try:
         if item.folder:
-            next(os.scandir(item.path), None)  # says why it could not be listed
+            next(os.scandir(item.path), None)  # raises the reason why it could not be listed
             raise BlockingIOError("it could not be listed a moment ago")
-        if (
-            item.path.exists() and not item.path.is_file()
-        ):  # opening a pipe would wait for ever, a device never ends
+        # opening a pipe would block forever, and a device never ends
+        if item.path.exists() and not item.path.is_file():
             raise BadImage(f"{item.name}: a folder, a pipe or a device, not an image file")
-        if (
-            stamp[0] > _BYTES_A_PIXEL * max_pixels + _METADATA
-        ):  # a sparse file holds more than memory does
+        # a sparse file may claim more than fits in memory
+        if stamp[0] > _BYTES_A_PIXEL * max_pixels + _METADATA:
             raise BadImage(
                 f"{item.name}: {stamp[0]:,} bytes, more than any image of {max_pixels:,} pixels "
                 "takes"
@@ -244,33 +230,32 @@ def read(item: Item, asked: str, max_pixels: int) -> Read:
         data = item.path.read_bytes()
         content = sha256(data).hexdigest()
         return Read(
-            item, asked, content, stamp, images.load(data, label=item.name, max_pixels=max_pixels)
+            item, digest, content, stamp, images.load(data, label=item.name, max_pixels=max_pixels)
         )
     except OSError as error:
         what = "the folder cannot be read" if item.folder else "cannot be opened"
         problem = BadImage(f"{item.name}: {what}, {error.strerror or error}")
         return Read(
-            item, asked, content, stamp, None, problem, item.folder or error.errno not in _LASTING
+            item, digest, content, stamp, None, problem, item.folder or error.errno not in _LASTING
         )
     except Exception as error:  # as in Worker.answer
-        return Read(item, asked, content, stamp, None, error, _is_passing(error))
+        return Read(item, digest, content, stamp, None, error, _is_passing(error))
 
 
 def stamp_of(path: Path) -> Stamp:
-    """Return a file's size, its modification and change times in ns, and its inode; zeros where
-    there is none.
+    """Return a file's size, modification and change times in ns, and inode; zeros if missing.
 
-    One that was replaced by another of the same size and time has another inode or change time.
+    A replacement of the same size and modification time differs in inode or change time.
     """
     try:
-        seen = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):
         return 0, 0, 0, 0
-    return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _is_passing(error: BaseException) -> bool:
-    """Decide whether an image failed for what is not its own: it is tried again by the next run."""
+    """Return whether an image failed for lack of resources, so that the next run retries it."""
     return isinstance(error, MemoryError) or (
         isinstance(error, OSError) and is_short_of_room(error)
     )
@@ -280,14 +265,12 @@ def _failure(given: Read, scratch: Path) -> Outcome:
     error: Any = given.error
     known = isinstance(error, SegclipError)
     reason = str(error) if known else f"{type(error).__name__}: {error}"
-    reason = reason.replace(
-        f"{scratch}{os.sep}", ""
-    )  # where a file was to lie, whichever process wrote it
+    reason = reason.replace(f"{scratch}{os.sep}", "")  # it depends on the process
     return Outcome(
         given.item.name,
         given.content,
         given.stamp,
-        given.asked,
+        given.digest,
         "failed",
         reason=reason,
         trace="" if known else "".join(traceback.format_exception(error)),

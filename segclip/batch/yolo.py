@@ -1,6 +1,4 @@
-"""Write the YOLO segmentation data set of a run: outlines as labels, links to the images, and
-names.
-"""
+"""Write a run as a YOLO segmentation data set: outlines as labels, links to images, and names."""
 
 from __future__ import annotations
 
@@ -21,26 +19,22 @@ from . import names
 from .done import Done, category
 from .plan import Item
 
-# What YOLO's trainers read, by ending and by the first bytes; the rest is converted to PNG.
+# Formats that YOLO trainers read, by suffix and first bytes; others are converted to PNG.
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _HEADS = (b"\xff\xd8", b"\x89PNG", b"BM", b"II*\0", b"MM\0*", b"RIFF")
-_BLOCK = 1 << 20  # distances between two outlines that are held at a time
-# what a YAML file may not hold, or some readers take for the end of a line or of the byte order's
-# mark
+_BLOCK = 1 << 20  # distances between two outlines computed at a time
+# characters that YAML forbids, or that some readers take as line breaks or byte order marks
 _NOT_YAML = re.compile(
     "[^\t\n\r -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
-_INSET = (
-    0.01  # px inside the pixels' edges, so that readers who round outlines to pixels stay inside
-)
+_INSET = 0.01  # px inside the pixels' edges, so that outlines rounded to pixels stay inside
 
 
 def write(done: Done) -> list[Path]:
-    """Write a YOLO segmentation data set: data.yaml, labels/, and images/ with links to the images,
-    or PNGs of them.
+    """Write a YOLO segmentation data set: data.yaml, labels/, and images/ with links or PNGs.
 
-    A label holds outlines along the edges of pixels, without holes; parts of one mask are joined by
-    a line there and back, as YOLO's own converters do.
+    A label holds outlines along pixel edges, without holes; the parts of a mask are joined by a
+    line there and back, as YOLO's own converters do.
     """
     categories = {name: number for number, name in enumerate(done.categories())}
     stems = _stems([item.name for item in done.items])
@@ -56,12 +50,12 @@ def write(done: Done) -> list[Path]:
                 lines.append(f"{kind} " + " ".join(f"{value:.7f}" for value in scaled.ravel()))
         with done.output.writing(f"yolo/labels/{stem}.txt") as file:
             file.write("".join(f"{line}\n" for line in lines).encode())
-        _show(done, item, f"yolo/images/{stem}")
+        _link_or_convert(done, item, f"yolo/images/{stem}")
     table = (
         "# There are no splits yet: train and val are the same images, and a score on val "
         "says nothing of new ones.\n"
     )
-    # without a path, which would be that of the working folder
+    # without "path", which readers resolve against the working folder
     table += "train: images\nval: images\nnames:\n"
     table += "".join(f"  {number}: {_yaml(name)}\n" for name, number in categories.items())
     with done.output.writing("yolo/data.yaml") as file:
@@ -70,11 +64,10 @@ def write(done: Done) -> list[Path]:
 
 
 def _stems(listed: Sequence[str]) -> dict[str, str]:
-    """Name each image, without its ending, so that no two labels are one: images of one stem carry
-    their ending in it.
+    """Return a unique stem for each image; images that share a stem get their suffix appended.
 
-    No folder is called images: readers look for a label where the last folder of that name becomes
-    labels.
+    No folder is called images: readers derive the label's path by replacing the last "images" in
+    an image's path by "labels".
     """
     wanted = {}
     for name in listed:
@@ -88,10 +81,8 @@ def _stems(listed: Sequence[str]) -> dict[str, str]:
     return names.distinct({name: names.fitting(stem.as_posix()) for name, stem in wanted.items()})
 
 
-def _show(done: Done, item: Item, stem: str) -> None:
-    """Write a link to an image, or a PNG of what YOLO's trainers do not read: its first frame,
-    upright.
-    """
+def _link_or_convert(done: Done, item: Item, stem: str) -> None:
+    """Write a link to an image, or a PNG (first frame, upright) if YOLO trainers cannot read it."""
     suffix = item.path.suffix
     try:
         with item.path.open("rb") as file:
@@ -109,9 +100,7 @@ def _show(done: Done, item: Item, stem: str) -> None:
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """Join outlines into one: each is entered where it is nearest to the one before, and left there
-    again.
-    """
+    """Join outlines into one, each spliced in at its point nearest to those already joined."""
     if not parts:
         return np.zeros((0, 2))
     whole = parts[0].astype(float)
@@ -123,9 +112,7 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _nearest(whole: np.ndarray, part: np.ndarray) -> tuple[int, int]:
-    """Return the rows of the two points of two outlines that are nearest; the first of equals.
-    Memory is bounded.
-    """
+    """Return the rows of the nearest two points of two outlines, first of ties; bounded memory."""
     step = max(1, _BLOCK // len(part))
     best, found = np.inf, (0, 0)
     for start in range(0, len(whole), step):
@@ -140,6 +127,6 @@ def _nearest(whole: np.ndarray, part: np.ndarray) -> tuple[int, int]:
 
 
 def _yaml(text: str) -> str:
-    """Quote a text for YAML, on one line, of characters that every reader takes."""
+    """Quote a text for YAML, on one line, with characters that every reader accepts."""
     quoted = json.dumps(names.spelt(text), ensure_ascii=False)
     return _NOT_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", quoted)

@@ -1,1 +1,1 @@
-"""The ``segclip`` command: one file a verb, put together in ``main``."""
+"""The ``segclip`` command: one module per subcommand, assembled in ``main``."""

@@ -1,4 +1,4 @@
-"""The ``segclip app`` command: start the server of the browser's pages, and stay until it ends."""
+"""The ``segclip app`` command: run the web server until it exits."""
 
 from __future__ import annotations
 
@@ -16,66 +16,67 @@ import typer
 
 from ..errors import BadPrompt, Unsupported
 
-# large arrays are handed back to the system when they are freed, and few heaps keep the small ones
+# return large freed arrays to the system at once, and keep few heaps of small ones
 _GLIBC = {"MALLOC_ARENA_MAX": "4", "MALLOC_MMAP_THRESHOLD_": "4000000"}
 
 
 @dataclass(frozen=True)
-class Serving:
-    """How the server runs, and what answers."""
+class ServerOptions:
+    """Options of the server, and its initial models."""
 
-    port: Annotated[int, typer.Option(help="Port of this machine.", min=1, max=65535)] = 8501
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8501
     host: Annotated[
         str,
-        typer.Option(help="Address to listen at; 0.0.0.0 lets every machine of the network in."),
+        typer.Option(help="Address to listen on; 0.0.0.0 accepts every machine of the network."),
     ] = "127.0.0.1"
     preset: Annotated[
         str,
         typer.Option(
-            help="Answers texts at first: mini, photo, photo-large; or a proposer, with --encoder."
+            help="Initial preset for text prompts: mini, photo or photo-large; or a proposer name, "
+            "together with --encoder."
         ),
     ] = "mini"
     encoder: Annotated[
         str | None,
-        typer.Option(help="Reads texts at first instead of the preset's, such as file:runs/mine."),
+        typer.Option(help="Initial encoder instead of the preset's, such as file:runs/mine."),
     ] = None
-    clicks: Annotated[str, typer.Option(help="Preset that answers clicks and boxes at first.")] = (
-        "mini-sam"
-    )
+    clicks: Annotated[str, typer.Option(help="Initial preset for clicks and boxes.")] = "mini-sam"
     photos: Annotated[
         Path | None,
-        typer.Option(help="Folder the Search page may index and show; the samples if left out."),
+        typer.Option(help="Folder that the Search page may index and show. Default: the samples."),
     ] = None
     runs: Annotated[
-        Path | None, typer.Option(help="Folder of training runs; runs/ of the clone if left out.")
+        Path | None, typer.Option(help="Folder of training runs. Default: runs/ of the clone.")
     ] = None
-    api: Annotated[bool, typer.Option("--api", help="Serve the HTTP API too, under /api.")] = False
-    upload_mb: Annotated[int, typer.Option(help="Largest upload.", min=1, max=200)] = 20
+    api: Annotated[bool, typer.Option("--api", help="Also serve the HTTP API, under /api.")] = False
+    upload_mb: Annotated[int, typer.Option(help="Largest upload, in MB.", min=1, max=200)] = 20
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Name by which browsers may reach the server, such as a proxy's; repeatable.",
+            help="Host name by which browsers may reach the server, such as a proxy's; repeatable.",
         ),
     ] = None
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the browser.")] = (
+        True
+    )
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False
     source: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Where this server's source code is offered; shown in the menu."
+            metavar="URL", help="Address of this server's source code, linked in the menu."
         ),
     ] = None
 
     def environment(self) -> dict[str, str]:
-        """Give what the server reads its settings from."""
+        """Return the environment variables from which the server reads its settings."""
         from .. import loading, registry, weights
 
         if self.encoder is None:
             registry.choose(loading.PRESETS, self.preset, "preset")
         elif self.encoder.startswith("file:"):
-            weights.locate(self.encoder)  # what is not there is told now, not to the first who asks
-        told = {
+            weights.locate(self.encoder)  # a missing file is an error now, not at the first query
+        variables = {
             "SEGCLIP_APP_WORDS": " + ".join(loading.pair(self.preset, self.encoder))
             if self.encoder
             else self.preset,
@@ -89,52 +90,48 @@ class Serving:
             "SEGCLIP_APP_API": "1" if self.api else "0",
             "SEGCLIP_APP_HOSTS": " ".join(self.allow_host or ()),
         }
-        return told | ({"SEGCLIP_OFFLINE": "1", "HF_HUB_OFFLINE": "1"} if self.offline else {})
+        return variables | ({"SEGCLIP_OFFLINE": "1", "HF_HUB_OFFLINE": "1"} if self.offline else {})
 
     def command(self, folder: Path) -> list[str]:
-        """Give the command that starts the server."""
+        """Return the command that starts the server."""
         options = {
             "server.address": self.host,
             "server.port": self.port,
             "server.headless": str(not self.browser).lower(),
             "server.maxUploadSize": 200,
             "browser.gatherUsageStats": "false",
-            # what is printed; left out, Streamlit asks a server elsewhere for this machine's
-            # address
+            # the address to print; without it, Streamlit looks it up on an external server
             "browser.serverAddress": "localhost" if self.host in ("0.0.0.0", "::") else self.host,
         }
         flags = [f"--{name}={value}" for name, value in options.items()]
         return [sys.executable, "-m", "streamlit", "run", str(folder / "server.py"), *flags]
 
 
-def run(serving: Serving) -> int:
-    """Serve until the server ends; on POSIX this process becomes the server. Raises BadPrompt,
-    Unsupported.
+def run(options: ServerOptions) -> int:
+    """Run the server until it exits; on POSIX it replaces this process.
+
+    Raises BadPrompt, Unsupported.
     """
-    if serving.photos and not serving.photos.is_dir():
-        raise BadPrompt(f"--photos {serving.photos}: no such folder")
-    if serving.api and find_spec("fastapi") is None:
+    if options.photos and not options.photos.is_dir():
+        raise BadPrompt(f"--photos {options.photos}: no such folder")
+    if options.api and find_spec("fastapi") is None:
         raise Unsupported("the HTTP API needs FastAPI: pip install 'segclip[api]'")
-    _check_address(serving.host, serving.port)
-    environment, command = (
-        {**_GLIBC, **os.environ, **serving.environment()},
-        serving.command(_folder()),
-    )
+    _check_address(options.host, options.port)
+    environment = {**_GLIBC, **os.environ, **options.environment()}
+    command = options.command(_folder())
     if os.name == "posix":
-        os.execve(
-            command[0], command, environment
-        )  # the server takes this process over, and hears its signals
+        os.execve(command[0], command, environment)  # so that signals reach the server
     return subprocess.run(command, env=environment, check=False).returncode
 
 
 def _check_address(host: str, port: int) -> None:
-    """Listen for a moment. Raises BadPrompt where the server could not."""
+    """Raise BadPrompt where the server could not listen."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         with socket.socket(family, kind, protocol) as trial:
-            if os.name == "posix":  # as servers do; on Windows it would let two listen
+            if os.name == "posix":  # as servers do; on Windows two could then listen
                 trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(address)
     except (OSError, UnicodeError) as error:
@@ -143,7 +140,7 @@ def _check_address(host: str, port: int) -> None:
         advice = (
             "choose another port"
             if taken
-            else "give 127.0.0.1, 0.0.0.0, or an address of this machine"
+            else "use 127.0.0.1, 0.0.0.0 or an address of this machine"
         )
         raise BadPrompt(
             f"--host {host} --port {port}: cannot listen there, {reason}; {advice}"
@@ -151,7 +148,7 @@ def _check_address(host: str, port: int) -> None:
 
 
 def _folder() -> Path:
-    """Give the folder of the pages: the installed one, else the repository's."""
+    """Return the folder of the pages: the installed one, else the repository's."""
     root = Path(__file__).resolve().parents[2]
     found = next(
         (
@@ -163,6 +160,6 @@ def _folder() -> Path:
     )
     if found is None:
         raise Unsupported(
-            f"the pages are not installed beside segclip in {root}; install segclip again"
+            f"the pages of the app are not installed beside segclip in {root}; reinstall segclip"
         )
     return found

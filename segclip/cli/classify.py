@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import BadImage, BadPrompt
-from .options import OUT, Models, Output, numbers
+from .options import OUT, ModelOptions, OutputOptions, parse_numbers
 
 if TYPE_CHECKING:
     from ..types import Boxes, Result
@@ -21,32 +21,34 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sorting:
-    """What is classified, and by which labels."""
+class ClassifyOptions:
+    """The images or boxes to classify, and the labels."""
 
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="The pictures.", show_default=False)
+        list[Path], typer.Argument(metavar="IMAGE...", help="The images.", show_default=False)
     ]
     labels: Annotated[
         list[str] | None,
-        typer.Option(help="Labels by comma, repeated or both, or a list's name: imagenet."),
+        typer.Option(help="Labels, comma-separated or repeated, or the name of a list: imagenet."),
     ] = None
     labels_file: Annotated[
-        Path | None, typer.Option(help="A file of labels, one a line; - is standard input.")
+        Path | None, typer.Option(help="File with one label per line; - is standard input.")
     ] = None
     templates: Annotated[
-        str | None, typer.Option(help="Sentences a label is put in: a set's name or a file.")
+        str | None, typer.Option(help="Prompt templates for labels: a set's name or a file.")
     ] = None
-    top_k: Annotated[int, typer.Option(help="Labels shown of each picture or box.", min=1)] = 5
+    top_k: Annotated[
+        int, typer.Option(help="Number of labels printed per image or box.", min=1)
+    ] = 5
     boxes: Annotated[
         list[str] | None,
-        typer.Option("--box", metavar="X1,Y1,X2,Y2", help="Classify what is in a box; repeatable."),
+        typer.Option("--box", metavar="X1,Y1,X2,Y2", help="Classify this box; repeatable."),
     ] = None
     segments: Annotated[
-        bool, typer.Option("--segments", help="Name every segment of the picture.")
+        bool, typer.Option("--segments", help="Classify every segment of the image.")
     ] = False
     threshold: Annotated[
-        float | None, typer.Option(help="Probability a segment's name must reach.")
+        float | None, typer.Option(help="Minimum probability of a segment's label.")
     ] = None
 
     def read(self) -> Labels:
@@ -61,52 +63,51 @@ class Sorting:
             ",".join(self.labels or ()), templates=self.templates, file=self.labels_file
         )
 
-    def places(self) -> Boxes | None:
-        """Give the boxes."""
+    def read_boxes(self) -> Boxes | None:
+        """Return the boxes; None where none are given. Raises BadPrompt."""
         from ..types import Boxes
 
         if self.boxes and self.segments:
-            raise BadPrompt("--box and --segments are two ways of looking; give one of them")
-        return (
-            Boxes([numbers("--box", value, (4,)) for value in self.boxes]) if self.boxes else None
-        )
+            raise BadPrompt("--box and --segments exclude each other; give one of them")
+        if not self.boxes:
+            return None
+        return Boxes([parse_numbers("--box", value, (4,)) for value in self.boxes])
 
 
 @dataclass(frozen=True)
-class Told:
-    """What is written and said."""
+class ClassifyOutput:
+    """What is printed and written."""
 
     out: Annotated[
-        Path | None, typer.Option(help=f"Folder for the overlays of --segments; {OUT} if left out.")
+        Path | None, typer.Option(help=f"Folder for the overlays of --segments. Default: {OUT}.")
     ] = None
     record: Annotated[
         bool, typer.Option("--json", help="Print JSON; overlays only with --out.")
     ] = False
     verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Say what is loaded and how long it takes.")
+        bool, typer.Option("-v", "--verbose", help="Log what is loaded and how long it takes.")
     ] = False
 
 
-def run(sorting: Sorting, models: Models, told: Told) -> None:
-    """Classify picture by picture; one that cannot be read is told, and the exit code is 1."""
+def run(query: ClassifyOptions, models: ModelOptions, output: ClassifyOutput) -> None:
+    """Classify image by image; an unreadable one is reported, and the exit code is 1."""
     from .. import images, loading, registry, zeroshot
     from ..files import outputs
     from ..ranking.selection import Selection
 
-    labels, boxes = sorting.read(), sorting.places()
+    labels, boxes = query.read(), query.read_boxes()
     options = loading.LoadOptions(models.offline, models.trust)
     name = models.encoder or registry.choose(loading.PRESETS, models.preset, "preset")[1]
-    segmenter = (
-        models.load(Output(record=told.record, verbose=told.verbose)) if sorting.segments else None
-    )
+    loading_output = OutputOptions(record=output.record, verbose=output.verbose)
+    segmenter = models.load(loading_output) if query.segments else None
     encoder = (
         segmenter.encoder
         if segmenter
         else loading.load_encoder(name, device=models.device, options=options)
     )
     classifier = zeroshot.build(encoder, labels)
-    failed, names = 0, outputs.labels(sorting.images)
-    for path, name in zip(sorting.images, names, strict=True):
+    failed, names = 0, outputs.labels(query.images)
+    for path, name in zip(query.images, names, strict=True):
         try:
             image = images.load(path)
         except BadImage as error:
@@ -114,62 +115,63 @@ def run(sorting: Sorting, models: Models, told: Told) -> None:
             typer.echo(f"segclip: {error}", err=True)
             continue
         if segmenter:
-            result = classifier.name(
-                segmenter.regions(image), Selection(threshold=sorting.threshold)
-            )
-            _tell_segments(path, name, result, told)
+            selection = Selection(threshold=query.threshold)
+            result = classifier.name(segmenter.regions(image), selection)
+            _report_segments(path, name, result, output)
             continue
         scores = (
             classifier.whole(image)
             if boxes is None
             else classifier.boxes(image, boxes, policy=models.policy)
         )
-        _tell(path, zeroshot.best(scores, sorting.top_k), sorting.boxes, told)
-    if len(labels) == 1 and not segmenter and failed < len(sorting.images):
+        _report(path, zeroshot.best(scores, query.top_k), query.boxes, output)
+    if len(labels) == 1 and not segmenter and failed < len(query.images):
         typer.echo(
             f"note: {labels.names[0]!r} is the only label, so its probability is 1 for any image",
             err=True,
         )
     if failed:
-        raise typer.Exit(1 if failed < len(sorting.images) else 2)
+        raise typer.Exit(1 if failed < len(query.images) else 2)
 
 
-def _tell(path: Path, rows: Sequence[Sequence[Guess]], boxes: list[str] | None, told: Told) -> None:
+def _report(
+    path: Path, rows: Sequence[Sequence[Guess]], boxes: list[str] | None, output: ClassifyOutput
+) -> None:
     for number, guesses in enumerate(rows):
-        place = boxes[number] if boxes else None
-        if told.record:
-            box = numbers("--box", place, (4,)) if place else None
+        corners = boxes[number] if boxes else None
+        if output.record:
+            box = parse_numbers("--box", corners, (4,)) if corners else None
             record = {"path": str(path), "box": box, "labels": [asdict(guess) for guess in guesses]}
             typer.echo(json.dumps(record, ensure_ascii=False))
             continue
-        typer.echo(f"{path}" + (f" --box {place}" if place else ""))
+        typer.echo(f"{path}" + (f" --box {corners}" if corners else ""))
         for guess in guesses:
             typer.echo(
                 f"  {guess.probability:6.3f}  {guess.label}  (similarity {guess.similarity:.3f})"
             )
 
 
-def _tell_segments(path: Path, name: str, result: Result, told: Told) -> None:
-    """Print the named segments, and draw the overlay. name: of its file."""
+def _report_segments(path: Path, name: str, result: Result, output: ClassifyOutput) -> None:
+    """Print the labelled segments, and draw the overlay. name: of its file."""
     from .. import exporters
     from ..files import outputs
 
-    if told.record:
+    if output.record:
         typer.echo(json.dumps(exporters.to_record(result), ensure_ascii=False))
     else:
         counts = Counter(result.texts)
         listed = ", ".join(
             text if count == 1 else f"{count} x {text}" for text, count in counts.items()
         )
-        typer.echo(f"{path}: {listed or 'nothing that these labels name'}")
+        typer.echo(f"{path}: {listed or 'no segment matches these labels'}")
         for text, probability, box in zip(
             result.texts, result.probability, result.masks.boxes, strict=True
         ):
             typer.echo(f"  {probability:6.3f}  {text}  (box {','.join(map(str, box))})")
-    folder = told.out or (None if told.record else OUT)
+    folder = output.out or (None if output.record else OUT)
     if folder:
         save = partial(exporters.save, result, format="overlay")
         for file in outputs.renew(
             folder, f"classify {name}", lambda place: save(place / f"{name}.labels.png")
         ):
-            typer.echo(f"wrote {file}", err=told.record)
+            typer.echo(f"wrote {file}", err=output.record)

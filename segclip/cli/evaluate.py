@@ -1,4 +1,4 @@
-"""The ``segclip evaluate`` commands: measure the whole line on a folder of labelled pictures."""
+"""The ``segclip evaluate`` commands: measure the pipeline on a folder of labelled images."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ import typer
 
 from ..checks import checked
 from ..errors import BadPrompt
-from .options import Lines, grouped
+from .options import ProgressLines, grouped
 
 if TYPE_CHECKING:
     from ..evaluation.datasets import Sample
     from ..proposers import Proposer
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure on labelled pictures.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure on labelled images.")
 
 
 @app.callback()
 def top() -> None:
-    """Measure on labelled pictures."""
+    """Measure on labelled images."""
 
 
-FOLDER = typer.Argument(help="images/ and scenes.json or COCO's instances.json.")
-LIMIT = typer.Option(help="Only the first pictures.", min=1)
+FOLDER = typer.Argument(help="Folder of images/ and scenes.json or COCO's instances.json.")
+LIMIT = typer.Option(help="Use only the first images.", min=1)
 OFFLINE = typer.Option("--offline", help="Never use the network.")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Which proposer is measured, on what."""
+class EvaluationOptions:
+    """The proposer to measure, and the labelled images."""
 
     folder: Annotated[Path, FOLDER]
     proposer: Annotated[str, typer.Option(help="A proposer, or a preset for its own.")] = "mini"
     limit: Annotated[int | None, LIMIT] = None
     offline: Annotated[bool, OFFLINE] = False
     trust: Annotated[
-        bool, typer.Option("--trust", help="Load pickled weights the manifest doesn't know.")
+        bool, typer.Option("--trust", help="Load pickled weights that the manifest does not list.")
     ] = False
 
     def load(self) -> tuple[Proposer, list[Sample]]:
-        """Load the proposer and the first pictures."""
+        """Load the proposer and the first images."""
         from .. import loading
         from ..evaluation import datasets
 
@@ -71,14 +71,12 @@ def text(
         bool,
         typer.Option(
             "--calibrate",
-            help="Store with the encoder, a file:RUN, what fits best: threshold, logit scale.",
+            help="Store the best-fitting threshold and logit scale with the encoder, a file:RUN.",
         ),
     ] = False,
     offline: Annotated[bool, OFFLINE] = False,
 ) -> None:
-    """Ask each picture for every name in it and for names that are not: recall, right answers,
-    silence.
-    """
+    """Query each image with present and absent names: recall, precision, correct rejections."""
     from .. import loading
     from ..evaluation import datasets, text
 
@@ -87,17 +85,17 @@ def text(
         encoder and encoder.startswith("file:") and (run / "config.json").is_file()
     ):
         raise BadPrompt(
-            "--calibrate writes into a run of your own: give --encoder file:RUN, a folder; got "
+            "--calibrate writes into your own run: give --encoder file:RUN, a folder; got "
             f"{encoder}"
         )
     samples = datasets.read_folder(folder)[:limit]
     segmenter = loading.load(preset, encoder, options=loading.LoadOptions(offline=offline))
-    with _progress(samples) as tell:
+    with _progress(samples) as progress:
         if calibrate:
-            report, serving = text.calibrate(segmenter, samples, tell)
+            report, serving = text.calibrate(segmenter, samples, progress)
         else:
-            report = text.evaluate_text(segmenter, samples, tell)
-    _show(report.table())
+            report = text.evaluate_text(segmenter, samples, progress)
+    _print(report.table())
     if calibrate:
         from ..encoders.checkpoints import store
 
@@ -108,58 +106,53 @@ def text(
 
 @app.command()
 @grouped
-def proposals(finding: Finding) -> None:
-    """Ask for everything and count what is found: average recall at 10, 100 and 1000 candidates,
-    and by size.
-    """
+def proposals(options: EvaluationOptions) -> None:
+    """Measure average recall of proposals at 10, 100 and 1000 candidates, and by object size."""
     from ..evaluation.proposals import evaluate_proposals
 
-    proposer, samples = finding.load()
-    with _progress(samples) as tell:
-        report = evaluate_proposals(proposer, samples, tell)
-    _show(report.table())
+    proposer, samples = options.load()
+    with _progress(samples) as progress:
+        report = evaluate_proposals(proposer, samples, progress)
+    _print(report.table())
 
 
 @app.command()
 @grouped
-def clicks(finding: Finding) -> None:
-    """Click on every object as a person who corrects would, and draw its box: mean IoU after 1, 3
-    and 5 clicks.
-    """
+def clicks(options: EvaluationOptions) -> None:
+    """Simulate corrective clicks and a box on every object: mean IoU after 1, 3 and 5 clicks."""
     from ..evaluation.clicks import evaluate_clicks
 
-    proposer, samples = finding.load()
-    with _progress(samples) as tell:
-        report = evaluate_clicks(proposer, samples, tell=tell)
-    _show(report.table())
+    proposer, samples = options.load()
+    with _progress(samples) as progress:
+        report = evaluate_clicks(proposer, samples, report=progress)
+    _print(report.table())
 
 
 @app.command()
 @checked
 def zeroshot(
-    folder: Annotated[Path, typer.Argument(help="A folder of pictures for each class.")],
+    folder: Annotated[Path, typer.Argument(help="A folder of images per class.")],
     encoder: Annotated[str, typer.Option(help="An encoder, or a preset for its own.")] = "mini",
     labels: Annotated[
-        str | None, typer.Option(help="Labels in the folders' order; their names if left out.")
+        str | None, typer.Option(help="Labels in the folders' order. Default: the folders' names.")
     ] = None,
-    templates: Annotated[str | None, typer.Option(help="A template set or a file.")] = None,
+    templates: Annotated[
+        str | None, typer.Option(help="Prompt templates: a set's name or a file.")
+    ] = None,
     limit: Annotated[
-        int | None, typer.Option(help="Only the first pictures of each class.", min=1)
+        int | None, typer.Option(help="Use only the first images of each class.", min=1)
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the confusion matrix: .csv, .png, .svg.")
     ] = None,
 ) -> None:
-    """Classify a tree of class folders by the classes' names: accuracy, mean a class, what is
-    confused.
-    """
+    """Classify a tree of class folders: accuracy, mean per-class accuracy, confusions."""
     from .. import images, loading
     from ..evaluation import zeroshot
     from ..zeroshot import build, read_labels
 
-    if (
-        out and out.suffix.lower() not in zeroshot.MATRIX_ENDINGS
-    ):  # before the long work, not after it
+    # checked before the long work, not after it
+    if out and out.suffix.lower() not in zeroshot.MATRIX_ENDINGS:
         raise BadPrompt(
             f"--out takes a file ending in {', '.join(zeroshot.MATRIX_ENDINGS)}; got {out}"
         )
@@ -169,9 +162,9 @@ def zeroshot(
     )
     classifier = build(loading.load_encoder(encoder), given)
     tasks = [path for path in folders for _ in images.walk(path)[:limit]]
-    with _progress(tasks) as tell:
-        report = zeroshot.evaluate_folders(classifier, folders, limit=limit, tell=tell)
-    _show(report.table())
+    with _progress(tasks) as progress:
+        report = zeroshot.evaluate_folders(classifier, folders, limit=limit, report=progress)
+    _print(report.table())
     if out:
         typer.echo(f"wrote {report.save(out)}")
 
@@ -184,17 +177,15 @@ def regions(
     limit: Annotated[int | None, LIMIT] = None,
     offline: Annotated[bool, OFFLINE] = False,
 ) -> None:
-    """Name true masks among all names of the folder, cut as the encoder is served: region
-    zeroshot.
-    """
+    """Classify true masks zero-shot among the folder's names, with the encoder's crop policy."""
     from .. import loading
     from ..evaluation import datasets, localise
 
     samples = datasets.read_folder(folder)[:limit]
     model = loading.load_encoder(encoder, options=loading.LoadOptions(offline=offline))
-    with _progress(samples) as tell:
-        named = localise.evaluate_regions(model, samples, tell)
-    _show(named.table())
+    with _progress(samples) as progress:
+        report = localise.evaluate_regions(model, samples, progress)
+    _print(report.table())
 
 
 @app.command()
@@ -207,42 +198,40 @@ def heat(
     limit: Annotated[int | None, LIMIT] = None,
     offline: Annotated[bool, OFFLINE] = False,
 ) -> None:
-    """Lay heat maps of the names that are there over the true masks: pointing game, zero-shot
-    segmentation.
-    """
+    """Compare heat maps of present names with true masks: pointing game, zero-shot segmentation."""
     from .. import loading
     from ..evaluation import datasets, localise
 
     samples = datasets.read_folder(folder)[:limit]
     model = loading.load_encoder(encoder, options=loading.LoadOptions(offline=offline))
-    with _progress(samples) as tell:
-        pointed = localise.evaluate_heat(model, samples, tell)
-    _show(pointed.table())
+    with _progress(samples) as progress:
+        report = localise.evaluate_heat(model, samples, progress)
+    _print(report.table())
 
 
 @app.command()
 @checked
 def retrieval(
     captions: Annotated[
-        Path, typer.Argument(help="COCO's or Karpathy's JSON, or a table of image and caption.")
+        Path, typer.Argument(help="COCO's or Karpathy's JSON, or a table of images and captions.")
     ],
     images: Annotated[
-        Path | None, typer.Option(help="Folder of the images; images/ beside the file.")
+        Path | None, typer.Option(help="Folder of the images. Default: images/ beside the file.")
     ] = None,
     encoder: Annotated[str, typer.Option(help="An encoder, or a preset for its own.")] = "mini",
-    split: Annotated[str, typer.Option(help="Of captions that name one.")] = "test",
+    split: Annotated[str, typer.Option(help="Split to use, if the captions have splits.")] = "test",
     limit: Annotated[int | None, LIMIT] = None,
     offline: Annotated[bool, OFFLINE] = False,
 ) -> None:
-    """Compare every image with every caption: R@1, 5 and 10 both ways, five captions an image."""
+    """Compare every image with every caption, five per image: R@1, 5 and 10 both ways."""
     from .. import loading
     from ..evaluation.retrieval import evaluate_captions, read_captions
 
     captioned = read_captions(captions, images, split=split)[:limit]
     model = loading.load_encoder(encoder, options=loading.LoadOptions(offline=offline))
-    with _progress(captioned) as tell:
-        report = evaluate_captions(model, captioned, tell)
-    _show(report.table())
+    with _progress(captioned) as progress:
+        report = evaluate_captions(model, captioned, progress)
+    _print(report.table())
 
 
 @app.command()
@@ -250,46 +239,45 @@ def retrieval(
 def search(
     folder: Annotated[Path, FOLDER],
     index: Annotated[
-        Path | None, typer.Option(help="Of FOLDER/images with --regions; made there if left out.")
+        Path | None,
+        typer.Option(help="Index of FOLDER/images with --regions. Default: make one there."),
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="The index's, where it is no published one.")
+        str | None, typer.Option(help="The index's encoder, if it is not a published one.")
     ] = None,
 ) -> None:
-    """Search an index of labelled pictures for every name: by segments, and by whole images beside
-    it.
-    """
+    """Search an index of labelled images for every name, by segments and by whole images."""
     from ..evaluation import datasets
     from ..evaluation.retrieval import evaluate_names
     from ..search import Index, IndexOptions, make_index
 
     samples = datasets.read_folder(folder)
     if index is None:
-        with _progress(samples) as tell:
-            place = make_index(
+        with _progress(samples) as progress:
+            index = make_index(
                 folder / "images",
                 IndexOptions(regions=True),
-                tell=lambda seen: tell(seen.now, seen.total),
+                tell=lambda now: progress(now.now, now.total),
             ).path
-    _show(evaluate_names(Index(index or place, encoder=encoder), samples).table())
+    _print(evaluate_names(Index(index, encoder=encoder), samples).table())
 
 
 @contextmanager
 def _progress(samples: Sequence[object]) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on a terminal, else a line now and then."""
+    """Show a progress bar on a terminal, else an occasional line."""
     if sys.stderr.isatty():
-        with typer.progressbar(length=len(samples), label="pictures", file=sys.stderr) as bar:
+        with typer.progressbar(length=len(samples), label="images", file=sys.stderr) as bar:
             yield lambda done, total: bar.update(done - bar.pos)
         return
-    start, line = monotonic(), Lines()
+    start, line = monotonic(), ProgressLines()
 
-    def tell(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         rate = done / max(monotonic() - start, 1e-9)
         line(done, total, rate, f"{rate:.1f}/s")
 
-    yield tell
+    yield report
 
 
-def _show(table: list[tuple[str, str]]) -> None:
+def _print(table: list[tuple[str, str]]) -> None:
     for name, value in table:
         typer.echo(f"{name:48} {value}")

@@ -1,6 +1,4 @@
-"""The ``segclip export`` command: masks of whole folders, with progress, interruption and
-resumption.
-"""
+"""The ``segclip export`` command: masks of whole folders, resumable, with progress."""
 
 from __future__ import annotations
 
@@ -17,17 +15,26 @@ from .. import lifetime
 from ..errors import BadPrompt
 from ..files import lines
 from ..files.formats import PER_IMAGE, PER_RUN
-from .options import Against, Choice, Crew, Lines, Models, comma, numbers
+from .options import (
+    ModelOptions,
+    ProgressLines,
+    RivalOptions,
+    SelectionOptions,
+    WorkerOptions,
+    parse_numbers,
+    split_commas,
+)
 
 if TYPE_CHECKING:
     from ..batch import ExportOptions, Progress, Running, Summary
 
 FORMATS = tuple(dict.fromkeys((*PER_IMAGE, *PER_RUN)))
+STOPPED = "\nstopped; finished work is kept: run the same command again to continue"
 
 
 @dataclass(frozen=True)
-class Task:
-    """What is exported, and what is asked of it."""
+class ExportInput:
+    """The images to export, the query, and the formats."""
 
     source: Annotated[
         Path,
@@ -39,35 +46,38 @@ class Task:
     texts: Annotated[list[str] | None, typer.Option("--text", help="What to find; repeatable.")] = (
         None
     )
-    texts_file: Annotated[Path | None, typer.Option(help="A file of texts, one a line.")] = None
+    texts_file: Annotated[Path | None, typer.Option(help="File with one text per line.")] = None
     boxes: Annotated[
         list[str] | None,
-        typer.Option("--box", metavar="X1,Y1,X2,Y2", help="A box in every picture; repeatable."),
+        typer.Option("--box", metavar="X1,Y1,X2,Y2", help="Box in every image; repeatable."),
     ] = None
     everything: Annotated[
         bool,
         typer.Option(
             "--everything",
-            help="Cut out every object where there is no text; with a box, those inside.",
+            help="Segment every object, without texts; with a box, those inside.",
         ),
     ] = False
     boxes_file: Annotated[
         Path | None,
-        typer.Option(help="A .csv or .jsonl table of image and boxes, by name inside INPUT."),
+        typer.Option(help="A .csv or .jsonl table of image names inside INPUT and boxes."),
     ] = None
     formats: Annotated[
         list[str] | None,
         typer.Option(
             "--format",
-            help=f"Files, by comma or repeated: {', '.join(FORMATS)}; png,coco if left out.",
+            help=f"Output formats, comma-separated or repeated: {', '.join(FORMATS)}. Default: "
+            "png,coco.",
         ),
     ] = None
     feather: Annotated[
-        float, typer.Option(help="Pixels over which the edge of a cut-out fades.", min=0)
+        float, typer.Option(help="Width in pixels over which the edge of a cut-out fades.", min=0)
     ] = 0.0
 
-    def options(self, against: Against, choice: Choice, models: Models) -> ExportOptions:
-        """Put the options into the library's terms."""
+    def options(
+        self, rivals: RivalOptions, selection: SelectionOptions, models: ModelOptions
+    ) -> ExportOptions:
+        """Convert the options to those of the library. Raises BadPrompt, UnknownName."""
         from .. import loading, registry
         from ..batch import Answers, Ask, ExportOptions
 
@@ -76,9 +86,9 @@ class Task:
             raise BadPrompt(
                 "--everything takes no texts; leave out --text and --texts-file, or --everything"
             )
-        boxes = tuple(tuple(numbers("--box", value, (4,))) for value in self.boxes or ())
+        boxes = tuple(tuple(parse_numbers("--box", value, (4,))) for value in self.boxes or ())
         return ExportOptions(
-            formats=comma(self.formats or ["png,coco"]),
+            formats=split_commas(self.formats or ["png,coco"]),
             proposer=models.proposer or preset[0],
             encoder=models.encoder or preset[1],
             device=models.device,
@@ -86,11 +96,11 @@ class Task:
             ask=Ask(self._texts(), boxes, everything=self.everything),
             boxes_of=self.boxes_file,
             answers=Answers(
-                negatives=tuple(against.negatives or ()),
-                backgrounds=tuple(against.backgrounds) if against.backgrounds else None,
-                templates=against.templates,
-                selection=choice.selection(),
-                max_pixels=against.max_pixels,
+                negatives=tuple(rivals.negatives or ()),
+                backgrounds=tuple(rivals.backgrounds) if rivals.backgrounds else None,
+                templates=rivals.templates,
+                selection=selection.selection(),
+                max_pixels=rivals.max_pixels,
                 feather=self.feather,
             ),
             load=loading.LoadOptions(models.offline, models.trust),
@@ -104,27 +114,25 @@ class Task:
 
 
 @dataclass(frozen=True)
-class How(Crew):
-    """How the run runs."""
+class ExportRun(WorkerOptions):
+    """How an export runs."""
 
     shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Only this part, for job arrays.")
+        str | None, typer.Option(metavar="I/N", help="Process only shard I of N, for job arrays.")
     ] = None
     max_failures: Annotated[
-        int | None, typer.Option(help="Stop when more pictures than this failed.", min=0)
+        int | None, typer.Option(help="Stop when more images than this have failed.", min=0)
     ] = None
     verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Print the traceback of each failure too.")
+        bool, typer.Option("-v", "--verbose", help="Also print the traceback of each failure.")
     ] = False
     verify: Annotated[
         bool,
-        typer.Option(
-            "--verify", help="Read all that is done again, and do what turns out to be another."
-        ),
+        typer.Option("--verify", help="Read finished images again, and redo those that changed."),
     ] = False
 
     def running(self) -> Running:
-        """Put the options into the library's terms."""
+        """Convert the options to those of the library."""
         from ..batch import Running
 
         return Running(
@@ -140,72 +148,72 @@ class How(Crew):
         )
 
 
-def run(options: ExportOptions, task: Task, how: How) -> None:
-    """Export, show progress, and say how it ended; exit code 1 when a picture failed."""
+def run(options: ExportOptions, source: ExportInput, workers: ExportRun) -> None:
+    """Export with progress and a summary; exit with code 1 when an image failed."""
     from .. import batch
 
-    running = how.running()
+    running = workers.running()
     try:
-        with shown_progress() as tell:
+        with progress_bar() as report:
             summary = batch.export(
-                task.source, task.out, options=options, running=running, tell=tell
+                source.source, source.out, options=options, running=running, tell=report
             )
     except KeyboardInterrupt as interrupt:
-        typer.echo(
-            "\nstopped; what is done is kept, and the same command goes on from here", err=True
-        )
+        typer.echo(STOPPED, err=True)
         raise typer.Exit(lifetime.exit_code(interrupt)) from None
-    _report(summary, task.out, how.verbose)
+    _report(summary, source.out, workers.verbose)
     if not summary.images:
-        typer.echo(f"no image was found in {task.source}", err=True)
+        typer.echo(f"no image was found in {source.source}", err=True)
         raise typer.Exit(1)
-    incomplete = summary.missing and running.part is None  # an image was changed meanwhile
+    incomplete = summary.missing and running.part is None  # an image changed meanwhile
     if summary.progress.stopped or summary.states.get("failed") or incomplete:
         raise typer.Exit(1)
 
 
 def _report(summary: Summary, out: Path, verbose: bool) -> None:
-    did = summary.progress
-    typer.echo(f"{did.now} pictures done now ({did.rate:.2f} a second), {did.before} before")
-    if did.stopped:
+    progress = summary.progress
+    typer.echo(
+        f"{progress.now} images processed ({progress.rate:.2f}/s), {progress.before} already done"
+    )
+    if progress.stopped:
         typer.echo(
-            f"stopped: {did.failed} pictures failed, more than --max-failures; see {out} and run "
-            "again",
+            f"stopped: {progress.failed} images failed, more than --max-failures; see {out}, then "
+            "run the command again",
             err=True,
         )
     if summary.missing:
         typer.echo(
-            f"{summary.missing} of {summary.images} pictures are still to do; the run that does "
-            "the last one ends it"
+            f"{summary.missing} of {summary.images} images remain; the shard that finishes last "
+            "merges the results"
         )
         return
     typer.echo(", ".join(f"{count} {state}" for state, count in summary.states.items()))
     for path in summary.files:
         typer.echo(f"wrote {path}")
     if summary.states["failed"]:
-        _show_failures(out / "failures.jsonl", verbose)
+        _print_failures(out / "failures.jsonl", verbose)
 
 
-def _show_failures(path: Path, verbose: bool) -> None:
+def _print_failures(path: Path, verbose: bool) -> None:
     import json
 
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file):
-            told = json.loads(line)
+            failure = json.loads(line)
             if number == 5 and not verbose:
                 typer.echo(f"... and more: {path}", err=True)
                 return
-            typer.echo(f"failed: {told['reason']}", err=True)
-            if verbose and told["traceback"]:
-                typer.echo(told["traceback"], err=True)
+            typer.echo(f"failed: {failure['reason']}", err=True)
+            if verbose and failure["traceback"]:
+                typer.echo(failure["traceback"], err=True)
 
 
 @contextmanager
-def shown_progress() -> Iterator[Callable[[Progress], None]]:
-    """Show a bar on a terminal, else a line now and then."""
+def progress_bar() -> Iterator[Callable[[Progress], None]]:
+    """Show a progress bar on a terminal, else an occasional line."""
     if not sys.stderr.isatty():
-        line = Lines()
-        yield lambda seen: line(seen.now + seen.before, seen.total, seen.rate, _counts(seen))
+        line = ProgressLines()
+        yield lambda now: line(now.now + now.before, now.total, now.rate, _counts(now))
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -218,11 +226,11 @@ def shown_progress() -> Iterator[Callable[[Progress], None]]:
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        shown = bar.add_task("loading")
-        yield lambda seen: bar.update(
-            shown, total=seen.total, completed=seen.now + seen.before, description=_counts(seen)
+        task = bar.add_task("loading")
+        yield lambda now: bar.update(
+            task, total=now.total, completed=now.now + now.before, description=_counts(now)
         )
 
 
-def _counts(seen: Progress) -> str:
-    return f"{seen.rate:.1f}/s, {seen.matched} matched, {seen.empty} empty, {seen.failed} failed"
+def _counts(now: Progress) -> str:
+    return f"{now.rate:.1f}/s, {now.matched} matched, {now.empty} empty, {now.failed} failed"

@@ -1,4 +1,4 @@
-"""Put the verbs together; whatever is heavy is imported once a verb runs."""
+"""Assemble the subcommands; heavy modules are imported only when one runs."""
 
 from __future__ import annotations
 
@@ -17,21 +17,36 @@ from .. import __version__, lifetime
 from ..errors import SegclipError
 from ..files import lines
 from . import evaluate, weights
-from .app import Serving
+from .app import ServerOptions
 from .app import run as run_app
-from .classify import Sorting, Told
+from .classify import ClassifyOptions, ClassifyOutput
 from .classify import run as run_classify
-from .export import How, Task
+from .export import ExportInput, ExportRun
 from .export import run as run_export
-from .heat import Heating
+from .heat import HeatOptions
 from .heat import run as run_heat
-from .options import Against, Asked, Choice, Models, Output, grouped
-from .search import Among, Indexing, Shown, Wanted, Work, run_index, run_search
+from .options import (
+    ModelOptions,
+    OutputOptions,
+    QueryOptions,
+    RivalOptions,
+    SelectionOptions,
+    grouped,
+)
+from .search import (
+    FilterOptions,
+    IndexInput,
+    IndexRun,
+    SearchInput,
+    SearchOutput,
+    run_index,
+    run_search,
+)
 from .segment import run as run_segment
 
 
 class Commands(TyperGroup):
-    """Turn the errors a user can cause into one line on stderr and exit code 2."""
+    """Report errors that a user can cause as one line on stderr, with exit code 2."""
 
     def main(  # type: ignore[override]
         self,
@@ -41,23 +56,22 @@ class Commands(TyperGroup):
         standalone_mode: bool = True,
         windows_expand_args: bool = True,
     ) -> Any:
-        """Run a command line; what is printed of it, by click too, cannot steer a terminal."""
+        """Run a command line; control characters in its output are escaped, click's included."""
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):
-                stream.reconfigure(
-                    errors="backslashreplace"
-                )  # a file name may hold bytes that are no characters
+                # a file name may hold bytes that are not valid UTF-8
+                stream.reconfigure(errors="backslashreplace")
         with lines.shown_safely():
             return super().main(args, prog_name, complete_var, standalone_mode, windows_expand_args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a verb; Ctrl-C gives 130, SIGTERM 143."""
+        """Run a subcommand; Ctrl-C exits with 130, SIGTERM with 143."""
         try:
             return super().invoke(ctx)
         except SegclipError as error:
             _fail(str(error))
         except OSError as error:
-            if error.errno == errno.EPIPE:  # the reader of our output left: no error of anyone's
+            if error.errno == errno.EPIPE:  # the reader of the output closed the pipe
                 raise
             _fail(str(error))
         except KeyboardInterrupt as interrupt:
@@ -77,72 +91,82 @@ app.add_typer(evaluate.app, name="evaluate")
 
 @app.command()
 @grouped
-def segment(asked: Asked, against: Against, choice: Choice, models: Models, output: Output) -> None:
-    """Cut out of IMAGE what each TEXT names, what points and boxes show, or everything."""
-    _listen(output.verbose)
-    run_segment(asked, against, choice, models, output)
+def segment(
+    query: QueryOptions,
+    rivals: RivalOptions,
+    selection: SelectionOptions,
+    models: ModelOptions,
+    output: OutputOptions,
+) -> None:
+    """Segment what each TEXT names in IMAGE, what points and boxes mark, or every object."""
+    _log_to_stderr(output.verbose)
+    run_segment(query, rivals, selection, models, output)
 
 
 @app.command()
 @grouped
-def export(task: Task, against: Against, choice: Choice, models: Models, how: How) -> None:
-    """Write the masks of every image of INPUT to OUT; run it again to go on, or after a change."""
-    _listen(how.verbose)
-    run_export(task.options(against, choice, models), task, how)
+def export(
+    source: ExportInput,
+    rivals: RivalOptions,
+    selection: SelectionOptions,
+    models: ModelOptions,
+    workers: ExportRun,
+) -> None:
+    """Write the masks of every image of INPUT to OUT; run it again to resume or to update."""
+    _log_to_stderr(workers.verbose)
+    run_export(source.options(rivals, selection, models), source, workers)
 
 
 @app.command()
 @grouped
-def classify(sorting: Sorting, models: Models, told: Told) -> None:
-    """Say which of some labels each IMAGE, box or segment shows."""
-    _listen(told.verbose)
-    run_classify(sorting, models, told)
+def classify(query: ClassifyOptions, models: ModelOptions, output: ClassifyOutput) -> None:
+    """Classify each IMAGE, box or segment among the given labels."""
+    _log_to_stderr(output.verbose)
+    run_classify(query, models, output)
 
 
 @app.command()
 @grouped
-def heat(heating: Heating) -> None:
-    """Show where in IMAGE each TEXT is, without proposals: heat maps of an encoder with a patch
-    head.
-    """
-    _listen(verbose=False)
-    run_heat(heating)
+def heat(query: HeatOptions) -> None:
+    """Draw heat maps of each TEXT in IMAGE, without proposals, by an encoder with a patch head."""
+    _log_to_stderr(verbose=False)
+    run_heat(query)
 
 
 @app.command()
 @grouped
-def index(task: Indexing, how: Work) -> None:
-    """Make FOLDER searchable by text; run it again after any change, or to go on."""
-    _listen(how.verbose)
-    run_index(task, how)
+def index(source: IndexInput, workers: IndexRun) -> None:
+    """Make FOLDER searchable by text; run it again after a change, or to resume."""
+    _log_to_stderr(workers.verbose)
+    run_index(source, workers)
 
 
 @app.command()
 @grouped
-def search(wanted: Wanted, among: Among, shown: Shown) -> None:
-    """Find images of an indexed folder by TEXT or --image, with --regions down to the segment."""
-    _listen(shown.verbose)
-    run_search(wanted, among, shown)
+def search(query: SearchInput, filters: FilterOptions, output: SearchOutput) -> None:
+    """Find images of an indexed folder by TEXT or --image; with --regions, segments."""
+    _log_to_stderr(output.verbose)
+    run_search(query, filters, output)
 
 
 @app.command("app")
 @grouped
-def app_(serving: Serving) -> None:
-    """Open segclip in the browser; people on other machines see it only with --host."""
-    raise typer.Exit(run_app(serving))
+def app_(options: ServerOptions) -> None:
+    """Open segclip in the browser; other machines can connect only with --host."""
+    raise typer.Exit(run_app(options))
 
 
 @app.callback(invoke_without_command=True)
 def top(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """Find what a text names in an image, and cut it out."""
+    """Segment images by text, clicks and boxes; classify, index and search them."""
     if version:
         typer.echo(__version__)
 
 
-def _listen(verbose: bool) -> None:
-    """Send what the library logs to stderr."""
+def _log_to_stderr(verbose: bool) -> None:
+    """Send the library's log to stderr."""
     log = logging.getLogger("segclip")
     log.handlers = [logging.StreamHandler()]
     log.setLevel(logging.INFO if verbose else logging.WARNING)
@@ -154,10 +178,9 @@ def _fail(message: str) -> NoReturn:
 
 
 def main() -> None:
-    """Run as a process of its own."""
+    """Run the command line as a process."""
     lines.open_missing_streams()
     lifetime.stop_on_signals()
-    atexit.register(
-        gc.freeze
-    )  # else the interpreter looks for garbage in all that was loaded: half a second
+    # spares the half second that the final garbage collection of all modules takes
+    atexit.register(gc.freeze)
     app(prog_name="segclip")

@@ -1,6 +1,4 @@
-"""The options of the ``segclip`` command, grouped in dataclasses that turn them into the library's
-terms.
-"""
+"""Options of the ``segclip`` command: dataclasses that convert them to library objects."""
 
 from __future__ import annotations
 
@@ -29,18 +27,17 @@ if TYPE_CHECKING:
 OUT = Path("segclip-out")
 FORMATS = "overlay,png,cutout,json"
 LARGER = (
-    "mini is a small model of everyday things. For more on photographs: segclip weights get photo, "
-    "then --preset photo "
-    "(this is shown once)"
+    "mini is a small model of everyday objects. For better results on photographs: segclip weights "
+    "get photo, then --preset photo (this hint appears once)"
 )
-EVERY = 30.0  # s between lines of progress where there is no terminal
+EVERY = 30.0  # s between progress lines without a terminal
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is looked for, and where."""
+class QueryOptions:
+    """The image, and what to segment in it: texts, points, boxes, an example, or everything."""
 
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture.", show_default=False)]
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The image.", show_default=False)]
     texts: Annotated[
         list[str] | None,
         typer.Argument(
@@ -52,7 +49,7 @@ class Asked:
         typer.Option(
             "--point",
             metavar="X,Y[,0]",
-            help="Click on the object; with ,0 on what it is not; repeatable.",
+            help="Foreground click; with ,0 a background click; repeatable.",
         ),
     ] = None
     boxes: Annotated[
@@ -60,24 +57,24 @@ class Asked:
         typer.Option(
             "--box",
             metavar="X1,Y1,X2,Y2",
-            help="Box around an object, or to search in; repeatable.",
+            help="Box around an object; with texts, the area to search; repeatable.",
         ),
     ] = None
     like: Annotated[
         str | None,
         typer.Option(
-            metavar="X,Y", help="Find everything like what is at this place, without a text."
+            metavar="X,Y", help="Find all objects similar to the one at this point, without a text."
         ),
     ] = None
     everything: Annotated[
         bool,
         typer.Option(
-            "--everything", help="Cut out every object, without a text; with --box, those inside."
+            "--everything", help="Segment every object, without a text; with --box, those inside."
         ),
     ] = False
 
-    def question(self, against: Against, choice: Choice) -> Question:
-        """Put the options into the library's terms. Raises BadPrompt before any model is loaded."""
+    def question(self, rivals: RivalOptions, selection: SelectionOptions) -> Question:
+        """Convert the options to a question. Raises BadPrompt before any model is loaded."""
         from ..question import Question
 
         self._check_texts()
@@ -86,23 +83,22 @@ class Asked:
             self._place(),
             self._example(),
             self.everything,
-            negatives=against.negatives or (),
-            backgrounds=against.backgrounds or None,
-            templates=against.templates,
-            selection=choice.selection(),
-            max_pixels=against.max_pixels,
+            negatives=rivals.negatives or (),
+            backgrounds=rivals.backgrounds or None,
+            templates=rivals.templates,
+            selection=selection.selection(),
+            max_pixels=rivals.max_pixels,
         )
 
     def _check_texts(self) -> None:
-        """Raise BadPrompt for texts that are files: a shell spells photos/*.png out."""
+        """Raise BadPrompt for texts that are image files: a shell expands photos/*.png."""
         from ..files.listing import IMAGE_SUFFIXES
 
         files = [text for text in self.texts or () if Path(text).suffix.lower() in IMAGE_SUFFIXES]
         if files:
             raise BadPrompt(
                 f"{files[0]!r} is a file, not a text; segment takes one image. For several: "
-                "segclip export FOLDER OUT "
-                "--text TEXT, with a folder or a glob in quotes"
+                "segclip export FOLDER OUT --text TEXT, with a folder or a glob in quotes"
             )
 
     def _example(self) -> Points | None:
@@ -112,81 +108,84 @@ class Asked:
             return None
         if self.texts or self.points:
             raise BadPrompt(
-                "--like takes neither texts nor --point; give a --box to search in, or nothing else"
+                "--like takes neither texts nor --point; only --box, to limit the search"
             )
-        return Points([numbers("--like", self.like, (2,))])
+        return Points([parse_numbers("--like", self.like, (2,))])
 
     def _place(self) -> Prompt:
         from ..types.prompts import place
 
-        clicks = [numbers("--point", value, (2, 3)) for value in self.points or ()]
-        boxes = [numbers("--box", value, (4,)) for value in self.boxes or ()]
+        clicks = [parse_numbers("--point", value, (2, 3)) for value in self.points or ()]
+        boxes = [parse_numbers("--box", value, (4,)) for value in self.boxes or ()]
         labels = [click[2] if len(click) == 3 else 1 for click in clicks]
         if self.everything and (self.texts or self.like or any(labels)):
             raise BadPrompt(
-                "--everything takes neither texts nor --like nor a click on an object; give a "
-                "--box to look in, or "
-                "--point X,Y,0 on what to leave out"
+                "--everything takes neither texts nor --like nor a click on an object; limit it "
+                "with --box, or exclude an object with --point X,Y,0"
             )
         searching = bool(self.texts or self.like or self.everything)
         return place([click[:2] for click in clicks], labels, boxes, searching=searching)
 
 
 @dataclass(frozen=True)
-class Against:
-    """What a text competes with, and how it is said; the largest picture."""
+class RivalOptions:
+    """Texts that compete with the query, prompt templates, and the size limit of images."""
 
     negatives: Annotated[
-        list[str] | None, typer.Option("--not", metavar="TEXT", help="What it is not; repeatable.")
+        list[str] | None, typer.Option("--not", metavar="TEXT", help="Text to exclude; repeatable.")
     ] = None
     backgrounds: Annotated[
         list[str] | None,
         typer.Option(
-            "--background", metavar="TEXT", help="Replace the encoder's backgrounds; repeatable."
+            "--background",
+            metavar="TEXT",
+            help="Replace the encoder's background texts; repeatable.",
         ),
     ] = None
     templates: Annotated[
-        str | None, typer.Option(help="Sentences a text is put in: a set's name or a file.")
+        str | None, typer.Option(help="Prompt templates for texts: a set's name or a file.")
     ] = None
-    max_pixels: Annotated[int, typer.Option(help="Largest picture that is read.", min=1)] = (
+    max_pixels: Annotated[int, typer.Option(help="Largest image to read, in pixels.", min=1)] = (
         100_000_000
     )
 
 
 @dataclass(frozen=True)
-class Choice:
+class SelectionOptions:
     """Which regions are kept; see ``selection.Selection``."""
 
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Probability to reach, with --everything quality; left out, the encoder's own, "
-            "and 0.6 times the best."
+            help="Minimum probability (with --everything: minimum quality). Default: the encoder's "
+            "own threshold, and 0.6x the best match."
         ),
     ] = None
-    top_k: Annotated[int | None, typer.Option(help="At most this many for each text.")] = None
+    top_k: Annotated[int | None, typer.Option(help="At most this many regions per text.")] = None
     best: Annotated[
-        bool, typer.Option("--best", help="The best one for each text, even below the threshold.")
+        bool, typer.Option("--best", help="The best region per text, even below the threshold.")
     ] = False
-    nms: Annotated[float, typer.Option(help="Mask IoU from which two regions are one.")] = 0.6
+    nms: Annotated[float, typer.Option(help="Mask IoU above which two regions are duplicates.")] = (
+        0.6
+    )
     keep_parts: Annotated[
-        bool, typer.Option("--keep-parts", help="Keep parts of a whole that matches too.")
+        bool, typer.Option("--keep-parts", help="Keep parts of an object that also matches.")
     ] = False
     require: Annotated[
-        bool, typer.Option("--require", help="Exit with 1 when a text matches nothing.")
+        bool, typer.Option("--require", help="Exit with code 1 if a text matches nothing.")
     ] = False
 
     def selection(self) -> Selection:
-        """Put the options into the library's terms."""
+        """Convert the options to a selection."""
         from ..ranking.selection import Selection
 
-        chosen = Selection(self.threshold, self.top_k, self.best, self.nms)
-        return replace(chosen, containment=None) if self.keep_parts else chosen
+        selection = Selection(self.threshold, self.top_k, self.best, self.nms)
+        return replace(selection, containment=None) if self.keep_parts else selection
 
 
 @dataclass(frozen=True)
-class Models:
-    """Which models run, and where."""
+class ModelOptions:
+    """The models, and the device they run on."""
 
     preset: Annotated[str, typer.Option(help="mini, mini-sam, photo or photo-large.")] = "mini"
     proposer: Annotated[
@@ -199,30 +198,28 @@ class Models:
             "hf-hub:REPO."
         ),
     ] = None
-    policy: Annotated[str | None, typer.Option(help="How regions are shown to the encoder.")] = None
+    policy: Annotated[
+        str | None, typer.Option(help="Crop policy: how regions are cropped for the encoder.")
+    ] = None
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto"
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False
     trust: Annotated[
-        bool, typer.Option("--trust", help="Load pickled weights the manifest doesn't know.")
+        bool, typer.Option("--trust", help="Load pickled weights that the manifest does not list.")
     ] = False
 
-    def load(self, output: Output, *, with_encoder: bool = True) -> Segmenter:
-        """Load what was named; the proposer alone, in half the time, where no words are to be
-        read.
-        """
+    def load(self, output: OutputOptions, *, with_encoder: bool = True) -> Segmenter:
+        """Load the models; without texts the proposer alone, in half the time."""
         from .. import loading
 
         names, options = self._names(), loading.LoadOptions(self.offline, self.trust)
         if not with_encoder:
-            with output.telling(f"loading {names[0]}"):
+            with output.timed(f"loading {names[0]}"):
                 return loading.load_picker(names[0], device=self.device, options=options)
-        with output.telling(f"loading {names[0]} and {names[1]}"):
+        with output.timed(f"loading {names[0]} and {names[1]}"):
             return loading.load(*names, device=self.device, policy=self.policy, options=options)
 
     def suggest_larger(self, image: Path) -> str:
-        """Return how to get models that know more, the first time that a photo of one's own is
-        given to mini.
-        """
+        """Return a hint about larger models the first time that mini gets a user's own image."""
         from ..weights import cache
 
         samples = {"samples", "segclip_samples"}
@@ -243,85 +240,82 @@ class Models:
 
 
 @dataclass(frozen=True)
-class Output:
-    """What is written and said."""
+class OutputOptions:
+    """What is printed and written."""
 
-    out: Annotated[Path | None, typer.Option(help=f"Folder for the files; {OUT} if left out.")] = (
-        None
-    )
+    out: Annotated[Path | None, typer.Option(help=f"Folder for the files. Default: {OUT}.")] = None
     formats: Annotated[
         list[str] | None,
         typer.Option(
             "--format",
-            help=f"Files, by comma or repeated: {', '.join(PER_IMAGE)}; {FORMATS} if left out.",
+            help=f"Output formats, comma-separated or repeated: {', '.join(PER_IMAGE)}. Default: "
+            f"{FORMATS}.",
         ),
     ] = None
     record: Annotated[
         bool, typer.Option("--json", help="Print the JSON record; files only with --out.")
     ] = False
     verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Say what is loaded and how long it takes.")
+        bool, typer.Option("-v", "--verbose", help="Log what is loaded and how long it takes.")
     ] = False
 
     def targets(self, image: Path) -> dict[str, str]:
-        """Return the file name of each format asked for; raises UnknownName or BadPrompt before any
-        work.
-        """
+        """Return the file name by format. Raises UnknownName or BadPrompt before any work."""
         from .. import registry
         from ..files import outputs
 
         if self.folder and self.folder.exists() and not self.folder.is_dir():
             raise BadPrompt(f"--out {self.folder} is a file; give a folder")
-        names = comma(self.formats or [FORMATS])
+        names = split_commas(self.formats or [FORMATS])
         if not names:
-            raise BadPrompt(f"--format names nothing; choose some of {', '.join(PER_IMAGE)}")
+            raise BadPrompt(f"--format is empty; choose from {', '.join(PER_IMAGE)}")
         stem = outputs.shortened(image.stem)
         return {name: f"{stem}.{registry.choose(PER_IMAGE, name, 'format')}" for name in names}
 
     @property
     def folder(self) -> Path | None:
-        """Return where files go; None where none are written."""
+        """Return the output folder; None where no files are written."""
         return self.out or (None if self.record else OUT)
 
     @contextmanager
-    def telling(self, message: str) -> Iterator[None]:
-        """Say on a terminal what is being waited for, and how long it took."""
-        told = sys.stderr.isatty() and not self.record and not self.verbose
+    def timed(self, message: str) -> Iterator[None]:
+        """Print on a terminal what is running, and how long it took."""
+        shown = sys.stderr.isatty() and not self.record and not self.verbose
         start = perf_counter()
-        if told:
+        if shown:
             typer.echo(f"{message} ...", nl=False, err=True)
         yield
-        if told:
+        if shown:
             typer.echo(f" {perf_counter() - start:.1f} s", err=True)
 
 
-class Lines:
-    """Tell progress in a line now and then, where there is no terminal."""
+class ProgressLines:
+    """Progress as an occasional line, where there is no terminal."""
 
     def __init__(self) -> None:
         self.last = monotonic()
 
-    def __call__(self, done: int, total: int, rate: float, told: str) -> None:
-        """Hear of a step; rate: steps a second."""
+    def __call__(self, done: int, total: int, rate: float, details: str) -> None:
+        """Report a step. rate: steps per second."""
         if monotonic() - self.last < EVERY:
             return
         self.last = monotonic()
         typer.echo(
-            f"{done} of {total}, {told}, {(total - done) / max(rate, 1e-9) / 60:.0f} min left",
+            f"{done} of {total}, {details}, {(total - done) / max(rate, 1e-9) / 60:.0f} min left",
             err=True,
         )
 
 
-def grouped(verb: Callable[..., None]) -> Callable[..., None]:
-    """Spread a verb's dataclass parameters into the flat options typer reads."""
-    groups = {name: kind for name, kind in get_type_hints(verb).items() if name != "return"}
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Flatten a command's dataclass parameters into the options that typer reads."""
+    groups = {name: kind for name, kind in get_type_hints(command).items() if name != "return"}
     parameters = [parameter for kind in groups.values() for parameter in _parameters(kind)]
 
-    @wraps(verb)
+    @wraps(command)
     def call(**values: Any) -> None:
         for parameter in parameters:
             checks.check(values[parameter.name], parameter.name, parameter.annotation)
-        verb(
+        command(
             *(
                 kind(**{field.name: values[field.name] for field in fields(kind)})
                 for kind in groups.values()
@@ -345,51 +339,53 @@ def _parameters(kind: Any) -> Iterator[inspect.Parameter]:
         )
 
 
-def comma(values: Iterable[str]) -> list[str]:
-    """Return what an option names, by comma, repeated or both: each once, in that order."""
+def split_commas(values: Iterable[str]) -> list[str]:
+    """Split comma-separated and repeated values: each once, in the order given."""
     return list(
         dict.fromkeys(part.strip() for value in values for part in value.split(",") if part.strip())
     )
 
 
-def numbers(flag: str, value: str, counts: tuple[int, ...]) -> list[float]:
-    """Read numbers by comma; raises BadPrompt."""
+def parse_numbers(flag: str, value: str, counts: tuple[int, ...]) -> list[float]:
+    """Parse comma-separated numbers. Raises BadPrompt."""
     try:
         numbers = [float(part) for part in value.split(",")]
     except ValueError:
         numbers = []
-    if len(numbers) not in counts or not all(
-        abs(number) <= checks.MOST for number in numbers
-    ):  # nan is not
-        wanted, example = (
-            " or ".join(map(str, counts)),
-            ",".join(("120", "80", "400", "380")[: counts[0]]),
-        )
+    # NaN fails the comparison too
+    if len(numbers) not in counts or not all(abs(number) <= checks.MOST for number in numbers):
+        expected = " or ".join(map(str, counts))
+        example = ",".join(("120", "80", "400", "380")[: counts[0]])
         raise BadPrompt(
-            f"{flag} takes {wanted} numbers by comma, finite, in pixels, such as {flag} {example}; "
-            f"got {value[:80]!r}"
+            f"{flag} takes {expected} numbers, finite, comma-separated, in pixels, such as "
+            f"{flag} {example}; got {value[:80]!r}"
         )
     return numbers
 
 
 @dataclass(frozen=True)
-class Crew:
-    """Who does the work of a run over many pictures."""
+class WorkerOptions:
+    """Workers of a run over many images."""
 
     workers: Annotated[
-        int, typer.Option(help="Processes, each with its own models.", min=1, max=256)
+        int, typer.Option(help="Worker processes, each with its own models.", min=1, max=256)
     ] = 1
     runner: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local"
     address: Annotated[
-        str | None, typer.Option(help="Of the Ray cluster; one is started here if left out.")
+        str | None,
+        typer.Option(help="Address of the Ray cluster. Default: start one on this machine."),
     ] = None
     gpus: Annotated[
-        float, typer.Option(help="Share of a GPU for each worker, with Ray.", min=0)
+        float, typer.Option(help="GPUs per worker, possibly a fraction, with Ray.", min=0)
     ] = 0.0
     threads: Annotated[
         int,
-        typer.Option(help="Threads of each worker; 0 shares the machine's out.", min=0, max=1024),
+        typer.Option(
+            help="Threads per worker; 0 divides the machine's cores among the workers.",
+            min=0,
+            max=1024,
+        ),
     ] = 0
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Do again what failed before.")
+        bool, typer.Option("--retry-failed", help="Retry images that failed before.")
     ] = False

@@ -12,8 +12,8 @@ import typer
 
 from .. import lifetime
 from ..errors import BadPrompt
-from .export import shown_progress
-from .options import OUT, Crew
+from .export import STOPPED, progress_bar
+from .options import OUT, WorkerOptions
 
 if TYPE_CHECKING:
     from ..batch import Running
@@ -24,28 +24,31 @@ ENCODER = typer.Option(
 )
 DEVICE = typer.Option(help="auto, cpu, cuda, cuda:1, mps.")
 OFFLINE = typer.Option("--offline", help="Never use the network.")
-TRUST = typer.Option("--trust", help="Load pickled weights the manifest doesn't know.")
+TRUST = typer.Option("--trust", help="Load pickled weights that the manifest does not list.")
 
 
 @dataclass(frozen=True)
-class Indexing:
-    """What is indexed, and how; what is left out is as the index has it."""
+class IndexInput:
+    """The folder to index, and how; options left out keep the index's own values."""
 
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The pictures.")]
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of images.")]
     regions: Annotated[
-        bool, typer.Option("--regions", help="Every segment too: slower, and finds small things.")
+        bool,
+        typer.Option("--regions", help="Index every segment too: slower, but finds small objects."),
     ] = False
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the index; inside FOLDER if left out.")
+        Path | None, typer.Option(help="Folder of the index. Default: inside FOLDER.")
     ] = None
     encoder: Annotated[str | None, ENCODER] = None
     proposer: Annotated[
         str | None, typer.Option(help="Proposer of the segments, or a preset for its own.")
     ] = None
-    policy: Annotated[str | None, typer.Option(help="How regions are shown to the encoder.")] = None
+    policy: Annotated[
+        str | None, typer.Option(help="Crop policy: how regions are cropped for the encoder.")
+    ] = None
     engine: Annotated[str, typer.Option(help="auto, numpy or lancedb.")] = "auto"
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Forget the former index.")] = False
-    max_pixels: Annotated[int, typer.Option(help="Largest picture that is read.", min=1)] = (
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Discard the existing index.")] = False
+    max_pixels: Annotated[int, typer.Option(help="Largest image to read, in pixels.", min=1)] = (
         100_000_000
     )
     device: Annotated[str, DEVICE] = "auto"
@@ -53,11 +56,11 @@ class Indexing:
     trust: Annotated[bool, TRUST] = False
     prune: Annotated[
         bool,
-        typer.Option("--prune", help="Drop images too whose folder is empty or cannot be read."),
+        typer.Option("--prune", help="Also drop images whose folder is empty or unreadable."),
     ] = False
 
     def options(self) -> IndexOptions:
-        """Put the options into the library's terms."""
+        """Convert the options to those of the library."""
         from ..loading import LoadOptions
         from ..search import IndexOptions
 
@@ -76,18 +79,18 @@ class Indexing:
 
 
 @dataclass(frozen=True)
-class Work(Crew):
+class IndexRun(WorkerOptions):
     """How indexing runs."""
 
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read every image again, to find what changed.")
+        bool, typer.Option("--verify", help="Read every image again to detect changes.")
     ] = False
     verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Name every picture that failed.")
+        bool, typer.Option("-v", "--verbose", help="Report every image that failed.")
     ] = False
 
     def running(self) -> Running:
-        """Put the options into the library's terms."""
+        """Convert the options to those of the library."""
         from ..batch import Running
 
         return Running(
@@ -102,8 +105,8 @@ class Work(Crew):
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is looked for."""
+class SearchInput:
+    """The index, and the query."""
 
     index: Annotated[
         Path, typer.Argument(metavar="INDEX", help="An indexed folder, or the folder of its index.")
@@ -112,20 +115,22 @@ class Wanted:
         None
     )
     image: Annotated[
-        Path | None, typer.Option(help="A picture to look like, alone or with the text.")
+        Path | None, typer.Option(help="Find images similar to this one, alone or with the text.")
     ] = None
     negatives: Annotated[
-        list[str] | None, typer.Option("--not", metavar="TEXT", help="What it is not; repeatable.")
+        list[str] | None, typer.Option("--not", metavar="TEXT", help="Text to exclude; repeatable.")
     ] = None
-    regions: Annotated[bool, typer.Option("--regions", help="Search the segments.")] = False
+    regions: Annotated[
+        bool, typer.Option("--regions", help="Search segments instead of whole images.")
+    ] = False
     templates: Annotated[
-        str | None, typer.Option(help="Sentences a text is put in: a set's name or a file.")
+        str | None, typer.Option(help="Prompt templates for texts: a set's name or a file.")
     ] = None
-    n: Annotated[int, typer.Option("-n", "--count", help="How many pictures.", min=1)] = 9
+    n: Annotated[int, typer.Option("-n", "--count", help="Number of images.", min=1)] = 9
     encoder: Annotated[
         str | None,
         typer.Option(
-            help="The index's encoder, where it is no published one: MODEL/file:PATH, file:FOLDER."
+            help="The index's encoder, if it is not a published one: MODEL/file:PATH, file:FOLDER."
         ),
     ] = None
     device: Annotated[str, DEVICE] = "auto"
@@ -133,19 +138,19 @@ class Wanted:
     trust: Annotated[bool, TRUST] = False
 
     def query(self) -> Query:
-        """Put the options into the library's terms."""
+        """Convert the options to a query. Raises BadPrompt."""
         from ..search import Query
 
         if self.text is not None and not self.text.strip():
             raise BadPrompt(
-                "an empty text was given; say what to look for, for example 'a red umbrella'"
+                "an empty text was given; name what to find, for example 'a red umbrella'"
             )
         return Query(self.text or "", self.image, tuple(self.negatives or ()), self.templates)
 
 
 @dataclass(frozen=True)
-class Among:
-    """Which pictures are searched."""
+class FilterOptions:
+    """Which images are searched."""
 
     folder: Annotated[str | None, typer.Option(help="Only this folder inside the indexed one.")] = (
         None
@@ -164,7 +169,7 @@ class Among:
     )
 
     def where(self) -> Filter:
-        """Put the options into the library's terms."""
+        """Convert the options to a filter. Raises BadPrompt."""
         from ..search import Filter
 
         return Filter(
@@ -177,71 +182,71 @@ class Among:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What is done with what was found."""
+class SearchOutput:
+    """What is printed and written."""
 
     sheet: Annotated[
-        Path | None, typer.Option(help=f"Picture of what was found; {OUT}/search.png if left out.")
+        Path | None, typer.Option(help=f"Contact sheet of the results. Default: {OUT}/search.png.")
     ] = None
-    copy: Annotated[Path | None, typer.Option(help="Copy the pictures to this new folder.")] = None
-    link: Annotated[Path | None, typer.Option(help="Link the pictures in this new folder.")] = None
+    copy: Annotated[Path | None, typer.Option(help="Copy the images to this new folder.")] = None
+    link: Annotated[Path | None, typer.Option(help="Link the images in this new folder.")] = None
     record: Annotated[
-        bool, typer.Option("--json", help="Print JSON; a picture only with --sheet.")
+        bool, typer.Option("--json", help="Print JSON; a contact sheet only with --sheet.")
     ] = False
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what is loaded.")] = False
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log what is loaded.")] = False
 
 
-def run_index(task: Indexing, how: Work) -> None:
-    """Index, show progress, and say how it ended."""
+def run_index(source: IndexInput, workers: IndexRun) -> None:
+    """Index with a progress display, and print a summary."""
     from ..search import make_index
 
-    running = how.running()
+    running = workers.running()
     try:
-        with shown_progress() as tell:
-            done = make_index(task.folder, task.options(), out=task.out, running=running, tell=tell)
+        with progress_bar() as report:
+            done = make_index(
+                source.folder, source.options(), out=source.out, running=running, tell=report
+            )
     except KeyboardInterrupt as interrupt:
-        typer.echo(
-            "\nstopped; what is done is kept, and the same command goes on from here", err=True
-        )
+        typer.echo(STOPPED, err=True)
         raise typer.Exit(lifetime.exit_code(interrupt)) from None
-    _report(done, how.verbose)
+    _report(done, workers.verbose)
     if done.failed and not done.pictures:
         raise typer.Exit(1)
 
 
-def run_search(wanted: Wanted, among: Among, shown: Shown) -> None:
-    """Search, print what was found, and draw it."""
+def run_search(source: SearchInput, filters: FilterOptions, output: SearchOutput) -> None:
+    """Search, print the matches, and draw a contact sheet."""
     from ..loading import LoadOptions
     from ..search import Index, results
 
-    query, where = wanted.query(), among.where()
-    load = LoadOptions(wanted.offline, wanted.trust)
-    opened = Index(wanted.index, encoder=wanted.encoder, device=wanted.device, load=load)
-    found = opened.search(query, n=wanted.n, regions=wanted.regions, where=where)
-    if shown.record:
-        typer.echo(json.dumps(results.to_records(opened, found), ensure_ascii=False))
+    query, where = source.query(), filters.where()
+    load = LoadOptions(source.offline, source.trust)
+    index = Index(source.index, encoder=source.encoder, device=source.device, load=load)
+    matches = index.search(query, n=source.n, regions=source.regions, where=where)
+    if output.record:
+        typer.echo(json.dumps(results.to_records(index, matches), ensure_ascii=False))
     else:
-        _print(found, len(opened))
-    sheet = shown.sheet or (None if shown.record or not found else OUT / "search.png")
-    written = [results.write_sheet(opened, found, sheet)] if sheet else []
-    for folder, link in ((shown.copy, False), (shown.link, True)):
-        written += results.gather(found, folder, link=link) if folder else []
+        _print(matches, len(index))
+    sheet = output.sheet or (None if output.record or not matches else OUT / "search.png")
+    written = [results.write_sheet(index, matches, sheet)] if sheet else []
+    for folder, link in ((output.copy, False), (output.link, True)):
+        written += results.gather(matches, folder, link=link) if folder else []
     for path in written:
-        typer.echo(f"wrote {path}", err=shown.record)
+        typer.echo(f"wrote {path}", err=output.record)
 
 
 def _report(done: Indexed, verbose: bool) -> None:
-    did = done.progress
+    progress = done.progress
     changes = [
-        f"{did.matched} embedded",
-        f"{did.before} as before",
+        f"{progress.matched} embedded",
+        f"{progress.before} unchanged",
         f"{done.moved} moved",
         f"{done.removed} removed",
     ]
-    held = f"{_count(done.pictures, 'picture')} and {_count(done.regions, 'region')}"
-    typer.echo(f"{held} in the index: {', '.join(changes)}")
+    size = f"{_count(done.pictures, 'image')} and {_count(done.regions, 'region')}"
+    typer.echo(f"{size} in the index: {', '.join(changes)}")
     if done.engine == "lancedb":
-        typer.echo("kept in LanceDB")
+        typer.echo("stored in LanceDB")
     for number, reason in enumerate(done.failed):
         if number == 5 and not verbose:
             typer.echo(f"... and {len(done.failed) - 5} more: -v shows all", err=True)
@@ -250,17 +255,17 @@ def _report(done: Indexed, verbose: bool) -> None:
     for line in done.unreachable:
         typer.echo(f"unreachable: {line}", err=True)
     if done.unreachable:
-        typer.echo("what the index knows of them stays in it; --prune drops it", err=True)
+        typer.echo("their entries stay in the index; --prune drops them", err=True)
     typer.echo(f"wrote {done.path}")
 
 
-def _print(found: tuple[Match, ...], searched: int) -> None:
-    if not found:
-        left = "and the filters and --not leave none of them" if searched else "index some first"
-        typer.echo(f"nothing to show: the index holds {_count(searched, 'picture')}, {left}")
+def _print(matches: tuple[Match, ...], searched: int) -> None:
+    if not matches:
+        reason = "and the filters and --not leave none of them" if searched else "index some first"
+        typer.echo(f"no matches: the index holds {_count(searched, 'image')}, {reason}")
         return
     typer.echo("similarity  probability  box x1,y1,x2,y2    path")
-    for match in found:
+    for match in matches:
         box = ",".join(map(str, match.box)) if match.box else "-"
         typer.echo(f"{match.similarity:10.3f}  {match.probability:11.2f}  {box:17}  {match.path}")
 
@@ -273,4 +278,4 @@ def _day(flag: str, value: str | None) -> date | None:
     try:
         return date.fromisoformat(value) if value else None
     except ValueError:
-        raise BadPrompt(f"{flag} takes a day such as {flag} 2025-06-30; got {value!r}") from None
+        raise BadPrompt(f"{flag} takes a date such as {flag} 2025-06-30; got {value!r}") from None

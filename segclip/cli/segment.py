@@ -1,6 +1,4 @@
-"""The ``segclip segment`` command: cut out of one image what texts, places or nothing in particular
-name.
-"""
+"""The ``segclip segment`` command: segment one image by texts, prompts, or everything."""
 
 from __future__ import annotations
 
@@ -10,49 +8,53 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from .options import Against, Asked, Choice, Models, Output
+from .options import ModelOptions, OutputOptions, QueryOptions, RivalOptions, SelectionOptions
 
 if TYPE_CHECKING:
     from ..ranking.selection import Selection
     from ..types import Result
 
 
-def run(asked: Asked, against: Against, choice: Choice, models: Models, output: Output) -> None:
-    """Answer, print a table, write the files; exit code 1 with --require where a text matches
-    nothing.
-    """
+def run(
+    query: QueryOptions,
+    rivals: RivalOptions,
+    selection: SelectionOptions,
+    models: ModelOptions,
+    output: OutputOptions,
+) -> None:
+    """Segment, print a table, write the files; with --require exit 1 for an unmatched text."""
     from .. import images
 
-    targets, question = output.targets(asked.image), asked.question(against, choice)
-    image = images.load(asked.image, max_pixels=against.max_pixels)
+    targets, question = output.targets(query.image), query.question(rivals, selection)
+    image = images.load(query.image, max_pixels=rivals.max_pixels)
     segmenter = models.load(output, with_encoder=question.needs_encoder)
-    with output.telling(f"looking at {asked.image.name}"):
+    with output.timed(f"segmenting {query.image.name}"):
         result = segmenter.answer(image, question)
     if not question.texts:
         result = _best_first(result, question.selection)
-    _report(result, asked.image, targets, output)
-    if not output.record and (hint := models.suggest_larger(asked.image)):
+    _report(result, query.image, targets, output)
+    if not output.record and (hint := models.suggest_larger(query.image)):
         typer.echo(hint, err=True)
-    if choice.require and result.unanswered:
+    if selection.require and result.unanswered:
         raise typer.Exit(1)
 
 
 def _best_first(result: Result, selection: Selection) -> Result:
-    """Keep a click's best mask, or as many as asked for, and say which others there are."""
+    """Keep a click's best mask, or ``top_k`` of them, and report the others."""
     if "point" not in result.asked:
         return result
     kept = result[: selection.top_k or 1]
     if others := len(result) - len(kept):
         qualities = ", ".join(f"{quality:.2f}" for quality in result.quality[len(kept) :])
         typer.echo(
-            f"{others} other masks at this point, of quality {qualities}: --top-k {len(result)} "
+            f"{others} other masks at this point, quality {qualities}: --top-k {len(result)} "
             "keeps them",
             err=True,
         )
     return kept
 
 
-def _report(result: Result, image: Path, targets: dict[str, str], output: Output) -> None:
+def _report(result: Result, image: Path, targets: dict[str, str], output: OutputOptions) -> None:
     from .. import exporters
     from ..files import outputs
 
@@ -80,9 +82,8 @@ def _report(result: Result, image: Path, targets: dict[str, str], output: Output
 
 
 def _near(result: Result, row: int) -> str:
-    if (
-        not result.nearest or result.nearest[row] >= result.threshold
-    ):  # then words of place left none
+    # above the threshold, words of position ruled the matches out
+    if not result.nearest or result.nearest[row] >= result.threshold:
         return ""
     return f" (best {result.nearest[row]:.2f}, threshold {result.threshold:.2f})"
 
@@ -98,12 +99,12 @@ def _table(result: Result) -> list[str]:
     )
     rows = [("text", "probability", "similarity", "quality", "box x1,y1,x2,y2")]
     rows += [
-        (text, _shown(p, 2), _shown(s, 3), _shown(q, 2), ",".join(map(str, box)))
+        (text, _format(p, 2), _format(s, 3), _format(q, 2), ",".join(map(str, box)))
         for text, p, s, q, box in columns
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
-def _shown(value: float, digits: int) -> str:
-    return "-" if value != value else f"{value:.{digits}f}"  # NaN: no text was asked
+def _format(value: float, digits: int) -> str:
+    return "-" if value != value else f"{value:.{digits}f}"  # NaN: no text was given

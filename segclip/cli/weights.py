@@ -1,4 +1,4 @@
-"""The ``segclip weights`` commands: what there is, get it, check it, where it lies."""
+"""The ``segclip weights`` commands: list, download, verify and locate weights."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import typer
 from ..errors import WeightsCorrupt, WeightsMissing
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="List, download, verify and find weights."
+    no_args_is_help=True, rich_markup_mode=None, help="List, download, verify and locate weights."
 )
 
 Names = Annotated[
     list[str],
-    typer.Argument(metavar="NAME...", help="Names of `segclip weights list`, or presets."),
+    typer.Argument(metavar="NAME...", help="Names from `segclip weights list`, or presets."),
 ]
 Trust = Annotated[
-    bool, typer.Option("--trust", help="Take pickled weights whose SHA-256 nobody has published.")
+    bool, typer.Option("--trust", help="Accept pickled weights whose SHA-256 is not published.")
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 
 
 @app.command("list")
 def list_() -> None:
-    """List the known weights: name, what for, size, whether it is here, licence."""
+    """List the known weights: name, kind, size, whether installed, licence."""
     from .. import weights
 
     rows = [("name", "kind", "size", "here", "licence")]
@@ -46,23 +46,23 @@ def list_() -> None:
 
 @app.command()
 def get(names: Names, trust: Trust = False, offline: Offline = False) -> None:
-    """Download weights, or a preset's two, and print where they are."""
+    """Download weights by name, or both files of a preset, and print their paths."""
     from .. import weights
 
     if offline:
         weights.set_offline()
-    for name in _spelt_out(names):
+    for name in _expand(names):
         typer.echo(f"{name}  {weights.get(name, trust=trust)}")
 
 
 @app.command()
 def verify(names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]")] = None) -> None:
-    """Hash weights anew and compare; all that are here when none is named."""
+    """Recompute the SHA-256 of weights and compare; all installed ones by default."""
     from .. import weights
 
     checks = [
         weights.verify(name)
-        for name in _spelt_out(names or [row.name for row in weights.table() if row.installed])
+        for name in _expand(names or [row.name for row in weights.table() if row.installed])
     ]
     for check in checks:
         by = "the manifest" if check.published else "its first use"
@@ -81,7 +81,7 @@ def verify(names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]"
 
 @app.command()
 def path(name: str) -> None:
-    """Print where a weight file lies, checked; never downloads."""
+    """Print the path of a verified weight file, without downloading."""
     from .. import weights
 
     found = weights.find(name)
@@ -90,7 +90,7 @@ def path(name: str) -> None:
     typer.echo(found)
 
 
-def _spelt_out(names: list[str]) -> list[str]:
+def _expand(names: list[str]) -> list[str]:
     from ..loading import PRESETS
 
     return [part for name in names for part in PRESETS.get(name, (name,))]

@@ -1,4 +1,4 @@
-"""Turn crops and texts into unit embeddings of one joint space: the Encoder seam and its table."""
+"""Encoders embed crops and texts as unit vectors of one joint space: their interface and table."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ BACKGROUNDS = ("background", "texture", "plain surface", "blurry area", "part of
 
 @dataclass(frozen=True)
 class Serving:
-    """Say how a checkpoint wants to be used; stored beside its weights.
+    """Recommended settings of a checkpoint, stored beside its weights.
 
-    policy: how regions are shown to it. templates: sentences with ``{}`` a text is put in.
-    backgrounds: texts every text competes with. threshold: the probability a region must reach.
-    calibrated: whether that threshold was measured on this checkpoint; the defaults, meant for
-    CLIPs trained on photographs, were not. quality_weight: how much the proposer's quality counts,
-    see ``ranking.weigh``; 0 is not at all. likeness: the cosine two regions of one kind reach,
-    measured where the threshold was. scorer: how regions are embedded, see ``scoring.SCORERS``.
-    logit_scale: what multiplies regions' cosines before the softmax in place of the encoder's own,
-    fitted where the threshold was; temperature scaling (Guo et al. 2017,
-    https://arxiv.org/abs/1706.04599).
+    policy: how regions are cropped. templates: sentences with ``{}`` for the text. backgrounds:
+    texts that compete with every text. threshold: minimum probability of a region. calibrated:
+    whether that threshold was measured on this checkpoint; the defaults, meant for CLIPs trained on
+    photographs, were not. quality_weight: weight of the proposer's quality, see ``ranking.weigh``;
+    0 ignores it. likeness: the cosine that two regions of one kind reach, measured on the same data
+    as the threshold. scorer: how regions are embedded, see ``scoring.SCORERS``. logit_scale:
+    replaces the encoder's own for regions, fitted on the same data as the threshold; temperature
+    scaling (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
     """
 
     policy: CropPolicy = POLICIES["default"]
@@ -59,16 +58,17 @@ class Serving:
                 raise ValueError(f"{name} must lie in [{least}, {most}], got {str(value)[:60]}")
         if not isinstance(self.scorer, str) or not isinstance(self.calibrated, bool):
             raise ValueError(
-                f"scorer and calibrated are {str((self.scorer, self.calibrated))[:60]}"
+                "scorer must be a string and calibrated a boolean, got "
+                f"{str((self.scorer, self.calibrated))[:60]}"
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what JSON can hold and ``from_dict`` reads."""
+        """Return a dict for JSON that ``from_dict`` reads."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Serving:
-        """Read what ``to_dict`` wrote; fields left out take their defaults."""
+        """Read a dict written by ``to_dict``; missing fields take their defaults."""
         values = dict(data)
         if "policy" in values:
             values["policy"] = CropPolicy.from_dict(values["policy"])
@@ -81,9 +81,9 @@ class Serving:
 class Encoder(Protocol):
     """Embed crops and texts in one space.
 
-    image_size: side of the square crops it takes, px. logit_scale: what multiplies a cosine before
-    a softmax, already exponentiated. fingerprint: a hash of all that embeddings depend on; "" where
-    it is not known. serving: how its checkpoint wants to be used.
+    image_size: side of its square crops, px. logit_scale: factor of a cosine before a softmax,
+    already exponentiated. fingerprint: a hash of everything that embeddings depend on; "" where it
+    is unknown. serving: recommended settings of its checkpoint.
     """
 
     name: str
@@ -93,22 +93,23 @@ class Encoder(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Return it; it may have to be computed."""
+        """Return the hash, which may have to be computed first."""
 
     def encode_images(self, crops: Sequence[np.ndarray] | np.ndarray) -> Array:
-        """Embed B crops, uint8 RGB: float32 (B, D), unit rows. Zero crops give (0, D)."""
+        """Embed B crops, uint8 RGB: float32 (B, D), unit rows; B may be 0."""
 
     def encode_texts(self, texts: Sequence[str]) -> Array:
-        """Embed T texts: float32 (T, D), unit rows. Zero texts give (0, D)."""
+        """Embed T texts: float32 (T, D), unit rows; T may be 0."""
 
     def encode_dense(self, image: Image) -> Array:
-        """Embed an image's patches in one pass: float32 (h, w, D), unit; raise Unsupported where
-        the encoder cannot.
+        """Embed an image's patches in one pass: float32 (h, w, D), unit vectors.
+
+        Raises Unsupported where the encoder cannot.
         """
 
 
 class NoEncoder:
-    """Stand where no encoder was loaded: places and everything are answered without one."""
+    """Placeholder where no encoder was loaded: spatial prompts and "everything" need none."""
 
     name = "no encoder"
     image_size = 1

@@ -1,4 +1,4 @@
-"""Build, load and save open_clip models with the configs that travel with their weights."""
+"""Build, load and save open_clip models with the configurations stored beside their weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .patches import PatchHead
 
 CONFIGS = ("config.json", "open_clip_config.json")
 SAFE_FILES, PICKLED_FILES = weights.SAFE_FILES, weights.PICKLED_FILES
-# data alone, by their whole names: a pattern such as vocab.* would fetch and copy code too
+# data only, by full names: a pattern such as vocab.* would also download and copy code
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -48,21 +48,18 @@ TOKENIZER_FILES = (
 )
 
 _TORCHSCRIPT_EXTRAS = {"input_resolution", "context_length", "vocab_size"}
-_PLAIN_NAME = re.compile(
-    r"[\w.-]+"
-)  # of one of timm's networks: no address of a repository, no path
-HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")  # of one of transformers'
-_LARGEST = 2048  # px, the side of the images a checkpoint may ask for
+_PLAIN_NAME = re.compile(r"[\w.-]+")  # of a timm network: neither a repository's address nor a path
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")  # of a transformers network
+_LARGEST = 2048  # px, upper limit of a checkpoint's image side
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Hold all that makes an encoder: where its weights lie and the configs that travel with them.
+    """Weights of an encoder and the configurations stored with them.
 
-    model_cfg, preprocess_cfg: open_clip's own dictionaries. folder: where a tokenizer of its own
-    may lie.
+    model_cfg, preprocess_cfg: open_clip's own dictionaries. folder: may hold its own tokenizer.
     """
 
     name: str
@@ -74,29 +71,28 @@ class Checkpoint:
 
     @property
     def source(self) -> Path:
-        """Give the file that describes it, for messages: its config.json, else its weights."""
+        """Return the file that describes it, for messages: its config.json, else its weights."""
         return (self.folder and first(self.folder, CONFIGS)) or self.weights
 
     @property
     def fingerprint(self) -> str:
-        """Hash all that embeddings depend on: weights, the model's shape, its preprocessing."""
+        """Hash everything that embeddings depend on: weights, architecture, preprocessing."""
         parts = f"{cache.known_hashes(self.weights)} {self.model_cfg} {self.preprocess_cfg}"
         return sha256(parts.encode()).hexdigest()[:16]
 
 
 def restore(checkpoint: Checkpoint, *, trust: bool = False) -> tuple[torch.nn.Module, Checkpoint]:
-    """Build the model in float32 on the CPU and load its weights; with it the checkpoint as these
-    weights are.
+    """Build the model in float32 on the CPU and load its weights; return it and the checkpoint.
 
-    Its model_cfg has the lengths of the positions stored, which a name or a config.json may have
-    otherwise. Raises WeightsMissing, WeightsCorrupt when they do not fit, Unsupported for a pickle
-    nobody knows unless ``trust``.
+    The returned checkpoint's model_cfg has the lengths of the stored positions, which may differ
+    from those of a name or a config.json. Raises WeightsMissing, WeightsCorrupt when the weights do
+    not fit, Unsupported for a pickle that is not in the manifest unless ``trust``.
     """
     stored = tensors.read(checkpoint.weights, trust=trust)
     _check_activation(checkpoint, stored)
     with reading(checkpoint.source, f"the description of {checkpoint.name}"):
         preprocess_config(checkpoint, 1)
-        checkpoint = _as_long_as_stored(checkpoint, stored.tensors)
+        checkpoint = _with_stored_sizes(checkpoint, stored.tensors)
         model = _make(checkpoint)
         _load(model, stored, checkpoint)
         _check_sizes(model, checkpoint)
@@ -104,14 +100,15 @@ def restore(checkpoint: Checkpoint, *, trust: bool = False) -> tuple[torch.nn.Mo
 
 
 def _check_sizes(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
-    """Refuse sizes that weights do not show: the images of a convolutional tower, the texts of one
-    of transformers'.
+    """Raise ValueError for sizes out of range that the weights do not determine.
+
+    Those are the image size of a convolutional tower and the text length of a transformers tower.
     """
     size = model.visual.image_size
     if not all(
         0 < side <= _LARGEST for side in (size if isinstance(size, tuple | list) else (size,))
     ):
-        raise ValueError(f"image_size is {str(size)[:60]}, it must lie in [1, {_LARGEST}]")
+        raise ValueError(f"image_size must lie in [1, {_LARGEST}], got {str(size)[:60]}")
     text = getattr(model, "text", None)
     config = getattr(
         getattr(text, "tower", None) or getattr(text, "transformer", None), "config", None
@@ -120,13 +117,12 @@ def _check_sizes(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
     length = checkpoint.model_cfg["text_cfg"].get("context_length", 77)
     if not 0 < length <= (longest or 1 << 16):
         raise ValueError(
-            f"context_length is {str(length)[:60]}, and the text tower reads {longest or 'fewer'} "
-            "tokens"
+            f"context_length must lie in [1, {longest or 1 << 16}], got {str(length)[:60]}"
         )
 
 
 def vocabulary(model: torch.nn.Module) -> int:
-    """Count the tokens a model's text tower knows."""
+    """Return the size of the vocabulary of a model's text tower."""
     text = getattr(model, "text", model)
     table = getattr(text, "token_embedding", None)
     if table is None:
@@ -135,34 +131,31 @@ def vocabulary(model: torch.nn.Module) -> int:
 
 
 def _check_activation(checkpoint: Checkpoint, stored: tensors.Stored) -> None:
-    """Compare the activation the model will have with what is known of the one its weights were
-    trained with.
+    """Check the model's activation against that which its weights were trained with, if known.
 
-    Tensors do not tell it. OpenAI's own archives need QuickGELU; a trainer may have noted the
-    model's name, and a file often bears it.
+    Tensors do not show it. OpenAI's own archives need QuickGELU; a trainer may have recorded the
+    model's name, and file names often contain it. Raises Unsupported, or logs a warning.
     """
     quick = bool(checkpoint.model_cfg.get("quick_gelu"))
     if stored.container == "torchscript" and not quick:
         raise Unsupported(
             f"{checkpoint.weights} is one of OpenAI's own files, which need the -quickgelu model: "
-            f"give {checkpoint.name.replace('/', '-quickgelu/', 1)}"
+            f"use {checkpoint.name.replace('/', '-quickgelu/', 1)}"
         )
     noted = f"{stored.notes.get('name', '')} {checkpoint.weights.name}".lower()
     if "quickgelu" in noted and not quick:
         log.warning(
-            "%s was trained with QuickGELU by its name, and %s has GELU: its answers would be "
-            "wrong; "
-            "give the -quickgelu model",
+            "%s was trained with QuickGELU by its name, but %s has GELU, so its results would be "
+            "wrong; use the -quickgelu model",
             checkpoint.weights,
             checkpoint.name,
         )
 
 
-def _as_long_as_stored(checkpoint: Checkpoint, stored: dict[str, torch.Tensor]) -> Checkpoint:
-    """Take the text's length and the image's side from the positions stored: cut or stretched they
-    mean something else.
+def _with_stored_sizes(checkpoint: Checkpoint, stored: dict[str, torch.Tensor]) -> Checkpoint:
+    """Take the text length and image size from the stored positions, so that none is resized.
 
-    Raises whatever a configuration that is none does.
+    Raises whatever an invalid configuration makes it raise.
     """
     config = deepcopy(checkpoint.model_cfg)
     text, vision = config["text_cfg"], config["vision_cfg"]
@@ -170,7 +163,7 @@ def _as_long_as_stored(checkpoint: Checkpoint, stored: dict[str, torch.Tensor]) 
     if rows and not ({"hf_config", "hf_model_name"} & text.keys()):
         length = rows - bool(text.get("embed_cls"))
         if length != text.get("context_length", 77):
-            log.info("%s reads texts of %d tokens, as its weights do", checkpoint.name, length)
+            log.info("%s takes texts of %d tokens, as its weights do", checkpoint.name, length)
         text["context_length"] = length
     rows, patch = _rows(stored, "visual.positional_embedding"), vision.get("patch_size") or 0
     side = math.isqrt(max(rows - 1, 0)) * patch
@@ -178,23 +171,21 @@ def _as_long_as_stored(checkpoint: Checkpoint, stored: dict[str, torch.Tensor]) 
     grid = given // patch if patch and isinstance(given, int) else 0
     if side and grid and rows == (side // patch) ** 2 + 1 != grid**2 + 1:
         log.warning(
-            "%s sees images of %d px, not %d, as its weights do", checkpoint.name, side, given
+            "%s takes images of %d px, not %d, as its weights do", checkpoint.name, side, given
         )
         vision["image_size"] = side
     return replace(checkpoint, model_cfg=config)
 
 
 def _rows(stored: dict[str, torch.Tensor], *names: str) -> int:
-    """Give the length of the first of these that is a matrix, 0 where none is."""
+    """Return the length of the first of these tensors that is a matrix, else 0."""
     return next(
         (len(stored[name]) for name in names if name in stored and stored[name].ndim == 2), 0
     )
 
 
 class _Unfilled(tensors.Sized):
-    """Leave tensors as they are allocated while a network is built whose every tensor is then
-    loaded: 0.15 s less.
-    """
+    """Skip the initialisation of a network whose tensors are all loaded later; saves 0.15 s."""
 
     FILLS = frozenset({torch.Tensor.normal_, torch.Tensor.uniform_, init.normal_, init.uniform_})
     FILLS |= {
@@ -206,7 +197,7 @@ class _Unfilled(tensors.Sized):
     }
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Give a tensor back as it came."""
+        """Return the tensor unchanged for functions that fill it."""
         if func in self.FILLS:
             return (kwargs or {}).get("tensor", args[0] if args else None)
         return super().__torch_function__(func, types, args, kwargs)
@@ -224,24 +215,20 @@ def _make(checkpoint: Checkpoint) -> torch.nn.Module:
 
 
 def make_model(model_cfg: dict[str, Any]) -> torch.nn.Module:
-    """Build a randomly initialised model from its configuration, open_clip's or a dual encoder's,
-    fetching no weights.
+    """Build a randomly initialised model from an open_clip or dual encoder configuration.
 
-    Nothing a configuration holds turns on code of its own. Raises ValueError for names of other
-    than known networks, and whatever else a wrong one makes open_clip raise.
+    No weights are downloaded, and nothing in a configuration can enable code of its own. Raises
+    ValueError for names of unknown networks, and whatever open_clip raises for other mistakes.
     """
     config = deepcopy(model_cfg)
     patch_cfg = config.pop("patch_cfg", None)
     model = _make_towers(config)
     if patch_cfg is not None:
-        if not 0 < patch_cfg["side"] <= _LARGEST or patch_cfg.get("stride", 0) not in (
-            0,
-            8,
-            16,
-            32,
-        ):
+        valid = 0 < patch_cfg["side"] <= _LARGEST and patch_cfg.get("stride", 0) in (0, 8, 16, 32)
+        if not valid:
             raise ValueError(
-                f"patch_cfg {str(patch_cfg)[:80]} has a side or a stride that no tower has"
+                f"patch_cfg must have a side in [1, {_LARGEST}] and a stride of 0, 8, 16 or 32, "
+                f"got {str(patch_cfg)[:80]}"
             )
         model.patch_head = PatchHead(config["embed_dim"], **patch_cfg)
     return model
@@ -260,9 +247,7 @@ def _make_towers(config: dict[str, Any]) -> torch.nn.Module:
 
 
 def _check_names(vision: dict[str, Any], text: dict[str, Any]) -> None:
-    """Refuse names that would make timm or transformers read from elsewhere, or run, what the
-    checkpoint points to.
-    """
+    """Raise ValueError for names that would make timm or transformers read or run other files."""
     network = vision.get("timm_model_name")
     if network is not None and not (isinstance(network, str) and _PLAIN_NAME.fullmatch(network)):
         raise ValueError(
@@ -276,9 +261,7 @@ def _check_names(vision: dict[str, Any], text: dict[str, Any]) -> None:
         or ".." in name
         or Path(name).exists()
     ):
-        raise ValueError(
-            f"hf_model_name {str(name)[:80]!r} is not a name of the Hugging Face hub, OWNER/REPO"
-        )
+        raise ValueError(f"hf_model_name {str(name)[:80]!r} is not a Hugging Face name, OWNER/REPO")
     dual.known_config(name, local_files_only=weights.is_offline())
 
 
@@ -290,10 +273,10 @@ def save(
     preprocess_cfg: dict[str, Any],
     serving: Serving,
 ) -> None:
-    """Write model.safetensors (matrices as float16) and config.json, which ``file:FOLDER`` loads.
+    """Write model.safetensors (matrices as float16) and config.json, to be loaded by file:FOLDER.
 
-    Each replaces the one before it only once it is whole and on the disk; raises NotWritable, as on
-    a full disk.
+    Each file replaces a former one only when it is complete and on disk. Raises NotWritable, for
+    example on a full disk.
     """
     halved = {name: _halved(tensor) for name, tensor in model.state_dict().items()}
     config = {
@@ -308,17 +291,16 @@ def save(
 
 
 def store(folder: Path, serving: Serving) -> None:
-    """Replace what config.json says of how the checkpoint in a folder wants to be used; raises
-    NotWritable.
-    """
+    """Replace the serving settings in the config.json of a folder; raise NotWritable."""
     file = folder / "config.json"
     config = read_config(file) | {"serving": serving.to_dict()}
     atomic.write(file, (json.dumps(config, indent=2) + "\n").encode())
 
 
 def preprocess_config(checkpoint: Checkpoint, image_size: int) -> PreprocessCfg:
-    """Give the checkpoint's own preprocessing at the size its image tower takes; raise
-    WeightsCorrupt for none.
+    """Return the checkpoint's preprocessing for its image tower's input size.
+
+    Raises WeightsCorrupt for an invalid one.
     """
     known = {
         name: value
@@ -328,12 +310,13 @@ def preprocess_config(checkpoint: Checkpoint, image_size: int) -> PreprocessCfg:
     own = PreprocessCfg(**{**known, "size": image_size})
     where = checkpoint.source
     for noun, values in (("mean", own.mean), ("std", own.std)):
-        right = (
+        valid = (
             isinstance(values, list | tuple) and len(values) == 3 and all(map(_is_number, values))
         )
-        if not right or (noun == "std" and min(values) <= 0):
+        if not valid or (noun == "std" and min(values) <= 0):
+            kind = "positive numbers" if noun == "std" else "numbers"
             raise WeightsCorrupt(
-                f"{where}: {noun} in its preprocess_cfg must be three numbers, got "
+                f"{where}: {noun} in its preprocess_cfg must be three {kind}, got "
                 f"{str(values)[:60]}"
             )
     for noun, value, allowed in (
@@ -342,12 +325,12 @@ def preprocess_config(checkpoint: Checkpoint, image_size: int) -> PreprocessCfg:
     ):
         if value not in allowed:
             raise WeightsCorrupt(
-                f"{where}: {noun} in its preprocess_cfg is {str(value)[:60]!r}, not one of "
-                f"{allowed}"
+                f"{where}: {noun} in its preprocess_cfg must be one of {', '.join(allowed)}, got "
+                f"{str(value)[:60]!r}"
             )
     if not (isinstance(own.fill_color, int) and 0 <= own.fill_color <= 255):
         raise WeightsCorrupt(
-            f"{where}: fill_color in its preprocess_cfg must be 0 to 255, got "
+            f"{where}: fill_color in its preprocess_cfg must be an integer from 0 to 255, got "
             f"{own.fill_color!r:.60}"
         )
     return own
@@ -358,14 +341,12 @@ def _is_number(value: object) -> bool:
 
 
 def _load(model: torch.nn.Module, stored: tensors.Stored, checkpoint: Checkpoint) -> None:
-    """Lay weights of any of open_clip's formats into a model, as open_clip's own loader brings them
-    into its names.
-    """
+    """Load weights of any of open_clip's formats, with names converted as its own loader does."""
     state = convert_state_dict(model, dict(stored.tensors))
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)
     own = model.state_dict()
-    if stored.container == "torchscript":  # which has attributes of modules beside their weights
+    if stored.container == "torchscript":  # also has attributes of modules
         state = {name: value for name, value in state.items() if name in own}
     for name in _TORCHSCRIPT_EXTRAS | {"text.transformer.embeddings.position_ids"}:
         if name not in own:
@@ -378,19 +359,16 @@ def _load(model: torch.nn.Module, stored: tensors.Stored, checkpoint: Checkpoint
     resize_pos_embed(state, model)
     tensors.lay_in(model, state, f"{stored.path} does not fit {checkpoint.name}")
     if not math.isfinite(model.logit_scale.detach().exp().mean()):
-        raise WeightsCorrupt(f"{stored.path} holds a logit_scale that is no number")
+        raise WeightsCorrupt(f"{stored.path} has a logit_scale that is not a finite number")
 
 
 def _halved(tensor: torch.Tensor) -> torch.Tensor:
-    matrix = (
-        tensor.is_floating_point() and tensor.ndim > 1
-    )  # scales and variances keep all their digits
-    halved = tensor.half() if matrix else tensor
-    return (
-        halved.detach().cpu().contiguous().clone()
-    )  # safetensors refuses tensors that share memory
+    # scales and variances stay in full precision
+    halved = tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+    # cloned because safetensors refuses tensors that share memory
+    return halved.detach().cpu().contiguous().clone()
 
 
 def first(folder: Path, names: Iterable[str]) -> Path | None:
-    """Give the first of ``names`` that is a file in ``folder``."""
+    """Return the first of ``names`` that is a file in ``folder``."""
     return next((folder / name for name in names if (folder / name).is_file()), None)

@@ -1,9 +1,8 @@
-"""Join a timm image tower and a transformers text tower by projections into one space: the "simple
-CLIP" of tutorials.
+"""The "simple CLIP" of tutorials: a timm image tower and a transformers text tower, projected.
 
-Built like one of open_clip's models (``visual``, ``encode_image``, ``encode_text``,
-``logit_scale``), so what trains or serves those does it for these. The text tower's own
-configuration lies in the checkpoint's config.json.
+It has the interface of open_clip's models (``visual``, ``encode_image``, ``encode_text``,
+``logit_scale``), so it is trained and served by the same code. The text tower's own configuration
+is in the checkpoint's config.json.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ POOLINGS = ("mean", "cls")
 
 
 class Projection(nn.Module):
-    """Bring a tower's features into the joint space: linear, and a residual layer on top."""
+    """Projection of a tower's features into the joint space: linear, then a residual layer."""
 
     def __init__(self, width: int, embed_dim: int, dropout: float) -> None:
         super().__init__()
@@ -36,16 +35,14 @@ class Projection(nn.Module):
 
 
 class ImageSide(nn.Module):
-    """Embed images with any of timm's networks."""
+    """Image embedding by any of timm's networks."""
 
     def __init__(self, embed_dim: int, vision_cfg: dict[str, Any]) -> None:
         super().__init__()
         size = vision_cfg["image_size"]
         pool = vision_cfg.get("timm_pool", "avg")
-        name, pretrained = (
-            vision_cfg["timm_model_name"],
-            bool(vision_cfg.get("timm_model_pretrained")),
-        )
+        name = vision_cfg["timm_model_name"]
+        pretrained = bool(vision_cfg.get("timm_model_pretrained"))
         self.tower = TimmModel(
             name, embed_dim, image_size=size, pool=pool, proj="none", pretrained=pretrained
         )
@@ -60,9 +57,7 @@ class ImageSide(nn.Module):
 
 
 class TextSide(nn.Module):
-    """Embed token ids with any of transformers' encoders, pooled over the tokens or at the
-    first.
-    """
+    """Text embedding by any of transformers' encoders, pooled over all tokens or at the first."""
 
     def __init__(self, embed_dim: int, text_cfg: dict[str, Any]) -> None:
         super().__init__()
@@ -81,23 +76,20 @@ class TextSide(nn.Module):
         self.head = Projection(config.hidden_size, embed_dim, text_cfg.get("dropout", 0.1))
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Embed token ids (T, L): (T, D); what all texts leave empty at the end is not looked
-        at.
-        """
-        said = tokens != self.padding  # (T, L)
-        length = max(1, int(said.any(dim=0).sum()))
-        said = said[:, :length]
-        hidden = self.tower(
-            input_ids=tokens[:, :length], attention_mask=said.long()
-        ).last_hidden_state
+        """Embed token ids (T, L): (T, D); padding common to all texts is skipped."""
+        mask = tokens != self.padding  # (T, L)
+        length = max(1, int(mask.any(dim=0).sum()))
+        mask = mask[:, :length]
+        output = self.tower(input_ids=tokens[:, :length], attention_mask=mask.long())
+        hidden = output.last_hidden_state
         if self.pooling == "cls":
             return self.head(hidden[:, 0])
-        weight = said[..., None].to(hidden.dtype)
+        weight = mask[..., None].to(hidden.dtype)
         return self.head((hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1))
 
 
 class DualEncoder(nn.Module):
-    """Hold both sides and the scale of their cosines."""
+    """Both towers and the scale of their cosines."""
 
     def __init__(
         self, embed_dim: int, vision_cfg: dict[str, Any], text_cfg: dict[str, Any]
@@ -106,7 +98,7 @@ class DualEncoder(nn.Module):
         self.visual = ImageSide(embed_dim, vision_cfg)
         self.text = TextSide(embed_dim, text_cfg)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-        self.logit_bias = None  # open_clip's loader asks
+        self.logit_bias = None  # open_clip's loader reads it
 
     def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed (B, 3, S, S), not normalised: (B, D)."""
@@ -120,16 +112,16 @@ class DualEncoder(nn.Module):
 
 
 def known_config(name: str, *, local_files_only: bool) -> Any:
-    """Fetch the configuration of a text tower of the Hugging Face hub; raise ValueError for one
-    that brings code.
+    """Fetch the configuration of a text tower of the Hugging Face hub.
 
-    Raises OSError when it is not here and may not be fetched.
+    Raises ValueError for one that comes with code, OSError when it is not on this machine and may
+    not be downloaded.
     """
     config = _transformers().AutoConfig.from_pretrained(
         name, trust_remote_code=False, local_files_only=local_files_only
     )
     if getattr(config, "auto_map", None):
-        raise ValueError(f"the text tower {name!r} is code of its own, which is never run")
+        raise ValueError(f"the text tower {name!r} needs code of its own, which is never run")
     return config
 
 

@@ -1,6 +1,4 @@
-"""Embed crops and texts with any model open_clip can build, at the settings measured fastest for
-the device.
-"""
+"""Embed crops and texts with any open_clip model, at the settings fastest on the device."""
 
 from __future__ import annotations
 
@@ -29,17 +27,17 @@ with without_compiler():
 
 __all__ = ["OpenClip", "OpenClipOptions", "imagenet_templates", "save"]
 
-_THIN = 64  # times its width a crop is long before it is resized in part
+_THIN = 64  # aspect ratio above which a crop is cut or squeezed before it is resized
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
 class OpenClipOptions:
-    """Say how an open_clip model is run.
+    """Options for running an open_clip model.
 
-    precision: "auto" (the fastest sound one for the device), "float32", "bfloat16" or "float16".
-    batch: crops or texts at a time. cached_texts: how many text embeddings are kept. trust: load a
-    pickled file that no manifest vouches for.
+    precision: "auto" (the fastest safe one for the device), "float32", "bfloat16" or "float16".
+    batch: crops or texts at a time. cached_texts: how many text embeddings are cached. trust: load
+    a pickled file that is not in the manifest.
     """
 
     precision: str = "auto"
@@ -49,8 +47,9 @@ class OpenClipOptions:
 
 
 class OpenClip:
-    """Embed with an open_clip model named by a spec: MODEL/TAG, MODEL/file:PATH, file:FOLDER,
-    hf-hub:OWNER/REPO.
+    """Encoder from an open_clip model.
+
+    source: MODEL/TAG, MODEL/file:PATH, file:FOLDER or hf-hub:OWNER/REPO.
     """
 
     def __init__(
@@ -70,17 +69,14 @@ class OpenClip:
         self.serving = checkpoint.serving
         self.logit_scale = float(model.logit_scale.detach().exp())
         self.image_size = _side(model.visual.image_size)
-        self._found, self._checkpoint = (
-            found,
-            checkpoint,
-        )  # the second as the weights say that it is
+        self._found = found  # as described by its files
+        self._checkpoint = checkpoint  # with the sizes of the weights
         self._options = options
         self._device = torch.device(device)
         self._dtype = choose_precision(options.precision, self._device)
-        # weights go on requiring gradients, which inference mode never takes: only then does
-        # torch.matmul make one
-        # product of a batch of transposed rows, as attention has them; else it copies the weights
-        # for each (3x slower)
+        # Weights keep requires_grad, though inference mode takes no gradients: only then does
+        # torch.matmul compute a batch of transposed rows, as in attention, in one product; else it
+        # copies the weights for each row (3x slower).
         self._model = model.to(self._device, self._dtype, memory_format=torch.channels_last)
         if self._dense is not None:
             self._dense = self._dense.to(self._device, self._dtype).eval()
@@ -89,24 +85,25 @@ class OpenClip:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Return a hash of all that embeddings depend on."""
+        """Return a hash of everything that embeddings depend on."""
         return self._found.fingerprint
 
     def encode_images(self, crops: Sequence[np.ndarray] | np.ndarray) -> Array:
         """Embed B crops, uint8 RGB: float32 (B, D), unit rows.
 
-        An array (B, image_size, image_size, 3) is only normalised; crops of any other shape go
-        through the checkpoint's own resizing, exactly as open_clip does it with Pillow.
+        An array (B, image_size, image_size, 3) is only normalised; crops of any other shape are
+        resized as the checkpoint requires, exactly as open_clip does it with Pillow.
         """
         batches = [
             self._embed(self._model.encode_image, self._pixels(chunk))
             for chunk in self._chunks(crops)
         ]
-        return np.concatenate([self._none, *batches])
+        return np.concatenate([self._no_rows, *batches])
 
     def encode_texts(self, texts: Sequence[str]) -> Array:
-        """Embed T texts: float32 (T, D), unit rows; one seen before costs nothing, one too long is
-        cut and told.
+        """Embed T texts: float32 (T, D), unit rows.
+
+        Cached texts cost nothing; one that is too long is truncated with a warning.
         """
         missing = [text for text in dict.fromkeys(texts) if text not in self._texts]
         known = {text: self._texts[text] for text in texts if text in self._texts}
@@ -114,37 +111,34 @@ class OpenClip:
             tokens = self._tokens(chunk).to(self._device)
             embeddings = self._embed(lambda tokens: text_tower.encode(self._model, tokens), tokens)
             known.update(zip(chunk, embeddings, strict=True))
-        self._remember(known)
-        return np.stack([known[text] for text in texts]) if len(texts) else self._none
+        self._cache(known)
+        return np.stack([known[text] for text in texts]) if len(texts) else self._no_rows
 
     def encode_dense(self, image: Image) -> Array:
-        """Embed the patches of the whole image in one pass: float32 (h, w, D), unit.
+        """Embed the patches of the whole image in one pass: float32 (h, w, D), unit vectors.
 
-        Raises Unsupported for an encoder without a patch head, which ``train.pacl`` and
-        ``train.clipself`` train.
+        Raises Unsupported for an encoder without a patch head; ``train.pacl`` and
+        ``train.clipself`` train one.
         """
         if self._dense is None:
             raise Unsupported(
-                f"{self.name} gives no dense features for {image.source}: train.pacl, "
-                "train.clipself train a patch head"
+                f"{self.name} has no dense features for {image.source}: it needs a patch head, "
+                "which train.pacl and train.clipself train"
             )
         return self._embed(self._dense, self._normalised(self._dense.fit(image.pixels)[None]))[0]
 
     def _tokens(self, texts: Sequence[str]) -> torch.Tensor:
-        """Turn texts into token ids (T, context); raise WeightsCorrupt where the tower does not
-        know one of them.
-        """
+        """Tokenize texts as ids (T, context); raise WeightsCorrupt for ids unknown to the tower."""
         tokens = text_tower.tokenize(self._tokenizer, texts)
         if tokens.numel() and int(tokens.max()) >= self._vocabulary:
             raise WeightsCorrupt(
-                f"{self._checkpoint.source}: the tokenizer of {self.name} gives token "
-                f"{int(tokens.max())}, and its "
-                f"text tower knows {self._vocabulary} tokens"
+                f"{self._checkpoint.source}: the tokenizer of {self.name} returns token "
+                f"{int(tokens.max())}, but its text tower knows {self._vocabulary} tokens"
             )
         return tokens
 
     @property
-    def _none(self) -> Array:
+    def _no_rows(self) -> Array:
         return np.zeros((0, self._checkpoint.model_cfg["embed_dim"]), np.float32)
 
     @cached_property
@@ -169,14 +163,14 @@ class OpenClip:
             3,
         ):
             return self._normalised(crops)
-        pictures = [self._transform(PIL.Image.fromarray(self._widened(crop))) for crop in crops]
-        return torch.stack(pictures).to(self._device, memory_format=torch.channels_last)
+        images = [self._transform(PIL.Image.fromarray(self._limited(crop))) for crop in crops]
+        return torch.stack(images).to(self._device, memory_format=torch.channels_last)
 
-    def _widened(self, crop: Array) -> Array:
-        """Keep the middle of a crop too thin to be resized by its shorter side, which is all that
-        would be looked at.
+    def _limited(self, crop: Array) -> Array:
+        """Shorten a crop that is too thin to be resized by its shorter side.
 
-        Where all of it would be, it becomes a line of one pixel.
+        Only the middle is kept, as the encoder would crop to that anyway; where it would use all of
+        the crop, that becomes a line one pixel wide.
         """
         height, width = crop.shape[:2]
         longer, shorter = max(height, width), min(height, width)
@@ -190,7 +184,7 @@ class OpenClip:
         return crop[start : start + length] if height > width else crop[:, start : start + length]
 
     def _normalised(self, images: np.ndarray) -> torch.Tensor:
-        """Take uint8 (B, H, W, 3) as they are: float32 (B, 3, H, W), channels last in memory."""
+        """Normalise uint8 (B, H, W, 3): float32 (B, 3, H, W), channels last in memory."""
         mean, std = (
             torch.tensor(values, device=self._device)
             for values in (self._preprocess.mean, self._preprocess.std)
@@ -203,7 +197,7 @@ class OpenClip:
             embeddings = tower(rows.to(self._dtype) if rows.is_floating_point() else rows)
             return torch.nn.functional.normalize(embeddings.float(), dim=-1).cpu().numpy()
 
-    def _remember(self, known: dict[str, Array]) -> None:
+    def _cache(self, known: dict[str, Array]) -> None:
         for text, embedding in known.items():
             self._texts[text] = embedding
             self._texts.move_to_end(text)
@@ -212,9 +206,7 @@ class OpenClip:
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Choose what the weights are kept and computed in; "auto" never picks what the device only
-    emulates.
-    """
+    """Choose the dtype of weights and computation; "auto" avoids what the device only emulates."""
     if precision in PRECISIONS:
         return PRECISIONS[precision]
     if precision != "auto":
@@ -235,12 +227,12 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 def imagenet_templates() -> tuple[str, ...]:
-    """Give the 80 templates OpenAI's CLIP was evaluated with."""
+    """Return the 80 templates OpenAI's CLIP was evaluated with."""
     return tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
 
 
 def imagenet_classes() -> tuple[str, ...]:
-    """Give ImageNet's 1000 class names, in the order of its folders' names."""
+    """Return ImageNet's 1000 class names, in the order of its folders' names."""
     return tuple(open_clip.IMAGENET_CLASSNAMES)
 
 
@@ -248,6 +240,6 @@ def _side(image_size: int | tuple[int, int]) -> int:
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     if height != width:
         raise Unsupported(
-            f"this encoder looks at {height} x {width} crops; only square ones are supported"
+            f"this encoder takes {height} x {width} crops; only square ones are supported"
         )
     return height

@@ -1,8 +1,7 @@
-"""Embed the patches of a whole image in the texts' space: PACL's residual embedder (Mukhoti et al.
-2023, section 3.2).
+"""Embed the patches of an image in the joint space with PACL's residual patch embedder.
 
-A patch p becomes W1 p + W3 act(W2 p). It lies in the CLIP's own weights, as ``patch_head``, told of
-by ``patch_cfg``.
+Mukhoti et al. 2023, section 3.2: a patch p becomes W1 p + W3 act(W2 p). The embedder is stored with
+the CLIP's weights, as ``patch_head``, and described by ``patch_cfg`` in its configuration.
 """
 
 from __future__ import annotations
@@ -23,24 +22,22 @@ from torch import nn
 from ..errors import Unsupported
 from ..types import Array
 
-_TRUNKS = (
-    timm.models.resnet.ResNet | timm.models.efficientnet.EfficientNet
-)  # whose last stages timm can dilate
-# longer side over the shorter one, of what a network of any shape looks at: what is thinner is
-# squeezed
-_LONGEST = 8
+# networks whose last stages timm can dilate
+_TRUNKS = timm.models.resnet.ResNet | timm.models.efficientnet.EfficientNet
+_LONGEST = 8  # maximum aspect ratio of the input; thinner images are squeezed
 
 
 class PatchHead(nn.Module):
-    """Embed patches.
+    """Residual embedder of patches.
 
-    width: of the tower's patches. side: px an image's shorter side is brought to. stride: px from
+    width: channels of the tower's patches. side: px of the input's shorter side. stride: px from
     patch to patch, 0 for the tower's own.
     """
 
     def __init__(self, embed_dim: int, width: int, side: int, stride: int = 0) -> None:
         super().__init__()
         self.side, self.stride = side, stride
+        # stored checkpoints have these names: the linear projection W1, the residual W3 act(W2 p)
         self.straight = nn.Linear(width, embed_dim)
         self.norm = nn.LayerNorm(width)
         self.bent = nn.Sequential(
@@ -52,9 +49,7 @@ class PatchHead(nn.Module):
         return F.normalize(self.straight(patches) + self.bent(self.norm(patches)), dim=-1)
 
     def start_at(self, projection: torch.Tensor | None) -> None:
-        """Begin as the CLIP's own projection (D, C) of each patch, where it has one; the residual
-        begins at zero.
-        """
+        """Initialise with the CLIP's own projection (D, C), if any, and a residual of zero."""
         last = self.bent[-1]
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -64,9 +59,7 @@ class PatchHead(nn.Module):
 
 
 class Dense(nn.Module):
-    """See a whole image with a CLIP's tower and patch head; the tower is a copy whose last steps
-    may be made finer.
-    """
+    """Dense embedding of an image by a patch head on a copy of a CLIP's tower, perhaps dilated."""
 
     def __init__(self, tower: nn.Module, head: PatchHead) -> None:
         super().__init__()
@@ -75,12 +68,13 @@ class Dense(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed (B, 3, H, W): unit (B, h, w, D)."""
-        embedded: torch.Tensor = self.head(look(self.tower, pixels))
+        embedded: torch.Tensor = self.head(encode(self.tower, pixels))
         return embedded
 
     def fit(self, pixels: Array) -> Array:
-        """Bring uint8 (H, W, 3) to the side the head was trained at; a transformer knows one square
-        grid.
+        """Resize uint8 (H, W, 3) to the side the head was trained at.
+
+        A transformer's positions are those of one square grid, so it gets a square.
         """
         side, (height, width) = self.head.side, pixels.shape[:2]
         scale = side / min(height, width)
@@ -93,35 +87,37 @@ class Dense(nn.Module):
 
 
 def is_convolutional(tower: nn.Module) -> bool:
-    """Tell whether a tower sees images of any shape."""
+    """Return whether a tower accepts images of any shape."""
     inner = tower.trunk if isinstance(tower, TimmModel) else tower
     return isinstance(inner, ModifiedResNet | _TRUNKS)
 
 
-def look(tower: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
-    """Give an open_clip image tower's last patches, after its own norm: (B, h, w, C). Raises
-    Unsupported.
+def encode(tower: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    """Return the last patches of an open_clip image tower, after its own norm: (B, h, w, C).
+
+    Raises Unsupported for a tower without access to them.
     """
     trunk = getattr(tower, "trunk", None)
-    if isinstance(
-        trunk, timm.models.efficientnet.EfficientNet
-    ):  # its last convolution comes after its last stage
+    # an EfficientNet's last convolution comes after its last stage
+    if isinstance(trunk, timm.models.efficientnet.EfficientNet):
         features: torch.Tensor = trunk.forward_features(pixels)
         return features.permute(0, 2, 3, 1)
     if not hasattr(tower, "forward_intermediates"):
         raise Unsupported(
-            f"{type(tower).__name__} does not give its patches; use one of open_clip's image towers"
+            f"{type(tower).__name__} has no access to its patches; use one of open_clip's image "
+            "towers"
         )
-    seen: dict[str, Any] = tower.forward_intermediates(
+    output: dict[str, Any] = tower.forward_intermediates(
         pixels, indices=1, normalize_intermediates=True, intermediates_only=True
     )
-    last: torch.Tensor = seen["image_intermediates"][-1]  # (B, C, h, w)
+    last: torch.Tensor = output["image_intermediates"][-1]  # (B, C, h, w)
     return last.permute(0, 2, 3, 1)
 
 
 def finer(tower: nn.Module, stride: int) -> nn.Module:
-    """Copy a tower; timm's ResNets and EfficientNets take ``stride`` px a patch, their last stages
-    dilated.
+    """Copy a tower; with ``stride`` the copy's last stages are dilated to so many px per patch.
+
+    That is possible for timm's ResNets and EfficientNets; raises Unsupported for others.
     """
     copied = copy.deepcopy(tower)
     if not stride:
@@ -129,7 +125,7 @@ def finer(tower: nn.Module, stride: int) -> nn.Module:
     trunk = getattr(tower, "trunk", None)
     if not isinstance(trunk, _TRUNKS) or stride not in (8, 16, 32):
         kinds = "timm's ResNets and EfficientNets, 8, 16 or 32"
-        raise Unsupported(f"a stride of {stride} px is for {kinds}; leave it out for another tower")
+        raise Unsupported(f"a stride of {stride} px is for {kinds}; omit it for other towers")
     copied.trunk = timm.create_model(
         trunk.pretrained_cfg["architecture"], num_classes=0, output_stride=stride
     )
@@ -138,21 +134,18 @@ def finer(tower: nn.Module, stride: int) -> nn.Module:
 
 
 def projection_of(tower: nn.Module) -> torch.Tensor | None:
-    """Give what brings pooled patches into the joint space (D, C), where that is one matrix: CLIP's
-    patches by it.
+    """Return the matrix (D, C) that projects pooled patches into the joint space, None without one.
+
+    Applied to each patch, it yields the patch embeddings of the untrained CLIP.
     """
     if isinstance(tower, TimmModel) and isinstance(getattr(tower.head, "proj", None), nn.Linear):
         return tower.head.proj.weight.detach()
-    if isinstance(tower, TimmModel) and isinstance(
-        mlp := getattr(tower.head, "mlp", None), nn.Module
-    ):
-        return (
-            mlp.fc2.weight.detach() @ mlp.fc1.weight.detach()
-        )  # what its activation lets through, near enough
+    mlp = getattr(getattr(tower, "head", None), "mlp", None)
+    if isinstance(tower, TimmModel) and isinstance(mlp, nn.Module):
+        return mlp.fc2.weight.detach() @ mlp.fc1.weight.detach()  # roughly, without the activation
     if isinstance(tower, VisionTransformer) and tower.proj is not None:
         return tower.proj.detach().T
-    if isinstance(
-        tower, ModifiedResNet
-    ):  # of attention pooling, what one patch alone would become: MaskCLIP's way
+    # the result of attention pooling for a single patch, as in MaskCLIP
+    if isinstance(tower, ModifiedResNet):
         return tower.attnpool.c_proj.weight.detach() @ tower.attnpool.v_proj.weight.detach()
     return None

@@ -1,6 +1,4 @@
-"""Find a checkpoint by its spec: in the manifest, a file, a folder, open_clip's tags or the Hugging
-Face hub.
-"""
+"""Find a checkpoint by its spec: in the manifest, a file, a folder, open_clip or the hub."""
 
 from __future__ import annotations
 
@@ -29,8 +27,9 @@ logger = logging.getLogger(__name__)
 
 
 def find(spec: str, *, trust: bool = False) -> Checkpoint:
-    """Find a checkpoint by its spec, downloading only what may be; raise WeightsMissing,
-    UnknownName or BadPrompt.
+    """Find a checkpoint by its spec, downloading it only if allowed.
+
+    Raises WeightsMissing, WeightsCorrupt, UnknownName, Unsupported or BadPrompt.
     """
     entry = weights.manifest().get(spec)
     if entry is not None and entry.kind == "encoder":
@@ -46,13 +45,13 @@ def find(spec: str, *, trust: bool = False) -> Checkpoint:
         path = weights.locate(spec, trust=trust)
         if not path.is_dir():
             raise Unsupported(
-                f"{path} is not a folder; a bare weight file is given as MODEL/file:{path}"
+                f"{path} is not a folder; for a bare weight file use MODEL/file:{path}"
             )
         return from_folder(path, spec)
     model, slash, source = spec.partition("/")
     if not slash:
         raise UnknownName(
-            f"unknown encoder {spec!r}; give {SPECS}, or one of {', '.join(_manifest_names())}"
+            f"unknown encoder {spec!r}; use {SPECS}, or one of {', '.join(_manifest_names())}"
         )
     if source.startswith("file:"):
         return from_file(model, weights.locate(source, trust=trust), spec)
@@ -79,52 +78,49 @@ def from_folder(folder: Path, name: str) -> Checkpoint:
     with reading(config_file, "a configuration"):
         try:
             serving = Serving.from_dict(_part(config, "serving", config_file))
-        except (
-            BadPrompt,
-            UnknownName,
-        ) as error:  # right where a user gives it, but here the file is wrong
+        # the errors of a user's option, but here the file is at fault
+        except (BadPrompt, UnknownName) as error:
             raise WeightsCorrupt(f"{config_file}: {error}") from error
     return Checkpoint(name, model_cfg, preprocess_cfg, file, serving, folder)
 
 
 def from_file(model: str, file: Path, name: str) -> Checkpoint:
-    """Take a bare weight file for a named model, with the config beside it, else that model's own
-    preprocessing.
+    """Use a bare weight file for a named model.
+
+    Its preprocessing is that of an open_clip_config.json beside it, else that of the model.
     """
     model_cfg = _model_cfg(model)
     if file.is_dir():
         raise Unsupported(
-            f"{file} is a folder; give file:{file} alone, or {model}/file: with a weight file in it"
+            f"{file} is a folder; use file:{file} alone, or {model}/file: with a weight file in it"
         )
-    named, beside = bool(model_cfg.get("quick_gelu")), file.parent / "open_clip_config.json"
-    if not beside.is_file():
+    named = bool(model_cfg.get("quick_gelu"))
+    config_file = file.parent / "open_clip_config.json"
+    if not config_file.is_file():
         if "/file:" in name and f"{model}-quickgelu" in open_clip.list_models():
             logger.warning(
-                "%s does not tell its activation; %s has GELU. Where it was trained with "
-                "QuickGELU, as OpenAI's were, "
-                "give %s-quickgelu/file:%s",
+                "%s does not state its activation; %s has GELU. If it was trained with "
+                "QuickGELU, as OpenAI's were, use %s-quickgelu/file:%s",
                 *(file, model, model, file),
             )
         return Checkpoint(name, model_cfg, _preprocess_of(model), file)
-    config = read_config(beside)
-    given = _part(config, "model_cfg", beside) or model_cfg
-    model_cfg["quick_gelu"] = bool(given.get("quick_gelu", False))
+    config = read_config(config_file)
+    own = _part(config, "model_cfg", config_file) or model_cfg
+    model_cfg["quick_gelu"] = bool(own.get("quick_gelu", False))
     if model_cfg["quick_gelu"] != named:
         kinds = ("QuickGELU", "GELU") if named else ("GELU", "QuickGELU")
         logger.warning(
-            "%s has %s by its name, but %s says %s, which is taken",
+            "%s has %s by its name, but %s has %s, which is used",
             model,
             kinds[0],
-            beside,
+            config_file,
             kinds[1],
         )
-    return Checkpoint(name, model_cfg, _part(config, "preprocess_cfg", beside), file)
+    return Checkpoint(name, model_cfg, _part(config, "preprocess_cfg", config_file), file)
 
 
 def from_tag(model: str, tag: str) -> Checkpoint:
-    """Take one of open_clip's own pretrained tags, from the local cache or, when allowed, its
-    home.
-    """
+    """Use one of open_clip's pretrained tags, from the local cache or, if allowed, downloaded."""
     model_cfg = _model_cfg(model)
     pretrained = open_clip.get_pretrained_cfg(model, tag)
     if not pretrained:
@@ -133,27 +129,23 @@ def from_tag(model: str, tag: str) -> Checkpoint:
             f"{model} has no weights {tag!r}; choose one of {', '.join(tags) or 'none'}, or "
             f"{model}/file:PATH"
         )
-    model_cfg["quick_gelu"] = pretrained.get(
-        "quick_gelu", False
-    )  # the activation belongs to the weights, not the name
-    return Checkpoint(
-        f"{model}/{tag}", model_cfg, pretrained, _tag_file(f"{model}/{tag}", pretrained)
-    )
+    # the activation belongs to the weights, not the name
+    model_cfg["quick_gelu"] = pretrained.get("quick_gelu", False)
+    name = f"{model}/{tag}"
+    return Checkpoint(name, model_cfg, pretrained, _tag_file(name, pretrained))
 
 
 def _model_cfg(model: str) -> dict[str, Any]:
     config = open_clip.get_model_config(model)
     if config is None:
         nearest = difflib.get_close_matches(model, open_clip.list_models(), n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"give {SPECS}"
-        raise UnknownName(f"open_clip knows no model {model!r}; {hint}")
+        hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"use {SPECS}"
+        raise UnknownName(f"open_clip has no model {model!r}; {hint}")
     return config
 
 
 def _preprocess_of(model: str) -> dict[str, Any]:
-    """Give the preprocessing of a named model: that of its published weights, the commonest where
-    they differ.
-    """
+    """Return the preprocessing of a model's published weights, the most common if they differ."""
     configs = [
         open_clip.get_pretrained_cfg(model, tag)
         for tag in open_clip.list_pretrained_tags_by_model(model)
@@ -163,7 +155,7 @@ def _preprocess_of(model: str) -> dict[str, Any]:
         return {}
     if len(set(kinds)) > 1:
         logger.warning(
-            "the published weights of %s do not share one preprocessing; taking the commonest",
+            "the published weights of %s differ in preprocessing; using the most common",
             model,
         )
     return dict(json.loads(Counter(kinds).most_common(1)[0][0]))
@@ -175,14 +167,14 @@ def _tag_file(name: str, pretrained: dict[str, Any]) -> Path:
         return _hub_file(repo, (file,) if file else (*SAFE_FILES, *PICKLED_FILES))
     if weights.is_offline():
         raise WeightsMissing(
-            f"{name} lies at {pretrained['url']} and segclip is offline; fetch it and use "
-            "MODEL/file:PATH"
+            f"{name} must be downloaded from {pretrained['url']}, but segclip is offline; download "
+            "it and use MODEL/file:PATH"
         )
     try:
         return Path(open_clip.download_pretrained(pretrained))
     except (OSError, RuntimeError, ValueError) as error:
         raise WeightsMissing(
-            f"{name} could not be fetched from {pretrained['url']}: {one_line(error)}"
+            f"{name} could not be downloaded from {pretrained['url']}: {one_line(error)}"
         ) from error
 
 
@@ -210,9 +202,8 @@ def _snapshot(repo: str, patterns: tuple[str, ...]) -> Path:
         )
     except (OSError, ValueError) as error:
         raise WeightsMissing(
-            f"hf-hub:{repo} is not on this machine and could not be fetched; copy its files to a "
-            "folder and use "
-            f"file:FOLDER ({one_line(error)})"
+            f"hf-hub:{repo} is not on this machine and could not be downloaded; copy its files to "
+            f"a folder and use file:FOLDER ({one_line(error)})"
         ) from error
 
 
@@ -221,7 +212,7 @@ def _manifest_names() -> list[str]:
 
 
 def _part(config: dict[str, Any], name: str, file: Path) -> dict[str, Any]:
-    """Take a part of a configuration that must be an object; {} where it is left out."""
+    """Return a part of a configuration, which must be an object; {} if it is missing."""
     part = config.get(name, {})
     if not isinstance(part, dict):
         raise WeightsCorrupt(f"{file}: {name} must be an object, got {str(part)[:60]!r}")

@@ -1,4 +1,4 @@
-"""Make the tokenizer that a checkpoint names."""
+"""Build the tokenizer that a checkpoint names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import Unsupported, WeightsCorrupt, WeightsMissing, one_line
 from ..weights.reading import reading
 from .checkpoints import HUB_NAME, TOKENIZER_FILES, Checkpoint, first
 
-_PLAIN_TOKEN = re.compile(r"[\w <>|-]{1,60}")  # open_clip makes patterns of some
+_PLAIN_TOKEN = re.compile(r"[\w <>|-]{1,60}")  # open_clip builds regular expressions from some
 _SIMPLE_OPTIONS = {
     "context_length": int,
     "clean": str,
@@ -25,11 +25,11 @@ _HF_OPTIONS = {"context_length": int, "clean": str, "strip_sep_token": bool, "la
 
 
 def make_tokenizer(checkpoint: Checkpoint) -> Any:
-    """Make the checkpoint's tokenizer; raise WeightsMissing when its vocabulary is not on this
-    machine.
+    """Build the checkpoint's tokenizer; its vocabulary must be on this machine or be downloadable.
 
-    Data alone makes it: code that its files point to is never run, and options are open_clip's own
-    few, not whatever transformers would take. Raises WeightsCorrupt, Unsupported for others.
+    It is built from data only: code that its files point to is never run, and only open_clip's few
+    options are accepted, not all of transformers'. Raises WeightsMissing, WeightsCorrupt,
+    Unsupported.
     """
     where = checkpoint.source
     with reading(where, f"the tokenizer of {checkpoint.name}"):
@@ -42,31 +42,32 @@ def make_tokenizer(checkpoint: Checkpoint) -> Any:
             return _hf_tokenizer(checkpoint, name, options)
         if options.keys() > {"context_length"}:
             return open_clip.SimpleTokenizer(**options)
-        plain = copy(
-            open_clip.tokenizer._tokenizer
-        )  # made when open_clip was imported: another takes 0.2 s
-        plain.context_length = options["context_length"]
-        return plain
+        # a copy of the one open_clip builds on import: another takes 0.2 s
+        shared = copy(open_clip.tokenizer._tokenizer)
+        shared.context_length = options["context_length"]
+        return shared
 
 
 def _tokenizer_options(
     where: Path, text_cfg: dict[str, Any], allowed: dict[str, type]
 ) -> dict[str, Any]:
-    given = text_cfg.get("tokenizer_kwargs") or {}
-    for name, value in given.items():
+    options = text_cfg.get("tokenizer_kwargs") or {}
+    for name, value in options.items():
         if name not in allowed:
             raise Unsupported(
-                f"{where} asks for a tokenizer with {str(name)[:60]!r}; what it may set is "
-                f"{', '.join(allowed)}"
+                f"{where}: tokenizer_kwargs has the unsupported option {str(name)[:60]!r}; "
+                f"allowed are {', '.join(allowed)}"
             )
         parts = value if isinstance(value, list) else [value]
-        right = isinstance(value, allowed[name]) and not (
+        valid = isinstance(value, allowed[name]) and not (
             name == "context_length" and isinstance(value, bool)
         )
-        right = right and all(_PLAIN_TOKEN.fullmatch(str(part)) for part in parts)
-        if not right:
-            raise WeightsCorrupt(f"{where}: {name} of its tokenizer_kwargs is {str(value)[:60]!r}")
-    return dict(given)
+        valid = valid and all(_PLAIN_TOKEN.fullmatch(str(part)) for part in parts)
+        if not valid:
+            raise WeightsCorrupt(
+                f"{where}: {name} in its tokenizer_kwargs is invalid, got {str(value)[:60]!r}"
+            )
+    return dict(options)
 
 
 def _hf_tokenizer(checkpoint: Checkpoint, name: str, options: dict[str, Any]) -> Any:
@@ -88,11 +89,10 @@ def _hf_tokenizer(checkpoint: Checkpoint, name: str, options: dict[str, Any]) ->
     except (OSError, ValueError) as error:
         if "trust_remote_code" in str(error):
             raise Unsupported(
-                f"{checkpoint.source}: the tokenizer {name!r} is code of its own, which is never "
-                "run"
+                f"{checkpoint.source}: the tokenizer {name!r} needs code of its own, which is "
+                "never run"
             ) from error
         raise WeightsMissing(
             f"the tokenizer {name!r} of {checkpoint.name} is not on this machine: go online once, "
-            "or use a "
-            f"file:FOLDER that holds its tokenizer.json ({one_line(error)})"
+            f"or use a file:FOLDER with its tokenizer.json ({one_line(error)})"
         ) from error

@@ -1,1 +1,1 @@
-"""Measure models on labelled data, one file a verb of ``segclip evaluate``."""
+"""Measure models on labelled data, one module per subcommand of ``segclip evaluate``."""

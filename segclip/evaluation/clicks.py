@@ -1,7 +1,6 @@
-"""Measure a proposer as a labelling person meets it: simulated clicks that correct the last answer,
-and boxes.
+"""Measure a proposer in interactive labelling: simulated corrective clicks, and boxes.
 
-The first click lies deepest inside the object, each further one deepest inside the larger error, as
+The first click lies deepest inside the object, each later one deepest inside the larger error, as
 in RITM (Sofiiuk et al. 2021, https://arxiv.org/abs/2102.06583) and SAM's own evaluation (Kirillov
 et al. 2023, section D.1).
 """
@@ -23,13 +22,13 @@ from .datasets import Sample
 
 @dataclass(frozen=True)
 class ClickReport:
-    """Hold the IoU of each object's best-rated mask: after n clicks, by n, and for its box."""
+    """IoU of each object's best-rated mask: after n clicks (keyed by n) and for its box."""
 
     clicks: dict[int, Array] = field(repr=False)
     boxes: Array = field(repr=False)
 
     def table(self) -> list[tuple[str, str]]:
-        """Give the figures as rows of name and value, for people."""
+        """Return the figures as rows of name and value, for display."""
         rows = [("objects", str(len(self.boxes)))]
         rows += [
             (f"mean IoU after {n} click{'s' * (n > 1)}", _mean(iou))
@@ -42,10 +41,11 @@ def evaluate_clicks(
     proposer: Proposer,
     samples: Sequence[Sample],
     counts: Sequence[int] = (1, 3, 5),
-    tell: Callable[[int, int], None] = lambda done, total: None,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> ClickReport:
-    """Click on every askable object as often as the largest of ``counts``; ``tell`` hears of every
-    picture.
+    """Click on every askable object up to ``max(counts)`` times, and prompt with its box once.
+
+    report: called with (images done, total) after each image.
     """
     clicks: dict[int, list[float]] = {count: [] for count in counts}
     boxes: list[float] = []
@@ -63,35 +63,37 @@ def evaluate_clicks(
             boxes.extend(
                 _iou(found.masks.full(k), sample.masks.full(row)) for k, row in enumerate(rows)
             )
-        tell(done, len(samples))
+        report(done, len(samples))
     return ClickReport({count: np.array(iou) for count, iou in clicks.items()}, np.array(boxes))
 
 
 def simulate(proposer: Proposer, features: Any, truth: Array, count: int) -> list[float]:
-    """Click ``count`` times on one object, bool (H, W): the IoU of the best-rated mask after each
-    click.
+    """Return the IoU of the best-rated mask after each of ``count`` clicks on one object.
+
+    truth: bool (H, W).
     """
-    shown = np.zeros_like(truth)
+    predicted = np.zeros_like(truth)
     points: list[tuple[int, int]] = []
     labels: list[int] = []
-    logits, reached = None, list[float]()
+    logits, ious = None, list[float]()
     for _ in range(count):
-        x, y, label = next_click(truth, shown)
+        x, y, label = next_click(truth, predicted)
         points.append((x, y))
         labels.append(label)
         found = _decode(proposer, features, Points(points, labels, mask=logits))
         if len(found):
-            shown = found.masks.full(0)
+            predicted = found.masks.full(0)
             logits = None if found.logits is None else found.logits[0]
-        reached.append(_iou(shown, truth))
-    return reached
+        ious.append(_iou(predicted, truth))
+    return ious
 
 
-def next_click(truth: Array, shown: Array) -> tuple[int, int, int]:
-    """Give x, y and label of the next click, bool (H, W) masks: deepest in what is missing (1) or
-    too much (0).
+def next_click(truth: Array, predicted: Array) -> tuple[int, int, int]:
+    """Return x, y and label of the next click: deepest in what is missing (1) or in excess (0).
+
+    truth, predicted: bool (H, W).
     """
-    missing, surplus = _depth(truth & ~shown), _depth(shown & ~truth)
+    missing, surplus = _depth(truth & ~predicted), _depth(predicted & ~truth)
     label = int(missing.max() >= surplus.max())
     depth = missing if label else surplus
     y, x = np.unravel_index(depth.argmax(), depth.shape)
@@ -101,14 +103,12 @@ def next_click(truth: Array, shown: Array) -> tuple[int, int, int]:
 def _decode(proposer: Proposer, features: Any, prompt: Points) -> Proposals:
     try:
         return proposer.decode(features, prompt)
-    except Unsupported:  # it cannot refine a mask
+    except Unsupported:  # the proposer cannot refine a mask
         return proposer.decode(features, Points(prompt.xy, prompt.labels))
 
 
 def _depth(mask: Array) -> Array:
-    """Give each pixel's distance to the outside, which begins at the image's edge: float32 (H,
-    W).
-    """
+    """Return each pixel's distance to the background or the image border: float32 (H, W)."""
     padded = np.pad(mask, 1).astype(np.uint8)
     depth: Array = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
     return depth

@@ -1,6 +1,4 @@
-"""Read labelled images: COCO-format folders, and scenes of `train.scenes.compose` in the same
-format.
-"""
+"""Read labelled images in COCO format, including the scenes of `train.scenes.compose`."""
 
 from __future__ import annotations
 
@@ -17,17 +15,17 @@ from ..files import coco
 from ..types import Image, Masks
 
 TABLES = ("scenes.json", "instances.json")
-MIN_ACROSS = 32  # px; the longer side an object needs to be asked for, where the file doesn't say
-ABSENT = 3  # absent names asked of each image, where the file doesn't name them
+MIN_ACROSS = 32  # px; minimum longer side of a queried object, unless the file sets "askable"
+ABSENT = 3  # absent names queried per image, unless the file lists them
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Hold one labelled image.
+    """One labelled image.
 
-    names: one for each of the N masks. askable: bool (N,), big and visible enough to be asked for.
-    absent: names of things that are not in the image. crowd: bool (N,), a group outlined as one,
-    which counts neither for nor against.
+    names: one for each of the N masks. askable: bool (N,), large and visible enough to be queried.
+    absent: names of things that are not in the image. crowd: bool (N,), a group annotated as one
+    mask, ignored in the figures.
     """
 
     path: Path
@@ -38,25 +36,21 @@ class Sample:
     crowd: np.ndarray
 
     def load(self) -> Image:
-        """Read the image. Raises BadImage, and BadTable when it is not of the size its masks
-        are.
-        """
+        """Read the image. Raises BadImage, and BadTable when its size is not that of its masks."""
         image = images.load(self.path)
         if image.size != self.masks.size:
-            (height, width), told = image.size, self.masks.size
+            (height, width), listed = image.size, self.masks.size
             raise BadTable(
-                f"{self.path} is {height} x {width} pixels high and wide, its table says {told[0]} "
-                f"x {told[1]}; "
-                "label the image as it is"
+                f"{self.path} is {height} x {width} pixels high and wide, its table says "
+                f"{listed[0]} x {listed[1]}; label the image as it is"
             )
         return image
 
 
 def read_folder(folder: Path) -> list[Sample]:
-    """Read a folder of images/ and scenes.json or instances.json, images in the order of their file
-    names.
+    """Read a folder of images/ and scenes.json or instances.json, sorted by file name.
 
-    Raises BadPrompt when it holds neither table, and BadTable for one that is not as it must be.
+    Raises BadPrompt when it holds neither table, and BadTable when the table is malformed.
     """
     file = next((folder / name for name in TABLES if (folder / name).is_file()), None)
     if file is None:
@@ -68,7 +62,7 @@ def read_folder(folder: Path) -> list[Sample]:
 
 
 def samples_of(table: coco.Instances, folder: Path) -> list[Sample]:
-    """Paint the things of a table whose images lie in ``folder``; raises BadTable."""
+    """Return the samples of a table whose images lie in ``folder``. Raises BadTable."""
     return [_sample(table, image, folder) for image in table.images]
 
 

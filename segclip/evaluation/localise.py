@@ -1,6 +1,4 @@
-"""Measure where an encoder sees what a text names: true masks told apart by name, heat maps laid
-over them.
-"""
+"""Measure how well an encoder localises: naming of true masks, heat maps against true masks."""
 
 from __future__ import annotations
 
@@ -18,9 +16,10 @@ from .datasets import Sample
 
 
 @dataclass(frozen=True)
-class Named:
-    """Hold how true masks are named among all names of the data set. top: shares right at 1 and at
-    5.
+class RegionReport:
+    """Accuracy of naming true masks among all names of the data set.
+
+    top: top-1 and top-5 accuracy.
     """
 
     regions: int
@@ -28,7 +27,7 @@ class Named:
     top: tuple[float, float]
 
     def table(self) -> list[tuple[str, str]]:
-        """Give the figures as rows of name and value."""
+        """Return the figures as rows of name and value."""
         rows = [("regions", str(self.regions)), ("names", str(self.names))]
         shares = zip((1, 5), self.top, strict=True)
         return [*rows, *((f"region accuracy, top-{k}", f"{share:.4f}") for k, share in shares)]
@@ -37,10 +36,11 @@ class Named:
 def evaluate_regions(
     encoder: Encoder,
     samples: Sequence[Sample],
-    tell: Callable[[int, int], None] = lambda done, total: None,
-) -> Named:
-    """Name every askable true mask, among all names of the data set; raises BadPrompt when there is
-    none.
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> RegionReport:
+    """Name every askable true mask among all names of the data set.
+
+    Raises BadPrompt when there is none.
     """
     names = sorted({name for sample in samples for name in sample.names})
     texts = embed_texts(encoder, names, encoder.serving.templates)
@@ -52,10 +52,10 @@ def evaluate_regions(
         cosine = similarity(embedded, texts)
         for row, values in zip(rows, cosine, strict=True):
             ranks.append(int(np.count_nonzero(values > values[names.index(sample.names[row])])))
-        tell(done, len(samples))
+        report(done, len(samples))
     if not ranks:
-        raise BadPrompt("no labelled thing is big enough to be asked for")
-    return Named(
+        raise BadPrompt("no labelled object is big enough to be queried")
+    return RegionReport(
         len(ranks),
         len(names),
         (float(np.mean(np.array(ranks) < 1)), float(np.mean(np.array(ranks) < 5))),
@@ -63,51 +63,50 @@ def evaluate_regions(
 
 
 @dataclass(frozen=True)
-class Pointed:
-    """Hold how heat maps fit what is named. pointing: share whose hottest pixel lies on a thing of
-    that name.
+class HeatReport:
+    """Agreement of heat maps with the objects they name.
 
-    miou: of zero-shot segmentation, the mean over images and names of the IoU of the pixels given
-    to a name with all things of that name; names that are there compete with each other and with
-    the encoder's backgrounds.
+    maps: heat maps evaluated. pointing: share of maps whose hottest pixel lies on an object of that
+    name. miou: zero-shot segmentation, the mean over images and names of the IoU of the pixels
+    assigned to a name with all objects of that name; the names present in an image compete with
+    each other and with the encoder's backgrounds.
     """
 
-    asked: int
+    maps: int
     pointing: float
     miou: float
 
     def table(self) -> list[tuple[str, str]]:
-        """Give the figures as rows of name and value."""
-        rows = [("heat maps", str(self.asked)), ("pointing game", f"{self.pointing:.4f}")]
+        """Return the figures as rows of name and value."""
+        rows = [("heat maps", str(self.maps)), ("pointing game", f"{self.pointing:.4f}")]
         return [*rows, ("zero-shot segmentation, mean IoU", f"{self.miou:.4f}")]
 
 
 def evaluate_heat(
     encoder: Encoder,
     samples: Sequence[Sample],
-    tell: Callable[[int, int], None] = lambda done, total: None,
-) -> Pointed:
-    """Map every askable name that is there; raises BadPrompt when there is none, Unsupported
-    without dense features.
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> HeatReport:
+    """Compute a heat map of every askable name in each image, and compare it with the masks.
+
+    Raises BadPrompt when there is none, and Unsupported without dense features.
     """
     hits, overlaps = [], []
     for done, sample in enumerate(samples, 1):
-        asked = sorted(
+        texts = sorted(
             {sample.names[row] for row in np.flatnonzero(sample.askable & ~sample.crowd)}
         )
         image = sample.load()
-        if asked:
-            maps, shown = (
-                heat.heat_maps(encoder, image, asked),
-                heat.label_pixels(encoder, image, asked),
-            )
-            for place, name in enumerate(asked):
+        if texts:
+            maps = heat.heat_maps(encoder, image, texts)
+            labels = heat.label_pixels(encoder, image, texts)
+            for index, name in enumerate(texts):
                 same = [row for row, other in enumerate(sample.names) if other == name]
                 truth = np.any([sample.masks.full(row) for row in same], axis=0)
-                hits.append(bool(truth.ravel()[maps[place].argmax()]))
-                given = shown == place
-                overlaps.append(float((given & truth).sum() / (given | truth).sum()))
-        tell(done, len(samples))
+                hits.append(bool(truth.ravel()[maps[index].argmax()]))
+                predicted = labels == index
+                overlaps.append(float((predicted & truth).sum() / (predicted | truth).sum()))
+        report(done, len(samples))
     if not hits:
-        raise BadPrompt("no labelled thing is big enough to be asked for")
-    return Pointed(len(hits), float(np.mean(hits)), float(np.mean(overlaps)))
+        raise BadPrompt("no labelled object is big enough to be queried")
+    return HeatReport(len(hits), float(np.mean(hits)), float(np.mean(overlaps)))

@@ -1,6 +1,4 @@
-"""Measure candidates by average recall, through pycocotools: AR over IoU 0.50 to 0.95, at 10, 100
-and 1000 an image.
-"""
+"""Measure proposals with pycocotools: AR over IoU 0.50 to 0.95, at 10, 100 and 1000 per image."""
 
 from __future__ import annotations
 
@@ -25,10 +23,10 @@ SIZES = ("all", "small", "medium", "large")  # COCO's: below 32 x 32 pixels, bel
 
 @dataclass(frozen=True)
 class RecallReport:
-    """Hold average recall: float64 (sizes, counts) in [0, 1], by SIZES and AT, NaN without such
-    objects.
+    """Average recall of a proposer.
 
-    objects: how many were there. candidates: how many an image was given, on average.
+    recall: float64 (sizes, counts) in [0, 1], by SIZES and AT; NaN without such objects. objects:
+    labelled objects. candidates: mean number per image.
     """
 
     recall: Array
@@ -36,8 +34,8 @@ class RecallReport:
     candidates: float
 
     def table(self) -> list[tuple[str, str]]:
-        """Give the figures as rows of name and value, for people."""
-        rows = [("objects", str(self.objects)), ("candidates an image", f"{self.candidates:.1f}")]
+        """Return the figures as rows of name and value, for display."""
+        rows = [("objects", str(self.objects)), ("candidates per image", f"{self.candidates:.1f}")]
         for size, values in zip(SIZES, self.recall, strict=True):
             rows += [
                 (f"AR@{count}, {size}", f"{value:.3f}")
@@ -49,10 +47,11 @@ class RecallReport:
 def evaluate_proposals(
     proposer: Proposer,
     samples: Sequence[Sample],
-    tell: Callable[[int, int], None] = lambda done, total: None,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> RecallReport:
-    """Ask for everything in each picture; ``tell`` hears how many pictures are done. Names don't
-    count.
+    """Propose everything in each image and compute average recall, whatever the names.
+
+    report: called with (images done, total) after each image.
     """
     truths: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
@@ -68,7 +67,7 @@ def evaluate_proposals(
             row | {"score": score}
             for row, score in zip(_rows(proposals.masks, done, 1), scores, strict=True)
         ]
-        tell(done, len(samples))
+        report(done, len(samples))
     recall = _average_recall(truths, found, [sample.masks.size for sample in samples])
     return RecallReport(recall, len(truths), len(found) / max(len(samples), 1))
 
@@ -94,11 +93,11 @@ def _average_recall(
     if not truths or not found:
         return np.full((len(SIZES), len(AT)), 0.0 if truths else np.nan)
     truth = COCO()
-    pictures = [
+    images = [
         {"id": k, "height": height, "width": width} for k, (height, width) in enumerate(sizes, 1)
     ]
-    truth.dataset = {"images": pictures, "categories": [{"id": 1}], "annotations": truths}
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its steps
+    truth.dataset = {"images": images, "categories": [{"id": 1}], "annotations": truths}
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         truth.createIndex()
         evaluation = COCOeval(truth, truth.loadRes(found), "segm")
         evaluation.params.maxDets = list(AT)

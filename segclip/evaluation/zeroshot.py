@@ -1,6 +1,4 @@
-"""Measure zero-shot classification on a tree of class folders: top-1 and top-5 accuracy, mean a
-class, confusion.
-"""
+"""Measure zero-shot classification on class folders: top-1, top-5, per-class mean, confusion."""
 
 from __future__ import annotations
 
@@ -19,16 +17,16 @@ from ..types import Array
 from ..zeroshot import Classifier
 
 MATRIX_ENDINGS = (".csv", ".png", ".svg")
-_NUMBERED = 25  # classes up to which each cell of the picture shows its number
+_NUMBERED = 25  # maximum number of classes for which each drawn cell shows its number
 
 
 @dataclass(frozen=True, eq=False)
-class Sorted:
-    """Hold what was measured.
+class ClassificationReport:
+    """Figures of a zero-shot classification.
 
-    confusion: int64 (C, C), pictures of class i that were taken for class j. ranks: int64 (N,),
-    place of the right label in each picture's answer, 0 for the best. failed: what could not be
-    read, and why.
+    confusion: int64 (C, C), images of class i classified as class j. ranks: int64 (N,), rank of
+    the true label in each image's answer, 0 for the best. failed: for each unreadable image, its
+    path and the reason.
     """
 
     labels: tuple[str, ...]
@@ -37,43 +35,37 @@ class Sorted:
     failed: tuple[str, ...]
 
     def top(self, k: int) -> float:
-        """Give the share of pictures whose label is among the ``k`` best."""
+        """Return the share of images whose label is among the ``k`` best."""
         return float(np.mean(self.ranks < k)) if len(self.ranks) else float("nan")
 
     @property
     def mean_class(self) -> float:
-        """Give the mean over classes of top-1 accuracy: what counts where classes differ in
-        size.
-        """
+        """Return the mean per-class top-1 accuracy, for classes that differ in size."""
         counts = self.confusion.sum(axis=1)
         shares = np.diagonal(self.confusion)[counts > 0] / counts[counts > 0]
         return float(shares.mean()) if len(shares) else float("nan")
 
     def table(self, confused: int = 5) -> list[tuple[str, str]]:
-        """Give the figures as rows of name and value, with the pairs that were confused most."""
+        """Return the figures as rows of name and value, with the pairs confused most often."""
         rows = [
-            ("pictures", str(len(self.ranks))),
+            ("images", str(len(self.ranks))),
             ("classes", str(len(self.labels))),
             ("top-1 accuracy", f"{self.top(1):.4f}"),
             ("top-5 accuracy", f"{self.top(5):.4f}"),
-            ("mean top-1 accuracy a class", f"{self.mean_class:.4f}"),
+            ("mean per-class top-1 accuracy", f"{self.mean_class:.4f}"),
         ]
         off = self.confusion - np.diag(np.diagonal(self.confusion))
         order = np.argsort(-off, axis=None, kind="stable")[:confused]
-        for truth, taken in zip(*np.unravel_index(order, off.shape), strict=True):
-            if off[truth, taken]:
-                rows.append(
-                    (
-                        f"{self.labels[truth]!r} taken for {self.labels[taken]!r}",
-                        str(off[truth, taken]),
-                    )
-                )
+        for truth, answer in zip(*np.unravel_index(order, off.shape), strict=True):
+            if off[truth, answer]:
+                pair = f"{self.labels[truth]!r} taken for {self.labels[answer]!r}"
+                rows.append((pair, str(off[truth, answer])))
         if self.failed:
-            rows.append(("pictures that cannot be read", str(len(self.failed))))
+            rows.append(("images that cannot be read", str(len(self.failed))))
         return rows
 
     def to_csv(self) -> str:
-        """Write the confusion matrix: a row a true class, a column an answer."""
+        """Return the confusion matrix as CSV: one row per true class, one column per answer."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["", *self.labels])
@@ -82,10 +74,9 @@ class Sorted:
         return text.getvalue()
 
     def save(self, file: Path) -> Path:
-        """Write the confusion matrix: numbers to a .csv, an image to a .png or .svg, in the place
-        of a former one.
+        """Write the confusion matrix to a .csv, or drawn to a .png or .svg; replace an earlier one.
 
-        Raises BadPrompt for another ending, and NotWritable where there is a file that is no
+        Raises BadPrompt for another suffix, and NotWritable when ``file`` exists and is not a
         confusion matrix.
         """
         ending = file.suffix.lower()
@@ -106,7 +97,7 @@ class Sorted:
 
 
 def _draw(confusion: Array, labels: Sequence[str], file: Path) -> None:
-    """Draw a confusion matrix, each row shaded by its shares."""
+    """Draw a confusion matrix, each row normalised to shares."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -116,13 +107,13 @@ def _draw(confusion: Array, labels: Sequence[str], file: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    names = [label.replace("$", r"\$") for label in labels]  # not the start of a formula
+    heatmap = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    names = [label.replace("$", r"\$") for label in labels]  # "$" would start a formula
     size = min(9.0, 40 * side / max(count, 1))
     axes.set_xticks(range(count), names, rotation=90, fontsize=size)
     axes.set_yticks(range(count), names, fontsize=size)
     axes.set(xlabel="answered", ylabel="true class")
-    figure.colorbar(shown, ax=axes, shrink=0.6, label="share of the true class")
+    figure.colorbar(heatmap, ax=axes, shrink=0.6, label="share of the true class")
     for row, column in np.argwhere(confusion) if count <= _NUMBERED else ():
         ink = "white" if shares[row, column] > 0.5 else "black"
         axes.text(
@@ -138,21 +129,19 @@ def _draw(confusion: Array, labels: Sequence[str], file: Path) -> None:
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """List the class folders in the order of their names, which is that of a class list. Raises
-    BadPrompt.
-    """
+    """List the class folders sorted by name, the order of a class list. Raises BadPrompt."""
     found = sorted(
         path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
     )
     if not found:
         raise BadPrompt(
-            f"{folder} holds no folders; give one with a folder of pictures for each class"
+            f"{folder} holds no folders; give one with a folder of images for each class"
         )
     return found
 
 
 def label_of(folder: Path) -> str:
-    """Read a folder's name as a label: "dollar_bill" is "dollar bill"."""
+    """Return a folder's name as a label: "dollar_bill" is "dollar bill"."""
     return " ".join(folder.name.replace("_", " ").split()) or folder.name
 
 
@@ -161,12 +150,12 @@ def evaluate_folders(
     folders: Sequence[Path],
     *,
     limit: int | None = None,
-    tell: Callable[[int, int], None] = lambda done, total: None,
-) -> Sorted:
-    """Classify every picture of every class folder; the i-th folder's right label is the i-th.
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> ClassificationReport:
+    """Classify every image of every class folder; the true label of folder i is label i.
 
-    limit: at most so many pictures of each class. ``tell`` hears how many pictures are done. Raises
-    BadPrompt when the labels are not as many as the folders.
+    limit: maximum number of images per class. report: called with (images done, total) after each
+    image. Raises BadPrompt when the number of labels is not that of the folders.
     """
     names = classifier.labels.names
     if len(names) != len(folders):
@@ -185,5 +174,5 @@ def evaluate_folders(
         else:
             confusion[truth, int(similarity.argmax())] += 1
             ranks.append(int(np.count_nonzero(similarity > similarity[truth])))
-        tell(done, len(tasks))
-    return Sorted(names, confusion, np.array(ranks, np.int64), tuple(failed))
+        report(done, len(tasks))
+    return ClassificationReport(names, confusion, np.array(ranks, np.int64), tuple(failed))

@@ -1,6 +1,6 @@
-"""Write results to files: one function a format and one line in `WRITERS`.
+"""Write results to files: one function per format, and one line in `WRITERS`.
 
-Masks leave pixel-exact, files appear whole or not at all.
+Masks are exported pixel-exact; files are written atomically.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..files import atomic
 from ..types import Result
 from .files import encode, to_json
 from .raster import (
-    PICTURES,
+    IMAGE_KINDS,
     read_arrays,
     write_arrays,
     write_cutouts,
@@ -54,7 +54,7 @@ WRITERS: Mapping[str, Writer] = {
     "npz": write_arrays,
 }
 _DEFAULTS = {
-    **dict.fromkeys(PICTURES, "overlay"),
+    **dict.fromkeys(IMAGE_KINDS, "overlay"),
     ".json": "json",
     ".svg": "svg",
     ".geojson": "geojson",
@@ -63,12 +63,11 @@ _DEFAULTS = {
 
 
 def save(result: Result, path: str | Path, *, format: str | None = None) -> list[Path]:
-    """Write a result, to the disk, and return the files written; none when a format of one file a
-    row has no rows.
+    """Write a result, synced to disk, and return the files written.
 
-    format: a key of `WRITERS`; left out, the suffix tells, ".json" being "json" and ".png" or
-    ".jpg" "overlay". Missing folders are made. Raises UnknownName, or NotWritable when the path
-    cannot be written.
+    An empty result writes no file in the formats of one file per row. format: a key of `WRITERS`;
+    default: by suffix, "json" for ".json", and "overlay" for ".png" or ".jpg". Missing folders are
+    made. Raises UnknownName, or NotWritable when the path cannot be written.
     """
     path = Path(path)
     name = (

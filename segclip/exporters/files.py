@@ -1,4 +1,4 @@
-"""Write files whole or not at all."""
+"""Encode and write files atomically."""
 
 from __future__ import annotations
 
@@ -13,29 +13,25 @@ from ..files import atomic
 
 
 def numbered(path: Path, row: int) -> Path:
-    """Return the path of row ``row``'s own image."""
+    """Return the path of the image of a row."""
     return path.with_name(f"{path.stem}.{row:02d}.png")
 
 
 def to_json(record: Any) -> bytes:
-    """Encode as readable JSON, every character as itself; bytes of a name that are no UTF-8 as
-    JSON's escapes.
-    """
+    """Encode as indented UTF-8 JSON; only undecodable bytes of file names are escaped."""
     return json.dumps(record, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
 
 
-def encode(picture: PIL.Image.Image, kind: str, *, profile: bytes | None = None) -> bytes:
-    """Encode a picture as PNG or JPEG. profile: of its colours (ICC), for readers who ask."""
+def encode(image: PIL.Image.Image, kind: str, *, profile: bytes | None = None) -> bytes:
+    """Encode an image as PNG or JPEG. profile: ICC profile to embed."""
     file = io.BytesIO()
     options: dict[str, Any] = {"quality": 95}
     if kind == "PNG":
         options = {"compress_level": 1}  # level 6 takes 3 times as long for 15 % less
-    picture.save(file, kind, icc_profile=profile, **options)
+    image.save(file, kind, icc_profile=profile, **options)
     return file.getvalue()
 
 
 def write(path: Path, data: bytes) -> Path:
-    """Write bytes whole or not at all; whoever needs them to outlive a power cut syncs them. Raises
-    NotWritable.
-    """
+    """Write bytes atomically, without syncing to disk. Raises NotWritable."""
     return atomic.write(path, data, sync=False)

@@ -16,18 +16,18 @@ from ..files.profiles import srgb
 from ..types import Masks, Result
 from .files import encode, numbered, to_json, write
 
-PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+IMAGE_KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 MOST_LABELS = 2**16 - 1
 
 
 def write_overlay(result: Result, path: Path) -> list[Path]:
-    """Write the picture with its rows drawn on it."""
-    kind = registry.choose(PICTURES, path.suffix.lower(), "picture suffix")
+    """Write the image with its rows drawn on it."""
+    kind = registry.choose(IMAGE_KINDS, path.suffix.lower(), "image suffix")
     return [write(path, encode(overlay(result), kind))]
 
 
 def write_masks(result: Result, path: Path) -> list[Path]:
-    """Write a grey PNG of the whole frame a row, 0 outside and 255 inside, to <stem>.<row>.png."""
+    """Write a full-size grey PNG per row, 0 outside and 255 inside, to <stem>.<row>.png."""
     written = []
     for row in range(len(result)):
         grey = PIL.Image.fromarray(result.masks.full(row).astype(np.uint8) * np.uint8(255))
@@ -36,11 +36,10 @@ def write_masks(result: Result, path: Path) -> list[Path]:
 
 
 def write_cutouts(result: Result, path: Path, *, feather: float = 0.0) -> list[Path]:
-    """Write an RGBA PNG of the box a row, in sRGB, transparent black outside the mask, to
-    <stem>.<row>.png.
+    """Write an RGBA PNG of the box per row, in sRGB, to <stem>.<row>.png.
 
-    feather: px over which the edge fades, half of them inside the mask; the box grows by the other
-    half.
+    Pixels outside the mask are transparent black. feather: width in px of the fading edge, half of
+    it inside the mask; the box grows by the other half.
     """
     written = []
     reach = int(np.ceil(1.5 * feather))
@@ -66,10 +65,9 @@ def write_cutouts(result: Result, path: Path, *, feather: float = 0.0) -> list[P
 
 
 def write_labelmap(result: Result, path: Path) -> list[Path]:
-    """Write a 16-bit PNG, 0 for nothing and r + 1 for row r, and beside it <stem>.legend.json that
-    names the numbers.
+    """Write a 16-bit PNG, 0 for background and r + 1 for row r, with <stem>.legend.json.
 
-    Where masks overlap the better row shows.
+    The legend names the values. Where masks overlap, the better row is on top.
     """
     if len(result) > MOST_LABELS:
         raise BadPrompt(
@@ -81,12 +79,16 @@ def write_labelmap(result: Result, path: Path) -> list[Path]:
         labels[y1:y2, x1:x2][result.masks.bitmaps[row]] = row + 1
     legend = {str(row + 1): {"text": text, "score": round(float(result.score[row]), 6)}
               for row, text in enumerate(result.texts)}  # fmt: skip
-    named = path.with_name(f"{path.stem}.legend.json")
-    return [write(path, encode(PIL.Image.fromarray(labels), "PNG")), write(named, to_json(legend))]
+    legend_file = path.with_name(f"{path.stem}.legend.json")
+    return [
+        write(path, encode(PIL.Image.fromarray(labels), "PNG")),
+        write(legend_file, to_json(legend)),
+    ]
 
 
 def write_arrays(result: Result, path: Path) -> list[Path]:
-    """Write a NumPy archive: size, boxes, texts, scores, and all bitmaps as packed bits;
+    """Write a NumPy archive of size, boxes, texts, scores and packed bitmaps.
+
     ``read_arrays`` reads it.
     """
     file = io.BytesIO()

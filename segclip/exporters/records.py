@@ -1,4 +1,4 @@
-"""Results as records: plain JSON, COCO, run lengths. Masks leave pixel-exact."""
+"""Results as records: plain JSON, COCO, run lengths. Masks are pixel-exact."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from .files import to_json, write
 
 
 def to_record(result: Result) -> dict[str, Any]:
-    """Describe a result in plain JSON types: boxes xyxy half-open, masks as COCO's compressed RLE,
-    sizes [H, W].
+    """Convert a result to plain JSON types.
+
+    Boxes are xyxy half-open, masks COCO's compressed RLE, sizes [H, W].
     """
     columns = zip(result.texts, result.similarity, result.probability, result.quality, strict=True)
     rows = [
@@ -44,10 +45,9 @@ def to_record(result: Result) -> dict[str, Any]:
 
 
 def encode_rle(masks: Masks, row: int) -> dict[str, Any]:
-    """Give mask ``row`` as COCO's compressed run lengths of the whole image: {"size": [H, W],
-    "counts": text}.
+    """Return mask ``row`` as COCO's compressed RLE: {"size": [H, W], "counts": text}.
 
-    Reads only the columns of the box: a small mask of a large photo costs what the mask costs.
+    Reads only the columns of the box, so that the cost depends on the mask, not on the image.
     """
     height, width = masks.size
     x1, y1, x2, y2 = masks.boxes[row]
@@ -62,21 +62,19 @@ def encode_rle(masks: Masks, row: int) -> dict[str, Any]:
 
 
 def decode_rle(code: dict[str, Any]) -> Array:
-    """Return the mask of ``encode_rle``: bool (H, W). Raises BadIndex, as for one kept in a damaged
-    file.
-    """
+    """Decode a mask of ``encode_rle``: bool (H, W). Raises BadIndex if it is damaged."""
     try:
         height, width = code["size"]
         window = rle.window(code["counts"], (height, width))
         return Masks.from_windows([window], (height, width)).full(0)
     except (LookupError, TypeError, ValueError) as error:
         raise BadIndex(
-            f"a mask that was kept is damaged ({error!r}); run this again without what was kept"
+            f"a stored mask is damaged ({error!r}); delete the stored results and run this again"
         ) from None
 
 
 def coco_annotation(row: dict[str, Any]) -> dict[str, Any]:
-    """Turn a row of a record into COCO's terms, but for its ids."""
+    """Convert a row of a record to a COCO annotation without ids."""
     x1, y1, x2, y2 = row["box"]
     score = row["quality"] if row["probability"] is None else row["probability"]
     return {
@@ -89,9 +87,7 @@ def coco_annotation(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def coco_polygons(code: dict[str, Any]) -> list[list[int]] | dict[str, Any]:
-    """Give a mask as COCO's polygons, along the edges of its pixels; one with holes, which they
-    cannot hold, as RLE.
-    """
+    """Return a mask as COCO polygons along pixel edges, or as RLE if it has holes."""
     mask = decode_rle(code)
     if not mask.any() or has_holes(mask):
         return code
@@ -99,14 +95,12 @@ def coco_polygons(code: dict[str, Any]) -> list[list[int]] | dict[str, Any]:
 
 
 def write_record(result: Result, path: Path) -> list[Path]:
-    """Write ``to_record``."""
+    """Write the JSON of ``to_record``."""
     return [write(path, to_json(to_record(result)))]
 
 
 def write_coco(result: Result, path: Path) -> list[Path]:
-    """Write a COCO dataset of this one image: a category each text asked, boxes as xywh, scores
-    beside.
-    """
+    """Write a COCO dataset of this image: one category per text, boxes as xywh, with scores."""
     record = to_record(result)
     height, width = record["size"]
     names = list(dict.fromkeys((*result.asked, *result.texts)))
@@ -125,5 +119,5 @@ def write_coco(result: Result, path: Path) -> list[Path]:
 
 
 def digits(value: Any) -> float | None:
-    """Round to six digits; NaN, which JSON does not have, is None."""
+    """Round to six digits; return None for NaN, which JSON cannot represent."""
     return None if math.isnan(value) else round(float(value), 6)

@@ -1,5 +1,6 @@
-"""Results as outlines: LabelMe, SVG, GeoJSON. SVG and GeoJSON are exact; LabelMe holds masks where
-it has no holes.
+"""Results as outlines: LabelMe, SVG, GeoJSON.
+
+SVG and GeoJSON are exact; LabelMe has no polygons with holes, so such rows become mask shapes.
 """
 
 from __future__ import annotations
@@ -18,17 +19,14 @@ from ..files.polygons import Polygon, has_holes, outlines, trace
 from ..types import Array, Result
 from .files import encode, to_json, write
 
-# what no XML 1.0 document may hold, not even escaped: control characters, lone surrogates, two
-# noncharacters
+# forbidden in XML 1.0, even escaped: control characters, lone surrogates, two noncharacters
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # px: LabelMe cuts coordinates to whole pixels, and those at the far edges must stay inside the mask
 _INSET = 0.001
 
 
 def write_labelme(result: Result, path: Path) -> list[Path]:
-    """Write a LabelMe file: polygons, one for each part of a row, grouped; a mask shape for a row
-    with holes.
-    """
+    """Write a LabelMe file: grouped polygons, one per part of a row; masks for rows with holes."""
     height, width = result.image.size
     shapes = [shape for row in range(len(result)) for shape in _shapes(result, row)]
     record: dict[str, Any] = {
@@ -64,9 +62,7 @@ def _shapes(result: Result, row: int) -> list[dict[str, Any]]:
 
 
 def write_svg(result: Result, path: Path) -> list[Path]:
-    """Write a path a row over the picture's frame, holes cut by the even-odd rule, its text as the
-    title.
-    """
+    """Write an SVG of the image's size: one even-odd path per row, with its text as the title."""
     height, width = result.image.size
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 '
@@ -88,9 +84,7 @@ def write_svg(result: Result, path: Path) -> list[Path]:
 
 
 def write_geojson(result: Result, path: Path) -> list[Path]:
-    """Write a FeatureCollection of MultiPolygons in pixels of the image, y downwards: it has no
-    place on earth.
-    """
+    """Write a FeatureCollection of MultiPolygons in image pixels, y downwards, not geographic."""
     features = []
     for row in range(len(result)):
         coordinates = [

@@ -1,3 +1,1 @@
-"""Read what users give and write what others read: tables, lists, COCO files, run lengths, whole
-files.
-"""
+"""Read users' tables, text lists, COCO files and RLE masks; write output files atomically."""

@@ -1,8 +1,8 @@
-"""Write files so that neither a reader, a crash nor a power cut ever meets half of one.
+"""Write files atomically: no reader, crash or power cut leaves or finds a partial file.
 
-A file is written under a temporary name in its own folder, synced to the disk, and renamed. A
-rename is only on the disk once its folder is synced too; ``sync_folder`` does that, and writers of
-many files may do it once per folder.
+A file is written under a temporary name in its own folder, synced to disk, and renamed. The rename
+is durable only once the folder is synced too: ``sync_folder`` does that, and writers of many files
+may call it once per folder.
 """
 
 from __future__ import annotations
@@ -18,17 +18,15 @@ from uuid import uuid4
 
 from ..errors import NotWritable
 
-_PREFIX, _SUFFIX = (
-    ".segclip-",
-    ".part",
-)  # of every temporary file, so that leftovers can be told from users' files
+# of every temporary file, to distinguish leftovers from users' files
+_PREFIX, _SUFFIX = ".segclip-", ".part"
 
 
 @contextmanager
 def replacing(path: Path, *, sync: bool = True) -> Iterator[IO[bytes]]:
-    """Open a temporary file that takes the place of ``path`` when the block ends without an error.
+    """Open a temporary file that replaces ``path`` when the block ends without an error.
 
-    sync: wait until the bytes and the new name are on the disk; without, the caller syncs later.
+    sync: wait until the contents and the new name are on disk; if False, the caller syncs later.
     Raises NotWritable.
     """
     temporary = path.with_name(f"{_PREFIX}{uuid4().hex[:16]}{_SUFFIX}")
@@ -50,14 +48,14 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[IO[bytes]]:
 
 
 def write(path: Path, data: bytes, *, sync: bool = True) -> Path:
-    """Write bytes whole or not at all; return the path. Raises NotWritable."""
+    """Write a file atomically and return its path. Raises NotWritable."""
     with replacing(path, sync=sync) as file:
         file.write(data)
     return path
 
 
 def sync_file(path: Path) -> None:
-    """Wait until a file that is already there is on the disk. Raises OSError."""
+    """Flush an existing file to disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -66,18 +64,17 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, where the system can (Windows cannot).
-    Raises OSError.
-    """
+    """Flush a folder's entries to disk; a no-op on Windows, which cannot. Raises OSError."""
     if sys.platform == "win32":
         return
     try:
         sync_file(folder)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network drives sync files alone
+        # some network drives can only sync files
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
 
 
 def is_leftover(path: Path) -> bool:
-    """Recognise a temporary file that a killed process left behind."""
+    """Return whether a file is a temporary one left behind by a killed process."""
     return path.name.startswith(_PREFIX) and path.name.endswith(_SUFFIX)

@@ -1,7 +1,7 @@
-"""Read which captions belong to which images: one reader for training and for measuring.
+"""Read image captions, for training and evaluation.
 
-Tables of image and caption, Flickr8k's token file, Flickr30k's results, COCO's captions and
-Karpathy's splits.
+Formats: tables of image and caption, Flickr8k's token file, Flickr30k's results table, COCO
+captions and Karpathy's splits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COLUMNS = tables.Columns(
 )
 SPLITS = {
     "train": ("train", "training"),
-    "restval": ("restval",),  # of Karpathy's: what is left of COCO's validation set, trained on
+    "restval": ("restval",),  # Karpathy: the rest of COCO's validation set, used for training
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
@@ -39,9 +39,7 @@ _TOKEN = re.compile(r"(\S+\.\w+)#\d+\t(.*)")  # Flickr8k.token.txt: name.jpg#0<t
 
 @dataclass(frozen=True)
 class Caption:
-    """Hold one caption of one image, and the split the data set puts the image in: a key of SPLITS,
-    or "".
-    """
+    """A caption of an image. split: the image's split in the data set, a key of SPLITS or ""."""
 
     image: str
     text: str
@@ -49,8 +47,9 @@ class Caption:
 
 
 def read(file: Path) -> Iterator[Caption]:
-    """Yield the captions of a file in its order; a text may be "". Raises BadTable, which names row
-    and column.
+    """Yield the captions of a file in order; texts may be "".
+
+    Raises BadTable, which names row and column.
     """
     if file.suffix.lower() == ".json":
         yield from from_json(file, tables.read_json(file, WHAT))
@@ -60,18 +59,19 @@ def read(file: Path) -> Iterator[Caption]:
 
 
 def split_named(name: str) -> str:
-    """Return the key of SPLITS that a name means, "" for none. Raises ValueError, which lists the
-    known names.
+    """Return the key of SPLITS for a split's name, "" for a blank name.
+
+    Raises ValueError for an unknown name, and lists the known ones.
     """
     found = next((split for split, names in SPLITS.items() if name.strip().lower() in names), "")
     if name.strip() and not found:
         known = ", ".join(name for names in SPLITS.values() for name in names)
-        raise ValueError(f"unknown split {name!r}; known are {known}")
+        raise ValueError(f"unknown split {name!r}; known splits: {known}")
     return found
 
 
 def is_captions(table: Any) -> bool:
-    """Tell whether parsed JSON is of COCO's or Karpathy's captions, and not outlined things."""
+    """Return whether parsed JSON holds COCO or Karpathy captions rather than COCO instances."""
     if not isinstance(table, dict):
         return False
     first = _list(table, "annotations")[:1]
@@ -81,11 +81,9 @@ def is_captions(table: Any) -> bool:
 
 
 def from_json(file: Path, table: Any) -> Iterator[Caption]:
-    """Yield the captions of a parsed JSON file of COCO's or Karpathy's kind. Raises BadTable."""
+    """Yield the captions of parsed JSON in COCO's or Karpathy's format. Raises BadTable."""
     if not isinstance(table, dict) or not isinstance(table.get("images"), list):
-        raise BadTable(
-            f"{file} is neither captions of COCO's kind nor of Karpathy's: it has no list of images"
-        )
+        raise BadTable(f"{file} holds neither COCO nor Karpathy captions: it has no list of images")
     if "annotations" in table:
         yield from _coco(file, table)
         return
@@ -98,7 +96,7 @@ def from_json(file: Path, table: Any) -> Iterator[Caption]:
             name = f"{folder}/{name}"
         split, sentences = _split(row), image.get("sentences")
         if not isinstance(sentences, list):
-            row.refuse("a list of sentences is wanted", "sentences")
+            row.refuse("expected a list of sentences", "sentences")
         for sentence in sentences:
             yield Caption(name, _text(_row(file, number, sentence), "raw"), split)
 
@@ -114,21 +112,21 @@ def _coco(file: Path, table: dict[str, Any]) -> Iterator[Caption]:
         row = _row(file, number, annotation)
         identity = _identity(row, "image_id")
         if identity not in names:
-            row.refuse(f"{identity!r} is the id of no image", "image_id")
+            row.refuse(f"no image has the id {identity!r}", "image_id")
         yield Caption(names[identity], _text(row, "caption"))
 
 
 def _row(file: Path, number: int, values: Any) -> tables.Row:
     row = tables.Row(file, number, 0, values if isinstance(values, dict) else {})
     if not isinstance(values, dict):
-        row.refuse(f"an object is wanted, got a {type(values).__name__}")
+        row.refuse(f"expected an object, got a {type(values).__name__}")
     return row
 
 
 def _identity(row: tables.Row, column: str) -> int | str:
     value = row.values.get(column)
     if isinstance(value, bool) or not isinstance(value, int | str):
-        row.refuse("a number or a text is wanted", column)
+        row.refuse("expected a number or a text", column)
     return value
 
 
@@ -146,7 +144,7 @@ def _tokens(file: Path, text: str) -> Iterator[Caption]:
         match = _TOKEN.fullmatch(content)
         row = tables.Row(file, number, line, {"caption": match[2]} if match else {})
         if not match:
-            row.refuse(f"NAME.jpg#0 and a caption behind a tab are wanted, got {content[:60]!r}")
+            row.refuse(f"expected NAME.jpg#0, a tab and a caption, got {content[:60]!r}")
         yield Caption(match[1], _text(row, "caption"))
 
 

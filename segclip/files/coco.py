@@ -1,8 +1,6 @@
-"""Read COCO-format tables of outlined things: the one reader, which checks all of a table before
-anything works on it.
+"""Read COCO instance annotations, validating the whole file before any of it is used.
 
-Whatever is wrong is a BadTable that names the file, the row, the field, what it is and what is
-wanted.
+Every defect raises a BadTable naming the file, row and field, the value, and what was expected.
 """
 
 from __future__ import annotations
@@ -25,13 +23,13 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = 60
 
 Key: TypeAlias = "int | str"
-MAX_OUTLINE = 4_000_000  # px of one thing's outlines; pycocotools takes 100 bytes for each
-MAX_MASKS = 4_000_000_000  # bytes of an image's masks, each inside its box
+MAX_OUTLINE = 4_000_000  # px of outline per object; pycocotools takes 100 bytes for each
+MAX_MASKS = 4_000_000_000  # bytes of an image's masks, each cropped to its box
 
 
 @dataclass(frozen=True)
 class Category:
-    """Hold a category: its name, and other texts that mean it."""
+    """A category: its name and its synonyms, ``texts``."""
 
     name: str
     texts: tuple[str, ...]
@@ -39,11 +37,11 @@ class Category:
 
 @dataclass(frozen=True)
 class ImageRow:
-    """Hold what a table says of an image. name: relative, inside the folder of the images. size:
-    (H, W).
+    """An image of a table.
 
-    absent: names of things that are not in the image, None where the table does not say. licence:
-    its name, or "". url, source: where it was published, and which collection it is of, or "".
+    name: relative to the folder of images. size: (H, W). absent: names of objects that are not in
+    the image, None if unspecified. licence: its name. url: where the image was published. source:
+    its collection. The last three are "" if unspecified.
     """
 
     key: Key
@@ -57,7 +55,7 @@ class ImageRow:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Name a row of a table in messages; put into words only when one is needed."""
+    """The location of a row, for messages; formatted only when needed."""
 
     table: object
     rows: str
@@ -71,10 +69,10 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Thing:
-    """Hold one outlined thing. where: its place in the table. box: x, y, width, height.
+    """An annotated object.
 
-    outlines: float64 (K, 2) polygons, or counts: a run-length code. askable: None where the table
-    does not say.
+    where: its location in the table, for messages. box: x, y, width, height. outlines: float64
+    (K, 2) polygons; if empty, counts is a run-length encoding. askable: None if unspecified.
     """
 
     where: object
@@ -88,8 +86,9 @@ class Thing:
     counts: str | Sequence[int]
 
     def window(self, size: tuple[int, int]) -> tuple[int, int, Array]:
-        """Paint the thing: x, y and bool (h, w), a window of ``Masks.from_windows``. Raises
-        BadTable.
+        """Rasterise the object: x, y, bool (h, w), as ``Masks.from_windows`` takes.
+
+        Raises BadTable.
         """
         counts = self.counts
         if self.outlines:
@@ -100,44 +99,42 @@ class Thing:
         try:
             return rle.window(counts, size)
         except ValueError as error:
-            raise BadTable(f"{self.where}: segmentation is no run-length code, {error}") from None
+            raise BadTable(
+                f"{self.where}: segmentation is not a valid run-length code, {error}"
+            ) from None
 
 
 @dataclass(frozen=True, eq=False)
 class Instances:
-    """Hold a table of outlined things. images: in the order of their names. things: by the key of
-    their image.
-    """
+    """A table of instances. images: sorted by name. things: objects by image key."""
 
     images: tuple[ImageRow, ...]
     categories: Mapping[Key, Category]
     things: Mapping[Key, tuple[Thing, ...]]
 
     def masks(self, image: ImageRow) -> Masks:
-        """Paint an image's things, in the order of the table. Raises BadTable."""
-        boxes, bitmaps, room = [], [], MAX_MASKS
+        """Rasterise an image's objects, in the order of the table. Raises BadTable."""
+        boxes, bitmaps, remaining = [], [], MAX_MASKS
         for thing in self.things[image.key]:
-            one = Masks.from_windows([thing.window(image.size)], image.size)
-            boxes.append(one.boxes[0])
-            bitmaps.append(one.bitmaps[0])
-            room -= bitmaps[-1].nbytes
-            if room < 0:
+            mask = Masks.from_windows([thing.window(image.size)], image.size)
+            boxes.append(mask.boxes[0])
+            bitmaps.append(mask.bitmaps[0])
+            remaining -= bitmaps[-1].nbytes
+            if remaining < 0:
                 raise BadTable(
-                    f"{thing.where}: the masks of {image.name!r} take over {MAX_MASKS:,} bytes; "
-                    "give fewer"
+                    f"{thing.where}: the masks of {image.name!r} exceed {MAX_MASKS:,} bytes; "
+                    "remove some"
                 )
         return Masks(np.reshape(np.array(boxes, np.int32), (-1, 4)), tuple(bitmaps), image.size)
 
 
 def read(file: Path) -> Instances:
-    """Read a table of outlined things. Raises BadTable."""
+    """Read a file of instance annotations. Raises BadTable."""
     return instances(tables.read_json(file, "the COCO file"), str(file))
 
 
 def instances(table: Any, label: str) -> Instances:
-    """Check a table of outlined things that was read from JSON; label: its file. Raises
-    BadTable.
-    """
+    """Validate parsed JSON as instance annotations. label: its file. Raises BadTable."""
     top = Fields(table, label)
     licences = {row.key("id"): row.text("name", "") for row in top.rows("licenses", optional=True)}
     categories: dict[Key, Category] = {}
@@ -206,11 +203,9 @@ def _thing(row: Fields, size: tuple[int, int]) -> Thing:
 def _segmentation(
     row: Fields, size: tuple[int, int]
 ) -> tuple[tuple[Array, ...], str | Sequence[int]]:
-    """Check a segmentation: polygons, or a run-length code in the image's size."""
-    form, want = (
-        row.row.get("segmentation"),
-        "polygons [[x, y, x, y, x, y, ...], ...] or a run-length code",
-    )
+    """Return a valid segmentation as polygons and "", or no polygons and RLE counts."""
+    form = row.row.get("segmentation")
+    expected = "polygons [[x, y, x, y, x, y, ...], ...] or a run-length code"
     if isinstance(form, dict):
         code = Fields(form, f"{row.where}, segmentation")
         counts = form.get("counts")
@@ -220,31 +215,20 @@ def _segmentation(
             code.fail("counts", "text or a list of whole numbers")
         return (), counts
     if not isinstance(form, list):
-        row.fail("segmentation", want)
+        row.fail("segmentation", expected)
     outlines = tuple(_outline(row, outline, size) for outline in form)
-    drawn = tuple(outline for outline in outlines if len(outline) >= 3)
-    if not drawn:
-        row.fail("segmentation", f"{want}; none of these has three points")
-    if (
-        sum(
-            np.abs(np.diff(outline, axis=0, append=outline[:1])).max(axis=1).sum()
-            for outline in drawn
-        )
-        > MAX_OUTLINE
-    ):
-        row.fail("segmentation", f"outlines of {MAX_OUTLINE:,} px in all at most")
-    return drawn, ""
+    polygons = tuple(outline for outline in outlines if len(outline) >= 3)
+    if not polygons:
+        row.fail("segmentation", f"{expected}; none of these has three points")
+    edges = (np.diff(polygon, axis=0, append=polygon[:1]) for polygon in polygons)
+    if sum(np.abs(edge).max(axis=1).sum() for edge in edges) > MAX_OUTLINE:
+        row.fail("segmentation", f"outlines of {MAX_OUTLINE:,} px in total at most")
+    return polygons, ""
 
 
 def _outline(row: Fields, outline: Any, size: tuple[int, int]) -> Array:
-    """Check one polygon, which may reach beyond the image but not farther than the image is large:
-    (K, 2).
-    """
-    if (
-        not isinstance(outline, list)
-        or len(outline) % 2
-        or not all(_finite(value) for value in outline)
-    ):
+    """Return a valid polygon, (K, 2); it may extend past the image by the image's size at most."""
+    if not isinstance(outline, list) or len(outline) % 2 or not all(map(_finite, outline)):
         row.fail("segmentation", "polygons of finite numbers, [x, y, x, y, x, y, ...]")
     points = np.array(outline, np.float64).reshape(-1, 2)
     side = np.array([size[1], size[0]])
@@ -254,41 +238,39 @@ def _outline(row: Fields, outline: Any, size: tuple[int, int]) -> Array:
 
 
 def _finite(value: Any) -> bool:
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
-    )  # NaN is not
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) < 1e15  # False for NaN
 
 
 class Fields:
-    """Read the fields of one JSON object; errors name its place, the field, what it is and what is
-    wanted.
+    """Validated access to the fields of a JSON object.
+
+    Methods raise BadTable, which names the object, the field, its value and what was expected.
     """
 
     def __init__(self, row: Any, where: object) -> None:
         if not isinstance(row, dict):
-            raise BadTable(f"{where} is {_brief(row)}; want a JSON object")
+            raise BadTable(f"{where} is {_brief(row)}; expected a JSON object")
         self.row, self.where = row, where
 
     def has(self, name: str) -> bool:
-        """Tell whether a field is there and not null."""
+        """Return whether a field is present and not null."""
         return self.row.get(name) is not None
 
-    def fail(self, name: str, want: str) -> NoReturn:
+    def fail(self, name: str, expected: str) -> NoReturn:
         """Raise BadTable for a field."""
-        told = f"is {_brief(self.row[name])}" if name in self.row else "is missing"
-        raise BadTable(f"{self.where}: {name} {told}; want {want}")
+        found = f"is {_brief(self.row[name])}" if name in self.row else "is missing"
+        raise BadTable(f"{self.where}: {name} {found}; expected {expected}")
 
     def rows(self, name: str, *, optional: bool = False) -> Iterator[Fields]:
-        """Go through a list of objects."""
+        """Yield the objects of a list."""
         if optional and not self.has(name):
             return
         if not isinstance(self.row.get(name), list):
             self.fail(name, "a list of objects")
         for number, row in enumerate(self.row[name]):
-            yield Fields(
-                row,
-                Place(self.where, name, number, row.get("id") if isinstance(row, dict) else None),
-            )
+            identity = row.get("id") if isinstance(row, dict) else None
+            yield Fields(row, Place(self.where, name, number, identity))
 
     def key(self, name: str) -> Key:
         """Return an id: a whole number or text."""
@@ -298,21 +280,21 @@ class Fields:
         return value
 
     def known(self, name: str, table: Mapping[Key, Any], of: str) -> Key:
-        """Return an id that is one of a table's."""
+        """Return an id that is a key of ``table``. of: the table's name."""
         key = self.key(name)
         if key not in table:
             self.fail(name, f"an id that is in {of}")
         return key
 
     def text(self, name: str, default: str | None = None, *, least: int = 0) -> str:
-        """Return a text of ``least`` characters or more."""
+        """Return a text of at least ``least`` characters."""
         value = self.row[name] if self.has(name) else default
         if not isinstance(value, str) or len(value.strip()) < least or lines.fault(value):
             self.fail(name, "text that is not empty" if least else "text")
         return value
 
     def texts(self, name: str) -> tuple[str, ...] | None:
-        """Return a list of texts, None where there is none."""
+        """Return a list of texts, None if absent."""
         if not self.has(name):
             return None
         value = self.row[name]
@@ -323,40 +305,36 @@ class Fields:
         return tuple(value)
 
     def name(self, name: str) -> str:
-        """Return the name of a file inside its folder."""
+        """Return a file name, relative and inside the folder of the images."""
         value = self.text(name, least=1)
-        leaves = ".." in PurePosixPath(value.replace("\\", "/")).parts
-        if leaves or PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute():
+        escapes = ".." in PurePosixPath(value.replace("\\", "/")).parts
+        if escapes or PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute():
             self.fail(name, "a relative name inside the folder of the images")
         return value
 
     def whole(self, name: str, *, least: int) -> int:
-        """Return a whole number."""
+        """Return a whole number of at least ``least``."""
         value = self.row.get(name)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             self.fail(name, f"a whole number of {least} or more")
         return value
 
     def number(self, name: str, *, least: float, default: float) -> float:
-        """Return a finite number."""
+        """Return a finite number of at least ``least``."""
         value = self.row[name] if self.has(name) else default
         if not _finite(value) or value < least:
             self.fail(name, f"a number of {least:g} or more")
         return float(value)
 
     def numbers(self, name: str, count: int) -> tuple[float, ...]:
-        """Return so many finite numbers."""
+        """Return a list of ``count`` finite numbers."""
         value = self.row.get(name)
-        if (
-            not isinstance(value, list)
-            or len(value) != count
-            or not all(_finite(each) for each in value)
-        ):
+        if not isinstance(value, list) or len(value) != count or not all(map(_finite, value)):
             self.fail(name, f"a list of {count} finite numbers")
         return tuple(float(each) for each in value)
 
     def flag(self, name: str) -> bool:
-        """Return a flag, False where there is none."""
+        """Return a flag, False if absent."""
         value = self.row.get(name) or 0
         if value not in (0, 1):
             self.fail(name, "true, false, 0 or 1")
@@ -364,5 +342,5 @@ class Fields:
 
 
 def _brief(value: Any) -> str:
-    """Write a value of JSON in short, without control characters."""
+    """Return an abbreviated JSON value without control characters."""
     return "null" if value is None else _SHORT.repr(value)

@@ -1,11 +1,8 @@
-"""Name the formats results are written in. No writer is imported here: the command line reads this
-table at once.
-"""
+"""List the output formats; no writer is imported, as the command line reads these at startup."""
 
 from __future__ import annotations
 
-# what a format's file is called after the picture's name; the writers are in exporters, by the same
-# names
+# file name suffix of each format, after the image's name; exporters has the writers by these keys
 PER_IMAGE: dict[str, str] = {
     "overlay": "overlay.png",
     "png": "mask.png",
@@ -19,5 +16,5 @@ PER_IMAGE: dict[str, str] = {
     "npz": "npz",
 }
 
-# made of all results of a batch; there, these go before the ones above of the same name
+# one file per batch; in a batch these take precedence over formats of the same name above
 PER_RUN: tuple[str, ...] = ("coco", "coco-polygons", "yolo", "jsonl", "parquet")

@@ -1,6 +1,4 @@
-"""List the image files of a folder: which files are images, what is left out and why, what cannot
-be read.
-"""
+"""List the image files of a folder, with what was left out or could not be read, and why."""
 
 from __future__ import annotations
 
@@ -15,8 +13,7 @@ from pathlib import Path, PurePath
 from ..errors import BadImage
 from . import outputs
 
-# Pillow's name of each format that is read, in the order it is recognised, and the endings of its
-# files.
+# Pillow's name of each supported format, in the order of recognition, and its file suffixes.
 FORMATS: Mapping[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".mpo"),
     "PNG": (".png", ".apng"),
@@ -31,8 +28,8 @@ IMAGE_SUFFIXES: tuple[str, ...] = tuple(
     suffix for suffixes in FORMATS.values() for suffix in suffixes
 )
 _FORMAT_OF = {suffix: name for name, suffixes in FORMATS.items() for suffix in suffixes}
-# Images of formats that are not read: a folder of them must not pass for an empty one.
-_FOREIGN = frozenset(
+# Suffixes of unsupported image formats: a folder of them must not pass for an empty one.
+_UNSUPPORTED = frozenset(
     (
         ".3fr",
         ".ai",
@@ -105,8 +102,8 @@ _FOREIGN = frozenset(
         ".xcf",
     )
 )
-# Folders kept by operating systems, network drives and archivers; names that begin with a dot are
-# hidden anyway.
+# Folders of operating systems, network drives and archivers; names with a leading dot are hidden
+# anyway.
 _HIDDEN = frozenset(
     (
         "@eadir",
@@ -121,22 +118,20 @@ _HIDDEN = frozenset(
         "system volume information",
     )
 )
-_OWN = "segclip-out"  # where segclip writes unless another folder is named
+_OWN = "segclip-out"  # segclip's default output folder
 _STATE = ".segclip"  # inside a folder that an export writes to
 _LINKS = "links to folders are not followed"
 _MAGIC = frozenset("*?[")
-_NAMED = 3  # names that a line of a report holds
+_MAX_NAMES = 3  # names per line of a report
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Hold what a folder holds: names relative to it, with "/", in an order that is the same on
-    every machine.
+    """The contents of a folder: names relative to it, with "/", in the same order on any machine.
 
     images: the image files. left_out: images that cannot be read here or that segclip wrote, linked
-    folders, and folders that segclip writes to, each with the reason. unreadable: sub-folders that
-    cannot be listed, such as a stale mount, each with the reason; ``images`` may lack what is in
-    them.
+    folders, and folders that segclip writes to, each with the reason. unreadable: subfolders that
+    cannot be listed, such as a stale mount, each with the reason; their images are missing.
     """
 
     images: tuple[str, ...]
@@ -144,15 +139,15 @@ class Listing:
     unreadable: Mapping[str, str]
 
     def report(self) -> tuple[str, ...]:
-        """Return what a person should know of what is not listed, a line a reason; empty when
-        nothing is missing.
-        """
+        """Return the omissions to report to the user, one line per reason."""
         reasons: dict[str, list[str]] = {}
         for name, reason in self.left_out.items():
             reasons.setdefault(reason, []).append(name)
-        lines = [f"left out {_some(names)}: {reason}" for reason, names in sorted(reasons.items())]
+        lines = [
+            f"left out {_summary(names)}: {reason}" for reason, names in sorted(reasons.items())
+        ]
         unreadable = (
-            f"cannot read the folder {name}: {why}" for name, why in self.unreadable.items()
+            f"cannot read the folder {name}: {reason}" for name, reason in self.unreadable.items()
         )
         return (*lines, *unreadable)
 
@@ -160,35 +155,34 @@ class Listing:
 def list_images(folder: str | Path, *, skip: Collection[str | Path] = ()) -> Listing:
     """List the image files under a folder, by suffix.
 
-    Hidden files and folders, those of the system, and ``skip`` are passed over. A file that is no
-    regular one, and a link that leads nowhere, are listed: reading them says what is wrong. skip:
-    folders, such as an output inside the input. Raises BadImage when ``folder`` is not there or
-    cannot be read.
+    Hidden files and folders, system folders and ``skip`` are skipped. Irregular files and broken
+    links are listed; reading them reports the problem. skip: folders, such as an output folder
+    inside the input. Raises BadImage when ``folder`` is missing or cannot be read.
     """
     root = Path(folder)
     if not root.is_dir():
         raise BadImage(f"{root}: no such folder")
-    passed = {os.path.realpath(path) for path in skip}
+    skipped = {os.path.realpath(path) for path in skip}
     found: list[str] = []
     left_out: dict[str, str] = {}
     unreadable: dict[str, str] = {}
-    waiting = [""]
-    while waiting:
-        base = waiting.pop()
+    pending = [""]
+    while pending:
+        base = pending.pop()
         own = outputs.written(root / base)
         try:
             for entry in _visible(os.path.join(root, base)):
                 name = f"{base}{entry.name}"
                 if entry.is_dir(follow_symlinks=False):
-                    if os.path.realpath(entry.path) in passed:
+                    if os.path.realpath(entry.path) in skipped:
                         continue
                     if _is_own(entry):
                         left_out[name] = "segclip writes there"
                     else:
-                        waiting.append(f"{name}/")
+                        pending.append(f"{name}/")
                 elif entry.is_symlink() and os.path.isdir(entry.path):
                     left_out[name] = _LINKS
-                elif reason := _unread(entry.name):
+                elif reason := _unsupported(entry.name):
                     left_out[name] = reason
                 elif entry.name in own:
                     left_out[name] = "written by segclip"
@@ -202,51 +196,45 @@ def list_images(folder: str | Path, *, skip: Collection[str | Path] = ()) -> Lis
 
 
 def walk(folder: Path) -> list[Path]:
-    """List the regular image files under a folder that can be read: the paths of
-    ``list_images``.
-    """
+    """Return the paths of ``list_images`` that are regular files."""
     paths = (folder / name for name in list_images(folder).images)
     return [path for path in paths if path.is_file()]
 
 
 def match(folder: Path, pattern: Sequence[str]) -> Listing:
-    """List the image files under a folder whose path matches a pattern, a part a folder, as
-    ``glob`` does.
+    """List the image files under a folder whose paths match a ``glob`` pattern, split at "/".
 
-    Unlike there, a link to a folder is followed where the pattern names it, and not where it
-    matches: one that leads up would give every image again and again, and several, without end.
-    Raises BadImage when ``folder`` cannot be read; one that is not there holds nothing.
+    Unlike in ``glob``, a link to a folder is followed only where the pattern names it literally: a
+    wildcard match of a link to a parent folder would list every image repeatedly, and of several
+    without end. Raises BadImage when ``folder`` cannot be read; a missing one is empty.
     """
-    found, left_out, unreadable, begun = set(), {}, {}, set()
-    waiting = [("", tuple(pattern))]
-    while waiting:
-        base, parts = state = waiting.pop()
-        if not parts or state in begun:
+    found, left_out, unreadable, visited = set(), {}, {}, set()
+    pending = [("", tuple(pattern))]
+    while pending:
+        base, parts = state = pending.pop()
+        if not parts or state in visited:
             continue
-        begun.add(state)
+        visited.add(state)
         head, tail = parts[0], parts[1:]
         if not is_magic(head):
             if tail:
-                waiting.append((f"{base}{head}/", tail))
+                pending.append((f"{base}{head}/", tail))
             elif os.path.lexists(folder / base / head):
                 found.add(f"{base}{head}")
             continue
         if head == "**":
-            waiting.append((base, tail))
+            pending.append((base, tail))
         try:
             for entry in _matching(os.path.join(folder, base), head):
                 name = f"{base}{entry.name}"
                 if entry.is_dir(follow_symlinks=False):
-                    waiting.append((f"{name}/", parts if head == "**" else tail))
+                    pending.append((f"{name}/", parts if head == "**" else tail))
                 elif not entry.is_dir():
                     found.update([name] if not tail else [])
                 elif tail or head == "**":
                     left_out[name] = _LINKS
-        except (
-            FileNotFoundError,
-            NotADirectoryError,
-        ):  # a name after a pattern that some folders lack
-            continue
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # a name after a wildcard, which some folders lack
         except OSError as error:
             if not base:
                 raise BadImage(f"{folder}: cannot be read, {error.strerror or error}") from None
@@ -256,22 +244,20 @@ def match(folder: Path, pattern: Sequence[str]) -> Listing:
 
 
 def is_magic(part: str) -> bool:
-    """Decide whether a part of a pattern matches more than it names."""
+    """Return whether a part of a pattern contains wildcards."""
     return bool(_MAGIC & set(part))
 
 
 def is_image(name: str | PurePath) -> bool:
-    """Decide by its name, relative to what is listed, whether a file is a visible image of a format
-    that is read.
-    """
+    """Return whether a name, relative to the listed folder, is of a visible, readable image."""
     path = PurePath(name)
     hidden = any(_is_hidden(part) for part in path.parts)
-    return not hidden and path.suffix.lower() in _FORMAT_OF and not _unread(path.name)
+    return not hidden and path.suffix.lower() in _FORMAT_OF and not _unsupported(path.name)
 
 
 @cache
 def is_readable(format: str) -> bool:
-    """Find out whether a format of ``FORMATS`` can be read with what is installed."""
+    """Return whether the installed packages can read a format of ``FORMATS``."""
     if format == "HEIF":
         return find_spec("pillow_heif") is not None
     if format == "AVIF":
@@ -283,7 +269,7 @@ def is_readable(format: str) -> bool:
 
 
 def needs(format: str) -> str:
-    """Say what is missing for a format that is not ``is_readable``."""
+    """Return what to install for a format that is not ``is_readable``."""
     return {
         "HEIF": "HEIC needs pillow-heif: pip install 'segclip[heic]'",
         "AVIF": "AVIF needs Pillow 11.3 or newer: pip install -U pillow",
@@ -311,20 +297,18 @@ def _is_own(folder: os.DirEntry[str]) -> bool:
     return folder.name == _OWN or os.path.isdir(os.path.join(folder.path, _STATE))
 
 
-def _unread(name: str) -> str:
-    """Say why an image of this name is left out; empty for one that is read, and for what is no
-    image.
-    """
+def _unsupported(name: str) -> str:
+    """Return why an image of this name is left out; "" for readable images and other files."""
     suffix = PurePath(name).suffix.lower()
-    if suffix in _FOREIGN:
+    if suffix in _UNSUPPORTED:
         return f"{suffix} is not read; convert to JPEG, PNG or TIFF"
     format = _FORMAT_OF.get(suffix)
     return "" if format is None or is_readable(format) else needs(format)
 
 
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{len(names)} ({', '.join(names[:_NAMED])}{more})"
+def _summary(names: list[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return f"{len(names)} ({', '.join(names[:_MAX_NAMES])}{more})"
 
 
 def _sorted(names: Collection[str]) -> list[str]:

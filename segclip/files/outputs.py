@@ -1,8 +1,7 @@
-"""Put the files of a run into a folder: what an earlier run left for the same target goes, what is
-not segclip's stays.
+"""Write the files of a run, replacing those of an earlier run for the same target but no others.
 
 The folder's ``.segclip-files`` records the files of each target by name and SHA-256. A file that is
-not there, or has been changed since, is somebody's own: it is neither removed nor replaced.
+not recorded, or has changed since, belongs to the user: it is neither removed nor replaced.
 """
 
 from __future__ import annotations
@@ -21,40 +20,34 @@ from uuid import uuid4
 from ..errors import NotWritable
 from . import atomic, regular
 
-STATE = ".segclip-files"  # not the batches' ".segclip", which marks a folder as all segclip's
-# bytes of a file's name; file systems take 255, and what is made of a file is marked and has an
-# ending
+STATE = ".segclip-files"  # not the batches' ".segclip", which marks the whole folder as segclip's
+# bytes of a file name: file systems allow 255, and outputs append a label and a suffix
 _LONGEST = 200
-_RECORD = 4 << 20  # bytes of a record
-_ENDING = 16  # bytes of an ending that is kept
+_MAX_RECORD = 4 << 20  # bytes of a record
+_MAX_SUFFIX = 16  # bytes of a suffix that is kept
 
 
 def renew(folder: Path, target: str, write: Callable[[Path], Sequence[Path]]) -> list[Path]:
-    """Write files in place of those of an earlier run for the same target; return their paths in
-    ``folder``.
+    """Write files in place of those of an earlier run for the same target; return their paths.
 
-    target: what the files are of, such as "segment desk". write: called with an empty folder,
-    returns what it wrote there. Raises NotWritable, before anything is changed, where a file of
-    that name is not segclip's.
+    target: a name for the files' source, such as "segment desk". write: writes into the empty
+    folder it is called with, and returns the paths. Raises NotWritable, before changing anything,
+    where a file of the same name is not segclip's.
     """
-    record = (
-        folder
-        / STATE
-        / "written"
-        / f"{sha256(target.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.json"
-    )
+    digest = sha256(target.encode("utf-8", "surrogatepass")).hexdigest()
+    record = folder / STATE / "written" / f"{digest[:32]}.json"
     _refuse_links(record)
     with _staging(folder) as staged:
         names = [path.name for path in write(staged)]
         new = {name: _hash(staged / name) for name in names}
         former = _read(record)
         for name in new:
-            _refuse_strange(folder / name, former.get(name, ()))
+            _refuse_foreign(folder / name, former.get(name, ()))
         both = {
             name: {*former.get(name, ()), *([new[name]] if name in new else ())}
             for name in {**former, **new}
         }
-        _write(record, target, both)  # first, so that a kill leaves no file that nobody knows
+        _write(record, target, both)  # first, so that a kill leaves no unrecorded file
         for name in names:
             os.replace(staged / name, folder / name)
     for name in former.keys() - new.keys():
@@ -65,9 +58,7 @@ def renew(folder: Path, target: str, write: Callable[[Path], Sequence[Path]]) ->
 
 
 def written(folder: str | Path) -> frozenset[str]:
-    """Return the names of the files in a folder that segclip wrote there and nobody has changed
-    since.
-    """
+    """Return the names of the files in a folder that segclip wrote and that are unchanged."""
     records = Path(folder) / STATE / "written"
     if any(map(os.path.islink, (records, records.parent))):
         return frozenset()
@@ -81,40 +72,37 @@ def written(folder: str | Path) -> frozenset[str]:
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
-    """Return a name for each path that no other of them has: its stem where that will do, else more
-    of the path.
+    """Return a unique name for each path: its stem if possible, else with suffix and folders.
 
-    Names that differ by case or Unicode form alone count as one: some file systems fold them.
+    Names that differ only in case or Unicode form count as equal: some file systems fold them.
     """
-    waiting = list(dict.fromkeys(Path(os.path.abspath(path)) for path in paths))
+    pending = list(dict.fromkeys(Path(os.path.abspath(path)) for path in paths))
     chosen: dict[Path, str] = {}
-    depths = range(max((len(path.parts) for path in waiting), default=0))
-    for depth, whole in ((depth, whole) for depth in depths for whole in (False, True)):
-        names = {path: _label(path, depth, whole) for path in waiting}
+    depths = range(max((len(path.parts) for path in pending), default=0))
+    for depth, suffix in ((depth, suffix) for depth in depths for suffix in (False, True)):
+        names = {path: _label(path, depth, suffix) for path in pending}
         counts = Counter(_folded(name) for name in [*names.values(), *chosen.values()])
         chosen |= {path: name for path, name in names.items() if counts[_folded(name)] == 1}
-        waiting = [path for path in waiting if path not in chosen]
-    for path in waiting:  # "a-b/1.png" and "a/b-1.png"
+        pending = [path for path in pending if path not in chosen]
+    for path in pending:  # "a-b/1.png" and "a/b-1.png"
         chosen[path] = f"{path.stem}-{sha256(os.fsencode(path)).hexdigest()[:8]}"
     return [shortened(chosen[Path(os.path.abspath(path))]) for path in paths]
 
 
 def shortened(name: str) -> str:
-    """Return a file's name that leaves room for what is appended to it: a long one ends in a hash
-    of the whole.
-    """
+    """Return a name short enough to append to; a long one is cut and ends in a hash of it all."""
     if len(os.fsencode(name)) <= _LONGEST:
         return name
     suffix = PurePath(name).suffix
-    ending = suffix if len(os.fsencode(suffix)) <= _ENDING else ""
-    mark = f"~{sha256(os.fsencode(name)).hexdigest()[:16]}{ending}"
-    return os.fsencode(name)[: _LONGEST - len(os.fsencode(mark))].decode("utf-8", "ignore") + mark
+    kept = suffix if len(os.fsencode(suffix)) <= _MAX_SUFFIX else ""
+    end = f"~{sha256(os.fsencode(name)).hexdigest()[:16]}{kept}"
+    return os.fsencode(name)[: _LONGEST - len(os.fsencode(end))].decode("utf-8", "ignore") + end
 
 
-def _label(path: Path, depth: int, whole: bool) -> str:
-    """Return a path's name with so many folders before it. whole: with its ending."""
+def _label(path: Path, depth: int, suffix: bool) -> str:
+    """Return a path's stem, or name with ``suffix``, after ``depth`` of its parent folders."""
     folders = path.parent.parts[1:]
-    return "-".join([*folders[len(folders) - depth :], path.name if whole else path.stem])
+    return "-".join([*folders[len(folders) - depth :], path.name if suffix else path.stem])
 
 
 def _folded(name: str) -> str:
@@ -123,28 +111,24 @@ def _folded(name: str) -> str:
 
 @contextmanager
 def _staging(folder: Path) -> Iterator[Path]:
-    place = folder / STATE / f"new-{uuid4().hex[:16]}"
+    staged = folder / STATE / f"new-{uuid4().hex[:16]}"
     try:
-        place.mkdir(parents=True)
-        yield place
+        staged.mkdir(parents=True)
+        yield staged
     except OSError as error:
         raise NotWritable(f"{folder} cannot be written to: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(staged, ignore_errors=True)
 
 
 def _refuse_links(record: Path) -> None:
-    """Refuse links and pipes among the records of a folder, which may have been received from
-    elsewhere.
-    """
-    with suppress(
-        OSError
-    ):  # one that cannot be reached cannot be written to either, which is said then
+    """Refuse links and pipes among a folder's records, which may come from an untrusted source."""
+    with suppress(OSError):  # an unreachable path fails with its own error when written
         for path in (record.parent.parent, record.parent, record):
             regular.refuse_strange(path)
 
 
-def _refuse_strange(path: Path, known: Iterable[str]) -> None:
+def _refuse_foreign(path: Path, known: Iterable[str]) -> None:
     if os.path.lexists(path) and not _is_ours(path, known):
         raise NotWritable(
             f"{path} is there already, and not as segclip wrote it; move it away, or name another "
@@ -153,7 +137,7 @@ def _refuse_strange(path: Path, known: Iterable[str]) -> None:
 
 
 def _is_ours(path: Path, known: Iterable[str]) -> bool:
-    with suppress(OSError, ValueError):  # a record may name what no file can be called
+    with suppress(OSError, ValueError):  # a record may hold an invalid file name
         return _hash(path) in set(known)
     return False
 
@@ -167,11 +151,9 @@ def _hash(path: Path) -> str:
 
 
 def _read(record: Path) -> dict[str, list[str]]:
-    """Read the names and hashes of a target; a record that is not as it was written says
-    nothing.
-    """
+    """Read the names and hashes of a target; a damaged record counts as empty."""
     with suppress(OSError, ValueError, RecursionError, TypeError, AttributeError):
-        files = json.loads(regular.read(record, most=_RECORD, links=False))["files"]
+        files = json.loads(regular.read(record, most=_MAX_RECORD, links=False))["files"]
         plain = {name for name in files if Path(name).name == name and name not in ("", ".", "..")}
         return {name: [str(known) for known in files[name]] for name in plain}
     return {}

@@ -1,4 +1,4 @@
-"""Bring colours to sRGB from whatever colour profile (ICC) an image carries."""
+"""Convert images with an embedded ICC colour profile to sRGB."""
 
 from __future__ import annotations
 
@@ -9,36 +9,33 @@ import numpy as np
 import PIL.Image
 from PIL import ImageCms
 
-_SAME = 1  # a profile that moves no colour further, of 255, is sRGB by another name
-_DATE = slice(
-    24, 36
-)  # of a profile's making, in its header: without it the bytes are the same each time
+_TOLERANCE = 1  # of 255; a profile that changes no value by more is equivalent to sRGB
+_DATE = slice(24, 36)  # creation date in a profile's header, cleared for reproducible bytes
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 
 
 class BadProfile(ValueError):
-    """Raise for a colour profile that cannot be used."""
+    """An unusable colour profile."""
 
 
 def to_srgb(image: PIL.Image.Image, profile: bytes) -> PIL.Image.Image:
-    """Convert an image of 8 bits a channel that carries a profile; return it as it is where the
-    profile is sRGB.
+    """Convert an image of 8 bits per channel by its profile; return it unchanged if that is sRGB.
 
-    Alpha is kept. A grey image with a profile of RGB, and the like, is converted by way of RGB.
-    Raises BadProfile.
+    Alpha is kept. Where mode and profile differ, such as grey with an RGB profile, the image is
+    converted to RGB first. Raises BadProfile.
     """
     try:
-        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        space = given.profile.xcolor_space.strip()
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        space = source.profile.xcolor_space.strip()
         alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
         mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(space)
         if mode is None or (mode == "CMYK") != (image.mode == "CMYK"):
-            raise BadProfile(f"a profile of {space} in an image of {image.mode}")
+            raise BadProfile(f"a {space} profile in an image of mode {image.mode}")
         colours = (
             image if image.mode == mode else image.convert("RGBA" if alpha else "RGB").convert(mode)
         )
         transform = ImageCms.buildTransform(
-            given,
+            source,
             ImageCms.createProfile("sRGB"),
             mode,
             "RGB",
@@ -50,7 +47,7 @@ def to_srgb(image: PIL.Image.Image, profile: bytes) -> PIL.Image.Image:
         converted = ImageCms.applyTransform(colours, transform)
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError, AttributeError) as error:
         raise BadProfile(str(error)) from None
-    if converted is None:  # only where it was to be converted in place
+    if converted is None:  # only for in-place conversion
         return image
     if alpha:
         converted.putalpha(alpha)
@@ -59,16 +56,16 @@ def to_srgb(image: PIL.Image.Image, profile: bytes) -> PIL.Image.Image:
 
 @cache
 def srgb() -> bytes:
-    """Return the sRGB profile, for images that are to carry one: the same bytes each time."""
+    """Return the sRGB profile, for embedding in images; its bytes are reproducible."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     profile[_DATE] = bytes(12)
     return bytes(profile)
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Try a transform on colours of the whole cube."""
+    """Return whether a transform leaves a grid over the whole colour cube unchanged."""
     steps = np.linspace(0, 255, 16).astype(np.uint8)
     cube = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(64, 64, 3)
     probe = PIL.Image.fromarray(cube).convert(mode)
     moved = np.asarray(ImageCms.applyTransform(probe, transform)).astype(int)
-    return bool(np.abs(moved - np.asarray(probe.convert("RGB"))).max() <= _SAME)
+    return bool(np.abs(moved - np.asarray(probe.convert("RGB"))).max() <= _TOLERANCE)

@@ -1,8 +1,6 @@
-"""Open regular files alone: a pipe may never begin, a device never end, and a link may lead to
-either.
+"""Open only regular files: a pipe may block, a device never end, and a link may lead to either.
 
-Whatever segclip once wrote may have been received from elsewhere, and is read, and written to,
-through here.
+segclip's own files may come from an untrusted source, so they are read and written through here.
 """
 
 from __future__ import annotations
@@ -15,46 +13,43 @@ from typing import BinaryIO, cast
 
 from ..errors import NotWritable
 
-_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(
-    os, "O_NOCTTY", 0
-)  # wait for no writer, be steered by no terminal
+# do not wait for a writer, nor make a terminal the controlling one
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
 class NotRegular(OSError):
-    """Raise for what is there, but is no regular file."""
+    """An existing path that is not a regular file."""
 
 
 def open_file(path: Path, *, links: bool = True) -> BinaryIO:
-    """Open a regular file to read its bytes, without waiting for anything.
+    """Open a regular file for reading bytes, without blocking.
 
-    links: follow one in the place of the file itself. Raises NotRegular for a folder, pipe or
-    device, and for a link that is not followed, and OSError.
+    links: whether to follow a symbolic link at ``path``. Raises NotRegular for a folder, pipe or
+    device, and for a link that is not followed; other failures raise OSError.
     """
 
-    def at_once(name: str, flags: int) -> int:
-        return os.open(name, flags | _AT_ONCE | (0 if links else _NO_LINK))
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | _NO_WAIT | (0 if links else _NO_LINK))
 
     try:
-        file = cast(BinaryIO, open(path, "rb", opener=at_once))  # noqa: SIM115 - the caller's to close
+        file = cast(BinaryIO, open(path, "rb", opener=opener))  # noqa: SIM115 - the caller closes it
     except IsADirectoryError:
         raise NotRegular(errno.EISDIR, "it is a folder", str(path)) from None
     except OSError as error:
         if error.errno == errno.ENXIO:  # a socket
-            raise NotRegular(errno.ENXIO, "it is no regular file", str(path)) from None
+            raise NotRegular(errno.ENXIO, "it is not a regular file", str(path)) from None
         if error.errno == errno.ELOOP and not links:
             raise NotRegular(errno.ELOOP, "it is a link", str(path)) from None
         raise
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise NotRegular(errno.EINVAL, "it is no regular file", str(path))
+        raise NotRegular(errno.EINVAL, "it is not a regular file", str(path))
     return file
 
 
 def read(path: Path, *, most: int | None = None, links: bool = True) -> bytes:
-    """Read a regular file. Raises as ``open_file`` does, and OSError for more than ``most``
-    bytes.
-    """
+    """Read a regular file. Raises as ``open_file`` does, and OSError beyond ``most`` bytes."""
     with open_file(path, links=links) as file:
         data = file.read(-1 if most is None else most + 1)
     if most is not None and len(data) > most:
@@ -63,7 +58,10 @@ def read(path: Path, *, most: int | None = None, links: bool = True) -> bytes:
 
 
 def what_is(path: Path) -> str:
-    """Say in words what is at a path, links not followed; "" where nothing is. Raises OSError."""
+    """Return the kind of file at a path, such as "a folder"; "" for none. Raises OSError.
+
+    Links are not followed.
+    """
     try:
         mode = path.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -76,13 +74,12 @@ def what_is(path: Path) -> str:
 
 
 def refuse_strange(path: Path) -> None:
-    """Refuse a link, a pipe or a device where segclip's own records are: it makes none, and would
-    write through it.
+    """Refuse a link, pipe or device among segclip's records, which would be written through it.
 
     Raises NotWritable, and OSError.
     """
     if (found := what_is(path)) not in ("", "a file", "a folder"):
         raise NotWritable(
-            f"{path} is {found}, of which segclip makes none there; delete it, or choose another "
-            "folder"
+            f"{path} is {found}, where segclip needs a file or a folder of its own; delete it, or "
+            "choose another folder"
         )

@@ -1,8 +1,8 @@
-"""Read COCO's run-length codes of masks by NumPy: a code that lies is an error, never memory that
-is not its own.
+"""Decode COCO run-length codes of masks with NumPy, safely: invalid codes raise errors.
 
-A code counts pixels down the columns, background first; its text form packs the counts, each as the
-difference from the one two before, in characters of five bits.
+pycocotools would access memory out of bounds. A code counts pixels down the columns, background
+first; its text form packs each count, as the difference from the one two before, into characters of
+five bits.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ _LONGEST = 7  # characters of a count; 35 bits are more than any image has pixel
 
 
 def window(counts: str | Sequence[int], size: tuple[int, int]) -> tuple[int, int, Array]:
-    """Return the columns that a mask covers as x, y, bool (H, w): a window of
-    ``Masks.from_windows``.
+    """Decode a mask's columns as x, y, bool (H, w), a window of ``Masks.from_windows``.
 
-    counts: text or whole numbers; size: (H, W) of the image. Raises ValueError for what is no code
-    of that size.
+    counts: text or whole numbers. size: (H, W) of the image. Raises ValueError for an invalid code
+    or one of another size.
     """
     runs, height = _runs(counts, size), int(size[0])
     ends = np.cumsum(runs)
@@ -39,9 +38,7 @@ def window(counts: str | Sequence[int], size: tuple[int, int]) -> tuple[int, int
 
 
 def is_code(counts: str, size: tuple[int, int]) -> bool:
-    """Decide whether a text is the code of a mask of a size: pycocotools writes beyond its memory
-    where it is not.
-    """
+    """Return whether a text is a valid code for a size; pycocotools corrupts memory otherwise."""
     try:
         _runs(counts, size)
     except ValueError:
@@ -50,7 +47,7 @@ def is_code(counts: str, size: tuple[int, int]) -> bool:
 
 
 def _runs(counts: str | Sequence[int], size: tuple[int, int]) -> Array:
-    """Return how many pixels each run has, background first: int64 (N,). Raises ValueError."""
+    """Return the length of each run in pixels, background first: int64 (N,). Raises ValueError."""
     try:
         height, width = map(operator.index, size)
     except TypeError:
@@ -79,7 +76,7 @@ def _unpacked(counts: str) -> Array:
     if not len(digits):
         return np.zeros(0, np.int64)
     if digits.min() < 0 or digits.max() > 63:
-        raise ValueError("its counts hold a character that no run-length code has")
+        raise ValueError("its counts hold an invalid character")
     last = (digits & 32) == 0
     ends = np.flatnonzero(last)
     if not last[-1]:
@@ -90,9 +87,8 @@ def _unpacked(counts: str) -> Array:
         raise ValueError("its counts hold a number that is too large")
     places = np.arange(len(digits)) - np.repeat(starts, lengths)
     runs = np.add.reduceat((digits & 31) << (5 * places), starts)
-    runs -= np.where(
-        digits[ends] & 16, np.int64(1) << (5 * lengths), 0
-    )  # the highest bit is the sign
-    for first in (1, 2):  # from the fourth on each is the difference from the one two before
+    signs = np.where(digits[ends] & 16, np.int64(1) << (5 * lengths), 0)  # of the highest bit
+    runs -= signs
+    for first in (1, 2):  # from the fourth on, each is the difference from the one two before
         runs[first::2] = np.cumsum(runs[first::2])
     return runs

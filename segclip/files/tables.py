@@ -1,8 +1,7 @@
-"""Read the tables that people write, all alike: what a table may hold is declared, and anything
-else is an error.
+"""Read users' tables strictly: the allowed columns are declared, and anything else is an error.
 
-CSV, TSV and tables of "|" or ";" with a header row, and JSON lines. An error names the row (counted
-from 1, without the header), the line it begins in, and the column.
+Formats: CSV, TSV, tables separated by "|" or ";" with a header row, and JSON lines. An error names
+the row (counted from 1, without the header), the line it begins on, and the column.
 """
 
 from __future__ import annotations
@@ -23,23 +22,21 @@ from . import lines
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")
 _DELIMITERS = ("\t", "|", ";", ",")
-_INDEX = re.compile(
-    r"(unnamed: \d+(\.\d+)?)?"
-)  # pandas' name for its own row numbers, saved once or twice
-_NUMBERS = "#"  # stands for such a column
+# pandas' heading for its own index, saved once or twice
+_INDEX = re.compile(r"(unnamed: \d+(\.\d+)?)?")
+_INDEX_COLUMN = "#"  # marks such a column
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _FILE = re.compile(r"[^\x00-\x1f]*\.\w{2,5}")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Declare what a table may hold.
+    """The columns that a table may have.
 
-    known: for each column, the headings that mean it. needed: columns without which there is no
-    table. ignored: headings that may be there and mean nothing here. bare: the columns of a table
-    without a header, whose first is a file name; () where there must be one. rest: the column that
-    takes whatever follows it in its row, with the delimiters, when it is the last: captions hold
-    commas, and few people quote them.
+    known: accepted headings by column. needed: required columns. ignored: headings that are allowed
+    and skipped. bare: the columns of a table without a header, the first a file name; () if a
+    header is required. rest: the column that, if last, takes the remainder of its row with the
+    delimiters, since captions contain commas and are rarely quoted.
     """
 
     known: Mapping[str, tuple[str, ...]]
@@ -49,27 +46,25 @@ class Columns:
     rest: str = ""
 
     def meaning(self, heading: str) -> str | None:
-        """Return the column that a heading names, "" for one that means nothing, None for an
-        unknown one.
-        """
+        """Return the column of a heading, "" for an ignored one, None for an unknown one."""
         plain = heading.strip().lower()
         if plain in self.ignored:
             return ""
         return next((column for column, names in self.known.items() if plain in names), None)
 
     def place(self, headings: Sequence[str]) -> list[str]:
-        """Return the column of each heading, "" or _NUMBERS for none. Raises ValueError, which says
-        what is wrong.
+        """Return the column of each heading, "" or _INDEX_COLUMN for none.
+
+        Raises ValueError with an explanation.
         """
         placed: list[str] = []
         for heading in headings:
-            column = (
-                _NUMBERS if _INDEX.fullmatch(heading.strip().lower()) else self.meaning(heading)
-            )
+            is_index = _INDEX.fullmatch(heading.strip().lower())
+            column = _INDEX_COLUMN if is_index else self.meaning(heading)
             if column is None:
                 raise ValueError(
-                    f"unknown column {_shown(heading.strip())}{self._nearest(heading)}; "
-                    f"{self._words()}"
+                    f"unknown column {_brief(heading.strip())}{self._nearest(heading)}; "
+                    f"{self._allowed()}"
                 )
             if column in placed and column in self.known:
                 first = headings[placed.index(column)].strip()
@@ -80,7 +75,7 @@ class Columns:
             placed.append(column)
         if missing := [column for column in self.needed if column not in placed]:
             names = " or ".join(map(repr, self.known[missing[0]]))
-            raise ValueError(f"it has no column {names}; {self._words()}")
+            raise ValueError(f"it has no column {names}; {self._allowed()}")
         return placed
 
     def _nearest(self, heading: str) -> str:
@@ -88,18 +83,17 @@ class Columns:
         found = difflib.get_close_matches(heading.strip().lower(), names, n=1, cutoff=0.7)
         return f", did you mean {found[0]!r}" if found else ""
 
-    def _words(self) -> str:
-        return "known are " + ", ".join(
+    def _allowed(self) -> str:
+        return "known columns: " + ", ".join(
             name for names in (*self.known.values(), self.ignored) for name in names
         )
 
 
 @dataclass(frozen=True)
 class Row:
-    """Hold one row of a table, its values by column; a column that is left out or empty is not
-    among them.
+    """A row of a table. values: by column, without missing and empty ones.
 
-    line: of the file, from 1; 0 where rows are no lines, as in a JSON file.
+    line: in the file, from 1; 0 where rows are not lines, as in a JSON file.
     """
 
     file: Path
@@ -108,30 +102,29 @@ class Row:
     values: Mapping[str, Any]
 
     def refuse(self, problem: str, column: str = "") -> NoReturn:
-        """Raise BadTable for this row, and the column."""
-        line, named = (
-            (f" (line {self.line})" if self.line else ""),
-            (f", column {column!r}" if column else ""),
-        )
-        raise BadTable(f"{self.file}, row {self.number}{line}{named}: {problem}")
+        """Raise BadTable for this row, and the column if given."""
+        line = f" (line {self.line})" if self.line else ""
+        place = f", column {column!r}" if column else ""
+        raise BadTable(f"{self.file}, row {self.number}{line}{place}: {problem}")
 
     def text(self, column: str) -> str:
-        """Return a text, "" where there is none. Raises BadTable."""
+        """Return a text, "" if missing. Raises BadTable."""
         value = self.values.get(column, "")
         if not isinstance(value, str):
-            self.refuse(f"a text is wanted, got {_shown(value)}", column)
+            self.refuse(f"expected a text, got {_brief(value)}", column)
         if problem := lines.fault(value):
             self.refuse(problem, column)
         return value.strip()
 
     def texts(self, column: str, separator: str = ";") -> tuple[str, ...]:
-        """Return the texts of a list, a JSON list, or of a text with ``separator`` between them.
+        """Return the texts of a list, a JSON list, or a ``separator``-separated text.
+
         Raises BadTable.
         """
         found = []
         for value in self._list(column, separator):
             if not isinstance(value, str):
-                self.refuse(f"a list of texts is wanted, got {_shown(value)} in it", column)
+                self.refuse(f"expected a list of texts, got {_brief(value)} in it", column)
             if problem := lines.fault(value):
                 self.refuse(problem, column)
             found.append(value.strip())
@@ -142,13 +135,13 @@ class Row:
     ) -> tuple[tuple[float, ...], ...]:
         """Return rows of finite numbers, from [[1, 2], ...] or "1,2; 3,4". Raises BadTable.
 
-        counts: how many numbers a row may have. example: of one row, for the message.
+        counts: the allowed numbers per row. example: of a row, for the message.
         """
         found = []
         for value in self._list(column, ";"):
             numbers = _numbers(value.split(",") if isinstance(value, str) else value)
             if len(numbers) not in counts:
-                self.refuse(f"{example} is wanted, finite numbers, got {_shown(value)}", column)
+                self.refuse(f"expected {example}, finite numbers, got {_brief(value)}", column)
             found.append(numbers)
         return tuple(found)
 
@@ -162,24 +155,22 @@ class Row:
             except ValueError as error:
                 self.refuse(str(error), column)
         if not isinstance(value, list):
-            self.refuse(f"a list is wanted, got {_shown(value)}", column)
+            self.refuse(f"expected a list, got {_brief(value)}", column)
         return value
 
 
 def read(file: Path, columns: Columns) -> Iterator[Row]:
-    """Yield the rows of a table, in its order; rows of blanks are left out. Raises BadTable."""
+    """Yield the rows of a table in order, without blank ones. Raises BadTable."""
     yield from parse(file, lines.read_text(file, "the table"), columns)
 
 
 def parse(file: Path, text: str, columns: Columns) -> Iterator[Row]:
-    """Yield the rows of a table that is read already; its suffix tells of which kind it is. Raises
-    BadTable.
-    """
+    """Yield the rows of a table's text, in the format of the file's suffix. Raises BadTable."""
     yield from (_json_rows if file.suffix.lower() == ".jsonl" else _cell_rows)(file, text, columns)
 
 
 def read_json(file: Path, what: str) -> Any:
-    """Return what a JSON file holds. Raises BadTable, which calls it ``what``."""
+    """Return the content of a JSON file, called ``what`` in messages. Raises BadTable."""
     try:
         return parse_json(lines.read_text(file, what))
     except ValueError as error:
@@ -187,8 +178,9 @@ def read_json(file: Path, what: str) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """Return what JSON text holds; numbers are finite, keys unique. Raises ValueError with one line
-    of explanation.
+    """Parse JSON text, requiring finite numbers and unique keys.
+
+    Raises ValueError with a one-line explanation.
     """
     try:
         return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
@@ -197,30 +189,27 @@ def parse_json(text: str) -> Any:
             f"not JSON: {error.msg} at line {error.lineno}, character {error.colno}"
         ) from None
     except RecursionError:
-        raise ValueError("not usable JSON: lists in lists too deep") from None
-    except ValueError as error:  # of the two functions above, or an integer of thousands of digits
+        raise ValueError("not usable JSON: nested too deep") from None
+    except ValueError as error:  # of the hooks, or for an integer of thousands of digits
         raise ValueError(f"not usable JSON: {error}") from None
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a finite number")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(
-            f"{next(name for name in names if names.count(name) > 1)!r} is given twice"
-        )
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is given twice")
     return found
 
 
 def _json_rows(file: Path, text: str, columns: Columns) -> Iterator[Row]:
     number = 0
-    for line, content in enumerate(
-        io.StringIO(text, newline=""), 1
-    ):  # ends lines at \n, \r and \r\n alone
+    for line, content in enumerate(io.StringIO(text, newline=""), 1):  # splits at \n, \r, \r\n only
         if not content.strip():
             continue
         number += 1
@@ -228,7 +217,7 @@ def _json_rows(file: Path, text: str, columns: Columns) -> Iterator[Row]:
         try:
             found = parse_json(content)
             if not isinstance(found, dict):
-                raise ValueError(f"an object of column and value is wanted, got {_shown(found)}")
+                raise ValueError(f"expected an object of column and value, got {_brief(found)}")
             placed = columns.place(list(found))
         except ValueError as error:
             row.refuse(str(error))
@@ -250,7 +239,7 @@ def _cell_rows(file: Path, text: str, columns: Columns) -> Iterator[Row]:
     except StopIteration:  # an empty file
         return
     except ValueError as error:
-        raise BadTable(f"{file}, header {_shown(first.strip())}: {error}") from None
+        raise BadTable(f"{file}, header {_brief(first.strip())}: {error}") from None
     for row, cells in rows:
         if any(cell.strip() for cell in cells):
             yield replace(row, values=_values(row, cells, placed, delimiter, columns))
@@ -277,7 +266,7 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _split(file: Path, text: str, delimiter: str, header: bool) -> Iterator[tuple[Row, list[str]]]:
-    """Yield the cells of each line that has any, and where they are from; a header is row 0."""
+    """Yield the location and cells of each non-empty row; a header is row 0."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     number = 0 if header else 1
     while True:
@@ -295,50 +284,46 @@ def _split(file: Path, text: str, delimiter: str, header: bool) -> Iterator[tupl
 
 def _csv_problem(error: str, text: str, line: int) -> str:
     if "field larger" in error:
-        return (
-            f"a value holds more than {lines.VALUE_LIMIT} characters; is a quote opened and "
-            "not closed?"
-        )
+        return f"a value holds more than {lines.VALUE_LIMIT} characters; is a quote not closed?"
     begin = next(
         content for at, content in enumerate(io.StringIO(text, newline=""), 1) if at == line
     )
     return (
         'a quote is not closed, or text follows the closing one ("" is a quote in a value): '
-        f"{_shown(begin.strip())}"
+        f"{_brief(begin.strip())}"
     )
 
 
 def _values(
     row: Row, cells: list[str], placed: list[str], delimiter: str, columns: Columns
 ) -> dict[str, str]:
-    """Return the cells by column, without blanks around them."""
+    """Return the stripped cells by column."""
     if len(cells) > len(placed) and columns.rest and placed[-1] == columns.rest:
         cells = [*cells[: len(placed) - 1], delimiter.join(cells[len(placed) - 1 :])]
     if any(cell.strip() for cell in cells[len(placed) :]):
         row.refuse(
-            f"{len(cells)} values for {len(placed)} columns; put a value that holds {delimiter!r} "
-            "in quotes"
+            f"{len(cells)} values for {len(placed)} columns; quote values that contain "
+            f"{delimiter!r}"
         )
     key, found = placed.index(columns.needed[0]), {}
     for place, (name, cell) in enumerate(zip(placed, cells, strict=False)):
         if _holds_rows(cell, place, key, delimiter):
             row.refuse("a quote is opened here and closed in a later row", name)
-        literal = (
-            name == columns.rest and delimiter == "|"
-        )  # Flickr30k's "|" table has blanks, and quotes in captions
+        # Flickr30k's "|" table has blanks around cells, and quotes in captions
+        literal = name == columns.rest and delimiter == "|"
         if cell[:1].isspace() and cell.lstrip().startswith('"') and not literal:
-            row.refuse("a blank stands before the quote; take it out", name)
-        if name == _NUMBERS and cell.strip() and not _NUMBER.fullmatch(cell.strip()):
-            row.refuse(f"column {place + 1} has no name, and holds {_shown(cell)}")
+            row.refuse("a blank precedes the quote; remove it", name)
+        if name == _INDEX_COLUMN and cell.strip() and not _NUMBER.fullmatch(cell.strip()):
+            row.refuse(f"column {place + 1} has no name, and holds {_brief(cell)}")
         if name in columns.known and cell.strip():
             found[name] = cell.strip()
     return found
 
 
 def _holds_rows(cell: str, place: int, key: int, delimiter: str) -> bool:
-    """Recognise other rows inside a value: lines that have a file name where the table has it.
+    """Return whether a value contains other rows: lines with a file name in the expected column.
 
-    place: the value's column. key: that of the file names.
+    place: the value's column. key: the column of file names.
     """
     for number, line in enumerate(cell.splitlines() if "\n" in cell or "\r" in cell else ()):
         parts = _cells(line, delimiter)
@@ -349,7 +334,7 @@ def _holds_rows(cell: str, place: int, key: int, delimiter: str) -> bool:
 
 
 def _numbers(values: Any) -> tuple[float, ...]:
-    """Return finite numbers, () for anything else."""
+    """Return the values if all are finite numbers, else ()."""
     try:
         numbers = tuple(float(value) for value in values if not isinstance(value, bool))
     except (TypeError, ValueError, OverflowError):
@@ -357,8 +342,8 @@ def _numbers(values: Any) -> tuple[float, ...]:
     return numbers if len(numbers) == len(values) and all(map(math.isfinite, numbers)) else ()
 
 
-def _shown(value: Any) -> str:
-    """Return a value, or its beginning, on one line of ASCII-safe text."""
+def _brief(value: Any) -> str:
+    """Return a value, abbreviated, on one line."""
     try:
         text = json.dumps(value) if not isinstance(value, str) else repr(value)
     except (RecursionError, ValueError):

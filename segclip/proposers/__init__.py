@@ -1,4 +1,4 @@
-"""Proposers find candidate masks without any text; each lives in one lazily imported file."""
+"""Proposers find candidate masks without any text; each is one lazily imported module."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ PROPOSERS: dict[str, str] = {
 
 
 def loader_of(path: Path) -> str:
-    """Tell by its name, or a folder's config.json, which of PROPOSERS reads a file of the user's
-    own.
-    """
+    """Return which of PROPOSERS reads the user's file, by its name or its folder's config.json."""
     if path.is_dir():
         config = path / "config.json"
         return "sam" if config.is_file() and "sam" in read_config(config) else "fastsam"
@@ -31,11 +29,12 @@ class Proposer(Protocol):
     """Turn an image and a spatial prompt into class-agnostic candidate masks."""
 
     def encode(self, image: Image) -> Any:
-        """Run the heavy half, once an image; the answer is opaque and belongs to this proposer."""
+        """Run the slow part, once per image; the features are opaque and for this proposer only."""
         ...
 
     def decode(self, features: Any, prompt: Prompt) -> Proposals:
-        """Answer one prompt from ``encode``'s features; row i answers box i of ``Boxes``, otherwise
-        best first.
+        """Answer one prompt from ``encode``'s features.
+
+        For ``Boxes`` row i belongs to box i; otherwise proposals are sorted, best first.
         """
         ...

@@ -1,4 +1,4 @@
-"""Fit a mask's edge to the picture: a guided filter with colour, in the mask's own window.
+"""Fit a mask to the image's edges with a colour guided filter in the mask's window.
 
 He, Sun and Tang, "Guided Image Filtering", 2013, equations 14 to 16,
 https://doi.org/10.1109/TPAMI.2012.213; large windows are solved at a smaller size, as in He and
@@ -17,19 +17,20 @@ import numpy as np
 from ..types import Array, Image, Masks
 from .logits import Sampler
 
-# a share of 1e-6; products of smaller ones become denormal numbers, which take many times as long
-_SURE = 14.0
+# magnitude at which scaled logits are clipped, a probability of 1e-6: smaller products become
+# denormal numbers, which take many times as long
+_CLIP = 14.0
 
 
 @dataclass(frozen=True)
 class EdgeOptions:
-    """Say how edges are fitted.
+    """Options of edge fitting.
 
-    quality: least quality of a proposal whose edge is fitted; each costs some milliseconds. radius:
-    of the filter, in pixels of the network's frame, or of the image if that is smaller. smoothness:
-    variance of colours, in [0, 1], below which a difference is no edge. sharpness: factor of the
-    logits before they become probabilities. grow: px of the network's frame that a mask may leave
-    its box by.
+    quality: minimum quality of a proposal whose edge is fitted; each costs some milliseconds.
+    radius: of the filter, in pixels of the network's frame, or of the image if that is smaller.
+    smoothness: variance of colours, in [0, 1], below which a difference is no edge. sharpness:
+    factor of the logits before the sigmoid. grow: how far a mask may extend beyond its box, in px
+    of the network's frame.
     """
 
     quality: float = 0.2
@@ -41,8 +42,9 @@ class EdgeOptions:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """Lay grids of logits over an image. step: image pixels along a pixel of the network's frame,
-    at least 1.
+    """An image with the sampler of its logits.
+
+    step: image pixels along a pixel of the network's frame, at least 1.
     """
 
     sampler: Sampler
@@ -52,9 +54,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """Hold what is known of the mask in a row: logits float32 (h, w) of the image's window whose
-    corner is x, y.
-    """
+    """Logits of the mask of a row: float32 (h, w), for the image's window with corner x, y."""
 
     row: int
     x: int
@@ -63,13 +63,14 @@ class Patch:
 
 
 def patches(
-    given: Iterable[tuple[int, Array, Array]], frame: Frame, options: EdgeOptions
+    masks: Iterable[tuple[int, Array, Array]], frame: Frame, options: EdgeOptions
 ) -> Iterator[Patch]:
-    """Sample masks given by their row, grid of logits (h, w) and box xyxy in pixels, in windows
-    somewhat larger.
+    """Sample the logits of masks in windows somewhat larger than their boxes.
+
+    masks: row, grid of logits (h, w) and box xyxy in pixels of each.
     """
     height, width = frame.image.size
-    for row, cells, box in given:
+    for row, cells, box in masks:
         x1, y1, x2, y2 = box + np.array([-1.0, -1.0, 1.0, 1.0]) * options.grow * frame.step
         x1, y1 = max(int(np.floor(x1)), 0), max(int(np.floor(y1)), 0)
         x2, y2 = min(int(np.ceil(x2)), width), min(int(np.ceil(y2)), height)
@@ -81,13 +82,14 @@ def patches(
 
 
 def refine(
-    masks: Masks, known: Iterable[Patch], frame: Frame, options: EdgeOptions | None
+    masks: Masks, patches: Iterable[Patch], frame: Frame, options: EdgeOptions | None
 ) -> Masks:
-    """Cut some of an image's masks anew, each where its patch says and, with options, at the
-    picture's edges nearby.
+    """Replace some of an image's masks by thresholding their patches.
+
+    With ``options`` the new masks are also fitted to the image's edges.
     """
     boxes, bitmaps = masks.boxes.copy(), list(masks.bitmaps)
-    for patch in known:
+    for patch in patches:
         bitmap = patch.logits > 0
         if options:
             height, width = bitmap.shape
@@ -100,7 +102,7 @@ def refine(
 
 
 def fit(logits: Array, pixels: Array, step: int, options: EdgeOptions) -> Array:
-    """Cut a mask where the picture has an edge near that of the logits: bool (h, w).
+    """Fit a mask to the image's edges near those of the logits: bool (h, w).
 
     logits: float32 (h, w). pixels: uint8 (h, w, 3). step: image pixels along a pixel of the
     network's frame.
@@ -108,26 +110,26 @@ def fit(logits: Array, pixels: Array, step: int, options: EdgeOptions) -> Array:
     height, width = logits.shape
     small = (max(1, width // step), max(1, height // step))
     guide = [plane.astype(np.float32) / 255 for plane in cv2.split(pixels)]
-    share = 1 / (1 + np.exp((-options.sharpness * logits).clip(-_SURE, _SURE)))
+    mask = 1 / (1 + np.exp((-options.sharpness * logits).clip(-_CLIP, _CLIP)))
     if step > 1:
         coarse = [
-            cv2.resize(plane, small, interpolation=cv2.INTER_AREA) for plane in (*guide, share)
+            cv2.resize(plane, small, interpolation=cv2.INTER_AREA) for plane in (*guide, mask)
         ]
         found = _coefficients(coarse[:3], coarse[3], options)
         *slope, base = (
             cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in found
         )
     else:
-        *slope, base = _coefficients(guide, share, options)
+        *slope, base = _coefficients(guide, mask, options)
     fitted: Array = sum((a * b for a, b in zip(slope, guide, strict=True)), base) > 0.5
     return fitted
 
 
-def _coefficients(guide: Sequence[Array], share: Array, options: EdgeOptions) -> list[Array]:
-    """Solve share = slope . guide + base around each pixel, and average: four planes float32 (h,
-    w), the base last.
+def _coefficients(guide: Sequence[Array], mask: Array, options: EdgeOptions) -> list[Array]:
+    """Solve mask = slope . guide + base around each pixel, and average the solutions.
 
-    Works plane by plane: each stays in the processor's cache.
+    Returns four planes float32 (h, w), the base last. Works plane by plane, so that each stays in
+    the processor's cache.
     """
     sides = (2 * options.radius + 1, 2 * options.radius + 1)
 
@@ -135,21 +137,20 @@ def _coefficients(guide: Sequence[Array], share: Array, options: EdgeOptions) ->
         averaged: Array = cv2.boxFilter(plane, -1, sides, borderType=cv2.BORDER_REFLECT)
         return averaged
 
-    middle, height = [mean(plane) for plane in guide], mean(share)
-    p, q, s = (
-        mean(plane * share) - at * height for plane, at in zip(guide, middle, strict=True)
-    )  # with the mask
+    means, mask_mean = [mean(plane) for plane in guide], mean(mask)
+    # covariances with the mask
+    p, q, s = (mean(plane * mask) - m * mask_mean for plane, m in zip(guide, means, strict=True))
 
     def variance(i: int, j: int) -> Array:
-        between = mean(guide[i] * guide[j]) - middle[i] * middle[j]
-        return between + options.smoothness if i == j else between
+        covariance = mean(guide[i] * guide[j]) - means[i] * means[j]
+        return covariance + options.smoothness if i == j else covariance
 
     rr, rg, rb, gg, gb, bb = (variance(i, j) for i, j in combinations_with_replacement(range(3), 2))
-    # the inverse of the symmetric covariance, by its cofactors
+    # inverse of the symmetric covariance matrix, by its cofactors
     crr, crg, crb = gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg
     cgg, cgb, cbb = rr * bb - rb * rb, rb * rg - rr * gb, rr * gg - rg * rg
-    whole = np.maximum(rr * crr + rg * crg + rb * crb, 1e-12)
+    determinant = np.maximum(rr * crr + rg * crg + rb * crb, 1e-12)
     rows = ((crr, crg, crb), (crg, cgg, cgb), (crb, cgb, cbb))
-    slope = [(a * p + b * q + c * s) / whole for a, b, c in rows]
-    base = height - sum(a * at for a, at in zip(slope, middle, strict=True))
+    slope = [(a * p + b * q + c * s) / determinant for a, b, c in rows]
+    base = mask_mean - sum(a * m for a, m in zip(slope, means, strict=True))
     return [mean(plane) for plane in (*slope, base)]

@@ -1,5 +1,4 @@
-"""FastSAM on ultralytics: a one-class YOLO segmentation network proposes every object, prompts
-choose among them.
+"""FastSAM on ultralytics: a one-class YOLO network proposes all objects, prompts select some.
 
 Fast Segment Anything, Zhao et al. 2023, https://arxiv.org/abs/2306.12156.
 """
@@ -28,27 +27,22 @@ from .yolo import letterbox, load, save
 
 __all__ = ["FastSAM", "FastSAMOptions", "Features", "save"]
 
-_STORED = (
-    "image_size",
-    "again",
-    "confidence",
-    "iou",
-    "max_det",
-)  # options that a checkpoint may come with
-_LARGEST = 4096  # px, the longer side a checkpoint may ask for
+# options that a checkpoint's config.json may set
+_STORED = ("image_size", "again", "confidence", "iou", "max_det")
+_LARGEST = 4096  # px, upper limit of a checkpoint's longer side
 _PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
 class FastSAMOptions:
-    """Say how FastSAM looks; None takes what the checkpoint's configuration says, else 1024, 0.4,
-    0.9, 300.
+    """Options of FastSAM; None takes the checkpoint's setting, else the default.
 
-    image_size: longer side the network sees, rounded up to its stride. again: a smaller size it
-    sees too, for things that fill the image; 0 for none. confidence: least quality of a proposal.
-    iou: of two boxes overlapping more than this, the better is kept. max_det: most proposals.
+    image_size: longer side of the network's input, rounded up to its stride; 1024 by default.
+    again: a second, smaller size, for objects that fill the image; 0, the default, for none.
+    confidence: minimum quality of a proposal, 0.4 by default. iou: of two boxes with a higher IoU
+    only the better is kept, 0.9 by default. max_det: maximum number of proposals, 300 by default.
     precision: of the network; "bfloat16" halves its time on CPUs with AVX512-BF16 and moves edges a
-    little, "auto" is float32. edges: fit masks to the edges in the picture, which FastSAM does not.
+    little, "auto" is float32. edges: fit masks to the image's edges, which FastSAM does not.
     """
 
     image_size: int | None = None
@@ -76,11 +70,11 @@ class FastSAMOptions:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Hold what the network found in one image: N candidates, best first, on the CPU.
+    """The N candidates of one image, best first, on the CPU.
 
     boxes: float32 (N, 4) xyxy pixels of the image. confidence: float32 (N,). coefficients: float32
-    (N, M). prototypes: float32 (M, h, w) over the letterboxed image. edges: how masks are fitted to
-    it, if they are.
+    (N, M). prototypes: float32 (M, h, w) over the letterboxed image. edges: options for fitting
+    masks to the image's edges, if any.
     """
 
     boxes: torch.Tensor
@@ -92,61 +86,56 @@ class Features:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Give the image's (H, W)."""
+        """Return the image's (H, W)."""
         return self.image.size
 
     @cached_property
     def proposals(self) -> Proposals:
-        """Assemble the candidates' masks, once; those without a pixel inside their box are left
-        out.
-        """
+        """Assemble the candidates' masks, once, without those that are empty inside their box."""
         masks = assemble(self.prototypes, self.coefficients, self.boxes, self.size)
         if self.edges:
-            rows = np.flatnonzero(
-                (self.confidence.numpy() >= self.edges.quality) & (masks.areas > 0)
-            )
-            grid, cells = (
-                self.prototypes.flatten(1),
-                (self.prototypes.shape[1], self.prototypes.shape[2]),
-            )
+            good = (self.confidence.numpy() >= self.edges.quality) & (masks.areas > 0)
+            grid = self.prototypes.flatten(1)
+            cells = (self.prototypes.shape[1], self.prototypes.shape[2])
             step = max(1, round(1 / prototype_gain(cells, self.size)))
-            given = (
+            coarse = (
                 (row, (self.coefficients[row] @ grid).view(cells).numpy(), self.boxes[row].numpy())
-                for row in rows.tolist()
+                for row in np.flatnonzero(good).tolist()
             )
             frame = Frame(prototype_sampler(cells, self.size), self.image, step)
-            masks = refine(masks, patches(given, frame, self.edges), frame, self.edges)
+            masks = refine(masks, patches(coarse, frame, self.edges), frame, self.edges)
         return Proposals(masks, self.confidence.numpy())[masks.areas > 0]
 
 
-# candidates (5 + M, A): xywh in pixels of the frame, confidence, coefficients; prototypes (M, h,
-# w); the frame's (H, W)
-Look = tuple[torch.Tensor, torch.Tensor, tuple[int, int]]
+# candidates (5 + M, A): xywh in pixels of the frame, confidence, coefficients;
+# prototypes (M, h, w); the frame's (H, W)
+Detections = tuple[torch.Tensor, torch.Tensor, tuple[int, int]]
 
 
-def join(one: Look, other: Look, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bring what was found in another frame of an image of ``size`` into the first: (5 + 2M, A +
-    A'), (2M, h, w).
+def join(
+    one: Detections, other: Detections, size: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Join the detections in two frames of an image of ``size``, in the first frame.
 
-    Each candidate's coefficients are 0 for the other's prototypes, which are sampled anew on the
-    first's grid.
+    Returns candidates (5 + 2M, A + A') and prototypes (2M, h, w). A candidate's coefficients are 0
+    for the other frame's prototypes; those of the second are resampled on the first's grid.
     """
-    gain, left, top = _placing(one[2], size)
-    other_gain, other_left, other_top = _placing(other[2], size)
+    gain, left, top = _placement(one[2], size)
+    other_gain, other_left, other_top = _placement(other[2], size)
     ratio = gain / other_gain
     moved = other[0].clone()
     moved[:4] *= ratio
     moved[0] += left - other_left * ratio
     moved[1] += top - other_top * ratio
-    none = [torch.zeros(len(other[1]), one[0].shape[1]), torch.zeros(len(one[1]), moved.shape[1])]
-    first, second = torch.cat([one[0], none[0]]), torch.cat([moved[:5], none[1], moved[5:]])
-    places = [
+    zeros = [torch.zeros(len(other[1]), one[0].shape[1]), torch.zeros(len(one[1]), moved.shape[1])]
+    first, second = torch.cat([one[0], zeros[0]]), torch.cat([moved[:5], zeros[1], moved[5:]])
+    positions = [
         ((torch.arange(count) + 0.5) * full / count - start) / ratio + other_start
         for count, full, start, other_start in zip(
             one[1].shape[1:], one[2], (top, left), (other_top, other_left), strict=True
         )
     ]
-    rows, columns = (place * (2 / full) - 1 for place, full in zip(places, other[2], strict=True))
+    rows, columns = (at * (2 / full) - 1 for at, full in zip(positions, other[2], strict=True))
     grid = torch.stack(
         [columns.expand(len(rows), -1), rows[:, None].expand(-1, len(columns))], dim=2
     )[None]
@@ -154,10 +143,8 @@ def join(one: Look, other: Look, size: tuple[int, int]) -> tuple[torch.Tensor, t
     return torch.cat([first, second], dim=1), torch.cat([one[1], sampled])
 
 
-def _placing(frame: tuple[int, int], size: tuple[int, int]) -> tuple[float, int, int]:
-    """Return how a letterbox lays an image of ``size`` (H, W) into a frame: pixels of it a pixel,
-    its left and top.
-    """
+def _placement(frame: tuple[int, int], size: tuple[int, int]) -> tuple[float, int, int]:
+    """Return scale, left and top of an image of ``size`` (H, W) letterboxed into a frame."""
     gain = min(frame[0] / size[0], frame[1] / size[1])
     top, left = (
         round((full - round(side * gain)) / 2 - 0.1) for full, side in zip(frame, size, strict=True)
@@ -168,9 +155,9 @@ def _placing(frame: tuple[int, int], size: tuple[int, int]) -> tuple[float, int,
 class FastSAM:
     """Propose masks with a FastSAM checkpoint.
 
-    path: ultralytics' ``.pt`` or a folder written by ``save``. device: as torch names it. trust:
-    True allows a pickled checkpoint that holds more than ultralytics' own types, False none but
-    those of the manifest. Raises WeightsMissing, WeightsCorrupt, Unsupported.
+    path: ultralytics' ``.pt`` or a folder written by ``save``. device: a torch device name. trust:
+    True allows a pickled checkpoint with other than ultralytics' own types, False allows only those
+    of the manifest. Raises WeightsMissing, WeightsCorrupt, Unsupported.
     """
 
     def __init__(
@@ -194,27 +181,26 @@ class FastSAM:
         stride = max(int(self.network.stride.max()), 32)
         sizes = (self.image_size, int(_first(self.options.again, stored.again, 0)))
         self.letterboxes = [letterbox(size, stride) for size in sizes if size]
-        self._lock = Lock()  # the network keeps the anchors of the last shape it saw on itself
+        self._lock = Lock()  # the network stores the anchors of its last input shape
 
     @torch.inference_mode()
     def encode(self, image: Image) -> Features:
-        """Run the network on the letterboxed image, at each size, and keep its best candidates."""
+        """Run the network on the letterboxed image at each size and keep its best candidates."""
         from ultralytics.utils.ops import scale_boxes
 
-        prediction, prototypes, frame = self._look(image, self.letterboxes[0])
+        prediction, prototypes, frame = self._detect(image, self.letterboxes[0])
         for box in self.letterboxes[1:]:
             prediction, prototypes = join(
-                (prediction, prototypes, frame), self._look(image, box), image.size
+                (prediction, prototypes, frame), self._detect(image, box), image.size
             )
         found = self._suppress(prediction)
         boxes = scale_boxes(frame, found[:, :4], image.size)
         return Features(boxes, found[:, 4], found[:, 5:], prototypes, image, self.edges)
 
-    def _look(self, image: Image, box: Callable[[Array], Array]) -> Look:
-        # rows of RGB pixels seen as (1, 3, h, w) are channels-last already
-        pixels = (
-            torch.from_numpy(box(image.pixels)).to(self.device).permute(2, 0, 1)[None].float() / 255
-        )
+    def _detect(self, image: Image, box: Callable[[Array], Array]) -> Detections:
+        # interleaved RGB viewed as (1, 3, h, w) is already channels-last
+        pixels = torch.from_numpy(box(image.pixels)).to(self.device).permute(2, 0, 1)
+        pixels = pixels[None].float() / 255
         low = self.options.precision == "bfloat16"
         with self._lock, torch.autocast(self.device.type, torch.bfloat16, enabled=low):
             prediction, prototypes = self.network(pixels)[0]
@@ -225,13 +211,13 @@ class FastSAM:
         )
 
     def decode(self, features: Features, prompt: Prompt) -> Proposals:
-        """Choose among the candidates of ``encode``.
+        """Select among the candidates of ``encode``.
 
         Everything: all, best first. Boxes: row i is the candidate of highest IoU with box i, or an
-        empty mask of quality 0 when none touches it. Points: one object, as a ranking of whole
+        empty mask of quality 0 when none overlaps it. Points: one object, as a ranking of whole
         candidates, best first, never a union: those that contain the most foreground points (all
-        where any does) and no background point; maybe none. Raises BadPrompt for a prompt outside
-        the image, Unsupported for a mask to refine.
+        where any does) and no background point; possibly none. Raises BadPrompt for a prompt
+        outside the image, Unsupported for a mask to refine.
         """
         prompt.check(features.size)
         proposals = features.proposals
@@ -240,13 +226,11 @@ class FastSAM:
         if isinstance(prompt, Everything):
             return space.keep_within(proposals, prompt)
         if prompt.mask is not None:
-            raise Unsupported("FastSAM cannot refine a mask; take a SAM proposer")
+            raise Unsupported("FastSAM cannot refine a mask; use a SAM proposer")
         return space.at_points(proposals, prompt)
 
     def _suppress(self, prediction: torch.Tensor) -> torch.Tensor:
-        """Keep confident candidates (5 + M, A) that overlap no better one: (N, 5 + M), xyxy instead
-        of xywh.
-        """
+        """Keep confident candidates (5 + M, A) after suppression: (N, 5 + M), xyxy for xywh."""
         confident = prediction[:, prediction[4] > self.confidence].T
         half = confident[:, 2:4] / 2
         boxes = torch.cat([confident[:, :2] - half, confident[:, :2] + half], dim=1)
@@ -259,12 +243,12 @@ def _first(*values: float | None) -> float:
 
 
 def _stored(path: Path, config: dict[str, Any]) -> FastSAMOptions:
-    """Read the options beside a network; raise WeightsCorrupt for those that are none."""
+    """Read the options stored with a network; raise WeightsCorrupt for invalid ones."""
     with reading(path, "a configuration"):
-        given = {name: config[name] for name in _STORED if name in config}
+        stored = {name: config[name] for name in _STORED if name in config}
         try:
-            options = described(FastSAMOptions, given, {"image_size": _LARGEST, "again": _LARGEST})
-        except BadPrompt as error:  # right where a user gives it, but here the file is wrong
+            options = described(FastSAMOptions, stored, {"image_size": _LARGEST, "again": _LARGEST})
+        except BadPrompt as error:  # the error of a user's option, but here the file is at fault
             raise WeightsCorrupt(f"{path}: {error}") from error
         return replace(
             options, edges=described(EdgeOptions, config["edges"]) if "edges" in config else None

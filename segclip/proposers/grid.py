@@ -1,8 +1,7 @@
-"""Ask a promptable network for everything: a grid of clicks, filtered as Segment Anything's
-appendix B describes.
+"""Segment everything with a promptable network: a grid of clicks, filtered.
 
-Masks become box and bitmap as soon as they exist: what is held at a time is one batch of coarse
-logits.
+The filters are those of Segment Anything's appendix B. Masks become boxes and bitmaps at once, so
+only one batch of coarse logits is in memory at a time.
 """
 
 from __future__ import annotations
@@ -21,21 +20,20 @@ from .network import Clicks, Features, Network
 from .space import keep_within
 from .suppress import suppress
 
-_EDGE = 20  # px: a mask that ends this near to its crop's edge, but not to the image's, is cut off
+_EDGE = 20  # px: a mask that ends this close to its crop's edge, but not the image's, is truncated
 
 
 @dataclass(frozen=True)
 class GridOptions:
-    """Say how densely and how strictly everything is asked for; the defaults are those published
-    for SAM.
+    """Density and thresholds of the grid; the defaults are those published for SAM.
 
-    points_per_side: clicks along each side. points_per_batch: clicks decoded at a time, at most.
-    min_quality: least predicted IoU. min_stability: least IoU of the masks cut at plus and minus
-    ``stability_offset``. nms: of two boxes overlapping more than this the better stays.
-    crop_layers: how often the image is looked at again in parts, layer i in 4 ** i crops; their
+    points_per_side: clicks along each side. points_per_batch: maximum of clicks decoded at a time.
+    min_quality: minimum predicted IoU. min_stability: minimum IoU of the masks thresholded at plus
+    and minus ``stability_offset``. nms: of two boxes with a higher IoU only the better is kept.
+    crop_layers: how often the image is processed again in crops, layer i in 4 ** i crops; their
     overlap is ``crop_overlap`` of the shorter side, halved with every layer, and layer i has
     points_per_side / crop_downscale ** i clicks along each side. crop_nms: ``nms`` between crops,
-    where the smaller crop's box stays. min_area: holes and islands of fewer pixels go.
+    where the smaller crop's box is kept. min_area: holes and islands of fewer pixels are removed.
     """
 
     points_per_side: int = 32
@@ -61,9 +59,7 @@ class GridOptions:
 
 @dataclass(frozen=True, eq=False)
 class _Window:
-    """Hold a mask's bitmap, whose corner lies at x, y, as bits: before duplicates go there may be
-    thousands.
-    """
+    """A mask's bitmap with corner x, y, as packed bits: suppression gets thousands of them."""
 
     x: int
     y: int
@@ -82,9 +78,7 @@ class _Window:
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """Hold N masks: their windows in the image, boxes float (N, 4) with inclusive ends, quality
-    (N,).
-    """
+    """N masks: windows in the image, boxes float (N, 4) with inclusive ends, quality (N,)."""
 
     windows: list[_Window]
     boxes: Array
@@ -107,16 +101,17 @@ class _Found:
 def propose_everything(
     network: Network, features: Features, prompt: Everything, options: GridOptions
 ) -> Proposals:
-    """Give the masks a grid of clicks finds, best first; with ``prompt.inside`` the grid lies over
-    those boxes only.
+    """Return the masks found by a grid of clicks, best first.
+
+    With ``prompt.inside`` the grid covers those boxes only.
     """
     size = features.image.size
     crops = list(crop_boxes(size, options.crop_layers, options.crop_overlap))
     parts = []
     for layer, crop in crops:
-        seen = features if layer == 0 else network.encode(_cut(features.image, crop))
-        found = _of_crop(network, seen, _clicks(prompt, crop, options, layer), crop, options)
-        found = found[np.flatnonzero(~_cut_off(found.boxes, crop, size))]
+        encoded = features if layer == 0 else network.encode(_cut(features.image, crop))
+        found = _of_crop(network, encoded, _clicks(prompt, crop, options, layer), crop, options)
+        found = found[np.flatnonzero(~_truncated(found.boxes, crop, size))]
         parts.append(found[suppress(found.boxes, found.quality, options.nms)])
     found = _Found.join(parts)
     if len(crops) > 1:
@@ -124,7 +119,7 @@ def propose_everything(
         smallness = np.repeat([1 / area for area in areas], [len(part.windows) for part in parts])
         found = found[suppress(found.boxes, smallness, options.crop_nms)]
     if options.min_area:
-        found = _tidied(found, options)
+        found = _cleaned(found, options)
     found = found[np.argsort(-found.quality, kind="stable")]
     windows = [(window.x, window.y, window.bitmap) for window in found.windows]
     return keep_within(Proposals(Masks.from_windows(windows, size), found.quality), prompt)
@@ -133,31 +128,33 @@ def propose_everything(
 def crop_boxes(
     size: tuple[int, int], layers: int, overlap: float
 ) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
-    """Give the layer and the box xyxy of each crop: the image itself, then 2 x 2 crops, then 4 x 4,
-    by columns.
+    """Yield the layer and the box xyxy of each crop, by columns.
+
+    First the image itself, then 2 x 2 crops, then 4 x 4.
     """
     height, width = size
     yield 0, (0, 0, width, height)
     for layer in range(1, layers + 1):
         count = 2**layer
-        shared = int(overlap * min(size) * 2 / count)
-        w, h = (math.ceil((shared * (count - 1) + side) / count) for side in (width, height))
-        for x in range(0, count * (w - shared), w - shared):
-            for y in range(0, count * (h - shared), h - shared):
+        common = int(overlap * min(size) * 2 / count)
+        w, h = (math.ceil((common * (count - 1) + side) / count) for side in (width, height))
+        for x in range(0, count * (w - common), w - common):
+            for y in range(0, count * (h - common), h - common):
                 yield layer, (x, y, min(x + w, width), min(y + h, height))
 
 
 def point_grid(count: int) -> Array:
     """Spread count x count points over the unit square, row by row: float64 (count ** 2, 2)."""
-    places = (np.arange(count) + 0.5) / count
-    return np.stack(np.meshgrid(places, places), axis=-1).reshape(-1, 2)
+    centres = (np.arange(count) + 0.5) / count
+    return np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2)
 
 
 def _clicks(
     prompt: Everything, crop: tuple[int, int, int, int], options: GridOptions, layer: int
 ) -> Array:
-    """Lay the grid over a crop, or over the part of it that is asked about: float64 (K, 2) in the
-    crop's frame.
+    """Place the grid over a crop, or the part of it inside the prompt's boxes.
+
+    Returns float64 (K, 2) in the crop's frame.
     """
     x1, y1, x2, y2 = crop
     left, top, right, bottom = float(x1), float(y1), float(x2), float(y2)
@@ -178,10 +175,10 @@ def _of_crop(
     options: GridOptions,
 ) -> _Found:
     parts = []
-    together = network.together(options.points_per_batch)
-    for start in range(0, len(clicks), together):
-        chunk = clicks[start : start + together]
-        points = network.framed(chunk, features.image.size)[:, None]
+    batch = network.batch_size(options.points_per_batch)
+    for start in range(0, len(clicks), batch):
+        chunk = clicks[start : start + batch]
+        points = network.to_frame(chunk, features.image.size)[:, None]
         labels = torch.ones(points.shape[:2], dtype=torch.int32, device=network.device)
         logits, quality = network.predict(features.maps, Clicks(points, labels), multimask=True)
         flat = quality.flatten().float().cpu().numpy()
@@ -202,19 +199,17 @@ def _stable(
     crop: tuple[int, int, int, int],
     options: GridOptions,
 ) -> _Found:
-    """Cut logits (N, h, w) at the image's resolution, and keep what hardly changes with where they
-    are cut.
-    """
+    """Threshold logits (N, h, w) at the image's resolution, and keep the stable masks."""
     windows, boxes, kept = [], [], []
     for row, grid in enumerate(cells):
         box = features.sampler.reach(grid > -options.stability_offset)
         bitmap = np.empty((box[3] - box[1], box[2] - box[0]), bool)
-        surely = maybe = 0
+        above = near = 0
         for start, band in features.sampler.bands(grid, box):
             np.greater(band, 0, out=bitmap[start - box[1] : start - box[1] + len(band)])
-            surely += int(np.count_nonzero(band > options.stability_offset))
-            maybe += int(np.count_nonzero(band > -options.stability_offset))
-        if options.min_stability > 0 and (not maybe or surely / maybe < options.min_stability):
+            above += int(np.count_nonzero(band > options.stability_offset))
+            near += int(np.count_nonzero(band > -options.stability_offset))
+        if options.min_stability > 0 and (not near or above / near < options.min_stability):
             continue
         ys, xs = np.flatnonzero(bitmap.any(axis=1)), np.flatnonzero(bitmap.any(axis=0))
         if len(ys):
@@ -226,12 +221,12 @@ def _stable(
     return _Found(windows, np.array(boxes, np.float64).reshape(-1, 4), quality[kept])
 
 
-def _cut_off(boxes: Array, crop: tuple[int, int, int, int], size: tuple[int, int]) -> Array:
-    """Tell which boxes end at the crop's edge but not at the image's: bool (N,)."""
+def _truncated(boxes: Array, crop: tuple[int, int, int, int], size: tuple[int, int]) -> Array:
+    """Mark the boxes that end at the crop's edge but not at the image's: bool (N,)."""
     whole = (0, 0, size[1], size[0])
     at_crop, at_image = (np.abs(boxes - np.array(edge)) <= _EDGE for edge in (crop, whole))
-    cut: Array = (at_crop & ~at_image).any(axis=1)
-    return cut
+    truncated: Array = (at_crop & ~at_image).any(axis=1)
+    return truncated
 
 
 def _cut(image: Image, crop: tuple[int, int, int, int]) -> Image:
@@ -239,31 +234,31 @@ def _cut(image: Image, crop: tuple[int, int, int, int]) -> Image:
     return Image(np.ascontiguousarray(image.pixels[y1:y2, x1:x2]), image.source)
 
 
-def _tidied(found: _Found, options: GridOptions) -> _Found:
-    """Fill small holes and drop small islands; of masks that have become alike those that were
-    clean already stay.
+def _cleaned(found: _Found, options: GridOptions) -> _Found:
+    """Fill small holes and drop small islands, then suppress duplicates.
+
+    Of masks that have become alike, one that did not change is kept.
     """
-    windows, boxes, clean = [], [], []
+    windows, boxes, unchanged = [], [], []
     for window in found.windows:
         bitmap = window.bitmap
-        tidy = _without_islands(_without_holes(bitmap, options.min_area), options.min_area)
-        ys, xs = np.flatnonzero(tidy.any(axis=1)), np.flatnonzero(tidy.any(axis=0))
-        windows.append(_Window.of(window.x, window.y, tidy))
+        clean = _without_islands(_without_holes(bitmap, options.min_area), options.min_area)
+        ys, xs = np.flatnonzero(clean.any(axis=1)), np.flatnonzero(clean.any(axis=0))
+        windows.append(_Window.of(window.x, window.y, clean))
         boxes.append((window.x + xs[0], window.y + ys[0], window.x + xs[-1], window.y + ys[-1]))
-        clean.append(np.array_equal(tidy, bitmap))
+        unchanged.append(np.array_equal(clean, bitmap))
     tight = np.array(boxes, np.float64).reshape(-1, 4)
-    kept = suppress(tight, np.array(clean, np.float64), max(options.nms, options.crop_nms))
+    kept = suppress(tight, np.array(unchanged, np.float64), max(options.nms, options.crop_nms))
     return _Found(windows, tight, found.quality)[kept]
 
 
 def _without_holes(bitmap: Array, least: int) -> Array:
-    """Fill what the mask encloses with fewer than ``least`` pixels; the window is padded, so
-    outside is no hole.
-    """
+    """Fill the mask's holes of fewer than ``least`` pixels."""
+    # padded so that all of the outside is connected and not taken for a hole
     padded = np.pad(~bitmap, 1, constant_values=True).astype(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(padded, connectivity=8)
     small = stats[:, cv2.CC_STAT_AREA] < least
-    small[[0, labels[0, 0]]] = False  # 0 is the mask itself, the other the outside
+    small[[0, labels[0, 0]]] = False  # 0 is the mask itself, labels[0, 0] the outside
     filled: Array = bitmap | small[labels][1:-1, 1:-1]
     return filled
 

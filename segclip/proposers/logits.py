@@ -1,8 +1,7 @@
-"""Turn coarse mask logits into masks at the image's own resolution, each in its window, never as a
-full frame.
+"""Turn coarse mask logits into masks at the image's resolution, each in its own window.
 
 Bilinear sampling is linear and separable: full logits are rows @ cells @ columns^T, each axis a
-matrix with a few weights a pixel, and a window needs only its own rows and columns of them.
+matrix with a few weights per pixel, and a window needs only its own rows and columns of them.
 """
 
 from __future__ import annotations
@@ -17,10 +16,8 @@ from torch.nn.functional import interpolate
 
 from ..types import Array, Masks
 
-_STRIDE = 4  # input pixels a prototype cell covers, in every YOLO segmentation head
-_BAND = (
-    48  # image rows sampled at once: few enough to stay in cache, enough to feed the matrix product
-)
+_STRIDE = 4  # input pixels along a prototype cell, in every YOLO segmentation head
+_BAND = 48  # image rows sampled at once: few enough to stay in cache, enough for a matrix product
 _GROUP = 16  # masks whose logits are computed at once
 
 Step: TypeAlias = "int | slice"  # resize to this many samples, or keep these
@@ -28,8 +25,9 @@ Step: TypeAlias = "int | slice"  # resize to this many samples, or keep these
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """Sample one axis of the image from a grid's cells: weights float32 (pixels, cells), nonzero in
-    [first, last).
+    """Sampling of one axis of the image from a grid's cells.
+
+    weights: float32 (pixels, cells). first, last: (pixels,), weights are nonzero in [first, last).
     """
 
     weights: Array
@@ -38,8 +36,9 @@ class Axis:
 
     @classmethod
     def through(cls, cells: int, steps: Sequence[Step]) -> Axis:
-        """Read the weights off bilinear resizings and crops: they are linear, so the identity shows
-        their matrix.
+        """Return the weights of a chain of bilinear resizings and crops.
+
+        The chain is linear: applied to the identity it yields its matrix.
         """
         grid = torch.eye(cells)[None]  # (1, cells, samples)
         for step in steps:
@@ -52,32 +51,31 @@ class Axis:
 
     @classmethod
     def spanning(cls, cells: int, span: float, pixels: int) -> Axis:
-        """Lay ``pixels`` over the first ``span`` cells, a number that need not be whole."""
-        places = ((np.arange(pixels) + 0.5) * span / pixels - 0.5).clip(0, cells - 1)
-        low = np.minimum(places.astype(np.int64), cells - 2)
+        """Spread ``pixels`` over the first ``span`` cells, which need not be a whole number."""
+        positions = ((np.arange(pixels) + 0.5) * span / pixels - 0.5).clip(0, cells - 1)
+        low = np.minimum(positions.astype(np.int64), cells - 2)
         weights = np.zeros((pixels, cells), np.float32)
         rows = np.arange(pixels)
-        weights[rows, low], weights[rows, low + 1] = 1 - (places - low), places - low
+        weights[rows, low], weights[rows, low + 1] = 1 - (positions - low), positions - low
         return cls.of(weights)
 
     @classmethod
     def of(cls, weights: Array) -> Axis:
-        """Note where the weights are."""
+        """Build an axis from its weights (pixels, cells)."""
         used = weights > 0
         return cls(weights, used.argmax(axis=1), weights.shape[1] - used[:, ::-1].argmax(axis=1))
 
-    def at(self, places: Array) -> Array:
-        """Give the weights (P, cells) at places along the axis, in pixels: 0.5 is the middle of the
-        first one.
+    def at(self, positions: Array) -> Array:
+        """Interpolate the weights (P, cells) at positions along the axis.
+
+        Positions are in pixels: 0.5 is the centre of the first one.
         """
-        places = (places - 0.5).clip(0, len(self.weights) - 1)
-        low = places.astype(np.int64)
-        high, share = (
-            np.minimum(low + 1, len(self.weights) - 1),
-            (places - low).astype(np.float32)[:, None],
-        )
-        between: Array = self.weights[low] * (1 - share) + self.weights[high] * share
-        return between
+        positions = (positions - 0.5).clip(0, len(self.weights) - 1)
+        low = positions.astype(np.int64)
+        high = np.minimum(low + 1, len(self.weights) - 1)
+        fraction = (positions - low).astype(np.float32)[:, None]
+        interpolated: Array = self.weights[low] * (1 - fraction) + self.weights[high] * fraction
+        return interpolated
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +86,7 @@ class Sampler:
     columns: Axis
 
     def mask(self, cells: Array, box: Array | tuple[int, int, int, int]) -> Array:
-        """Tell where the logits are positive inside a box xyxy: bool (y2 - y1, x2 - x1)."""
+        """Return where the logits are positive inside a box xyxy: bool (y2 - y1, x2 - x1)."""
         x1, y1, x2, y2 = box
         bitmap = np.empty((max(y2 - y1, 0), max(x2 - x1, 0)), bool)
         for start, band in self.bands(cells, box):
@@ -98,8 +96,9 @@ class Sampler:
     def bands(
         self, cells: Array, box: Array | tuple[int, int, int, int]
     ) -> Iterator[tuple[int, Array]]:
-        """Give the logits inside a box from the top down, a few rows at a time: first row, float32
-        (rows, x2 - x1).
+        """Yield the logits inside a box xyxy from the top down, a few rows at a time.
+
+        Each item is the first row and float32 (rows, x2 - x1).
         """
         x1, y1, x2, y2 = box
         if x1 >= x2 or y1 >= y2:
@@ -118,21 +117,23 @@ class Sampler:
             )
 
     def at(self, cells: Array, ys: Array, xs: Array) -> Array:
-        """Give the logits at rows of places y and x of the image, in pixels: float32 (len(ys),
-        len(xs)).
+        """Return the logits at positions y and x of the image, in pixels.
+
+        The shape is float32 (len(ys), len(xs)).
         """
         return _product(_product(self.rows.at(ys), cells), self.columns.at(xs).T)
 
     def reach(self, cells: Array) -> tuple[int, int, int, int]:
-        """Give the box xyxy of all pixels that a true cell has a part in: bool (h, w)."""
+        """Return the box xyxy of all pixels that a true cell of bool (h, w) contributes to."""
         x1, x2 = _reached(self.columns, np.flatnonzero(cells.any(axis=0)))
         y1, y2 = _reached(self.rows, np.flatnonzero(cells.any(axis=1)))
         return x1, y1, x2, y2
 
 
 def _product(a: Array, b: Array) -> Array:
-    """Multiply with torch's threads: NumPy's wait busily for more, and take the cores from the
-    network's next run.
+    """Multiply matrices with torch's threads.
+
+    NumPy's threads spin after a product and take the cores from the network's next run.
     """
     product: Array = (torch.from_numpy(a) @ torch.from_numpy(b)).numpy()
     return product
@@ -148,7 +149,7 @@ def _reached(axis: Axis, cells: Array) -> tuple[int, int]:
 def assemble(
     prototypes: torch.Tensor, coefficients: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]
 ) -> Masks:
-    """Give the N masks ultralytics calls retina masks, row for row.
+    """Return the N masks that ultralytics calls retina masks, row for row.
 
     prototypes: float32 (M, h, w). coefficients: float32 (N, M). boxes: float32 (N, 4) xyxy in
     pixels of the image of ``size`` (H, W). All on the CPU.
@@ -156,7 +157,7 @@ def assemble(
     height, width = size
     corners = boxes.ceil().int().numpy().clip(0, (width, height, width, height))
     sampler = prototype_sampler((prototypes.shape[1], prototypes.shape[2]), size)
-    # trimmed one at a time, so that no more than one mask is ever held untrimmed
+    # trimmed one at a time, so that at most one untrimmed mask is in memory
     masks = [
         Masks.from_windows([(box[0], box[1], sampler.mask(cells, box))], size)
         for cells, box in zip(_logits(prototypes, coefficients), corners, strict=True)
@@ -166,22 +167,20 @@ def assemble(
 
 
 def prototype_gain(cells: tuple[int, int], size: tuple[int, int]) -> float:
-    """Give how many pixels of YOLO's frame, prototype grid (h, w), a pixel of an image of ``size``
-    (H, W) takes.
-    """
+    """Return the scale from an image of ``size`` (H, W) to YOLO's frame with grid (h, w)."""
     return min(_STRIDE * cell / full for cell, full in zip(cells, size, strict=True))
 
 
 def prototype_sampler(cells: tuple[int, int], size: tuple[int, int]) -> Sampler:
-    """Lay YOLO's prototype grid (h, w), letterbox padding removed, over an image of ``size`` (H,
-    W).
+    """Return the sampler from YOLO's prototype grid (h, w) to an image of ``size`` (H, W).
+
+    It removes the letterbox padding.
     """
     gain = prototype_gain(cells, size)
     padding = [
         _STRIDE * cell - max(round(full * gain), 1) for cell, full in zip(cells, size, strict=True)
     ]
-    # upstream first doubles or quadruples the grid where the padding would otherwise end inside a
-    # cell
+    # ultralytics first doubles or quadruples the grid where the padding would end inside a cell
     factor = next(
         (factor for factor in (1, 2) if not any(pad % (8 // factor) for pad in padding)), 4
     )
@@ -200,8 +199,6 @@ def _prototype_axis(cells: int, pixels: int, factor: int, gain: float) -> Axis:
 
 
 def _logits(prototypes: torch.Tensor, coefficients: torch.Tensor) -> Iterator[Array]:
-    """Give each mask's logits (h, w), computed a few at a time: all together would be a good part
-    of the memory.
-    """
+    """Yield each mask's logits (h, w), computed in small groups to save memory."""
     for group in coefficients.split(_GROUP):
         yield from (group @ prototypes.flatten(1)).view(-1, *prototypes.shape[1:]).numpy()

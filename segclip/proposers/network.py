@@ -1,6 +1,4 @@
-"""The seam between a promptable network and the prompts it answers: image in once, clicks in and
-logits out.
-"""
+"""Interface of a promptable network: encode an image once, then decode prompts to mask logits."""
 
 from __future__ import annotations
 
@@ -17,9 +15,9 @@ from .logits import Axis, Sampler
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Hold what the image encoder made of an image.
+    """An encoded image.
 
-    maps: the network's own. image: the image, of which deeper layers of the grid look at crops.
+    maps: the network's own features. image: the source, which deeper layers of the grid crop.
     sampler: from the decoder's logits to the image's pixels.
     """
 
@@ -30,10 +28,10 @@ class Features:
 
 @dataclass(frozen=True, eq=False)
 class Clicks:
-    """Hold B prompts in the network's frame; what is None is not said.
+    """B prompts in the network's frame; parts that are not given are None.
 
-    points: float32 (B, K, 2). labels: int32 (B, K). boxes: float32 (B, 4). masks: float32 (B, 1, h,
-    w).
+    points: float32 (B, K, 2). labels: int32 (B, K). boxes: float32 (B, 4). masks: float32
+    (B, 1, h, w).
     """
 
     points: torch.Tensor | None = None
@@ -42,9 +40,7 @@ class Clicks:
     masks: torch.Tensor | None = None
 
 
-_CACHED = (
-    4  # prompts whose decoding stays in a CPU's cache; 8 at a time take a third longer for each
-)
+_CPU_BATCH = 4  # prompts that fit a CPU's cache while decoded; 8 at a time take a third longer each
 
 
 class Network(ABC):
@@ -64,25 +60,24 @@ class Network(ABC):
     def predict(
         self, maps: Any, clicks: Clicks, *, multimask: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decode B prompts: logits float32 (B, C, h, w) and predicted IoU float32 (B, C), C being 1
-        or the several of a network, 3 of SAM and 4 of mini-sam.
+        """Decode B prompts: logits float32 (B, C, h, w) and predicted IoU float32 (B, C).
+
+        C is 1, or with ``multimask`` the number of masks of the network: 3 for SAM, 4 for mini-sam.
         """
 
     @abstractmethod
     def scale(self, size: tuple[int, int]) -> tuple[float, float]:
-        """Give what x and y of an image of ``size`` (H, W) are multiplied with to reach the
-        network's frame.
-        """
+        """Return the factors of x and y from an image of ``size`` (H, W) to the network's frame."""
 
     @abstractmethod
     def axes(self, size: tuple[int, int]) -> tuple[Axis, Axis]:
-        """Lay the decoder's logits over an image of ``size`` (H, W): rows, columns."""
+        """Map the decoder's logits to an image of ``size`` (H, W): rows, columns."""
 
-    def together(self, most: int) -> int:
-        """Give how many prompts to decode at a time: ``most``, but fewer on a CPU."""
-        return min(most, _CACHED) if self.device.type == "cpu" else most
+    def batch_size(self, most: int) -> int:
+        """Return how many prompts to decode at a time: ``most``, but fewer on a CPU."""
+        return min(most, _CPU_BATCH) if self.device.type == "cpu" else most
 
-    def framed(self, coordinates: Array, size: tuple[int, int]) -> torch.Tensor:
-        """Bring coordinates (..., 2) of an image of ``size`` to the network's frame, float32."""
-        moved = coordinates.astype(np.float64) * np.array(self.scale(size))
-        return torch.from_numpy(moved.astype(np.float32)).to(self.device)
+    def to_frame(self, coordinates: Array, size: tuple[int, int]) -> torch.Tensor:
+        """Scale coordinates (..., 2) of an image of ``size`` to the network's frame, float32."""
+        scaled = coordinates.astype(np.float64) * np.array(self.scale(size))
+        return torch.from_numpy(scaled.astype(np.float32)).to(self.device)

@@ -1,5 +1,4 @@
-"""Answer points, boxes and "everything" with a promptable network: what SAM, MobileSAM and SAM 2.1
-have in common.
+"""Answer points, boxes and "everything" with a promptable network: SAM, MobileSAM or SAM 2.1.
 
 Segment Anything, Kirillov et al. 2023, https://arxiv.org/abs/2304.02643.
 """
@@ -17,18 +16,18 @@ from ..types import Boxes, Masks, Points, Prompt, Proposals
 from .edges import EdgeOptions, Frame, patches, refine
 from .grid import GridOptions, propose_everything
 from .network import Clicks, Features, Network
-from .refiner import FocusOptions, Refiner, Said, look_again
+from .refiner import FocusOptions, GivenPrompt, Refiner, refined_patches
 
 
 @dataclass(frozen=True)
 class SAMOptions:
-    """Say how a promptable network answers.
+    """Options of a promptable network.
 
-    multimask: several masks for each ``Points`` (whole, part, subpart) or one; None gives several
-    for a click alone, which may mean any of them, and one where more is known. boxes_per_batch:
-    boxes decoded at a time, at most. grid: how "everything" is asked for. focus: let the network's
-    refiner, if it has one, look again at the mask of a box and the best of a click's. edges: fit
-    those masks to the picture's edges. SAM does neither.
+    multimask: several masks for each ``Points`` (whole, part, subpart) or one; None returns several
+    for a single click, which is ambiguous, and one where more is known. boxes_per_batch: maximum of
+    boxes decoded at a time. grid: options for "everything". focus: let the network's refiner, if it
+    has one, refine the mask of a box and the best mask of a click. edges: fit those masks to the
+    image's edges. SAM does neither.
     """
 
     multimask: bool | None = None
@@ -39,7 +38,7 @@ class SAMOptions:
 
 
 class Promptable(Network):
-    """Answer prompts; a subclass brings the network."""
+    """Answer prompts with the network of a subclass."""
 
     options: SAMOptions
     refiner: Refiner | None = None
@@ -47,9 +46,9 @@ class Promptable(Network):
     def decode(self, features: Features, prompt: Prompt) -> Proposals:
         """Run the prompt encoder and the mask decoder.
 
-        Points: every mask the network gives for the object, best first. Boxes: row i is box i's,
-        decoded in batches. Everything: a grid of clicks, filtered. Raises BadPrompt for a prompt
-        outside the image.
+        Points: every mask the network predicts for the object, best first. Boxes: row i belongs to
+        box i. Everything: a filtered grid of clicks. Raises BadPrompt for a prompt outside the
+        image.
         """
         size = features.image.size
         prompt.check(size)
@@ -62,46 +61,46 @@ class Promptable(Network):
     def _points(self, features: Features, prompt: Points) -> Proposals:
         size = features.image.size
         clicks = Clicks(
-            self.framed(prompt.xy, size)[None] if len(prompt.xy) else None,
+            self.to_frame(prompt.xy, size)[None] if len(prompt.xy) else None,
             torch.from_numpy(prompt.labels).to(self.device)[None] if len(prompt.xy) else None,
             None
             if prompt.box is None
-            else self.framed(prompt.box.reshape(1, 2, 2), size).flatten(1),
+            else self.to_frame(prompt.box.reshape(1, 2, 2), size).flatten(1),
             None
             if prompt.mask is None
             else torch.from_numpy(prompt.mask).to(self.device)[None, None],
         )
         single = len(prompt.xy) == 1 and prompt.box is None and prompt.mask is None
         multimask = single if self.options.multimask is None else self.options.multimask
-        given = Said(np.column_stack([prompt.xy, prompt.labels]), prompt.box)
+        given = GivenPrompt(np.column_stack([prompt.xy, prompt.labels]), prompt.box)
         found = self._decoded(features, clicks, [given], multimask=multimask)
         order = np.argsort(-found.quality, kind="stable")
         return found[order[found.masks.areas[order] > 0]]
 
     def _boxes(self, features: Features, prompt: Boxes) -> Proposals:
-        corners = self.framed(prompt.xyxy.reshape(-1, 2, 2), features.image.size).flatten(1)
-        said = [Said(np.zeros((0, 3)), box) for box in prompt.xyxy]
-        together = self.together(self.options.boxes_per_batch)
+        corners = self.to_frame(prompt.xyxy.reshape(-1, 2, 2), features.image.size).flatten(1)
+        prompts = [GivenPrompt(np.zeros((0, 3)), box) for box in prompt.xyxy]
+        batch = self.batch_size(self.options.boxes_per_batch)
         parts = [
             self._decoded(
-                features, Clicks(boxes=chunk), said[row * together :][: len(chunk)], multimask=False
+                features, Clicks(boxes=chunk), prompts[row * batch :][: len(chunk)], multimask=False
             )
-            for row, chunk in enumerate(corners.split(together))
+            for row, chunk in enumerate(corners.split(batch))
         ]
         return Proposals.join(parts)
 
     def _decoded(
-        self, features: Features, clicks: Clicks, said: Sequence[Said], *, multimask: bool
+        self, features: Features, clicks: Clicks, prompts: Sequence[GivenPrompt], *, multimask: bool
     ) -> Proposals:
-        """Decode B prompts, also given in pixels of the image."""
+        """Decode B prompts: ``clicks`` in the network's frame, ``prompts`` in image pixels."""
         try:
             logits, quality = self.predict(features.maps, clicks, multimask=multimask)
         except RuntimeError as error:
             if clicks.masks is None:
                 raise
-            given = tuple(clicks.masks.shape[-2:])
+            shape = tuple(clicks.masks.shape[-2:])
             raise BadPrompt(
-                f"the mask to refine is {given}; give a row of this proposer's own logits"
+                f"the mask to refine has shape {shape}; pass a row of this proposer's own logits"
             ) from error
         cells = logits.flatten(0, 1).float().cpu().numpy()
         reach = [features.sampler.reach(grid > 0) for grid in cells]
@@ -112,27 +111,26 @@ class Promptable(Network):
         masks = Masks.from_windows(windows, features.image.size)
         found = Proposals(masks, quality.flatten().float().cpu().numpy(), cells)
         best = quality.argmax(dim=1).cpu().numpy() + np.arange(len(quality)) * quality.shape[1]
-        return replace(
-            found, masks=self._closely(features, found, dict(zip(best.tolist(), said, strict=True)))
-        )
+        by_row = dict(zip(best.tolist(), prompts, strict=True))
+        return replace(found, masks=self._refined(features, found, by_row))
 
-    def _closely(self, features: Features, found: Proposals, said: dict[int, Said]) -> Masks:
-        """Cut the best answers anew, given by their rows with what was said: by the refiner, at the
-        picture's edges.
-        """
+    def _refined(
+        self, features: Features, found: Proposals, prompts: dict[int, GivenPrompt]
+    ) -> Masks:
+        """Refine the masks of the rows in ``prompts`` by the refiner and the image's edges."""
         focus, edges, logits = self.options.focus, self.options.edges, found.logits
         if logits is None or not (focus or edges):
             return found.masks
         least = min(options.quality for options in (focus, edges) if options)
-        rows = [row for row in said if found.quality[row] >= least and found.masks.areas[row] > 0]
+        good = (found.quality >= least) & (found.masks.areas > 0)
+        rows = [row for row in prompts if good[row]]
         step = max(1, round(1 / max(self.scale(features.image.size))))
         frame = Frame(features.sampler, features.image, step)
         if self.refiner and focus:
-            asked = [(row, logits[row], said[row]) for row in rows]
-            return refine(
-                found.masks, look_again(self.refiner, asked, found.masks, frame), frame, edges
-            )
+            coarse = [(row, logits[row], prompts[row]) for row in rows]
+            fine = refined_patches(self.refiner, coarse, found.masks, frame)
+            return refine(found.masks, fine, frame, edges)
         if edges is None:
             return found.masks
-        given = ((row, logits[row], found.masks.boxes[row]) for row in rows)
-        return refine(found.masks, patches(given, frame, edges), frame, edges)
+        coarse_boxes = ((row, logits[row], found.masks.boxes[row]) for row in rows)
+        return refine(found.masks, patches(coarse_boxes, frame, edges), frame, edges)

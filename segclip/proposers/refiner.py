@@ -1,10 +1,10 @@
-"""Look again at an answered prompt, closely: a small U-Net on the object's own window, at one size
-for all objects.
+"""Refine the mask of a prompt with a small U-Net on a window around the object.
 
-A promptable network answers on a coarse grid of the whole image. As in FocalClick (Chen et al.
-2022, https://arxiv.org/abs/2204.02574), what it answers is then corrected inside a window around
-the object, from the pixels, the coarse logits and the prompt itself; the network is a U-Net
-(Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597) whose skips are added.
+A promptable network predicts on a coarse grid of the whole image. As in FocalClick (Chen et al.
+2022, https://arxiv.org/abs/2204.02574), its mask is then corrected inside a window around the
+object, resized to one size for all objects, from the pixels, the coarse logits and the prompt. The
+network is a U-Net (Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597) whose skip
+connections are added.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from ..types import Array, Image, Masks
 from .edges import Frame, Patch
 from .logits import Sampler
 
-PLANES = 7  # red, green, blue; coarse logits; clicks on the object, beside it; inside the box
-_SURE = 8.0  # coarse logits beyond which nothing more is said
+PLANES = 7  # red, green, blue; coarse logits; foreground clicks, background clicks; inside the box
+_CLIP = 8.0  # coarse logits are clipped to this magnitude
 _DOT = 2.5  # radius of a click, in pixels of the window
-_TOGETHER = 8  # windows a CPU sees at a time
-_MOST_DRAWN = 1 << 14  # pixels along a side that are drawn at once; OpenCV takes fewer than 2 ** 15
+_BATCH = 8  # windows refined at a time
+_TILE = 1 << 14  # px, side of what is warped at once; OpenCV allows less than 2 ** 15
 _FOLD = 2  # pixels along a cell of the finest level
 
 
 @dataclass(frozen=True)
 class FocusOptions:
-    """Describe a refiner.
+    """Options of a refiner.
 
-    size: side of the window it sees, in its own pixels, which halves from level to level without a
-    rest: a multiple of 16 for four levels. channels: of its levels, the finest first. joined: of
-    its way back. margin: side of the window over that of the object. boxed: the same where a box
-    was given, so that its extent is known. least: side of the smallest window, in pixels of the
-    image. quality: least quality of an answer that is looked at again.
+    size: side of the network's input, in pixels; it must halve evenly from level to level, so it is
+    a multiple of 16 for four levels. channels: of the levels, finest first. joined: channels of the
+    upward path. margin: side of the window over that of the object. boxed: the same where a box was
+    given and the extent is thus known. least: side of the smallest window, in pixels of the image.
+    quality: minimum quality of a mask that is refined.
     """
 
     size: int = 96
@@ -52,20 +52,20 @@ class FocusOptions:
     quality: float = 0.2
 
     def __post_init__(self) -> None:
-        """Raise BadPrompt for a window that does not halve so often."""
+        """Raise BadPrompt for a size that cannot be halved for every level."""
         step = _FOLD << max(len(self.channels) - 1, 0)
         if not self.channels or self.size < step or self.size % step:
             raise BadPrompt(
-                f"a refiner of {len(self.channels)} levels wants windows whose side is a multiple "
-                f"of {step} px, "
-                f"got {self.size}"
+                f"size of a refiner of {len(self.channels)} levels must be a multiple of {step} "
+                f"px, got {self.size}"
             )
 
 
 @dataclass(frozen=True, eq=False)
-class Said:
-    """Hold a prompt in pixels of the image: clicks float (K, 3) of x, y, label, and a box xyxy, or
-    None.
+class GivenPrompt:
+    """A prompt in pixels of the image.
+
+    clicks: float (K, 3) of x, y, label. box: xyxy, or None.
     """
 
     clicks: Array
@@ -73,34 +73,32 @@ class Said:
 
     @property
     def boxes(self) -> Array:
-        """Give what a window must hold, as boxes xyxy (K, 4)."""
-        held = self.clicks[self.clicks[:, 2] == 1][:, [0, 1, 0, 1]]
-        return held if self.box is None else np.concatenate([held, self.box[None]])
+        """Return what a window must contain, as boxes xyxy (K, 4)."""
+        foreground = self.clicks[self.clicks[:, 2] == 1][:, [0, 1, 0, 1]]
+        return foreground if self.box is None else np.concatenate([foreground, self.box[None]])
 
 
 @dataclass(frozen=True)
 class Window:
-    """Say where a refiner looks: a square of ``side`` pixels of the image, of which parts may lie
-    outside it.
-    """
+    """A square of ``side`` pixels of the image; parts of it may lie outside the image."""
 
     x: float
     y: float
     side: float
 
     @classmethod
-    def around(cls, boxes: Array, said: Said, options: FocusOptions) -> Window:
-        """Look at boxes xyxy (K, 4) of an answer, at what was said, and at somewhat more."""
-        held = np.concatenate([boxes, said.boxes])
-        x1, y1 = held[:, :2].min(axis=0)
-        x2, y2 = held[:, 2:].max(axis=0)
-        margin = options.margin if said.box is None else options.boxed
+    def around(cls, boxes: Array, prompt: GivenPrompt, options: FocusOptions) -> Window:
+        """Return a window around the mask boxes xyxy (K, 4) and the prompt, with a margin."""
+        contents = np.concatenate([boxes, prompt.boxes])
+        x1, y1 = contents[:, :2].min(axis=0)
+        x2, y2 = contents[:, 2:].max(axis=0)
+        margin = options.margin if prompt.box is None else options.boxed
         side = max(margin * max(x2 - x1, y2 - y1), options.least)
         return cls((x1 + x2 - side) / 2, (y1 + y2 - side) / 2, side)
 
 
 class _Block(torch.nn.Module):
-    """Add what two convolutions see."""
+    """Residual block of two convolutions."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -111,15 +109,13 @@ class _Block(torch.nn.Module):
         return F.relu(x + self.body(x))
 
 
-def _conv(given: int, made: int, stride: int = 1) -> list[torch.nn.Module]:
-    convolution = torch.nn.Conv2d(given, made, 3, stride, 1, bias=False)
-    return [convolution, torch.nn.BatchNorm2d(made), torch.nn.ReLU()]
+def _conv(inputs: int, outputs: int, stride: int = 1) -> list[torch.nn.Module]:
+    convolution = torch.nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+    return [convolution, torch.nn.BatchNorm2d(outputs), torch.nn.ReLU()]
 
 
 class Refiner(torch.nn.Module):
-    """Correct coarse answers in windows. At the start, untrained, it gives the coarse logits
-    back.
-    """
+    """Correct coarse masks in windows; untrained, it returns the coarse logits."""
 
     def __init__(self, options: FocusOptions) -> None:
         super().__init__()
@@ -141,80 +137,79 @@ class Refiner(torch.nn.Module):
         torch.nn.init.zeros_(self.last.weight)
         torch.nn.init.zeros_(self.last.bias)
 
-    def forward(self, given: torch.Tensor) -> torch.Tensor:
-        """Turn float32 (B, 7, S, S), as ``look`` gives it, into logits (B, 1, S, S)."""
-        maps = [self.stem(F.pixel_unshuffle(given, _FOLD))]
+    def forward(self, planes: torch.Tensor) -> torch.Tensor:
+        """Turn float32 (B, 7, S, S) from ``input_planes`` into logits (B, 1, S, S)."""
+        maps = [self.stem(F.pixel_unshuffle(planes, _FOLD))]
         for down in self.down:
             maps.append(down(maps[-1]))
-        seen = None
-        for across, up, taken in zip(self.across[::-1], self.up, maps[::-1], strict=True):
-            beside = across(taken)
-            seen = up(
-                beside
-                if seen is None
-                else beside + F.interpolate(seen, scale_factor=2, mode="nearest")
-            )
-        return given[:, 3:4] * _SURE + F.pixel_shuffle(self.last(seen), _FOLD)
+        merged = None
+        for across, up, level in zip(self.across[::-1], self.up, maps[::-1], strict=True):
+            skip = across(level)
+            if merged is not None:
+                skip = skip + F.interpolate(merged, scale_factor=2, mode="nearest")
+            merged = up(skip)
+        return planes[:, 3:4] * _CLIP + F.pixel_shuffle(self.last(merged), _FOLD)
 
 
-def look(image: Image, grid: tuple[Sampler, Array], window: Window, said: Said, size: int) -> Array:
-    """See a window: float32 (7, size, size), all planes about in [-1, 1].
+def input_planes(
+    image: Image, grid: tuple[Sampler, Array], window: Window, prompt: GivenPrompt, size: int
+) -> Array:
+    """Return the refiner's input for a window: float32 (7, size, size), about in [-1, 1].
 
-    grid: coarse logits (h, w) and how they lie over the image. Outside the image colours are 0 and
-    logits -1.
+    grid: the sampler over the image and the coarse logits (h, w). Outside the image colours are 0
+    and logits -1.
     """
-    seen = np.zeros((PLANES, size, size), np.float32)
+    planes = np.zeros((PLANES, size, size), np.float32)
     scale = size / window.side
-    seen[:3] = cut(image.pixels, window, size).transpose(2, 0, 1)
+    planes[:3] = cut(image.pixels, window, size).transpose(2, 0, 1)
     sampler, cells = grid
-    places = (np.arange(size) + 0.5) / scale
-    seen[3] = sampler.at(cells, window.y + places, window.x + places).clip(-_SURE, _SURE) / _SURE
+    offsets = (np.arange(size) + 0.5) / scale
+    logits = sampler.at(cells, window.y + offsets, window.x + offsets)
+    planes[3] = logits.clip(-_CLIP, _CLIP) / _CLIP
     height, width = image.size
-    seen[3, (window.y + places < 0) | (window.y + places >= height)] = -1
-    seen[3, :, (window.x + places < 0) | (window.x + places >= width)] = -1
+    planes[3, (window.y + offsets < 0) | (window.y + offsets >= height)] = -1
+    planes[3, :, (window.x + offsets < 0) | (window.x + offsets >= width)] = -1
     ys, xs = np.ogrid[:size, :size]
-    for x, y, label in said.clicks:
+    for x, y, label in prompt.clicks:
         at_x, at_y = (x + 0.5 - window.x) * scale - 0.5, (y + 0.5 - window.y) * scale - 0.5
-        seen[4 if label else 5][(xs - at_x) ** 2 + (ys - at_y) ** 2 <= _DOT**2] = 1
-    if said.box is not None:
-        x1, y1, x2, y2 = (said.box - np.array([window.x, window.y] * 2)) * scale
-        seen[6] = ((xs + 0.5 > x1) & (xs + 0.5 < x2)) & ((ys + 0.5 > y1) & (ys + 0.5 < y2))
-    return seen
+        planes[4 if label else 5][(xs - at_x) ** 2 + (ys - at_y) ** 2 <= _DOT**2] = 1
+    if prompt.box is not None:
+        x1, y1, x2, y2 = (prompt.box - np.array([window.x, window.y] * 2)) * scale
+        planes[6] = ((xs + 0.5 > x1) & (xs + 0.5 < x2)) & ((ys + 0.5 > y1) & (ys + 0.5 < y2))
+    return planes
 
 
 def cut(pixels: Array, window: Window, size: int) -> Array:
-    """Cut a window out of uint8 (H, W, C) pixels and resize it: float32 (size, size, C) in [-1, 1],
-    0 outside.
+    """Cut a window out of uint8 (H, W, C) pixels and resize it: float32 (size, size, C).
+
+    Values lie in [-1, 1] and are 0 outside the image.
     """
     height, width = pixels.shape[:2]
     x1, y1 = int(np.floor(window.x)), int(np.floor(window.y))
     x2, y2 = int(np.ceil(window.x + window.side)), int(np.ceil(window.y + window.side))
     inside = pixels[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)]
-    if window.side > 2 * size:  # fold first, so that no pixel of a large window is passed over
+    if window.side > 2 * size:  # average first, so that no pixel of a large window is skipped
         fold = int(window.side // size)
         inside = cv2.resize(
             inside,
             (-(-inside.shape[1] // fold), -(-inside.shape[0] // fold)),
             interpolation=cv2.INTER_AREA,
         )
-    across, down = (
-        inside.shape[1] / (min(x2, width) - max(x1, 0)),
-        inside.shape[0] / (min(y2, height) - max(y1, 0)),
-    )
+    across = inside.shape[1] / (min(x2, width) - max(x1, 0))
+    down = inside.shape[0] / (min(y2, height) - max(y1, 0))
     step = window.side / size
-    left, top = (
-        window.x - max(x1, 0) + step / 2,
-        window.y - max(y1, 0) + step / 2,
-    )  # the first pixel's middle
+    # centre of the window's first pixel
+    left, top = window.x - max(x1, 0) + step / 2, window.y - max(y1, 0) + step / 2
     back = np.array([[step * across, 0, left * across - 0.5], [0, step * down, top * down - 0.5]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    drawn = cv2.warpAffine(inside, back, (size, size), flags=flags, borderValue=(127.5,) * 3)
-    return drawn.astype(np.float32) / 127.5 - 1
+    warped = cv2.warpAffine(inside, back, (size, size), flags=flags, borderValue=(127.5,) * 3)
+    return warped.astype(np.float32) / 127.5 - 1
 
 
 def corrected(logits: Array, window: Window, size: tuple[int, int]) -> tuple[int, int, Array]:
-    """Lay a window's logits (S, S) over an image of ``size`` (H, W): x, y of the part inside it,
-    its logits there.
+    """Resample a window's logits (S, S) at the pixels of an image of ``size`` (H, W).
+
+    Returns x, y of the window's part inside the image, and its logits float32 there.
     """
     height, width = size
     x1, y1 = max(int(np.floor(window.x)), 0), max(int(np.floor(window.y)), 0)
@@ -229,50 +224,48 @@ def corrected(logits: Array, window: Window, size: tuple[int, int]) -> tuple[int
             [0, scale, (y1 - window.y + 0.5) * scale - 0.5],
         ]
     )
-    drawn = np.empty((y2 - y1, x2 - x1), np.float32)
+    warped = np.empty((y2 - y1, x2 - x1), np.float32)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    for y, x in product(range(0, y2 - y1, _MOST_DRAWN), range(0, x2 - x1, _MOST_DRAWN)):
-        tile = drawn[y : y + _MOST_DRAWN, x : x + _MOST_DRAWN]
+    for y, x in product(range(0, y2 - y1, _TILE), range(0, x2 - x1, _TILE)):
+        tile = warped[y : y + _TILE, x : x + _TILE]
         moved = there + np.array([[0, 0, x * scale], [0, 0, y * scale]])
         tile[...] = cv2.warpAffine(
             logits, moved, tile.shape[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE
         )
-    return x1, y1, drawn
+    return x1, y1, warped
 
 
-def refine(refiner: Refiner, seen: Sequence[Array]) -> Array:
-    """Correct what was seen in N windows, the mean of it as it is and mirrored: logits float32 (N,
-    S, S).
+def refine(refiner: Refiner, inputs: Sequence[Array]) -> Array:
+    """Refine N windows from their input planes: logits float32 (N, S, S).
+
+    Each is the mean over the window and its mirror image.
     """
     with torch.inference_mode():
-        given = torch.from_numpy(np.stack(seen)).to(refiner.last.weight.device)
-        straight, mirrored = refiner(torch.cat([given, given.flip(-1)]))[:, 0].chunk(2)
-        logits: Array = ((straight + mirrored.flip(-1)) / 2).cpu().numpy()
+        planes = torch.from_numpy(np.stack(inputs)).to(refiner.last.weight.device)
+        plain, mirrored = refiner(torch.cat([planes, planes.flip(-1)]))[:, 0].chunk(2)
+        logits: Array = ((plain + mirrored.flip(-1)) / 2).cpu().numpy()
     return logits
 
 
-def look_again(
-    refiner: Refiner, asked: Sequence[tuple[int, Array, Said]], masks: Masks, frame: Frame
+def refined_patches(
+    refiner: Refiner, coarse: Sequence[tuple[int, Array, GivenPrompt]], masks: Masks, frame: Frame
 ) -> Iterator[Patch]:
-    """Correct some of an image's masks, each given by its row, coarse logits (h, w) and what was
-    said.
-    """
+    """Refine some of an image's masks, each given by its row, coarse logits (h, w) and prompt."""
     options, size = refiner.options, frame.image.size
-    for start in range(0, len(asked), _TOGETHER):
-        group = asked[start : start + _TOGETHER]
-        windows = [Window.around(masks.boxes[[row]], said, options) for row, _, said in group]
-        seen = [
-            look(frame.image, (frame.sampler, cells), window, said, options.size)
-            for window, (_, cells, said) in zip(windows, group, strict=True)
+    for start in range(0, len(coarse), _BATCH):
+        group = coarse[start : start + _BATCH]
+        windows = [Window.around(masks.boxes[[row]], prompt, options) for row, _, prompt in group]
+        inputs = [
+            input_planes(frame.image, (frame.sampler, cells), window, prompt, options.size)
+            for window, (_, cells, prompt) in zip(windows, group, strict=True)
         ]
-        for logits, window, (row, _, _) in zip(refine(refiner, seen), windows, group, strict=True):
+        refined = refine(refiner, inputs)
+        for logits, window, (row, _, _) in zip(refined, windows, group, strict=True):
             yield Patch(row, *corrected(logits, window, size))
 
 
 def fused(refiner: Refiner) -> Refiner:
-    """Fold the norms into the convolutions before them, and lay weights as CPUs read them fastest,
-    for serving.
-    """
+    """Fuse batch norms into the convolutions before them, in channels-last layout, for serving."""
     for part in refiner.eval().modules():
         if isinstance(part, torch.nn.Sequential):
             for row, (before, after) in enumerate(pairwise(part)):

@@ -1,5 +1,4 @@
-"""SAM v1 on the package segment-anything, with any checkpoint of its architecture, from mini to
-huge.
+"""SAM v1 on the package segment-anything, for checkpoints of its architecture from mini to huge.
 
 Segment Anything, Kirillov et al. 2023, https://arxiv.org/abs/2304.02643.
 """
@@ -25,7 +24,7 @@ from ..startup import without_compiler
 from ..types import Array
 from ..weights import tensors
 from ..weights.reading import described, read_config, reading
-from .decoder import QuickLook, decode
+from .decoder import FastTransformer, decode
 from .edges import EdgeOptions
 from .grid import GridOptions
 from .logits import Axis
@@ -45,20 +44,16 @@ with without_compiler():
 
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of RGB in 0 to 255
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
-_MOST = {
-    "image_size": 4096,
-    "size": 1024,
-    "points_per_side": 256,
-    "crop_layers": 4,
-}  # that a checkpoint may ask for
+# upper limits of a checkpoint's settings
+_MOST = {"image_size": 4096, "size": 1024, "points_per_side": 256, "crop_layers": 4}
 
 
 @dataclass(frozen=True)
 class ViT:
-    """Describe SAM v1's image encoder.
+    """Sizes of SAM v1's image encoder.
 
-    width: of its tokens. depth: its blocks, which look at windows of ``window`` tokens, those of
-    ``global_blocks`` at all.
+    width: of its tokens. depth: number of blocks. window: side of the windows that blocks attend
+    within, in tokens; ``global_blocks`` attend to all tokens.
     """
 
     width: int
@@ -86,7 +81,7 @@ class ViT:
         )
 
     def build(self, image_size: int, patch: int, channels: int) -> ImageEncoderViT:
-        """Make the encoder, randomly initialised."""
+        """Build the encoder, randomly initialised."""
         return ImageEncoderViT(
             img_size=image_size,
             patch_size=patch,
@@ -103,11 +98,11 @@ class ViT:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Size a SAM.
+    """Sizes of a SAM.
 
-    image_size: side of the square it looks at. patch: pixels a cell of the image encoder's map
-    covers, which has ``channels``. mask_channels: of a mask given as prompt. decoder_*: of the
-    two-way transformer. quality_width: of the head that predicts IoU.
+    image_size: side of its square input, px. patch: side in pixels of a cell of the image encoder's
+    map, which has ``channels``. mask_channels: of a mask given as prompt. decoder_*: of the two-way
+    transformer. quality_width: of the head that predicts IoU.
     """
 
     image_size: int
@@ -122,8 +117,9 @@ class Architecture:
 
     @classmethod
     def of(cls, state: Mapping[str, torch.Tensor]) -> Architecture:
-        """Read the sizes off a published state dict; the decoder's heads, 8 in all of them, cannot
-        be seen there.
+        """Read the sizes off a published state dict.
+
+        The number of the decoder's heads does not show there; it is 8 in all of them.
         """
         patch = state["image_encoder.patch_embed.proj.weight"].shape[-1]
         return cls(
@@ -138,10 +134,10 @@ class Architecture:
         )
 
     def build(self) -> Sam:
-        """Make the network, randomly initialised."""
+        """Build the network, randomly initialised."""
         grid = self.image_size // self.patch
-        small = isinstance(self.encoder, Trunk)
-        prompts = (DrawnPromptEncoder if small else PromptEncoder)(
+        drawn = isinstance(self.encoder, Trunk)
+        prompts = (DrawnPromptEncoder if drawn else PromptEncoder)(
             embed_dim=self.channels,
             image_embedding_size=(grid, grid),
             input_image_size=(self.image_size, self.image_size),
@@ -166,9 +162,9 @@ class Architecture:
 class SAM(Promptable):
     """Propose masks with a SAM v1 checkpoint.
 
-    path: a ``.pth`` of the original project or a folder written by ``save``. device: as torch names
-    it. options: None takes those stored in the folder, else the published defaults. trust: as
-    ``tensors.read`` takes it. Raises WeightsMissing, WeightsCorrupt, Unsupported.
+    path: a ``.pth`` of the original project or a folder written by ``save``. device: a torch device
+    name. options: None uses those stored in the folder, else the published defaults. trust: see
+    ``tensors.read``. Raises WeightsMissing, WeightsCorrupt, Unsupported.
     """
 
     def __init__(
@@ -186,7 +182,7 @@ class SAM(Promptable):
         self.refiner = fused(self.network.refiner) if hasattr(self.network, "refiner") else None
         self.image_size = self.network.image_encoder.img_size
         self._positions = self.network.prompt_encoder.get_dense_pe()
-        self._look = QuickLook(self.network.mask_decoder, self._positions)
+        self._transformer = FastTransformer(self.network.mask_decoder, self._positions)
 
     @torch.inference_mode()
     def embed(self, pixels: Array) -> torch.Tensor:
@@ -215,15 +211,18 @@ class SAM(Promptable):
         )
         decoder = self.network.mask_decoder
         if isinstance(decoder, FineMaskDecoder):
-            count, given = (
-                decoder.count(multimask=multimask),
-                (maps, self._positions, sparse, dense),
+            return decoder.predict_masks(
+                maps,
+                self._positions,
+                sparse,
+                dense,
+                count=decoder.count(multimask=multimask),
+                transformer=self._transformer,
             )
-            return decoder.predict_masks(*given, count=count, look=self._look)
-        return decode(decoder, self._look, maps, sparse, dense, multimask=multimask)
+        return decode(decoder, self._transformer, maps, sparse, dense, multimask=multimask)
 
     def scale(self, size: tuple[int, int]) -> tuple[float, float]:
-        """Give what x and y are multiplied with: the longer side becomes ``image_size``."""
+        """Return the factors of x and y: the longer side becomes ``image_size``."""
         height, width = self._content(size)
         return width / size[1], height / size[0]
 
@@ -237,22 +236,19 @@ class SAM(Promptable):
         return rows, columns
 
     def _content(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return the size (h, w), at least 1, of an image resized until its longer side fits the
-        network.
-        """
+        """Return an image's size (h, w), at least 1, once its longer side fits the network."""
         scale = self.image_size / max(size)
         return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
 
 
 def load(path: Path, *, trust: bool | None = None) -> tuple[Sam, SAMOptions]:
-    """Load a ``.pth`` state dict, or a folder of model.safetensors and config.json, which holds
-    options too.
+    """Load a ``.pth`` state dict, or a folder of model.safetensors and config.json with options.
 
-    Raises WeightsMissing, WeightsCorrupt, Unsupported; trust: as ``tensors.read`` takes it.
+    trust: see ``tensors.read``. Raises WeightsMissing, WeightsCorrupt, Unsupported.
     """
     if not path.exists():
         raise WeightsMissing(
-            f"no SAM weights at {path}; give a .pth file or a folder with {_WEIGHTS} and {_CONFIG}"
+            f"no SAM weights at {path}; pass a .pth file or a folder with {_WEIGHTS} and {_CONFIG}"
         )
     if path.is_dir():
         return _load_folder(path)
@@ -285,15 +281,16 @@ def _stored_options(config: dict[str, Any], file: Path) -> SAMOptions:
             edges=described(EdgeOptions, config["edges"]) if config.get("edges") else None,
             focus=_focus(config),
         )
-    except BadPrompt as error:  # right where a user gives it, but here the file is wrong
+    except BadPrompt as error:  # the error of a user's option, but here the file is at fault
         raise WeightsCorrupt(f"{file}: {error}") from error
 
 
 def save(
     network: Sam, architecture: Architecture, folder: Path, options: SAMOptions = SAMOptions()
 ) -> None:
-    """Write model.safetensors, matrices as float16, and config.json with the grid, edges and focus
-    of ``options``.
+    """Write model.safetensors, matrices as float16, and config.json.
+
+    The latter holds the architecture and the grid, edges and focus of ``options``.
     """
     halved = {
         name: (value.half() if value.is_floating_point() and value.ndim > 1 else value)
@@ -310,9 +307,7 @@ def save(
 
 
 def add_refiner(folder: Path, refiner: Refiner, edges: EdgeOptions) -> None:
-    """Write a refiner, and how edges are fitted to what it says, beside the network that ``save``
-    wrote to a folder.
-    """
+    """Add a refiner, with options to fit its masks to edges, to a folder written by ``save``."""
     network, options = load(folder)
     network.refiner = refiner
     config = read_config(folder / _CONFIG)
@@ -325,7 +320,7 @@ def add_refiner(folder: Path, refiner: Refiner, edges: EdgeOptions) -> None:
 
 
 def _focus(config: dict[str, Any]) -> FocusOptions | None:
-    """Read the refiner's options; a network's own rating of an answer may fall below 0."""
+    """Read the refiner's options; its minimum quality may be negative, as predicted IoU can be."""
     return (
         described(FocusOptions, config["focus"], _MOST, signed=("quality",))
         if config.get("focus")

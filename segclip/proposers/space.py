@@ -1,6 +1,4 @@
-"""Choose among candidates by place: the answer of a proposer that finds everything first to points
-and boxes.
-"""
+"""Select among candidates by position, for proposers that find everything before a prompt."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ INSIDE = 0.8  # share of a mask's pixels that must lie in a box for it to be ins
 
 
 def keep_within(proposals: Proposals, prompt: Everything) -> Proposals:
-    """Keep what lies inside one of the prompt's boxes and covers none of its points."""
+    """Keep proposals inside one of the prompt's boxes that cover none of its points."""
     kept = within(proposals.masks, prompt)
     return proposals if kept.all() else proposals[kept]
 
@@ -21,9 +19,8 @@ def within(masks: Masks, prompt: Everything) -> Array:
     """Mark the masks inside one of the prompt's boxes that cover none of its points: bool (N,)."""
     kept = np.ones(len(masks), bool)
     if prompt.inside is not None:
-        share = Masks.solid(prompt.inside, masks.size).intersections(masks) / np.maximum(
-            masks.areas, 1
-        )  # (B, N)
+        shared = Masks.solid(prompt.inside, masks.size).intersections(masks)  # (B, N)
+        share = shared / np.maximum(masks.areas, 1)
         kept &= (share >= INSIDE).any(axis=0)
     if prompt.without is not None:
         kept &= ~masks.contains(prompt.without.astype(np.int64)).any(axis=1)
@@ -31,23 +28,23 @@ def within(masks: Masks, prompt: Everything) -> Array:
 
 
 def nearest_to_boxes(proposals: Proposals, xyxy: Array) -> Proposals:
-    """Give for each box the candidate of highest IoU with it, or an empty mask of quality 0 when
-    none touches it.
+    """Return for each box the candidate of highest IoU with it.
+
+    Where none overlaps the box, that is an empty mask of quality 0.
     """
     overlap = Masks.solid(xyxy, proposals.masks.size).iou(proposals.masks)  # (B, N)
     rows = [int(row.argmax()) if row.any() else None for row in overlap]
-    nothing = Proposals(
+    empty = Proposals(
         Masks(np.zeros((1, 4)), (np.zeros((0, 0), bool),), proposals.masks.size), np.zeros(1)
     )
-    return Proposals.join([nothing if row is None else proposals[[row]] for row in rows])
+    return Proposals.join([empty if row is None else proposals[[row]] for row in rows])
 
 
 def at_points(proposals: Proposals, points: Points) -> Proposals:
-    """Keep the candidates that contain the most foreground points and no background point, best
-    first.
+    """Keep the candidates with the most foreground points and no background point, best first.
 
-    Without foreground points: all that contain no background point. With a box: nearest to it
-    first.
+    Without foreground points: all that contain no background point. With a box: those that overlap
+    it, by IoU with it.
     """
     hits = proposals.masks.contains(points.xy.astype(np.int64))  # (N, K)
     foreground = hits[:, points.labels == 1].sum(axis=1)

@@ -8,10 +8,10 @@ from ..types import Array
 
 
 def suppress(boxes: Array, scores: Array, iou: float, limit: int | None = None) -> Array:
-    """Keep each box that overlaps no better kept one by more than ``iou``: int64 (K,), best first,
-    at most ``limit``.
+    """Return the rows of boxes left by greedy suppression: int64 (K,), best first.
 
-    boxes: float (N, 4) xyxy. scores: (N,); of equal ones the earlier row wins, as in torchvision.
+    A box is kept if its IoU with every better kept box is at most ``iou``. boxes: float (N, 4)
+    xyxy. scores: (N,); of equal ones the earlier row wins, as in torchvision. limit: maximum of K.
     """
     left = np.argsort(-scores, kind="stable")
     kept: list[int] = []
@@ -22,7 +22,7 @@ def suppress(boxes: Array, scores: Array, iou: float, limit: int | None = None) 
 
 
 def box_iou(box: Array, boxes: Array) -> Array:
-    """Give intersection over union of one xyxy box with N: (N,)."""
+    """Return the intersection over union of one xyxy box with N: (N,)."""
     sides = (np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])).clip(0)
     shared = sides[:, 0] * sides[:, 1]
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

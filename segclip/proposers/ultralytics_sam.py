@@ -1,4 +1,4 @@
-"""MobileSAM and SAM 2.1 on ultralytics' networks, whose encoder and decoder are called apart.
+"""MobileSAM and SAM 2.1 on ultralytics' networks, with encoder and decoder called separately.
 
 Faster Segment Anything, Zhang et al. 2023, https://arxiv.org/abs/2306.14289.
 SAM 2, Ravi et al. 2024, https://arxiv.org/abs/2408.00714.
@@ -17,13 +17,13 @@ from ..errors import UnknownName, WeightsMissing
 from ..types import Array
 from ..weights import tensors
 from ..weights.reading import reading
-from .decoder import QuickLook, decode
+from .decoder import FastTransformer, decode
 from .logits import Axis
 from .network import Clicks
 from .promptable import Promptable, SAMOptions
 from .yolo import quiet
 
-_SIZE = 1024  # px, the side of the square all of them look at
+_SIZE = 1024  # px, side of the square input of all variants
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of RGB in 0 to 255
 VARIANTS: dict[str, str] = {
     "mobile_sam": "build_mobile_sam",
@@ -38,17 +38,15 @@ _META_NAMES = {
     "hiera_base": "sam2.1_b",
     "hiera_large": "sam2.1_l",
 }
-_VIDEO_ONLY = (
-    "no_obj_embed_spatial",
-    "obj_ptr_tpos_proj.",
-)  # SAM 2.1's memory, which single images don't use
+# SAM 2.1's memory, which single images don't use
+_VIDEO_ONLY = ("no_obj_embed_spatial", "obj_ptr_tpos_proj.")
 
 
 class UltralyticsSAM(Promptable):
     """Propose masks with MobileSAM or SAM 2.1.
 
-    path: ultralytics' or the original project's state dict. variant: a key of VARIANTS; None reads
-    it off the file's name. device: as torch names it. trust: as ``tensors.read`` takes it. Raises
+    path: ultralytics' or the original project's state dict. variant: a key of VARIANTS; None infers
+    it from the file name. device: a torch device name. trust: see ``tensors.read``. Raises
     UnknownName, WeightsMissing, WeightsCorrupt, Unsupported.
     """
 
@@ -68,21 +66,22 @@ class UltralyticsSAM(Promptable):
         self._mean, self._std = (
             torch.tensor(values, device=self.device).view(3, 1, 1) for values in (_MEAN, _STD)
         )
-        self._second = hasattr(network, "sam_mask_decoder")  # SAM 2 has maps of three resolutions
-        if not self._second:
-            self._look = QuickLook(self.network.mask_decoder, network.prompt_encoder.get_dense_pe())
+        self._is_sam2 = hasattr(network, "sam_mask_decoder")
+        if not self._is_sam2:
+            self._transformer = FastTransformer(
+                self.network.mask_decoder, network.prompt_encoder.get_dense_pe()
+            )
 
     @torch.inference_mode()
     def embed(self, pixels: Array) -> Any:
-        """Run the image encoder: float32 (1, C, h, w), of SAM 2 a list, coarsest last."""
+        """Run the image encoder: float32 (1, C, h, w), for SAM 2 a list of three, coarsest last."""
         with quiet():
             from ultralytics.data.augment import LetterBox
 
             boxed = LetterBox((_SIZE, _SIZE), auto=False, center=False)(image=pixels)
-        batch = (
-            torch.from_numpy(boxed).permute(2, 0, 1)[None].to(self.device) - self._mean
-        ) / self._std
-        if not self._second:
+        batch = torch.from_numpy(boxed).permute(2, 0, 1)[None].to(self.device)
+        batch = (batch - self._mean) / self._std
+        if not self._is_sam2:
             return self.network.image_encoder(batch)
         _, maps, _, sizes = self.network._prepare_backbone_features(
             self.network.forward_image(batch)
@@ -99,19 +98,16 @@ class UltralyticsSAM(Promptable):
         self, maps: Any, clicks: Clicks, *, multimask: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Decode B prompts."""
-        return (self._predict_second if self._second else self._predict_first)(
-            maps, clicks, multimask
-        )
+        predict = self._predict_sam2 if self._is_sam2 else self._predict_sam
+        return predict(maps, clicks, multimask)
 
     def scale(self, size: tuple[int, int]) -> tuple[float, float]:
-        """Give what x and y are multiplied with: the longer side becomes 1024."""
+        """Return the factors of x and y: the longer side becomes 1024."""
         gain = _SIZE / max(size)
         return gain, gain
 
     def axes(self, size: tuple[int, int]) -> tuple[Axis, Axis]:
-        """Lay the part of the logits that is not padding over the image; its end may lie inside a
-        cell.
-        """
+        """Map the logits without their padding to the image; they may end inside a cell."""
         cells, gain = _SIZE // 4, _SIZE / max(size)
         spans = [max(1, round(pixels * gain)) / 4 for pixels in size]
         whole = all(span.is_integer() for span in spans)
@@ -123,17 +119,17 @@ class UltralyticsSAM(Promptable):
         )
         return rows, columns
 
-    def _predict_first(
+    def _predict_sam(
         self, maps: Any, clicks: Clicks, multimask: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         points = None if clicks.points is None else (clicks.points, clicks.labels)
         encoder = self.network.prompt_encoder
         sparse, dense = encoder(points=points, boxes=clicks.boxes, masks=clicks.masks)
         return decode(
-            self.network.mask_decoder, self._look, maps, sparse, dense, multimask=multimask
+            self.network.mask_decoder, self._transformer, maps, sparse, dense, multimask=multimask
         )
 
-    def _predict_second(
+    def _predict_sam2(
         self, maps: Any, clicks: Clicks, multimask: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         points, labels = _with_corners(clicks)
@@ -153,7 +149,7 @@ class UltralyticsSAM(Promptable):
 
 
 def _with_corners(clicks: Clicks) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Say boxes as SAM 2 hears them: two points labelled 2 and 3, before the others."""
+    """Return boxes as SAM 2 takes them: two points labelled 2 and 3, before the other points."""
     if clicks.boxes is None:
         return clicks.points, clicks.labels
     corners = clicks.boxes.view(-1, 2, 2)
@@ -166,24 +162,25 @@ def _with_corners(clicks: Clicks) -> tuple[torch.Tensor | None, torch.Tensor | N
 
 
 def variant_of(path: Path) -> str:
-    """Read the variant off a file's name, as both projects name them."""
+    """Infer the variant from a file name of either project."""
     names = {**{name: name for name in VARIANTS}, **_META_NAMES}
     found = [variant for name, variant in names.items() if name in path.name]
     if not found:
         raise UnknownName(
-            f"cannot tell which network {path.name} holds; a file name says one of "
+            f"cannot infer the network from the name {path.name}; it must contain one of "
             f"{', '.join(names)}"
         )
     return found[0]
 
 
 def load(path: Path, variant: str, *, trust: bool | None = None) -> torch.nn.Module:
-    """Build a variant and load its tensors; no code in the file is run. trust: as ``tensors.read``
-    takes it.
+    """Build a variant and load its tensors; no code in the file is run.
+
+    trust: see ``tensors.read``.
     """
     if not path.exists():
         raise WeightsMissing(
-            f"no weights at {path}; give a .pt file of ultralytics or of the original project"
+            f"no weights at {path}; pass a .pt file of ultralytics or of the original project"
         )
     name = registry.choose(VARIANTS, variant, "SAM variant")
     stored = tensors.read(path, trust=trust).tensors

@@ -1,4 +1,4 @@
-"""Load and save ultralytics segmentation networks, with that package's side effects switched off.
+"""Load and save ultralytics segmentation networks without that package's side effects.
 
 Two formats: ultralytics' own ``.pt`` (a pickled network) and ours, a folder of
 ``model.safetensors`` + ``config.json``.
@@ -34,16 +34,16 @@ _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 _STOCK_ARCHITECTURE = re.compile(r"[\w.-]+\.yaml")
 _ACTIVATION = re.compile(r"(torch\.)?nn\.[A-Z]\w*\([\w\s.,=-]*\)")
 _TEXT = re.compile(r"[\w .-]{0,60}")
-_FETCHING = frozenset({"TorchVision"})  # layers that would download something
+_DOWNLOADING = frozenset({"TorchVision"})  # layers that would download something
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold ultralytics to itself while it is imported or used.
+    """Suppress ultralytics' side effects while it is imported or used.
 
-    No network, no package installs, no settings outside our cache folder, no log lines; the
-    caller's thread counts, environment, warning filters and NumPy print options come back as they
-    were. Variables the user has set win.
+    No network access, package installs, settings outside our cache folder or log lines; the
+    caller's thread counts, environment, warning filters and NumPy print options are restored.
+    Environment variables set by the user take precedence.
     """
     os.environ.setdefault("YOLO_OFFLINE", "true")
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
@@ -51,11 +51,8 @@ def quiet() -> Iterator[None]:
     os.environ.setdefault("YOLO_CONFIG_DIR", str(weights.cache_folder() / "ultralytics"))
     # also makes ultralytics build networks from their description without eval()
     os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
-    environment, threads, cv2_threads = (
-        dict(os.environ),
-        torch.get_num_threads(),
-        cv2.getNumThreads(),
-    )
+    environment = dict(os.environ)
+    threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
     try:
         with np.printoptions(), warnings.catch_warnings(), without_compiler():
             yield
@@ -68,17 +65,16 @@ def quiet() -> Iterator[None]:
 
 
 def load(path: Path, *, trust: bool | None = None) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """Load a network in evaluation mode, convolutions and norms fused, with its configuration ({}
-    for a ``.pt``).
+    """Load a network in evaluation mode, batch norms fused, and its configuration.
 
-    trust: None unpickles a ``.pt`` that names nothing but ultralytics' and torch's types, and
-    another only where the manifest has its hash; False none but those the manifest has; True also
-    what names other types, which runs whatever code it holds. Raises WeightsMissing,
+    The latter is {} for a ``.pt``. trust: None unpickles a ``.pt`` that names only ultralytics' and
+    torch's types, and another only if its hash is in the manifest; False only those in the
+    manifest; True also what names other types, which runs any code in it. Raises WeightsMissing,
     WeightsCorrupt, Unsupported.
     """
     if not path.exists():
         raise WeightsMissing(
-            f"no proposer weights at {path}; give a FastSAM .pt file or a folder with {_CONFIG}"
+            f"no proposer weights at {path}; pass a FastSAM .pt file or a folder with {_CONFIG}"
         )
     with quiet(), reading(path, "a segmentation network"):
         network, config = (
@@ -86,15 +82,16 @@ def load(path: Path, *, trust: bool | None = None) -> tuple[torch.nn.Module, dic
         )
         if network.end2end or len(network.names) != 1:
             raise Unsupported(
-                f"{path} has {len(network.names)} classes; a proposer has one, and no end-to-end "
-                "head"
+                f"{path} has {len(network.names)} classes; a proposer must have one class and no "
+                "end-to-end head"
             )
         return network.eval().fuse(verbose=False).requires_grad_(False), config
 
 
 def letterbox(image_size: int, stride: int) -> Callable[[Array], Array]:
-    """Give what brings uint8 (H, W, 3) pixels to ``image_size``, rounded up to ``stride``, padded
-    to ``stride``.
+    """Return a function that resizes and pads uint8 (H, W, 3) pixels.
+
+    The longer side becomes ``image_size``, rounded up to ``stride``; both are padded to ``stride``.
     """
     with quiet():
         from ultralytics.data.augment import LetterBox
@@ -104,14 +101,14 @@ def letterbox(image_size: int, stride: int) -> Callable[[Array], Array]:
 
 
 def save(model: Any, folder: Path, config: dict[str, Any]) -> None:
-    """Write a SegmentationModel, not fused, as ``model.safetensors`` + ``config.json``.
+    """Write an unfused SegmentationModel as ``model.safetensors`` + ``config.json``.
 
-    Kernels are stored as float16, biases and norms as they are. config: image_size, confidence,
-    iou, ...; architecture, nc and stride are taken from the model where left out.
+    Kernels are stored as float16, biases and norms unchanged. config: image_size, confidence,
+    iou, ...; architecture, nc and stride default to the model's. Raises ValueError for a fused one.
     """
     if model.is_fused():
         raise ValueError(
-            "save the network before its norms are fused away; the loader fuses it again"
+            "the network's norms are fused; save it before fuse(), as the loader fuses"
         )
     architecture = {key: value for key, value in model.yaml.items() if key != "yaml_file"}
     described = {
@@ -125,15 +122,15 @@ def save(model: Any, folder: Path, config: dict[str, Any]) -> None:
 
 
 def _compact(tensor: torch.Tensor) -> torch.Tensor:
-    plain = tensor.detach().cpu().clone().contiguous()
-    return plain.half() if plain.is_floating_point() and plain.ndim > 1 else plain
+    copied = tensor.detach().cpu().clone().contiguous()
+    return copied.half() if copied.is_floating_point() and copied.ndim > 1 else copied
 
 
 def _load_folder(folder: Path) -> tuple[Any, dict[str, Any]]:
     missing = [name for name in (_CONFIG, _WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise WeightsMissing(
-            f"{folder} has no {' and no '.join(missing)}; it takes {_CONFIG} and {_WEIGHTS}"
+            f"{folder} has no {' and no '.join(missing)}; it needs {_CONFIG} and {_WEIGHTS}"
         )
     config, file = read_config(folder / _CONFIG), folder / _WEIGHTS
     with (
@@ -148,16 +145,15 @@ def _load_folder(folder: Path) -> tuple[Any, dict[str, Any]]:
 
 
 def build(architecture: str | dict[str, Any], classes: int) -> Any:
-    """Make a SegmentationModel, randomly initialised, of a plain .yaml name of ultralytics or a
-    description like one.
+    """Build a randomly initialised SegmentationModel from a description or a stock .yaml name.
 
-    Nothing is evaluated and no file but the package's own is read. Raises ValueError, and what
-    ultralytics does.
+    Nothing is evaluated and no files other than the package's own are read. Raises ValueError, and
+    whatever ultralytics raises.
     """
     from ultralytics.nn.tasks import SegmentationModel
 
     if not isinstance(classes, int) or not 0 < classes < 10_000:
-        raise ValueError(f"nc must be a number of classes, got {str(classes)[:60]!r}")
+        raise ValueError(f"nc must be a number of classes below 10000, got {str(classes)[:60]!r}")
     if isinstance(architecture, str):
         architecture = _stock(architecture)
     _check_description(architecture)
@@ -165,9 +161,7 @@ def build(architecture: str | dict[str, Any], classes: int) -> Any:
 
 
 def _stock(name: str) -> dict[str, Any]:
-    """Read a description among the package's own, so that none of that name in the working folder
-    is taken.
-    """
+    """Read one of the package's own descriptions, never a file of the working folder."""
     import ultralytics
     from ultralytics.nn.tasks import guess_model_scale
     from ultralytics.utils import YAML
@@ -177,9 +171,8 @@ def _stock(name: str) -> dict[str, Any]:
             "architecture must be a description or a plain .yaml name of ultralytics, got "
             f"{name[:80]!r}"
         )
-    family = re.sub(
-        r"(\d+)([nslmx])(.+)?$", r"\1\3", name
-    )  # yolov8n-seg.yaml is yolov8-seg.yaml at scale n
+    # yolov8n-seg.yaml is yolov8-seg.yaml at scale n
+    family = re.sub(r"(\d+)([nslmx])(.+)?$", r"\1\3", name)
     folder = Path(ultralytics.__file__).parent / "cfg" / "models"
     found = next((file for known in (name, family) for file in sorted(folder.rglob(known))), None)
     if found is None:
@@ -188,9 +181,7 @@ def _stock(name: str) -> dict[str, Any]:
 
 
 def _check_description(architecture: Any) -> None:
-    """Refuse what would make ultralytics' builder call or evaluate anything but layers of
-    networks.
-    """
+    """Raise ValueError for descriptions that would call or evaluate anything but layers."""
     from ultralytics.nn import modules
 
     if not isinstance(architecture, dict):
@@ -199,24 +190,26 @@ def _check_description(architecture: Any) -> None:
         )
     activation = architecture.get("activation")
     if activation and not (isinstance(activation, str) and _ACTIVATION.fullmatch(activation)):
-        raise ValueError(f"the activation {str(activation)[:60]!r} is no layer of torch")
+        raise ValueError(f"the activation {str(activation)[:60]!r} is not a layer of torch")
     rows = [row for part in ("backbone", "head") for row in architecture[part]]
-    for _, repeats, name, given in rows:
+    for _, repeats, name, arguments in rows:
         layer = (
             getattr(torch.nn, name.removeprefix("nn."), None)
             if name.startswith("nn.")
             else getattr(modules, name)
         )
-        if name in _FETCHING or not (
+        if name in _DOWNLOADING or not (
             isinstance(layer, type) and issubclass(layer, torch.nn.Module)
         ):
-            raise ValueError(f"{name[:60]!r} is no layer of a network")
+            raise ValueError(f"{name[:60]!r} is not a layer of a network")
         if (
             not isinstance(repeats, int)
             or not 0 < repeats <= 100
-            or not all(map(_is_argument, given))
+            or not all(map(_is_argument, arguments))
         ):
-            raise ValueError(f"the layer {name} is given {str((repeats, given))[:80]}")
+            raise ValueError(
+                f"the layer {name} has invalid arguments {str((repeats, arguments))[:80]}"
+            )
 
 
 def _is_argument(value: Any) -> bool:
@@ -230,8 +223,9 @@ def _is_argument(value: Any) -> bool:
 
 
 def _load_pickle(path: Path, trust: bool | None) -> Any:
-    """Unpickle one of ultralytics' networks, from a copy of the bytes that were hashed: its loader
-    takes a name.
+    """Unpickle one of ultralytics' networks.
+
+    Its loader takes a file name, so it reads a copy of the very bytes that were hashed.
     """
     from ultralytics.nn.tasks import SegmentationModel
 
@@ -248,31 +242,28 @@ def _load_pickle(path: Path, trust: bool | None) -> Any:
         checkpoint = _unpickle(path, copy, lambda: weights.vouch(path, digest, trust=bool(trust)))
     if not isinstance(checkpoint, dict):
         raise Unsupported(
-            f"{path} holds a {type(checkpoint).__name__}; FastSAM is a YOLO segmentation network"
+            f"{path} contains a {type(checkpoint).__name__}; FastSAM is a YOLO segmentation network"
         )
     network = checkpoint.get("ema") or checkpoint.get("model")
     if not isinstance(network, SegmentationModel):
         other = isinstance(network, dict) or any(
             isinstance(value, torch.Tensor) for value in checkpoint.values()
         )
-        hint = f"; one of SAM's is given as sam-vit-b/file:{path}" if other else ""
+        hint = f"; for a SAM checkpoint use sam-vit-b/file:{path}" if other else ""
         kind = "state dict" if other else type(network).__name__
-        raise Unsupported(f"{path} holds a {kind}; FastSAM is a YOLO segmentation network{hint}")
+        raise Unsupported(f"{path} contains a {kind}; FastSAM is a YOLO segmentation network{hint}")
     return network.float()
 
 
 def _unpickle(path: Path, copy: Path, vouch: Callable[[], None]) -> Any:
-    """Load a copy with ultralytics' own types alone, or with any once ``vouch`` has not refused."""
+    """Load a copy with ultralytics' own types only, or with any types unless ``vouch`` raises."""
     from ultralytics.nn.tasks import torch_safe_load
 
     try:
         try:
             with tensors.unpickling():
                 checkpoint, _ = torch_safe_load(str(copy), safe_only=True)
-        except (
-            TypeError,
-            ModuleNotFoundError,
-        ):  # it names types beyond ultralytics' list, or is damaged
+        except (TypeError, ModuleNotFoundError):  # names other types, or is damaged
             vouch()
             checkpoint, _ = torch_safe_load(str(copy), safe_only=False)
     except (
@@ -294,15 +285,15 @@ def _unpickle(path: Path, copy: Path, vouch: Callable[[], None]) -> Any:
 def _not_ultralytics(path: Path, container: str, data: bytes) -> Exception:
     if container == "none":
         return (WeightsCorrupt if path.suffix == ".pt" else Unsupported)(
-            f"{no_weights(path, data[:64])}; give an ultralytics .pt file or a folder with "
+            f"{no_weights(path, data[:64])}; pass an ultralytics .pt file or a folder with "
             f"{_CONFIG} and {_WEIGHTS}"
         )
     if container == "torchscript":
         return Unsupported(
-            f"{path} is a TorchScript archive, which is code; give the .pt file it was exported "
+            f"{path} is a TorchScript archive, which is code; pass the .pt file it was exported "
             "from"
         )
     return Unsupported(
-        f"{path} is bare {container}, not an ultralytics .pt file; "
-        f"give the folder that holds its {_CONFIG} and {_WEIGHTS}"
+        f"{path} is a bare {container} file, not an ultralytics .pt file; "
+        f"pass the folder with its {_CONFIG} and {_WEIGHTS}"
     )

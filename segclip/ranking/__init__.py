@@ -1,3 +1,1 @@
-"""From cosines to the rows that answer a text: templates, probabilities, words of place,
-selection.
-"""
+"""From cosines to the rows that answer a text: templates, probabilities, positions, selection."""

@@ -1,9 +1,8 @@
-"""Understand words of place and size: "the left mug", "second dog from the right", "cup above the
-laptop".
+"""Parse spatial and size words: "left mug", "second dog from the right", "cup above the laptop".
 
-Only when such a word is there is anything done: a text without one is ranked as ever. The rules are
-the superlatives and relations of ReCLIP (Subramanian et al. 2022, https://arxiv.org/abs/2204.05991)
-on the regions that answer the rest of the text, made exact, and ordinals.
+A text without such words is ranked unchanged. The rules are the superlatives and relations of
+ReCLIP (Subramanian et al. 2022, https://arxiv.org/abs/2204.05991), applied exactly to the regions
+that match the rest of the text, plus ordinals.
 """
 
 from __future__ import annotations
@@ -45,7 +44,8 @@ _NAMES = (
     "bottom bracket",
 )
 _PLURAL = re.compile(r"[^sui]s$", re.IGNORECASE)  # apples, not glass, bus or iris
-_SAME = 0.5  # IoU from which two regions are one thing
+_SAME = 0.5  # minimum IoU at which two regions are the same object
+# nouns with a left and a right kind: "the right hand" is an object, not a position
 _HANDED = {
     "hand",
     "arm",
@@ -57,7 +57,7 @@ _HANDED = {
     "shoe",
     "sock",
     "glove",
-}  # "the right hand" is a thing
+}
 _SIDES = {
     "top": ("top", "upper"),
     "bottom": ("bottom", "lower"),
@@ -99,7 +99,7 @@ _RELATED = tuple(
     )
     for key, words in _RELATIONS.items()
 )
-_SAID = {
+_RELATION_WORDS = {
     "left": "left of",
     "right": "right of",
     "near": "nearest to",
@@ -122,10 +122,10 @@ _PATTERNS = tuple(
 
 @dataclass(frozen=True)
 class Position:
-    """Hold what a text says about place or size.
+    """A position or size that a text asks for.
 
-    head: the text without it. key: a key of _WORDS, such as left, top right or biggest. nth: 1 for
-    the most so.
+    head: the text without it. key: a key of _WORDS, such as left, top right or biggest. nth: rank
+    by that key, from 1.
     """
 
     head: str
@@ -133,14 +133,12 @@ class Position:
     nth: int = 1
 
     def choose(self, masks: Masks) -> Array:
-        """Give the rows that are meant, at most one: int64 (1,) or, where there are too few,
-        (0,).
-        """
+        """Return the matching row: int64 (1,), or (0,) when there are fewer than ``nth`` masks."""
         order = np.argsort(_measure(self.key, masks), kind="stable")
         return order[self.nth - 1 : self.nth]
 
     def reason(self, count: int) -> str:
-        """Say in words why a region was chosen among ``count``."""
+        """Describe why a region was chosen among ``count``."""
         nth = (
             ""
             if self.nth == 1
@@ -157,10 +155,10 @@ class Position:
 
 @dataclass(frozen=True)
 class Relation:
-    """Hold where a text says a thing is with respect to another: a key of _RELATIONS.
+    """A relation between two objects that a text asks for: a key of _RELATIONS.
 
-    head, anchor: what is meant, and what it lies by; either may hold words of place or size of its
-    own.
+    head: the object to find. anchor: the reference object. Either may contain position or size
+    words of its own.
     """
 
     head: str
@@ -168,25 +166,25 @@ class Relation:
     anchor: str
 
     def choose(self, masks: Masks, anchors: Masks) -> Array:
-        """Give the rows that lie so, in their order: int64 (R,).
+        """Return the rows for which the relation holds, in their order: int64 (R,).
 
-        masks, anchors: what answers either, most probable first. The first anchor counts, or for
-        "near" whichever is nearest. Places are compared by centroids and sizes by areas, nearness
-        is the gap between boxes.
+        masks, anchors: the matches of head and anchor, most probable first. Only the first anchor
+        counts, or for "near" the nearest one. Positions are compared by centroids, sizes by areas,
+        and nearness by the gap between boxes.
         """
         if not len(masks) or not len(anchors):
             return np.zeros(0, np.int64)
-        other = masks.iou(anchors) <= _SAME  # (N, M) a thing does not lie by itself
+        other = masks.iou(anchors) <= _SAME  # (N, M) an object is not its own anchor
         if self.key == "near":
             gaps = np.where(other, _gaps(masks, anchors), np.inf).min(axis=1)
             rows = np.argsort(gaps, kind="stable")
             return rows[np.isfinite(gaps[rows])][:1]
-        here, there = (self._along(some) for some in (masks, anchors))
-        return np.flatnonzero((here < there[0]) & other[:, 0])
+        values, limits = (self._along(table) for table in (masks, anchors))
+        return np.flatnonzero((values < limits[0]) & other[:, 0])
 
     @property
     def plural(self) -> bool:
-        """Tell whether several things are asked for."""
+        """Whether the head is plural, so that several objects may match."""
         return bool(_PLURAL.search(self.head))
 
     def _along(self, masks: Masks) -> Array:
@@ -196,19 +194,20 @@ class Relation:
         return _measure(key, masks)
 
     def reason(self, kept: int, count: int, anchors: int) -> str:
-        """Say in words why ``kept`` of ``count`` regions were chosen, by ``anchors`` found."""
-        said = f"{_SAID.get(self.key, self.key)} {self.anchor!r}"
+        """Describe why ``kept`` of ``count`` regions were chosen by the ``anchors`` found."""
+        relation = f"{_RELATION_WORDS.get(self.key, self.key)} {self.anchor!r}"
         if not anchors:
             return (
                 f"nothing was found for {self.anchor!r}, so none of {count} found for "
-                f"{self.head!r} can be {said}"
+                f"{self.head!r} can be {relation}"
             )
-        return f"{kept or 'none'} of {count} found for {self.head!r}: {said}"
+        return f"{kept or 'none'} of {count} found for {self.head!r}: {relation}"
 
 
 def parse(text: str) -> Position | Relation | None:
-    """Find words of place or size in a text; None when there are none. Raises BadPrompt when they
-    are all there is.
+    """Find position or size words in a text; None if there are none.
+
+    Raises BadPrompt when the text holds nothing else.
     """
     text = text.strip()
     if text.lower().removeprefix("the ").removeprefix("a ").startswith(_NAMES):
@@ -232,20 +231,17 @@ def parse(text: str) -> Position | Relation | None:
     ]
     if not related:
         return None
-    _, key, match = min(
-        related, key=lambda one: one[0]
-    )  # "a mug left of a box under the table": the first binds last
+    # "a mug left of a box under the table": the first relation binds last
+    _, key, match = min(related, key=lambda candidate: candidate[0])
     return Relation(_bare(match["head"]), key, _bare(match["anchor"]))
 
 
 def nouns(text: str) -> tuple[str, ...]:
-    """Give what a text names without words of place and size: first what is meant, then what that
-    lies by.
-    """
-    said = parse(text)
-    if said is None:
+    """Return the objects a text names, without position or size words: the head, then anchors."""
+    phrase = parse(text)
+    if phrase is None:
         return (text,)
-    return nouns(said.head) + (nouns(said.anchor) if isinstance(said, Relation) else ())
+    return nouns(phrase.head) + (nouns(phrase.anchor) if isinstance(phrase, Relation) else ())
 
 
 def _bare(text: str) -> str:
@@ -253,9 +249,7 @@ def _bare(text: str) -> str:
 
 
 def _gaps(masks: Masks, others: Masks) -> Array:
-    """Give the gap in pixels between the boxes of each pair, plus a little of that of centroids:
-    float64 (N, M).
-    """
+    """Return the pairwise gap of boxes in pixels, ties broken by centroids: float64 (N, M)."""
     a, b = masks.boxes.astype(np.float64)[:, None], others.boxes.astype(np.float64)[None]
     apart = np.maximum(0, np.maximum(a[..., :2] - b[..., 2:], b[..., :2] - a[..., 2:]))
     centres = _centres(masks)[:, None] - _centres(others)[None]
@@ -266,7 +260,7 @@ def _gaps(masks: Masks, others: Masks) -> Array:
 
 
 def _measure(key: str, masks: Masks) -> Array:
-    """Give for each mask what the key sorts by, least first: float64 (N,)."""
+    """Return the sort value of each mask for the key, ascending: float64 (N,)."""
     if key in ("biggest", "smallest"):
         areas: Array = masks.areas.astype(np.float64)
         return -areas if key == "biggest" else areas
@@ -281,7 +275,7 @@ def _measure(key: str, masks: Masks) -> Array:
 
 
 def _centres(masks: Masks) -> Array:
-    """Give each mask's centroid (x, y) in pixels: float64 (N, 2)."""
+    """Return each mask's centroid (x, y) in pixels: float64 (N, 2)."""
     centres = np.zeros((len(masks), 2))
     for row, bitmap in enumerate(masks.bitmaps):
         if bitmap.any():

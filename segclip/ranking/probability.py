@@ -11,16 +11,15 @@ from ..encoders import Encoder, Serving
 from ..types import Array
 from . import templates
 
-UNSCORED = -1.0  # similarity of a region that was not looked at: the least a cosine can be
+UNSCORED = -1.0  # similarity of a region that was not embedded: the minimum of a cosine
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Compare embeddings with texts, each of which competes with rivals.
+    """Texts to compare embeddings with, each of which competes with the rivals.
 
     names: T texts. rivals: K texts, negatives and backgrounds. embeddings: float32 (T + K, D), unit
-    rows. logit_scale: what multiplies cosines, already exponentiated. quality_weight: see
-    ``weigh``.
+    rows. logit_scale: factor of the cosines, already exponentiated. quality_weight: see ``weigh``.
     """
 
     names: tuple[str, ...]
@@ -38,7 +37,7 @@ class Ranking:
         rivals: Sequence[str],
         sentences: Sequence[str] | None = None,
     ) -> Ranking:
-        """Embed texts and rivals in ``sentences``, or in those that the encoder is served with."""
+        """Embed texts and rivals in the templates ``sentences``; default: those of ``serving``."""
         chosen = serving.templates if sentences is None else sentences
         embedded = embed_texts(encoder, [*names, *rivals], chosen)
         scale = logit_scale_of(encoder, serving)
@@ -65,23 +64,19 @@ class Ranking:
 
 
 def logit_scale_of(encoder: Encoder, serving: Serving) -> float:
-    """Return what multiplies cosines: the scale the threshold was fitted with, else the encoder's
-    own.
-    """
+    """Return the factor of cosines the threshold was fitted with, else the encoder's own."""
     return serving.logit_scale or encoder.logit_scale
 
 
 def probabilities(similarity: Array, others: Array, logit_scale: float) -> Array:
-    """Return each text's share of the softmax over {text, others}, for each region alone: float64
-    (N, T).
+    """Return each text's probability per region, softmax over {text, others}: float64 (N, T).
 
     similarity: cosines with the texts (N, T). others: with the negatives and backgrounds (N, K);
-    without any the probability is 1. A value depends neither on how many regions there are nor on
-    the other texts.
+    without any the probability is 1. A value depends neither on the number of regions nor on the
+    other texts.
     """
-    gap = (
-        others.astype(np.float64)[:, None, :] - similarity.astype(np.float64)[:, :, None]
-    )  # (N, T, K)
+    # (N, T, K)
+    gap = others.astype(np.float64)[:, None, :] - similarity.astype(np.float64)[:, :, None]
     with np.errstate(over="ignore"):
         return 1 / (1 + np.exp(logit_scale * gap).sum(axis=2))
 
@@ -97,18 +92,14 @@ def weigh(probability: Array, quality: Array, weight: float) -> Array:
 
 
 def embed_texts(encoder: Encoder, texts: Sequence[str], sentences: Sequence[str]) -> Array:
-    """Embed T texts, each as the mean over templates of its unit embeddings: float32 (T, D), unit
-    rows.
-    """
+    """Embed T texts, each the mean over templates of unit embeddings: float32 (T, D), unit rows."""
     expanded = [sentence for text in texts for sentence in templates.expand(text, sentences)]
     embeddings = encoder.encode_texts(expanded)
     return unit(embeddings.reshape(len(texts), len(sentences), embeddings.shape[1]).mean(axis=1))
 
 
 def similarity(embeddings: Array, text_embeddings: Array) -> Array:
-    """Return the cosine of N regions with T texts: float32 (N, T); a zero row, never looked at,
-    gets -1.
-    """
+    """Return the cosine of N regions with T texts: float32 (N, T); -1 for zero rows."""
     cosine = np.clip(embeddings @ text_embeddings.T, -1, 1).astype(np.float32)
     cosine[~embeddings.any(axis=1)] = UNSCORED
     return cosine

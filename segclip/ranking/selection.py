@@ -9,21 +9,22 @@ import numpy as np
 from ..errors import BadPrompt
 from ..types import Array, Masks
 
-_ABOUT_EQUAL = 1.0  # log-odds; at CLIP's logit scale of 100 this is a cosine difference of 0.01
+_ABOUT_EQUAL = 1.0  # log-odds; a cosine difference of 0.01 at CLIP's logit scale of 100
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Say which rows of a text's answer are kept.
+    """Rules for which rows of a text's answer are kept.
 
-    threshold: probability a region must reach; None takes the one stored with the encoder and
-    ``near_best``. top_k: at most this many a text. best: exactly one a text, the nearest even when
-    it misses the threshold; of a part and its whole that answer about as well the whole, as without
-    ``best``. nms: of two masks with more than this IoU the less probable goes. containment: a mask
-    with this share of its pixels inside another that answers about as well is a part of it and
-    goes, as does a whole that such parts make up; None keeps both. near_best: without a threshold
-    of one's own, a region less than so many times as probable as the text's best goes: where the
-    thing itself is there, what is merely like it is not meant. 0 keeps it.
+    threshold: minimum probability; None uses the one stored with the encoder, and ``near_best``.
+    top_k: maximum number of rows per text. best: exactly one row per text, the most probable even
+    below the threshold; of a part and its whole that score about equally the whole, as without
+    ``best``. nms: of two masks with more than this IoU, the less probable is dropped. containment:
+    a mask with this share of its pixels inside another that scores about equally or better is a
+    part of it and is dropped, as is a whole that is made up of such parts; None keeps both.
+    near_best: without an explicit threshold, regions below this fraction of the probability of the
+    text's best are dropped: where the object itself is present, similar ones are not meant. 0 keeps
+    them.
     """
 
     threshold: float | None = None
@@ -45,9 +46,9 @@ class Selection:
 def select(
     probability: Array, similarity: Array, masks: Masks, *, selection: Selection, threshold: float
 ) -> Array:
-    """Choose the rows that answer one text, best first: int64 (R,).
+    """Return the rows that answer one text, best first: int64 (R,).
 
-    probability, similarity: (N,), the second breaks ties. threshold: used where ``selection`` names
+    probability, similarity: (N,); similarity breaks ties. threshold: used if ``selection`` has
     none. A row of probability 0 is never chosen, not even as the best.
     """
     order = np.lexsort((-similarity, -probability))
@@ -61,18 +62,19 @@ def select(
             probability[order] >= least(probability, selection=selection, threshold=threshold)
         ]
     rows = order
-    some = masks[rows]
-    shared = _shared(some, selection)
-    kept = _distinct(some.areas, shared, selection.nms)
+    candidates = masks[rows]
+    shared = _shared(candidates, selection)
+    kept = _distinct(candidates.areas, shared, selection.nms)
     rows, shared = rows[kept], shared[np.ix_(kept, kept)]
     if selection.containment is not None:
-        rows = rows[_wholes(some[kept], shared, probability[rows], selection.containment)]
+        rows = rows[_wholes(candidates[kept], shared, probability[rows], selection.containment)]
     return rows[: 1 if selection.best else selection.top_k]
 
 
 def least(probability: Array, *, selection: Selection, threshold: float) -> float:
-    """Give the probability a row must reach, where (N,) are one text's: ``threshold`` holds where
-    none was chosen.
+    """Return the minimum probability of a row, given those of one text, (N,).
+
+    threshold: used if ``selection`` has none.
     """
     if selection.threshold is not None:
         return selection.threshold
@@ -80,15 +82,16 @@ def least(probability: Array, *, selection: Selection, threshold: float) -> floa
 
 
 def _shared(masks: Masks, selection: Selection) -> Array:
-    """Count the pixels pairs of masks share: int64 (N, N); 0 where boxes and areas say that neither
-    rule can hold.
+    """Count the pixels that pairs of masks share: int64 (N, N).
+
+    0 for pairs whose boxes and areas rule out both suppression rules.
     """
     areas, boxes = masks.areas, masks.boxes.astype(np.int64)
     sides = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - np.maximum(
         boxes[:, None, :2], boxes[None, :, :2]
     )
     smaller = np.minimum(areas[:, None], areas[None, :])
-    most = np.minimum(smaller, sides.clip(0).prod(axis=2))  # (N, N) they can share no more
+    most = np.minimum(smaller, sides.clip(0).prod(axis=2))  # (N, N) upper bound
     wanted = most >= selection.nms * (areas[:, None] + areas[None, :] - most)
     if selection.containment is not None:
         wanted |= most >= selection.containment * smaller
@@ -96,7 +99,7 @@ def _shared(masks: Masks, selection: Selection) -> Array:
 
 
 def _distinct(areas: Array, shared: Array, nms: float) -> Array:
-    """Give the rows that no better one says again: int64 (R,). shared: (N, N)."""
+    """Return the rows left by non-maximum suppression: int64 (R,). shared: (N, N)."""
     iou = shared / np.maximum(areas[:, None] + areas[None, :] - shared, 1)
     kept: list[int] = []
     for row in range(len(areas)):
@@ -108,18 +111,16 @@ def _distinct(areas: Array, shared: Array, nms: float) -> Array:
 def _wholes(masks: Masks, shared: Array, probability: Array, containment: float) -> Array:
     """Mark the rows that are neither a part of another nor a group of others: bool (N,).
 
-    A leaf goes: the apple around it answers "apple" about as well or better. An apple in a basket
-    stays: the basket answers worse. Two apples taken for one go when each apple is there and
-    answers about as well.
+    A leaf is dropped: the apple around it scores about as well or better for "apple". An apple in a
+    basket stays: the basket scores worse. A mask of two apples is dropped when each apple has a
+    mask of its own that scores about as well.
     """
     areas = masks.areas
-    inside = (shared >= containment * areas[:, None]) & (
-        areas[None, :] > areas[:, None]
-    )  # (N, N) row i is inside j
+    # (N, N): row i lies inside j
+    inside = (shared >= containment * areas[:, None]) & (areas[None, :] > areas[:, None])
     odds = _log_odds(probability)
-    as_good = (
-        odds[None, :] >= odds[:, None] - _ABOUT_EQUAL
-    )  # (N, N) j answers about as well as i, or better
+    # (N, N): j scores about as well as i, or better
+    as_good = odds[None, :] >= odds[:, None] - _ABOUT_EQUAL
     members = inside & as_good & as_good.T
     group = np.array(
         [_covers(masks, members[:, j], j) >= containment for j in range(len(masks))], bool
@@ -135,7 +136,7 @@ def _log_odds(probability: Array) -> Array:
 
 
 def _covers(masks: Masks, members: Array, whole: int) -> float:
-    """Give the share of ``whole`` that two or more members cover together; 0 for fewer."""
+    """Return the share of ``whole`` that two or more members cover together; 0 for fewer."""
     if np.count_nonzero(members) < 2:
         return 0.0
     covered = masks[members].union(masks.boxes[whole]) & masks.bitmaps[whole]

@@ -1,6 +1,4 @@
-"""Put a text into sentences: an encoder trained on captions reads "a photo of an apple." better
-than "apple".
-"""
+"""Put texts into sentence templates: encoders trained on captions expect "a photo of an apple."."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from ..registry import resolve
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "plain": ("{}",),
     "photo": ("a photo of a {}.",),
-    # the subset of the 80 that OpenAI's CLIP authors found to do as well as all of them
+    # the subset of the 80 that the authors of OpenAI's CLIP found to do as well as all of them
     "clip-7": (
         "itap of a {}.",
         "a bad photo of the {}.",
@@ -28,21 +26,21 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 PROVIDED: dict[str, str] = {"clip-80": "segclip.encoders.openclip:imagenet_templates"}
 
-# "the apple", "my dog", "two dogs", "3 dogs": no article is put before these
-_OPENS_A_NAME = re.compile(
+# "the apple", "my dog", "two dogs", "3 dogs": these take no article
+_DETERMINER = re.compile(
     r"(an?|the|this|that|these|those|my|your|his|her|its|our|their|another|some|any|each|every|all|both|no|several|many|few"
     r"|one|two|three|four|five|six|seven|eight|nine|ten|\d+)\b",
     re.IGNORECASE,
 )
-_SOUNDS_LIKE_A = re.compile(
+_CONSONANT_SOUND = re.compile(
     r"(u(ni(?!n|m)|s[aeu]|ku|rin|tens|to)|eu|ewe|one\b|once\b)", re.IGNORECASE
 )
-_SOUNDS_LIKE_AN = re.compile(r"([aeiou]|hour|honest|honou?r|heir|x-ray)", re.IGNORECASE)
+_VOWEL_SOUND = re.compile(r"([aeiou]|hour|honest|honou?r|heir|x-ray)", re.IGNORECASE)
 _SLOT = re.compile(r"(?:\b(an?|the) )?\{\}", re.IGNORECASE)
 
 
 def get(name: str | Path) -> tuple[str, ...]:
-    """Find a set of templates by name, or read one from a file with a template a line."""
+    """Return a set of templates by name, or from a file with one template per line."""
     if name in TEMPLATES:
         return TEMPLATES[str(name)]
     if name in PROVIDED:
@@ -62,8 +60,8 @@ def expand(text: str, templates: Sequence[str]) -> list[str]:
     """Put ``text`` into each template, with the article it needs.
 
     The template's "a" becomes "an" before a vowel sound ("an apple", "an hourglass", "a unicorn"),
-    and its article gives way to what the text itself starts with: an article, a possessive, a
-    number ("the apple", "my dog", "2 dogs").
+    and its article is dropped when the text has a determiner of its own: an article, a possessive,
+    a number ("the apple", "my dog", "2 dogs").
     """
     name = " ".join(text.split())
     if not name:
@@ -75,16 +73,12 @@ def expand(text: str, templates: Sequence[str]) -> list[str]:
 
 
 def fill(text: str, templates: Sequence[str]) -> list[str]:
-    """Put ``text`` into each template as it stands: "a photo of a apple.", as zero-shot figures are
-    measured.
-    """
+    """Put ``text`` into each template verbatim ("a photo of a apple."), as in published figures."""
     return [template.replace("{}", text) for template in check(templates)]
 
 
 def check(templates: Iterable[str]) -> tuple[str, ...]:
-    """Give the templates as a tuple, or raise BadPrompt when there are none or one has no
-    ``{}``.
-    """
+    """Return the templates as a tuple. Raises BadPrompt if empty, or if one has no ``{}``."""
     checked = tuple(templates)
     without = [template for template in checked if "{}" not in template]
     if without or not checked:
@@ -97,9 +91,9 @@ def check(templates: Iterable[str]) -> tuple[str, ...]:
 
 
 def _with_article(article: str | None, name: str) -> str:
-    if article is None or _OPENS_A_NAME.match(name):
+    if article is None or _DETERMINER.match(name):
         return name
     if article.lower() == "the":
         return f"{article} {name}"
-    sounds_open = _SOUNDS_LIKE_AN.match(name) and not _SOUNDS_LIKE_A.match(name)
-    return f"{article[0]}{'n' if sounds_open else ''} {name}"
+    vowel = _VOWEL_SOUND.match(name) and not _CONSONANT_SOUND.match(name)
+    return f"{article[0]}{'n' if vowel else ''} {name}"

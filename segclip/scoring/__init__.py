@@ -1,3 +1,1 @@
-"""Embed the regions of an image: how they are cut, and how crops or dense features become
-embeddings.
-"""
+"""Embed the regions of an image: how they are cropped, and how they become embeddings."""

@@ -1,7 +1,6 @@
-"""Cut each region's pixels for an encoder: the one place that decides context, background and
-squareness.
+"""Crop regions for an encoder: the one place that decides context, background and aspect.
 
-Training cuts its crops here too, so a checkpoint is served with what it was trained on.
+Training crops here too, so that a checkpoint is served with the crops it was trained on.
 """
 
 from __future__ import annotations
@@ -18,24 +17,22 @@ from ..errors import UnknownName
 from ..types import Array, Image, Masks
 
 FILLS = ("keep", "blur", "mean", "black", "white")
-_THREADED = 128  # px: smaller crops are cut sooner than threads can take turns
-_LARGEST = 8192  # px: side of the largest window that is read pixel by pixel
-_COARSE = 4096  # px: side of what a larger one is read at
-_WIDEST = 64  # of a window, over its region: a wider one shows next to nothing of it
-_BLUR_CELLS = (
-    8  # a blurred background keeps about this many cells a side: colour and layout, no texture
-)
+_THREADED = 128  # px: minimum crop side at which threads pay off
+_LARGEST = 8192  # px: maximum side of a window that is read at full resolution
+_COARSE = 4096  # px: side to which a larger window is reduced
+_WIDEST = 64  # maximum context: a wider window shows next to nothing of its region
+_BLUR_CELLS = 8  # cells per side of a blurred background: colour and layout, no texture
 
 
 @dataclass(frozen=True)
 class View:
-    """Say how one crop of a region is cut.
+    """Settings of one crop of a region.
 
-    context: side of the window over the longer side of the region's box, 1.0 is tight. fill: what
-    becomes of pixels outside the mask. weight: share of this view's embedding in the blend.
-    stretch: the window has the box's own shape, context times its width and height, and is
-    stretched to the square an encoder takes: no pixel shows padding, so that a small encoder gets
-    the region as large as it can be.
+    context: side of the window over the longer side of the region's box; 1.0 is tight. fill:
+    treatment of pixels outside the mask. weight: share of this view's embedding in the blend.
+    stretch: the window has the aspect of the box, context times its width and height, and is
+    stretched to the square input of the encoder: without padding, a small encoder gets the region
+    as large as possible.
     """
 
     context: float = 1.5
@@ -55,15 +52,14 @@ class View:
 
 @dataclass(frozen=True)
 class CropPolicy:
-    """Say how regions are shown to an encoder: one or more views whose unit embeddings are blended
-    by weight.
+    """How regions are cropped for an encoder: views whose unit embeddings are blended by weight.
 
-    square: pad the window to a square (never a centre crop that loses the ends); False hands over
-    the plain box at its own shape, as ultralytics does. min_area: regions of this many pixels or
-    fewer are never scored (0 keeps all). flip: look at each square crop flipped left to right too
-    and average, at twice the cost: test-time augmentation of AlexNet (Krizhevsky et al. 2012), for
-    small encoders. thorough: the proposer's quality from which a region is looked at by all views,
-    flipped too; the many unlikely ones below it get the first view only.
+    square: pad the window to a square (never a centre crop that loses the ends); False passes the
+    plain box at its own aspect, as ultralytics does. min_area: regions of this many pixels or fewer
+    are never scored (0 scores all). flip: also encode each square crop mirrored left to right and
+    average, at twice the cost: test-time augmentation of AlexNet (Krizhevsky et al. 2012), for
+    small encoders. thorough: minimum proposer quality of a region for all views and flips; the many
+    unlikely regions below it get only the first view.
     """
 
     views: tuple[View, ...] = (View(1.5, "blur", 0.5), View(1.0, "blur", 0.5))
@@ -85,11 +81,11 @@ class CropPolicy:
                 f"{str((self.square, self.flip, self.min_area, self.thorough))[:80]}"
             )
         if not self.views:
-            raise ValueError("a crop policy needs a view at least")
+            raise ValueError("a crop policy needs at least one view")
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> CropPolicy:
-        """Read what ``dataclasses.asdict`` wrote."""
+        """Rebuild a policy from its ``dataclasses.asdict``."""
         return cls(**{**data, "views": tuple(View(**view) for view in data["views"])})
 
 
@@ -103,10 +99,10 @@ POLICIES: dict[str, CropPolicy] = {
 
 
 def cut(image: Image, masks: Masks, view: View, size: int) -> Array:
-    """Cut every mask's window and bring it to a square of ``size``: uint8 (N, size, size, 3) RGB.
+    """Cut the window of every mask, resized to a square: uint8 (N, size, size, 3) RGB.
 
-    The window is centred on the box and may reach past the image, where it is padded with the
-    image's edge, then the fill is applied outside the mask. Shrinks by area, enlarges bicubically.
+    The window is centred on the box and may extend past the image, where edge pixels are
+    replicated; then the fill is applied outside the mask. Shrinks by area, enlarges bicubically.
     """
     crops = np.empty((len(masks), size, size, 3), np.uint8)
     mean = image.pixels.mean(axis=(0, 1)) if view.fill == "mean" else None
@@ -124,9 +120,8 @@ def cut(image: Image, masks: Masks, view: View, size: int) -> Array:
             pixels = fill_outside(pixels, inside, view.fill, mean)
         crops[row] = pixels
 
-    threads = (
-        min(cv2.getNumThreads(), len(masks)) if size >= _THREADED else 1
-    )  # a GPU embeds faster than one cuts
+    # in parallel, because a GPU embeds faster than one thread cuts
+    threads = min(cv2.getNumThreads(), len(masks)) if size >= _THREADED else 1
     if threads > 1:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(cut_one, range(len(masks))))
@@ -137,10 +132,10 @@ def cut(image: Image, masks: Masks, view: View, size: int) -> Array:
 
 
 def fill_outside(pixels: Array, inside: Array, fill: str, mean: Array | None = None) -> Array:
-    """Replace what lies outside a mask: uint8 (S, S, 3) RGB.
+    """Replace the pixels outside a mask: uint8 (S, S, 3) RGB.
 
     pixels: uint8 (S, S, 3). inside: float32 (S, S) in [0, 1], the mask's coverage of each pixel.
-    mean: RGB (3,) for fill "mean"; the crop's own mean when left out.
+    mean: RGB (3,) for fill "mean"; default: the crop's own mean.
     """
     if fill == "keep":
         return pixels
@@ -151,8 +146,9 @@ def fill_outside(pixels: Array, inside: Array, fill: str, mean: Array | None = N
 
 
 def cut_boxes(image: Image, masks: Masks, fill: str) -> list[Array]:
-    """Cut every mask's plain box at its own shape: N uint8 (h, w, 3) RGB, black outside unless
-    ``fill`` is "keep".
+    """Cut every mask's box at its own shape: N uint8 (h, w, 3) RGB.
+
+    Pixels outside the mask are black, unless ``fill`` is "keep".
     """
     crops = []
     for (x1, y1, x2, y2), bitmap in zip(masks.boxes, masks.bitmaps, strict=True):
@@ -162,7 +158,7 @@ def cut_boxes(image: Image, masks: Masks, fill: str) -> list[Array]:
 
 
 def _window(box: Array, view: View) -> tuple[int, int, int, int]:
-    """Place the window of a box: left, top, width, height, px; it may reach past the image."""
+    """Return the window of a box: left, top, width, height in px; it may extend past the image."""
     x1, y1, x2, y2 = (int(v) for v in box)
     sides = (x2 - x1, y2 - y1) if view.stretch else (max(x2 - x1, y2 - y1),) * 2
     width, height = (max(2, round(side * view.context)) for side in sides)
@@ -184,9 +180,7 @@ def _read(frame: Array, window: tuple[int, int, int, int], border: int) -> Array
 def _read_coarsely(
     frame: Array, masks: Masks, row: int, window: tuple[int, int, int, int]
 ) -> tuple[Array, Array]:
-    """Read a window and paint its mask at a fraction of its size: the square around a thin region
-    may be gigabytes.
-    """
+    """Read a window and its mask at reduced size; that of a thin region may take gigabytes."""
     left, top, wide, high = window
     x1, y1 = (int(v) for v in masks.boxes[row, :2])
     fold = -(-max(wide, high) // _COARSE)

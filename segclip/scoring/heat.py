@@ -1,6 +1,4 @@
-"""See where in an image a text is: heat maps of an encoder's patches, and which text each pixel
-shows.
-"""
+"""Localise texts in an image: heat maps of an encoder's patches, and the best text per pixel."""
 
 from __future__ import annotations
 
@@ -13,34 +11,33 @@ from ..encoders import Encoder
 from ..ranking.probability import embed_texts
 from ..types import Array, Image
 
-NOTHING = -1  # of a pixel that shows a background
-# patches; a lone hot patch is an edge more often than a thing: 3 points of the pointing game on
-# scenes
-EVEN = 0.6
+NOTHING = -1  # index of background pixels
+# sigma in patches; a single hot patch is more often an edge than an object: worth 3 points of the
+# pointing game on scenes
+_SMOOTHING = 0.6
 
 
 def heat_maps(encoder: Encoder, image: Image, texts: Sequence[str]) -> Array:
-    """Compare every pixel of an image with T texts, in one pass: cosines, float32 (T, H, W).
+    """Return the cosine of every pixel with T texts, in one pass: float32 (T, H, W).
 
     Raises Unsupported for an encoder without dense features.
     """
     dense = encoder.encode_dense(image)  # (h, w, D)
-    cosines = (dense @ embed_texts(encoder, texts, encoder.serving.templates).T).astype(
-        np.float32
-    )  # (h, w, T)
+    embedded = embed_texts(encoder, texts, encoder.serving.templates)
+    cosines = (dense @ embedded.T).astype(np.float32)  # (h, w, T)
     height, width = image.size
     maps = np.empty((len(texts), height, width), np.float32)
     for row in range(len(texts)):
-        even = cv2.GaussianBlur(cosines[..., row], (3, 3), EVEN)
-        maps[row] = cv2.resize(even, (width, height))
+        smooth = cv2.GaussianBlur(cosines[..., row], (3, 3), _SMOOTHING)
+        maps[row] = cv2.resize(smooth, (width, height))
     return maps
 
 
 def label_pixels(encoder: Encoder, image: Image, texts: Sequence[str]) -> Array:
-    """Say which of T texts each pixel shows: int32 (H, W), NOTHING where a background of the
-    encoder's fits better.
+    """Return the index of the best of T texts for each pixel: int32 (H, W).
 
-    Zero-shot semantic segmentation without proposals. Raises Unsupported for an encoder without
+    NOTHING where one of the encoder's backgrounds fits better. Zero-shot semantic segmentation
+    without proposals. Raises Unsupported for an encoder without
     dense features.
     """
     backgrounds = [text for text in encoder.serving.backgrounds if text not in texts]

@@ -1,6 +1,4 @@
-"""Embed the regions of an image with an encoder, by crops or from dense features: the text-free
-half.
-"""
+"""Embed the regions of an image with an encoder, by crops or from dense features."""
 
 from __future__ import annotations
 
@@ -18,36 +16,31 @@ from ..types import Array, Image, Masks
 from . import crops
 from .crops import POLICIES, CropPolicy, View
 
-CHUNK = 64  # regions cut at a time: bounds the memory of their crops
+CHUNK = 64  # regions cropped at a time, which bounds memory
 
 
 class CropScorer:
-    """Embed each region by its crops: cut as the policy says, encoded, blended by weight."""
+    """Embeds each region by its crops, cut by a policy and blended by weight."""
 
     def __init__(self, encoder: Encoder, policy: CropPolicy | None = None) -> None:
         self.encoder = encoder
         self.policy = encoder.serving.policy if policy is None else policy
 
     def scores(self, masks: Masks) -> Array:
-        """Tell which masks are large enough to be looked at: bool (N,). One without pixels never
-        is.
-        """
+        """Return which masks are large enough to be embedded: bool (N,); empty masks never are."""
         return masks.areas > self.policy.min_area
 
     def embed_regions(self, image: Image, masks: Masks, quality: Array | None = None) -> Array:
-        """Embed N masks: float32 (N, D), unit rows; a mask too small to be looked at gets a zero
-        row.
+        """Embed N masks: float32 (N, D), unit rows; zero rows for masks that are too small.
 
-        quality: (N,), the proposer's confidence; left out, every mask is looked at thoroughly.
+        quality: (N,), the proposer's confidence; without it, every mask gets all views.
         """
-        looked_at = np.flatnonzero(self.scores(masks))
+        scored = np.flatnonzero(self.scores(masks))
         likely = np.ones(len(masks), bool) if quality is None else quality >= self.policy.thorough
         parts = []
         for thorough in (True, False):
-            rows = looked_at[likely[looked_at] == thorough]
-            if len(rows) or (
-                thorough and not len(looked_at)
-            ):  # no masks: one empty chunk, which knows D
+            rows = scored[likely[scored] == thorough]
+            if len(rows) or (thorough and not len(scored)):  # no masks: one empty chunk, for D
                 chunks = np.split(rows, range(CHUNK, len(rows), CHUNK))
                 parts += [
                     (chunk, self._embed(image, masks[chunk], thorough=thorough)) for chunk in chunks
@@ -61,29 +54,29 @@ class CropScorer:
         views = self.policy.views if thorough else self.policy.views[:1]
         flip = thorough and self.policy.flip
         return unit(
-            np.sum([view.weight * self._look(image, masks, view, flip) for view in views], axis=0)
+            np.sum(
+                [view.weight * self._embed_view(image, masks, view, flip) for view in views], axis=0
+            )
         )
 
-    def _look(self, image: Image, masks: Masks, view: View, flip: bool) -> Array:
+    def _embed_view(self, image: Image, masks: Masks, view: View, flip: bool) -> Array:
         if not self.policy.square:
             return self.encoder.encode_images(crops.cut_boxes(image, masks, view.fill))
-        seen = crops.cut(image, masks, view, self.encoder.image_size)
-        embeddings = self.encoder.encode_images(seen)
+        cut = crops.cut(image, masks, view, self.encoder.image_size)
+        embeddings = self.encoder.encode_images(cut)
         if flip:
             embeddings = unit(
-                embeddings + self.encoder.encode_images(np.ascontiguousarray(seen[:, :, ::-1]))
+                embeddings + self.encoder.encode_images(np.ascontiguousarray(cut[:, :, ::-1]))
             )
         return embeddings
 
 
 class DenseScorer:
-    """Embed regions from one pass over the image: the mean of the patches inside less that of those
-    outside.
+    """Embeds regions in one pass over the image: mean patch inside minus mean patch outside.
 
-    Compared with a text that is the region's mean heat less its surroundings', the score of a mask
-    on a heat map. Needs an encoder with dense features. outside: how much of the outside's mean is
-    taken off; patches that were trained to say what a crop says are the region's embedding as they
-    are.
+    The similarity with a text is then the region's mean heat minus that of its surroundings, the
+    score of a mask on a heat map. Needs an encoder with dense features. outside: weight of the
+    outside mean; 0 for patches that were trained to match crop embeddings.
     """
 
     def __init__(
@@ -93,8 +86,9 @@ class DenseScorer:
         self.policy = encoder.serving.policy if policy is None else policy
 
     def embed_regions(self, image: Image, masks: Masks, quality: Array | None = None) -> Array:
-        """Embed N masks: float32 (N, D), unit rows; an empty mask gets a zero row. ``quality``
-        changes nothing.
+        """Embed N masks: float32 (N, D), unit rows; zero rows for masks that are too small.
+
+        quality: ignored.
         """
         dense = self.encoder.encode_dense(image)  # (h, w, D)
         grid = dense.shape[1::-1]
@@ -123,7 +117,8 @@ SCORERS: dict[str, Callable[[Encoder, CropPolicy | None], Scorer]] = {
 
 
 def scorer_of(encoder: Encoder, policy: str | CropPolicy | None = None) -> Scorer:
-    """Return what embeds regions as the encoder is served, or by crops cut as ``policy`` says.
+    """Return the scorer of the encoder's ``serving``, or a crop scorer if a policy is given.
+
     Raises UnknownName.
     """
     chosen = registry.choose(POLICIES, policy, "crop policy") if isinstance(policy, str) else policy

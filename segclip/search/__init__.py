@@ -1,4 +1,4 @@
-"""Search a folder of pictures by text or picture, down to the segment."""
+"""Search a folder of images by text or example image, down to single regions."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ __all__ = [
     "make_index",
 ]
 
-_MARGIN = 64  # candidates looked at beside ten for each match asked for: several lie in one picture
+_MARGIN = 64  # extra candidates, besides 10 per requested match: several may lie in one image
 
 
 @dataclass(frozen=True)
 class Match:
-    """Hold one picture that was found.
+    """One image that was found.
 
     name: inside the indexed folder. similarity: cosine with the query. probability: of the text
-    against negatives and backgrounds, of this picture or region alone; see ``query.rank``. region:
+    against negatives and backgrounds, for this image or region alone; see ``query.rank``. region:
     its number, None for the whole image. box: of the region, xyxy half-open, None for the whole
-    image. size: of the picture, (H, W). taken: when.
+    image. size: of the image, (H, W). taken: its time.
     """
 
     path: Path
@@ -59,9 +59,7 @@ class Match:
 
 
 class Index:
-    """Open an index and search it; its encoder is loaded when first needed. Open it anew after
-    indexing.
-    """
+    """An open index; its encoder is loaded on first use. Reopen it after indexing."""
 
     def __init__(
         self,
@@ -71,19 +69,18 @@ class Index:
         device: str = "auto",
         load: loading.LoadOptions = loading.LoadOptions(),
     ) -> None:
-        """Open the index at ``path``, or that inside the folder of pictures ``path``.
+        """Open the index at ``path``, or the one inside the folder of images ``path``.
 
-        encoder: the one the index was made with, its weights the same; to be named where the index
-        names it by where it lies. Raises BadPrompt where there is no index, and BadIndex for one
-        that is damaged.
+        encoder: the one the index was built with, of the same weights; required if the index
+        stores it as a path or repository. Raises BadPrompt if there is no index, and BadIndex if
+        it is damaged.
         """
-        given = Path(path)
-        inside = (given / INSIDE).is_dir()
-        self.path = given / INSIDE if inside else given
+        location = Path(path)
+        inside = (location / INSIDE).is_dir()
+        self.path = location / INSIDE if inside else location
         self.identity = read_identity(self.path)
-        source = (
-            "" if inside else self.identity.source
-        )  # an index that moves with its folder is of that folder
+        # an index inside its folder may have been moved along with it
+        source = "" if inside else self.identity.source
         self.folder = Path(source) if source else self.path.parent
         self.pictures: Pictures
         self.tables: dict[str, Table]
@@ -96,17 +93,16 @@ class Index:
 
     @property
     def encoder(self) -> Encoder:
-        """Return the encoder, loaded when first needed. Raises BadPrompt when its weights are not
-        the index's.
+        """The encoder, loaded on first use. Raises BadPrompt for weights other than the index's.
 
-        What the index names is loaded only where segclip knows it: a path or a repository may be a
-        stranger's.
+        An encoder named by the index alone is loaded only by a name segclip knows: a path or
+        repository may be a stranger's.
         """
         if self._encoder is None:
-            given, device, load = self._models
-            if given is None:
+            chosen, device, load = self._models
+            if chosen is None:
                 check_named(self.path, "--encoder", self.identity.encoder)
-            name = given or self.identity.encoder
+            name = chosen or self.identity.encoder
             check_weights(
                 self.path, self.identity, name, loading.encoder_fingerprint(name, options=load)
             )
@@ -122,10 +118,10 @@ class Index:
         where: Filter = Filter(),
         by: str | None = None,
     ) -> tuple[Match, ...]:
-        """Find the ``n`` best pictures, best first, each once: by all of it, or by its best region.
+        """Find the ``n`` best images, best first, each once: by the whole image or its best region.
 
-        by: see ``query.rank``; None orders regions by probability, whole images and what an example
-        is asked for by similarity. Raises BadPrompt.
+        by: see ``query.rank``; None orders regions by probability, but whole images, and all
+        matches of an example image, by similarity. Raises BadPrompt.
         """
         if n < 1:
             raise BadPrompt(f"n must be 1 or more, got {n}")
@@ -136,14 +132,14 @@ class Index:
             )
         table = self.tables["regions" if regions else "images"]
         question = Query(query) if isinstance(query, str) else query
-        asked = embed(self.encoder, question)
+        embedded = embed(self.encoder, question)
         order = by or ("probability" if regions and question.image is None else "similarity")
-        found = self._distinct(table, asked, where, n, order)
+        found = self._distinct(table, embedded, where, n, order)
         with closing(self._journal()) as journal:
             return tuple(self._match(journal, *row) for row in found)
 
     def masks(self, match: Match) -> Masks:
-        """Give the mask of what was found: one, of the region; none for a whole image."""
+        """Return the mask of a match's region; no mask for a whole image."""
         if match.region is None:
             return Masks.empty(match.size)
         with closing(self._journal()) as journal:
@@ -152,19 +148,17 @@ class Index:
             )
 
     def _distinct(
-        self, table: Table, asked: Embedded, where: Filter, n: int, by: str
+        self, table: Table, query: Embedded, where: Filter, n: int, by: str
     ) -> list[tuple[Vectors, float, float]]:
-        """Look at more and more candidates until ``n`` pictures are found; no more than there
-        are.
-        """
+        """Rank ever more candidates until ``n`` images are found, or all are ranked."""
         count = 10 * n + _MARGIN
         while True:
             near = (
-                table.nearest(asked.vector, min(count, len(table)), where) if len(table) else None
+                table.nearest(query.vector, min(count, len(table)), where) if len(table) else None
             )
             if near is None:
                 return []
-            vectors, similarity, probability = rank(asked, near, by=by)
+            vectors, similarity, probability = rank(query, near, by=by)
             _, first = np.unique(vectors.picture, return_index=True)
             rows = np.sort(first)[:n]
             if len(rows) == n or len(near) < count:
@@ -177,10 +171,10 @@ class Index:
     def _match(
         self, journal: Rows, vectors: Vectors, similarity: float, probability: float
     ) -> Match:
-        picture, region = int(vectors.picture[0]), int(vectors.region[0])
-        name = self.pictures.names[picture]
-        height, width = (int(side) for side in self.pictures.sizes[picture])
-        taken = _day(float(self.pictures.taken[picture]))
+        image, region = int(vectors.picture[0]), int(vectors.region[0])
+        name = self.pictures.names[image]
+        height, width = (int(side) for side in self.pictures.sizes[image])
+        taken = _day(float(self.pictures.taken[image]))
         number, box = None, None
         if region != WHOLE:
             x1, y1, x2, y2 = self._record(journal, name, region)["boxes"][region + 1]
@@ -206,7 +200,7 @@ class Index:
 
 
 def _day(seconds: float) -> datetime:
-    """Return a time, in s since 1970, within what a calendar holds: a file's may be any number."""
+    """Convert s since 1970 to a datetime, clamped to its range: a file's time may be any number."""
     span = 2.0**35  # s: about a thousand years
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=max(-span, min(seconds, span)))
 
@@ -220,12 +214,11 @@ def find_matches(
     negatives: str | Sequence[str] = (),
     regions: bool | None = None,
 ) -> tuple[Match, ...]:
-    """Find the ``n`` pictures of an index that a text names, an image looks like, or both; best
-    first.
+    """Find the ``n`` images of an index that best match a text, an example image, or both.
 
-    index: one that is open, or its path, or the folder it is of. regions: look at segments, None
-    for where there are any. negatives: what answers one of these texts better is left out. Raises
-    BadPrompt.
+    index: an open index, its path, or the folder it indexes. regions: search regions; None for if
+    the index has any. negatives: matches that fit one of these texts better are left out. Best
+    first. Raises BadPrompt.
     """
     opened = index if isinstance(index, Index) else Index(index)
     ruled_out = (negatives,) if isinstance(negatives, str) else tuple(negatives)

@@ -1,9 +1,8 @@
-"""Build an index and keep it true to its folder: only what was added or changed is embedded; a kill
-loses nothing.
+"""Build an index and keep it in sync with its folder; only new or changed images are embedded.
 
-The journal holds every picture's embeddings and is the truth; a snapshot for searching is derived
-from it, and named after its content. What is damaged is made anew of what is sound; what cannot be
-reached for a while stays.
+The journal holds every image's embeddings and is authoritative; a snapshot for searching is derived
+from it, and named after its content. Damaged parts are rebuilt from sound ones, images that are
+temporarily unreachable are kept, and a kill loses nothing.
 """
 
 from __future__ import annotations
@@ -30,20 +29,20 @@ from .embedding import EmbedJob
 from .identity import ENGINES, Identity, check_named, check_weights, read_identity
 from .rows import Rows
 
-INSIDE = ".segclip-index"  # where an index lies in the folder it is of, unless told otherwise
+INSIDE = ".segclip-index"  # default location of an index in the folder it indexes
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class IndexOptions:
-    """Say how a folder is indexed.
+    """Options of indexing.
 
     proposer, encoder, policy, device, load: as loading.load takes them; None takes what the index
-    was made with, mini for a new one, but a path or repository is taken from the index's word by
-    nobody: name it again. regions: every segment too. engine: one of ENGINES. rebuild: start anew.
-    prune: drop what cannot be reached, as what is gone. max_pixels: the largest picture that is
-    read.
+    was built with, mini for a new one. A path or repository stored in an index is not trusted and
+    must be named again. regions: index every region too. engine: one of ENGINES. rebuild: start
+    from scratch. prune: drop unreachable images like deleted ones. max_pixels: the largest image
+    that is read.
     """
 
     proposer: str | None = None
@@ -63,11 +62,9 @@ class IndexOptions:
 
 @dataclass(frozen=True)
 class Indexed:
-    """Hold how indexing ended: pictures and regions in the index, what changed, and what could not
-    be read.
+    """Result of indexing: images and regions in the index, changes, and unreadable images.
 
-    unreachable: what could not be reached, a line a place; pictures of the index that lie there
-    stay in it.
+    unreachable: unreachable places, one line each; their images stay in the index.
     """
 
     path: Path
@@ -82,7 +79,7 @@ class Indexed:
 
 
 def place_of(folder: Path, out: Path | None = None) -> Path:
-    """Give where the index of a folder lies."""
+    """Return the location of a folder's index."""
     return out or folder / INSIDE
 
 
@@ -94,16 +91,15 @@ def make_index(
     running: Running = Running(),
     tell: Callable[[Progress], None] = lambda progress: None,
 ) -> Indexed:
-    """Index every picture of a folder, or bring its index up to date; ``tell`` hears of every
-    picture.
+    """Index every image of a folder, or update its index; ``tell`` is called after every image.
 
-    Raises BadPrompt when there is no such folder, and when the index was made with another encoder,
-    or with one that it names by where it lies; Busy while another run is at it; NotWritable. A
-    picture that cannot be read is told of in the answer and stops nothing.
+    An unreadable image is reported in the result and does not stop the run. Raises BadPrompt if
+    there is no such folder, or if the index was built with another encoder, or with one stored as
+    a path or repository that was not named again; Busy while another run is active; NotWritable.
     """
     folder, place = Path(folder), place_of(Path(folder), Path(out) if out else None)
     if not folder.is_dir():
-        raise BadPrompt(f"{folder}: no such folder; give the folder of pictures to index")
+        raise BadPrompt(f"{folder}: no such folder; give the folder of images to index")
     if place.exists() and not place.is_dir():
         raise BadPrompt(f"{place} is a file; give a folder for the index")
     for path in (
@@ -117,7 +113,7 @@ def make_index(
     if out is not None:
         _refuse_others(place)
     with batch.alone(place / "journal", "index"):
-        for link in rows.links(place):  # nothing of segclip's; what they lead to is not written to
+        for link in rows.links(place):  # not segclip's; their targets must not be written to
             snapshot.remove(link)
         if options.rebuild:
             _clear(place)
@@ -128,14 +124,12 @@ def make_index(
             return update.run(running, tell)
         except Damaged as error:
             saved = _mend(place, folder)
-            log.warning("%s; the rows of %d pictures are sound and are kept", error, saved)
+            log.warning("%s; the rows of %d images are sound and are kept", error, saved)
             return update.run(running, tell)
 
 
 def _refuse_others(place: Path) -> None:
-    """Raise NotWritable for a folder that is not an index and not empty: its files may have the
-    names of an index's.
-    """
+    """Raise NotWritable for a non-empty folder that is no index: names of files may collide."""
     if not place.is_dir() or (place / rows.NAME).exists():
         return
     names = (
@@ -155,28 +149,30 @@ def _refuse_others(place: Path) -> None:
 
 @dataclass(frozen=True)
 class _Update:
-    """Bring an index up to date with its folder."""
+    """Update of an index to the current content of its folder."""
 
     folder: Path
     place: Path
     options: IndexOptions
     identity: Identity
 
-    def run(self, running: Running, tell: Callable[[Progress], None]) -> Indexed:
-        """Embed what is new or has changed, and put it in use."""
+    def run(self, running: Running, report: Callable[[Progress], None]) -> Indexed:
+        """Embed new and changed images, and publish a snapshot."""
         found = list_images(self.folder, skip=[self.place])
         for line in replace(found, unreadable={}).report():
             log.warning("%s", line)
-        asked = digest(Ask(), self.identity.settings())
+        settings = digest(Ask(), self.identity.settings())
         with closing(Rows(self.place / rows.NAME, self.folder)) as journal:
             lost = self._lost(found, journal)
             items = self._items(found.images)
-            moved, removed = _follow(items, lost, journal, asked)
+            moved, removed = _move_and_prune(items, lost, journal, settings)
             kept = self._items(lost)
             job = _job(self.place, self.options, self.identity)
-            progress = batch.run(job, [(item, asked) for item in items], journal, running, tell)
+            progress = batch.run(
+                job, [(item, settings) for item in items], journal, running, report
+            )
             every = sorted((*items, *kept), key=lambda item: item.name.split("/"))
-            journal.sync()  # before anything is said of its rows
+            journal.sync()  # before the snapshot refers to its rows
             snapshot.publish(self.place, self.identity, every, journal)
             places = [*lost.values(), *journal.unreached.items()]
             done = _summary(self.place, items, journal, (moved, removed, progress))
@@ -186,15 +182,13 @@ class _Update:
         return [Item(self.folder / name, name, Ask()) for name in names]
 
     def _lost(self, found: Listing, journal: Rows) -> dict[str, tuple[str, str]]:
-        """Find the pictures of the index that cannot be reached now, each with the place and the
-        reason.
-        """
+        """Find the indexed images that are unreachable now, each with the place and the reason."""
         if self.options.prune:
             return {}
-        look, here = reach.Reach(self.folder, found.unreadable), set(found.images)
+        probe, here = reach.Reach(self.folder, found.unreadable), set(found.images)
         lost = {}
         for name in journal.names():
-            if name not in here and store.is_inside(name) and (why := look.why_lost(name)):
+            if name not in here and store.is_inside(name) and (why := probe.why_lost(name)):
                 state = journal.state(name)
                 if state and state[0] == "matched" and journal.get(name):
                     lost[name] = why
@@ -202,23 +196,21 @@ class _Update:
 
 
 def _identify(folder: Path, place: Path, options: IndexOptions) -> tuple[IndexOptions, Identity]:
-    """Settle what the index is made with: what it was made with before, save what is asked for
-    now.
-    """
+    """Resolve what the index is built with: the options, else what it was built with before."""
     former = _former(place, options)
     if former:
         if not options.encoder and options.proposer not in loading.PRESETS:
             check_named(place, "--encoder", former.encoder)
         if not options.proposer and (options.regions or former.regions):
             check_named(place, "--proposer", former.proposer)
-        given = (
+        chosen = (
             options.encoder
             or (loading.PRESETS.get(options.proposer or "", ("", None))[1])
             or former.encoder
         )
         options = replace(
             options,
-            encoder=given,
+            encoder=chosen,
             proposer=options.proposer or former.proposer,
             policy=options.policy or former.policy,
             regions=options.regions or former.regions,
@@ -242,23 +234,21 @@ def _identify(folder: Path, place: Path, options: IndexOptions) -> tuple[IndexOp
 
 
 def _former(place: Path, options: IndexOptions) -> Identity | None:
-    """Read what an index was made with; where that is lost, from its snapshot. None for a new
-    one.
-    """
+    """Read what an index was built with, if lost from its snapshot; None for a new index."""
     try:
         return read_identity(place)
     except (BadPrompt, Damaged) as error:
         found = snapshot.remembered(place)
         if found:
             log.warning(
-                "index.json of the index at %s is lost or damaged; it is written anew", place
+                "index.json of the index at %s is lost or damaged; it is rewritten",
+                place,
             )
             return found
         if not options.encoder and _has_rows(place):
             raise BadIndex(
                 f"{error}; what it was made with is lost, so name it, --encoder NAME and its other "
-                "options, "
-                "or make it anew with --rebuild"
+                "options, or rebuild it with --rebuild"
             ) from None
         return None
 
@@ -288,21 +278,20 @@ def _job(place: Path, options: IndexOptions, identity: Identity) -> EmbedJob:
     )
 
 
-def _follow(
-    items: Sequence[Item], lost: dict[str, tuple[str, str]], journal: Rows, asked: str
+def _move_and_prune(
+    items: Sequence[Item], lost: dict[str, tuple[str, str]], journal: Rows, settings: str
 ) -> tuple[int, int]:
-    """Give a picture that moved or was copied its former embeddings; drop those of pictures that
-    are gone.
+    """Reuse the embeddings of moved or copied images, and drop those of deleted ones.
 
-    lost: pictures that cannot be reached; those that turn up elsewhere are taken from it, for they
-    moved.
+    lost: unreachable images; those found elsewhere have moved, and are removed from it. Returns
+    the number of images moved and deleted.
     """
     known, here = set(journal.names()), {item.name for item in items}
     gone, moved = known - here - lost.keys(), 0
     for item in items if known else ():
         if item.name in known:
             continue
-        former = _same(item, journal, asked)
+        former = _find_copy(item, journal, settings)
         if former:
             journal.put(replace(former, name=item.name, stamp=stamp_of(item.path)))
             if lost.pop(former.name, None):
@@ -313,14 +302,14 @@ def _follow(
     return moved, len(gone) - moved
 
 
-def _same(item: Item, journal: Rows, asked: str) -> Outcome | None:
-    """Find a picture of the same bytes."""
+def _find_copy(item: Item, journal: Rows, settings: str) -> Outcome | None:
+    """Return the outcome of an image of the same bytes, embedded with the same settings."""
     content = ""
     for name in journal.stored(stamp_of(item.path)[0]):
         with suppress(OSError):
             content = content or sha256(item.path.read_bytes()).hexdigest()
         former = journal.get(name)
-        if former and content and (former.content, former.asked) == (content, asked):
+        if former and content and (former.content, former.asked) == (content, settings):
             return former
     return None
 

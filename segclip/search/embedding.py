@@ -1,6 +1,4 @@
-"""Embed one picture for an index: all of it, then each region. The same code runs here, in a pool,
-and on a cluster.
-"""
+"""Embed an image and its regions for an index, in this process, in a pool or on a cluster."""
 
 from __future__ import annotations
 
@@ -21,37 +19,33 @@ from ..exporters import records
 from ..types import Array, Image, Masks, Proposals, Regions, Result
 from .store import Vectors
 
-TOGETHER = 8  # whole pictures
+TOGETHER = 8  # whole images per batch
 WHOLE = -1  # the region number of a whole image
 
 
 @dataclass(frozen=True)
 class EmbedJob(Job):
-    """Say how every picture of an index is embedded: whole, and by its regions where ``regions``
-    says so.
-    """
+    """How every image of an index is embedded: whole, and with ``regions`` each region too."""
 
     regions: bool = False
 
     @property
     def together(self) -> int:
-        """Give how many whole pictures are embedded in one go: more are faster, and each takes
-        memory until then.
-        """
+        """Return how many whole images form a batch: more are faster, but take more memory."""
         return 1 if self.regions else TOGETHER
 
     def start(self) -> Embedder:
-        """Load what the job needs."""
+        """Load the models the job needs."""
         return Embedder(self)
 
 
 class Embedder(Worker):
-    """Load the models once and embed one picture after the other."""
+    """Load the models once and embed one image after the other."""
 
     job: EmbedJob
 
     def load(self) -> None:
-        """Load both models, or the encoder alone where whole images are all that is wanted."""
+        """Load both models, or only the encoder if no regions are embedded."""
         self.encoder: Encoder
         if self.job.regions:
             super().load()
@@ -63,14 +57,12 @@ class Embedder(Worker):
             )
 
     def answer_all(self, given: Sequence[Read]) -> list[tuple[Read, Result | None]]:
-        """Embed whole pictures in one go; where that fails, one by one, so that the failure is told
-        of its picture.
-        """
-        seen = [one.image for one in given if one.image is not None]
-        if self.job.regions or len(seen) < 2:
+        """Embed whole images in one batch; if it fails, one by one, to find the failing image."""
+        decoded = [one.image for one in given if one.image is not None]
+        if self.job.regions or len(decoded) < 2:
             return super().answer_all(given)
         try:
-            rows = iter(self._whole(seen))
+            rows = iter(self._embed_whole(decoded))
         except (RuntimeError, MemoryError):
             return super().answer_all(given)
         return [
@@ -79,19 +71,18 @@ class Embedder(Worker):
         ]
 
     def result_of(self, image: Image, ask: Ask) -> Result:
-        """Give the whole image as row 0, then its regions that were looked at."""
-        return self._result(image, self._whole([image]))
+        """Return the whole image as row 0, then its regions that were embedded."""
+        return self._result(image, self._embed_whole([image]))
 
-    def _whole(self, seen: Sequence[Image]) -> Array:
-        """Embed whole pictures, always as many at a time: the last bits of a product depend on how
-        large it is.
+    def _embed_whole(self, decoded: Sequence[Image]) -> Array:
+        """Embed whole images in padded batches of constant size.
 
-        So the index is the same, whatever was done together before a kill and after it.
+        The last bits of a matrix product depend on its size; so the index does not depend on how
+        images were batched before and after a kill.
         """
-        filled = [
-            seen[min(row, len(seen) - 1)].pixels for row in range(max(self.job.together, len(seen)))
-        ]
-        return self.encoder.encode_images(filled)[: len(seen)]
+        size = max(self.job.together, len(decoded))
+        padded = [decoded[min(row, len(decoded) - 1)].pixels for row in range(size)]
+        return self.encoder.encode_images(padded)[: len(decoded)]
 
     def _result(self, image: Image, whole: Array) -> Result:
         full = Masks.solid(np.array([[0, 0, *image.size[::-1]]]), image.size)
@@ -104,9 +95,7 @@ class Embedder(Worker):
         return Result.unranked(regions)
 
     def keep(self, given: Read, result: Result) -> Outcome:
-        """Describe a picture's embeddings; half precision, which moves a cosine by 0.0001 at
-        most.
-        """
+        """Pack an image's embeddings in half precision; it moves a cosine by at most 0.0001."""
         packed = result.regions.embeddings.astype(np.float16)
         record = {
             "size": list(result.image.size),
@@ -120,30 +109,26 @@ class Embedder(Worker):
             ],
         }
         return Outcome(
-            given.item.name, given.content, given.stamp, given.asked, "matched", record=record
+            given.item.name, given.content, given.stamp, given.digest, "matched", record=record
         )
 
 
-def unpack(record: dict[str, Any], picture: int) -> Vectors:
-    """Read a record's embeddings: row 0 for the whole image (region -1), then its regions (0 and
-    up).
-    """
+def unpack(record: dict[str, Any], image: int) -> Vectors:
+    """Decode a record's embeddings: row 0 the whole image (region -1), then regions 0 and up."""
     packed = np.frombuffer(base64.b64decode(record["embeddings"]), np.float16).astype(np.float32)
     embeddings = packed.reshape(-1, record["dim"])
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True).clip(1e-12)
     region = np.arange(WHOLE, len(embeddings) - 1, dtype=np.int32)
     return Vectors(
-        embeddings, np.full_like(region, picture), region, np.array(record["quality"], np.float32)
+        embeddings, np.full_like(region, image), region, np.array(record["quality"], np.float32)
     )
 
 
 def mask_of(record: dict[str, Any], region: int) -> Array:
-    """Read a region's mask: bool (H, W). Raises BadIndex for run lengths that do not fill the
-    image.
-    """
+    """Decode a region's mask: bool (H, W). Raises BadIndex if it does not fill the image."""
     try:
         return records.decode_rle({"size": record["size"], "counts": record["rle"][region]})
     except BadIndex:
         raise BadIndex(
-            "the index is damaged, a mask of it is none; make it anew with segclip index --rebuild"
+            "the index is damaged, a mask is invalid; rebuild it with segclip index --rebuild"
         ) from None

@@ -1,4 +1,4 @@
-"""Remember what an index was made with, and refuse to mix it with anything else."""
+"""Identity of an index: the models it was built with, which must not be mixed with others."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ _LONGEST = 1024  # characters of an entry
 
 @dataclass(frozen=True)
 class Identity:
-    """Remember what an index was made with; another encoder's vectors cannot be compared with its
-    own.
+    """What an index was built with; vectors of another encoder are not comparable.
 
-    source: the folder, absolute, or "" where the index lies inside it. weights, proposer_weights:
+    source: the folder, absolute, or "" if the index is inside it. weights, proposer_weights:
     hashes.
     """
 
@@ -36,9 +35,7 @@ class Identity:
     format: int = FORMAT
 
     def command(self, place: Path) -> str:
-        """Give the command that makes the index at ``place`` what it is now, but for its
-        encoder.
-        """
+        """Return the command that rebuilds the index at ``place``, without its --encoder."""
         words = [
             "segclip",
             "index",
@@ -51,17 +48,15 @@ class Identity:
         return shlex.join(words)
 
     def settings(self) -> dict[str, Any]:
-        """Name what an embedding depends on; who is only whole does not depend on the proposer."""
-        told = {"weights": self.weights, "regions": self.regions, "format": FORMAT}
+        """Return what embeddings depend on; those of whole images do not depend on the proposer."""
+        settings = {"weights": self.weights, "regions": self.regions, "format": FORMAT}
         if self.regions:
-            told |= {"proposer": self.proposer_weights, "policy": self.policy}
-        return told
+            settings |= {"proposer": self.proposer_weights, "policy": self.policy}
+        return settings
 
 
 def read_identity(place: Path) -> Identity:
-    """Read what an index was made with. Raises BadPrompt where there is none, Damaged, and BadIndex
-    for a newer one.
-    """
+    """Read an index's identity. Raises BadPrompt without an index, Damaged, and as ``parse``."""
     try:
         return parse(store.read_json(place / "index.json"))
     except (FileNotFoundError, NotADirectoryError):
@@ -69,31 +64,30 @@ def read_identity(place: Path) -> Identity:
     except (OSError, ValueError) as error:
         raise Damaged(
             f"the index at {place} is damaged, index.json: {error}; run segclip index again: it "
-            "keeps every embedding "
-            "that is sound"
+            "keeps every embedding that is sound"
         ) from None
 
 
-def parse(told: object) -> Identity:
-    """Read an identity. Raises ValueError, and BadIndex for one of a newer segclip."""
-    if not isinstance(told, dict):
+def parse(data: object) -> Identity:
+    """Validate an identity. Raises ValueError, and BadIndex for one of a newer segclip."""
+    if not isinstance(data, dict):
         raise ValueError("it is no JSON object")
-    if type(told.get("format")) is int and told["format"] > FORMAT:
+    if type(data.get("format")) is int and data["format"] > FORMAT:
         raise BadIndex(
-            f"the index has format {told['format']}, and this segclip reads {FORMAT}; update "
+            f"the index has format {data['format']}, and this segclip reads {FORMAT}; update "
             "segclip"
         )
     words = ("source", "encoder", "weights", "proposer", "proposer_weights")
     named = {*words, "policy", "regions", "engine", "format"}
-    if told.keys() != named or not all(_is_word(told[word]) for word in words):
-        raise ValueError("its entries are others")
-    if not (told["policy"] is None or _is_word(told["policy"])) or not isinstance(
-        told["regions"], bool
+    if data.keys() != named or not all(_is_word(data[word]) for word in words):
+        raise ValueError("its entries are not those of an index")
+    if not (data["policy"] is None or _is_word(data["policy"])) or not isinstance(
+        data["regions"], bool
     ):
-        raise ValueError("its entries are of other types")
-    if told["engine"] not in ENGINES or told["format"] != FORMAT or type(told["format"]) is not int:
-        raise ValueError("its engine or format is none")
-    return Identity(**told)
+        raise ValueError("its entries have the wrong types")
+    if data["engine"] not in ENGINES or data["format"] != FORMAT or type(data["format"]) is not int:
+        raise ValueError("its engine or format is unknown")
+    return Identity(**data)
 
 
 def _is_word(value: object) -> bool:
@@ -101,33 +95,25 @@ def _is_word(value: object) -> bool:
 
 
 def is_place(model: str) -> bool:
-    """Decide whether a model is named by where it lies, file:PATH or hf-hub:REPO, and not by a name
-    segclip knows.
-    """
+    """Return whether a model is given by location: file:PATH or hf-hub:REPO."""
     return ":" in model or "\\" in model
 
 
 def check_named(place: Path, flag: str, model: str) -> None:
-    """Raise BadPrompt where an index, and not its user, names a model by where it lies: it may come
-    from anywhere.
-    """
+    """Raise BadPrompt if only the index names a model by location: it may be a stranger's."""
     if is_place(model):
         raise BadPrompt(
             f"the index at {place} was made with {model!r}, and what an index names is not loaded "
-            "unless segclip knows "
-            f"it; if it is yours, name it: {flag} {shlex.quote(model)}"
+            f"unless segclip knows it; if it is yours, name it: {flag} {shlex.quote(model)}"
         )
 
 
 def check_weights(place: Path, identity: Identity, encoder: str, weights: str) -> None:
-    """Raise BadPrompt unless an index was made with these weights; the message names the command
-    that rebuilds it.
-    """
+    """Raise BadPrompt, with the rebuild command, unless an index was built with these weights."""
     if weights != identity.weights:
         raise BadPrompt(
             f"the index at {place} was made with the encoder {identity.encoder!r} (weights "
-            f"{identity.weights}), not "
-            f"{encoder} (weights {weights}), and their embeddings cannot be compared; to make it "
-            "anew: "
-            f"{identity.command(place)} --encoder {shlex.quote(encoder)} --rebuild"
+            f"{identity.weights}), not {encoder} (weights {weights}), and their embeddings cannot "
+            f"be compared; to rebuild it: {identity.command(place)} --encoder "
+            f"{shlex.quote(encoder)} --rebuild"
         )

@@ -1,6 +1,4 @@
-"""Keep vectors in LanceDB: embedded, on disk, with filters, and an approximate index once that
-pays.
-"""
+"""Vector store in LanceDB: on disk, with filters, and an approximate index for large tables."""
 
 from __future__ import annotations
 
@@ -15,36 +13,29 @@ from ..errors import BadIndex, Unsupported
 from ..types import Array
 from .store import Filter, Pictures, Vectors, in_chunks
 
-INDEXED_FROM = 20_000  # vectors; below, comparing with every one is fast enough and exact
-CELL = 1000  # vectors in one of the index's cells, on average
-_ITERATIONS, _SAMPLED = 20, 64  # of k-means, and the vectors for each cell it looks at
-_PROBED = 0.02  # share of the cells that is looked into
+INDEXED_FROM = 20_000  # vectors; below, exhaustive search is fast enough and exact
+CELL = 1000  # vectors per cell of the index, on average
+_ITERATIONS, _SAMPLED = 20, 64  # of k-means, and the vectors it samples per cell
+_PROBED = 0.02  # fraction of the cells to probe
 _LEAST_PROBED = 20
-_WRITTEN = 65_536  # vectors at a time
-_DAMAGE = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-)  # what lancedb lets out
-_REFINE = 5  # times the rows asked for are compared by their full vectors
+_WRITTEN = 65_536  # vectors per batch
+# what lancedb raises for damaged files
+_DAMAGE = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
+_REFINE = 5  # refine factor: 5 times the requested rows are compared by their full vectors
 
 
 def installed() -> bool:
-    """Tell whether LanceDB can be used here."""
+    """Return whether LanceDB is installed."""
     from importlib.util import find_spec
 
     return find_spec("lancedb") is not None
 
 
 def write(folder: Path, kind: str, parts: Iterable[Vectors], pictures: Pictures, dim: int) -> int:
-    """Write a table, index it when it is large, and give its length."""
+    """Write a table, index it if it is large, and return its length."""
     table = _connect(folder).create_table(kind, schema=_schema(dim), mode="overwrite")
-    for batch in _batches(
-        parts, pictures, dim
-    ):  # handed over whole, they are read in another thread
+    # one by one: LanceDB would read an iterator in another thread
+    for batch in _batches(parts, pictures, dim):
         table.add(batch)
     length: int = table.count_rows()
     if length >= INDEXED_FROM:
@@ -53,9 +44,7 @@ def write(folder: Path, kind: str, parts: Iterable[Vectors], pictures: Pictures,
 
 
 def _index(table: Any, length: int) -> None:
-    """Sort the vectors into cells, a byte a number: HNSW graphs took about ten times as long to
-    build.
-    """
+    """Build an IVF index, 8-bit scalar quantised; HNSW took about ten times as long to build."""
     from lancedb.index import IvfSq
 
     cells = IvfSq(
@@ -68,7 +57,7 @@ def _index(table: Any, length: int) -> None:
 
 
 class Lance:
-    """Search one table."""
+    """One table in LanceDB."""
 
     def __init__(self, folder: Path, kind: str, pictures: Pictures, *, length: int) -> None:
         """Open a table of ``length`` rows. Raises ValueError for one that is damaged."""
@@ -85,13 +74,13 @@ class Lance:
         return self._length
 
     def nearest(self, query: Array, count: int, where: Filter = Filter()) -> Vectors:
-        """Give the nearest, nearly all of them where the table is indexed."""
+        """Return the nearest vectors, approximately if the table is indexed."""
         search = self._table.search(query.astype(np.float32)).distance_type("cosine").limit(count)
         search = search.select(["vector", "picture", "region", "quality", "_distance"])
         if self._length >= INDEXED_FROM:
             cells = self._length // CELL
             few = min(cells, max(_LEAST_PROBED, round(cells * _PROBED)))
-            probed = few if where == Filter() else cells  # what a filter leaves may lie in any cell
+            probed = few if where == Filter() else cells  # filtered rows may be in any cell
             search = search.nprobes(probed).refine_factor(_REFINE)
         if clause := _clause(where):
             search = search.where(clause, prefilter=True)
@@ -113,7 +102,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _vectors(found: Any, dim: int, query: Array) -> Vectors:
-    """Turn Arrow rows to Vectors; equal ones in the order they are stored in, as Exact does."""
+    """Convert Arrow rows to Vectors, ties in storage order as in Exact."""
     if not len(found):
         return Vectors.none(dim)
     flat = found["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
@@ -124,24 +113,22 @@ def _vectors(found: Any, dim: int, query: Array) -> Vectors:
 
 
 def _clause(where: Filter) -> str:
-    """Say a filter in SQL."""
+    """Translate a filter to SQL."""
     start, end = where.span
-    said = []
+    conditions = []
     if where.within:
         quoted = _text(where.within).replace("'", "''")
-        said.append("false" if "\0" in quoted else f"starts_with(name, '{quoted}')")
-    said += [f"taken >= {start}"] if np.isfinite(start) else []
-    said += [f"taken < {end}"] if np.isfinite(end) else []
+        conditions.append("false" if "\0" in quoted else f"starts_with(name, '{quoted}')")
+    conditions += [f"taken >= {start}"] if np.isfinite(start) else []
+    conditions += [f"taken < {end}"] if np.isfinite(end) else []
     least, most = where.sides
-    said += [f"shorter >= {least}"] if where.min_side else []
-    said += [f"longer <= {most}"] if where.max_side else []
-    return " AND ".join(said)
+    conditions += [f"shorter >= {least}"] if where.min_side else []
+    conditions += [f"longer <= {most}"] if where.max_side else []
+    return " AND ".join(conditions)
 
 
 def _text(name: str) -> str:
-    return name.encode(
-        "utf-8", "backslashreplace"
-    ).decode()  # a name may hold bytes that are no characters
+    return name.encode("utf-8", "backslashreplace").decode()  # names may contain invalid UTF-8
 
 
 def _batches(parts: Iterable[Vectors], pictures: Pictures, dim: int) -> Iterator[Any]:
@@ -182,11 +169,9 @@ def _schema(dim: int) -> Any:
 
 
 def _connect(folder: Path) -> Any:
-    os.environ.setdefault("LANCEDB_LOG", "error")  # else it warns of every table that is new
+    os.environ.setdefault("LANCEDB_LOG", "error")  # else it warns about every new table
     try:
         import lancedb
     except ImportError:
-        raise Unsupported(
-            "this index is, or shall be, kept in LanceDB: pip install 'segclip[search]'"
-        ) from None
+        raise Unsupported("this index needs LanceDB: pip install 'segclip[search]'") from None
     return lancedb.connect(str(folder / "lance"))

@@ -1,6 +1,4 @@
-"""Turn words and pictures into a query vector, and order what lies near it as segments of one image
-are.
-"""
+"""Embed a text or image query, and rank its nearest neighbours like regions of an image."""
 
 from __future__ import annotations
 
@@ -20,11 +18,11 @@ from .store import Vectors
 
 @dataclass(frozen=True)
 class Query:
-    """Say what is looked for.
+    """A search query.
 
-    text: words, "" for none. image: a picture to look like, beside the text or instead. negatives:
-    texts it is not: what answers one of them better is left out. templates: sentences a text is put
-    in; None takes the encoder's own.
+    text: "" for none. image: an example image, with or without a text. negatives: candidates that
+    match one of these texts better are left out. templates: name of a set of text templates; None
+    takes the encoder's own.
     """
 
     text: str = ""
@@ -35,10 +33,10 @@ class Query:
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """Hold a query in an encoder's terms.
+    """A query's embeddings.
 
-    vector: float32 (D,), unit: what is near is found. text: (D,) or None for an image alone.
-    negatives, backgrounds: (K, D), what a text competes with.
+    vector: float32 (D,), unit; its nearest neighbours are the candidates. text: (D,), or None for
+    an image alone. negatives, backgrounds: (K, D), what a text competes with.
     """
 
     vector: Array
@@ -50,26 +48,25 @@ class Embedded:
 
 
 def embed(encoder: Encoder, query: Query) -> Embedded:
-    """Embed a query. Raises BadPrompt for neither text nor image, for an empty text, BadImage for
-    the image.
-    """
+    """Embed a query. Raises BadPrompt without text and image or for a bad text, and BadImage."""
     if not query.text.strip() and query.image is None:
         raise BadPrompt(
-            "nothing is looked for: give a text, for example 'a red umbrella', or an image"
+            "no text or image was given to search for; give a text, for example 'a red umbrella', "
+            "or an image"
         )
     words = [shorten(query.text)] if query.text.strip() else ()
     question = Question(words, negatives=[shorten(text) for text in query.negatives])
-    asked, ruled_out = question.texts, question.negatives
-    backgrounds = [text for text in encoder.serving.backgrounds if text not in asked]
+    texts, negatives = question.texts, question.negatives
+    backgrounds = [text for text in encoder.serving.backgrounds if text not in texts]
     sentences = templates.get(query.templates) if query.templates else encoder.serving.templates
-    rows = embed_texts(encoder, [*asked, *ruled_out, *backgrounds], sentences)
-    first, second = len(asked), len(asked) + len(ruled_out)
+    rows = embed_texts(encoder, [*texts, *negatives, *backgrounds], sentences)
+    first, second = len(texts), len(texts) + len(negatives)
     parts = [rows[:first]]
     if query.image is not None:
         parts.append(encoder.encode_images([images.load(query.image).pixels]))
     return Embedded(
         unit(np.concatenate(parts).mean(axis=0)),
-        rows[0] if asked else None,
+        rows[0] if texts else None,
         rows[first:second],
         rows[second:],
         logit_scale_of(encoder, encoder.serving),
@@ -80,12 +77,11 @@ def embed(encoder: Encoder, query: Query) -> Embedded:
 def rank(
     query: Embedded, found: Vectors, *, by: str = "probability"
 ) -> tuple[Vectors, Array, Array]:
-    """Order candidates, best first, and drop those that answer a negative better: vectors,
-    similarity, probability.
+    """Sort candidates, best first, and drop those that match a negative better.
 
     by: "similarity", the cosine with the query, or "probability" against negatives and backgrounds,
-    weighed by the proposer's quality, ties by similarity. similarity, probability: float32 (K,);
-    for an image alone the probability is the cosine.
+    weighted by the proposer's quality, ties by similarity. Returns vectors, similarity and
+    probability, the latter two float32 (K,); for an image alone the probability is the cosine.
     """
     similarity = found.embeddings @ query.vector
     rivals = np.concatenate([query.negatives, query.backgrounds])

@@ -1,6 +1,4 @@
-"""Tell images that are gone from those that cannot be reached for a while: a stale mount, a disk
-that is not there.
-"""
+"""Distinguish deleted images from temporarily unreachable ones: a stale mount, a missing disk."""
 
 from __future__ import annotations
 
@@ -16,19 +14,16 @@ _EMPTY = "it is empty; is a disk not mounted?"
 
 
 class Reach:
-    """Look for images that a folder's listing lacks."""
+    """Check for images that are missing from a folder's listing."""
 
     def __init__(self, folder: Path, unreadable: Mapping[str, str]) -> None:
-        """Begin. unreadable: sub-folders that could not be listed, each with the reason."""
+        """Start from a listing. unreadable: reasons by sub-folder that could not be listed."""
         self.folder = folder
-        self._reasons: dict[str, str | None] = dict(
-            unreadable
-        )  # None for what is gone, "" for what is there
+        # by folder: None if deleted, "" if readable
+        self._reasons: dict[str, str | None] = dict(unreadable)
 
     def why_lost(self, name: str) -> tuple[str, str] | None:
-        """Return what keeps an image from being reached, and why; None where it is gone for
-        good.
-        """
+        """Return the unreachable place that holds an image, and why; None if it was deleted."""
         parts = name.split("/")
         for depth in range(len(parts)):
             inner = "/".join(parts[:depth])
@@ -43,11 +38,11 @@ class Reach:
             os.lstat(self.folder / name)
         except OSError as error:
             return None if error.errno in _GONE else (name, error.strerror or str(error))
-        return None  # it is there, and no image any more
+        return None  # it exists, but is no longer an image
 
 
 def _why_unlisted(folder: Path) -> str | None:
-    """Say why a folder's images cannot be listed: an empty one may be where a disk is mounted."""
+    """Return why a folder's images cannot be listed; an empty one may be an unused mount point."""
     try:
         if not stat.S_ISDIR(os.lstat(folder).st_mode):
             return "" if folder.is_dir() else None
@@ -58,7 +53,7 @@ def _why_unlisted(folder: Path) -> str | None:
 
 
 def why_closed(path: Path) -> str:
-    """Say why a file cannot be opened; "" where it can, or where it is no file."""
+    """Return why a file cannot be opened; "" if it can be, or is no regular file."""
     try:
         if stat.S_ISREG(os.stat(path).st_mode):
             with path.open("rb"):
@@ -69,9 +64,7 @@ def why_closed(path: Path) -> str:
 
 
 def report(lost: Iterable[tuple[str, str]], unreadable: Mapping[str, str]) -> tuple[str, ...]:
-    """Say what cannot be reached, a line a place: how many images of the index it holds, and
-    why.
-    """
+    """Return one line per unreachable place: how many indexed images it holds, and why."""
     counts = Counter(dict.fromkeys(unreadable.items(), 0))
     counts.update(lost)
     return tuple(

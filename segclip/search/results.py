@@ -1,6 +1,4 @@
-"""Show and keep what was found: records, a contact sheet with the segments outlined, copies or
-links in a folder.
-"""
+"""Output search results: records, a contact sheet, and copies or links in a folder."""
 
 from __future__ import annotations
 
@@ -22,15 +20,13 @@ from ..files import atomic
 from ..types import Proposals, Regions, Result
 from . import Index, Match
 
-_MARK = "segclip search sheet"  # in a sheet's file: by it one is told from a user's own image
-_TILE = 640  # px, about: the longer side of a picture on the sheet
+_MARK = "segclip search sheet"  # metadata that distinguishes a sheet from a user's image
+_TILE = 640  # px, about: the longer side of an image on the sheet
 
 
 def to_records(index: Index, matches: Sequence[Match]) -> list[dict[str, Any]]:
-    """Describe what was found in plain JSON types; a region with its box xyxy half-open and its
-    mask as COCO's RLE.
-    """
-    told = []
+    """Convert matches to JSON types; regions with a half-open xyxy box and a mask as COCO RLE."""
+    rows = []
     for match in matches:
         record: dict[str, Any] = {
             "path": str(match.path),
@@ -42,32 +38,31 @@ def to_records(index: Index, matches: Sequence[Match]) -> list[dict[str, Any]]:
         if match.region is not None:
             rle = records.encode_rle(index.masks(match), 0)
             record |= {"region": match.region, "box": list(match.box or ()), "rle": rle}
-        told.append(record)
-    return told
+        rows.append(record)
+    return rows
 
 
 def draw(index: Index, matches: Sequence[Match], *, columns: int = 3) -> PIL.Image.Image:
-    """Lay out what was found, best first, each region in the light; pictures that have gone since
-    are left out.
+    """Draw a contact sheet of the matches, best first, each with its region highlighted.
 
-    The number is what they are ordered by: a region's probability, a whole image's similarity.
+    The number is a region's probability or a whole image's similarity. Images deleted or changed
+    since indexing are left out.
     """
-    pictures, captions = [], []
+    tiles, captions = [], []
     for match in matches:
         try:
-            pictures.append(spotlight(_small(index, match)))
+            tiles.append(spotlight(_small(index, match)))
         except BadImage:
             continue
         score = match.similarity if match.region is None else match.probability
         captions.append(f"{score:.2f} {Path(match.name).name}")
-    return contact_sheet(pictures, captions, columns=columns)
+    return contact_sheet(tiles, captions, columns=columns)
 
 
 def gather(matches: Sequence[Match], folder: Path, *, link: bool = False) -> list[Path]:
-    """Copy what was found to a folder, or link it there, names beginning with the rank: the files
-    written.
+    """Copy or link the matches to a folder, prefixing names with the rank; return the files.
 
-    Raises BadPrompt when something of another search lies there, NotWritable.
+    Raises BadPrompt if the folder is not empty, and NotWritable.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadPrompt(f"{folder} is not an empty folder; name a new one, or empty it")
@@ -91,11 +86,10 @@ def gather(matches: Sequence[Match], folder: Path, *, link: bool = False) -> lis
 
 
 def write_sheet(index: Index, matches: Sequence[Match], path: Path) -> Path:
-    """Write ``draw`` to a .png or .jpg, in the place of a former sheet. Raises BadPrompt for
-    another ending.
+    """Write ``draw`` to a .png or .jpg file, replacing only a former sheet.
 
-    Raises NotWritable where something else lies: it may be an image of the user's, and one that is
-    indexed.
+    Raises BadPrompt for another suffix, and NotWritable for any other existing file: it may be an
+    image of the user's, even an indexed one.
     """
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise BadPrompt(f"a sheet is written to a .png or .jpg file, got {path}")
@@ -114,7 +108,7 @@ def write_sheet(index: Index, matches: Sequence[Match], path: Path) -> Path:
 
 
 def _is_sheet(path: Path) -> bool:
-    """Decide whether a file is one that ``write_sheet`` wrote, by the mark near its beginning."""
+    """Return whether ``write_sheet`` wrote a file, by the mark near its beginning."""
     try:
         if not path.is_file() or path.is_symlink():
             return False
@@ -125,10 +119,10 @@ def _is_sheet(path: Path) -> bool:
 
 
 def _small(index: Index, match: Match) -> Result:
-    """Read what was found at about the size it is shown in."""
+    """Load a match at about the size of its tile."""
     image = images.load(match.path, max_pixels=10**12)
     if image.size != match.size:
-        raise BadImage(f"{match.path}: it has changed since it was indexed")
+        raise BadImage(f"{match.path} has changed since it was indexed")
     small, masks = shrink(replace(image, source=match.name), index.masks(match), _TILE)
     regions = Regions.bare(small, Proposals(masks, np.ones(len(masks))))
     return Result.unranked(regions, match.probability)

@@ -1,6 +1,4 @@
-"""Keep an index's embeddings, a row an image: a journal whose records are checked, and saved from a
-damaged one.
-"""
+"""Journal of an index's embeddings, one row per image; records are validated and salvaged."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from ..batch.journal import Journal, Outcome, salvage
 from . import reach, store
 
 NAME = Path("journal") / "index.sqlite"  # inside an index
-_PAGE = 4096  # bytes, SQLite's own choice
+_PAGE = 4096  # bytes, SQLite's default
 _DIM, _PIXELS, _SECONDS = (
     1 << 16,
     10**9,
@@ -26,14 +24,13 @@ _DIM, _PIXELS, _SECONDS = (
 
 
 class Rows(Journal):
-    """Keep what became of each image of a folder; an unsound row counts as none. ``Journal`` says
-    what is raised.
+    """Outcomes by image of a folder; an invalid row counts as missing. Raises as ``Journal`` does.
 
     unreached: images that could not be opened, each with the reason; their former embeddings stay.
     """
 
     def __init__(self, path: Path, folder: Path, *, fixed: bool = False) -> None:
-        """Open a file, or make it. fixed: only read."""
+        """Open or create the file. fixed: open it read-only."""
         self.folder = folder
         self.unreached: dict[str, str] = {}
         super().__init__(path, fixed=fixed)
@@ -44,9 +41,7 @@ class Rows(Journal):
         return found if found and (found.state == "failed" or is_record(found.record)) else None
 
     def put(self, outcome: Outcome) -> None:
-        """Store an outcome; not a failure to open an image that is known, for it may be there again
-        tomorrow.
-        """
+        """Store an outcome, unless a known image cannot be opened now: that may be temporary."""
         if outcome.state == "failed" and not outcome.content:
             path = self.folder / outcome.name
             reason = outcome.why(path) if outcome.passing else reach.why_closed(path)
@@ -57,23 +52,19 @@ class Rows(Journal):
         super().put(outcome)
 
     def sync(self) -> None:
-        """Wait until every row is on the disk: a power cut may take what was put since."""
+        """Sync every row to disk; until then a power cut may lose recent ones."""
         with self._plainly():
             self._table.execute("PRAGMA wal_checkpoint(FULL)")
 
 
 def links(place: Path) -> list[Path]:
-    """Find links in the place of an index's journal and what SQLite keeps beside it: they would be
-    written through.
-    """
+    """Return links among an index's journal files; SQLite would write through them."""
     folder = (place / NAME).parent
     return [path for path in (folder, *folder.glob("*")) if path.is_symlink()]
 
 
 def is_record(record: dict[str, Any]) -> bool:
-    """Decide whether a record is one of ``Embedder.keep``'s: a journal may be damaged, or received
-    from elsewhere.
-    """
+    """Return whether a record is valid: a journal may be damaged or untrusted."""
     size, dim, taken = record.get("size"), record.get("dim"), record.get("taken", "")
     quality, boxes, rle = (record.get(name) for name in ("quality", "boxes", "rle"))
     if not (isinstance(size, list) and store.is_size(size) and size[0] * size[1] <= _PIXELS):
@@ -101,7 +92,7 @@ def _is_box(box: object, height: int, width: int) -> bool:
 
 
 def _is_packed(text: object, count: int) -> bool:
-    """Decide whether a text holds so many numbers of half precision."""
+    """Return whether a text encodes ``count`` finite float16 numbers."""
     if not isinstance(text, str):
         return False
     try:
@@ -112,22 +103,16 @@ def _is_packed(text: object, count: int) -> bool:
 
 
 def mend(path: Path, folder: Path) -> int:
-    """Make a damaged journal anew of the rows that are sound; return how many those are. Raises as
-    ``Journal``.
-    """
+    """Rebuild a damaged journal from its sound rows; return their number. Raises as ``Journal``."""
     fresh = path.with_name("mended.sqlite")
     _remove(fresh)
     with closing(Rows(fresh, folder)) as journal:
         count = _copy_sound(path, journal)
     if not count:
-        _lend_first_page(path, fresh)
+        _replace_first_page(path, fresh)
         with closing(Rows(fresh, folder)) as journal:
             count = _copy_sound(path, journal)
-    for suffix in (
-        "-wal",
-        "-shm",
-        "-journal",
-    ):  # of the damaged one, which would be taken for those of the new one
+    for suffix in ("-wal", "-shm", "-journal"):  # else SQLite would apply them to the new file
         Path(f"{path}{suffix}").unlink(missing_ok=True)
     os.replace(fresh, path)
     return count
@@ -142,10 +127,8 @@ def _copy_sound(path: Path, journal: Rows) -> int:
     return count
 
 
-def _lend_first_page(path: Path, fresh: Path) -> None:
-    """Put a new journal's first page, which says what tables there are, in the place of one that is
-    lost.
-    """
+def _replace_first_page(path: Path, fresh: Path) -> None:
+    """Replace a lost first page, which holds the schema, by that of a new journal."""
     with fresh.open("rb") as file:
         page = bytearray(file.read(_PAGE))
     page[28:32] = (path.stat().st_size // _PAGE).to_bytes(4, "big")  # pages of the file

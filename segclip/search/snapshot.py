@@ -1,8 +1,7 @@
-"""Derive what is searched from an index's journal: a folder that never changes, named after its
-content.
+"""Snapshots for searching, derived from an index's journal: immutable, named after their content.
 
-pictures.json holds the checksums of the other files, and current.json that of pictures.json: what a
-power cut, a bad disk or a stranger made of them is found out, and written anew from the journal.
+pictures.json holds the checksums of the other files, and current.json that of pictures.json: damage
+by a power cut, a bad disk or a stranger is detected, and repaired from the journal.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ from .embedding import unpack
 from .identity import Identity
 from .store import KINDS, Pictures, Table, Vectors
 
-EXACT_TO = 100_000  # vectors that NumPy compares with every query
+EXACT_TO = 100_000  # vectors at most that NumPy searches exhaustively
 MEND = "run segclip index again: it keeps every embedding that is sound"
-_SMALL = 1 << 22  # bytes of a file that is always read
+_SMALL = 1 << 22  # bytes of a file whose checksum is always verified
 LAYOUT = 2  # of a snapshot's files
 _NAME = re.compile(r"snapshot-[0-9a-f]{16}")
 
@@ -39,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 def publish(place: Path, identity: Identity, items: Sequence[Item], journal: Journal) -> None:
-    """Put the journal's content in use, unless it is already, whole and sound."""
+    """Publish the journal's content as a snapshot, unless a sound one is in use already."""
     states = {item.name: journal.state(item.name) for item in items}
     good = [item for item in items if (state := states[item.name]) and state[0] == "matched"]
     name = _name(good, journal, identity)
@@ -58,9 +57,7 @@ def publish(place: Path, identity: Identity, items: Sequence[Item], journal: Jou
 
 
 def folders(place: Path) -> list[Path]:
-    """List the snapshots in an index's folder, also those that were not finished; nothing that only
-    looks like one.
-    """
+    """List the snapshot folders of an index, finished or not; links are left out."""
     named = [
         path
         for path in place.glob("snapshot-*")
@@ -75,17 +72,16 @@ def current(place: Path) -> Path:
 
 
 def tables(place: Path, *, whole: bool = False) -> tuple[Pictures, dict[str, Table]]:
-    """Open an index's snapshot: its pictures, and a table for each of KINDS. Raises BadIndex.
+    """Open an index's snapshot: its images, and a table for each of KINDS. Raises BadIndex.
 
-    whole: read all files to see whether they are as they were written, those of LanceDB too, which
-    may be large.
+    whole: verify the checksums of all files, also LanceDB's, which may be large.
     """
     folder, checksum = _current(place)
     try:
         if zlib.crc32(store.read_bytes(folder / "pictures.json")) != checksum:
             raise ValueError("pictures.json is not as it was written")
         pictures, facts = store.read_pictures(folder)
-        exact = facts["engine"] == "numpy"  # all of it is read with the first query anyway
+        exact = facts["engine"] == "numpy"  # the first query reads all of it anyway
         if reason := store.damage(
             folder, facts["files"], most=np.inf if whole or exact else _SMALL
         ):
@@ -104,7 +100,7 @@ def tables(place: Path, *, whole: bool = False) -> tuple[Pictures, dict[str, Tab
 
 
 def remembered(place: Path) -> Identity | None:
-    """Return what the newest snapshot says that the index was made with."""
+    """Return the identity stored in the newest snapshot."""
     found = []
     for folder in folders(place):
         try:
@@ -121,7 +117,7 @@ def remembered(place: Path) -> Identity | None:
 
 
 def remove(path: Path) -> None:
-    """Remove what is there, whatever it is. Raises OSError."""
+    """Remove a file, link or folder. Raises OSError."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -131,8 +127,8 @@ def remove(path: Path) -> None:
 def _current(place: Path) -> tuple[Path, int]:
     """Return the folder of the snapshot in use, and the CRC-32 of its pictures.json."""
     try:
-        told = store.read_json(place / "current.json")
-        name, checksum = told.get("snapshot"), told.get("checksum")
+        data = store.read_json(place / "current.json")
+        name, checksum = data.get("snapshot"), data.get("checksum")
     except FileNotFoundError:
         raise BadIndex(
             f"the index at {place} is not finished; run segclip index again, it goes on"
@@ -145,7 +141,7 @@ def _current(place: Path) -> tuple[Path, int]:
 
 
 def _is_sound(place: Path, name: str) -> bool:
-    """Find out whether the snapshot of this name is in use, whole and readable."""
+    """Return whether the snapshot of this name is in use, complete and readable."""
     try:
         if current(place).name != name:
             return False
@@ -160,16 +156,16 @@ def _is_sound(place: Path, name: str) -> bool:
 
 
 def _name(good: Sequence[Item], journal: Journal, identity: Identity) -> str:
-    told = sha256(
+    hashed = sha256(
         json.dumps([LAYOUT, identity.settings(), identity.engine, lance.installed()]).encode()
     )
     for item in good:
-        told.update(repr((item.name, journal.mark(item.name))).encode("utf-8", "surrogatepass"))
-    return f"snapshot-{told.hexdigest()[:16]}"
+        hashed.update(repr((item.name, journal.mark(item.name))).encode("utf-8", "surrogatepass"))
+    return f"snapshot-{hashed.hexdigest()[:16]}"
 
 
 def _write(folder: Path, good: Sequence[Item], journal: Journal, identity: Identity) -> None:
-    """Write a snapshot beside its place, wait until it is on the disk, then move it there."""
+    """Write a snapshot to a temporary folder, sync it to disk, then move it into place."""
     aside = folder.with_name(f"snapshot-{folder.name[-16:]}.part")
     remove(aside)
     aside.mkdir(parents=True)
@@ -183,7 +179,7 @@ def _write(folder: Path, good: Sequence[Item], journal: Journal, identity: Ident
         dims.add(record["dim"])
     if len(dims) > 1:
         raise BadIndex(
-            f"{folder.parent} holds embeddings of different lengths; make it anew with --rebuild"
+            f"{folder.parent} holds embeddings of different lengths; rebuild it with --rebuild"
         )
     dim = max(dims, default=0)
     taken_column = np.array([taken for taken, _ in records], np.float64)
@@ -214,24 +210,24 @@ def _write(folder: Path, good: Sequence[Item], journal: Journal, identity: Ident
 
 
 def _parts(kind: str, good: Sequence[Item], journal: Journal) -> Iterator[Vectors]:
-    for picture, item in enumerate(good):
-        every = unpack(_outcome(journal, item).record, picture)
+    for image, item in enumerate(good):
+        every = unpack(_outcome(journal, item).record, image)
         yield every[np.arange(1) if kind == "images" else np.arange(1, len(every))]
 
 
 def _outcome(journal: Journal, item: Item) -> Outcome:
     found = journal.get(item.name)
     if found is None:
-        raise BadIndex(f"{item.name} left the index while it was put together; run it again")
+        raise BadIndex(f"{item.name} left the index while it was being written; run it again")
     return found
 
 
-def _engine(asked: str, vectors: int) -> str:
-    """Choose by size unless asked; LanceDB's absence is told only where it would help."""
+def _engine(wanted: str, vectors: int) -> str:
+    """Choose by size unless ``wanted`` names one; warn if LanceDB would help but is missing."""
     if not vectors:
         return "numpy"
-    if asked != "auto":
-        return asked
+    if wanted != "auto":
+        return wanted
     if vectors > EXACT_TO and not lance.installed():
         log.warning(
             "%d vectors are compared one by one; pip install 'segclip[search]' makes this faster",

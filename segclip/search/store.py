@@ -1,10 +1,9 @@
-"""Keep an index's vectors on disk and find the nearest: exactly with NumPy, or in LanceDB beyond
-100,000.
+"""Vector tables on disk and nearest-neighbour search: exact with NumPy, LanceDB beyond 100,000.
 
-A snapshot is a folder that never changes: pictures.json, and a table of vectors for whole images
-and one for regions. ``current.json`` names the one in use, so a reader never sees half of anything.
-What is read here may be damaged, or received from elsewhere: names lead out of the folder, rows out
-of their table, a file is a pipe.
+A snapshot is an immutable folder: pictures.json, and one table of vectors for whole images and one
+for regions. ``current.json`` names the one in use, so readers never get a partial snapshot. Files
+may be damaged or untrusted: names may lead out of the folder, rows out of their table, and a file
+may be a pipe.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ _CHUNK = 1 << 22  # bytes read at a time
 
 @dataclass(frozen=True)
 class Filter:
-    """Say which pictures are searched.
+    """Limits a search to some images.
 
-    folder: inside the indexed one, with all in it. after, before: days, both included, of the
-    photo's EXIF, else of its file. min_side: px, least shorter side. max_side: px, most longer
-    side.
+    folder: inside the indexed one, including subfolders. after, before: days, inclusive, of the
+    photo's EXIF, else of its file. min_side: px, minimum of the shorter side. max_side: px,
+    maximum of the longer side.
     """
 
     folder: str | None = None
@@ -50,13 +49,13 @@ class Filter:
 
     @property
     def within(self) -> str:
-        """Give what a name starts with to lie in the folder, "" for everywhere."""
+        """The prefix of names in the folder; "" for no limit."""
         inside = (self.folder or "").strip("/").removeprefix("./")
         return f"{inside}/" if inside not in ("", ".") else ""
 
     @property
     def span(self) -> tuple[float, float]:
-        """Give the time from when and until before when, in s since 1970."""
+        """The time span, start included and end excluded, in s since 1970."""
         first = _midnight(self.after) if self.after else -np.inf
         endless = self.before is None or self.before == date.max
         return first, np.inf if endless or self.before is None else _midnight(
@@ -65,14 +64,14 @@ class Filter:
 
     @property
     def sides(self) -> tuple[int, int]:
-        """Return the least shorter and the most longer side, in px."""
+        """The minimum shorter and the maximum longer side, in px."""
         least, most = self.min_side or 0, _LARGEST if self.max_side is None else self.max_side
         return max(0, min(least, _LARGEST)), max(0, min(most, _LARGEST))
 
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Hold P indexed pictures.
+    """P indexed images.
 
     names: inside the indexed folder. taken: float64 (P,), s since 1970. sizes: int32 (P, 2), (H,
     W).
@@ -86,7 +85,7 @@ class Pictures:
         return len(self.names)
 
     def allowed(self, where: Filter) -> Array:
-        """Tell which pictures a filter leaves: bool (P,)."""
+        """Return which images pass a filter: bool (P,)."""
         start, end = where.span
         kept = (self.taken >= start) & (self.taken < end)
         least, most = where.sides
@@ -101,10 +100,10 @@ class Pictures:
 
 @dataclass(frozen=True, eq=False)
 class Vectors:
-    """Hold M embeddings with where they come from.
+    """M embeddings and their origin.
 
     embeddings: float32 (M, D), unit rows. picture: int32 (M,), row of Pictures. region: int32 (M,),
-    of that picture, -1 for all of it. quality: float32 (M,), the proposer's.
+    of that image, -1 for the whole image. quality: float32 (M,), the proposer's.
     """
 
     embeddings: Array
@@ -122,13 +121,13 @@ class Vectors:
 
     @classmethod
     def none(cls, dim: int) -> Vectors:
-        """Make a table without rows."""
+        """Return a table without rows."""
         numbers = np.zeros(0, np.int32)
         return cls(np.zeros((0, dim), np.float32), numbers, numbers, np.zeros(0, np.float32))
 
     @classmethod
     def join(cls, parts: Iterable[Vectors], dim: int) -> Vectors:
-        """Put tables beneath one another."""
+        """Concatenate tables."""
         every = [cls.none(dim), *parts]
         columns = ("embeddings", "picture", "region", "quality")
         return cls(
@@ -137,19 +136,20 @@ class Vectors:
 
 
 class Table(Protocol):
-    """Find vectors near a query."""
+    """A table of vectors with nearest-neighbour search."""
 
     def __len__(self) -> int:
-        """Give the number of vectors M."""
+        """Return the number of vectors M."""
 
     def nearest(self, query: Array, count: int, where: Filter) -> Vectors:
-        """Give at most ``count`` vectors by cosine with ``query`` (D,), best first, of the pictures
-        a filter leaves.
+        """Return up to ``count`` vectors of images passing a filter, by cosine with ``query`` (D,).
+
+        Best first.
         """
 
 
 class Exact:
-    """Compare a query with every vector."""
+    """Exhaustive search."""
 
     def __init__(self, vectors: Vectors, pictures: Pictures) -> None:
         self.vectors = vectors
@@ -159,14 +159,11 @@ class Exact:
         return len(self.vectors)
 
     def nearest(self, query: Array, count: int, where: Filter = Filter()) -> Vectors:
-        """Return the nearest; equal ones in the order they are stored in. Raises BadIndex for a
-        query of another D.
-        """
+        """Return the nearest vectors, ties in storage order. Raises BadIndex for another D."""
         if len(query) != self.vectors.embeddings.shape[1]:
             raise BadIndex(
                 f"the index holds embeddings of {self.vectors.embeddings.shape[1]} numbers, and "
-                "its encoder makes "
-                f"{len(query)}; make it anew with segclip index --rebuild"
+                f"its encoder makes {len(query)}; rebuild it with segclip index --rebuild"
             )
         cosine = self.vectors.embeddings @ query.astype(np.float32)  # (M,)
         if where != Filter():
@@ -175,7 +172,7 @@ class Exact:
 
 
 def _largest(values: Array, count: int) -> Array:
-    """Give the rows of the largest values above -inf, largest first: int64, at most ``count``."""
+    """Return the rows of the ``count`` largest values above -inf, largest first: int64."""
     if count < len(values):
         least = -np.partition(-values, count - 1)[count - 1]
         rows = np.flatnonzero(values >= least)
@@ -197,13 +194,11 @@ def write_pictures(folder: Path, pictures: Pictures, facts: dict[str, Any]) -> N
 
 
 def read_pictures(folder: Path) -> tuple[Pictures, dict[str, Any]]:
-    """Read what ``write_pictures`` wrote. Raises OSError where it is not there, ValueError where it
-    makes no sense.
-    """
-    told = read_json(folder / "pictures.json")
-    names, taken, sizes = (told.pop(column, None) for column in ("names", "taken", "sizes"))
+    """Read what ``write_pictures`` wrote. Raises OSError if missing, ValueError if invalid."""
+    data = read_json(folder / "pictures.json")
+    names, taken, sizes = (data.pop(column, None) for column in ("names", "taken", "sizes"))
     if not (isinstance(names, list) and isinstance(taken, list) and isinstance(sizes, list)):
-        raise ValueError("its columns are not all there")
+        raise ValueError("some of its columns are missing")
     if not len(names) == len(taken) == len(sizes):
         raise ValueError("its columns differ in length")
     for name in names:
@@ -212,19 +207,19 @@ def read_pictures(folder: Path) -> tuple[Pictures, dict[str, Any]]:
     if len(set(names)) < len(names):
         raise ValueError("it names a file twice")
     if not all(type(number) in (int, float) and abs(number) < _LATEST for number in taken):
-        raise ValueError("its times are no numbers")
+        raise ValueError("its times are not numbers")
     if not all(is_size(size) for size in sizes):
-        raise ValueError("its sizes are no sizes")
+        raise ValueError("its sizes are invalid")
     columns = np.array(taken, np.float64), np.array(sizes, np.int32).reshape(-1, 2)
-    return Pictures(tuple(names), *columns), _checked(told, len(names))
+    return Pictures(tuple(names), *columns), _checked(data, len(names))
 
 
 def _checked(facts: dict[str, Any], pictures: int) -> dict[str, Any]:
-    """Return the facts of a snapshot. Raises ValueError."""
+    """Validate the facts of a snapshot. Raises ValueError."""
     engine, files = facts.get("engine"), facts.get("files")
     numbers = [facts.get(name) for name in ("dim", *KINDS)]
     if engine not in ENGINES or not all(type(number) is int and number >= 0 for number in numbers):
-        raise ValueError("its facts make no sense")
+        raise ValueError("its facts are invalid")
     dim, images, _ = (int(number or 0) for number in numbers)
     if images != pictures or dim > _MOST_DIM or (images and not dim):
         raise ValueError("its facts contradict one another")
@@ -232,7 +227,7 @@ def _checked(facts: dict[str, Any], pictures: int) -> dict[str, Any]:
     if not all(
         isinstance(pair, list) and [type(number) for number in pair] == [int, int] for pair in sums
     ):
-        raise ValueError("its checksums are not there")
+        raise ValueError("its checksums are missing")
     for kind in KINDS if engine == "numpy" else ():
         sizes = [facts["files"].get(f"{kind}.{ending}", [0])[0] for ending in ("f32", "rows")]
         if sizes != [4 * dim * facts[kind], 12 * facts[kind]]:
@@ -241,9 +236,7 @@ def _checked(facts: dict[str, Any], pictures: int) -> dict[str, Any]:
 
 
 def is_inside(name: object) -> bool:
-    """Decide whether what was read as a name is that of a file inside a folder, relative and with
-    "/".
-    """
+    """Return whether a value is the relative name, with "/", of a file inside a folder."""
     if not isinstance(name, str) or "\0" in name or {"", ".", ".."} & set(name.split("/")):
         return False
     if os.sep == "\\" and ("\\" in name or ":" in name):
@@ -256,7 +249,7 @@ def is_inside(name: object) -> bool:
 
 
 def is_size(size: object) -> bool:
-    """Decide whether what was read as a size is one: [H, W] in px."""
+    """Return whether a value is a valid size: [H, W] in px."""
     return (
         isinstance(size, list)
         and len(size) == 2
@@ -265,9 +258,7 @@ def is_size(size: object) -> bool:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a file of an index; raises ValueError for a pipe, a device or a folder, which could go
-    on for ever.
-    """
+    """Read a file of an index. Raises ValueError for a pipe, device or folder, which may block."""
     try:
         return regular.read(path)
     except regular.NotRegular as error:
@@ -277,12 +268,12 @@ def read_bytes(path: Path) -> bytes:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises OSError, and ValueError for anything else."""
     try:
-        told = json.loads(read_bytes(path).decode("utf-8"))
+        data = json.loads(read_bytes(path).decode("utf-8"))
     except (RecursionError, MemoryError):
         raise ValueError("it is nested too deeply") from None
-    if not isinstance(told, dict):
+    if not isinstance(data, dict):
         raise ValueError("it is no JSON object")
-    return told
+    return data
 
 
 def checksums(folder: Path) -> dict[str, list[int]]:
@@ -296,14 +287,15 @@ def checksums(folder: Path) -> dict[str, list[int]]:
 
 
 def damage(folder: Path, files: dict[str, list[int]], *, most: float = np.inf) -> str:
-    """Say which of a folder's files is not as ``checksums`` has it; "" for none. most: bytes of a
-    file that is read.
+    """Return which of a folder's files differs from its ``checksums``; "" for none.
+
+    most: bytes of a file, beyond which only its size is checked.
     """
     for name, (size, crc) in files.items():
         path = folder / name
         try:
-            seen = path.stat()
-            sound = is_inside(name) and stat.S_ISREG(seen.st_mode) and seen.st_size == size
+            status = path.stat()
+            sound = is_inside(name) and stat.S_ISREG(status.st_mode) and status.st_size == size
             if not sound or (size <= most and _crc(path) != crc):
                 return f"{name} is not as it was written"
         except (OSError, ValueError) as error:
@@ -320,7 +312,7 @@ def _crc(path: Path) -> int:
 
 
 def write_exact(folder: Path, kind: str, parts: Iterable[Vectors]) -> int:
-    """Write a table's files, part by part, and give its length."""
+    """Write a table's files, part by part, and return its length."""
     length = 0
     with (
         (folder / f"{kind}.f32").open("wb") as vectors,
@@ -334,9 +326,7 @@ def write_exact(folder: Path, kind: str, parts: Iterable[Vectors]) -> int:
 
 
 def open_exact(folder: Path, kind: str, pictures: Pictures, *, dim: int, length: int) -> Exact:
-    """Open a table's files; the vectors stay on disk until they are read. Raises OSError, and
-    ValueError for damage.
-    """
+    """Open a table's files, memory-mapped. Raises OSError, and ValueError for damage."""
     if not length:
         return Exact(Vectors.none(dim), pictures)
     embeddings = np.memmap(folder / f"{kind}.f32", np.float32, "r", shape=(length, dim))
@@ -347,16 +337,14 @@ def open_exact(folder: Path, kind: str, pictures: Pictures, *, dim: int, length:
         or picture.max() >= len(pictures)
         or not _as_written(kind, picture, region)
     ):
-        raise ValueError(f"{kind}.rows are none that an index writes")
+        raise ValueError(f"{kind}.rows was not written by an index")
     quality = np.ascontiguousarray(rows[:, 2]).view(np.float32)
     plain = np.asarray(embeddings).view(np.ndarray)
     return Exact(Vectors(plain, picture, region, quality), pictures)
 
 
 def _as_written(kind: str, image: Array, region: Array) -> bool:
-    """Find out whether rows are in the order of writing: image by image, its regions counted from
-    0, -1 for itself.
-    """
+    """Return whether rows are as written: image by image, regions from 0, or -1 for the whole."""
     firsts = np.flatnonzero(np.diff(image, prepend=-1))
     if (np.diff(image) < 0).any():
         return False
@@ -373,7 +361,7 @@ def _pack(part: Vectors) -> Array:
 
 
 def in_chunks(parts: Iterable[Vectors], dim: int, size: int = 8192) -> Iterator[Vectors]:
-    """Join small tables to ones of ``size`` rows or more, but for the last."""
+    """Join small tables to ones of ``size`` rows or more, except the last."""
     waiting: list[Vectors] = []
     for part in parts:
         waiting.append(part)

@@ -1,4 +1,4 @@
-"""The nouns of segclip: images, prompts, masks, proposals, regions, scores, results. NumPy only.
+"""Core types: images, prompts, masks, proposals, regions, scores, results. NumPy only.
 
 Frames: a size is (H, W), a coordinate is (x, y) in pixels of the upright image, a box is xyxy and
 half-open (x2 and y2 are one past the last pixel). Every table of N rows is filtered by
@@ -36,7 +36,7 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """Hold one upright RGB image.
+    """One upright RGB image.
 
     pixels: uint8 (H, W, 3), colour order RGB. source: the path or a label; exporters use its stem.
     """
@@ -51,16 +51,16 @@ class Image:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Give (H, W)."""
+        """Return (H, W)."""
         return self.pixels.shape[0], self.pixels.shape[1]
 
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """Hold an image a proposer has looked at, so that each further prompt costs a decode; see
-    ``Segmenter.encode``.
+    """An image encoded by a proposer, so that each prompt only costs a decode.
 
-    features: the proposer's own, of any kind. proposer: the one that made them and can read them.
+    See ``Segmenter.encode``. features: the proposer's own, of any type. proposer: the one that made
+    them and can decode them.
     """
 
     image: Image
@@ -70,11 +70,11 @@ class Encoded:
 
 @dataclass(frozen=True, eq=False)
 class Proposals:
-    """Hold N class-agnostic candidate masks.
+    """N class-agnostic candidate masks.
 
-    quality: float32 (N,), the proposer's own confidence, in [0, 1]; SAM's predicted IoU may leave
-    it a little. logits: float32 (N, h, w), a promptable proposer's coarse answer in its own frame,
-    for ``Points.mask``; None from others.
+    quality: float32 (N,), the proposer's own confidence, in [0, 1]; SAM's predicted IoU may exceed
+    it slightly. logits: float32 (N, h, w), a promptable proposer's coarse masks in its own frame,
+    for ``Points.mask``; None for other proposers.
     """
 
     masks: Masks
@@ -84,7 +84,7 @@ class Proposals:
     def __post_init__(self) -> None:
         quality = np.asarray(self.quality, np.float32).reshape(-1)
         if len(quality) != len(self.masks):
-            raise ValueError(f"want one quality a mask, got {len(quality)} for {len(self.masks)}")
+            raise ValueError(f"want one quality per mask, got {len(quality)} for {len(self.masks)}")
         if self.logits is not None and len(self.logits) != len(self.masks):
             raise ValueError(
                 f"want logits for each mask, got {len(self.logits)} for {len(self.masks)}"
@@ -101,7 +101,7 @@ class Proposals:
 
     @classmethod
     def join(cls, parts: Sequence[Proposals]) -> Proposals:
-        """Stack one or more tables of one image; logits stay where every part has them."""
+        """Stack one or more tables of one image; logits are kept only if every part has them."""
         logits = [part.logits for part in parts if part.logits is not None]
         return cls(
             Masks.join([part.masks for part in parts]),
@@ -112,8 +112,7 @@ class Proposals:
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """Hold an image's proposals with one embedding each, text-free: what any number of texts are
-    ranked against.
+    """An image's proposals with one embedding each, independent of texts.
 
     embeddings: float32 (N, D), unit rows.
     """
@@ -138,18 +137,18 @@ class Regions:
 
     @classmethod
     def bare(cls, image: Image, proposals: Proposals) -> Regions:
-        """Hold proposals that no encoder has embedded."""
+        """Make regions without embeddings."""
         return cls(image, proposals, np.zeros((len(proposals), 0), np.float32))
 
     @property
     def masks(self) -> Masks:
-        """Give the proposals' masks."""
+        """Return the proposals' masks."""
         return self.proposals.masks
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Hold the cosine of N regions with T texts.
+    """Cosine similarity of N regions with T texts.
 
     similarity: float32 (N, T) in [-1, 1]. texts: T. logit_scale: already exponentiated (100 for
     OpenAI's CLIP).
@@ -167,7 +166,7 @@ class Scores:
         return len(self.similarity)
 
     def probabilities(self, over: Literal["texts", "regions"]) -> Array:
-        """Give softmax(logit_scale x similarity) over the named axis: float32 (N, T)."""
+        """Return softmax(logit_scale x similarity) over the named axis: float32 (N, T)."""
         axes = {"texts": 1, "regions": 0}
         if over not in axes:
             raise ValueError(f"over must be 'texts' or 'regions', got {over!r}")
@@ -182,16 +181,16 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """Hold the answer: R rows, best first for each text, maybe none.
+    """The answer to a question: R rows, possibly none, best first for each text.
 
-    regions: R rows, a region may stand under several texts. texts: R, the text each row answers.
+    regions: R rows; a region may appear under several texts. texts: R, the text each row answers.
     similarity: float32 (R,) cosine. probability: float32 (R,), softmax over {text, negatives,
-    backgrounds} of that region alone, its odds weighted by quality where the encoder's ``serving``
-    says so. asked: every text asked, so that an unanswered one is known. threshold: what a row had
-    to reach. nearest: for each asked text its highest probability over all regions before selection
-    (0 when there were none). reasons: for each asked text why a word of place or size chose its
-    region, "" where there is no such word. A row that answers a point or a box instead of a text is
-    named so in ``texts``, and its similarity and probability are NaN.
+    backgrounds} of that region alone, its odds weighted by quality if the encoder's ``serving``
+    sets a weight. asked: all texts of the question, including unanswered ones. threshold: minimum
+    probability of a row. nearest: for each text its highest probability over all regions before
+    selection (0 without regions). reasons: for each text how a position or size word chose its
+    regions, "" without such a word. A row for a point or a box is named so in ``texts``, and its
+    similarity and probability are NaN.
     """
 
     regions: Regions
@@ -219,14 +218,12 @@ class Result:
 
     @classmethod
     def unranked(cls, regions: Regions, probability: Array | float = np.nan) -> Result:
-        """Hold regions that no text was asked about, to be drawn or written."""
+        """Make a result from regions without texts, for drawing or export."""
         column = np.full(len(regions), probability, np.float32)
         return cls(regions, ("",) * len(regions), column, column, (), 0.0)
 
     def joined(self, other: Result) -> Result:
-        """Put the rows of another answer about the same image after these; the rest stays this
-        one's.
-        """
+        """Append the rows of another result for the same image; the other fields stay unchanged."""
         embeddings = np.concatenate([self.regions.embeddings, other.regions.embeddings])
         proposals = Proposals.join([self.regions.proposals, other.regions.proposals])
         return replace(
@@ -239,25 +236,25 @@ class Result:
 
     @property
     def image(self) -> Image:
-        """Give the image the regions were cut from."""
+        """Return the image of the regions."""
         return self.regions.image
 
     @property
     def masks(self) -> Masks:
-        """Give each row's mask."""
+        """Return each row's mask."""
         return self.regions.masks
 
     @property
     def quality(self) -> Array:
-        """Give the proposer's confidence in each row: float32 (R,)."""
+        """Return the proposer's confidence in each row: float32 (R,)."""
         return self.regions.proposals.quality
 
     @property
     def score(self) -> Array:
-        """Give each row's probability, or its quality where no text was asked: float32 (R,)."""
+        """Return each row's probability, or its quality if it has no text: float32 (R,)."""
         return np.where(np.isnan(self.probability), self.quality, self.probability)
 
     @property
     def unanswered(self) -> tuple[str, ...]:
-        """Give the texts asked for which no row stands."""
+        """Return the texts of the question that have no row."""
         return tuple(text for text in self.asked if text not in self.texts)

@@ -1,5 +1,6 @@
-"""Masks as tables: N boxes and the bitmaps inside them. Boxes are xyxy in pixels, half-open; a size
-is (H, W).
+"""Masks as tables of N boxes and the bitmaps inside them.
+
+Boxes are xyxy in pixels, half-open; a size is (H, W).
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ def row_indices(rows: Rows, count: int) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Masks:
-    """Hold N masks as a box and the bitmap inside it: a dense stack of 100 masks at 12 megapixels
-    is 1.2 GB.
+    """N masks, each a box and the bitmap inside it.
 
-    boxes: int32 (N, 4) xyxy half-open. bitmaps: N bool arrays (y2 - y1, x2 - x1). size: (H, W) of
-    the image. A mask without pixels has a box and a bitmap of area 0.
+    A dense stack of 100 masks at 12 megapixels would take 1.2 GB. boxes: int32 (N, 4) xyxy
+    half-open. bitmaps: N bool arrays (y2 - y1, x2 - x1). size: (H, W) of the image. A mask without
+    pixels has a box and a bitmap of area 0.
     """
 
     boxes: Array
@@ -46,7 +47,7 @@ class Masks:
         boxes = np.asarray(self.boxes, dtype=np.int32).reshape(-1, 4)
         if len(boxes) != len(self.bitmaps):
             raise ValueError(
-                f"want one bitmap a box, got {len(self.bitmaps)} bitmaps for {len(boxes)} boxes"
+                f"want one bitmap per box, got {len(self.bitmaps)} bitmaps for {len(boxes)} boxes"
             )
         if len(boxes) and (
             boxes.min() < 0 or boxes[:, 2].max() > width or boxes[:, 3].max() > height
@@ -62,13 +63,14 @@ class Masks:
 
     @classmethod
     def empty(cls, size: tuple[int, int]) -> Masks:
-        """Make a table of no masks for an image of ``size`` (H, W)."""
+        """Make an empty table for an image of ``size`` (H, W)."""
         return cls(np.zeros((0, 4), np.int32), (), size)
 
     @classmethod
     def from_dense(cls, dense: Array, size: tuple[int, int] | None = None) -> Masks:
-        """Cut a dense stack (N, H, W), any dtype read as truth, to tight boxes; size: (H, W), for
-        when N is 0.
+        """Cut a dense stack (N, H, W) of any dtype, nonzero inside, to tight boxes.
+
+        size: (H, W), needed if N is 0.
         """
         stack = np.asarray(dense).astype(bool)
         if stack.ndim != 3:
@@ -81,7 +83,7 @@ class Masks:
     def from_windows(
         cls, windows: Sequence[tuple[int, int, Array]], size: tuple[int, int]
     ) -> Masks:
-        """Trim N (x, y, bool bitmap (h, w) whose corner lies at x, y) to tight boxes."""
+        """Trim N windows (x, y, bool bitmap (h, w)), with corner (x, y), to tight boxes."""
         boxes, bitmaps = np.zeros((len(windows), 4), np.int32), []
         for row, (left, top, bitmap) in enumerate(windows):
             ys, xs = np.flatnonzero(bitmap.any(axis=1)), np.flatnonzero(bitmap.any(axis=0))
@@ -95,7 +97,7 @@ class Masks:
 
     @classmethod
     def solid(cls, xyxy: Array, size: tuple[int, int]) -> Masks:
-        """Fill boxes, float (N, 4) xyxy pixels: every pixel that one touches."""
+        """Fill boxes, float (N, 4) xyxy pixels, including partly covered pixels."""
         corners = np.hstack([np.floor(xyxy[:, :2]), np.ceil(xyxy[:, 2:])]).astype(np.int32)
         return cls(
             corners, tuple(np.ones((y2 - y1, x2 - x1), bool) for x1, y1, x2, y2 in corners), size
@@ -136,7 +138,7 @@ class Masks:
         return dense
 
     def contains(self, xy: Array) -> Array:
-        """Mark which masks hold which pixels, int (K, 2) x, y: bool (N, K)."""
+        """Mark which masks contain which pixels, int (K, 2) x, y: bool (N, K)."""
         inside = (self.boxes[:, None, :2] <= xy) & (xy < self.boxes[:, None, 2:])  # (N, K, 2)
         hits = np.logical_and(inside[..., 0], inside[..., 1])
         for row, k in zip(*np.nonzero(hits), strict=True):
@@ -145,7 +147,7 @@ class Masks:
         return hits
 
     def union(self, box: Array) -> Array:
-        """Paint where any mask is inside a box xyxy: bool (y2 - y1, x2 - x1)."""
+        """Return the union of all masks inside a box xyxy: bool (y2 - y1, x2 - x1)."""
         x1, y1, x2, y2 = box
         painted = np.zeros((y2 - y1, x2 - x1), bool)
         for (left, top, right, bottom), bitmap in zip(self.boxes, self.bitmaps, strict=True):
@@ -157,11 +159,10 @@ class Masks:
         return painted
 
     def intersections(self, other: Masks, wanted: Array | None = None) -> Array:
-        """Count the pixels each pair shares: int64 (N, M). Pairs whose boxes don't touch cost
-        nothing.
+        """Count the pixels each pair shares: int64 (N, M); pairs of disjoint boxes cost nothing.
 
-        wanted: bool (N, M), the pairs to count; the others give 0. With itself it must be
-        symmetric.
+        wanted: bool (N, M), the pairs to count; 0 for the others. Must be symmetric if ``other`` is
+        ``self``.
         """
         if self.size != other.size:
             raise ValueError(f"masks of different images: {self.size} and {other.size}")
@@ -172,7 +173,7 @@ class Masks:
         if wanted is not None:
             counted &= wanted
         if other is self:
-            counted = np.triu(counted, 1)  # the rest is known by symmetry
+            counted = np.triu(counted, 1)  # the rest follows by symmetry
         for i, j in zip(*np.nonzero(counted), strict=True):
             (x1, y1), (x2, y2) = corner[i, j], end[i, j]
             (ax, ay), (bx, by) = self.boxes[i, :2], other.boxes[j, :2]
@@ -182,9 +183,7 @@ class Masks:
         return shared + shared.T + np.diag(self.areas) if other is self else shared
 
     def iou(self, other: Masks) -> Array:
-        """Give intersection over union of each pair: float64 (N, M) in [0, 1]; two empty masks give
-        0.
-        """
+        """Return the IoU of each pair: float64 (N, M) in [0, 1]; 0 for two empty masks."""
         shared = self.intersections(other)
         union = self.areas[:, None] + other.areas[None, :] - shared
         return shared / np.maximum(union, 1)

@@ -1,5 +1,6 @@
-"""Prompts say where, never what: everything, one object by points, one object per box. Pixels of
-the upright image.
+"""Spatial prompts: everything, one object by points, or one object per box.
+
+Coordinates are pixels of the upright image.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .masks import Array
 
 @dataclass(frozen=True, eq=False)
 class Everything:
-    """Ask for every object; the prompt when none is given.
+    """Every object; the default prompt.
 
     inside: only objects that lie in one of these boxes, float32 (B, 4) xyxy pixels. without: only
     objects that cover none of these points, float32 (K, 2) pixels.
@@ -32,7 +33,7 @@ class Everything:
             object.__setattr__(self, "without", Points(self.without).xy)
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raise BadPrompt where it leaves an image of ``size`` (H, W)."""
+        """Raise BadPrompt if it exceeds an image of ``size`` (H, W)."""
         if self.inside is not None:
             _boxes_inside(self.inside, size)
         if self.without is not None:
@@ -41,11 +42,11 @@ class Everything:
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Ask for ONE object by clicks, and by what else is known of it.
+    """ONE object, by clicks and optionally a box or an earlier mask.
 
-    xy: float32 (K, 2) pixels. labels: int32 (K,), 1 foreground, 0 background; all 1 when left out.
+    xy: float32 (K, 2) pixels. labels: int32 (K,), 1 foreground, 0 background; default: all 1.
     box: float32 (4,) xyxy around the object. mask: float32 (h, w), a row of ``Proposals.logits``,
-    an earlier answer to refine. With a box or a mask there may be no point.
+    an earlier result to refine. With a box or a mask, points may be empty.
     """
 
     xy: Any
@@ -70,7 +71,7 @@ class Points:
             object.__setattr__(self, "mask", _logits(self.mask))
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raise BadPrompt where it leaves an image of ``size`` (H, W)."""
+        """Raise BadPrompt if it exceeds an image of ``size`` (H, W)."""
         _points_inside(self.xy, size)
         if self.box is not None:
             _boxes_inside(self.box[None], size)
@@ -78,7 +79,7 @@ class Points:
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """Ask for one object PER box; row i of the answer is box i's.
+    """One object PER box; row i of the answer belongs to box i.
 
     xyxy: float32 (B, 4) pixels, x1 < x2 and y1 < y2.
     """
@@ -93,7 +94,7 @@ class Boxes:
         object.__setattr__(self, "xyxy", xyxy)
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raise BadPrompt where it leaves an image of ``size`` (H, W)."""
+        """Raise BadPrompt if it exceeds an image of ``size`` (H, W)."""
         _boxes_inside(self.xyxy, size)
 
 
@@ -103,10 +104,11 @@ Prompt: TypeAlias = Everything | Points | Boxes
 def place(
     points: Sequence[Any], labels: Sequence[Any], boxes: Sequence[Any], *, searching: bool
 ) -> Prompt:
-    """Say where to look. searching: for texts, an example, or everything, not for what is there.
+    """Make a prompt from points, labels and boxes.
 
-    A search keeps to the boxes and leaves out what background points cover; a foreground point is
-    a click on one object all the same. points: (K, 2) pixels. labels: (K,), 1 foreground, 0
+    searching: for texts, an example or everything, rather than cutting out what is at the place. A
+    search is limited to the boxes and leaves out what background points cover; a foreground point
+    is a click on one object all the same. points: (K, 2) pixels. labels: (K,), 1 foreground, 0
     background. boxes: (B, 4) xyxy pixels. Raises BadPrompt.
     """
     if len(points) and (any(labels) or not searching):
@@ -129,7 +131,7 @@ def _floats(value: Any, width: int, noun: str, example: str, at_least: int = 1) 
 def _one_box(value: Any) -> Array:
     xyxy = Boxes(value).xyxy
     if len(xyxy) != 1:
-        raise BadPrompt(f"points are about one object and take one box, got {len(xyxy)}")
+        raise BadPrompt(f"points select one object and take one box, got {len(xyxy)}")
     box: Array = xyxy[0]
     return box
 

@@ -1,10 +1,9 @@
-"""Turn a name of weights/manifest.json, or ``file:PATH``, into a local path whose bytes have been
-checked.
+"""Resolve a name of weights/manifest.json, or ``file:PATH``, to a verified local path.
 
-The manifest and the shipped weights are in the folder SEGCLIP_WEIGHTS, else in the one that came
-with segclip; downloads go to the folder SEGCLIP_HOME, else ~/.cache/segclip; SEGCLIP_OFFLINE=1
-forbids the network. Where the manifest has no SHA-256, that of the first whole file of weights is
-recorded and expected until that file is deleted.
+The manifest and the shipped weights are in the folder SEGCLIP_WEIGHTS, else in the installed one;
+downloads go to the folder SEGCLIP_HOME, else ~/.cache/segclip; SEGCLIP_OFFLINE=1 forbids network
+access. Where the manifest has no SHA-256, that of the first complete weight file is recorded, and
+required until that file is deleted.
 """
 
 from __future__ import annotations
@@ -31,21 +30,19 @@ SAFE_FILES = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
 )
-PICKLED_FILES = (
-    "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pt",
-)  # taken from a folder without those
+# used in a folder without any of those
+PICKLED_FILES = ("open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt")
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Describe one row of the manifest.
+    """An entry of the manifest.
 
-    file: a name in the row's own cache folder; for shipped rows a folder beside the manifest. url:
-    None where nothing can be downloaded unattended. bytes, sha256: of the file, or of a shipped
-    folder's model.safetensors; None where nobody has published them.
+    file: a name in the entry's own cache folder; for shipped entries a folder beside the manifest.
+    url: None if it cannot be downloaded unattended. bytes, sha256: of the file, or of a shipped
+    folder's model.safetensors; None if unpublished.
     """
 
     name: str
@@ -63,23 +60,19 @@ class Entry:
 
     @property
     def path(self) -> Path:
-        """Give the place of the file, or of the shipped folder, whether or not it's there."""
-        return (
-            weights_folder() / self.file
-            if self.shipped
-            else cache_folder() / "weights" / self.name / self.file
-        )
+        """Return the path of the file, or of the shipped folder, whether or not it exists."""
+        if self.shipped:
+            return weights_folder() / self.file
+        return cache_folder() / "weights" / self.name / self.file
 
     @property
     def payload(self) -> Path:
-        """Give the file that is hashed."""
+        """Return the path of the file that is hashed."""
         return self.path / SAFE_FILES[0] if self.shipped else self.path
 
     @property
     def expected(self) -> str | None:
-        """Give the SHA-256 the bytes must have: the manifest's, else the recorded one, else None:
-        any.
-        """
+        """Return the required SHA-256: the manifest's, else the recorded one, else None for any."""
         if self.sha256 or self.shipped:
             return self.sha256
         record = recorded(self.payload)
@@ -88,7 +81,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Hold what identifies a file's bytes, under the manifest's names."""
+    """The size and hash of a file, named as in the manifest."""
 
     bytes: int
     sha256: str
@@ -96,10 +89,10 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Status:
-    """Tell where a row of the manifest stands on this machine.
+    """The state of a manifest entry on this machine.
 
-    bytes: of the file here, else the published size, else None. verified: checked since the file
-    last changed.
+    bytes: of the local file, else the published size, else None. verified: whether it was hashed
+    since the file last changed.
     """
 
     name: str
@@ -114,8 +107,9 @@ class Status:
 
 @dataclass(frozen=True)
 class Verification:
-    """Hold a fresh comparison. published: the manifest has the hash; else expected is the one first
-    seen here.
+    """A fresh hash comparison.
+
+    published: whether ``expected`` is from the manifest; else it was recorded from the first file.
     """
 
     name: str
@@ -126,14 +120,12 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Tell whether the bytes are the expected ones."""
+        """Return whether the hashes match."""
         return self.given == self.expected
 
 
 def weights_folder() -> Path:
-    """Give the folder of manifest.json: SEGCLIP_WEIGHTS, else the installed one, else the
-    repository's.
-    """
+    """Return manifest.json's folder: SEGCLIP_WEIGHTS, else the installed or repository's one."""
     if chosen := os.environ.get("SEGCLIP_WEIGHTS"):
         return Path(chosen).expanduser().absolute()
     root = Path(__file__).resolve().parents[2]
@@ -142,19 +134,20 @@ def weights_folder() -> Path:
 
 
 def is_offline() -> bool:
-    """Tell whether SEGCLIP_OFFLINE forbids the network."""
+    """Return whether SEGCLIP_OFFLINE forbids network access."""
     return os.environ.get("SEGCLIP_OFFLINE", "").lower() not in ("", "0", "false", "no")
 
 
 def set_offline() -> None:
-    """Forbid the network to this process and its children; Hugging Face's library obeys if not yet
-    imported.
+    """Forbid network access to this process and its children.
+
+    Applies to huggingface_hub only if that is not yet imported.
     """
     os.environ["SEGCLIP_OFFLINE"] = os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def manifest() -> dict[str, Entry]:
-    """Read the manifest: name -> row, in its order."""
+    """Read the manifest: entries by name, in file order."""
     path = weights_folder() / "manifest.json"
     try:
         rows = json.loads(path.read_text("utf-8"))["entries"]
@@ -164,35 +157,35 @@ def manifest() -> dict[str, Entry]:
             f"cannot read {path}: {error}; SEGCLIP_WEIGHTS must name its folder"
         ) from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise WeightsCorrupt(f"{path} is not a manifest of segclip: {error!r}") from error
+        raise WeightsCorrupt(f"{path} is not a segclip manifest: {error!r}") from error
 
 
 def table() -> list[Status]:
-    """List every row of the manifest; nothing is hashed."""
+    """Return the status of every manifest entry, without hashing."""
     return [_status(entry) for entry in manifest().values()]
 
 
-list_weights = table  # its name among the public ones
+list_weights = table  # its public name
 
 
 def find(entry: Entry | str) -> Path | None:
-    """Give the checked local path, None when it isn't there; never touches the network.
+    """Return the verified local path, None if it is missing; never access the network.
 
-    Raises WeightsCorrupt when the file is there with other bytes than the expected ones.
+    Raises WeightsCorrupt when the file's hash is not the expected one.
     """
     entry = entry_of(entry) if isinstance(entry, str) else entry
     if not _is_here(entry):
         return None
-    anew = container_of(entry.payload) != "safetensors"  # a record never vouches for a pickle
-    _accept(entry, hash_file(entry.payload).hexdigest() if anew else known_sha256(entry.payload))
+    rehash = container_of(entry.payload) != "safetensors"  # a record is never trusted for a pickle
+    _accept(entry, hash_file(entry.payload).hexdigest() if rehash else known_sha256(entry.payload))
     return entry.path
 
 
 def get(name: str, *, progress: bool = True, trust: bool = False) -> Path:
-    """Give the checked local path of a name of the manifest, downloading it if it must.
+    """Return the verified local path of a manifest entry, downloading it if necessary.
 
-    Raises UnknownName, WeightsMissing, WeightsCorrupt, and Unsupported for a pickle without a hash
-    unless ``trust``.
+    Raises UnknownName, WeightsMissing, WeightsCorrupt, and Unsupported for a pickle without a
+    published hash unless ``trust``.
     """
     entry = entry_of(name)
     if (
@@ -206,30 +199,26 @@ def get(name: str, *, progress: bool = True, trust: bool = False) -> Path:
         return found
     if entry.url is None or is_offline():
         raise WeightsMissing(_missing(entry))
-    from .downloads import (
-        Download,
-        fetch,
-        locked,
-    )  # an HTTP client and a lock: 0.1 s that a start without them saves
+    # imports an HTTP client and a lock: 0.1 s that other commands save
+    from .downloads import Download, fetch, locked
 
     check = partial(_check_unpublished, entry, trust) if entry.sha256 is None else None
     with locked(entry.path):
         if found := find(entry):
             return found
-        wanted = Download(entry.url, entry.path, entry.bytes, entry.expected, check)
-        _accept(entry, fetch(wanted, progress=progress))
+        job = Download(entry.url, entry.path, entry.bytes, entry.expected, check)
+        _accept(entry, fetch(job, progress=progress))
     return entry.path
 
 
-get_weights = get  # its name among the public ones
+get_weights = get  # its public name
 
 
 def locate(spec: str, *, trust: bool = False) -> Path:
-    """Give the local path of ``file:PATH``, a file or a folder of the user's own, or of a name of
-    the manifest.
+    """Return the local path of ``file:PATH``, a user's file or folder, or of a manifest entry.
 
-    It is for loaders, which hash what they read of a pickle (``vouch``): one that is here is not
-    hashed twice.
+    For loaders: they hash the pickles they read (``vouch``), so local ones are not hashed here too.
+    Raises BadPrompt, WeightsMissing, and as ``get`` and ``check_pickle`` do.
     """
     if not spec.startswith("file:"):
         entry = entry_of(spec)
@@ -241,8 +230,8 @@ def locate(spec: str, *, trust: bool = False) -> Path:
     path = Path(spec.removeprefix("file:")).expanduser().absolute()
     try:
         there = path.exists()
-    except (OSError, ValueError) as error:  # a name too long, or with a zero byte in it
-        raise WeightsMissing(f"{spec!r} is no path: {error}") from error
+    except (OSError, ValueError) as error:  # a name too long, or with a NUL
+        raise WeightsMissing(f"{spec!r} is not a valid path: {error}") from error
     if not there:
         raise WeightsMissing(f"{spec}: there is no file or folder {path}")
     check_pickle(path, trust=trust)
@@ -250,10 +239,9 @@ def locate(spec: str, *, trust: bool = False) -> Path:
 
 
 def check_pickle(path: Path, *, trust: bool) -> None:
-    """Refuse early, before torch is imported, what ``vouch`` refuses when it is read: a pickle
-    nobody knows.
+    """Refuse an unknown pickle before torch is imported, as ``vouch`` would when it is read.
 
-    path: a file, or a folder, of which the file counts that a loader would take.
+    path: a file, or a folder, of which the file that a loader would read is checked.
     """
     file = path
     if path.is_dir():
@@ -264,18 +252,17 @@ def check_pickle(path: Path, *, trust: bool) -> None:
         return
     container = container_of(file)
     if container == "safetensors" or (container == "none" and file.suffix == ".safetensors"):
-        return  # the latter is damaged: no loader takes it for anything else
+        return  # the latter is damaged; loaders read it only as safetensors
     given = known_sha256(file)
     vouch(file, given, trust=trust)
     remember(file, given)
 
 
 def vouch(path: Path, sha256: str, *, trust: bool) -> None:
-    """Allow a pickle to be read, by the hash of the very bytes that will be, or refuse: it may hold
-    code.
+    """Refuse a pickle, which may hold code, unless the hash of the bytes to be loaded is known.
 
-    Raises WeightsCorrupt where it lies in the place of a row of the manifest with other bytes than
-    that expects, and Unsupported where no row has its hash, unless ``trust``.
+    Raises WeightsCorrupt for a file at a manifest entry's path with another hash than expected, and
+    Unsupported if no entry has its hash, unless ``trust``.
     """
     rows = manifest().values()
     for entry in rows:
@@ -283,15 +270,14 @@ def vouch(path: Path, sha256: str, *, trust: bool) -> None:
             _accept(entry, sha256)
     if not trust and sha256 not in {entry.sha256 for entry in rows}:
         raise Unsupported(
-            f"{path} is not safetensors and counts as a pickle, which may hold code that loading "
-            "it runs, and its "
-            f"SHA-256 {sha256} is not in the manifest; use a .safetensors file, or pass --trust if "
-            "you trust its author"
+            f"{path} is not safetensors and counts as a pickle, which may run code when loaded, "
+            f"and its SHA-256 {sha256} is not in the manifest; use a .safetensors file, or pass "
+            "--trust if you trust its author"
         )
 
 
 def verify(name: str) -> Verification:
-    """Hash an installed file anew and compare, whatever the record of it says."""
+    """Rehash an installed file and compare, ignoring its record."""
     entry = entry_of(name)
     if not entry.payload.is_file():
         raise WeightsMissing(_missing(entry))
@@ -305,16 +291,14 @@ def verify(name: str) -> Verification:
 
 
 def describe(path: Path) -> Fingerprint:
-    """Give the manifest's ``bytes`` and ``sha256`` for a file, or for a folder's
-    model.safetensors.
-    """
+    """Return the size and SHA-256 of a file, or of a folder's model.safetensors."""
     file = path / SAFE_FILES[0] if path.is_dir() else path
     digest = hash_file(file).hexdigest()
     return Fingerprint(file.stat().st_size, digest)
 
 
 def entry_of(name: str) -> Entry:
-    """Look a name up in the manifest; UnknownName tells the nearest, and how a path is written."""
+    """Return the manifest entry of a name; UnknownName suggests the nearest, and ``file:``."""
     entries = manifest()
     if name in entries:
         return entries[name]
@@ -324,16 +308,14 @@ def entry_of(name: str) -> Entry:
         for match in difflib.get_close_matches(name.lower(), spellings, n=3, cutoff=0.5)
     ]
     nearest = f"the nearest: {', '.join(near)}; " if near else ""
-    own = f"; a file or folder of your own is written file:{name}" if looks_like_path(name) else ""
+    own = f"; for a file or folder of your own write file:{name}" if looks_like_path(name) else ""
     raise UnknownName(
-        f"no weights are named {name!r}; {nearest}`segclip weights list` shows all{own}"
+        f"no weights are named {name!r}; {nearest}`segclip weights list` lists all{own}"
     )
 
 
 def _accept(entry: Entry, given: str) -> None:
-    """Record bytes that are the expected ones, refuse others; warn where nobody knows what to
-    expect.
-    """
+    """Record a hash if it is the expected one, else refuse it; warn where none is expected."""
     expected = entry.expected
     if expected is None and not entry.shipped:
         check_whole(entry.payload)
@@ -343,22 +325,16 @@ def _accept(entry: Entry, given: str) -> None:
             given,
         )
     elif expected not in (None, given):
-        by = (
-            "the manifest"
-            if entry.sha256
-            else f"the first one seen, in {record_path(entry.payload)}"
-        )
+        source = "the manifest" if entry.sha256 else f"the record {record_path(entry.payload)}"
         raise WeightsCorrupt(
-            f"{entry.payload} has SHA-256 {given}, expected {expected} by {by}; "
+            f"{entry.payload} has SHA-256 {given}, expected {expected} by {source}; "
             f"delete the file and run `segclip weights get {entry.name}`"
         )
     remember(entry.payload, given)
 
 
 def _is_here(entry: Entry) -> bool:
-    """Tell whether a row's file is there; with one that was deleted goes what was recorded of
-    it.
-    """
+    """Return whether an entry's file exists; if it was deleted, drop its record too."""
     here = entry.payload.is_file()
     if not here and entry.sha256 is None and not entry.shipped:
         cache.forget(entry.payload)
@@ -366,9 +342,7 @@ def _is_here(entry: Entry) -> bool:
 
 
 def _check_unpublished(entry: Entry, trust: bool, arrived: Path) -> None:
-    """Refuse a download that nobody has published a hash of, unless it is whole and safetensors, or
-    trusted.
-    """
+    """Refuse a download without a published hash if it is incomplete, or an untrusted pickle."""
     check_whole(arrived)
     if not trust and container_of(arrived) != "safetensors":
         raise Unsupported(_unpublished(entry))
@@ -377,8 +351,8 @@ def _check_unpublished(entry: Entry, trust: bool, arrived: Path) -> None:
 def _unpublished(entry: Entry) -> str:
     return (
         f"{entry.name} is a pickled checkpoint without a published SHA-256, and loading one may "
-        "run code hidden in it; "
-        "pass --trust if you trust its author, or take another of `segclip weights list`"
+        "run code; pass --trust if you trust its author, or choose other weights from "
+        "`segclip weights list`"
     )
 
 
@@ -402,8 +376,9 @@ def _missing(entry: Entry) -> str:
     what = f"{entry.name} is not on this machine: {entry.file} ({size}, {digest})"
     if entry.shipped:
         return f"{what} comes with segclip; put it back at {entry.path}"
-    source = f"from {entry.url}" if entry.url else f"not to be had without a browser ({entry.note})"
-    why = " nothing was fetched because SEGCLIP_OFFLINE is set;" if is_offline() else ""
+    source = f"from {entry.url}" if entry.url else f"download it in a browser ({entry.note})"
+    offline = " nothing was downloaded because SEGCLIP_OFFLINE is set;" if is_offline() else ""
     return (
-        f"{what}, {source};{why} put it at {entry.path}, or name a file of your own with file:PATH"
+        f"{what}, {source};{offline} put it at {entry.path}, or use a file of your own with "
+        "file:PATH"
     )

@@ -1,10 +1,8 @@
-"""Keep downloads and the records of checked files in one folder, so that a file is hashed once and
-not at every start.
+"""Manage the cache folder: downloads, and hash records that save rehashing files at every start.
 
-A record is a small JSON of SHA-256 and what the file system said of the file then: beside a
-downloaded file as ``NAME.json``, under ``checked/`` for files that live elsewhere. It saves hashing
-what cannot run; of a pickle the bytes that are loaded are hashed, whatever a record says
-(``weights.vouch``).
+A record is a small JSON file with the SHA-256 and the file's metadata when hashed: ``NAME.json``
+beside a downloaded file, under ``checked/`` for files elsewhere. Records serve only files that
+cannot run code; the loaded bytes of a pickle are always hashed (``weights.vouch``).
 """
 
 from __future__ import annotations
@@ -21,16 +19,15 @@ from ..errors import NotWritable, Unsupported, WeightsMissing
 from ..files import atomic
 from .reading import open_file
 
-_TICK = 0.02  # seconds; file systems' clocks stand still for as long
+_TICK = 0.02  # s; resolution of file system timestamps
 
 
 @dataclass(frozen=True)
 class Record:
-    """Remember a file as it was when it was hashed: another file, or another content, has another
-    inode or ctime.
+    """A file's metadata when hashed; another file or content has another inode or ctime.
 
     Both are 0, which no file has, in records of earlier versions: their SHA-256 is still expected,
-    but hashed anew.
+    but the file is rehashed.
     """
 
     bytes: int
@@ -41,20 +38,20 @@ class Record:
 
     @classmethod
     def of(cls, path: Path, sha256: str) -> Record:
-        """Describe a file as it is now."""
+        """Return the record of a file as it is now."""
         stat = path.stat()
         return cls(stat.st_size, stat.st_mtime_ns, sha256, stat.st_ino, stat.st_ctime_ns)
 
 
 def cache_folder() -> Path:
-    """Give the folder: SEGCLIP_HOME, else ~/.cache/segclip (XDG_CACHE_HOME honoured)."""
+    """Return the cache folder: SEGCLIP_HOME, else ~/.cache/segclip (or in XDG_CACHE_HOME)."""
     if chosen := os.environ.get("SEGCLIP_HOME"):
         return Path(chosen).expanduser().absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segclip"
 
 
 def first_time(name: str) -> bool:
-    """Answer True once for each name; False from then on, and where that cannot be remembered."""
+    """Return True on the first call for a name, else False; also if that cannot be recorded."""
     path = cache_folder() / "once" / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,8 +62,9 @@ def first_time(name: str) -> bool:
 
 
 def hash_file(path: Path) -> hashlib._Hash:
-    """Hash a file's bytes with SHA-256; the answer can be updated further. Raises WeightsMissing if
-    unreadable.
+    """Return the SHA-256 hasher of a file's bytes, which can be updated further.
+
+    Raises WeightsMissing if unreadable.
     """
     hasher = hashlib.sha256()
     try:
@@ -79,9 +77,7 @@ def hash_file(path: Path) -> hashlib._Hash:
 
 
 def known_sha256(path: Path) -> str:
-    """Give a file's SHA-256: the recorded one while the file system says it is the file that was
-    recorded.
-    """
+    """Return a file's SHA-256: the recorded one if the file's metadata are unchanged."""
     record = recorded(path)
     if record and is_fresh(record, path):
         return record.sha256
@@ -89,13 +85,13 @@ def known_sha256(path: Path) -> str:
 
 
 def known_hashes(path: Path) -> str:
-    """Name the files of a folder, or the file, with the SHA-256 of each."""
+    """Return "name:SHA-256" of each file of a folder, or of a file, joined by spaces."""
     files = sorted(part for part in path.iterdir() if part.is_file()) if path.is_dir() else [path]
     return " ".join(f"{file.name}:{known_sha256(file)}" for file in files)
 
 
 def recorded(path: Path) -> Record | None:
-    """Read the record of a file, None when there is none that can be read."""
+    """Return the record of a file, None if there is no valid one."""
     with suppress(OSError, ValueError, TypeError, RecursionError):
         record = Record(**json.loads(record_path(path).read_text("utf-8")))
         if isinstance(record.sha256, str):
@@ -104,27 +100,27 @@ def recorded(path: Path) -> Record | None:
 
 
 def is_fresh(record: Record, path: Path) -> bool:
-    """Tell whether a file is still the one, and as it was, when it was recorded."""
+    """Return whether a file is the recorded one, unchanged."""
     return record == Record.of(path, record.sha256)
 
 
 def remember(path: Path, sha256: str) -> None:
-    """Record a file's SHA-256; a cache that can't be written only costs hashing again."""
+    """Record a file's SHA-256; if the cache is not writable, the file is rehashed next time."""
     record = Record.of(path, sha256)
     if abs(time.time_ns() - record.ctime_ns) < _TICK * 1e9:
-        time.sleep(_TICK)  # a change within the clock's tick would leave the time as it is recorded
+        time.sleep(_TICK)  # a change within the same tick would keep the recorded timestamp
     if recorded(path) != record:
         _write(path, record)
 
 
 def expire(path: Path) -> None:
-    """Make a file be hashed anew next time, keeping the SHA-256 recorded for it."""
+    """Force rehashing of a file next time, keeping its recorded SHA-256."""
     if record := recorded(path):
         _write(path, replace(record, mtime_ns=0))
 
 
 def forget(path: Path) -> None:
-    """Drop a file's record: the next file in its place may be another."""
+    """Delete a file's record, as the next file at its path may be another."""
     with suppress(OSError):
         record_path(path).unlink(missing_ok=True)
 
@@ -135,7 +131,7 @@ def _write(path: Path, record: Record) -> None:
 
 
 def record_path(path: Path) -> Path:
-    """Give the place of a file's record."""
+    """Return the path of a file's record."""
     if cache_folder() in path.parents:
         return path.with_name(f"{path.name}.json")
     key = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]

@@ -1,10 +1,9 @@
-"""Fetch one URL into one file: resumed after a cut, hashed as it streams, in place only when whole
-and right.
+"""Download a URL to a file: resumable, hashed while streaming, moved into place once verified.
 
-Bytes arrive in ``NAME.part`` beside the target, with the server's ETag in ``NAME.part.etag``; a
-lock keeps two processes from writing the same part. Any failure but wrong bytes keeps the part for
-the next run. Nothing a server says is believed: what is no number, no address, too slow or not what
-was asked for ends as one of segclip's own errors.
+Data arrive in ``NAME.part`` beside the target, with the server's ETag in ``NAME.part.etag``; a lock
+keeps two processes from writing the same part. Any failure but wrong bytes keeps the part for the
+next run. Servers are not trusted: malformed numbers or addresses, slow transfers and unexpected
+responses raise segclip's own errors.
 """
 
 from __future__ import annotations
@@ -34,31 +33,28 @@ from ..files import atomic
 from .cache import hash_file
 
 TIMEOUT = 30.0  # seconds of silence before a connection counts as cut
-ANSWER = 60.0  # seconds until an answer's headers are there, with all its redirects
-SLOWEST, PATIENCE = (
-    2_000.0,
-    60.0,
-)  # bytes a second, over so many seconds, below which a connection counts as cut
-DEADLINE = 24 * 3600.0  # seconds for one answer, however fast; what arrived is kept
-LARGEST = 64 << 30  # bytes read of a file whose size nobody has published
+HEADER_TIMEOUT = 60.0  # seconds until a response's headers have arrived, including redirects
+# bytes per second, averaged over so many seconds, below which a connection counts as cut
+MIN_RATE, PATIENCE = 2_000.0, 60.0
+DEADLINE = 24 * 3600.0  # seconds for one response, however fast; what arrived is kept
+LARGEST = 64 << 30  # bytes read of a file of unpublished size
 CHUNK = 1 << 18
 SPARE_BYTES = 16 << 20  # left free on the disk after a download
 
-_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{0,200}"')  # a weak one can't vouch for bytes
+_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{0,200}"')  # a weak one does not identify exact bytes
 _RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
-_NOT_THIS_PART = frozenset(
-    {400, 405, 406, 409, 412, 416, 417, 501}
-)  # answers that a request for the whole may not get
+# status codes on which to retry without a range
+_RETRY_WHOLE = frozenset({400, 405, 406, 409, 412, 416, 417, 501})
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Download:
-    """Say what to fetch and where to.
+    """A download job.
 
-    bytes, sha256: the expected ones, None where nobody has published them. check: called with the
-    whole file before it is put in place; what it raises of segclip's errors refuses the file.
+    bytes, sha256: expected; None if unpublished. check: called with the complete file before it is
+    moved into place; a SegclipError that it raises rejects the file.
     """
 
     url: str
@@ -69,9 +65,7 @@ class Download:
 
 
 class Part:
-    """Hold what has arrived of a file: its size, its running SHA-256, and the ETag it came
-    under.
-    """
+    """A partial download: its size, running SHA-256, and ETag."""
 
     def __init__(self, target: Path) -> None:
         self.path = target.with_name(f"{target.name}.part")
@@ -82,30 +76,29 @@ class Part:
 
     @property
     def etag(self) -> str | None:
-        """Give the ETag of the bytes held, None where the server gave none that can vouch for
-        bytes.
-        """
+        """Return the strong ETag of the part, None if the server sent none."""
         with suppress(OSError, UnicodeDecodeError):
             return _strong(self._etag_path.read_text("ascii"))
         return None
 
     def drop(self) -> None:
-        """Forget every byte."""
+        """Discard the part."""
         self.path.unlink(missing_ok=True)
         self._etag_path.unlink(missing_ok=True)
         self.size, self.hasher = 0, hashlib.sha256()
 
     def restart(self, etag: str | None) -> None:
-        """Forget every byte and hold the next ones under ``etag``, where it can vouch for them."""
+        """Discard the part and begin another, of ``etag`` if that is a strong one."""
         self.drop()
         if strong := _strong(etag):
             self._etag_path.write_text(strong, "ascii")
 
     def fill(self, response: HTTPResponse, tick: Callable[[int], None], limit: int | None) -> None:
-        """Append a response's body, stopping as soon as ``limit`` bytes are exceeded; raise OSError
-        for a slow one.
+        """Append a response's body, stopping once ``limit`` is exceeded; raise OSError if slow.
+
+        tick: called with the number of bytes of each chunk.
         """
-        pace = _Pace()
+        rate = _RateMonitor()
         with self.path.open("ab") as file:
             while chunk := response.read1(CHUNK):
                 file.write(chunk)
@@ -114,10 +107,10 @@ class Part:
                 tick(len(chunk))
                 if self.size > (LARGEST if limit is None else limit):
                     return
-                pace.count(len(chunk))
+                rate.count(len(chunk))
 
     def publish(self, target: Path) -> None:
-        """Put the finished file in place, atomically and on the disk."""
+        """Sync the finished file to disk and move it into place atomically."""
         with self.path.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(self.path, target)
@@ -125,23 +118,21 @@ class Part:
         self._etag_path.unlink(missing_ok=True)
 
 
-class _Pace:
-    """Watch how fast bytes arrive: a byte before each timeout would hold a connection for ever."""
+class _RateMonitor:
+    """Minimum-rate check: a byte before each timeout would keep a connection open forever."""
 
     def __init__(self) -> None:
         self.began = self.since = time.monotonic()
         self.bytes = 0
 
     def count(self, arrived: int) -> None:
-        """Count bytes; raise TimeoutError once PATIENCE seconds brought fewer than SLOWEST each, or
-        after DEADLINE.
-        """
+        """Count bytes; raise TimeoutError below MIN_RATE over PATIENCE, or past DEADLINE."""
         self.bytes += arrived
         now = time.monotonic()
         if now - self.began > DEADLINE:
             raise TimeoutError(f"it took longer than {DEADLINE:,.0f} s")
         if (passed := now - self.since) >= PATIENCE:
-            if self.bytes < SLOWEST * passed:
+            if self.bytes < MIN_RATE * passed:
                 raise TimeoutError(f"only {self.bytes:,} bytes arrived in {passed:,.0f} s")
             self.since, self.bytes = now, 0
 
@@ -152,8 +143,9 @@ def _strong(etag: str | None) -> str | None:
 
 @contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Keep every other process and thread from downloading ``target`` at the same time; waits for
-    its turn.
+    """Wait for and hold the lock that serialises downloads of ``target`` across processes.
+
+    Raises WeightsMissing when its folder is not writable.
     """
     lock = FileLock(f"{target}.lock")
     try:
@@ -178,10 +170,10 @@ def _acquire(lock: FileLock, name: str) -> None:
 
 
 def fetch(job: Download, *, progress: bool = True) -> str:
-    """Download ``job`` to its target and give its SHA-256; call it inside ``locked(job.target)``.
+    """Download ``job`` to its target and return its SHA-256; call it inside ``locked(job.target)``.
 
-    Raises WeightsMissing when the bytes can't be had now (the part is kept), WeightsCorrupt, or
-    what ``job.check`` raises, when they are not the expected ones (nothing is kept).
+    Raises WeightsMissing when the download fails (the part is kept), and WeightsCorrupt, or what
+    ``job.check`` raises, when the bytes are not the expected ones (nothing is kept).
     """
     part = Part(job.target)
     try:
@@ -189,19 +181,11 @@ def fetch(job: Download, *, progress: bool = True) -> str:
             _transfer(job, part, progress)
         _refuse_wrong_bytes(job, part)
         part.publish(job.target)
-    except (
-        OSError,
-        HTTPException,
-        ValueError,
-    ) as error:  # a ValueError of urllib's is an address that is none
-        kept = (
-            f"{part.size:,} bytes are kept; run it again to resume"
-            if part.size
-            else "nothing is kept"
-        )
-        reason = one_line(error)
+    except (OSError, HTTPException, ValueError) as error:  # urllib: ValueError for a bad address
+        kept = f"{part.size:,} bytes are kept; run it again to resume"
         raise WeightsMissing(
-            f"could not download {job.url} to {job.target}: {reason}; {kept}"
+            f"could not download {job.url} to {job.target}: {one_line(error)}; "
+            f"{kept if part.size else 'nothing is kept'}"
         ) from error
     return part.hasher.hexdigest()
 
@@ -215,17 +199,15 @@ def _transfer(job: Download, part: Part, progress: bool) -> None:
         length = _length(response)
         total = job.bytes if length is None else part.size + length
         _refuse_wrong_size(job, part, total)
-        _need_room(job.target.parent, (total or 0) - part.size)
-        with _meter(job.target.name, part.size, total, progress) as tick:
+        _require_space(job.target.parent, (total or 0) - part.size)
+        with _progress_bar(job.target.name, part.size, total, progress) as tick:
             part.fill(response, tick, total)
     if total is not None and part.size < total:
         raise ConnectionError(f"the connection was cut after {part.size:,} of {total:,} bytes")
 
 
 def _connect(job: Download, part: Part) -> HTTPResponse:
-    """Ask for what is missing; a server that can't continue this very part makes it start from
-    nothing.
-    """
+    """Request the missing bytes; start over if the server cannot resume this part."""
     headers = {"User-Agent": "segclip", "Accept-Encoding": "identity"}
     if part.size:
         headers["Range"] = f"bytes={part.size}-"
@@ -234,7 +216,7 @@ def _connect(job: Download, part: Part) -> HTTPResponse:
         response = _open(Request(job.url, headers=headers))
     except HTTPError as error:
         error.close()
-        if error.code not in _NOT_THIS_PART or not part.size:
+        if error.code not in _RETRY_WHOLE or not part.size:
             raise
         part.drop()
         return _connect(job, part)
@@ -244,7 +226,7 @@ def _connect(job: Download, part: Part) -> HTTPResponse:
         response.close()
         if not part.size:
             raise HTTPException(
-                f"the server answered {response.status} to a request for the whole file"
+                f"the server returned status {response.status} to a request for the whole file"
             )
         part.drop()
         return _connect(job, part)
@@ -252,72 +234,68 @@ def _connect(job: Download, part: Part) -> HTTPResponse:
 
 
 def _continues(response: HTTPResponse, part: Part, size: int | None) -> bool:
-    """Tell whether an answer is the rest, all of it, of what a part holds the beginning of."""
+    """Return whether a response is the complete remainder of a part's file."""
     span = _RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
     if response.status != 206 or span is None or int(span[1]) != part.size:
         return False
     end, length = int(span[2]) + 1, _length(response)
-    whole = {
+    sizes = {
         end,
         *([int(span[3])] if span[3] != "*" else []),
         *([size] if size is not None else []),
     }
     same = part.etag in (None, response.headers.get("ETag"))
-    return same and len(whole) == 1 and length in (None, end - part.size)
+    return same and len(sizes) == 1 and length in (None, end - part.size)
 
 
 def _length(response: HTTPResponse) -> int | None:
-    """Read Content-Length, None where there is none; raises HTTPException for what is no number of
-    bytes.
-    """
-    given = {
+    """Return Content-Length, None if absent. Raises HTTPException if it is not one number."""
+    values = {
         part.strip()
         for value in response.headers.get_all("Content-Length", [])
         for part in value.split(",")
     }
-    if len(given) > 1 or not all(re.fullmatch(r"[0-9]{1,19}", value) for value in given):
+    if len(values) > 1 or not all(re.fullmatch(r"[0-9]{1,19}", value) for value in values):
         raise HTTPException(
-            f"the server says its Content-Length is {', '.join(sorted(given))[:60]!r}"
+            f"the server sent an invalid Content-Length, {', '.join(sorted(values))[:60]!r}"
         )
-    return int(given.pop()) if given else None
+    return int(values.pop()) if values else None
 
 
 class _Redirects(HTTPRedirectHandler):
-    """Follow redirects over the web only, and never from https to less."""
+    """Redirects to http and https only, and never from https to http."""
 
     def redirect_request(
         self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> Request | None:
-        """Follow one."""
+        """Follow a redirect, or raise HTTPException."""
         if not newurl.startswith(("https://", "http://")[: 1 if req.type == "https" else 2]):
-            raise HTTPException(f"the server points to {newurl[:80]!r}, which is not followed")
+            raise HTTPException(f"the server redirects to {newurl[:80]!r}, which is not followed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _open(request: Request) -> HTTPResponse:
-    """Send a request and read the answer's headers within ANSWER seconds, however many bytes they
-    trickle in by.
-    """
-    made: list[HTTPConnection] = []
+    """Send a request and return the response once its headers arrived, within HEADER_TIMEOUT."""
+    connections: list[HTTPConnection] = []
 
-    def note(kind: type[HTTPConnection], host: str, *, timeout: float) -> HTTPConnection:
-        made.append(kind(host, timeout=timeout))
-        return made[-1]
+    def connect(kind: type[HTTPConnection], host: str, *, timeout: float) -> HTTPConnection:
+        connections.append(kind(host, timeout=timeout))
+        return connections[-1]
 
     class Plain(HTTPHandler):
         def http_open(self, req: Request) -> HTTPResponse:
-            return self.do_open(partial(note, HTTPConnection), req)
+            return self.do_open(partial(connect, HTTPConnection), req)
 
     class Secure(HTTPSHandler):
         def https_open(self, req: Request) -> HTTPResponse:
-            return self.do_open(partial(note, HTTPSConnection), req)
+            return self.do_open(partial(connect, HTTPSConnection), req)
 
-    def cut() -> None:
-        for connection in made:
-            with suppress(OSError, AttributeError):  # one that has no socket yet, or no longer
+    def disconnect() -> None:
+        for connection in connections:
+            with suppress(OSError, AttributeError):  # it has no socket yet, or no longer
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
-    timer = Timer(ANSWER, cut)
+    timer = Timer(HEADER_TIMEOUT, disconnect)
     timer.daemon = True
     timer.start()
     try:
@@ -351,25 +329,25 @@ def _refuse_wrong_bytes(job: Download, part: Part) -> None:
         except SegclipError as error:
             part.drop()
             raise type(error)(
-                f"{job.url} does not give what was wanted, and nothing was kept: {error}"
+                f"{job.url} does not provide the expected weights, and nothing was kept: {error}"
             ) from error
 
 
-def _need_room(folder: Path, count: int) -> None:
+def _require_space(folder: Path, count: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < count + SPARE_BYTES:
         raise OSError(
-            f"{count:,} bytes are needed, {free:,} are free; make room or set SEGCLIP_HOME to "
-            "another disk"
+            f"{count:,} bytes are needed, {free:,} are free; free disk space, or set SEGCLIP_HOME "
+            "to a folder on another disk"
         )
 
 
 @contextmanager
-def _meter(
-    label: str, done: int, total: int | None, shown: bool
+def _progress_bar(
+    label: str, done: int, total: int | None, enabled: bool
 ) -> Iterator[Callable[[int], None]]:
-    """Show bytes, rate and time left on stderr."""
-    if not shown:
+    """Display bytes, rate and remaining time on stderr; yield a callback for arrived bytes."""
+    if not enabled:
         yield lambda count: None
         return
     from rich import progress

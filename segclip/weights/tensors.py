@@ -1,6 +1,4 @@
-"""Read the tensors of any checkpoint, whatever it is wrapped in, without running anything it holds;
-and lay them into a network, so that what does not fit is named.
-"""
+"""Read a checkpoint's tensors, however wrapped, without running its code; load them strictly."""
 
 from __future__ import annotations
 
@@ -27,35 +25,22 @@ from ..errors import Unsupported, WeightsCorrupt, one_line
 from . import torchscript
 from .reading import Container, no_weights, open_file, reading, recognise
 
-WRAPPERS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "network",
-    "net",
-    "module",
-)  # what trainers keep weights under
-PREFIXES = (
-    "module.",
-    "_orig_mod.",
-    "model.",
-    "clip.",
-    "sam.",
-)  # DDP's, torch.compile's, Lightning's, of a field
-_DEEPEST = 4  # wrappers in wrappers
+# keys under which trainers store the weights
+WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "module")
+# of DDP, torch.compile and Lightning, and of models held as an attribute
+PREFIXES = ("module.", "_orig_mod.", "model.", "clip.", "sam.")
+_MAX_NESTING = 4  # wrappers in wrappers
 _SPARE = 64 << 20  # elements a network may have beyond the bytes of its file
 _FACTORIES = frozenset(
     {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full, torch.arange}
 )
 
-_loading = Lock()  # torch's list of what may be unpickled is one for the whole process
+_loading = Lock()  # torch's list of safe globals is shared by the whole process
 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """Hold what a file held: its tensors by name, and what else a trainer wrote beside them,
-    ``notes``.
-    """
+    """The content of a weight file: tensors by name, and other values of the trainer, ``notes``."""
 
     path: Path
     tensors: dict[str, torch.Tensor]
@@ -64,12 +49,10 @@ class Stored:
 
 
 def read(path: Path, *, trust: bool | None = None) -> Stored:
-    """Read the tensors of a file onto the CPU; nothing in it is run, whatever its container and
-    ``trust``.
+    """Read the tensors of a file to the CPU; no code in it runs, whatever its format and ``trust``.
 
-    trust: None reads any file; False only a pickle whose SHA-256, of the bytes that are read, is in
-    the manifest, and True any the user vouches for. Raises WeightsMissing, WeightsCorrupt,
-    Unsupported.
+    trust: None reads any file; False refuses a pickle unless the SHA-256 of the bytes read is in
+    the manifest; True means the user trusts it. Raises WeightsMissing, WeightsCorrupt, Unsupported.
     """
     with reading(path):
         with open_file(path) as file:
@@ -97,7 +80,7 @@ def _unpickled(path: Path, data: bytes) -> Any:
         if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise WeightsCorrupt(
                 f"{path} holds {named[1]}, and nothing but tensors and numbers is loaded; "
-                "save the state_dict of its model alone"
+                "save only the model's state_dict"
             ) from error
         reason = re.search(r"WeightsUnpickler error: (.+)", str(error))
         raise WeightsCorrupt(
@@ -107,10 +90,8 @@ def _unpickled(path: Path, data: bytes) -> Any:
 
 @contextmanager
 def unpickling() -> Iterator[None]:
-    """Let torch read NumPy's numbers beside tensors, as open_clip's trainer wrote learning rates
-    until 2.29.
-    """
-    scalar = np.float64(0).__reduce__()[0]  # of a number's dtype and bytes; it makes nothing else
+    """Let torch unpickle NumPy scalars, as open_clip's trainer wrote learning rates until 2.29."""
+    scalar = np.float64(0).__reduce__()[0]  # builds a number from dtype and bytes, nothing else
     kinds = [type(np.dtype(code)) for code in "?bhilqBHILQefd"]
     named = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     with (
@@ -118,16 +99,14 @@ def unpickling() -> Iterator[None]:
         warnings.catch_warnings(),
         torch.serialization.safe_globals([*named, np.dtype, *dict.fromkeys(kinds)]),
     ):
-        warnings.simplefilter(
-            "ignore"
-        )  # of pickle protocols: what cannot be read is told by an error
+        warnings.simplefilter("ignore")  # about pickle protocols: unreadable files raise errors
         yield
 
 
 def _unwrapped(loaded: Any) -> tuple[dict[str, torch.Tensor], Mapping[str, Any]]:
-    """Find the tensors of a checkpoint as trainers write them, and what lies beside them."""
+    """Return the tensors of a trainer's checkpoint, and the other values beside them."""
     notes: dict[str, Any] = {}
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_NESTING):
         if not isinstance(loaded, Mapping):
             break
         inner = next((loaded[name] for name in WRAPPERS if _holds_tensors(loaded.get(name))), None)
@@ -136,9 +115,7 @@ def _unwrapped(loaded: Any) -> tuple[dict[str, torch.Tensor], Mapping[str, Any]]
         notes = {name: value for name, value in loaded.items() if isinstance(name, str)} | notes
         loaded = inner
     if not isinstance(loaded, Mapping):
-        raise ValueError(
-            f"the checkpoint is a {type(loaded).__name__} where a state dict should be"
-        )
+        raise ValueError(f"the checkpoint is a {type(loaded).__name__}, not a state dict")
     tensors = {name: value for name, value in loaded.items() if _is_tensor(name, value)}
     if not tensors:
         held = ", ".join(repr(str(name)[:40]) for name in list(loaded)[:5])
@@ -157,7 +134,7 @@ def _is_tensor(name: object, value: object) -> bool:
 
 
 def without_prefixes(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Take off what wrappers put before the name of every tensor, in whatever order they did."""
+    """Remove PREFIXES shared by all tensor names, in any order."""
     while prefix := next(
         (p for p in PREFIXES if tensors and all(name.startswith(p) for name in tensors)), None
     ):
@@ -172,48 +149,42 @@ def lay_in(
     *,
     unused: Iterable[str] = (),
 ) -> None:
-    """Load tensors into a network that has exactly these; raise WeightsCorrupt naming those that
-    differ.
+    """Load tensors strictly into a network; WeightsCorrupt names those that do not match.
 
-    what: how the message begins, "PATH does not fit MODEL". unused: beginnings of names either side
-    may lack.
+    what: the start of the message, "PATH does not fit MODEL". unused: prefixes of names that either
+    side may lack.
     """
-    own, spared = network.state_dict(), tuple(unused)
+    own, optional = network.state_dict(), tuple(unused)
     shapes = [
         name for name, value in tensors.items() if name in own and value.shape != own[name].shape
     ]
     if shapes:
         sizes = f"{tuple(tensors[shapes[0]].shape)}, not {tuple(own[shapes[0]].shape)}"
         raise WeightsCorrupt(
-            f"{what}: {_named(shapes[:1], 'of another shape', len(shapes))}: {sizes}"
+            f"{what}: {_examples(shapes[:1], 'of another shape', len(shapes))}: {sizes}"
         )
-    missing, strange = network.load_state_dict(dict(tensors), strict=False)
-    missing, strange = _without(missing, spared), _without(strange, spared)
-    kinds = ((missing, "missing"), (strange, "unexpected"))
-    if differing := [_named(names, how, len(names)) for names, how in kinds if names]:
+    missing, unexpected = network.load_state_dict(dict(tensors), strict=False)
+    missing, unexpected = _without(missing, optional), _without(unexpected, optional)
+    kinds = ((missing, "missing"), (unexpected, "unexpected"))
+    if differing := [_examples(names, kind, len(names)) for names, kind in kinds if names]:
         raise WeightsCorrupt(
-            f"{what}, {len(missing) + len(strange)} tensors differ: {'; '.join(differing)}"
+            f"{what}, {len(missing) + len(unexpected)} tensors differ: {'; '.join(differing)}"
         )
 
 
-def _without(names: Iterable[str], beginnings: tuple[str, ...]) -> list[str]:
-    return [name for name in names if not beginnings or not name.startswith(beginnings)]
+def _without(names: Iterable[str], prefixes: tuple[str, ...]) -> list[str]:
+    return [name for name in names if not prefixes or not name.startswith(prefixes)]
 
 
-def _named(names: list[str], how: str, count: int) -> str:
-    return f"{count} {how}, such as {', '.join(_shown(name) for name in names[:2])}"
-
-
-def _shown(name: str) -> str:
-    return one_line(name)[:80]
+def _examples(names: list[str], kind: str, count: int) -> str:
+    return f"{count} {kind}, such as {', '.join(one_line(name)[:80] for name in names[:2])}"
 
 
 class Sized(TorchFunctionMode):
-    """Refuse, while a network is built, tensors that its own file could not fill: a description may
-    ask for anything.
+    """Limit the allocations of a network being built, whose untrusted config may have any size.
 
-    file: the weights; a network of more elements than it has bytes is not the one stored there.
-    Raises WeightsCorrupt.
+    file: the weights; a network with more elements than the file has bytes, plus a margin, cannot
+    be the one stored. Raises WeightsCorrupt.
     """
 
     def __init__(self, file: Path) -> None:
@@ -222,13 +193,13 @@ class Sized(TorchFunctionMode):
         self.file = file
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Count what is about to be allocated."""
+        """Count the elements about to be allocated."""
         named = kwargs or {}
         if func in _FACTORIES:
             self.left -= _elements(named.get("size", args))
             if self.left < 0:
                 raise WeightsCorrupt(
-                    f"a network of far more weights is described than {self.file} holds"
+                    f"the configuration describes far more weights than {self.file} holds"
                 )
         return func(*args, **named)
 

@@ -1,9 +1,7 @@
-"""Read the tensors of a TorchScript archive, such as OpenAI's CLIPs come in, without running the
-code inside it.
+"""Read the tensors of a TorchScript archive, such as OpenAI's CLIP, without running its code.
 
-Such an archive is a zip of a pickled tree of modules, the code they run, and the storages of their
-tensors. Here the tree is unpickled with names for nothing but tensors and plain attribute holders;
-the code is never looked at.
+The archive is a zip of a pickled module tree, the modules' code, and the storages of their tensors.
+The tree is unpickled with only tensors and plain attribute holders allowed; the code is never read.
 """
 
 from __future__ import annotations
@@ -30,17 +28,16 @@ _STORAGES = {
     "BoolStorage": torch.bool,
 }
 _LISTS = frozenset({"build_intlist", "build_doublelist", "build_boollist", "build_tensorlist"})
-_DEEPEST = 64  # modules inside modules
-_MOST = 100_000  # tensors, counted wherever they are reached from
-_SPARE = 64 << 20  # bytes an archive may unpack to beyond four times its own
+_MAX_DEPTH = 64  # modules inside modules
+_MAX_ATTRIBUTES = 100_000  # per module
+_SPARE = 64 << 20  # bytes an archive may unpack to beyond four times its size
 
 
 def read(data: bytes) -> dict[str, torch.Tensor]:
-    """Read an archive's parameters, buffers and other tensor attributes by their names in the
-    module.
+    """Return an archive's parameters, buffers and other tensor attributes, by name in the module.
 
-    Raises what the standard library's zipfile and pickle do of damaged ones, and ValueError for one
-    that names code.
+    Raises the errors of zipfile and pickle for a damaged archive, and ValueError for one that
+    refers to code.
     """
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         if sum(member.file_size for member in archive.infolist()) > 4 * len(data) + _SPARE:
@@ -51,29 +48,27 @@ def read(data: bytes) -> dict[str, torch.Tensor]:
             if name.endswith("data.pkl")
         ]
         if len(roots) != 1:
-            raise ValueError(f"the TorchScript archive has {len(roots)} trees of modules, not one")
-        tree = _Tree(archive, roots[0]).load()
+            raise ValueError(f"the TorchScript archive has {len(roots)} module trees, not one")
+        tree = _TreeUnpickler(archive, roots[0]).load()
     return dict(_tensors(tree, "", 0))
 
 
 def _tensors(module: object, prefix: str, depth: int) -> Iterator[tuple[str, torch.Tensor]]:
-    if depth > _DEEPEST:
-        raise ValueError("the TorchScript archive has modules nested without end")
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"the TorchScript archive has modules nested more than {_MAX_DEPTH} deep")
     for count, (name, value) in enumerate(vars(module).items()):
         if isinstance(value, torch.Tensor):
             yield prefix + str(name), value
         elif hasattr(value, "is_module_of_torchscript"):
             yield from _tensors(value, f"{prefix}{name}.", depth + 1)
-        if count > _MOST:
+        if count > _MAX_ATTRIBUTES:
             raise ValueError(
-                f"the TorchScript archive has more than {_MOST:,} attributes in a module"
+                f"the TorchScript archive has more than {_MAX_ATTRIBUTES:,} attributes in a module"
             )
 
 
-class _Tree(pickle.Unpickler):
-    """Unpickle the tree; everything it may name is made anew for each archive, so that none can
-    change it for later.
-    """
+class _TreeUnpickler(pickle.Unpickler):
+    """A restricted unpickler; allowed callables are recreated, so no archive can alter them."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))
@@ -82,9 +77,7 @@ class _Tree(pickle.Unpickler):
         self._holder = type("Module", (), {"is_module_of_torchscript": True})
 
     def find_class(self, module: str, name: str) -> Any:
-        """Give what a name in the pickle stands for; anything but tensors and modules is
-        refused.
-        """
+        """Return the stand-in of a global; raise ValueError for all but tensors and modules."""
         if module == "__torch__" or module.startswith("__torch__."):
             return self._holder
         if module == "torch" and name in _STORAGES:
@@ -98,14 +91,14 @@ class _Tree(pickle.Unpickler):
         if (module, name) == ("collections", "OrderedDict"):
             return _fresh(OrderedDict)
         raise ValueError(
-            f"the TorchScript archive names {f'{module}.{name}'[:80]!r}, which is no tensor"
+            f"the TorchScript archive names {f'{module}.{name}'[:80]!r}, which is not a tensor"
         )
 
     def persistent_load(self, pid: Any) -> torch.Tensor:
-        """Read a storage as a flat tensor."""
+        """Return a storage as a flat tensor."""
         kind, dtype, key, _, _ = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype):
-            raise ValueError("the TorchScript archive refers to something that is no storage")
+            raise ValueError("the TorchScript archive refers to an object that is not a storage")
         if key not in self._storages:
             content = bytearray(self._archive.read(f"{self._root}data/{key}"))
             self._storages[key] = (
@@ -115,13 +108,12 @@ class _Tree(pickle.Unpickler):
 
 
 def _fresh(call: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *given: call(*given)
+    return lambda *args: call(*args)
 
 
 def _rebuild(storage: torch.Tensor, offset: int, size: Any, stride: Any, *_: Any) -> torch.Tensor:
-    return storage.as_strided(
-        tuple(size), tuple(stride), offset
-    )  # raises where the storage is too small
+    # raises if the storage is too small
+    return storage.as_strided(tuple(size), tuple(stride), offset)
 
 
 def _parameter(tensor: torch.Tensor, *_: Any) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Start the real app, and do by mouse and keyboard what people do."""
+"""Start the real app, and use it with mouse and keyboard as a user would."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ FLAGS = [
 FLAGS += [
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
-]  # a camera that sees a test picture
-# ms: the first answer waits for models to be loaded, on a machine that does other things too
+]  # a camera with a test image
+# ms: the first answer waits for the models to load, on a busy machine
 PATIENCE = 120_000
 
 expect.set_options(timeout=PATIENCE)
@@ -39,7 +39,7 @@ expect.set_options(timeout=PATIENCE)
 
 @contextmanager
 def serving(log: Path, *options: str, environment: dict[str, str] | None = None) -> Iterator[str]:
-    """Run ``segclip app`` on a free port: its address. Its last words are in ``log``."""
+    """Run ``segclip app`` on a free port and yield its address; its output goes to ``log``."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -82,7 +82,7 @@ def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None
 
 
 class Person:
-    """Stand before one page of the app."""
+    """A user with one page of the app."""
 
     def __init__(self, page: Page, address: str) -> None:
         self.page, self.address = page, address
@@ -103,7 +103,7 @@ class Person:
         return self
 
     def turn(self, tab: str) -> Page:
-        """Go to another page by the menu."""
+        """Go to another page through the menu."""
         self.page.get_by_role("link", name=tab, exact=True).click()
         self.page.wait_for_url(f"{self.address}/{'' if tab == 'Segment' else tab.lower()}?*")
         return self.page
@@ -115,22 +115,22 @@ class Person:
 
     @property
     def root(self) -> Locator:
-        """Give the element of picture and candidates."""
+        """Return the element of the image and candidates."""
         return self.page.locator(".studio")
 
     @property
     def headline(self) -> str:
-        """Give what it says was found."""
+        """Return the headline of the answer."""
         return self.page.locator(".headline").inner_text()
 
     def places(self) -> tuple[list[list[float]], list[list[float]]]:
-        """Give points and boxes as the server has them."""
+        """Return points and boxes as stored on the server."""
         points, boxes = json.loads(self.root.get_attribute("data-places") or "[[], []]")
         return points, boxes
 
     @contextmanager
     def answered(self) -> Iterator[None]:
-        """Wait for the answer to one thing that is done by hand."""
+        """Wait for the answer to one user action."""
         before = int(self.root.get_attribute("data-done") or 0)
         yield
         self.page.locator(f".studio[data-done='{before + 1}'][data-waiting=no]").wait_for(
@@ -144,7 +144,7 @@ class Person:
             self.page.mouse.click(box["x"] + x, box["y"] + y, **how)
 
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """Drag from place to place."""
+        """Drag from one point to another."""
         box, mouse = self.canvas(), self.page.mouse
         mouse.move(box["x"] + start[0], box["y"] + start[1])
         mouse.down()
@@ -153,44 +153,44 @@ class Person:
             mouse.up()
 
     def canvas(self) -> dict[str, float]:
-        """Give where the picture lies on the screen."""
+        """Return the canvas's bounding box on the screen."""
         box = self.page.locator("canvas.view").bounding_box()
         assert box is not None
         return dict(box)  # type: ignore[arg-type]
 
     def expected(self, x: float, y: float, size: tuple[int, int]) -> tuple[float, float]:
-        """Say which pixel of a picture of (W, H) lies under a place of the canvas."""
+        """Return the pixel of an image of (W, H) under a point of the canvas."""
         left, top, zoom = json.loads(self.root.get_attribute("data-view") or "")
         box = self.canvas()
         return left + x * size[0] / box["width"] / zoom, top + y * size[1] / box["height"] / zoom
 
-    def say(self, text: str, headline: str) -> None:
-        """Type a text, and wait for what it finds."""
+    def enter_text(self, text: str, headline: str) -> None:
+        """Type a text, and wait for the headline."""
         field = self.page.get_by_label("What to cut out")
-        expect(field).to_have_count(1)  # that of the former picture goes when the page is done
+        expect(field).to_have_count(1)  # the former image's field disappears once the page is done
         field.fill(text)
         field.press("Enter")
         self.page.locator(".headline", has_text=headline).wait_for()
 
     def upload(self, path: Path) -> None:
-        """Choose a file of one's own."""
-        self.page.get_by_role("button", name="Picture").click()
+        """Choose a file to upload."""
+        self.page.get_by_role("button", name="Image").click()
         self.page.locator("input[type=file]").first.set_input_files(path)
 
     def save(self, button: str, path: Path) -> Path:
-        """Press a button that gives a file, and keep it."""
+        """Press a download button, and save the file."""
         with self.page.expect_download() as coming:
             self.page.get_by_role("button", name=button).click()
         coming.value.save_as(path)
         return path
 
     def fill(self, label: str, text: str, role: Any = "textbox") -> None:
-        """Type into a field, and leave it."""
+        """Type into a field, and press Enter."""
         field = self.page.get_by_role(role, name=label)
         field.fill(text)
         field.press("Enter")
 
     def open(self, path: Path) -> None:
-        """Upload a picture, and wait for its answer."""
+        """Upload an image, and wait for its answer."""
         self.upload(path)
-        self.page.locator(f".studio[data-picture='{path.name}'][data-waiting=no]").wait_for()
+        self.page.locator(f".studio[data-image='{path.name}'][data-waiting=no]").wait_for()

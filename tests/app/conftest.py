@@ -12,7 +12,7 @@ import segclip
 from app import state
 from app.samples import TEXTS
 from app.settings import Settings
-from app.state import Draft, Known, Studio, Work
+from app.state import CachedImage, Draft, Studio, Work
 from segclip.types import Image
 from tests import batch_script
 from tests.app.browsing import CHROMIUM, FLAGS, ROOT, Person, serving
@@ -21,32 +21,32 @@ from tests.fakes import paint
 
 @pytest.fixture
 def studio(monkeypatch: pytest.MonkeyPatch) -> Studio:
-    """Give a studio whose models are fakes that see flat colours."""
+    """Return a studio with fake models that recognise flat colours."""
     monkeypatch.setattr(segclip, "load", batch_script.fake_load)
     return Studio(Settings())
 
 
 @pytest.fixture
 def work(picture: Image) -> Work:
-    """Stand at a red, a green and a blue box, asked for the red one."""
-    return Work(Known(picture), Draft(("a red box",)))
+    """Return a work on a red, a green and a blue box, with a text for the red one."""
+    return Work(CachedImage(picture), Draft(("a red box",)))
 
 
 @pytest.fixture
 def shared_studio(monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
-    """Let the pages of this process work with fakes."""
+    """Make the pages of this process use fake models."""
     monkeypatch.setattr(segclip, "load", batch_script.fake_load)
     state.studio.cache_clear()
     studio = state.studio()
     for name in TEXTS:
-        studio._samples[name] = Known(Image(paint(("red", (10, 10, 50, 50))).pixels, name))
+        studio._samples[name] = CachedImage(Image(paint(("red", (10, 10, 50, 50))).pixels, name))
     yield studio
     state.studio.cache_clear()
 
 
 @pytest.fixture
 def upload(picture: Image) -> bytes:
-    """Give the bytes of a PNG."""
+    """Return the bytes of a PNG."""
     file = io.BytesIO()
     PIL.Image.fromarray(picture.pixels).save(file, "PNG")
     return file.getvalue()
@@ -54,7 +54,7 @@ def upload(picture: Image) -> bytes:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder of two pictures for the Search page."""
+    """Return a folder of two images for the Search page."""
     folder = tmp_path_factory.mktemp("photos")
     for name in ("zoo.png", "coffee.jpg"):
         (folder / name).write_bytes((ROOT / "samples" / name).read_bytes())
@@ -63,7 +63,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Iterator[str]:
-    """Serve the real app: one for all tests in browsers."""
+    """Serve the real app, once for all browser tests."""
     place = tmp_path_factory.mktemp("app")
     with serving(
         place / "log", "--api", "--photos", str(photos), "--runs", str(place / "runs")
@@ -73,7 +73,7 @@ def address(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Iterator[
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Start Chromium: per module, for while it runs no other event loop can."""
+    """Start Chromium, per module, because no other event loop can run meanwhile."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
@@ -82,7 +82,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """Open an empty window."""
+    """Open an empty browser page."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
     yield context.new_page()
     context.close()
@@ -90,9 +90,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture
 def person(page: Page, address: str) -> Iterator[Person]:
-    """Open the app; afterwards nothing may have been asked of another machine, and nothing have
-    gone wrong.
-    """
+    """Open the app; afterwards check for requests to other machines and for errors."""
     person = Person(page, address).go().ready()
     yield person
     assert person.elsewhere == []

@@ -1,6 +1,4 @@
-"""Take the pictures of the documentation from the real app: python -m tests.app.screenshots
-FOLDER
-"""
+"""Take the documentation's screenshots of the real app: python -m tests.app.screenshots FOLDER."""
 
 from __future__ import annotations
 
@@ -16,18 +14,18 @@ from tests.app.browsing import CHROMIUM, FLAGS, Person, serving
 from train import shapes
 
 WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
-LOOKS: dict[str, tuple[Any, Any]] = {
+VARIANTS: dict[str, tuple[Any, Any]] = {
     "light": ("light", WIDE),
     "dark": ("dark", WIDE),
     "phone": ("light", PHONE),
 }
 COLOURS = 256  # enough for a page, and a third of the bytes
 EPOCHS, LONG = 12, 900_000  # ms
-TABS = {  # with what is there once a page is
+TABS = {  # with a text that appears once the page is ready
     "Export": "as on the Segment page",
-    "Classify": "What is it?",
-    "Search": "Find pictures of",
-    "Train": "Right first",
+    "Classify": "Classification",
+    "Search": "Find images of",
+    "Train": "Recall@1",
     "Models": "sam-vit-b",
 }
 
@@ -38,8 +36,8 @@ def main(folder: Path) -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         shapes.write(Path(place) / "shapes", 300, held_out=60)
         with serving(Path(place) / "log", "--runs", f"{place}/runs") as address:
-            _work(browser, address, Path(place) / "shapes")
-            for name, (scheme, size) in LOOKS.items():
+            _prepare(browser, address, Path(place) / "shapes")
+            for name, (scheme, size) in VARIANTS.items():
                 context = browser.new_context(
                     viewport=size, color_scheme=scheme, has_touch=name == "phone"
                 )
@@ -48,8 +46,8 @@ def main(folder: Path) -> None:
         browser.close()
 
 
-def _work(browser: Browser, address: str, data: Path) -> None:
-    """Index the samples and train a little, so that every page has something to show."""
+def _prepare(browser: Browser, address: str, data: Path) -> None:
+    """Index the samples and train a little, so that no page is empty."""
     person = Person(browser.new_page(), address)
     person.page.set_default_timeout(LONG)
     page = person.go().ready().turn("Search")
@@ -69,25 +67,25 @@ def _work(browser: Browser, address: str, data: Path) -> None:
 def _pages(person: Person, folder: Path, name: str) -> None:
     person.page.set_default_timeout(LONG)
     page = person.go().ready().page
-    person.say("an apple, coffee, pencil, a submarine", "submarine")
+    person.enter_text("an apple, coffee, pencil, a submarine", "submarine")
     _take(page, folder / f"segment-{name}.png")
     person.click(200 * person.canvas()["width"] / 816, 370 * person.canvas()["width"] / 816)
     _take(page, folder / f"click-{name}.png")
-    for tab, there in TABS.items():
+    for tab, text in TABS.items():
         page.goto(f"{person.address}/{tab.lower()}?{page.url.partition('?')[2]}")
-        page.get_by_text(there).first.wait_for()
+        page.get_by_text(text).first.wait_for()
         if tab == "Search":
-            person.fill("Find pictures of", "a dog")
+            person.fill("Find images of", "a dog")
             page.get_by_role("button", name="Open in Segment").first.wait_for()
         if tab == "Classify":
-            page.get_by_text("Each thing in it").click()
+            page.get_by_text("Each object").click()
             page.get_by_test_id("stProgress").filter(has_text="pencil").wait_for()
         page.locator("[data-stale=true]").first.wait_for(state="detached")
         _take(page, folder / f"{tab.lower()}-{name}.png")
 
 
 def _take(page: Page, path: Path) -> None:
-    page.wait_for_timeout(1500)  # for pictures and letters to be drawn
+    page.wait_for_timeout(1500)  # for images and fonts to be drawn
     page.screenshot(path=path)
     with PIL.Image.open(path) as shot:
         shot.convert("RGB").quantize(COLOURS).save(path, optimize=True)

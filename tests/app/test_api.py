@@ -1,6 +1,4 @@
-"""The HTTP API: against its own document, against hostile requests, and against the library's own
-answers.
-"""
+"""The HTTP API, against its own schema, hostile requests and the library's results."""
 
 from __future__ import annotations
 
@@ -51,7 +49,7 @@ def ask(
     return list(answer.json()["answers"])
 
 
-def test_many_prompts_in_one_call_are_answered_as_the_library_does(
+def test_many_prompts_in_one_request_give_the_librarys_results(
     client: TestClient, studio: Studio, opened: str, picture: Image
 ) -> None:
     texts, click, box, inside = ask(
@@ -71,7 +69,7 @@ def test_many_prompts_in_one_call_are_answered_as_the_library_does(
     assert inside["rows"] == []
 
 
-def test_everything_is_asked_for_without_texts(client: TestClient, opened: str) -> None:
+def test_everything_takes_no_texts(client: TestClient, opened: str) -> None:
     everything, some = ask(
         client, opened, {"everything": True}, {"everything": True, "boxes": [[105, 55, 155, 115]]}
     )
@@ -97,7 +95,7 @@ def test_masks_come_as_png_and_as_polygons(client: TestClient, opened: str) -> N
     assert answer["rows"][0]["mask"]["coordinates"][0][0][0] == [10, 10]
 
 
-def test_a_picture_is_looked_at_once(
+def test_an_image_is_encoded_once(
     client: TestClient, studio: Studio, opened: str, upload: bytes
 ) -> None:
     assert client.post("/images", files={"image": ("again.png", upload)}).json()["image"] == opened
@@ -112,30 +110,30 @@ def test_classify_ranks_labels(client: TestClient, opened: str) -> None:
     assert best["label"] == "a red box"
 
 
-def test_search_finds_what_was_indexed(client: TestClient) -> None:
+def test_search_without_an_index_is_refused(client: TestClient) -> None:
     answer = client.post("/search", json={"text": "a red box"})
     assert answer.status_code == 422
     assert "index" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(
-    ("data", "status", "told"),
+    ("data", "status", "message"),
     [
         (b"", 422, "empty"),
-        (b"no picture at all", 422, "not a"),
+        (b"not an image at all", 422, "not a"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), 422, ""),
-        (bytes(25_000_000), 413, "over 20 MB"),
+        (bytes(25_000_000), 413, "limit of 20 MB"),
     ],
 )
 def test_hostile_uploads_are_refused_with_a_reason(
-    client: TestClient, data: bytes, status: int, told: str
+    client: TestClient, data: bytes, status: int, message: str
 ) -> None:
     answer = client.post("/images", files={"image": ("x.png", data)})
     assert answer.status_code == status
-    assert told in answer.json()["detail"]
+    assert message in answer.json()["detail"]
 
 
-def test_a_truncated_and_a_giant_picture_are_refused(client: TestClient, upload: bytes) -> None:
+def test_a_truncated_and_a_giant_image_are_refused(client: TestClient, upload: bytes) -> None:
     assert (
         "truncated"
         in client.post("/images", files={"image": ("x.png", upload[:-60])}).json()["detail"]
@@ -147,7 +145,7 @@ def test_a_truncated_and_a_giant_picture_are_refused(client: TestClient, upload:
     assert "over the limit" in answer.json()["detail"]
 
 
-def test_places_outside_and_unknown_pictures_are_told(client: TestClient, opened: str) -> None:
+def test_points_outside_and_unknown_images_are_reported(client: TestClient, opened: str) -> None:
     body = {"image": opened, "prompts": [{"points": [{"x": 160, "y": 3}]}]}
     answer = client.post("/segment", json=body)
     assert answer.status_code == 422
@@ -157,10 +155,10 @@ def test_places_outside_and_unknown_pictures_are_told(client: TestClient, opened
     assert client.delete(f"/images/{opened}").status_code == 404
 
 
-def test_only_so_many_pictures_are_kept(
+def test_the_number_of_images_is_limited(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "MOST_PICTURES", 2)
+    monkeypatch.setattr(api, "MOST_IMAGES", 2)
     ids = []
     for x in (1, 2, 3):
         file = io.BytesIO()
@@ -175,12 +173,12 @@ def test_only_so_many_pictures_are_kept(
 def test_health_and_metrics_count(client: TestClient, opened: str) -> None:
     ask(client, opened, {"texts": ["a red box"]})
     assert client.get("/health").json()["loaded"] == ["mini"]
-    told = client.get("/metrics").text
-    assert 'segclip_requests_total{path="/segment",status="200"} 1' in told
-    assert "segclip_pictures 1" in told
+    metrics = client.get("/metrics").text
+    assert 'segclip_requests_total{path="/segment",status="200"} 1' in metrics
+    assert "segclip_pictures 1" in metrics
 
 
-def test_clients_at_once_all_get_their_own_answer(client: TestClient, opened: str) -> None:
+def test_concurrent_clients_get_their_own_answers(client: TestClient, opened: str) -> None:
     wanted = {
         "a red box": [RED],
         "a green box": [(60, 20, 100, 80)],
@@ -197,7 +195,7 @@ def test_clients_at_once_all_get_their_own_answer(client: TestClient, opened: st
 
 
 def _served() -> tuple[Any, str]:
-    """Make an API with fakes that knows a picture: the API, the picture's id."""
+    """Return an API with fake models and one image, and the image's id."""
     studio = Studio(Settings())
     for name in ("mini", "mini-sam"):
         studio.models._loaded[name] = Loaded(batch_script.fake_load())
@@ -210,16 +208,14 @@ def _served() -> tuple[Any, str]:
     )
 
 
-served, known = _served()
+served, image_id = _served()
 schema = schemathesis.openapi.from_asgi("/openapi.json", served)
 
 
 @schema.parametrize()
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_it_keeps_to_its_own_document(case: Case) -> None:
-    """Check everything but that all valid data is accepted: no document can say which bytes are a
-    picture.
-    """
+def test_the_api_conforms_to_its_schema(case: Case) -> None:
+    """Skip one check, that all valid data is accepted: a schema cannot describe image bytes."""
     if isinstance(case.body, dict) and re.fullmatch("[0-9a-f]{32}", str(case.body.get("image"))):
-        case.body["image"] = known
+        case.body["image"] = image_id
     case.call_and_validate(excluded_checks=[schemathesis.checks.positive_data_acceptance])

@@ -1,6 +1,4 @@
-"""Fault 17.12: whatever is sent to the HTTP API, it answers with what is wrong, soon, and goes
-on.
-"""
+"""Fault 17.12: the HTTP API answers any bad request soon, with its error, and keeps running."""
 
 from __future__ import annotations
 
@@ -42,7 +40,7 @@ def png(pixels: Any) -> bytes:
 
 
 class Slow:
-    """Take a while for every encoding of crops, and count them."""
+    """An encoder that sleeps before every text embedding, and counts them."""
 
     def __init__(self, encoder: Any, seconds: float) -> None:
         self._encoder, self.seconds, self.steps = encoder, seconds, 0
@@ -70,7 +68,7 @@ def opened(client: TestClient) -> str:
 
 @pytest.fixture
 def slow(studio: Studio, client: TestClient, opened: str) -> Slow:
-    """Let the texts of prompts take a tenth of a second each."""
+    """Make each text embedding take a tenth of a second."""
     segmenter = studio.models.load("mini").segmenter
     encoder: Any = Slow(segmenter.encoder, 0.1)
     studio.models._loaded["mini"].segmenter = replace(segmenter, encoder=encoder)
@@ -84,7 +82,7 @@ def send(client: TestClient, pixels: Any) -> str:
 
 
 def prompts(image: str, count: int, **more: Any) -> dict[str, Any]:
-    """Ask for as many texts, a prompt each."""
+    """Return a request of ``count`` prompts with one text each."""
     return {
         "image": image,
         "prompts": [{"texts": [f"a red box {n}"], **more} for n in range(count)],
@@ -156,7 +154,7 @@ PLACES = {
 
 
 @each(("path", "place"), [(path, place) for path, places in PLACES.items() for place in places])
-def test_numbers_and_texts_that_are_none_are_refused_with_a_reason(
+def test_invalid_numbers_and_texts_are_refused_with_a_reason(
     client: TestClient, opened: str, path: str, place: str
 ) -> None:
     for value in STRANGE:
@@ -165,7 +163,7 @@ def test_numbers_and_texts_that_are_none_are_refused_with_a_reason(
         assert answer.status_code < 500, (body[:200], answer.text)
         if answer.status_code >= 400:
             assert answer.json()["detail"]
-            assert len(answer.content) < 20_000, "what came is not sent back"
+            assert len(answer.content) < 20_000, "the input is not echoed"
 
 
 @each(
@@ -191,7 +189,7 @@ def test_numbers_and_texts_that_are_none_are_refused_with_a_reason(
         ("application/x-www-form-urlencoded", b"image=%ff&image=%00"),
     ],
 )
-def test_bodies_that_are_no_bodies_are_refused(client: TestClient, kind: str, body: bytes) -> None:
+def test_invalid_bodies_are_refused(client: TestClient, kind: str, body: bytes) -> None:
     for path in ("images", "segment", "classify", "search"):
         answer = client.post(
             f"/{path}", content=body, headers={b"content-type": kind.encode("latin-1")}
@@ -201,17 +199,17 @@ def test_bodies_that_are_no_bodies_are_refused(client: TestClient, kind: str, bo
 
 
 @each("name", ["\ud800", "../../etc/passwd", "a\0b", "", "x" * 300, "%00", "f" * 31])
-def test_pictures_of_strange_names_are_not_there(client: TestClient, name: str) -> None:
+def test_strange_image_ids_are_not_found(client: TestClient, name: str) -> None:
     quoted = name.encode("utf-8", "surrogatepass").hex("%")
     assert 400 <= client.delete(f"/images/%{quoted}").status_code < 500
 
 
 @each("size", [(1, 100_000), (100_000, 1), (2, 4000), (1, 1), (1, 2), (3000, 1)])
-def test_thin_pictures_are_answered(client: TestClient, size: tuple[int, int]) -> None:
+def test_thin_images_are_answered(client: TestClient, size: tuple[int, int]) -> None:
     image = send(client, np.zeros((*size, 3)))
-    asked_for = [{"texts": ["a black box"]}, {"points": [{"x": 0, "y": 0}]}, {"everything": True}]
+    queries = [{"texts": ["a black box"]}, {"points": [{"x": 0, "y": 0}]}, {"everything": True}]
     for masks in ("rle", "png", "polygon"):
-        for prompt in asked_for:
+        for prompt in queries:
             body = {"image": image, "prompts": [prompt], "masks": masks}
             assert client.post("/segment", json=body).status_code == 200
     assert client.post("/classify", json={"image": image, "labels": ["a"]}).status_code == 200
@@ -219,7 +217,7 @@ def test_thin_pictures_are_answered(client: TestClient, size: tuple[int, int]) -
 
 @pytest.mark.slow
 @each("size", [(1, 100_000), (100_000, 1), (2, 4000), (1, 1)])
-def test_thin_pictures_are_answered_by_the_models_that_come_with_it(
+def test_thin_images_are_answered_by_the_shipped_models(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api, "PATIENCE", 600)  # loading them counts
@@ -249,19 +247,19 @@ def test_a_request_that_times_out_stops_its_work(
     assert client.post("/segment", json=prompts(opened, 1)).status_code == 200
 
 
-def test_a_request_that_waits_for_another_is_late_on_time(
+def test_a_waiting_request_times_out(
     client: TestClient, studio: Studio, opened: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api, "PATIENCE", 0.3)
-    with studio.models.look("mini"):
+    with studio.models.encoding("mini"):
         assert client.post("/segment", json=prompts(opened, 1)).status_code == 503
     assert (
-        studio.models._loaded["mini"].looking._places
-        == type(studio.models._loaded["mini"].looking._places)()
+        studio.models._loaded["mini"].encoding._places
+        == type(studio.models._loaded["mini"].encoding._places)()
     )
 
 
-def test_the_work_of_a_client_that_is_gone_is_dropped(
+def test_the_work_of_a_disconnected_client_is_dropped(
     studio: Studio, client: TestClient, opened: str, slow: Slow
 ) -> None:
     body = json.dumps(prompts(opened, 50)).encode()
@@ -298,7 +296,7 @@ def test_the_work_of_a_client_that_is_gone_is_dropped(
     assert slow.steps == steps
 
 
-def test_too_many_requests_are_asked_to_come_back(
+def test_too_many_requests_are_refused_with_retry_after(
     client: TestClient, opened: str, slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert client.post("/segment", json=prompts(opened, 1)).status_code == 200
@@ -309,7 +307,7 @@ def test_too_many_requests_are_asked_to_come_back(
         plain = client.post("/segment", json=prompts(opened, 1))
         answers = [one.result() for one in large]
     states = [answer.status_code for answer in answers]
-    assert plain.status_code == 200, "what asks for little goes past what asks for much"
+    assert plain.status_code == 200, "small requests overtake large ones"
     most = api.LARGE_AT_A_TIME + api.LARGE_WAITING
     assert set(states) == {200, 429}
     assert states.count(200) >= api.LARGE_AT_A_TIME
@@ -317,7 +315,7 @@ def test_too_many_requests_are_asked_to_come_back(
     assert all(int(a.headers["retry-after"]) > 0 for a in answers if a.status_code == 429)
 
 
-def test_prompts_and_masks_of_one_request_are_bounded_together(
+def test_prompts_and_masks_of_one_request_are_limited(
     client: TestClient, opened: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = {
@@ -343,7 +341,7 @@ def test_prompts_and_masks_of_one_request_are_bounded_together(
     assert client.post("/segment", content=b" " * 5_000_000).status_code == 413
 
 
-def test_what_is_kept_is_bounded_by_its_bytes(
+def test_images_are_limited_by_their_bytes(
     studio: Studio, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault 17.12e."""
@@ -354,27 +352,26 @@ def test_what_is_kept_is_bounded_by_its_bytes(
     assert client.get("/health").json()["pictures"] == 3
     assert client.delete(f"/images/{images[-1]}").status_code == 204
     assert client.delete(f"/images/{images[0]}").status_code == 404
-    huge = send(
-        client, np.zeros((1200, 1200, 3))
-    )  # more than there is room for, and yet it can be asked about
+    # over the limit, but the newest image always stays
+    huge = send(client, np.zeros((1200, 1200, 3)))
     assert client.post("/segment", json=prompts(huge, 1)).status_code == 200
     assert client.get("/health").json()["pictures"] == 1
 
 
-def test_what_nobody_uses_goes(
+def test_unused_images_are_evicted(
     client: TestClient, opened: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures: api.Pictures = client.app.state.pictures  # type: ignore[attr-defined]
-    assert not pictures.tidy()
+    images: api.Images = client.app.state.images  # type: ignore[attr-defined]
+    assert not images.tidy()
     monkeypatch.setattr(api, "IDLE_BYTES", 1000)
-    assert not pictures.tidy()
+    assert not images.tidy()
     now = time.monotonic()
     monkeypatch.setattr(kept, "monotonic", lambda: now + 31)
-    assert pictures.tidy()
-    assert len(pictures) == 0
+    assert images.tidy()
+    assert len(images) == 0
 
 
-def test_the_regions_of_an_image_are_weighed_with_it(studio: Studio, picture: Image) -> None:
+def test_the_regions_of_an_image_count_towards_its_size(studio: Studio, picture: Image) -> None:
     before = sum(kept.bytes_of([picture]).values())
     segmenter = studio.models.load("mini").segmenter
     regions = segmenter.regions(picture)
@@ -384,7 +381,7 @@ def test_the_regions_of_an_image_are_weighed_with_it(studio: Studio, picture: Im
 
 @pytest.fixture
 def private(tmp_path: Path) -> tuple[TestClient, Path]:
-    """Serve a studio whose folders lie in a place with a name nobody else should learn."""
+    """Return an API whose folders have a private path, and that path."""
     place = tmp_path / "very private" / "patients"
     place.mkdir(parents=True)
     studio = Studio(Settings(photos=place, indexes=place / "indexes", runs=place / "runs"))
@@ -394,7 +391,7 @@ def private(tmp_path: Path) -> tuple[TestClient, Path]:
     return TestClient(api.make_api(studio), raise_server_exceptions=False), place
 
 
-def test_search_names_no_place_of_the_server(
+def test_search_reveals_no_path_of_the_server(
     private: tuple[TestClient, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, place = private
@@ -420,7 +417,7 @@ def test_search_names_no_place_of_the_server(
         assert "index" in answer.text
 
 
-def test_weights_that_are_missing_are_told_without_their_place(
+def test_missing_weights_are_reported_without_their_path(
     client: TestClient, opened: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(*_: object, **__: object) -> None:
@@ -429,7 +426,7 @@ def test_weights_that_are_missing_are_told_without_their_place(
     monkeypatch.setattr(segclip, "load", missing)
     answer = client.post("/segment", json=prompts(opened, 1))
     assert answer.status_code in (200, 503)
-    client.app.state.pictures._studio.models._loaded.clear()  # type: ignore[attr-defined]
+    client.app.state.images._studio.models._loaded.clear()  # type: ignore[attr-defined]
     answer = client.post(
         "/segment", json={"image": send(client, paint().pixels), "prompts": [{"everything": True}]}
     )
@@ -437,7 +434,7 @@ def test_weights_that_are_missing_are_told_without_their_place(
     assert "secret-project" not in answer.text
 
 
-def test_what_nobody_foresaw_is_told_without_a_traceback(
+def test_unexpected_errors_are_reported_without_a_traceback(
     client: TestClient, opened: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> None:
@@ -450,7 +447,7 @@ def test_what_nobody_foresaw_is_told_without_a_traceback(
     assert client.get("/health").status_code == 200
 
 
-def test_random_bytes_of_pictures_are_refused(client: TestClient) -> None:
+def test_images_with_random_bytes_are_refused(client: TestClient) -> None:
     rng = random.Random(17)
     whole = png(paint(RED).pixels)
     for _ in range(60):

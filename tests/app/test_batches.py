@@ -1,4 +1,4 @@
-"""Batches and indexing beside the pages: progress, cancelled, taken up again."""
+"""Batches and indexing in the background: progress, cancelling and resuming."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from tests.fakes import paint
 pytestmark = pytest.mark.usefixtures("fake_models")
 
 
-def pictures(count: int) -> bytes:
+def zip_of_images(count: int) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for number in range(count):
-            picture = io.BytesIO()
-            PIL.Image.fromarray(paint(("red", (number + 1, 5, 40, 40))).pixels).save(picture, "PNG")
-            archive.writestr(f"p{number:02d}.png", picture.getvalue())
+            image = io.BytesIO()
+            PIL.Image.fromarray(paint(("red", (number + 1, 5, 40, 40))).pixels).save(image, "PNG")
+            archive.writestr(f"p{number:02d}.png", image.getvalue())
     return file.getvalue()
 
 
@@ -43,11 +43,11 @@ def wait(job: Batch | Indexing) -> str:
     raise AssertionError(f"still {job.state} at {job.done}")
 
 
-def test_a_batch_gives_what_export_gives_and_its_files_go_in_the_end(tmp_path: Path) -> None:
-    batch = Batch.unpacked(pictures(3))
+def test_a_batch_gives_exports_results_and_removes_its_files(tmp_path: Path) -> None:
+    batch = Batch.unpacked(zip_of_images(3))
     batch.start(["a red box"], ["png", "coco"], "mini")
     assert wait(batch) == "done", batch.message
-    assert (batch.pictures, batch.done) == (3, 3)
+    assert (batch.images, batch.done) == (3, 3)
     segclip.export(
         batch.folder / "in",
         tmp_path,
@@ -63,8 +63,8 @@ def test_a_batch_gives_what_export_gives_and_its_files_go_in_the_end(tmp_path: P
     assert not batch.folder.exists()
 
 
-def test_a_cancelled_batch_goes_on_where_it_stopped() -> None:
-    batch = Batch.unpacked(pictures(30))
+def test_a_cancelled_batch_resumes() -> None:
+    batch = Batch.unpacked(zip_of_images(30))
     batch.start(["a red box"], ["png"], "mini")
     while batch.done < 3 and batch.busy:
         time.sleep(0.002)
@@ -78,8 +78,8 @@ def test_a_cancelled_batch_goes_on_where_it_stopped() -> None:
     batch.remove()
 
 
-def test_a_batch_without_words_cuts_out_everything(tmp_path: Path) -> None:
-    batch = Batch.unpacked(pictures(2))
+def test_a_batch_without_texts_segments_everything(tmp_path: Path) -> None:
+    batch = Batch.unpacked(zip_of_images(2))
     batch.start([], ["coco"], "mini")
     assert wait(batch) == "done", batch.message
     every = segclip.ExportOptions(formats=("coco",), ask=segclip.Ask(everything=True))
@@ -91,38 +91,38 @@ def test_a_batch_without_words_cuts_out_everything(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "No space left"),
         (RuntimeError("!"), "the server's log"),
     ],
 )
-def test_what_breaks_a_batch_or_an_index_is_told(
-    error: Exception, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_errors_of_batches_and_indexing_are_reported(
+    error: Exception, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> None:
         raise error
 
-    batch, indexing = Batch.unpacked(pictures(1)), Indexing()
+    batch, indexing = Batch.unpacked(zip_of_images(1)), Indexing()
     monkeypatch.setattr(segclip, "export", broken)
     monkeypatch.setattr(segclip, "make_index", broken)
     batch.start(["a red box"], ["png"], "mini")
     indexing.start(tmp_path, tmp_path / "index", "mini")
     for job in (batch, indexing):
         assert wait(job) == "failed"
-        assert told in job.message
+        assert message in job.message
     batch.remove()
 
 
-def test_a_batch_that_cannot_run_says_why() -> None:
-    batch = Batch.unpacked(pictures(1))
+def test_a_batch_with_a_bad_format_reports_it() -> None:
+    batch = Batch.unpacked(zip_of_images(1))
     batch.start(["a red box"], ["bmp"], "mini")
     assert wait(batch) == "failed"
     assert "bmp" in batch.message
     batch.remove()
 
 
-def test_a_zip_without_pictures_leaves_nothing_behind(
+def test_a_zip_without_images_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -131,14 +131,14 @@ def test_a_zip_without_pictures_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_indexing_tells_why_it_cannot(tmp_path: Path) -> None:
+def test_indexing_reports_a_missing_folder(tmp_path: Path) -> None:
     indexing = Indexing()
     indexing.start(tmp_path / "nowhere", tmp_path / "index", "mini")
     assert wait(indexing) == "failed"
     assert "no such folder" in indexing.message
 
 
-def test_a_damaged_zip_is_told_and_leaves_nothing_behind(
+def test_a_damaged_zip_is_reported_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = io.BytesIO()
@@ -152,7 +152,7 @@ def test_a_damaged_zip_is_told_and_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_ends_takes_its_batches_with_it(
+def test_a_server_removes_its_batches_when_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault 17.8."""
@@ -163,7 +163,7 @@ def test_a_server_that_ends_takes_its_batches_with_it(
         async with serving.lifespan(None):
             studio = state.studio()
             _, work = studio.begin()
-            work.take_batch(studio.unpack(pictures(30)))
+            work.take_batch(studio.unpack(zip_of_images(30)))
             assert work.batch is not None
             work.batch.start(["a red box"], ["png"], "mini")
             while work.batch.done < 1 and work.batch.busy:
@@ -177,7 +177,7 @@ def test_a_server_that_ends_takes_its_batches_with_it(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_server_left_goes_when_the_next_one_starts(tmp_path: Path) -> None:
+def test_the_next_server_removes_the_files_of_a_killed_one(tmp_path: Path) -> None:
     """Fault 17.8."""
     alive, dead = Scratch(tmp_path), Scratch(tmp_path)
     kept, left = alive.folder(), dead.folder()
@@ -192,8 +192,8 @@ def test_what_a_killed_server_left_goes_when_the_next_one_starts(tmp_path: Path)
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="a system without a folder in memory")
-def test_a_text_that_cannot_be_asked_is_the_batchs_message(tmp_path: Path) -> None:
-    """Export fault 4: it is refused before any work, where the view can show it."""
+def test_a_bad_text_is_the_batchs_error_message(tmp_path: Path) -> None:
+    """Export fault 4: it is refused before any work, so that the page can show the error."""
     batch = Batch(1, tmp_path)
     (tmp_path / "in").mkdir()
     batch.start(["x" * 2000], ("png",), "mini")
@@ -203,21 +203,21 @@ def test_a_text_that_cannot_be_asked_is_the_batchs_message(tmp_path: Path) -> No
     assert "2000 characters" in batch.message
 
 
-def test_batches_lie_in_memory_where_the_system_can() -> None:
+def test_batches_are_kept_in_memory_where_possible() -> None:
     """Fault 17.12c."""
     assert place() == Path("/dev/shm")
     assert place("/var/tmp") == Path("/var/tmp")
 
 
-def test_batches_are_bounded_together(tmp_path: Path) -> None:
+def test_the_total_size_of_batches_is_limited(tmp_path: Path) -> None:
     """Fault 17.12e."""
     studio = Studio(Settings(scratch=str(tmp_path), batch_mb=1))
-    size = Batch.unpacked(pictures(1)).size
+    size = Batch.unpacked(zip_of_images(1)).size
     object.__setattr__(studio.settings, "batch_mb", 2.5 * size / 1e6)
     works = [studio.begin()[1] for _ in range(3)]
     for work in works[:2]:
-        work.take_batch(studio.unpack(pictures(1)))
+        work.take_batch(studio.unpack(zip_of_images(1)))
     with pytest.raises(segclip.BadImage, match="split it"):
-        studio.unpack(pictures(1))
+        studio.unpack(zip_of_images(1))
     studio.close()
     assert list(tmp_path.iterdir()) == []

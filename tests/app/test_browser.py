@@ -29,14 +29,14 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a photo of 12 megapixels."""
+    """Return a photo of 12 megapixels."""
     path = tmp_path_factory.mktemp("photos") / "large.jpg"
     with PIL.Image.open(ROOT / "samples" / "zoo.png") as sample:
         sample.convert("RGB").resize((4000, 3000)).save(path, quality=80)
     return path
 
 
-def test_it_opens_on_a_sample_with_a_text_already_answered(person: Person) -> None:
+def test_the_app_opens_with_an_answered_sample(person: Person) -> None:
     assert "found" in person.headline
     assert person.page.get_by_label("What to cut out").input_value() == TEXTS[FIRST]
     assert FIRST in (person.page.locator("canvas.view").get_attribute("aria-label") or "")
@@ -44,7 +44,7 @@ def test_it_opens_on_a_sample_with_a_text_already_answered(person: Person) -> No
 
 
 def test_clicks_right_clicks_drags_undo_and_escape(person: Person) -> None:
-    words = person.headline
+    headline = person.headline
     person.click(200, 370)
     assert person.headline == "The object at the click"
     person.click(420, 380, button="right")
@@ -62,10 +62,10 @@ def test_clicks_right_clicks_drags_undo_and_escape(person: Person) -> None:
     with person.answered():
         person.page.keyboard.press("Escape")
     assert person.places() == ([], [])
-    assert person.headline == words
+    assert person.headline == headline
 
 
-def test_places_are_exact_on_a_photo_of_12_megapixels_at_every_zoom(
+def test_clicks_and_boxes_are_exact_on_12_megapixels_at_every_zoom(
     person: Person, photo: Path
 ) -> None:
     person.open(photo)
@@ -84,9 +84,9 @@ def test_places_are_exact_on_a_photo_of_12_megapixels_at_every_zoom(
     assert float((person.root.get_attribute("data-view") or "").strip("]").split(",")[2]) > 5
 
 
-def test_a_picture_is_pasted_dropped_and_taken_by_the_camera(person: Person) -> None:
+def test_an_image_is_pasted_dropped_and_taken_by_the_camera(person: Person) -> None:
     data = base64.b64encode((ROOT / "samples" / "zoo.png").read_bytes()).decode()
-    give = """(at, [data, name]) => {
+    transfer = """(at, [data, name]) => {
         const held = new DataTransfer();
         const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
         held.items.add(new File([bytes], name, { type: "image/png" }));
@@ -96,20 +96,18 @@ def test_a_picture_is_pasted_dropped_and_taken_by_the_camera(person: Person) -> 
     }"""
     for name in ("pasted.png", "dropped.png"):
         with person.answered():
-            person.page.locator(".frame").evaluate(give, [data, name])
-        assert person.root.get_attribute("data-picture") == name
-    person.page.get_by_role("button", name="Picture").click()
+            person.page.locator(".frame").evaluate(transfer, [data, name])
+        assert person.root.get_attribute("data-image") == name
+    person.page.get_by_role("button", name="Image").click()
     person.page.get_by_text("Camera", exact=True).click()
     person.page.wait_for_function("() => document.querySelector('video')?.readyState >= 2")
     person.page.get_by_role("button", name="Take Photo").click()
-    person.page.locator(".studio[data-picture^='camera'][data-waiting=no]").wait_for()
+    person.page.locator(".studio[data-image^='camera'][data-waiting=no]").wait_for()
 
 
-def test_upload_text_and_the_mask_file_is_the_librarys_own_answer(
-    person: Person, tmp_path: Path
-) -> None:
+def test_the_mask_of_an_upload_is_the_librarys_own(person: Person, tmp_path: Path) -> None:
     person.open(ROOT / "samples" / "zoo.png")
-    person.say("penguin", "1 found")
+    person.enter_text("penguin", "1 found")
     person.page.get_by_role("button", name="Masks").click()
     with zipfile.ZipFile(person.save("Download masks", tmp_path / "masks.zip")) as archive:
         (name,) = archive.namelist()
@@ -119,16 +117,16 @@ def test_upload_text_and_the_mask_file_is_the_librarys_own_answer(
     assert np.array_equal(mask > 0, result.masks.full(0))
 
 
-def test_undo_brings_the_former_words_back(person: Person) -> None:
-    person.say("coffee", "1 found")
+def test_undo_restores_the_former_text(person: Person) -> None:
+    person.enter_text("coffee", "1 found")
     with person.answered():
         person.page.get_by_role("button", name="Undo").click()
     assert person.page.get_by_label("What to cut out").input_value() == TEXTS[FIRST]
 
 
-def test_what_is_not_there_is_said_with_the_nearest_misses(person: Person) -> None:
-    person.say("a submarine", "Nothing here matches “a submarine”")
-    assert "is asked for" in person.page.locator(".notes").inner_text()
+def test_an_absent_object_is_reported_with_near_misses(person: Person) -> None:
+    person.enter_text("a submarine", "Nothing here matches “a submarine”")
+    assert "below the threshold" in person.page.locator(".notes").inner_text()
     misses = person.page.locator(".card.miss")
     assert misses.count() >= 1
     with person.answered():
@@ -136,7 +134,7 @@ def test_what_is_not_there_is_said_with_the_nearest_misses(person: Person) -> No
     assert misses.first.get_attribute("aria-pressed") == "true"
 
 
-def test_the_slider_asks_again_at_once_and_a_candidate_is_taken_by_a_click(person: Person) -> None:
+def test_the_slider_updates_at_once_and_a_click_selects_a_candidate(person: Person) -> None:
     slide = (
         "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input', "
         "{bubbles: true})); }"
@@ -152,27 +150,27 @@ def test_the_slider_asks_again_at_once_and_a_candidate_is_taken_by_a_click(perso
     assert person.page.locator(".card").first.get_attribute("aria-pressed") == "true"
 
 
-def test_a_bad_upload_is_told_and_the_picture_stays(person: Person, tmp_path: Path) -> None:
+def test_a_bad_upload_is_reported_and_the_image_stays(person: Person, tmp_path: Path) -> None:
     bad = tmp_path / "broken.png"
     bad.write_bytes((ROOT / "samples" / "zoo.png").read_bytes()[:5000])
     person.upload(bad)
     error = person.page.locator(".error:not([hidden])")
     error.wait_for()
     assert "broken.png" in error.inner_text()
-    assert person.root.get_attribute("data-picture") == FIRST
+    assert person.root.get_attribute("data-image") == FIRST
 
 
-def test_a_reload_keeps_the_work_and_two_people_never_meet(
+def test_a_reload_keeps_the_work_and_users_are_separate(
     person: Person, browser: Browser, address: str
 ) -> None:
     person.open(ROOT / "samples" / "desk.png")
-    person.say("pencil", "found")
+    person.enter_text("pencil", "found")
     person.page.reload()
     person.ready()
-    assert person.root.get_attribute("data-picture") == "desk.png"
+    assert person.root.get_attribute("data-image") == "desk.png"
     assert person.page.get_by_label("What to cut out").input_value() == "pencil"
     other = Person(browser.new_context().new_page(), address).go().ready()
-    assert other.root.get_attribute("data-picture") == FIRST
+    assert other.root.get_attribute("data-image") == FIRST
     other.click(100, 100)
     assert person.places() == ([], [])
     other.page.context.close()
@@ -209,9 +207,9 @@ def test_the_api_answers_beside_the_pages(address: str) -> None:
         )
     )
     name = send(f"{address}/api/images", body, "multipart/form-data; boundary=cut")["image"]
-    ask = {"image": name, "prompts": [{"texts": ["penguin"]}]}
-    told = send(f"{address}/api/segment", json.dumps(ask).encode(), "application/json")
-    (row,) = told["answers"][0]["rows"]
+    query = {"image": name, "prompts": [{"texts": ["penguin"]}]}
+    result = send(f"{address}/api/segment", json.dumps(query).encode(), "application/json")
+    (row,) = result["answers"][0]["rows"]
     wanted = segclip.load("mini")(ROOT / "samples" / "zoo.png", "penguin")
     assert row["mask"] == segclip.to_record(wanted)["rows"][0]["rle"]
 

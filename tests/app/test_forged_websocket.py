@@ -1,6 +1,4 @@
-"""Fault 17.12a: under ``--host`` no value of any widget has the server look at a path or ask the
-network.
-"""
+"""Fault 17.12a: under ``--host`` no widget value makes the server access a path or the network."""
 
 from __future__ import annotations
 
@@ -43,16 +41,14 @@ DONE = {
 
 @dataclass
 class Forger:
-    """Speak to the pages as a browser does, without being one."""
+    """A client that speaks to the pages like a browser."""
 
     line: ClientConnection
     pages: dict[str, str] = field(default_factory=dict)  # name -> hash
     texts: list[str] = field(default_factory=list)  # of the last run's elements
 
     def run(self, page: str = "", *states: WidgetState) -> dict[str, str]:
-        """Run a page with forged widgets; return the widgets of the page by id, with their
-        kinds.
-        """
+        """Run a page with forged widgets; return the kinds of the page's widgets by id."""
         message = BackMsg()
         message.rerun_script.query_string = ""
         message.rerun_script.page_script_hash = self.pages.get(page, "")
@@ -61,19 +57,19 @@ class Forger:
         widgets: dict[str, str] = {}
         self.texts.clear()
         while True:
-            heard = ForwardMsg.FromString(self.line.recv(PATIENCE))
-            kind = heard.WhichOneof("type")
+            reply = ForwardMsg.FromString(self.line.recv(PATIENCE))
+            kind = reply.WhichOneof("type")
             if kind == "navigation":
                 self.pages = {
-                    one.page_name: one.page_script_hash for one in heard.navigation.app_pages
+                    one.page_name: one.page_script_hash for one in reply.navigation.app_pages
                 }
             elif kind == "delta":
-                self._note(heard, widgets)
-            elif kind == "script_finished" and heard.script_finished in DONE:
+                self._note(reply, widgets)
+            elif kind == "script_finished" and reply.script_finished in DONE:
                 return widgets
 
-    def _note(self, heard: ForwardMsg, widgets: dict[str, str]) -> None:
-        element = heard.delta.new_element
+    def _note(self, reply: ForwardMsg, widgets: dict[str, str]) -> None:
+        element = reply.delta.new_element
         name = element.WhichOneof("type")
         if name is None:
             return
@@ -83,7 +79,7 @@ class Forger:
 
 
 def forge(widget: str, kind: str, value: str) -> list[WidgetState]:
-    """Set a widget to a value in the ways a message can."""
+    """Return the messages that can set a widget to a value."""
     listed = WidgetState(id=widget)
     listed.string_array_value.data.append(value)
     made = [WidgetState(id=widget, string_value=value), listed]
@@ -95,10 +91,10 @@ def forge(widget: str, kind: str, value: str) -> list[WidgetState]:
             {"kind": "file", "name": value, "content": value},
             {"kind": "take", "row": 10**400},
         )
-        told = [{"event": event, "need": value} for event in events]
+        payloads = [{"event": event, "need": value} for event in events]
         made = [
             state
-            for one in told
+            for one in payloads
             for text in [json.dumps(one)]
             for state in (
                 WidgetState(id=widget, json_value=text),
@@ -110,7 +106,7 @@ def forge(widget: str, kind: str, value: str) -> list[WidgetState]:
 
 @pytest.fixture(scope="module")
 def canary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Put a file where nobody may look."""
+    """Create a file that the server must not access."""
     path = tmp_path_factory.mktemp("elsewhere") / CANARY
     path.write_text("a secret")
     return path
@@ -127,7 +123,7 @@ def watched(place: Path, *options: str) -> Any:
 
 @pytest.fixture(scope="module")
 def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """Serve everybody, with an eye on what the server looks at: its address, the notes."""
+    """Serve everyone and record the server's accesses; yield its address and the record."""
     place = tmp_path_factory.mktemp("hosted")
     with watched(place, "--host", "0.0.0.0") as address:
         yield address, place / "notes"
@@ -148,7 +144,7 @@ def notes_of(notes: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_no_value_of_any_widget_touches_a_path_or_the_network(
+def test_no_widget_value_accesses_a_path_or_the_network(
     hosted: tuple[str, Path], canary: Path
 ) -> None:
     address, notes = hosted
@@ -180,8 +176,8 @@ def test_no_value_of_any_widget_touches_a_path_or_the_network(
 
 
 @pytest.mark.slow
-def test_what_looks_at_a_path_is_noticed(tmp_path: Path, canary: Path) -> None:
-    """Choose a file where one may, on this machine alone, to see that the test above could fail."""
+def test_accesses_to_a_path_are_recorded(tmp_path: Path, canary: Path) -> None:
+    """Choose a file on the local machine, where it is allowed: the test above can fail."""
     with watched(tmp_path) as address, open_line(address) as line:
         person = Forger(line)
         person.run()
@@ -202,14 +198,14 @@ def status(address: str, headers: dict[str, str], path: str) -> int:
 
 
 def upgrade(address: str, headers: dict[str, str]) -> int:
-    """Ask for a websocket; 101 is a yes."""
+    """Request a websocket and return the status; 101 accepts it."""
     line = HTTPConnection(urlsplit(address).netloc, timeout=PATIENCE)
-    asked = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
-    asked |= {
+    request = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    request |= {
         "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
         "Sec-WebSocket-Protocol": "streamlit",
     }
-    line.request("GET", "/_stcore/stream", headers=asked | headers)
+    line.request("GET", "/_stcore/stream", headers=request | headers)
     answer = line.getresponse().status
     line.close()
     return answer
@@ -233,7 +229,7 @@ def upgrade(address: str, headers: dict[str, str]) -> int:
         ({"Origin": "file://"}, False),
     ],
 )
-def test_the_server_goes_by_its_own_names_only(
+def test_only_the_servers_own_names_are_allowed(
     hosted: tuple[str, Path], headers: dict[str, str], welcome: bool
 ) -> None:
     """Fault 17.12c: pages, API and websocket alike."""
@@ -252,7 +248,7 @@ def test_the_server_goes_by_its_own_names_only(
 
 
 @pytest.mark.slow
-def test_without_the_api_there_is_nothing_under_its_address(tmp_path: Path) -> None:
+def test_without_the_api_its_paths_are_404(tmp_path: Path) -> None:
     """Fault 17.12."""
     with serving(tmp_path / "log") as address:
         for path in ("/api/health", "/api", "/api/", "/api/openapi.json", "/api/nothing"):
@@ -262,10 +258,8 @@ def test_without_the_api_there_is_nothing_under_its_address(tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_a_server_ended_leaves_no_ones_images(tmp_path: Path) -> None:
-    """Fault 17.8: what a batch unpacked goes when the server closes, or if it was killed when the
-    next one starts.
-    """
+def test_a_stopped_server_leaves_no_images(tmp_path: Path) -> None:
+    """Fault 17.8: unpacked files are removed with the server, or by the next one after a kill."""
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     file = io.BytesIO()
@@ -277,7 +271,7 @@ def test_a_server_ended_leaves_no_ones_images(tmp_path: Path) -> None:
     assert list(scratch.rglob("*.png"))
     left = next(scratch.iterdir())
     Scratch(scratch).sweep()
-    assert list(scratch.rglob("*.png")), "that of a server that runs is left alone"
+    assert list(scratch.rglob("*.png")), "the folder of a running server is kept"
     studio.close()
     assert list(scratch.iterdir()) == []
     left.mkdir()  # as a server that was killed leaves it

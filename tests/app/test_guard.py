@@ -1,4 +1,4 @@
-"""Who may ask under which name, and how slowly a request may arrive: without a server."""
+"""Allowed host names and origins, and slow or large bodies, without a server."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from app.http import guard
 from app.http.guard import Names, Paced
 
 each = pytest.mark.parametrize
-EVERYBODY, ALONE = Names(alone=False), Names(alone=True)
+EVERYONE, ALONE = Names(alone=False), Names(alone=True)
 
 
 @each("name", ["localhost", "LOCALHOST.", "127.0.0.1", "127.9.9.9", "::1"])
-def test_this_machine_goes_by_its_own_names(name: str) -> None:
+def test_local_names_are_allowed(name: str) -> None:
     assert ALONE.known(name)
-    assert EVERYBODY.known(name)
+    assert EVERYONE.known(name)
 
 
 @each("name", ["192.168.1.7", "10.0.0.1", "fe80::1%eth0", "2001:db8::1", socket.gethostname()])
-def test_addresses_are_names_where_everybody_is_served(name: str) -> None:
-    assert EVERYBODY.known(name)
+def test_ip_addresses_are_allowed_when_everyone_is_served(name: str) -> None:
+    assert EVERYONE.known(name)
     assert not ALONE.known(name) or name == "localhost"
 
 
@@ -46,9 +46,9 @@ def test_addresses_are_names_where_everybody_is_served(name: str) -> None:
         "local host",
     ],
 )
-def test_names_of_others_are_none(name: str | None) -> None:
+def test_foreign_names_are_refused(name: str | None) -> None:
     assert not ALONE.known(name)
-    assert not EVERYBODY.known(name)
+    assert not EVERYONE.known(name)
     assert Names(True, ("proxy.test",)).known("Proxy.Test")
 
 
@@ -73,13 +73,13 @@ def test_names_of_others_are_none(name: str | None) -> None:
         ("[::1", None, False),
     ],
 )
-def test_pages_of_others_may_not_ask(host: str, origin: str | None, welcome: bool) -> None:
+def test_foreign_origins_are_refused(host: str, origin: str | None, welcome: bool) -> None:
     """Fault 17.12c."""
     names = Names(alone=True, more=("proxy.test",))
     assert (names.refuse([host], [origin] if origin else []) == "") == welcome
 
 
-def test_a_request_has_one_name() -> None:
+def test_a_request_has_exactly_one_host() -> None:
     assert ALONE.refuse([], [])
     assert ALONE.refuse(["localhost", "localhost"], [])
 
@@ -89,12 +89,10 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "GRACE", 0.2)
 
 
-def talk(
+def send_body(
     parts: list[tuple[float, bytes]], *, paced: Paced | None = None
 ) -> tuple[list[dict[str, Any]], list[int]]:
-    """Send a body in parts, each after some seconds; return what was answered, and the lengths that
-    were read.
-    """
+    """Send a body in parts, each after some seconds; return the responses and lengths read."""
     read: list[int] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -127,50 +125,50 @@ def talk(
 
 
 @pytest.mark.usefixtures("hurried")
-def test_a_body_that_drips_or_stops_is_dropped() -> None:
+def test_a_body_that_trickles_or_stops_is_refused() -> None:
     """Fault 17.12e."""
     dripping: list[tuple[float, bytes]] = [(0.05, b"x")] * 1000
     for parts in (dripping, [(0.0, b"x" * 1000)], []):
-        answered, read = talk(parts)
+        answered, read = send_body(parts)
         assert answered[0]["status"] == 408
         assert (b"connection", b"close") in answered[0]["headers"]
         assert read == []
 
 
 @pytest.mark.usefixtures("hurried")
-def test_a_body_that_flows_may_take_longer_than_the_grace() -> None:
-    answered, read = talk([*[(0.05, b"x" * 10_000)] * 10, (0, b"")])
+def test_a_steady_body_may_take_longer_than_the_grace() -> None:
+    answered, read = send_body([*[(0.05, b"x" * 10_000)] * 10, (0, b"")])
     assert answered[0]["status"] == 200
     assert read == [100_000]
 
 
 @pytest.mark.usefixtures("hurried")
-def test_the_longest_time_holds_whatever_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_longest_time_applies_at_any_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "LONGEST", 0.3)
-    answered, _ = talk([(0.05, b"x" * 1_000_000)] * 100)
+    answered, _ = send_body([(0.05, b"x" * 1_000_000)] * 100)
     assert answered[0]["status"] == 408
 
 
-def test_bodies_on_their_way_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_total_size_of_bodies_in_transit_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "MOST_UNDERWAY", 5000)
     paced = Paced(lambda *_: None)  # type: ignore[arg-type]
-    answered, _ = talk([(0, b"x" * 3000), (0, b"x" * 3000), (0, b"")], paced=paced)
+    answered, _ = send_body([(0, b"x" * 3000), (0, b"x" * 3000), (0, b"")], paced=paced)
     assert answered[0]["status"] == 429
     assert (b"retry-after", b"5") in answered[0]["headers"]
-    answered, read = talk([(0, b"x" * 3000), (0, b"")], paced=paced)
+    answered, read = send_body([(0, b"x" * 3000), (0, b"")], paced=paced)
     assert (answered[0]["status"], read) == (200, [3000])
 
 
-def test_nothing_more_is_taken_while_too_much_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_body_is_accepted_while_too_much_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault 17.12e."""
     monkeypatch.setattr(guard, "MOST_HELD", 10)
     for held, status in ((11, 429), (9, 200)):
         paced = Paced(lambda *_: None, held=lambda held=held: held)  # type: ignore[arg-type, misc]
-        answered, _ = talk([(0, b"x" * 3000), (0, b"")], paced=paced)
+        answered, _ = send_body([(0, b"x" * 3000), (0, b"")], paced=paced)
         assert answered[0]["status"] == status
 
 
-def test_what_streamlit_keeps_of_uploads_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uploads_kept_by_streamlit_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert serving.held() == 0
 
     class Running:

@@ -1,4 +1,4 @@
-"""The pages without a browser: what their widgets do, with fakes in place of the models."""
+"""The pages without a browser: their widgets, with fake models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 import segclip
 from app.samples import FIRST, TEXTS
-from app.state import Known, Studio, Work
+from app.state import CachedImage, Studio, Work
 from app.views import models
 from segclip.types import Image
 from tests import batch_script
@@ -31,7 +31,7 @@ def work_of(page: AppTest, studio: Studio) -> Work:
     return work
 
 
-def test_words_typed_are_asked(page: AppTest, shared_studio: Studio) -> None:
+def test_typed_texts_become_the_question(page: AppTest, shared_studio: Studio) -> None:
     assert not page.exception
     page.text_input[0].set_value(" a red box,  a blue box, ,a red box").run()
     page.text_input[1].set_value("a tomato").run()
@@ -40,9 +40,7 @@ def test_words_typed_are_asked(page: AppTest, shared_studio: Studio) -> None:
     assert not page.exception
 
 
-def test_a_word_asked_for_and_ruled_out_is_told_and_taken_back(
-    page: AppTest, shared_studio: Studio
-) -> None:
+def test_a_text_that_is_also_excluded_is_undone(page: AppTest, shared_studio: Studio) -> None:
     page.text_input[1].set_value(TEXTS[FIRST]).run()
     assert not page.exception
     assert work_of(page, shared_studio).draft.negatives == ()
@@ -64,14 +62,14 @@ def test_an_upload_is_opened_a_bad_one_is_not(
     assert work_of(page, shared_studio).image.source == "mine.png"
 
 
-def test_two_sessions_are_apart(page: AppTest, shared_studio: Studio, upload: bytes) -> None:
+def test_two_sessions_are_separate(page: AppTest, shared_studio: Studio, upload: bytes) -> None:
     other = AppTest.from_file(SCRIPT, default_timeout=30).run()
     page.file_uploader[0].set_value(("mine.png", upload, "image/png")).run()
     assert work_of(other, shared_studio).image.source == FIRST
     assert page.session_state["work"] != other.session_state["work"]
 
 
-def test_a_work_that_had_to_go_begins_anew(page: AppTest, shared_studio: Studio) -> None:
+def test_an_evicted_work_starts_again(page: AppTest, shared_studio: Studio) -> None:
     for _ in range(shared_studio.settings.works):
         shared_studio.begin()
     page.run()
@@ -81,15 +79,13 @@ def test_a_work_that_had_to_go_begins_anew(page: AppTest, shared_studio: Studio)
 
 
 def show(name: str) -> AppTest:
-    """Open one page alone: a page of navigation that is a function cannot be switched to in a
-    test.
-    """
+    """Open a single page: tests cannot switch to a function page of the navigation."""
     source = f"from app.views import {name}\n{name}.show()\n"
     return AppTest.from_string(source, default_timeout=30).run()
 
 
 @pytest.mark.usefixtures("shared_studio")
-def test_classify_ranks_labels_and_names_things() -> None:
+def test_classify_ranks_labels() -> None:
     page = show("classify")
     page.text_area[0].set_value("a red box, a green box").run()
     assert not page.exception
@@ -98,14 +94,14 @@ def test_classify_ranks_labels_and_names_things() -> None:
     assert "no labels were given" in page.error[0].value
 
 
-def test_export_says_when_there_is_nothing_to_export(shared_studio: Studio) -> None:
-    shared_studio._samples[FIRST] = Known(paint())
+def test_export_reports_an_empty_result(shared_studio: Studio) -> None:
+    shared_studio._samples[FIRST] = CachedImage(paint())
     page = show("export")
     assert not page.exception
     assert "nothing to export" in page.info[0].value
 
 
-def test_models_are_chosen_and_one_that_is_missing_is_told(
+def test_models_are_chosen_and_a_missing_one_is_reported(
     shared_studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = show("models")
@@ -123,7 +119,7 @@ def test_models_are_chosen_and_one_that_is_missing_is_told(
     assert work_of(page, shared_studio).words == "photo"
 
 
-def test_search_without_an_index_says_so(shared_studio: Studio, tmp_path: Path) -> None:
+def test_search_without_an_index_is_an_error(shared_studio: Studio, tmp_path: Path) -> None:
     object.__setattr__(shared_studio.settings, "indexes", tmp_path)
     page = show("search")
     assert not page.exception
@@ -136,23 +132,25 @@ HOSTILE = "![x](https://evil.test/x.png)"
 
 
 def markdown_of(page: AppTest) -> list[str]:
-    """Give every text of a page that Streamlit reads as Markdown."""
-    told = [
+    """Return every text of a page that Streamlit renders as Markdown."""
+    texts = [
         one.value
         for kind in ("markdown", "caption", "error", "info", "success")
         for one in getattr(page, kind)
     ]
-    told += [one.proto.text for one in page.get("progress")]
-    return told + [image.caption for one in page.get("image") for image in one.proto.imgs]
+    texts += [one.proto.text for one in page.get("progress")]
+    return texts + [image.caption for one in page.get("image") for image in one.proto.imgs]
 
 
 @pytest.mark.parametrize("name", ["classify", "export", "models", "search", "segment", "train"])
-def test_no_page_reads_a_users_text_as_markdown(
+def test_no_page_renders_a_users_text_as_markdown(
     shared_studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Fault 17.12: file names, labels, texts, and errors that quote them."""
     object.__setattr__(shared_studio.settings, "indexes", tmp_path)
-    shared_studio._samples[FIRST] = Known(Image(paint(("red", (10, 10, 50, 50))).pixels, HOSTILE))
+    shared_studio._samples[FIRST] = CachedImage(
+        Image(paint(("red", (10, 10, 50, 50))).pixels, HOSTILE)
+    )
 
     def broken(*_: object, **__: object) -> None:
         raise segclip.BadPrompt(f"{HOSTILE} is none")
@@ -167,9 +165,8 @@ def test_no_page_reads_a_users_text_as_markdown(
         texts += markdown_of(widget.set_value(f"{HOSTILE}, file:{HOSTILE}").run())
     for widget in page.selectbox:
         texts += markdown_of(widget.set_value(widget.options[-1]).run())
-    for button in (
-        page.button if name != "search" else ()
-    ):  # its fragment runs again, which a test cannot
+    # the search page's fragment reruns, which tests cannot do
+    for button in page.button if name != "search" else ():
         if not button.disabled:
             texts += markdown_of(button.click().run())
     quoted = [text for text in texts if "evil.test" in text]
@@ -178,10 +175,10 @@ def test_no_page_reads_a_users_text_as_markdown(
     assert not page.exception
 
 
-def test_people_elsewhere_choose_among_the_models_that_are_installed(
+def test_remote_users_choose_only_installed_models(
     shared_studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 17.12a: whatever a browser sends, no other name is loaded."""
+    """Fault 17.12a: no other name that a browser sends is loaded."""
     loaded: list[tuple[object, ...]] = []
 
     def load(*names: object) -> object:
@@ -206,14 +203,14 @@ def test_people_elsewhere_choose_among_the_models_that_are_installed(
         patch.setattr(streamlit, "session_state", state)
         for name in forged:
             for kind in ("words", "clicks"):
-                assert not models.let_answer(shared_studio, work, kind, name)  # type: ignore[arg-type]
+                assert not models.use_model(shared_studio, work, kind, name)  # type: ignore[arg-type]
                 assert state.pop("model-error")
-        assert models.let_answer(shared_studio, work, "words", "mini")
+        assert models.use_model(shared_studio, work, "words", "mini")
     assert (work.words, work.clicks) == ("mini", "mini-sam")
     assert loaded == [("mini", None)]
 
 
-def test_a_model_that_breaks_in_loading_is_told_and_the_former_stays(
+def test_a_model_that_fails_to_load_is_reported_and_the_former_stays(
     shared_studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault 17.11: such as ViT-B-32/file: a text file."""

@@ -1,4 +1,4 @@
-"""What comes from elsewhere, made safe to show."""
+"""Untrusted strings, made safe to display."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ HOSTILE = (
 
 
 @each("text", HOSTILE)
-def test_markdown_is_shown_letter_by_letter(text: str) -> None:
+def test_markdown_is_shown_literally(text: str) -> None:
     """Fault 17.12."""
     written = as_markdown(text)
     (_, inline, _) = MarkdownIt("gfm-like", {"linkify": False}).parse(written)
     assert {part.type for part in inline.children or ()} <= {"text", "text_special"}
-    shown = "".join(part.content for part in inline.children or ())
-    assert shown.replace("\N{WORD JOINER}", "") == " ".join(text.split())
-    assert "://" not in shown  # Streamlit looks for links once more, in what is shown
+    rendered = "".join(part.content for part in inline.children or ())
+    assert rendered.replace("\N{WORD JOINER}", "") == " ".join(text.split())
+    assert "://" not in rendered  # Streamlit detects links once more in the rendered text
     assert ":material" not in written
 
 
@@ -54,7 +54,7 @@ def test_markdown_is_shown_letter_by_letter(text: str) -> None:
         ("名前.png", "名前.png"),
     ],
 )
-def test_names_are_those_of_files_anywhere(given: str, name: str) -> None:
+def test_file_names_are_valid_on_every_system(given: str, name: str) -> None:
     assert file_name(given) == name
 
 
@@ -76,11 +76,11 @@ def test_long_names_are_cut_and_keep_their_ending(tmp_path: Path) -> None:
         "C:\\Users\\secret\\x.png: no such file",
     ],
 )
-def test_messages_name_no_folder_of_the_server(text: str) -> None:
+def test_messages_reveal_no_folder_of_the_server(text: str) -> None:
     assert "secret" not in without_paths(text, [Path("/srv/secret/my photos")])
 
 
-def test_what_is_no_path_stays() -> None:
+def test_other_text_is_unchanged() -> None:
     for text in (
         "a/b is 3/4",
         "and/or",

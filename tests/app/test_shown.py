@@ -1,4 +1,4 @@
-"""What the browser is sent."""
+"""Data sent to the browser."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import pytest
 import segclip
 from app import files, rendering
 from app.answers import answer
-from app.state import Draft, Known, Studio, Work
+from app.state import CachedImage, Draft, Studio, Work
 from segclip.types import Image
 from segclip.types.masks import Masks
 
 
-def picture_in(url: str) -> PIL.Image.Image:
+def decode_url(url: str) -> PIL.Image.Image:
     return PIL.Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
 
 
-def test_the_map_numbers_the_masks_and_the_better_one_shows() -> None:
+def test_the_label_map_numbers_the_masks_and_the_first_one_wins() -> None:
     dense = np.zeros((2, 60, 80), bool)
     dense[0, 10:20, 10:30] = dense[1, 5:40, 5:60] = True
     width, height, *runs = rendering.map_runs(Masks.from_dense(dense)).split(" ")
@@ -38,7 +38,7 @@ def test_the_map_numbers_the_masks_and_the_better_one_shows() -> None:
     assert np.array_equal(labels == 2, dense[1] & ~dense[0])
 
 
-def test_the_map_of_a_large_picture_is_small_and_lies_right() -> None:
+def test_the_label_map_of_a_large_image_is_small_and_aligned() -> None:
     dense = np.zeros((1, 3000, 4000), bool)
     dense[0, 1000:2000, 3000:4000] = True
     labels = rendering.label_map(Masks.from_dense(dense), 1000)
@@ -46,23 +46,23 @@ def test_the_map_of_a_large_picture_is_small_and_lies_right() -> None:
     assert np.array_equal(labels, dense[0][2::4, 2::4])
 
 
-def test_a_large_picture_is_sent_small_a_small_one_without_loss(picture: Image) -> None:
-    assert np.array_equal(np.array(picture_in(rendering.picture_url(picture))), picture.pixels)
+def test_a_large_image_is_shrunk_a_small_one_is_lossless(picture: Image) -> None:
+    assert np.array_equal(np.array(decode_url(rendering.image_url(picture))), picture.pixels)
     large = Image(np.zeros((3000, 4000, 3), np.uint8))
-    assert picture_in(rendering.picture_url(large)).size == (1600, 1200)
+    assert decode_url(rendering.image_url(large)).size == (1600, 1200)
 
 
-def test_headlines_say_what_was_found(studio: Studio, work: Work) -> None:
+def test_headlines_summarise_the_answer(studio: Studio, work: Work) -> None:
     assert rendering.headline(answer(studio.models, work)) == "1 found"
-    work.say(("a red box", "a black box"))
+    work.set_texts(("a red box", "a black box"))
     assert (
         rendering.headline(answer(studio.models, work)) == "1 found; nothing matches “a black box”"
     )
-    work.say(("a black box",))
+    work.set_texts(("a black box",))
     found = answer(studio.models, work)
     assert rendering.headline(found) == "Nothing here matches “a black box”"
-    assert "is asked for" in rendering.notes(found)[0]
-    work.say(
+    assert "below the threshold" in rendering.notes(found)[0]
+    work.set_texts(
         (
             "a black box",
             "a black circle",
@@ -70,27 +70,24 @@ def test_headlines_say_what_was_found(studio: Studio, work: Work) -> None:
             "black",
         )
     )
-    told = (
+    expected = (
         "Nothing here matches “a black box”, “a black circle”, “a black box that holds very "
         "very ...” and 1 more"
     )
-    assert rendering.headline(answer(studio.models, work)) == told
-    work.say(("the left red box",))
+    assert rendering.headline(answer(studio.models, work)) == expected
+    work.set_texts(("the left red box",))
     assert rendering.notes(answer(studio.models, work)) == [
         "“the left red box”: leftmost of 1 found for 'red box'"
     ]
-    work.say(("red right of the green box",))
-    (told,) = rendering.notes(
-        answer(studio.models, work)
-    )  # and not that the best region reaches 1.00
-    assert told.startswith("“red right of the green box”: none of 1 found for 'red'")
+    work.set_texts(("red right of the green box",))
+    # the only note: none about a best region that scores 1.00
+    (note,) = rendering.notes(answer(studio.models, work))
+    assert note.startswith("“red right of the green box”: none of 1 found for 'red'")
     work.click(70, 30, 1)
     assert rendering.headline(answer(studio.models, work)) == "The object at the click"
     work.click(3, 3, 1)
-    work.say(())
-    assert (
-        rendering.headline(answer(studio.models, work)) == "Type what to look for, or click on it"
-    )
+    work.set_texts(())
+    assert rendering.headline(answer(studio.models, work)) == "Type what to find, or click on it"
 
 
 @pytest.mark.parametrize("name", segclip.PER_IMAGE)
@@ -127,7 +124,7 @@ def test_a_zip_is_unpacked_inside_its_folder_only(tmp_path: Path, upload: bytes)
     assert found == ["in/a.png", "in/in/b.PNG"]
 
 
-def test_a_bomb_a_damaged_and_an_empty_zip_are_told(
+def test_a_bomb_a_damaged_and_an_empty_zip_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "MOST_BYTES", 1_000_000)
@@ -135,29 +132,29 @@ def test_a_bomb_a_damaged_and_an_empty_zip_are_told(
         files.unpack(zipped({"bomb.png": bytes(5_000_000)}), tmp_path)
     with pytest.raises(segclip.BadImage, match="cannot be read"):
         files.unpack(b"PK no zip", tmp_path)
-    with pytest.raises(segclip.BadImage, match="no pictures"):
+    with pytest.raises(segclip.BadImage, match="no images"):
         files.unpack(zipped({"read.me": b"?"}), tmp_path)
 
 
-def test_the_source_is_offered_whole() -> None:
+def test_the_source_is_complete() -> None:
     names = zipfile.ZipFile(io.BytesIO(files.source())).namelist()
     assert {"LICENSE", "segclip/segmenter.py", "app/canvas/canvas.js", "app/page.py"} <= set(names)
 
 
 def test_the_source_holds_only_what_git_tracks_or_the_wheel_holds() -> None:
-    """Fault 17.12c: neither secrets, nor whatever else lies in the folders."""
-    strange = [
+    """Fault 17.12c: neither secrets nor other files in the folders."""
+    untracked = [
         files._ROOT / "app" / ".streamlit" / "secrets.toml",
         files._ROOT / "app" / "not_tracked_17.py",
     ]
-    assert not any(path.exists() for path in strange)
+    assert not any(path.exists() for path in untracked)
     files.source_files.cache_clear()
     try:
-        for path in strange:
+        for path in untracked:
             path.write_text("password = 1")
         names = zipfile.ZipFile(io.BytesIO(files.source())).namelist()
     finally:
-        for path in strange:
+        for path in untracked:
             path.unlink()
         files.source_files.cache_clear()
     assert "app/.streamlit/config.toml" in names
@@ -189,8 +186,8 @@ def test_the_source_of_a_wheel_is_what_the_wheel_holds(
     assert nothing == ()
 
 
-def test_a_zip_that_names_an_image_twice_is_told(tmp_path: Path, upload: bytes) -> None:
-    """Fault 17.21, and 17.8: names that some file systems take for the same."""
+def test_a_zip_with_a_duplicate_name_is_reported(tmp_path: Path, upload: bytes) -> None:
+    """Faults 17.21 and 17.8: names that some file systems treat as the same."""
     for number, names in enumerate(
         (("a.png", "a.png"), ("a.png", "A.PNG"), ("\u00e9.png", "e\u0301.png"))
     ):
@@ -209,8 +206,8 @@ def test_a_zip_that_names_an_image_twice_is_told(tmp_path: Path, upload: bytes) 
 def test_masks_of_an_image_of_any_name_are_packed(
     studio: Studio, picture: Image, name: str
 ) -> None:
-    """Fault 17.12: a browser may call a file anything."""
-    work = Work(Known(Image(picture.pixels, name)), Draft(("a red box",)))
+    """Fault 17.12: a browser may send any file name."""
+    work = Work(CachedImage(Image(picture.pixels, name)), Draft(("a red box",)))
     assert zipfile.ZipFile(
         io.BytesIO(files.pack(answer(studio.models, work).chosen, ["png", "coco"]))
     ).namelist()

@@ -1,6 +1,4 @@
-"""Training beside the pages: a process of its own, here of a recipe that writes what the real ones
-write.
-"""
+"""Training in the background, with a fake recipe that writes the files of the real ones."""
 
 from __future__ import annotations
 
@@ -46,7 +44,7 @@ for epoch in range(done + 1, epochs + 1):
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
-    """Stand before an empty folder of runs, with a recipe that only writes."""
+    """Return an empty folder of runs, with a fake recipe."""
     recipes = tmp_path / "clone" / "train"
     recipes.mkdir(parents=True)
     (recipes / "__init__.py").touch()
@@ -56,14 +54,16 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
         "'captions.jsonl').touch()\n"
     )
     (recipes / "shapes.py").write_text(shapes)
-    (recipes / "data.py").write_text(
+    (recipes / "engine").mkdir()
+    (recipes / "engine" / "__init__.py").touch()
+    (recipes / "engine" / "data.py").write_text(
         "import sys\nprint('images 3')\nprint('! broken', file=sys.stderr)\nsys.exit(1)\n"
     )
     monkeypatch.setattr(training, "_ROOT", recipes.parent)
     return Training(tmp_path / "runs")
 
 
-def asked(epochs: int, data: str = "pictures") -> Recipe:
+def recipe(epochs: int, data: str = "images") -> Recipe:
     return Recipe(data, ("--epochs", str(epochs)))
 
 
@@ -72,16 +72,16 @@ def wait(runs: Training) -> None:
         if not runs.busy:
             return
         time.sleep(0.05)
-    raise AssertionError(f"{runs.busy} is still trained")
+    raise AssertionError(f"{runs.busy} is still being trained")
 
 
-def test_a_run_is_watched_to_its_end_and_its_best_weights_are_kept(runs: Training) -> None:
+def test_a_run_is_read_to_its_end_and_its_best_weights_are_kept(runs: Training) -> None:
     assert runs.names() == []
-    runs.start(runs.free_name(), asked(3))
+    runs.start(runs.free_name(), recipe(3))
     assert runs.busy == "run-1"
-    assert runs.look("run-1").state == "running"
+    assert runs.read_run("run-1").state == "running"
     wait(runs)
-    run = runs.look("run-1")
+    run = runs.read_run("run-1")
     assert (run.state, run.share, run.best, run.words) == ("done", 1.0, 3, "epoch 3 of 3")
     assert [row["epoch"] for row in run.rows] == [1, 2, 3]
     assert runs.names() == ["run-1"]
@@ -91,29 +91,29 @@ def test_a_run_is_watched_to_its_end_and_its_best_weights_are_kept(runs: Trainin
     assert {file.name for file in kept.iterdir()} == {"model.safetensors", "config.json"}
 
 
-def test_what_is_in_use_stays_as_it_is_while_a_run_goes_on(runs: Training) -> None:
-    runs.start("mine", asked(3))
+def test_weights_in_use_do_not_change_while_a_run_continues(runs: Training) -> None:
+    runs.start("mine", recipe(3))
     wait(runs)
-    kept = runs.keep(runs.look("mine"))
+    kept = runs.keep(runs.read_run("mine"))
     (runs.folder / "mine" / "last.pt").write_text("1")
     runs.resume("mine")
     wait(runs)
     assert (kept / "model.safetensors").read_text() == "model.safetensors 3"
 
 
-def test_a_stopped_run_goes_on_where_it_was_as_it_was_begun(runs: Training) -> None:
-    runs.start("mine", asked(1000))
-    while len(runs.look("mine").rows) < 2:
+def test_a_stopped_run_resumes_with_its_options(runs: Training) -> None:
+    runs.start("mine", recipe(1000))
+    while len(runs.read_run("mine").rows) < 2:
         assert runs.busy
         time.sleep(0.01)
     with pytest.raises(segclip.BadPrompt, match="stop it first"):
-        runs.start("other", asked(1))
+        runs.start("other", recipe(1))
     runs.stop()
     wait(runs)
-    stopped = runs.look("mine")
+    stopped = runs.read_run("mine")
     assert stopped.state == "stopped"
     assert 0 < stopped.share < 1
-    assert Training(runs.folder).look("mine").state == "stopped"  # as another server sees it
+    assert Training(runs.folder).read_run("mine").state == "stopped"  # as read by another server
     (runs.folder / "mine" / "environment.json").write_text(
         (runs.folder / "mine" / "environment.json")
         .read_text()
@@ -121,47 +121,47 @@ def test_a_stopped_run_goes_on_where_it_was_as_it_was_begun(runs: Training) -> N
     )
     runs.resume("mine")
     wait(runs)
-    finished = runs.look("mine")
+    finished = runs.read_run("mine")
     assert finished.state == "done"
     assert [row["epoch"] for row in finished.rows] == list(range(1, len(stopped.rows) + 3))
 
 
-def test_a_run_that_fails_says_why_and_may_be_begun_again(runs: Training) -> None:
-    runs.start("mine", asked(2, "broken"))
+def test_a_failed_run_reports_why_and_may_be_started_again(runs: Training) -> None:
+    runs.start("mine", recipe(2, "broken"))
     wait(runs)
-    failed = runs.look("mine")
+    failed = runs.read_run("mine")
     assert (failed.state, failed.words) == ("failed", "it holds no images with captions")
     with pytest.raises(segclip.BadPrompt, match="start it again"):
         runs.resume("mine")
     with pytest.raises(segclip.BadPrompt, match="no checkpoint yet"):
         runs.keep(failed)
-    runs.start("mine", asked(2))
+    runs.start("mine", recipe(2))
     wait(runs)
-    assert runs.look("mine").state == "done"
+    assert runs.read_run("mine").state == "done"
     with pytest.raises(segclip.BadPrompt, match="a run mine already"):
-        runs.start("mine", asked(2))
+        runs.start("mine", recipe(2))
 
 
 @pytest.mark.parametrize("name", ["", "..", "../out", "a/b", ".hidden", "--resume", "a" * 80])
-def test_a_run_is_no_path(runs: Training, name: str) -> None:
+def test_a_run_name_cannot_be_a_path(runs: Training, name: str) -> None:
     with pytest.raises(segclip.BadPrompt, match="a run is named"):
-        runs.start(name, asked(1))
+        runs.start(name, recipe(1))
     with pytest.raises(segclip.BadPrompt, match="checkpoint"):
         runs.resume(name)
 
 
-def test_shapes_are_drawn_once_where_no_data_are_given(runs: Training) -> None:
+def test_shapes_are_drawn_once_without_data(runs: Training) -> None:
     for name in ("one", "two"):
-        runs.start(name, asked(1, ""))
+        runs.start(name, recipe(1, ""))
         wait(runs)
-        assert runs.look(name).state == "done"
+        assert runs.read_run(name).state == "done"
     assert runs.names() == ["two", "one"]
-    assert "images 3\n! broken" in runs.check("pictures")
+    assert "images 3\n! broken" in runs.check("images")
 
 
 @pytest.fixture
 def page(shared_studio: Studio, runs: Training) -> AppTest:
-    """Open the page alone, before a folder of runs."""
+    """Open the page alone, with a folder of runs."""
     shared_studio.training = runs
     return AppTest.from_string("from app.views import train\ntrain.show()\n", default_timeout=30)
 
@@ -170,14 +170,14 @@ def button(page: AppTest, label: str) -> object:
     return next(one for one in page.button if one.label == label)
 
 
-def test_the_page_starts_a_run_watches_it_and_lets_it_answer(
+def test_the_page_starts_a_run_watches_it_and_uses_it(
     page: AppTest, shared_studio: Studio, runs: Training
 ) -> None:
     page.run()
     assert not page.exception
     page.radio[0].set_value("My own").run()
     assert button(page, "Start").disabled  # type: ignore[attr-defined]
-    page.text_input(key="train-path").set_value("pictures").run()
+    page.text_input(key="train-path").set_value("images").run()
     page.number_input(key="train-epochs").set_value(2).run()
     page.text_input(key="train-more").set_value("--loss 'sig").run()
     button(page, "Start").click().run()  # type: ignore[attr-defined]
@@ -190,18 +190,18 @@ def test_the_page_starts_a_run_watches_it_and_lets_it_answer(
     page.run()
     assert not page.exception
     assert [one.value for one in page.metric] == ["1.000", "20.0%"]
-    button(page, "Use the best").click().run()  # type: ignore[attr-defined]
+    button(page, "Use best checkpoint").click().run()  # type: ignore[attr-defined]
     work = shared_studio.find(page.session_state["work"])
     assert work is not None
     assert work.words == f"mini + file:{runs.folder / 'run-1' / 'used' / 'epoch-002'}"
 
 
-def test_training_is_not_for_other_machines_and_not_without_recipes(
+def test_training_needs_the_local_machine_and_the_recipes(
     page: AppTest, shared_studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     object.__setattr__(shared_studio.settings, "alone", False)
     page.run()
-    assert "who sits at the machine" in page.info[0].value
+    assert "only on the machine" in page.info[0].value
     assert not page.button
     object.__setattr__(shared_studio.settings, "alone", True)
     monkeypatch.setattr(training, "_ROOT", Path("/nowhere"))

@@ -1,4 +1,4 @@
-"""Turns: in order, shared between steps, and over when nobody waits any more."""
+"""Turns: in order, shared between steps, and ended when the answer is no longer needed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def joined(threads: list[Thread]) -> bool:
     return not any(thread.is_alive() for thread in threads)
 
 
-def test_who_comes_first_goes_first() -> None:
+def test_threads_are_served_in_order_of_arrival() -> None:
     line, order = Line(), list[int]()
 
     def one(number: int) -> Callable[[], None]:
@@ -47,7 +47,7 @@ def test_who_comes_first_goes_first() -> None:
     assert order == list(range(6))
 
 
-def test_a_long_work_lets_others_in_between_its_steps() -> None:
+def test_long_work_lets_others_in_between_its_steps() -> None:
     line, order = Line(), list[str]()
 
     def long() -> None:
@@ -66,7 +66,7 @@ def test_a_long_work_lets_others_in_between_its_steps() -> None:
     assert order == ["long", "short", "short", "long", "long", "long"]
 
 
-def test_no_more_than_so_many_are_inside_and_none_is_forgotten() -> None:
+def test_concurrency_is_limited_and_every_thread_is_served() -> None:
     line, inside, most, guard = Line(2), 0, 0, Lock()
     barrier = Barrier(12)
 
@@ -88,7 +88,7 @@ def test_no_more_than_so_many_are_inside_and_none_is_forgotten() -> None:
     assert not line._places
 
 
-def test_steps_within_two_lines_are_no_deadlock() -> None:
+def test_steps_within_two_lines_do_not_deadlock() -> None:
     outer, inner = Line(2), Line()
 
     def work() -> None:
@@ -102,7 +102,7 @@ def test_steps_within_two_lines_are_no_deadlock() -> None:
     assert joined(together(*[work] * 6))
 
 
-def test_too_many_are_sent_away_and_errors_leave_no_place_taken() -> None:
+def test_a_full_line_refuses_and_errors_free_the_place() -> None:
     line = Line(1, most=1)
     with line.first():
         waiting = together(lambda: enter(line))
@@ -119,7 +119,7 @@ def enter(line: Line) -> None:
         pass
 
 
-def test_who_is_late_or_gone_waits_no_longer() -> None:
+def test_late_and_disconnected_turns_stop_waiting() -> None:
     line, lock = Line(), Lock()
     lock.acquire()
     with line.first():
@@ -143,7 +143,7 @@ def test_who_is_late_or_gone_waits_no_longer() -> None:
     assert not line._places
 
 
-def test_pages_are_in_no_hurry_and_the_end_of_the_server_ends_every_turn(
+def test_pages_have_no_deadline_and_closing_ends_every_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     turns.check()

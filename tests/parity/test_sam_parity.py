@@ -230,7 +230,7 @@ def test_everything_on_photographs(choosy: Path, shared_data: Path) -> None:
         same_set(ours, generator(network, GRIDS["plain"]).generate(image.pixels))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_full_vit_b_is_read_and_answers_alike(tmp_path: Path) -> None:
     torch.manual_seed(1)
     network = sam_model_registry["vit_b"]()

@@ -115,7 +115,7 @@ def test_synthetic_pictures(small: OpenClip, seed: int) -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.slow
+@pytest.mark.long
 def test_photographs(real: OpenClip, shared_data: Path) -> None:
     photos = annotated(shared_data / "coco-dev")
     assert len(photos) >= PHOTOS

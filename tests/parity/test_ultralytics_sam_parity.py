@@ -132,7 +132,7 @@ def test_many_boxes_in_one_call_are_as_one_by_one(checkpoint: Path) -> None:
 def test_the_name_of_a_file_tells_the_network() -> None:
     assert variant_of(Path("x/sam2.1_hiera_base_plus.pt")) == "sam2.1_b"
     assert variant_of(Path("mobile_sam.pt")) == "mobile_sam"
-    with pytest.raises(UnknownName, match="says one of"):
+    with pytest.raises(UnknownName, match="must contain one of"):
         variant_of(Path("mine.pt"))
 
 

@@ -1,6 +1,4 @@
-"""Data sets as they are distributed become images with captions, split by image; what is wrong with
-them is told.
-"""
+"""Data sets as distributed become images with captions, split by image; faults are reported."""
 
 from __future__ import annotations
 
@@ -23,19 +21,19 @@ from train.engine import data
 from train.engine.feed import check
 
 
-def picture(path: Path, grey: int = 90, noise: int = 0) -> Path:
+def write_image(path: Path, grey: int = 90, noise: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(noise or grey)
     PIL.Image.fromarray(rng.integers(0, grey + 1, (24, 32, 3), dtype=np.uint8)).save(path)
     return path
 
 
-def told(items: Sequence[Item]) -> dict[str, tuple[str, ...]]:
+def captions_by_name(items: Sequence[Item]) -> dict[str, tuple[str, ...]]:
     return {Path(str(item.image)).name: item.captions for item in items}
 
 
 BOTH = {"a.jpg": ("a dog, running", "one dog"), "b.jpg": ("a cat",)}
-ROWS = [(name, caption) for name, said in BOTH.items() for caption in said]
+ROWS = [(name, caption) for name, captions in BOTH.items() for caption in captions]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +63,7 @@ def test_tables_of_every_kind_are_read(tmp_path: Path, name: str, text: str) -> 
     (tmp_path / name).write_text(text)
     (tmp_path / "Images").mkdir()
     items = tables.read(tmp_path / name)
-    assert told(items) == BOTH
+    assert captions_by_name(items) == BOTH
     assert items[0].image == tmp_path / "Images" / "a.jpg"
 
 
@@ -73,11 +71,11 @@ def test_coco_and_karpathy_are_read(tmp_path: Path) -> None:
     coco = {
         "images": [{"id": 7, "file_name": "a.jpg"}, {"id": 8, "file_name": "b.jpg"}],
         "annotations": [
-            {"image_id": {"a.jpg": 7, "b.jpg": 8}[name], "caption": said} for name, said in ROWS
+            {"image_id": {"a.jpg": 7, "b.jpg": 8}[name], "caption": text} for name, text in ROWS
         ],
     }
     (tmp_path / "captions.json").write_text(json.dumps(coco))
-    assert told(tables.read(tmp_path)) == BOTH
+    assert captions_by_name(tables.read(tmp_path)) == BOTH
     karpathy = {
         "images": [
             {"filename": name, "split": split, "sentences": [{"raw": raw} for raw in BOTH[name]]}
@@ -85,8 +83,11 @@ def test_coco_and_karpathy_are_read(tmp_path: Path) -> None:
         ]
     }
     (tmp_path / "dataset_flickr8k.json").write_text(json.dumps(karpathy))
-    trained, judge = tables.split(tables.read(tmp_path / "dataset_flickr8k.json"))
-    assert (set(told(trained)), set(told(judge))) == ({"a.jpg"}, {"b.jpg"})
+    trained, validation = tables.split(tables.read(tmp_path / "dataset_flickr8k.json"))
+    assert (set(captions_by_name(trained)), set(captions_by_name(validation))) == (
+        {"a.jpg"},
+        {"b.jpg"},
+    )
 
 
 def test_webdataset_shards_are_read_in_any_order(tmp_path: Path) -> None:
@@ -96,19 +97,19 @@ def test_webdataset_shards_are_read_in_any_order(tmp_path: Path) -> None:
             PIL.Image.new("RGB", (9, 7), {"a.jpg": "red", "b.jpg": "blue"}[name]).save(
                 buffer, "JPEG"
             )
-            said = json.dumps({"caption": BOTH[name]}).encode()
-            for suffix, content in ((".jpg", buffer.getvalue()), (".json", said)):
+            captions = json.dumps({"caption": BOTH[name]}).encode()
+            for suffix, content in ((".jpg", buffer.getvalue()), (".json", captions)):
                 info = tarfile.TarInfo(f"part/{name[0]}{suffix}")
                 info.size = len(content)
                 archive.addfile(info, io.BytesIO(content))
     items = tables.read(tmp_path)
-    assert told(items) == BOTH
+    assert captions_by_name(items) == BOTH
     assert isinstance(items[1].image, Member)
     assert items[1].load().pixels.mean(axis=(0, 1)).argmax() == 2
     assert items[0].load().pixels.mean(axis=(0, 1)).argmax() == 0
 
 
-def test_outlined_things_become_regions_with_their_names(tmp_path: Path) -> None:
+def test_outlined_objects_become_regions_with_their_names(tmp_path: Path) -> None:
     shapes.write(tmp_path, 6, held_out=2)
     items = tables.read(tmp_path / "scenes.json")
     assert len(items) == 12
@@ -119,21 +120,21 @@ def test_outlined_things_become_regions_with_their_names(tmp_path: Path) -> None
 def test_class_folders_hold_out_every_fifth(tmp_path: Path) -> None:
     for kind in ("brain", "dollar_bill"):
         for number in range(5):
-            picture(tmp_path / kind / f"{number}.png", 50 + number)
-    trained, judge = tables.split(tables.read(tmp_path))
-    assert [item.captions for item in judge] == [("brain",), ("dollar bill",)]
+            write_image(tmp_path / kind / f"{number}.png", 50 + number)
+    trained, validation = tables.split(tables.read(tmp_path))
+    assert [item.captions for item in validation] == [("brain",), ("dollar bill",)]
     assert len(trained) == 8
 
 
-def test_a_split_never_parts_an_image_and_stays(tmp_path: Path) -> None:
+def test_a_split_keeps_images_together_and_is_stable(tmp_path: Path) -> None:
     items = [
-        Item(tmp_path / f"{n}.jpg", (f"said {n}", f"again {n}"), f"{n // 2}") for n in range(40)
+        Item(tmp_path / f"{n}.jpg", (f"first {n}", f"second {n}"), f"{n // 2}") for n in range(40)
     ]
-    trained, judge = tables.split(items, 0.25)
-    assert {item.group for item in trained}.isdisjoint(item.group for item in judge)
-    assert len({item.group for item in judge}) == 5
+    trained, validation = tables.split(items, 0.25)
+    assert {item.group for item in trained}.isdisjoint(item.group for item in validation)
+    assert len({item.group for item in validation}) == 5
     again = tables.split(list(reversed(items)), 0.25)[1]
-    assert {item.group for item in again} == {item.group for item in judge}
+    assert {item.group for item in again} == {item.group for item in validation}
 
 
 def test_refcoco_images_are_left_out_by_any_spelling(tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_refcoco_images_are_left_out_by_any_spelling(tmp_path: Path) -> None:
     ("name", "text"),
     [("x.json", "{}"), ("x.csv", "one,two,three\n1,2,3\n"), ("x.jsonl", '{"a": 1}'), ("x.zip", "")],
 )
-def test_what_holds_no_captions_is_told(tmp_path: Path, name: str, text: str) -> None:
+def test_files_without_captions_are_reported(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(BadTable, match=name):
         tables.read(tmp_path / name)
@@ -160,14 +161,14 @@ def test_one_image_cannot_be_split(tmp_path: Path) -> None:
         tables.split([Item(tmp_path / "a.jpg", ("x", "y"), "a.jpg")])
 
 
-def test_missing_images_and_empty_captions_are_told_or_left_out(tmp_path: Path) -> None:
-    good = Item(picture(tmp_path / "a.png"), ("x",), "a")
+def test_missing_images_and_empty_captions_are_reported_or_left_out(tmp_path: Path) -> None:
+    good = Item(write_image(tmp_path / "a.png"), ("x",), "a")
     missing, empty = Item(tmp_path / "gone.png", ("x",), "g"), Item(good.image, ("",), "e")
     with pytest.raises(BadPrompt, match=r"gone.png, which is missing"):
         check([good, missing], skip_bad=False)
     with pytest.raises(BadPrompt, match="empty caption"):
         check([good, empty], skip_bad=False)
-    half = Item(good.image, ("\udcff",), "h")  # as a folder's name in another encoding reads
+    half = Item(good.image, ("\udcff",), "h")  # as from a folder name in another encoding
     pipe = Item(tmp_path / "pipe.png", ("x",), "p")
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(BadPrompt, match="a lone surrogate"):
@@ -177,33 +178,33 @@ def test_missing_images_and_empty_captions_are_told_or_left_out(tmp_path: Path) 
     assert check([good, missing, empty, half, pipe], skip_bad=True) == [good]
 
 
-def test_the_check_finds_what_should_be_put_right(tmp_path: Path) -> None:
+def test_the_check_finds_faults(tmp_path: Path) -> None:
     items = [
-        Item(picture(tmp_path / f"{n}.png", 40 + n), (f"thing {n}",), f"{n}") for n in range(20)
+        Item(write_image(tmp_path / f"{n}.png", 40 + n), (f"thing {n}",), f"{n}") for n in range(20)
     ]
     assert data.inspect(items).faults == ()
-    judge = tables.split(items)[1][0]
+    validation = tables.split(items)[1][0]
     copied = next(item for item in tables.split(items)[0])
-    assert isinstance(judge.image, Path)
+    assert isinstance(validation.image, Path)
     assert isinstance(copied.image, Path)
-    judge.image.write_bytes(copied.image.read_bytes())
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    validation.image.write_bytes(copied.image.read_bytes())
+    (tmp_path / "broken.png").write_bytes(b"not an image")
     items += [
         Item(tmp_path / "broken.png", ("word " * 100,), "broken"),
-        Item(picture(tmp_path / "e.png", 99), ("",), "e"),
+        Item(write_image(tmp_path / "e.png", 99), ("",), "e"),
     ]
     report = data.inspect(items)
     rows = dict(report.rows)
     assert rows["images that cannot be read"] == "1"
-    assert rows["captions cut at 77 tokens"] == "1"
+    assert rows["captions truncated to 77 tokens"] == "1"
     assert rows["images on both sides of the split"] == "1"
     assert len(report.faults) == 3
 
 
-def test_a_known_data_set_that_is_not_whole_is_told(tmp_path: Path) -> None:
+def test_an_incomplete_known_data_set_is_reported(tmp_path: Path) -> None:
     assert len(data.verify("flickr8k", tmp_path)) == 2
     (tmp_path / "captions.txt").write_text("image,caption\na.jpg,a dog\n")
     (tmp_path / "Images").mkdir()
     faults = data.verify("flickr8k", tmp_path)
-    assert "1 images are told of, 8091 expected" in faults
+    assert "1 images listed, 8091 expected" in faults
     assert any("1 images are missing" in fault for fault in faults)

@@ -1,4 +1,4 @@
-"""A run goes on from what it wrote and from nothing else."""
+"""A run resumes from intact checkpoints only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from segclip.errors import BadIndex, BadPrompt
 from segclip.files import atomic
 from train.engine.checkpoint import Checkpoint
 from train.engine.journal import read_metrics
-from train.engine.loop import Judged, Loop, Settings, start
+from train.engine.loop import Loop, Settings, Validation, start
 
 SETTINGS = Settings(epochs=2, batch=2, warm_up=0, lr=0.1)
 
@@ -51,8 +51,8 @@ class Line:
         loss.backward()
         return loss.detach()
 
-    def judge(self) -> Judged:
-        return Judged({"R@1": -float(self.network.weight.detach().square().mean())})
+    def validate(self) -> Validation:
+        return Validation({"R@1": -float(self.network.weight.detach().square().mean())})
 
     def save(self, folder: Path) -> None:
         rows = self.network.weight.detach().numpy().tobytes()
@@ -83,7 +83,7 @@ def folder(once: Path, tmp_path: Path) -> Path:
     return shutil.copytree(once, tmp_path / "run")
 
 
-def test_a_run_goes_on_and_clears_what_a_killed_one_left(folder: Path) -> None:
+def test_a_run_resumes_and_removes_temporary_files(folder: Path) -> None:
     for place in (folder, folder / "last"):
         (place / ".segclip-0123456789abcdef.part").write_bytes(b"half a file")
     (folder / "notes.part").write_text("a user's own")
@@ -95,7 +95,7 @@ def test_a_run_goes_on_and_clears_what_a_killed_one_left(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "width"), [({"model": "other"}, 3), ({"model": "other"}, 5), ({"tune": "lora"}, 5)]
 )
-def test_other_settings_are_told_before_a_checkpoint_is_loaded(
+def test_other_settings_are_reported_before_a_checkpoint_is_loaded(
     folder: Path, recipe: dict[str, Any], width: int
 ) -> None:
     """Fault 17.16: --resume with another --model or --tune was a KeyError."""
@@ -103,7 +103,7 @@ def test_other_settings_are_told_before_a_checkpoint_is_loaded(
         start(loop_in(folder, recipe=recipe, width=width), resume=True)
 
 
-def test_a_checkpoint_of_another_model_is_told(folder: Path) -> None:
+def test_a_checkpoint_of_another_model_is_reported(folder: Path) -> None:
     """Fault 17.16: where the settings are gone, or are the same for two models."""
     with pytest.raises(BadIndex, match="of another model, which differs in weight"):
         start(loop_in(folder, width=5), resume=True)
@@ -121,7 +121,7 @@ def holding(state: Any) -> Callable[[Path], None]:
 
 
 def without(name: str, value: Any = None) -> Callable[[Path], None]:
-    """Leave a part of the state out, or put something else there."""
+    """Remove a part of the state, or replace it."""
 
     def change(path: Path) -> None:
         state = torch.load(path, weights_only=True)
@@ -134,7 +134,7 @@ def without(name: str, value: Any = None) -> Callable[[Path], None]:
 
 
 def with_moment(**parts: Any) -> Callable[[Path], None]:
-    """Put something else among what the optimizer keeps of the first parameter."""
+    """Replace parts of the optimizer's state of the first parameter."""
 
     def change(path: Path) -> None:
         state = torch.load(path, weights_only=True)
@@ -173,18 +173,20 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_checkpoint_is_told_in_a_line_and_left_alone(folder: Path, damage: str) -> None:
+def test_a_damaged_checkpoint_is_reported_in_a_line_and_left_alone(
+    folder: Path, damage: str
+) -> None:
     """Fault 17.16: a truncated or random last.pt was a traceback."""
     DAMAGE[damage](folder / "last.pt")
     before = (folder / "last.pt").read_bytes()
-    with pytest.raises(BadIndex, match=r"last\.pt") as told:
+    with pytest.raises(BadIndex, match=r"last\.pt") as raised:
         start(loop_in(folder), resume=True)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
     assert (folder / "last.pt").read_bytes() == before
 
 
 def test_every_single_byte_of_a_checkpoint_counts(folder: Path) -> None:
-    """Fault 17.3: bytes that a power cut left wrong, which torch loads without a word."""
+    """Fault 17.3: bytes damaged by a power cut, which torch loads silently."""
     whole, sound = (folder / "last.pt").read_bytes(), 0  # 50 of them, everywhere
     expected = torch.load(folder / "last.pt", weights_only=True)["network"]["weight"]
     for place in range(3, len(whole), len(whole) // 50):
@@ -201,13 +203,13 @@ def test_every_single_byte_of_a_checkpoint_counts(folder: Path) -> None:
     assert sound <= 1
 
 
-def test_a_checkpoint_of_an_older_version_is_gone_on_from(folder: Path) -> None:
+def test_a_checkpoint_of_an_older_version_is_resumed(folder: Path) -> None:
     torch.save(torch.load(folder / "last.pt", weights_only=True), folder / "last.pt")
     start(loop_in(folder), resume=True)
     assert [row["epoch"] for row in read_metrics(folder)] == [1, 2]
 
 
-def test_a_checkpoint_that_is_a_folder_or_a_pipe_is_told(folder: Path) -> None:
+def test_a_checkpoint_that_is_a_folder_or_a_pipe_is_reported(folder: Path) -> None:
     (folder / "last.pt").unlink()
     (folder / "last.pt").mkdir()
     with pytest.raises(BadIndex, match="damaged"):
@@ -219,7 +221,7 @@ def test_a_checkpoint_that_is_a_folder_or_a_pipe_is_told(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, "7"])
-def test_damaged_settings_are_told(folder: Path, text: str) -> None:
+def test_damaged_settings_are_reported(folder: Path, text: str) -> None:
     (folder / "recipe.json").write_text(text)
     with pytest.raises(BadIndex, match=r"recipe\.json"):
         start(loop_in(folder), resume=True)
@@ -228,7 +230,7 @@ def test_damaged_settings_are_told(folder: Path, text: str) -> None:
 @pytest.mark.parametrize(
     "line", ["7", "{}", '{"epoch": "1", "loss": 0}', "null", "{", "[" * 100_000, "\0"]
 )
-def test_metrics_are_read_as_far_as_they_are_sound(folder: Path, line: str) -> None:
+def test_metrics_are_read_up_to_a_damaged_line(folder: Path, line: str) -> None:
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(line + "\n")
     start(loop_in(folder), resume=True)
@@ -238,10 +240,10 @@ def test_metrics_are_read_as_far_as_they_are_sound(folder: Path, line: str) -> N
 @pytest.mark.parametrize("name", [".", "last"])
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
 @pytest.mark.parametrize("damage", ["empty", "garbage", "gone"])
-def test_weights_that_a_power_cut_left_wrong_are_written_again(
+def test_weights_damaged_by_a_power_cut_are_restored(
     folder: Path, name: str, file: str, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Fault 17.3: a run that went on trusted whatever lay there."""
+    """Fault 17.3: a resumed run trusted damaged files."""
     place, sound = folder / name / file, (folder / name / file).read_bytes()
     if damage == "gone":
         place.unlink()
@@ -252,24 +254,24 @@ def test_weights_that_a_power_cut_left_wrong_are_written_again(
     assert place.read_bytes() == sound
     capsys.readouterr()
     start(loop_in(folder, over), resume=True)
-    assert "is not as it was written" not in capsys.readouterr().err
+    assert "is damaged" not in capsys.readouterr().err
 
 
-def test_a_run_ends_at_the_same_bytes_whatever_was_left_wrong(folder: Path, tmp_path: Path) -> None:
+def test_a_run_ends_at_the_same_bytes_after_damage(folder: Path, tmp_path: Path) -> None:
     other = shutil.copytree(folder, tmp_path / "other")
     (other / "model.safetensors").write_bytes(b"")
     (other / "last" / "config.json").write_bytes(b"")
     for place in (folder, other):
         start(loop_in(place), resume=True)
     for name in ("last/model.safetensors", "last/config.json", "metrics.jsonl"):
-        if name != "metrics.jsonl":  # which tells how long it took
+        if name != "metrics.jsonl":  # it contains durations
             assert (folder / name).read_bytes() == (other / name).read_bytes()
 
 
-def test_all_that_a_checkpoint_vouches_for_is_on_the_disk_before_it(
+def test_files_are_on_the_disk_before_the_checkpoint_that_lists_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 17.3: files first, each synced, then what says that they are there."""
+    """Fault 17.3: files first, each synced, then the checkpoint with their hashes."""
     synced: list[str] = []
     write = os.replace
     fsync = os.fsync
@@ -291,9 +293,8 @@ def test_all_that_a_checkpoint_vouches_for_is_on_the_disk_before_it(
     )
     for place, name in enumerate(synced):
         if name != "sync":
-            assert synced[place - 1] == synced[place + 1] == "sync", (
-                name
-            )  # the file before, its folder after
+            # the file before, its folder after
+            assert synced[place - 1] == synced[place + 1] == "sync", name
     assert synced[-2:] == ["last.pt", "sync"]
 
 

@@ -1,6 +1,4 @@
-"""Patches learn to say of boxes what the CLIP says of their crops, without labels; a run is served
-by them.
-"""
+"""Patches learn to embed boxes as the CLIP embeds their crops, without labels, and are served."""
 
 from __future__ import annotations
 
@@ -26,25 +24,25 @@ from train.engine.start import Start, begin, fresh, trained
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Paint few pictures, and nothing else."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Paint a few images, and nothing else."""
+    folder = tmp_path_factory.mktemp("images")
     shapes.write(folder, 40, held_out=8)
     return folder / "images"
 
 
-def task_of(pictures: Path, settings: Settings, recipe: Recipe, start: Start) -> ClipSelf:
-    return ClipSelf(start, clipself.parts_of(pictures, share=0.2, skip_bad=False), recipe, settings)
+def task_of(images: Path, settings: Settings, recipe: Recipe, start: Start) -> ClipSelf:
+    return ClipSelf(start, clipself.parts_of(images, share=0.2, skip_bad=False), recipe, settings)
 
 
 SMALL = Recipe(side=96, stride=16, split=3, augment="none")
 
 
 def test_boxes_are_pooled_by_the_area_of_their_patches() -> None:
-    seen = torch.randn(2, 4, 6, 3)
-    pooled = clipself.pool(seen, (2, 3))
+    cells = torch.randn(2, 4, 6, 3)
+    pooled = clipself.pool(cells, (2, 3))
     torch.testing.assert_close(
-        pooled[1, 4], F.normalize(seen[1, 2:4, 2:4].mean(dim=(0, 1)), dim=-1)
+        pooled[1, 4], F.normalize(cells[1, 2:4, 2:4].mean(dim=(0, 1)), dim=-1)
     )
     halves = clipself.pool(
         torch.arange(1.0, 4.0).view(1, 1, 3, 1).expand(1, 1, 3, 2) * torch.tensor([1.0, 0.0]),
@@ -55,67 +53,63 @@ def test_boxes_are_pooled_by_the_area_of_their_patches() -> None:
     torch.testing.assert_close(shares, torch.tensor([[2 / 3, 1 / 3, 0], [0, 1 / 3, 2 / 3]]))
 
 
-def test_a_grid_parts_the_picture_without_gaps() -> None:
+def test_a_grid_covers_the_image_without_gaps() -> None:
     boxes = clipself.grid_boxes(100, (3, 2))
     assert len(boxes) == 6
     assert np.array_equal(sum(boxes.full(row).astype(int) for row in range(6)), np.ones((100, 100)))
     assert boxes.boxes[1].tolist() == [50, 0, 100, 33]
 
 
-def test_a_box_of_the_whole_picture_is_what_an_untrained_head_says_of_it() -> None:
-    """On a CLIP that pools by the mean, at its own side and step, the student begins as the
-    teacher.
-    """
+def test_an_untrained_head_embeds_the_whole_image_as_the_teacher() -> None:
+    """With mean pooling, at the CLIP's own side and stride, the student starts as the teacher."""
     start = fresh("small")
     model, pixels = start.model.eval(), torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     items = clipself.parts_of(Path(__file__).parents[2] / "samples", share=0.5, skip_bad=False)
     task = ClipSelf(start, items, Recipe(), Settings(batch=1))
     with torch.no_grad():
-        each = task.network["head"].straight(patches.look(model.visual, task._light(pixels)))
-        seen = F.normalize(each.mean(dim=(1, 2)), dim=-1)
-    torch.testing.assert_close(seen, task._teach(pixels), atol=1e-4, rtol=1e-4)
+        each = task.network["head"].straight(patches.encode(model.visual, task._normalised(pixels)))
+        pooled = F.normalize(each.mean(dim=(1, 2)), dim=-1)
+    torch.testing.assert_close(pooled, task._teach(pixels), atol=1e-4, rtol=1e-4)
 
 
-def test_it_learns_without_labels_and_serves(pictures: Path, tmp_path: Path) -> None:
+def test_it_learns_without_labels_and_serves(images: Path, tmp_path: Path) -> None:
     settings = Settings(epochs=4, batch=8, lr=2e-3, warm_up=2)
-    task = task_of(pictures, settings, SMALL, trained("mini-clip"))
+    task = task_of(images, settings, SMALL, trained("mini-clip"))
     teacher = {name: value.clone() for name, value in task.teacher.state_dict().items()}
-    batch, untrained = next(task.batches(0, 0)), task.judge().figures["cosine"]
+    batch, untrained = next(task.batches(0, 0)), task.validate().figures["cosine"]
     began = task.backward(batch)
     loop.start(Loop(task, tmp_path, settings, {}), resume=False)
     assert task.backward(batch) < 0.8 * began
-    assert (
-        task.judge().figures["cosine"] > untrained + 0.05
-    )  # held out; seeds 0, 1 and 2 gain .087, .080 and .071
+    # held out; seeds 0, 1 and 2 gain .087, .080 and .071
+    assert task.validate().figures["cosine"] > untrained + 0.05
     tower = task.network["tower"].state_dict()
     assert all(torch.equal(value, teacher[f"visual.{name}"]) for name, value in tower.items())
 
     segmenter = load("mini", f"file:{tmp_path}")
     assert isinstance(segmenter.scorer, DenseScorer)
-    assert segmenter.scorer.outside == 0  # a box's patches alone were taught what its crop says
-    seen = segmenter.encoder.encode_dense(task.items[0].load())
+    assert segmenter.scorer.outside == 0  # only the patches inside a box were trained
+    served = segmenter.encoder.encode_dense(task.items[0].load())
     with torch.no_grad():
         pixels = torch.from_numpy(cv2.resize(task.items[0].load().pixels, (96, 96))[None])
-        looked = (
-            task.network["head"](patches.look(task.network["tower"], task._light(pixels)))[0]
+        expected = (
+            task.network["head"](patches.encode(task.network["tower"], task._normalised(pixels)))[0]
             .cpu()
             .numpy()
         )
-    assert np.allclose(
-        seen, looked, atol=2e-2
-    )  # matrices are stored as float16, and perhaps computed in bfloat16
+    # matrices are stored as float16, and perhaps computed in bfloat16
+    assert np.allclose(served, expected, atol=2e-2)
     answer = segmenter(task.items[0].load(), "a red circle", selection=Selection(best=True))
     assert len(answer) == 1
 
 
-def test_a_run_with_one_picture_a_batch_goes_on_to_the_same_bits(
-    pictures: Path, tmp_path: Path
+def test_a_run_with_one_image_per_batch_resumes_to_the_same_bits(
+    images: Path, tmp_path: Path
 ) -> None:
     settings = Settings(epochs=2, batch=1, lr=1e-3, warm_up=2)
     recipe = Recipe(side=64, split=2, tower=0.1)
     ends = []
     for halts in (False, True):
-        parts = clipself.parts_of(pictures, share=0.2, skip_bad=False)
+        parts = clipself.parts_of(images, share=0.2, skip_bad=False)
         parts = parts[0][:3], parts[1][:2]
         made = Loop(
             ClipSelf(begin("small-vit", None), parts, recipe, settings),
@@ -125,9 +119,7 @@ def test_a_run_with_one_picture_a_batch_goes_on_to_the_same_bits(
         )
         if halts:
             first = Loop(made.task, made.folder, replace(settings, patience=1), {})
-            first.state.extra["best"] = (
-                2.0  # nothing gets better than that: it stops after one epoch
-            )
+            first.state.extra["best"] = 2.0  # never exceeded: it stops after one epoch
             first.run()
             made = Loop(
                 ClipSelf(begin("small-vit", None), parts, recipe, settings),
@@ -143,12 +135,10 @@ def test_a_run_with_one_picture_a_batch_goes_on_to_the_same_bits(
 
 
 def test_a_tower_that_is_tuned_is_served_and_the_teacher_stays(
-    pictures: Path, tmp_path: Path
+    images: Path, tmp_path: Path
 ) -> None:
     settings = Settings(epochs=1, batch=8, lr=1e-3, warm_up=1)
-    task = task_of(
-        pictures, settings, Recipe(side=96, stride=16, split=2, tower=1.0), fresh("small")
-    )
+    task = task_of(images, settings, Recipe(side=96, stride=16, split=2, tower=1.0), fresh("small"))
     teacher = {name: value.clone() for name, value in task.teacher.state_dict().items()}
     loop.start(Loop(task, tmp_path, settings, {}), resume=False)
     assert all(
@@ -168,10 +158,10 @@ def test_a_tower_that_is_tuned_is_served_and_the_teacher_stays(
     )
 
 
-def test_what_cannot_be_trained_on_is_told(pictures: Path) -> None:
-    with pytest.raises(BadPrompt, match="larger than the 32 pictures"):
-        task_of(pictures, Settings(batch=64), SMALL, fresh("small"))
+def test_invalid_settings_are_reported(images: Path) -> None:
+    with pytest.raises(BadPrompt, match="larger than the 32 images"):
+        task_of(images, Settings(batch=64), SMALL, fresh("small"))
     with pytest.raises(BadPrompt, match="--split is 0; give a whole number of 1 or more"):
         Recipe(split=0)
-    with pytest.raises(Unsupported, match="cannot look at 96 px"):
-        task_of(pictures, Settings(batch=8), Recipe(side=96), fresh("small-vit"))
+    with pytest.raises(Unsupported, match="cannot process images of 96 px"):
+        task_of(images, Settings(batch=8), Recipe(side=96), fresh("small-vit"))

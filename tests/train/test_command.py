@@ -24,7 +24,7 @@ def outcome(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> tuple[object, str]:
-    """Run a command in this process: exit code and what it wrote to stderr."""
+    """Run a command in this process: exit code and stderr."""
     monkeypatch.setattr(sys, "argv", ["recipe", *arguments])
     with pytest.raises(SystemExit) as ended:
         command.run(main)  # type: ignore[arg-type]
@@ -33,7 +33,7 @@ def outcome(
 
 def test_every_recipe_is_run_by_the_one_entry() -> None:
     """Fault 17.16: some bypassed it, and their errors were tracebacks."""
-    for file in sorted(TRAIN.glob("*.py")):
+    for file in sorted(TRAIN.rglob("*.py")):
         last = ast.parse(file.read_text("utf-8")).body[-1]
         if isinstance(last, ast.If) and "__main__" in ast.unparse(last.test):
             assert ast.unparse(last.body[-1]) in ("command.run(main)", "run(main)"), file.name
@@ -42,7 +42,7 @@ def test_every_recipe_is_run_by_the_one_entry() -> None:
 
 def test_no_recipe_turns_trust_on() -> None:
     """Fault 17.9: --start ran the code of a folder or a pickle."""
-    for file in sorted(TRAIN.glob("*.py")):
+    for file in sorted(TRAIN.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.keyword) and node.arg in ("trust", "trust_remote_code"):
                 assert ast.unparse(node.value) in ("trust", "False"), (
@@ -65,20 +65,20 @@ def test_no_recipe_turns_trust_on() -> None:
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "too little memory"),
     ],
 )
-def test_what_a_user_can_cause_is_one_line(
+def test_user_errors_are_one_line(
     error: Exception, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def main(rate: float = 1.0) -> None:
         raise error
 
-    code, told = outcome(main, [], monkeypatch, capsys)
+    code, stderr = outcome(main, [], monkeypatch, capsys)
     assert code == 2
-    assert line in told
-    assert told.startswith("error: ")
-    assert len(told.splitlines()) == 1
+    assert line in stderr
+    assert stderr.startswith("error: ")
+    assert len(stderr.splitlines()) == 1
 
 
-def test_a_fault_of_ours_stays_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_stays_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def main() -> None:
         raise RuntimeError("shapes do not match")
 
@@ -88,17 +88,17 @@ def test_a_fault_of_ours_stays_a_traceback(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
-def test_an_option_that_is_no_finite_number_is_told(
+def test_an_option_that_is_not_finite_is_reported(
     value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def main(rate: float = 1.0) -> None:
         raise AssertionError("it began")
 
-    code, told = outcome(main, ["--rate", value], monkeypatch, capsys)
-    assert (code, told) == (2, f"error: --rate takes a finite number; got {value}\n")
+    code, stderr = outcome(main, ["--rate", value], monkeypatch, capsys)
+    assert (code, stderr) == (2, f"error: --rate takes a finite number; got {value}\n")
 
 
-OPTIONS = {  # of each recipe, what it must have to be asked at all
+OPTIONS = {  # required arguments of each recipe, and invalid options
     "contrastive": (
         ["DATA", "--out", "OUT"],
         "--lr nan|--lr -1|--lr inf|--lr 1e9|--batch 0|--batch -1|--rank 0|--rank -3|--seed "
@@ -127,7 +127,7 @@ OPTIONS = {  # of each recipe, what it must have to be asked at all
         ["file:A", "file:B", "--out", "OUT"],
         "--share nan|--loss nan|--loss -1|--held-out nan|--held-out 0",
     ),
-    "data": (["DATA"], "--held-out nan|--held-out 0|--context 0|--context -1"),
+    "engine.data": (["DATA"], "--held-out nan|--held-out 0|--context 0|--context -1"),
     "dual_encoder": (
         ["resnet10t", "small", "--out", "OUT"],
         "--size 100000|--size 0|--embed-dim 0|--embed-dim 99999999|--seed -1|--pooling no",
@@ -135,8 +135,8 @@ OPTIONS = {  # of each recipe, what it must have to be asked at all
     "region_text": (["DATA", "--out", "OUT"], "--minutes nan|--minutes 0|--minutes -1"),
     "region_crops": (["OUT"], "--scenes 0|--scenes -1|--first -1"),
     "refiner": (["DATA"], "--minutes nan|--minutes 0|--minutes -1"),
-    "places": ([], "--count 0|--count -1"),
-    "report": ([], "--count 0|--count -1"),
+    "release.places": ([], "--count 0|--count -1"),
+    "release.report": ([], "--count 0|--count -1"),
     "shapes": (["OUT"], "--count 0|--count -1|--held-out -1|--first -1"),
     "few": (["OUT"], "--count -1|--held-out 0|--first -1"),
 }
@@ -145,7 +145,7 @@ CASES = [(name, option) for name, (_, options) in OPTIONS.items() for option in 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make the smallest data set, with a model's description beside it."""
+    """Make a minimal data set."""
     folder = tmp_path_factory.mktemp("data")
     (folder / "images").mkdir()
     rows = ["image,caption"]
@@ -161,21 +161,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("name", "option"), CASES, ids=[f"{name} {option}" for name, option in CASES]
 )
-def test_a_setting_out_of_its_range_is_told_in_a_line(
+def test_a_setting_out_of_its_range_is_reported_in_a_line(
     name: str, option: str, data: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """Fault 17.16: --lr nan, --lr -1, --batch 0, --rank 0, --seed -1, --held-out nan, --size 100000
-    and the like.
-    """
+    """Fault 17.16: --lr nan, --lr -1, --batch 0, --rank 0, --seed -1, --size 100000 and so on."""
     monkeypatch.chdir(tmp_path)
     places = {"DATA": str(data), "OUT": str(tmp_path / "out")}
     given = [places.get(argument, argument) for argument in OPTIONS[name][0]]
     main = importlib.import_module(f"train.{name}").main
-    code, told = outcome(main, [*given, *option.split()], monkeypatch, capsys)
-    assert code == 2, told
-    assert len(told.splitlines()) == 1 or "Usage:" in told
-    assert "Traceback" not in told
+    code, stderr = outcome(main, [*given, *option.split()], monkeypatch, capsys)
+    assert code == 2, stderr
+    assert len(stderr.splitlines()) == 1 or "Usage:" in stderr
+    assert "Traceback" not in stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -206,25 +204,25 @@ TABLES = {
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_table_that_is_none_is_told_in_a_line(
+def test_an_invalid_table_is_reported_in_a_line(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Fault 17.16: an empty table, deep JSON."""
     (tmp_path / name).write_text(TABLES[name])
     from train import contrastive
 
-    code, told = outcome(
+    code, stderr = outcome(
         contrastive.main,
         [str(tmp_path / name), "--out", str(tmp_path / "out")],
         monkeypatch,
         capsys,
     )
-    assert (code, len(told.splitlines())) == (2, 1), told
+    assert (code, len(stderr.splitlines())) == (2, 1), stderr
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("recipe", ["contrastive", "data"])
-def test_a_pipe_among_the_images_is_told_and_not_waited_for(
+@pytest.mark.parametrize("recipe", ["contrastive", "engine.data"])
+def test_a_pipe_among_the_images_is_reported_and_does_not_block(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Fault 17.16: a FIFO as an image hung."""
@@ -239,9 +237,9 @@ def test_a_pipe_among_the_images_is_told_and_not_waited_for(
     monkeypatch.setattr(sys, "argv", ["recipe", str(tmp_path), *options])
     with pytest.raises(SystemExit) as ended:
         command.run(main)
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     assert ended.value.code == (2 if recipe == "contrastive" else 1)
-    assert "a.png" in said.err + said.out
+    assert "a.png" in output.err + output.out
 
 
 MODELS = {
@@ -259,14 +257,14 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_description_of_no_model_is_told_in_a_line(
+def test_an_invalid_model_description_is_reported_in_a_line(
     name: str,
     data: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Fault 17.16: deep JSON, and what describes no network."""
+    """Fault 17.16: deep JSON, and descriptions of no network."""
     from train import contrastive
 
     (tmp_path / "model.json").write_text(MODELS[name])
@@ -279,6 +277,6 @@ def test_a_description_of_no_model_is_told_in_a_line(
         "--out",
         str(tmp_path / "out"),
     ]
-    code, told = outcome(contrastive.main, arguments, monkeypatch, capsys)
-    assert (code, len(told.splitlines())) == (2, 1), told
+    code, stderr = outcome(contrastive.main, arguments, monkeypatch, capsys)
+    assert (code, len(stderr.splitlines())) == (2, 1), stderr
     assert not (tmp_path / "out").exists()

@@ -1,6 +1,4 @@
-"""A CLIP trained on captions learns, stops, goes on to the same bits, survives bad luck, and serves
-at once.
-"""
+"""A CLIP trained on captions learns, stops, resumes exactly, survives faults and serves."""
 
 from __future__ import annotations
 
@@ -42,7 +40,7 @@ TINY: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Paint few scenes, and write the smallest model's config beside them."""
+    """Paint a few scenes, and write the smallest model's config beside them."""
     folder = tmp_path_factory.mktemp("scenes")
     shapes.write(folder, 60, held_out=12)
     (folder / "tiny.json").write_text(json.dumps(TINY))
@@ -58,8 +56,8 @@ def task_of(
     )
 
 
-def run(scenes: Path, out: Path, settings: Settings, **told: Any) -> Loop:
-    made = Loop(task_of(scenes, settings, **told), out, settings, {"epochs": settings.epochs})
+def run(scenes: Path, out: Path, settings: Settings, **options: Any) -> Loop:
+    made = Loop(task_of(scenes, settings, **options), out, settings, {"epochs": settings.epochs})
     loop.start(made, resume=False)
     return made
 
@@ -90,24 +88,26 @@ def test_a_run_is_a_folder_that_serves_what_was_trained(scenes: Path, tmp_path: 
     served = encoder.encode_images([item.load().pixels for item in task.held_out])
     task.network.eval()
     with torch.no_grad():
-        seen = task.see(torch.from_numpy(task.held_pixels)).cpu().numpy()
-    assert np.allclose(served, seen, atol=2e-3)  # matrices are stored as float16
+        expected = task.embed_images(torch.from_numpy(task.held_pixels)).cpu().numpy()
+    assert np.allclose(served, expected, atol=2e-3)  # matrices are stored as float16
     images = {item.image: item.captions for item in task.held_out}
-    report = evaluate_captions(encoder, [_captioned(path, said) for path, said in images.items()])
+    report = evaluate_captions(
+        encoder, [_caption_of(path, captions) for path, captions in images.items()]
+    )
     assert report.images == 12
 
 
-def _captioned(path: Any, said: tuple[str, ...]) -> Any:
-    from segclip.evaluation.retrieval import Captioned
+def _caption_of(path: Any, captions: tuple[str, ...]) -> Any:
+    from segclip.evaluation.retrieval import CaptionedImage
 
-    return Captioned(path, said)
+    return CaptionedImage(path, captions)
 
 
 @pytest.mark.parametrize(
     "recipe",
     [
         Recipe(loss="sigmoid"),
-        Recipe(captions=2, templates=("{}", "a picture of {}")),
+        Recipe(captions=2, templates=("{}", "an image of {}")),
         Recipe(tuning=Tuning("image")),
         Recipe(tuning=Tuning("text")),
     ],
@@ -134,7 +134,7 @@ def test_every_way_of_training_lowers_its_loss(
     assert moved == {"full": {True, False}, "image": {True}, "text": {False}}[recipe.tuning.what]
 
 
-def test_lora_merged_is_lora_apart(scenes: Path) -> None:
+def test_merging_lora_changes_no_output(scenes: Path) -> None:
     task = task_of(scenes, QUICK, Recipe(tuning=Tuning("lora", rank=4)))
     optimizer = torch.optim.SGD([p for p in task.network.parameters() if p.requires_grad], lr=0.5)
     for batch in task.batches(0, 0):
@@ -158,20 +158,20 @@ def test_lora_merged_is_lora_apart(scenes: Path) -> None:
     assert plain.state_dict().keys() == untouched.state_dict().keys()
 
 
-def test_lora_learns_goes_on_and_serves(scenes: Path, tmp_path: Path) -> None:
+def test_lora_learns_resumes_and_serves(scenes: Path, tmp_path: Path) -> None:
     settings = Settings(epochs=4, batch=16, warm_up=2, lr=1e-2)
     recipe = Recipe(tuning=Tuning("lora", rank=4))
     first = Settings(epochs=4, batch=16, warm_up=2, lr=1e-2, patience=1)
     loop.start(
-        Loop(task_of(scenes, settings, recipe), tmp_path / "straight", settings, {}), resume=False
+        Loop(task_of(scenes, settings, recipe), tmp_path / "whole", settings, {}), resume=False
     )
     losses = [
         json.loads(line)["loss"]
-        for line in (tmp_path / "straight" / "metrics.jsonl").read_text().splitlines()
+        for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
     ]
     assert losses[-1] < losses[0]
     made = Loop(task_of(scenes, first, recipe), tmp_path / "halted", first, {})
-    made.state.extra["best"] = 2.0  # nothing gets better than that: it stops after one epoch
+    made.state.extra["best"] = 2.0  # never exceeded: it stops after one epoch
     made.run()
     again = Loop(task_of(scenes, settings, recipe), tmp_path / "halted", settings, {})
     again.resume()
@@ -179,13 +179,12 @@ def test_lora_learns_goes_on_and_serves(scenes: Path, tmp_path: Path) -> None:
     again.run()
     ends = [
         torch.load(tmp_path / name / "last.pt", weights_only=True)["network"]
-        for name in ("straight", "halted")
+        for name in ("whole", "halted")
     ]
-    for name, value in ends[
-        0
-    ].items():  # not to the bit: peft adds to attention's weights and subtracts again
+    # not to the bit: peft adds to attention's weights and subtracts again
+    for name, value in ends[0].items():
         torch.testing.assert_close(value, ends[1][name], atol=1e-4, rtol=0)
-    assert trained(f"file:{tmp_path / 'straight'}").size == 32
+    assert trained(f"file:{tmp_path / 'whole'}").size == 32
 
 
 def test_a_mixture_lies_between_and_ends_are_the_models(scenes: Path, tmp_path: Path) -> None:
@@ -212,33 +211,35 @@ def test_the_share_that_is_chosen_keeps_what_must_not_be_lost() -> None:
     assert wise.choose(gains, guards, "text to image R@5", 0.0201) == 2
 
 
-def test_hard_negatives_share_a_batch_and_a_run_with_them_goes_on_to_the_same_bits(
+def test_hard_negatives_share_a_batch_and_a_run_with_them_resumes_to_the_same_bits(
     scenes: Path, tmp_path: Path
 ) -> None:
     settings = Settings(epochs=2, batch=8, warm_up=2, lr=1e-3)
 
     def likeness(task: Contrastive) -> float:
-        """Give the mean cosine of different texts of a batch, by the start."""
-        rows = [task.say(batch.tokens).detach().cpu() for batch in task.batches(0, 0)]
+        """Return the mean cosine of different texts of a batch, by the initial model."""
+        rows = [task.embed_texts(batch.tokens).detach().cpu() for batch in task.batches(0, 0)]
         return float(
             np.mean(
-                [((said @ said.T).sum() - len(said)) / len(said) / (len(said) - 1) for said in rows]
+                [
+                    ((texts @ texts.T).sum() - len(texts)) / len(texts) / (len(texts) - 1)
+                    for texts in rows
+                ]
             )
         )
 
     hard = task_of(scenes, settings, Recipe(hard=3))
     assert likeness(hard) > likeness(task_of(scenes, settings)) + 0.03
-    assert (
-        len({item.group for batch in hard.batches(1, 0) for item in batch.items}) == 48
-    )  # everything once an epoch
-    loop.start(Loop(hard, tmp_path / "straight", settings, {}), resume=False)
+    # every image once per epoch
+    assert len({item.group for batch in hard.batches(1, 0) for item in batch.items}) == 48
+    loop.start(Loop(hard, tmp_path / "whole", settings, {}), resume=False)
     made = Loop(
         task_of(scenes, settings, Recipe(hard=3)),
         tmp_path / "halted",
         replace(settings, patience=1),
         {},
     )
-    made.state.extra["best"] = 2.0  # nothing gets better than that: it stops after one epoch
+    made.state.extra["best"] = 2.0  # never exceeded: it stops after one epoch
     made.run()
     again = Loop(task_of(scenes, settings, Recipe(hard=3)), tmp_path / "halted", settings, {})
     again.resume()
@@ -246,14 +247,12 @@ def test_hard_negatives_share_a_batch_and_a_run_with_them_goes_on_to_the_same_bi
     again.run()
     ends = [
         torch.load(tmp_path / name / "last.pt", weights_only=True)["network"]
-        for name in ("straight", "halted")
+        for name in ("whole", "halted")
     ]
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
-def test_a_loss_that_is_no_number_names_the_batch_and_keeps_the_last(
-    scenes: Path, tmp_path: Path
-) -> None:
+def test_a_non_finite_loss_names_the_batch_and_keeps_the_last(scenes: Path, tmp_path: Path) -> None:
     made = run(scenes, tmp_path, QUICK)
     kept = (tmp_path / "model.safetensors").read_bytes()
     settings = Settings(epochs=2, batch=16)
@@ -270,7 +269,7 @@ def test_a_loss_that_is_no_number_names_the_batch_and_keeps_the_last(
 
 @contextmanager
 def no_large_files(size: int) -> Iterator[None]:
-    """Let no file grow beyond ``size`` bytes, as on a disk that fills up."""
+    """Limit the size of files to ``size`` bytes, as on a disk that fills up."""
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
@@ -299,17 +298,19 @@ def test_a_full_disk_leaves_the_checkpoint_before(scenes: Path, tmp_path: Path, 
     assert again.state.extra["epoch"] == 1
 
 
-def test_it_stops_when_nothing_gets_better(scenes: Path, tmp_path: Path) -> None:
+def test_it_stops_without_improvement(scenes: Path, tmp_path: Path) -> None:
     run(scenes, tmp_path, Settings(epochs=50, batch=16, lr=0.0, patience=2))
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
 
 
-def test_a_batch_larger_than_the_data_is_told(scenes: Path) -> None:
+def test_a_batch_larger_than_the_data_is_reported(scenes: Path) -> None:
     with pytest.raises(BadPrompt, match="batch of 64 is larger than the 48 images"):
         task_of(scenes, Settings(batch=64))
 
 
-def test_a_run_is_not_overwritten_nor_gone_on_with_otherwise(scenes: Path, tmp_path: Path) -> None:
+def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(
+    scenes: Path, tmp_path: Path
+) -> None:
     run(scenes, tmp_path, QUICK)
     with pytest.raises(BadPrompt, match="--resume"):
         run(scenes, tmp_path, QUICK)
@@ -319,7 +320,7 @@ def test_a_run_is_not_overwritten_nor_gone_on_with_otherwise(scenes: Path, tmp_p
 
 
 def command(scenes: Path, out: Path, *more: str) -> list[str]:
-    asked = [
+    arguments = [
         str(scenes),
         "--model",
         str(scenes / "tiny.json"),
@@ -330,7 +331,7 @@ def command(scenes: Path, out: Path, *more: str) -> list[str]:
         "--epochs",
         "6",
     ]
-    return [sys.executable, "-m", "train.contrastive", *asked, "--ema", "0.9", *more]
+    return [sys.executable, "-m", "train.contrastive", *arguments, "--ema", "0.9", *more]
 
 
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
@@ -345,9 +346,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_ends_at_the_same_bits(scenes: Path, tmp_path: Path) -> None:
-    subprocess.run(
-        command(scenes, tmp_path / "straight"), cwd=ROOT, check=True, capture_output=True
-    )
+    subprocess.run(command(scenes, tmp_path / "whole"), cwd=ROOT, check=True, capture_output=True)
     process = subprocess.Popen(
         command(scenes, tmp_path / "killed"), cwd=ROOT, stderr=subprocess.DEVNULL
     )
@@ -360,31 +359,26 @@ def test_a_killed_run_ends_at_the_same_bits(scenes: Path, tmp_path: Path) -> Non
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert len(metrics.read_text().splitlines()) < 6, "it was killed too late to tell anything"
+    assert len(metrics.read_text().splitlines()) < 6, "it was killed too late"
     subprocess.run(
         command(scenes, tmp_path / "killed", "--resume"), cwd=ROOT, check=True, capture_output=True
     )
     one, other = (
-        torch.load(tmp_path / name / "last.pt", weights_only=True)
-        for name in ("straight", "killed")
+        torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "killed")
     )
     for part in ("network", "average"):
         assert all(torch.equal(value, other[part][name]) for name, value in one[part].items())
     assert [json.loads(line)["loss"] for line in metrics.read_text().splitlines()] == [
         json.loads(line)["loss"]
-        for line in (tmp_path / "straight" / "metrics.jsonl").read_text().splitlines()
+        for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
     ]
     for name in ("model.safetensors", "last/model.safetensors"):
-        assert (tmp_path / "straight" / name).read_bytes() == (
-            tmp_path / "killed" / name
-        ).read_bytes()
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
 
 
 @pytest.mark.slow
 def test_regions_tune_a_half_trained_start(tmp_path: Path) -> None:
-    """It has seen whole scenes alone; tuned on outlined things, it names those of other scenes
-    better by 10 points.
-    """
+    """Trained on whole scenes, then on regions, it names those of other scenes 10 points better."""
     shapes.write(tmp_path / "scenes", 550, held_out=50)
     shapes.write(tmp_path / "others", 150, held_out=50, first=1_000_000)
     samples = datasets.read_folder(tmp_path / "others")
@@ -405,26 +399,24 @@ def test_regions_tune_a_half_trained_start(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.shared
 def test_the_whole_path_on_real_photographs(shared_data: Path, tmp_path: Path) -> None:
-    """ViT-B-32 at its real size with random weights and LoRA: two steps, judged, merged, served."""
+    """Train ViT-B-32 with random weights and LoRA for two steps; validate, merge and serve it."""
     data = shared_data / "coco-dev"
     settings = Settings(epochs=1, batch=8, chunk=4, warm_up=1)
-    trained_on, judge = contrastive.parts_of(data, None, share=0.2, skip_bad=False)
-    assert {item.group for item in trained_on}.isdisjoint(item.group for item in judge)
-    parts = trained_on[:16], judge[:4]
+    trained_on, validation = contrastive.parts_of(data, None, share=0.2, skip_bad=False)
+    assert {item.group for item in trained_on}.isdisjoint(item.group for item in validation)
+    parts = trained_on[:16], validation[:4]
     task = Contrastive(begin("ViT-B-32", None), parts, Recipe(tuning=Tuning("lora")), settings)
     loop.start(Loop(task, tmp_path, settings, {}), resume=False)
     assert (tmp_path / "samples" / "epoch-001.jpg").is_file()
     encoder = OpenClip(f"file:{tmp_path}", options=OpenClipOptions(precision="float32"))
-    served = encoder.encode_images([item.load().pixels for item in judge[:2]])
+    served = encoder.encode_images([item.load().pixels for item in validation[:2]])
     with torch.no_grad():
-        seen = task.see(torch.from_numpy(task.held_pixels[:2])).cpu().numpy()
-    assert np.allclose(served, seen, atol=5e-3)
+        expected = task.embed_images(torch.from_numpy(task.held_pixels[:2])).cpu().numpy()
+    assert np.allclose(served, expected, atol=5e-3)
 
 
 def test_a_checkpoint_of_open_clips_own_trainer_is_trained_on_and_served(tmp_path: Path) -> None:
-    """Its trainer pickles the state dict beside the epoch, every name behind "module." where it ran
-    on several GPUs.
-    """
+    """Its pickle holds the state dict and the epoch; names begin with "module." on several GPUs."""
     model = fresh("ViT-S-32-alt").model
     state = {f"module.{name}": value for name, value in model.state_dict().items()}
     torch.save({"epoch": 1, "name": "run", "state_dict": state}, tmp_path / "epoch_1.pt")

@@ -1,6 +1,4 @@
-"""Things cut out of photographs are what their masks say, named, and pasted as drawn objects
-are.
-"""
+"""Objects cut out of photographs follow their masks, have names, and are pasted like drawn ones."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ def disc(side: int, radius: int) -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Photographs of two collections, with masks of which one is soft, one nearly full and one in
-    pieces.
-    """
+    """Photographs of two collections; some masks are soft, nearly full or in pieces."""
     rows = []
     for number in range(12):
         kind = "caltech-101/sea_horse" if number < 11 else "imagenet-sample"
@@ -36,13 +32,13 @@ def folder(tmp_path: Path) -> Path:
         pixels[disc(120, 30) == 0] = (0, 90, 0)
         cv2.imwrite(str(tmp_path / kind / f"{number:02d}.jpg"), pixels)
         cv2.imwrite(str(tmp_path / "foreground" / kind / f"{number:02d}.png"), disc(120, 30))
-        told: dict[str, float] = {"share": 0.2, "pieces": 1, "on_border": 0.0, "soft": 0.1}
+        columns: dict[str, float] = {"share": 0.2, "pieces": 1, "on_border": 0.0, "soft": 0.1}
         changed: dict[int, dict[str, float]] = {
             2: {"soft": 0.5},
             3: {"share": 0.95},
             4: {"pieces": 6},
         }
-        rows.append({"mask": f"{kind}/{number:02d}.png", **told, **changed.get(number, {})})
+        rows.append({"mask": f"{kind}/{number:02d}.png", **columns, **changed.get(number, {})})
     (tmp_path / "imagenet-sample" / "names.csv").write_text("image,wnid,name\n11.jpg,n1,tench\n")
     with (tmp_path / "foreground" / "masks.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -59,7 +55,7 @@ def test_unclean_masks_are_left_out_and_every_fifth_is_held_out(folder: Path) ->
     assert all(cutout.texts == (cutout.name,) for cutout in learned)
 
 
-def test_a_cutout_shows_the_thing_and_nothing_behind_it(folder: Path) -> None:
+def test_a_cutout_contains_the_object_and_no_background(folder: Path) -> None:
     pixels = load_cutouts(folder / "foreground", folder, held_out=False)[0].pixels
     assert pixels.dtype == np.float32
     assert abs(pixels.shape[0] - 61) <= 2
@@ -70,12 +66,12 @@ def test_a_cutout_shows_the_thing_and_nothing_behind_it(folder: Path) -> None:
     assert np.quantile(pixels[..., 1], 0.95) < 0.3
 
 
-def test_a_large_thing_is_kept_small() -> None:
+def test_a_large_cutout_is_reduced() -> None:
     stored = cut_out(np.zeros((800, 800, 3), np.uint8), disc(800, 380))
     assert max(stored.shape[:2]) == MOST_ACROSS
 
 
-def test_things_of_a_photo_are_cut_out_unless_the_frame_cuts_them_or_they_are_small() -> None:
+def test_labelled_objects_are_cut_out_unless_the_frame_cuts_them_or_they_are_small() -> None:
     labels = np.zeros((200, 300), np.int16)
     labels[50:120, 50:120], labels[150:, 200:280], labels[10:20, 10:20], labels[60:120, 200:260] = (
         1,

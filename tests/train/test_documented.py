@@ -1,6 +1,4 @@
-"""The commands of train/README.md are understood, and those that train on painted scenes do what it
-says of them.
-"""
+"""The commands of train/README.md parse, and those on painted scenes do what it claims."""
 
 from __future__ import annotations
 
@@ -33,15 +31,15 @@ ENOUGH = 0.04  # 20 times chance among 500 captions
 
 
 @pytest.mark.parametrize("line", RECIPES, ids=" ".join)
-def test_a_command_is_understood(line: list[str]) -> None:
-    module, *asked = line
+def test_a_command_parses(line: list[str]) -> None:
+    module, *arguments = line
     recipe = typer.Typer(add_completion=False)
     recipe.command()(importlib.import_module(module).main)
-    typer.main.get_command(recipe).make_context(module, asked).close()
+    typer.main.get_command(recipe).make_context(module, arguments).close()
 
 
 def run(last: str, place: Path) -> None:
-    """Run the documented command that ends so, as documented."""
+    """Run the documented command that ends with ``last``."""
     lines = [line for line in RECIPES if " ".join(line).endswith(last)]
     assert len(lines) == 1, f"{len(lines)} of the documented commands end with {last}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -73,7 +71,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=lambda runs: runs[-1],
 )
 def test_from_scratch_held_out_captions_are_found(runs: tuple[str, ...], place: Path) -> None:
-    """A plain CLIP, RN50's kind with attention pooling and context 77, and a dual encoder."""
+    """A plain CLIP, one like RN50 with attention pooling and context 77, and a dual encoder."""
     for name in runs:
         run(f"--out runs/{name}", place)
     figures = json.loads((place / "runs" / runs[-1] / "metrics.json").read_text("utf-8"))

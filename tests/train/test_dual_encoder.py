@@ -1,4 +1,4 @@
-"""A dual encoder is put together, trained by the recipe of CLIPs, and served as they are."""
+"""A dual encoder is assembled, trained by the recipe of CLIPs, and served like them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from train.engine.tuning import Tuning
 
 @pytest.fixture
 def start(tmp_path: Path) -> Path:
-    """Put the smallest of timm's towers and a text tower of our own together."""
+    """Combine the smallest timm tower and our small text tower."""
     shapes.write(tmp_path / "scenes", 60, held_out=12)
     out = tmp_path / "start"
     dual_encoder.main(
@@ -39,14 +39,14 @@ def test_it_is_trained_and_served_like_any_other(start: Path, tmp_path: Path) ->
     encoder = OpenClip(f"file:{tmp_path / 'run'}", options=OpenClipOptions(precision="float32"))
     task.network.eval()
     with torch.no_grad():
-        seen = task.see(torch.from_numpy(task.held_pixels)).cpu().numpy()
-        said = task.say(task.held_texts.tokens[:, 0]).cpu().numpy()
+        images = task.embed_images(torch.from_numpy(task.held_pixels)).cpu().numpy()
+        texts = task.embed_texts(task.held_texts.tokens[:, 0]).cpu().numpy()
     served = encoder.encode_images([item.load().pixels for item in task.held_out])
-    assert np.allclose(served, seen, atol=5e-3)
-    assert np.allclose(encoder.encode_texts(task.held_texts.texts), said, atol=5e-3)
+    assert np.allclose(served, images, atol=5e-3)
+    assert np.allclose(encoder.encode_texts(task.held_texts.texts), texts, atol=5e-3)
 
 
-def test_what_cannot_be_put_together_is_told(tmp_path: Path) -> None:
+def test_invalid_towers_are_reported(tmp_path: Path) -> None:
     (tmp_path / "captions.csv").write_text("a.jpg,a dog\n")
     with pytest.raises(UnknownName, match=r"near it: .*resnet"):
         dual_encoder.main(

@@ -18,7 +18,7 @@ from train.scenes import compose
     ("recipe", "first"),
     [(shapes, 0), (few, compose.VALIDATION_SEED), (compose, compose.VALIDATION_SEED)],
 )
-def test_fault_17_1_a_data_set_of_the_users_is_not_replaced(
+def test_fault_17_1_a_users_data_set_is_not_replaced(
     tmp_path: Path, recipe: Any, first: int
 ) -> None:
     for name in ("scenes.json", "captions.jsonl"):
@@ -40,5 +40,5 @@ def test_a_folder_that_a_recipe_made_is_written_again(tmp_path: Path) -> None:
 
 def test_fault_17_1_weights_without_a_run_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_text("mine")
-    with pytest.raises(BadPrompt, match="take another --out"):
+    with pytest.raises(BadPrompt, match="choose another --out"):
         loop.start(SimpleNamespace(folder=tmp_path), resume=False)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A setting out of its range is told in one line, before any work, by whichever command."""
+"""A setting out of its range is reported in one line, before any work, by every command."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NEVER = (math.nan, math.inf, -math.inf, -1)
         (limits.MINUTES, (0.1, 600), (*NEVER, 0)),
     ],
 )
-def test_a_range_holds_what_it_says(
+def test_a_range_contains_its_values_only(
     range_: limits.Range, inside: tuple[float, ...], outside: tuple[float, ...]
 ) -> None:
     for value in inside:
@@ -60,6 +60,6 @@ def test_every_setting_has_a_range(kind: Any, leave: set[str]) -> None:
     for field in dataclasses.fields(kind):
         if field.name not in leave:
             for value in (math.nan, -1):
-                with pytest.raises(SegclipError) as told:
+                with pytest.raises(SegclipError) as raised:
                     kind(**{field.name: () if field.name == "templates" else value})
-                assert "\n" not in str(told.value)
+                assert "\n" not in str(raised.value)

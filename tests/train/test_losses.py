@@ -1,5 +1,6 @@
-"""Losses are open_clip's where each image has one text, on one process and two; pieces give the
-whole's gradients.
+"""Losses equal open_clip's with one text per image, on one process and two.
+
+Gradients of pieces equal those of the whole batch.
 """
 
 from __future__ import annotations
@@ -56,14 +57,13 @@ def test_right_texts_do_not_push_each_other_away() -> None:
     keys = Keys(torch.tensor([0, 1]), torch.tensor([0, 0, 1, 1]), torch.arange(4))
     together = images.detach().repeat_interleave(2, dim=0)
     perfect = softmax_loss(images.detach(), together, Scale(torch.tensor(100.0)), keys)
-    assert float(perfect) == pytest.approx(
-        0.5 * torch.log(torch.tensor(2.0)).item(), abs=1e-3
-    )  # two share each image
+    # two texts share each image
+    assert float(perfect) == pytest.approx(0.5 * torch.log(torch.tensor(2.0)).item(), abs=1e-3)
     assert softmax_loss(images, texts, Scale(torch.tensor(100.0)), keys) > perfect
 
 
 class Towers(torch.nn.Module):
-    """Two towers with dropout, so that a piece must see the same noise twice."""
+    """Two towers with dropout, so that a piece must repeat its noise."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,4 @@
-"""Tiles of drawings, cut-outs and photographs are what their layers say, and the proposer's batches
-too.
-"""
+"""Tiles of drawings, cut-outs and photographs match their layers, as do the proposer's batches."""
 
 from __future__ import annotations
 
@@ -30,30 +28,30 @@ def square() -> Glyph:
 
 
 def photo(height: int = 240, width: int = 320) -> Photo:
-    """A grey photo with one white thing."""
+    """A grey photo with one white object."""
     labels = np.zeros((height, width), np.int16)
     labels[60:180, 100:220] = 1
     pixels = np.where(labels[..., None] > 0, 230, 40).astype(np.uint8).repeat(3, axis=2)
     return Photo(pixels, labels, names=("box",))
 
 
-def test_a_part_of_a_photo_keeps_its_labels_and_shows_what_lies_beyond() -> None:
-    shown = set()
+def test_a_part_of_a_photo_keeps_its_labels_and_is_padded() -> None:
+    codes = set()
     for seed in range(30):
         pixels, layers = photo_tile(np.random.default_rng(seed), photo(), 160, beyond=GREY)
         assert pixels.shape == (160, 160, 3)
         assert set(np.unique(layers)) <= {-1, -2}
-        shown |= set(np.unique(layers))
+        codes |= set(np.unique(layers))
         thing, rest = pixels[layers == -2], pixels[layers == -1]
         if len(thing) > 400 and len(rest) > 400:
             assert np.median(thing) > np.median(rest) + 60
-    assert shown == {-1, -2}
+    assert codes == {-1, -2}
 
 
-def test_a_whole_photo_ends_in_padding_and_is_seen_whole() -> None:
+def test_a_whole_photo_ends_in_padding() -> None:
     tiles = [photo_tile(np.random.default_rng(seed), photo(), 160, beyond=0) for seed in range(60)]
     padded = [(pixels == 0).all(axis=2).mean() for pixels, _ in tiles]
-    assert max(padded) > 0.15  # of the long side's square a quarter is no photo
+    assert max(padded) > 0.15  # a quarter of the square around it is outside the photo
     assert min(padded) < 0.01
 
 
@@ -66,7 +64,7 @@ def test_each_kind_of_tile_has_its_share() -> None:
     assert np.array_equal(first[1], again[1])
 
 
-def test_a_batch_says_where_each_tile_has_its_things() -> None:
+def test_a_batch_locates_the_objects_of_each_tile() -> None:
     material = Material([square()], [], [photo()])
     batch = make_batch(material, range(6), 128)
     assert batch["img"].shape == (6, 3, 128, 128)
@@ -108,7 +106,7 @@ def test_the_proposer_learns_stops_and_resumes(tmp_path: Path) -> None:
     assert config["again"] < config["image_size"]
 
 
-def test_photos_are_read_with_names_and_only_so_many_of_a_source(tmp_path: Path) -> None:
+def test_photos_are_read_with_names_and_limited_per_source(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     images, things = [], []
     for number in range(20):

@@ -1,4 +1,4 @@
-"""Hard negatives: what is near comes together, once an epoch, the same again for the same seed."""
+"""Hard negatives: near texts come together, once per epoch, reproducibly."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ def around(*degrees: float) -> np.ndarray:
 def test_the_nearest_texts_come_first_and_never_the_text_itself() -> None:
     assert nearest(around(0, 10, 90, 95), 2).tolist() == [[1, 2], [0, 2], [3, 1], [2, 1]]
     assert nearest(around(0, 10), 32).tolist() == [[1], [0]]
-    assert nearest(around(0), 32).shape == (1, 0)  # one text: there is nothing near
+    assert nearest(around(0), 32).shape == (1, 0)  # one text has no neighbours
 
 
 @pytest.mark.parametrize("joined", [1, 3])
 def test_an_epoch_goes_through_everything_once_near_by_near(joined: int) -> None:
-    angles = np.repeat(np.arange(0, 360, 30), 4) + np.tile(
-        [0, 1, 2, 3], 12
-    )  # 12 groups of 4 that are alike
+    # 12 groups of 4 similar ones
+    angles = np.repeat(np.arange(0, 360, 30), 4) + np.tile([0, 1, 2, 3], 12)
     made = Neighbours(np.arange(48), nearest(around(*angles)), joined)
     order = made.order(np.random.default_rng(0))
     assert sorted(order) == list(range(48))

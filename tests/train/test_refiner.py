@@ -1,6 +1,4 @@
-"""The recipe of mini-sam's refiner: what it learns from, and that it learns, stops, resumes and
-serves.
-"""
+"""The recipe of mini-sam's refiner: its training data; it learns, stops, resumes and serves."""
 
 from __future__ import annotations
 
@@ -31,35 +29,35 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_oldest_answers_go_and_pictures_are_mirrored_with_their_truth() -> None:
+def test_the_oldest_answers_go_and_images_are_mirrored_with_their_truth() -> None:
     store = Store(3, 8)
     for value in range(5):
-        seen, truth = np.full((7, 8, 8), value, np.float32), np.zeros((8, 8), np.float32)
-        seen[0, :, :4], truth[:, :4] = 9, 1
-        store.add(seen, truth)
-    seen, truth = store.draw(np.random.default_rng(0), 64)
-    assert set(seen[:, 1, 0, 0].tolist()) == {2.0, 3.0, 4.0}
+        planes, truth = np.full((7, 8, 8), value, np.float32), np.zeros((8, 8), np.float32)
+        planes[0, :, :4], truth[:, :4] = 9, 1
+        store.add(planes, truth)
+    planes, truth = store.draw(np.random.default_rng(0), 64)
+    assert set(planes[:, 1, 0, 0].tolist()) == {2.0, 3.0, 4.0}
     left = truth[:, 0, 0, 0] == 1
     assert 10 < int(left.sum()) < 54
-    assert torch.equal(seen[:, 0] == 9, truth[:, 0] == 1)
+    assert torch.equal(planes[:, 0] == 9, truth[:, 0] == 1)
 
 
-def test_windows_show_the_object_with_its_clicks_on_it(given: Path) -> None:
-    network, told = sam.load(given)[0].eval(), 0
+def test_windows_contain_the_object_with_its_clicks_on_it(given: Path) -> None:
+    network, count = sam.load(given)[0].eval(), 0
     for seed in range(4):
         tile = make_tile(seed, Material(GLYPHS))
         assert tile is not None
-        for seen, truth, turn in ask(
+        for planes, truth, turn in ask(
             network, Refiner(FOCUS).eval(), tile, np.random.default_rng(seed)
         ):
-            assert seen.shape == (7, FOCUS.size, FOCUS.size)
+            assert planes.shape == (7, FOCUS.size, FOCUS.size)
             assert truth.sum() >= EMPTY
-            told += 1
+            count += 1
             if turn == 0:
-                on, box = seen[4] > 0, seen[6] > 0
+                on, box = planes[4] > 0, planes[6] > 0
                 assert on.any() != box.any()
                 assert truth[on].mean() > 0.4 if on.any() else truth[box].sum() > 0.75 * truth.sum()
-    assert told > 8
+    assert count > 8
 
 
 @pytest.mark.slow

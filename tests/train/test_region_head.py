@@ -1,6 +1,4 @@
-"""The head that ships: what it begins as, what it learns from the proposer's candidates, and that
-it is served.
-"""
+"""The head that ships: its initialisation, what it learns from candidates, and serving."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from segclip.encoders import Serving, checkpoints
 from segclip.encoders.openclip import OpenClip
 from segclip.scoring.crops import CropPolicy
 from segclip.types import Array, Image, Masks, Proposals
-from train.region_features import SHAPE, Table
+from train.region_features import Table
 from train.region_head import CLASSIFIER, Pooled, Recipe, Run, Texts, pool, shipped, widen
 from train.region_text import last_layers
 from train.regions.bank import Bank
@@ -38,7 +36,7 @@ CLASSES = [
 
 
 def labelled() -> Array:
-    """Label a square thing of 40 px, number 2, in an image of 100 px; number 1 lies far away."""
+    """Label a square object of 40 px, number 2, in an image of 100 px; number 1 is far away."""
     labels = np.zeros((100, 100), np.int16)
     labels[:8, :8], labels[40:80, 40:80] = 1, 2
     return labels
@@ -61,14 +59,14 @@ def window(y1: int, y2: int, x1: int, x2: int) -> Array:
         (window(60, 100, 40, 80), (0, 0.0)),  # half of it and as much beside
     ],
 )
-def test_a_candidate_is_a_thing_a_part_of_one_or_background(
+def test_a_candidate_is_an_object_a_part_of_one_or_background(
     mask: Array, found: tuple[int, float]
 ) -> None:
     assert judge(mask, labelled()) == found
 
 
 class Finder:
-    """Propose the things, and many parts."""
+    """Propose the objects, and many parts of them."""
 
     def encode(self, image: Image) -> Image:
         return image
@@ -79,14 +77,14 @@ class Finder:
         return Proposals(Masks.from_dense(np.stack(masks)), np.ones(len(masks), np.float32))
 
 
-def test_few_of_a_photos_wrong_candidates_are_kept() -> None:
+def test_wrong_candidates_of_a_photo_are_limited() -> None:
     photo = Photo(np.full((100, 100, 3), 99, np.uint8), labelled(), names=("Cup", "Dog"))
     ((image, masks, labels),) = judged(Finder(), [photo], {"dog": 7, "cup": 8}, 0)
     assert labels == [7, *[WRONG] * MISTAKES]
     assert (image.pixels is photo.pixels, len(masks)) == (True, len(labels))
 
 
-def test_a_wider_head_says_what_the_narrow_one_did_and_the_classes_it_is_sure_of() -> None:
+def test_a_wider_head_embeds_as_the_narrow_one_and_adds_confident_classes() -> None:
     torch.manual_seed(0)
     model = checkpoints.make_model(MODEL).eval()
     features, names = torch.rand(64, 1280), F.normalize(torch.randn(10, EMBED), dim=-1)
@@ -106,7 +104,7 @@ def test_a_wider_head_says_what_the_narrow_one_did_and_the_classes_it_is_sure_of
         widen(mlp, classifier, names, features, 10)
 
 
-def test_the_shipped_model_answers_as_its_parts(tmp_path: Path) -> None:
+def test_the_shipped_model_equals_its_parts(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = checkpoints.make_model(MODEL).eval()
     classifier = torch.nn.Linear(1280, 1000)
@@ -121,7 +119,7 @@ def test_the_shipped_model_answers_as_its_parts(tmp_path: Path) -> None:
         serving=serving,
     )
     encoder = OpenClip(f"file:{tmp_path}")
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 144, 144, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 192, 192, 3), np.uint8)
     with torch.inference_mode():
         given = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - 127) / 128
         wanted = F.normalize(head(model.visual.trunk(given)), dim=-1).numpy()
@@ -133,9 +131,7 @@ def test_the_shipped_model_answers_as_its_parts(tmp_path: Path) -> None:
 
 def table(folder: Path, labels: list[int]) -> Table:
     made = Table(folder, "drawn", len(labels))
-    made.features[:] = (
-        np.random.default_rng(0).normal(size=(len(labels), *SHAPE)).astype(np.float16)
-    )
+    made.features[:] = np.random.default_rng(0).normal(size=made.features.shape).astype(np.float16)
     made.labels[:], made.likeliest[:], made.chances[:] = labels, -1, 0
     made.done(len(labels))
     return Table(folder, "drawn")

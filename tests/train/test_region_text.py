@@ -1,6 +1,4 @@
-"""The recipe of the mini CLIP: its texts, its crops, its losses, and that it learns, stops, resumes
-and serves.
-"""
+"""The recipe of the mini CLIP: texts, crops, losses; it learns, stops, resumes and serves."""
 
 from __future__ import annotations
 
@@ -41,27 +39,27 @@ def row(bank: Bank, text: str) -> int:
     return bank.texts.index(text)
 
 
-def test_a_text_shared_by_two_things_is_right_for_both() -> None:
+def test_a_text_shared_by_two_objects_is_right_for_both() -> None:
     bank = Bank.build(CLASSES)
     assert bank.means[row(bank, "apple")].tolist() == [True, True, False, False, False]
     assert bank.means[row(bank, "boxes")].tolist() == [False, False, True, False, False]
     assert [bank.texts[name] for name in bank.names] == [kind.texts[0] for kind in CLASSES]
 
 
-def test_a_photographed_thing_is_also_what_it_is_a_kind_of() -> None:
+def test_a_photographed_object_is_also_named_by_its_hypernyms() -> None:
     bank = Bank.build(CLASSES)
     assert bank.means[row(bank, "dog")].tolist() == [False, False, False, True, True]
     assert bank.means[row(bank, "animal"), 3]
     assert "organism" not in bank.texts
 
 
-def test_a_kind_of_the_thing_is_neither_right_nor_wrong() -> None:
+def test_a_hyponym_is_neither_right_nor_wrong() -> None:
     bank = Bank.build(CLASSES)
     assert bank.spared[row(bank, "golden retriever"), 4]
     assert not bank.means[row(bank, "golden retriever"), 4]
     assert not bank.spared[row(bank, "box"), 4]
     assert not (bank.spared & bank.means).any()
-    assert not bank.spared[row(bank, "green apple"), 0], "drawings are told apart by their names"
+    assert not bank.spared[row(bank, "green apple"), 0], "drawings are distinguished by their names"
 
 
 def test_sampled_texts_mean_the_classes_they_are_sampled_for() -> None:
@@ -117,16 +115,14 @@ def test_a_piece_of_background_should_be_called_background() -> None:
 
 
 def test_the_sigmoid_is_the_softmax_of_serving() -> None:
-    """-log sigmoid(logit - logsumexp(backgrounds)) is -log of the probability that serving
-    gives.
-    """
+    """-log sigmoid(logit - logsumexp(backgrounds)) is -log of serving's probability."""
     logit, others = 1.3, np.array([0.2, -0.7])
     serving = np.exp(logit) / (np.exp(logit) + np.exp(others).sum())
     margin = logit - np.log(np.exp(others).sum())
     assert np.log1p(np.exp(-margin)) == pytest.approx(-np.log(serving))
 
 
-def test_captions_are_told_by_their_photos() -> None:
+def test_captions_match_their_photos() -> None:
     photos = F.normalize(torch.eye(3, 8), dim=-1)
     own = caption_loss(photos, photos, torch.tensor(10.0))
     other = caption_loss(photos, photos.roll(1, 0), torch.tensor(10.0))
@@ -147,7 +143,7 @@ def test_a_stored_crop_cut_as_served_is_the_serving_crop() -> None:
     )  # of 255; the stored one was resized twice
 
 
-def test_varied_crops_keep_the_object_in_sight() -> None:
+def test_varied_crops_keep_the_object_visible() -> None:
     pixels, mask = np.zeros((STORED, STORED, 3), np.uint8), np.zeros((STORED, STORED), np.uint8)
     third = np.s_[STORED // 3 : 2 * STORED // 3, STORED // 3 : 2 * STORED // 3]
     pixels[third], mask[third] = 255, 255
@@ -190,7 +186,7 @@ def test_crops_come_back_as_they_were_stored(
 
 
 def test_first_and_last_layers_are_the_whole_network() -> None:
-    """What features are kept of, and what trains on them, together are the tower that is served."""
+    """The stored features and the trained layers together are the served tower."""
     model = checkpoints.make_model(MODEL)
     trunk = {
         n: v for n, v in load_classifier().state_dict().items() if not n.startswith("classifier")
@@ -220,7 +216,7 @@ def test_the_pretrained_trunk_is_the_packages_own() -> None:
 
 
 def vocabulary(folder: Path) -> Path:
-    """Write a text tower that knows nothing, and a vocabulary with random targets."""
+    """Write an untrained text tower, and a vocabulary with random targets."""
     folder.mkdir()
     torch.manual_seed(0)
     model = checkpoints.make_model(MODEL)
@@ -256,7 +252,7 @@ def test_a_run_learns_resumes_and_serves(tmp_path: Path, monkeypatch: pytest.Mon
     )
     recipe = Recipe(minutes=0.25, batch=16, warm_up=5)
     run = Run(crops, features, tmp_path / "run", text, recipe)
-    for leg in range(1, 9):  # a busy machine takes more of them
+    for leg in range(1, 9):  # a busy machine needs more of them
         run.recipe = replace(recipe, minutes=0.25 * leg)
         run.train()
         if run.state.step >= 30:

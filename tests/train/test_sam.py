@@ -1,6 +1,4 @@
-"""The recipe of mini-sam: its prompts, its tiles, its loss, and that it learns, stops, resumes and
-serves.
-"""
+"""The recipe of mini-sam: prompts, tiles, loss; it learns, stops, resumes and serves."""
 
 from __future__ import annotations
 
@@ -53,15 +51,15 @@ def test_a_first_prompt_is_on_the_object_or_a_box_around_it() -> None:
 
 
 def test_a_correction_lies_in_the_larger_error() -> None:
-    shown = mask()
-    shown[100:140] = False
-    x, y, label = clicks.correction(np.random.default_rng(0), mask(), shown)
-    assert (mask() & ~shown)[y, x]
+    predicted = mask()
+    predicted[100:140] = False
+    x, y, label = clicks.correction(np.random.default_rng(0), mask(), predicted)
+    assert (mask() & ~predicted)[y, x]
     assert label == 1
-    shown = mask()
-    shown[:60] = True
-    x, y, label = clicks.correction(np.random.default_rng(0), mask(), shown)
-    assert (shown & ~mask())[y, x]
+    predicted = mask()
+    predicted[:60] = True
+    x, y, label = clicks.correction(np.random.default_rng(0), mask(), predicted)
+    assert (predicted & ~mask())[y, x]
     assert label == 0
     x, y, label = clicks.correction(np.random.default_rng(0), mask(), mask())
     assert mask()[y, x]
@@ -94,13 +92,13 @@ def test_the_loss_falls_towards_the_truth_and_only_the_best_mask_learns() -> Non
     assert iou(good, truth).item() == 1
     logits = torch.cat([bad, bad, good, -good], dim=1).repeat(2, 1, 1, 1).requires_grad_()
     quality = torch.tensor([[0.3, 0.2, 0.1, 0.9]]).repeat(2, 1)
-    loss, shown, reached = judge(logits, quality, truth.repeat(2, 1, 1, 1), 1)
+    loss, predicted, reached = judge(logits, quality, truth.repeat(2, 1, 1, 1), 1)
     loss.sum().backward()
     assert logits.grad is not None
     learns = [[bool(part.any()) for part in row] for row in logits.grad]
     assert learns == [[True, False, True, False], [True, False, False, False]]
     assert torch.equal(
-        shown, torch.cat([-good, bad])
+        predicted, torch.cat([-good, bad])
     )  # what the network itself rates best; the single mask
     assert reached.tolist() == [0, 0]
 
@@ -143,17 +141,17 @@ def test_tokens_are_those_of_the_prompt_encoder(tmp_path: Path, trunk: Path) -> 
 
 @pytest.mark.slow
 def test_it_learns_stops_resumes_and_serves(tmp_path: Path, trunk: Path) -> None:
-    straight = run_in(tmp_path / "a", trunk)
+    whole = run_in(tmp_path / "a", trunk)
     for _ in range(2):
-        straight._update(0.1)
-    straight.state.keep()
+        whole._update(0.1)
+    whole.state.keep()
     resumed = run_in(tmp_path / "a", trunk)
     assert resumed.state.resume()
-    for run in (straight, resumed):
+    for run in (whole, resumed):
         run._update(0.1)
-    for name, value in straight.network.state_dict().items():
+    for name, value in whole.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[name]), name
-    straight.export(tmp_path / "sam")
+    whole.export(tmp_path / "sam")
     served = SAM(tmp_path / "sam")
     features = served.encode(picture(240, 320))
     assert served.decode(features, Boxes([(20, 30, 180, 140)])).logits.shape == (1, 200, 200)  # type: ignore[union-attr]

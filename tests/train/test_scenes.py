@@ -1,6 +1,4 @@
-"""Scenes are what their labels say, and the same for the same seed; made here of flat shapes, so no
-font is needed.
-"""
+"""Scenes match their labels and are reproducible; made of flat shapes, so no font is needed."""
 
 from __future__ import annotations
 
@@ -81,7 +79,7 @@ def test_wanted_objects_come_first(glyphs: list[Glyph]) -> None:
     assert compose(5, glyphs, [], config, wanted=[2, 0, 3]).glyphs == (2, 0, 3)
 
 
-def test_the_things_of_a_photo_behind_keep_their_labels(glyphs: list[Glyph]) -> None:
+def test_objects_of_a_background_photo_keep_their_labels(glyphs: list[Glyph]) -> None:
     labels = np.zeros((200, 300), np.int16)
     labels[:, 150:] = 1
     pixels = np.where(labels[..., None] > 0, 200, 20).astype(np.uint8).repeat(3, axis=2)
@@ -97,16 +95,16 @@ def test_a_text_means_every_object_it_names(glyphs: list[Glyph]) -> None:
     assert found["red disc"] == (0,)
 
 
-def test_phrases_tell_one_object_from_the_others(glyphs: list[Glyph]) -> None:
+def test_phrases_distinguish_objects(glyphs: list[Glyph]) -> None:
     config = SceneConfig(size=(300, 600), objects=(2, 2), across=(50, 60), crowding=0.0)
     scene = compose(2, glyphs, [], config, wanted=[0, 2])
     red, green = scene.masks.boxes[:, [0, 2]].mean(axis=1)
     rise = scene.masks.boxes[:, [1, 3]].mean(axis=1)
-    said = scenes.phrases(scene, 0, glyphs)[-1]
+    phrase = scenes.phrases(scene, 0, glyphs)[-1]
     if abs(red - green) > abs(rise[0] - rise[1]):
-        assert said == f"the red disc {'right' if red > green else 'left'} of the green slab"
+        assert phrase == f"the red disc {'right' if red > green else 'left'} of the green slab"
     else:
-        assert said == f"the red disc {'below' if rise[0] > rise[1] else 'above'} the green slab"
+        assert phrase == f"the red disc {'below' if rise[0] > rise[1] else 'above'} the green slab"
 
 
 def test_a_written_folder_reads_back_exactly(
@@ -124,19 +122,19 @@ def test_a_written_folder_reads_back_exactly(
         assert not present & set(sample.absent)
 
 
-def test_few_things_are_captioned_and_only_those_held_out_are_outlined(
+def test_few_objects_are_captioned_and_only_held_out_ones_are_outlined(
     glyphs: list[Glyph], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scenes, "load_glyphs", lambda: glyphs)
     monkeypatch.setattr(few, "FEW", replace(few.FEW, every=2))
     few.write(tmp_path, 6, held_out=3)
-    trained, judge = tables.split(tables.read(tmp_path))
-    assert (len(trained), len(judge)) == (6, 3)
+    trained, validation = tables.split(tables.read(tmp_path))
+    assert (len(trained), len(validation)) == (6, 3)
     assert {text for item in trained for text in item.captions} == {
         "a red disc",
         "a green slab",
     }  # every second
-    for item, sample in zip(judge, read_folder(tmp_path), strict=True):
+    for item, sample in zip(validation, read_folder(tmp_path), strict=True):
         assert item.image == sample.path
         assert set(item.captions) == {f"a {name}" for name in sample.names}
 
@@ -146,7 +144,7 @@ def test_training_seeds_are_no_validation_scenes(tmp_path: Path) -> None:
         scenes.main(tmp_path, count=1, first=5)
 
 
-def test_a_missing_font_says_how_to_get_it(tmp_path: Path) -> None:
+def test_a_missing_font_reports_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(WeightsMissing, match="fonts-noto-color-emoji"):
         load_glyphs(tmp_path / "none.ttf")
 

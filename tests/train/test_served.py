@@ -1,6 +1,4 @@
-"""Every kind of trained checkpoint answers ``segclip segment``, shown what it was trained on, as it
-was shown it.
-"""
+"""Every kind of trained checkpoint is served by ``segclip segment``, with its training crops."""
 
 from __future__ import annotations
 
@@ -37,9 +35,8 @@ from .test_contrastive import TINY
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = Settings(epochs=1, batch=16, warm_up=1, lr=1e-3)
-ODD = Serving(
-    CropPolicy((View(1.2, "white", 1.0),)), ("one {}",), ("nothing",)
-)  # no default of anything
+# differs from every default
+ODD = Serving(CropPolicy((View(1.2, "white", 1.0),)), ("one {}",), ("nothing",))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +48,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(start: Start, place: Path, name: str, recipe: Recipe = Recipe()) -> None:
-    """Train on outlined regions for an epoch, served as nothing is by default."""
+    """Train on outlined regions for an epoch, with non-default serving options."""
     parts = contrastive.parts_of(place / "scenes" / "scenes.json", None, share=0.2, skip_bad=False)
     task = Contrastive(serve_with(start, ODD), parts, recipe, SETTINGS)
     loop.start(Loop(task, place / name, SETTINGS, {}), resume=False)
@@ -92,7 +89,7 @@ def mixed(place: Path) -> str:
 
 def answer(encoder: str, *more: str) -> list[dict[str, Any]]:
     texts = ["a red circle", "a blue star"]
-    asked = [
+    arguments = [
         "segment",
         str(ROOT / "samples" / "desk.png"),
         *texts,
@@ -101,14 +98,14 @@ def answer(encoder: str, *more: str) -> list[dict[str, Any]]:
         "--proposer",
         "mini",
     ]
-    done = CliRunner().invoke(app, [*asked, "--encoder", encoder, *more])
+    done = CliRunner().invoke(app, [*arguments, "--encoder", encoder, *more])
     assert done.exit_code == 0, done.output
     rows: list[dict[str, Any]] = json.loads(done.stdout)["rows"]
     return rows
 
 
 def scene(place: Path) -> tuple[Image, Any]:
-    """Give a held-out scene and the masks of its things."""
+    """Return a held-out scene and the masks of its objects."""
     sample = read_folder(place / "scenes")[-1]
     return Image(np.asarray(PIL.Image.open(sample.path).convert("RGB"))), sample.masks
 
@@ -125,17 +122,19 @@ def test_a_run_is_served_with_the_crops_it_was_trained_on(
     image, masks = scene(place)
     segmenter = loading.load("mini", f"file:{run}")
     config = begun.checkpoint.preprocess_cfg
-    seen = (
+    normalised = (
         crops.cut(image, masks, ODD.policy.views[0], begun.size) / 255 - config["mean"]
     ) / config["std"]
     with torch.no_grad():
         wanted = (
             begun.model.eval()
-            .encode_image(torch.from_numpy(seen).float().permute(0, 3, 1, 2))
+            .encode_image(torch.from_numpy(normalised).float().permute(0, 3, 1, 2))
             .numpy()
         )
     other = loading.load("mini", f"file:{run}", policy="tight").scorer.embed_regions(image, masks)
-    assert far(segmenter.scorer.embed_regions(image, masks), wanted) < 0.3 * far(other, wanted)
+    assert distance(segmenter.scorer.embed_regions(image, masks), wanted) < 0.3 * distance(
+        other, wanted
+    )
     assert {row["text"] for row in answer(f"file:{run}")} == {"a red circle", "a blue star"}
 
 
@@ -149,10 +148,13 @@ def test_a_patch_head_is_served_by_one_pass_over_the_image(place: Path) -> None:
     image, masks = scene(place)
     task.network.eval()
     with torch.no_grad():
-        seen = (
-            task.network(task._look(torch.from_numpy(image.pixels[None].copy())))[0].cpu().numpy()
+        expected = (
+            task.network(task._encode(torch.from_numpy(image.pixels[None].copy())))[0].cpu().numpy()
         )
-    assert far(segmenter.encoder.encode_dense(image).reshape(-1, 256), seen.reshape(-1, 256)) < 0.02
+    assert (
+        distance(segmenter.encoder.encode_dense(image).reshape(-1, 256), expected.reshape(-1, 256))
+        < 0.02
+    )
     assert segmenter.scorer.embed_regions(image, masks).shape == (len(masks), 256)
     assert {row["text"] for row in answer(f"file:{place / 'pacl'}")} == {
         "a red circle",
@@ -166,8 +168,8 @@ def test_a_threshold_is_fitted_to_dense_scores_and_served(place: Path) -> None:
     task.save(place / "dense")
     encoder = f"file:{place / 'dense'}"
     assert not loading.load_encoder(encoder).serving.calibrated
-    asked = ["evaluate", "text", str(place / "scenes"), "--encoder", encoder, "--calibrate"]
-    done = CliRunner().invoke(app, asked)
+    arguments = ["evaluate", "text", str(place / "scenes"), "--encoder", encoder, "--calibrate"]
+    done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     segmenter = loading.load("mini", encoder)
     assert isinstance(segmenter.scorer, DenseScorer)
@@ -176,10 +178,8 @@ def test_a_threshold_is_fitted_to_dense_scores_and_served(place: Path) -> None:
     assert report.threshold == pytest.approx(report.calibrated(), abs=1e-4)
 
 
-def test_what_open_clips_own_trainer_wrote_is_served_as_open_clip_would(place: Path) -> None:
-    """Its epoch_N.pt is a pickle and tells no model: the name comes from the spec, the trust from
-    the user.
-    """
+def test_a_checkpoint_of_open_clips_trainer_is_served_as_by_open_clip(place: Path) -> None:
+    """Its epoch_N.pt is a pickle without a model name: the name comes from the spec."""
     torch.manual_seed(0)
     model, _, preprocess = open_clip.create_model_and_transforms("ViT-S-32-alt")
     state = {f"module.{name}": value for name, value in model.state_dict().items()}
@@ -195,15 +195,16 @@ def test_what_open_clips_own_trainer_wrote_is_served_as_open_clip_would(place: P
             torch.stack([preprocess(PIL.Image.fromarray(crop)) for crop in cut])
         )
     other = loading.load("mini", spec, policy="tight", options=LoadOptions(trust=True)).scorer
-    assert far(segmenter.scorer.embed_regions(image, masks), wanted.numpy()) < 0.3 * far(
+    assert distance(segmenter.scorer.embed_regions(image, masks), wanted.numpy()) < 0.3 * distance(
         other.embed_regions(image, masks), wanted.numpy()
     )
     assert {row["text"] for row in answer(spec, "--trust")} == {"a red circle", "a blue star"}
 
 
-def far(found: Array, wanted: Array) -> float:
-    """Give the largest angle of unit rows from rows of any length, as 1 - cosine; serving may
-    compute in bfloat16.
+def distance(found: Array, wanted: Array) -> float:
+    """Return the largest 1 - cosine of unit rows with rows of any length.
+
+    Serving may compute in bfloat16.
     """
     wanted = wanted / np.linalg.norm(wanted, axis=1, keepdims=True)
     return 1 - float((found * wanted).sum(axis=1).min())

@@ -1,4 +1,4 @@
-"""A model spread over two processes is trained as one that each of them has whole."""
+"""A model sharded over two processes trains like one that each of them has whole."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def run(scenes: Path, out: Path, *more: str) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
-    asked = [str(scenes), "--model", str(scenes / "tiny.json"), "--out", str(out)]
+    arguments = [str(scenes), "--model", str(scenes / "tiny.json"), "--out", str(out)]
     for name in ("epochs", "batch", "chunk", "accumulate", "lr", "warm_up", "clip", "ema"):
-        asked += [f"--{name.replace('_', '-')}", str(getattr(SETTINGS, name))]
-    command = [sys.executable, *launch, "-m", "train.contrastive", *asked, *more]
+        arguments += [f"--{name.replace('_', '-')}", str(getattr(SETTINGS, name))]
+    command = [sys.executable, *launch, "-m", "train.contrastive", *arguments, *more]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -50,13 +50,13 @@ def halved(scenes: Path, out: Path) -> None:
     parts = contrastive.parts_of(scenes, None, share=0.1, skip_bad=False)
     task = Contrastive(begin(str(scenes / "tiny.json"), None), parts, Recipe(), SETTINGS)
     made = Loop(task, out, Settings(**{**vars(SETTINGS), "patience": 1}), {})
-    made.state.extra["best"] = 2.0  # nothing gets better than that
+    made.state.extra["best"] = 2.0  # never exceeded
     made.run()
     assert made.state.extra["epoch"] == 1
 
 
 def same(one: Path, other: Path) -> None:
-    """Compare two runs: what they tell of each epoch, what they serve, what they go on from."""
+    """Compare two runs: metrics of each epoch, served weights, checkpoints."""
     rows = [
         [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         for run in (one, other)
@@ -77,15 +77,23 @@ def same(one: Path, other: Path) -> None:
         torch.testing.assert_close(value.float(), served[1][name].float(), atol=2e-4, rtol=2e-3)
 
 
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    folder = tmp_path / "scenes"
+    shapes.write(folder, 44, held_out=12)
+    (folder / "tiny.json").write_text(json.dumps(TINY))
+    return folder
+
+
 @pytest.mark.slow
-def test_two_processes_with_a_part_each_end_where_whole_ones_do(tmp_path: Path) -> None:
-    """So does one that goes on from what a single process began."""
-    scenes = tmp_path / "scenes"
-    shapes.write(scenes, 44, held_out=12)
-    (scenes / "tiny.json").write_text(json.dumps(TINY))
+def test_sharded_processes_end_where_whole_ones_do(scenes: Path, tmp_path: Path) -> None:
     run(scenes, tmp_path / "whole")
     run(scenes, tmp_path / "spread", "--fsdp")
     same(tmp_path / "whole", tmp_path / "spread")
+
+
+@pytest.mark.long
+def test_sharded_processes_go_on_from_a_single_one(scenes: Path, tmp_path: Path) -> None:
     halved(scenes, tmp_path / "resumed")
     shutil.copytree(tmp_path / "resumed", tmp_path / "resumed-spread")
     run(scenes, tmp_path / "resumed", "--resume")
@@ -94,15 +102,15 @@ def test_two_processes_with_a_part_each_end_where_whole_ones_do(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("model", ["small", "small-vit", "small-rn"])
-def test_most_weights_lie_in_what_is_spread(model: str) -> None:
+def test_most_weights_are_sharded(model: str) -> None:
     network = fresh(model).model
     spread = {id(p) for block in sharding._blocks(network) for p in block.parameters()}
     total = sum(p.numel() for p in network.parameters())
     assert sum(p.numel() for p in network.parameters() if id(p) in spread) > 0.85 * total
-    assert id(network.logit_scale) not in spread  # torch spreads no scalar
+    assert id(network.logit_scale) not in spread  # torch does not shard scalars
 
 
-def test_one_process_or_lora_is_told() -> None:
+def test_one_process_or_lora_is_reported() -> None:
     with pytest.raises(BadPrompt, match="torchrun --nproc-per-node 2"):
         sharding.spread(fresh("small-vit").model)
     with pytest.raises(Unsupported, match="LoRA"):

@@ -1,6 +1,4 @@
-"""Run by torchrun: losses and gradients against open_clip's on two processes, and against one
-process's.
-"""
+"""Compare losses of two processes with open_clip's and with one process's; run by torchrun."""
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ def main() -> None:
             for which in ("ours", "theirs", "alone"):
                 image, text, scale, bias = net = towers()
                 some = slice(0, 12) if which == "alone" else part
-                seen, said = (
+                images, texts = (
                     F.normalize(pixels[some] @ image, dim=-1),
                     F.normalize(tokens[some] @ text, dim=-1),
                 )
@@ -43,18 +41,18 @@ def main() -> None:
                     plain = ClipLoss(
                         local_loss=True, gather_with_grad=True, rank=rank, world_size=world
                     )
-                    loss = plain(seen, said, scale.exp())
+                    loss = plain(images, texts, scale.exp())
                 elif which == "theirs":
-                    loss = SigLipLoss(rank=rank, world_size=world)(seen, said, scale.exp(), bias)
+                    loss = SigLipLoss(rank=rank, world_size=world)(images, texts, scale.exp(), bias)
                 elif which == "ours":
                     ours = softmax_loss if kind == "softmax" else sigmoid_loss
                     loss = ours(
-                        seen, said, Scale(scale.exp(), bias if kind == "sigmoid" else None), keys
+                        images, texts, Scale(scale.exp(), bias if kind == "sigmoid" else None), keys
                     )
                 else:
                     plain = ClipLoss() if kind == "softmax" else SigLipLoss()
                     more = {"logit_bias": bias} if kind == "sigmoid" else {}
-                    loss = plain(seen, said, scale.exp(), **more)
+                    loss = plain(images, texts, scale.exp(), **more)
                 loss.backward()
                 if which != "alone":
                     processes.average_gradients(net.parameters())

@@ -1,4 +1,4 @@
-"""No number of a command line reaches a computation that cannot take it."""
+"""Unusable numbers on the command line are rejected before any computation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HUGE = ("nan", "inf", "-inf", "1e999", "9" * 30, "-" + "9" * 30, "9" * 5000)
 
 
 def numeric(verb: Callable[..., Any]) -> Iterator[str]:
-    """Yield the flags of a command's numbers."""
+    """Yield the flags of a command's numeric options."""
     hints = getattr(verb, "__annotations__", {})
     if any(isinstance(hint, str) for hint in hints.values()):
         hints = get_type_hints(verb, include_extras=True)
@@ -27,12 +27,12 @@ def numeric(verb: Callable[..., Any]) -> Iterator[str]:
         hint = hints[name]
         kinds = get_args(hint)[:1] if get_origin(hint) is Annotated else (hint,)
         if {int, float} & {*kinds, *get_args(kinds[0])}:
-            written = [
+            declared = [
                 flag
                 for extra in hint.__metadata__
                 for flag in (extra.default, *(extra.param_decls or ()))
             ]
-            flags = [flag for flag in written if isinstance(flag, str) and flag.startswith("--")]
+            flags = [flag for flag in declared if isinstance(flag, str) and flag.startswith("--")]
             yield flags[0] if flags else f"--{name.replace('_', '-')}"
 
 
@@ -45,7 +45,7 @@ OPTIONS = [
 ]
 
 
-def test_every_number_of_the_command_line_is_tried() -> None:
+def test_every_numeric_option_is_covered() -> None:
     flags = {flag for *_, flag in OPTIONS}
     assert {
         "--threshold",
@@ -61,8 +61,8 @@ def test_every_number_of_the_command_line_is_tried() -> None:
 
 @pytest.mark.parametrize("option", OPTIONS, ids=" ".join)
 @pytest.mark.parametrize("value", HUGE, ids=lambda value: value[:8])
-def test_a_number_that_is_none_is_refused(option: tuple[str, ...], value: str) -> None:
-    """Fault 17.17: OverflowError for huge integers, nan and infinity taken for thresholds."""
+def test_an_unusable_number_is_rejected(option: tuple[str, ...], value: str) -> None:
+    """Fault 17.17: OverflowError for huge integers; nan and infinity accepted as thresholds."""
     *verb, flag = option
     needed = {
         "segment": ["x"],
@@ -79,7 +79,7 @@ def test_a_number_that_is_none_is_refused(option: tuple[str, ...], value: str) -
     assert flag in outcome.stderr or "-n" in outcome.stderr
 
 
-def test_numbers_are_checked_whatever_the_function() -> None:
+def test_numbers_of_any_function_are_checked() -> None:
     @checked
     def verb(
         rate: float,

@@ -9,7 +9,7 @@ from segclip.errors import BadPrompt
 from segclip.types import Array, Image, Masks, Proposals, Regions, Result
 
 
-def make(masks: Masks, texts: list[str], asked: tuple[str, ...] | None = None) -> Result:
+def make(masks: Masks, texts: list[str], queries: tuple[str, ...] | None = None) -> Result:
     height, width = masks.size
     image = Image(np.full((height, width, 3), 100, np.uint8))
     regions = Regions(
@@ -21,7 +21,7 @@ def make(masks: Masks, texts: list[str], asked: tuple[str, ...] | None = None) -
         tuple(texts),
         scores,
         scores,
-        tuple(dict.fromkeys(texts)) if asked is None else asked,
+        tuple(dict.fromkeys(texts)) if queries is None else queries,
         0.5,
     )
 
@@ -31,8 +31,8 @@ def block(box: tuple[int, int, int, int], size: tuple[int, int] = (200, 300)) ->
     return Masks.from_windows([(x1, y1, np.ones((y2 - y1, x2 - x1), bool))], size)
 
 
-def changed(result: Result, picture: PIL.Image.Image) -> Array:
-    return (np.asarray(picture) != result.image.pixels).any(axis=2)
+def changed(result: Result, drawn: PIL.Image.Image) -> Array:
+    return (np.asarray(drawn) != result.image.pixels).any(axis=2)
 
 
 def test_the_mask_is_tinted_and_far_pixels_are_untouched() -> None:
@@ -79,18 +79,18 @@ def test_the_result_is_left_as_it_was() -> None:
     assert (result.image.pixels == 100).all()
 
 
-def test_an_empty_result_is_the_picture_with_a_banner() -> None:
-    result = make(Masks.empty((200, 300)), [], asked=("a zebra",))
+def test_an_empty_result_is_the_image_with_a_banner() -> None:
+    result = make(Masks.empty((200, 300)), [], queries=("a zebra",))
     difference = changed(result, drawing.overlay(result))
     assert difference[:20, :60].any()
     assert not difference[40:].any()
     assert not changed(result, drawing.overlay(result, labels=False)).any()
-    assert changed(result, drawing.overlay(make(Masks.empty((200, 300)), [], asked=()))).any()
+    assert changed(result, drawing.overlay(make(Masks.empty((200, 300)), [], queries=()))).any()
 
 
 def test_an_unanswered_text_gets_a_banner_beside_the_answers() -> None:
     masks = block((100, 120, 180, 180))
-    with_banner = drawing.overlay(make(masks, ["a box"], asked=("a box", "a zebra")))
+    with_banner = drawing.overlay(make(masks, ["a box"], queries=("a box", "a zebra")))
     assert changed(make(masks, ["a box"]), with_banner)[:15, :50].any()
     assert not changed(make(masks, ["a box"]), drawing.overlay(make(masks, ["a box"])))[
         :15, :50
@@ -102,13 +102,13 @@ def test_an_unanswered_text_gets_a_banner_beside_the_answers() -> None:
     ["ein Löwe", "日本語", "😀", "two\nlines", "a\0b", "\udc80 broken", "w" * 500, "", "مرحبا"],
 )
 def test_any_text_can_be_drawn(text: str) -> None:
-    picture = drawing.overlay(make(block((250, 0, 300, 40)), [text], asked=(text, text + "!")))
-    assert picture.size == (300, 200)
-    drawing.contact_sheet([picture], [text])
+    drawn = drawing.overlay(make(block((250, 0, 300, 40)), [text], queries=(text, text + "!")))
+    assert drawn.size == (300, 200)
+    drawing.contact_sheet([drawn], [text])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3)])
-def test_tiny_pictures(size: tuple[int, int]) -> None:
+def test_tiny_images(size: tuple[int, int]) -> None:
     assert drawing.overlay(make(block((0, 0, 1, 1), size), ["dot"])).size == size[::-1]
 
 
@@ -118,16 +118,16 @@ def test_a_mask_without_pixels_is_no_trouble() -> None:
 
 
 def test_contact_sheet_lays_out_a_grid() -> None:
-    pictures = [PIL.Image.new("RGB", (50 + i, 20), "black") for i in range(5)]
-    sheet = drawing.contact_sheet(pictures, ["name"] * 5, columns=2, tile=100)
+    images = [PIL.Image.new("RGB", (50 + i, 20), "black") for i in range(5)]
+    sheet = drawing.contact_sheet(images, ["name"] * 5, columns=2, tile=100)
     assert sheet.size[0] == 200
     assert 140 <= sheet.size[1] <= 156  # three rows of about 40 and a caption of 10
     pixels = np.asarray(sheet)
-    assert (pixels[2:36, 10:90] == 0).all()  # no blank above wide pictures
+    assert (pixels[2:36, 10:90] == 0).all()  # no blank above wide images
     assert (pixels[-40:, 110:190] == 255).all()  # the sixth cell
 
 
 def test_contact_sheet_of_nothing_and_of_mismatched_captions() -> None:
     assert drawing.contact_sheet([], []).width == 320
-    with pytest.raises(ValueError, match="one caption a picture"):
+    with pytest.raises(ValueError, match="one caption per image"):
         drawing.contact_sheet([], ["alone"])

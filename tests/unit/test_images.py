@@ -28,15 +28,15 @@ ENCODINGS = ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"]
 
 
 def quarters() -> Array:
-    """Paint four flat quarters, so that each turn and each swap of channels shows: (40, 60, 3)."""
+    """Paint four flat quarters, so that any rotation or channel swap is visible: (40, 60, 3)."""
     pixels = np.empty((40, 60, 3), np.uint8)
     pixels[:20, :30], pixels[:20, 30:], pixels[20:, :30], pixels[20:, 30:] = RED, GREEN, BLUE, WHITE
     return pixels
 
 
-def encode(picture: PIL.Image.Image, format: str, **options: Any) -> bytes:
+def encode(image: PIL.Image.Image, format: str, **options: Any) -> bytes:
     file = io.BytesIO()
-    picture.save(file, format, **options)
+    image.save(file, format, **options)
     return file.getvalue()
 
 
@@ -48,7 +48,7 @@ def png_chunks(*chunks: tuple[bytes, bytes]) -> bytes:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """Make a PNG that says a size and holds next to nothing: a decompression bomb's front door."""
+    """Make a PNG of a given size with almost no data: the header of a decompression bomb."""
     ihdr = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return png_chunks((b"IHDR", ihdr), (b"IDAT", zlib.compress(b"\0" * 64)), (b"IEND", b""))
 
@@ -83,12 +83,12 @@ def wide_profile() -> bytes:
 
 
 def through(profile: bytes, colour: tuple[int, int, int]) -> Array:
-    """Convert a colour to sRGB by the profile, straight."""
-    one = PIL.Image.new("RGB", (1, 1), colour)
-    given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    """Convert a colour from the profile to sRGB, with Pillow directly."""
+    pixel = PIL.Image.new("RGB", (1, 1), colour)
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     done = ImageCms.profileToProfile(
-        one,
-        given,
+        pixel,
+        source,
         ImageCms.createProfile("sRGB"),
         renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
     )
@@ -115,7 +115,7 @@ class TestFormats:
             else {}
         )
         data = encode(PIL.Image.fromarray(quarters()), format, **options)
-        path = tmp_path / "picture.wrong-suffix"
+        path = tmp_path / "image.wrong-suffix"
         path.write_bytes(data)
         tolerance = 90 if format == "JPEG" else 0  # ringing at the edges between flat colours
         assert_quarters(images.load(path).pixels, tolerance)
@@ -133,11 +133,11 @@ class TestFormats:
         assert images.load(path).source == str(path)
         assert images.load(path, label="a desk").source == "a desk"
         assert images.load(path.read_bytes()).source == "image"
-        with PIL.Image.open(path) as picture:
-            assert images.load(picture).source == str(path)
+        with PIL.Image.open(path) as opened:
+            assert images.load(opened).source == str(path)
         assert images.load(quarters(), label="upload").source == "upload"
 
-    def test_an_image_is_given_back(self) -> None:
+    def test_an_image_is_returned_as_it_is(self) -> None:
         image = Image(quarters(), "here")
         assert images.load(image) is image
         assert images.load(image, label="there").source == "there"
@@ -159,9 +159,8 @@ def test_w3_red_stays_red_from_every_kind_of_source(tmp_path: Path) -> None:
         assert np.array_equal(images.load(source).pixels, pixels)
 
 
-STORED: dict[
-    int, Callable[[Array], Array]
-] = {  # how a camera stores an upright picture for each EXIF orientation
+# how a camera stores an upright image for each EXIF orientation
+STORED: dict[int, Callable[[Array], Array]] = {
     1: lambda p: p,
     2: lambda p: p[:, ::-1],
     3: lambda p: p[::-1, ::-1],
@@ -192,7 +191,7 @@ class TestOrientation:
         assert_quarters(images.load(data).pixels, tolerance)
         assert_quarters(images.load(PIL.Image.open(io.BytesIO(data))).pixels, tolerance)
 
-    def test_unreadable_exif_does_not_lose_the_picture(
+    def test_unreadable_exif_does_not_lose_the_image(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         data = encode(PIL.Image.fromarray(quarters()), "PNG", exif=b"Exif\x00\x00nonsense")
@@ -302,7 +301,7 @@ class TestModes:
 
 class TestSeveralFrames:
     @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
-    def test_the_first_frame_is_read_and_told(
+    def test_the_first_frame_is_read_and_the_others_logged(
         self, format: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         first, second = (PIL.Image.new("RGB", (16, 8), colour) for colour in ("red", "blue"))
@@ -313,17 +312,17 @@ class TestSeveralFrames:
         assert (pixels == RED).all()
         assert "dance holds several frames; only frame 1 is used" in caplog.text
 
-    def test_one_frame_tells_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_one_frame_logs_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
         images.load(encode(PIL.Image.fromarray(quarters()), "GIF"))
         assert not caplog.records
 
     def test_a_pil_image_keeps_the_frame_it_stands_on(self) -> None:
         frames = [PIL.Image.new("RGB", (8, 8), colour) for colour in ("red", "lime")]
-        picture = PIL.Image.open(
+        opened = PIL.Image.open(
             io.BytesIO(encode(frames[0], "GIF", save_all=True, append_images=frames[1:]))
         )
-        picture.seek(1)
-        assert (images.load(picture).pixels == GREEN).all()
+        opened.seek(1)
+        assert (images.load(opened).pixels == GREEN).all()
 
 
 class TestBadFiles:
@@ -353,9 +352,7 @@ class TestBadFiles:
         with pytest.raises(BadImage, match="empty"):
             images.load(b"")
 
-    @pytest.mark.parametrize(
-        "data", [b"hello, this is no picture", b"%PDF-1.7\n", b"\0" * 100, b"x"]
-    )
+    @pytest.mark.parametrize("data", [b"hello, this is no image", b"%PDF-1.7\n", b"\0" * 100, b"x"])
     def test_not_an_image(self, data: bytes, tmp_path: Path) -> None:
         (tmp_path / "notes.jpg").write_bytes(data)
         with pytest.raises(
@@ -381,12 +378,12 @@ class TestBadFiles:
         with pytest.raises(BadImage, match="cannot be opened"):
             images.load(name)
 
-    def test_closed_picture(self, tmp_path: Path) -> None:
+    def test_closed_image(self, tmp_path: Path) -> None:
         PIL.Image.fromarray(quarters()).save(tmp_path / "shut.png")
-        picture = PIL.Image.open(tmp_path / "shut.png")
-        picture.close()
+        opened = PIL.Image.open(tmp_path / "shut.png")
+        opened.close()
         with pytest.raises(BadImage, match=r"shut\.png"):
-            images.load(picture)
+            images.load(opened)
 
     def test_other_types_are_refused_with_what_is_allowed(self) -> None:
         with pytest.raises(BadImage, match="cannot read a list as an image; give a path"):
@@ -394,7 +391,7 @@ class TestBadFiles:
 
 
 class TestPipesAndDevices:
-    """Fault 17.13: a pipe as an image waited for ever, a device never ended."""
+    """Fault 17.13: reading a pipe blocked for ever, a device never ended."""
 
     @pytest.mark.timeout(60)
     def test_a_pipe_is_refused_at_once(self, tmp_path: Path) -> None:
@@ -408,7 +405,7 @@ class TestPipesAndDevices:
         assert images.taken(tmp_path / "a.png") is None
 
     @pytest.mark.timeout(60)
-    def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(
+    def test_a_pipe_that_replaces_a_file_does_not_block(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         os.mkfifo(tmp_path / "a.png")
@@ -432,7 +429,7 @@ class TestPipesAndDevices:
 
 
 class TestDepth:
-    """Fault 17.21: data of 12 bits in files of 16 were read as black."""
+    """Fault 17.21: 12-bit data in 16-bit files were read as black."""
 
     @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
     @pytest.mark.parametrize("kind", ["png", "tif", "grey png", "grey tif", "rgba png", "array"])
@@ -545,7 +542,7 @@ class TestOtherFormats:
         pillow_heif.from_pillow(PIL.Image.fromarray(quarters())).save(file, quality=100)
         assert_quarters(images.load(file.getvalue()).pixels, 90)
 
-    def test_what_a_decoder_says_in_several_lines_is_one_line(self) -> None:
+    def test_a_decoder_error_of_several_lines_becomes_one_line(self) -> None:
         pillow_heif = pytest.importorskip("pillow_heif")
         file = io.BytesIO()
         pillow_heif.from_pillow(PIL.Image.fromarray(quarters())).save(file)
@@ -569,9 +566,7 @@ class TestOtherFormats:
 
 
 class TestManyPages:
-    """Fault 17.21: TIFFs and GIFs of 10^5 pages took two minutes: the first is read, and at
-    once.
-    """
+    """Fault 17.21: TIFFs and GIFs of 10^5 pages took two minutes; only the first is read."""
 
     @pytest.mark.timeout(60)
     @pytest.mark.parametrize("format", ["TIFF", "GIF"])
@@ -588,7 +583,7 @@ class TestManyPages:
 
 
 def tiff_of(pages: int) -> bytes:
-    """Make a grey TIFF of pages of one pixel."""
+    """Make a grey TIFF with pages of one pixel."""
     out = [struct.pack("<2sHI", b"II", 42, 8)]
     tags = [
         (256, 3, 1, 1),
@@ -624,15 +619,13 @@ class TestPixelLimit:
             ):
                 images.load(png_header(60_000, 60_000), label="bomb")
 
-    @pytest.mark.parametrize(
-        "width", [9_500, 40_000]
-    )  # Pillow warns from 89 and fails from 179 megapixels
+    # Pillow warns from 89 and fails from 179 megapixels
+    @pytest.mark.parametrize("width", [9_500, 40_000])
     def test_pillows_own_limit_neither_warns_nor_fails(self, width: int) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            with pytest.raises(
-                BadImage, match="truncated or damaged"
-            ):  # past every limit, to the missing pixels
+            # past every limit, to the missing pixels
+            with pytest.raises(BadImage, match="truncated or damaged"):
                 images.load(png_header(width, 9_500), max_pixels=10**9)
 
     def test_pillows_global_is_left_alone(self) -> None:

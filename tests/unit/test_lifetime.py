@@ -1,6 +1,4 @@
-"""Fault 17.6: whatever ends a run, no process of it stays, and the same command goes on to the same
-bytes.
-"""
+"""Fault 17.6: an ended run leaves no process, and rerunning it gives identical output."""
 
 from __future__ import annotations
 
@@ -27,19 +25,17 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="POSIX signals, and processes by /proc"
 )
 ROOT = Path(__file__).parents[2]
-PATIENCE = 400.0  # s until a run must have begun; machines under test are busy
-LEFT = 5.0  # s after which nothing may be left, where each process has a core
+START_TIMEOUT = 400.0  # s until a run must have begun; test machines are busy
+END_TIMEOUT = 5.0  # s until all processes must have ended, if each has a core
 IMAGES = 24
-PARENT = (  # starts what it is given, and waits
+PARENT = (  # runs its argument in a child process, and waits
     "import os, subprocess, sys, time; os.environ['SEGCLIP_PARENT'] = str(os.getpid()); "
     "subprocess.Popen([sys.executable, '-c', *sys.argv[1:]]); time.sleep(600)"
 )
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
-SHORT = (
-    (signal.SIGTERM, 1),
-    (signal.SIGKILL, 1),
-)  # of trainings; with four processes one takes two minutes
-# each signal and each count of processes in every round, each pair of them in the long one
+# of training; with four processes a case takes two minutes
+SHORT = ((signal.SIGTERM, 1), (signal.SIGKILL, 1))
+# a normal test run covers each signal and each process count, a long one every pair
 CASES = [
     pytest.param(
         number, count, marks=() if (number == signal.SIGTERM) == (count == 4) else pytest.mark.long
@@ -51,7 +47,7 @@ CASES = [
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Paint images that differ."""
+    """Return a folder of different images."""
     folder = tmp_path / "images"
     folder.mkdir()
     for number in range(IMAGES):
@@ -61,33 +57,30 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-def await_(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
-    """Wait until a condition holds, for so long at most; answer whether it does."""
-    ends = time.monotonic() + seconds
-    while not condition() and time.monotonic() < ends:
+def wait_until(condition: Callable[[], bool], timeout: float = START_TIMEOUT) -> bool:
+    """Wait until a condition holds or the timeout ends; return whether it holds."""
+    deadline = time.monotonic() + timeout
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
     return condition()
 
 
-def left(mark: str) -> list[str]:
-    """List the command lines of the processes that have a mark in their environment, whoever their
-    parent is now.
-    """
+def remaining(mark: str) -> list[str]:
+    """Return the command lines of the processes with a mark in their environment."""
     found = []
-    for place in Path("/proc").glob("[0-9]*"):
+    for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it ended meanwhile
-            if mark.encode() in (place / "environ").read_bytes():
-                found.append((place / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            if mark.encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
     return found
 
 
 def end(
     command: list[str], number: signal.Signals, begun: Callable[[], bool], *, plain: bool = True
 ) -> int:
-    """Start a command, send it a signal once it has begun, see that nothing of it is left; return
-    its exit code.
+    """Send a command a signal once it has begun, check that no process remains; return exit code.
 
-    plain: it ends without a traceback.
+    plain: also check that it ends without a traceback.
     """
     mark = f"SEGCLIP_TEST_RUN={uuid4().hex}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **dict([mark.split("=")])}
@@ -100,11 +93,13 @@ def end(
         text=True,
     )
     try:
-        assert await_(lambda: begun() or process.poll() is not None)
+        assert wait_until(lambda: begun() or process.poll() is not None)
         assert process.poll() is None, f"it ended by itself: {process.communicate()[1]}"
         process.send_signal(number)
-        seconds = LEFT * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-        assert await_(lambda: process.poll() is not None and not left(mark), seconds), left(mark)
+        timeout = END_TIMEOUT * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+        assert wait_until(lambda: process.poll() is not None and not remaining(mark), timeout), (
+            remaining(mark)
+        )
         assert "Traceback" not in (process.stderr.read() if process.stderr and plain else "")
         return process.returncode
     finally:
@@ -117,7 +112,7 @@ def code_of(number: signal.Signals) -> int:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Return the files of a folder but for what is remembered of the run."""
+    """Return the contents of a folder's files by name, without the state of the run."""
     files = (path for path in folder.rglob("*") if path.is_file() and STATE not in path.parts)
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
@@ -128,39 +123,37 @@ def slow(verb: str, *arguments: str | Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "workers"), CASES)
-def test_an_export_that_is_ended_leaves_nothing_and_goes_on(
+def test_an_ended_export_leaves_no_process_and_resumes(
     images: Path, tmp_path: Path, number: signal.Signals, workers: int
 ) -> None:
-    out, asked = (
-        tmp_path / "out",
-        ("--text", "red", "--format", "png,coco,yolo", "--workers", workers),
-    )
-    command = slow("export", images, out, *map(str, asked))
+    out = tmp_path / "out"
+    options = ("--text", "red", "--format", "png,coco,yolo", "--workers", str(workers))
+    command = slow("export", images, out, *options)
     code = end(command, number, lambda: len(list(out.glob("png/*"))) >= 3)
     assert code == code_of(number)
     assert not (out / "coco.json").exists()
-    for folder in (out, tmp_path / "straight"):
+    for folder in (out, tmp_path / "uninterrupted"):
         subprocess.run(
             [*command[:5], folder, *command[6:]], cwd=ROOT, check=True, capture_output=True
         )
-    assert tree(out) == tree(tmp_path / "straight")
+    assert tree(out) == tree(tmp_path / "uninterrupted")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "workers"), CASES)
-def test_an_index_that_is_ended_leaves_nothing_and_goes_on(
+def test_an_ended_index_run_leaves_no_process_and_resumes(
     images: Path, tmp_path: Path, number: signal.Signals, workers: int
 ) -> None:
     command = slow("index", images, "--regions", "--workers", str(workers))
     journal = images / INSIDE / "journal" / "index.sqlite-wal"
     code = end(command, number, lambda: journal.exists() and journal.stat().st_size > 60_000)
     assert code == code_of(number)
-    place = images / INSIDE
-    assert not (place / "current.json").exists()
+    index = images / INSIDE
+    assert not (index / "current.json").exists()
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    ended = {path.name: path.read_bytes() for path in place.glob("snapshot-*/*")}
+    resumed = {path.name: path.read_bytes() for path in index.glob("snapshot-*/*")}
     subprocess.run([*command, "--rebuild"], cwd=ROOT, check=True, capture_output=True)
-    assert ended == {path.name: path.read_bytes() for path in place.glob("snapshot-*/*")}
+    assert resumed == {path.name: path.read_bytes() for path in index.glob("snapshot-*/*")}
 
 
 @pytest.mark.slow
@@ -172,7 +165,7 @@ def test_an_index_that_is_ended_leaves_nothing_and_goes_on(
         for count in (1, 4)
     ],
 )
-def test_a_training_that_is_ended_leaves_nothing_and_goes_on(
+def test_ended_training_leaves_no_process_and_resumes(
     tmp_path: Path, number: signal.Signals, processes: int
 ) -> None:
     from tests.train.test_contrastive import TINY
@@ -196,20 +189,22 @@ def test_a_training_that_is_ended_leaves_nothing_and_goes_on(
     run = tmp_path / "ended"
     code = end([*command, str(run)], number, lambda: (run / "last.pt").exists(), plain=not launcher)
     assert launcher or code == code_of(number)
-    for folder, more in ((run, ["--resume"]), (tmp_path / "straight", [])):
-        subprocess.run([*command, str(folder), *more], cwd=ROOT, check=True, capture_output=True)
-    one, other = (
-        (folder / "model.safetensors").read_bytes() for folder in (run, tmp_path / "straight")
+    for folder, options in ((run, ["--resume"]), (tmp_path / "uninterrupted", [])):
+        subprocess.run([*command, str(folder), *options], cwd=ROOT, check=True, capture_output=True)
+    resumed, uninterrupted = (
+        (folder / "model.safetensors").read_bytes() for folder in (run, tmp_path / "uninterrupted")
     )
-    assert one == other
+    assert resumed == uninterrupted
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_training_ends_with_the_server_that_started_it(
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
+def test_training_ends_with_the_server_that_started_it(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    """Fault 17.6: the app's server is killed, or stopped, while it trains."""
+    """Fault 17.6: the app's server is killed, or stopped, during training."""
     script = (
         "import sys, time; from pathlib import Path; from app.jobs.training import Recipe, "
         "Training; "
@@ -220,16 +215,13 @@ def test_a_training_ends_with_the_server_that_started_it(
     )
     runs = tmp_path / "runs"
     command = [sys.executable, "-c", script, str(runs)]
-    code = end(
-        command, number, lambda: any((runs / "shapes").rglob("*.png"))
-    )  # what it draws to train on
+    # waits for the first training image that it draws
+    code = end(command, number, lambda: any((runs / "shapes").rglob("*.png")))
     assert code == code_of(number)
 
 
 def test_a_process_ends_with_its_parent(tmp_path: Path) -> None:
-    """Fault 17.6: also one that holds the interpreter's lock is ended, and one whose parent is gone
-    already.
-    """
+    """Fault 17.6: also one that holds the interpreter lock, or whose parent has already ended."""
     child = (
         "import os, sys; from pathlib import Path; from segclip import lifetime; "
         "lifetime.end_with_starter(); "
@@ -250,8 +242,8 @@ def test_a_process_ends_with_its_parent(tmp_path: Path) -> None:
     assert not began.exists()
 
 
-def test_a_process_whose_launcher_is_gone_ends_too(tmp_path: Path) -> None:
-    """Fault 17.6: torchrun is killed while its processes still load."""
+def test_a_process_whose_launcher_has_ended_ends_too(tmp_path: Path) -> None:
+    """Fault 17.6: torchrun is killed while its processes are still loading."""
     child = (
         "import os, sys, time; from pathlib import Path; from segclip import lifetime\n"
         "Path(sys.argv[1]).touch()\nwhile os.getppid() != 1: time.sleep(0.01)\n"
@@ -264,7 +256,7 @@ def test_a_process_whose_launcher_is_gone_ends_too(tmp_path: Path) -> None:
     )
 
 
-def test_without_the_kernels_help_the_parent_is_watched(tmp_path: Path) -> None:
+def test_without_a_death_signal_the_parent_is_polled(tmp_path: Path) -> None:
     child = (
         "import os, sys, time; from pathlib import Path; from segclip import lifetime; "
         "sys.platform = 'darwin'; "
@@ -278,12 +270,8 @@ def test_without_the_kernels_help_the_parent_is_watched(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_command_that_does_not_listen_is_ended_all_the_same(
-    tmp_path: Path, number: signal.Signals
-) -> None:
-    """Fault 17.6: a call into a library that does not return, and threads that go on, end in time
-    too.
-    """
+def test_an_unresponsive_command_is_ended(tmp_path: Path, number: signal.Signals) -> None:
+    """Fault 17.6: hanging library calls and running threads also end in time."""
     began = tmp_path / "began"
     hang = "lock = ctypes.create_string_buffer(64); lib = ctypes.CDLL(None)\n"
     # no signal ends it
@@ -309,7 +297,7 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
         "import lifetime; "
     )
     script += "lifetime.stop_on_signals(); os.kill(os.getpid(), signal.SIGINT); print('here')"
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "here\n"
+    assert process.stdout == "here\n"

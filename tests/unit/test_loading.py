@@ -33,26 +33,22 @@ def test_presets_lend_their_parts() -> None:
         ("weights/FastSAM-s.pt", "mini", "file:weights/FastSAM-s.pt"),
     ],
 )
-def test_a_name_unknown_is_answered_with_the_choices(
-    proposer: str, encoder: str | None, hint: str
-) -> None:
+def test_an_unknown_name_lists_the_choices(proposer: str, encoder: str | None, hint: str) -> None:
     with pytest.raises(UnknownName, match=hint):
         load(proposer, encoder, device="cpu")
 
 
-def test_an_unknown_policy_or_device_says_what_there_is(tmp_path: Path) -> None:
+def test_an_unknown_policy_or_device_lists_the_choices(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="default"):
         load(policy="defualt")
     with pytest.raises(Unsupported, match="cpu"):
         load(f"file:{tmp_path}", "mini", device="tpu")
 
 
-def test_loading_is_what_the_package_shows() -> None:
+def test_the_package_exports_load() -> None:
     assert segclip.load is loading.load
 
 
 def test_a_loaded_encoder_has_the_fingerprint_of_its_name() -> None:
-    """An index is compared by the name alone, a classifier's labels by the encoder that is
-    loaded.
-    """
+    """An index is compared by the encoder's name, cached labels by the loaded encoder."""
     assert loading.load_encoder("mini").fingerprint == loading.encoder_fingerprint("mini")

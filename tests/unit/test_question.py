@@ -10,7 +10,7 @@ from segclip.question import MAX_TEXT, Question, shorten, unique
 from segclip.types import Boxes, Points
 
 
-def test_unique_cleans_and_tells(caplog: pytest.LogCaptureFixture) -> None:
+def test_unique_normalises_and_logs_duplicates(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert unique(["a  red apple ", "mug", "a red apple"]) == ("a red apple", "mug")
     assert "'a red apple' was given 2 times" in caplog.text
@@ -20,7 +20,7 @@ def test_unique_cleans_and_tells(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "  ", "\udcff", "very " * 1000 + "red"],
-    ids=["none", "blank", "no characters", "endless"],
+    ids=["none", "blank", "not UTF-8", "too long"],
 )
 def test_a_text_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(BadPrompt):
@@ -58,7 +58,7 @@ def test_parts_that_exclude_each_other_are_refused(parts: Any) -> None:
         Question(**parts)
 
 
-def test_texts_are_cleaned_and_only_words_and_examples_need_an_encoder() -> None:
+def test_texts_are_normalised_and_only_texts_and_examples_need_an_encoder() -> None:
     question = Question(["a  red apple ", "mug"], negatives="tree", backgrounds=["wall"])
     assert (question.texts, question.negatives, question.backgrounds) == (
         ("a red apple", "mug"),

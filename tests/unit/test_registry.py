@@ -16,11 +16,9 @@ def test_resolve_imports_the_named_attribute() -> None:
     assert registry.resolve(TABLE, "fastsam", "proposer") is OrderedDict
 
 
-def test_nothing_is_imported_until_asked() -> None:
-    table = {
-        "a": "segclip.errors:BadImage",
-        "b": "this:s",
-    }  # importing `this` prints the Zen of Python
+def test_only_the_resolved_entry_is_imported() -> None:
+    # importing `this` prints the Zen of Python
+    table = {"a": "segclip.errors:BadImage", "b": "this:s"}
     assert registry.resolve(table, "a", "thing").__name__ == "BadImage"
     assert "this" not in sys.modules
 
@@ -34,27 +32,25 @@ def test_an_unknown_name_lists_the_choices_and_the_nearest() -> None:
     )
 
 
-def test_a_far_name_lists_the_choices_alone() -> None:
+def test_a_dissimilar_name_lists_only_the_choices() -> None:
     with pytest.raises(UnknownName, match=r"^unknown proposer 'xyz' \(choices: fastsam, sam\)$"):
         registry.choose(TABLE, "xyz", "proposer")
 
 
-def test_an_empty_table_says_so() -> None:
+def test_an_empty_table_lists_no_choices() -> None:
     with pytest.raises(UnknownName, match=r"choices: none"):
         registry.choose({}, "", "format")
 
 
 @pytest.mark.parametrize("name", ["runs/FastSAM-x", "FastSAM.pt", "model.safetensors", "model.pth"])
-def test_a_name_that_looks_like_a_path_offers_both_spellings(name: str) -> None:
+def test_an_unknown_path_like_name_suggests_both_spellings(name: str) -> None:
     with pytest.raises(
         UnknownName, match=f"for a file write 'file:{name}', for the known one 'fastsam'"
     ):
         registry.resolve(TABLE, name, "proposer")
 
 
-def test_an_existing_file_looks_like_a_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_existing_file_counts_as_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert not registry.looks_like_path("checkpoint")
     (tmp_path / "checkpoint").touch()

@@ -35,13 +35,13 @@ def test_an_array_a_path_and_bytes_give_the_same_answer(
 ) -> None:
     from PIL import Image as Pillow
 
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     Pillow.fromarray(picture.pixels).save(path)
     for source in (picture.pixels, path, str(path), path.read_bytes()):
         assert segmenter(source, "blue").masks.boxes.tolist() == [[110, 60, 150, 110]]
 
 
-def test_each_text_has_its_own_rows_in_the_order_asked(
+def test_each_text_has_its_own_rows_in_the_order_of_the_texts(
     segmenter: Segmenter, picture: Image
 ) -> None:
     result = segmenter(picture, ["blue", "a yellow thing", "green"])
@@ -51,7 +51,7 @@ def test_each_text_has_its_own_rows_in_the_order_asked(
     assert [round(nearest) for nearest in result.nearest] == [1, 0, 1]
 
 
-def test_a_word_of_place_chooses_among_what_answers_and_says_why(segmenter: Segmenter) -> None:
+def test_a_position_word_filters_the_matches_with_a_reason(segmenter: Segmenter) -> None:
     three = paint(
         ("red", (10, 10, 30, 30)),
         ("blue", (5, 60, 20, 70)),
@@ -78,7 +78,7 @@ def test_a_word_of_place_chooses_among_what_answers_and_says_why(segmenter: Segm
     assert result.reasons[3] == ""
 
 
-def test_a_relation_chooses_by_what_something_else_answers(segmenter: Segmenter) -> None:
+def test_a_relation_filters_by_the_matches_of_its_anchor(segmenter: Segmenter) -> None:
     image = paint(
         ("red", (10, 10, 30, 30)),
         ("blue", (50, 40, 70, 60)),
@@ -105,7 +105,7 @@ def test_a_relation_chooses_by_what_something_else_answers(segmenter: Segmenter)
     assert len(only) == 1
 
 
-def test_texts_without_such_words_are_answered_bit_for_bit_alike(
+def test_texts_without_such_words_are_ranked_bit_for_bit_alike(
     segmenter: Segmenter, picture: Image
 ) -> None:
     regions = segmenter.regions(picture)
@@ -153,12 +153,12 @@ def test_without_an_encoder_places_are_answered_and_texts_are_refused(
         mine, whole = alone.pick(picture, prompt), segmenter.pick(picture, prompt)
         assert mine.masks.boxes.tolist() == whole.masks.boxes.tolist()
         assert mine.texts == whole.texts
-    for ask in (lambda: alone(picture, "red"), lambda: alone.like(picture, Points([(15, 15)]))):
+    for call in (lambda: alone(picture, "red"), lambda: alone.like(picture, Points([(15, 15)]))):
         with pytest.raises(BadPrompt, match="without an encoder"):
-            ask()
+            call()
 
 
-def test_a_question_is_answered_as_the_method_that_it_comes_down_to(
+def test_a_question_is_answered_like_the_method_it_dispatches_to(
     segmenter: Segmenter, picture: Image
 ) -> None:
     box, point = Boxes([(5, 5, 55, 55)]), Points([(70, 40)])
@@ -174,35 +174,35 @@ def test_a_question_is_answered_as_the_method_that_it_comes_down_to(
         (Question(place=inside, everything=True), segmenter.everything(picture, inside)),
         (Question(example=Points([(20, 20)])), segmenter.like(picture, Points([(20, 20)]))),
     ]
-    for question, wanted in pairs:
+    for question, expected in pairs:
         for source in (picture, segmenter.encode(picture)):
             result = segmenter.answer(source, question)
-            assert result.masks.boxes.tolist() == wanted.masks.boxes.tolist()
+            assert result.masks.boxes.tolist() == expected.masks.boxes.tolist()
             assert (result.texts, result.asked, result.threshold) == (
-                wanted.texts,
-                wanted.asked,
-                wanted.threshold,
+                expected.texts,
+                expected.asked,
+                expected.threshold,
             )
-            np.testing.assert_array_equal(result.probability, wanted.probability)
+            np.testing.assert_array_equal(result.probability, expected.probability)
     with pytest.raises(BadPrompt, match="neither a text nor a place"):
         segmenter.answer(picture, Question())
 
 
-def test_regions_found_before_answer_texts_and_everything_but_no_places(
+def test_stored_regions_answer_texts_and_everything_but_no_places(
     segmenter: Segmenter, picture: Image, encoder: FakeEncoder
 ) -> None:
     regions = segmenter.regions(picture)
-    seen = list(encoder.crops_seen)
+    before = list(encoder.crops_seen)
     assert segmenter.answer(regions, Question("red")).masks.boxes.tolist() == [[10, 10, 50, 50]]
     assert len(segmenter.answer(regions, Question(everything=True))) == len(regions)
-    assert encoder.crops_seen == seen
+    assert encoder.crops_seen == before
     for question in (Question(place=Boxes([(5, 5, 55, 55)])), Question(example=Points([(20, 20)]))):
         with pytest.raises(BadPrompt, match="give the image"):
             segmenter.answer(regions, question)
 
 
 class Rated:
-    """Propose a whole, its part, its duplicate, and something else, rated."""
+    """Propose a whole, its part, its duplicate and other objects, with qualities."""
 
     BOXES = (
         (10, 10, 60, 60),
@@ -226,7 +226,7 @@ class Rated:
         )
 
 
-def test_everything_is_each_object_once_surest_first_and_parts_are_objects(picture: Image) -> None:
+def test_everything_is_each_object_once_best_first_and_parts_are_objects(picture: Image) -> None:
     rated = Segmenter(Rated())
     result = rated.everything(picture)
     assert result.quality.tolist() == pytest.approx([0.9, 0.6, 0.5])
@@ -241,7 +241,7 @@ def test_everything_is_each_object_once_surest_first_and_parts_are_objects(pictu
     assert none.unanswered == ("object",)
 
 
-def test_everything_may_be_chosen_from_regions_found_before(
+def test_everything_may_be_selected_from_stored_regions(
     segmenter: Segmenter, picture: Image
 ) -> None:
     regions = segmenter.regions(picture)
@@ -262,7 +262,7 @@ def test_what_is_absent_gives_an_empty_result(segmenter: Segmenter, picture: Ima
     assert result.unanswered == ("yellow",)
 
 
-def test_a_picture_without_regions_flows_through(segmenter: Segmenter) -> None:
+def test_an_image_without_regions_gives_an_empty_result(segmenter: Segmenter) -> None:
     regions = segmenter.regions(paint())
     assert len(regions) == 0
     result = segmenter.rank(
@@ -272,20 +272,20 @@ def test_a_picture_without_regions_flows_through(segmenter: Segmenter) -> None:
     assert result.nearest == (0, 0)
 
 
-def test_no_texts_flow_through(segmenter: Segmenter, picture: Image) -> None:
+def test_no_texts_give_an_empty_result(segmenter: Segmenter, picture: Image) -> None:
     result = segmenter(picture, [])
     assert len(result) == 0
     assert result.asked == result.nearest == ()
 
 
-def test_a_second_text_looks_at_no_pixels(
+def test_a_second_text_reads_no_pixels(
     segmenter: Segmenter, picture: Image, proposer: FakeProposer, encoder: FakeEncoder
 ) -> None:
     regions = segmenter.regions(picture)
-    seen = (proposer.encoded, list(encoder.crops_seen))
+    before = (proposer.encoded, list(encoder.crops_seen))
     for text in ("red", "green"):
         assert len(segmenter.rank(regions, text)) == 1
-    assert (proposer.encoded, encoder.crops_seen) == seen
+    assert (proposer.encoded, encoder.crops_seen) == before
 
 
 def test_a_probability_depends_neither_on_other_regions_nor_on_other_texts(
@@ -309,7 +309,7 @@ def test_a_negative_takes_its_share(segmenter: Segmenter, picture: Image) -> Non
     assert ruled.masks.boxes.tolist() == [[10, 10, 50, 50]]
 
 
-def test_a_text_cannot_be_asked_for_and_ruled_out(segmenter: Segmenter, picture: Image) -> None:
+def test_a_text_cannot_also_be_a_negative(segmenter: Segmenter, picture: Image) -> None:
     with pytest.raises(BadPrompt, match="'red'"):
         segmenter(picture, "red", negatives=" red ")
 
@@ -366,13 +366,13 @@ def test_points_reach_the_proposer(segmenter: Segmenter, picture: Image) -> None
     ]
 
 
-def test_regions_the_policy_calls_too_small_are_never_chosen(
+def test_regions_below_the_minimum_area_are_never_chosen(
     proposer: FakeProposer, encoder: FakeEncoder
 ) -> None:
-    picture = paint(("red", (10, 10, 15, 15)), ("blue", (40, 40, 80, 80)))
+    image = paint(("red", (10, 10, 15, 15)), ("blue", (40, 40, 80, 80)))
     policy = replace(POLICIES["tight"], min_area=100)
     segmenter = Segmenter(proposer, encoder, CropScorer(encoder, policy))
-    result = segmenter(picture, "red", backgrounds="nothing", selection=Selection(best=True))
+    result = segmenter(image, "red", backgrounds="nothing", selection=Selection(best=True))
     assert result.masks.boxes.tolist() == [[40, 40, 80, 80]]
 
 
@@ -383,12 +383,12 @@ def test_without_backgrounds_the_best_is_the_most_similar(
     assert result.masks.boxes.tolist() == [[60, 20, 100, 80]]
 
 
-def test_a_picture_over_the_limit_is_refused(segmenter: Segmenter) -> None:
+def test_an_image_over_the_limit_is_refused(segmenter: Segmenter) -> None:
     with pytest.raises(BadImage):
         segmenter.regions(np.zeros((20, 20, 3), np.uint8), max_pixels=100)
 
 
-def test_the_fakes_see_every_colour() -> None:
+def test_the_fakes_tell_all_colours_apart() -> None:
     for index, colour in enumerate(COLOURS):
         assert (FakeProposer().encode(paint((colour, (0, 0, 160, 120)))) == index).all()
 

@@ -1,4 +1,4 @@
-"""The compiler stays out of the way of the start, and is there, whole, for those who call it."""
+"""torch's compiler is not loaded at startup, and still works when it is used."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ RUNS = {
         assert "torchvision" in sys.modules and "timm" in sys.modules
         assert not [name for name in sys.modules if name.startswith("torch._dynamo")]
         """,
-    "it works afterwards": """
+    "compilation works afterwards": """
         import segclip, torch
         segclip.load("mini")
         twice = torch.compile(lambda x: x * 2, backend="eager")
         assert twice(torch.ones(2)).tolist() == [2, 2]
         assert torch._dynamo.__file__
         """,
-    "a library that needs it gets it": """
+    "a library that needs it loads it": """
         import sys
-        from segclip.imports import without_compiler
+        from segclip.startup import without_compiler
         with without_compiler():
             import torch
             kept = torch.compiler.disable(len)
@@ -37,9 +37,9 @@ RUNS = {
         assert sys.modules["torch._dynamo"].__file__
         assert sys.modules["torch._dynamo.utils"].__file__
         """,
-    "one that is there already is left alone": """
+    "an imported compiler is kept": """
         import sys, torch._dynamo
-        from segclip.imports import without_compiler
+        from segclip.startup import without_compiler
         real = sys.modules["torch._dynamo"]
         with without_compiler():
             assert sys.modules["torch._dynamo"] is real
@@ -49,7 +49,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("collecting", [True, False])
-def test_the_collector_comes_back_as_it_was(
+def test_the_garbage_collector_is_restored(
     collecting: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
@@ -64,7 +64,7 @@ def test_the_collector_comes_back_as_it_was(
 @pytest.mark.parametrize("name", RUNS)
 def test_compiler(name: str) -> None:
     script = textwrap.dedent(RUNS[name])
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=300
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr

@@ -1,6 +1,4 @@
-"""Zero-shot classification: labels, their weights and the cache of them, boxes, segments, whole
-trees of folders.
-"""
+"""Zero-shot classification: labels, cached weights, boxes, segments, class folders."""
 
 from __future__ import annotations
 
@@ -149,7 +147,7 @@ def test_a_tree_of_class_folders_is_measured(tmp_path: Path, encoder: FakeEncode
     assert labels == ["a red thing", "blue", "green"]
     done: list[int] = []
     report = evaluate_folders(
-        build(encoder, read_labels(labels)), folders, tell=lambda now, total: done.append(now)
+        build(encoder, read_labels(labels)), folders, report=lambda now, total: done.append(now)
     )
     assert report.confusion.tolist() == [[3, 0, 0], [0, 1, 0], [0, 1, 0]]
     assert (report.top(1), report.top(5)) == (0.8, 1.0)

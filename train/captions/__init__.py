@@ -1,1 +1,1 @@
-"""Read captions, and know how words are related."""
+"""Read and generate the texts that models are trained on."""

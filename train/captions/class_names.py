@@ -1,6 +1,4 @@
-"""Name the classes of data sets: the words people have for them, and WordNet's number of what they
-are.
-"""
+"""Name the classes of data sets: common names, and WordNet's number of each class."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from .wordnet import look_up, synsets
 
 
 def imagenet_classes(folder: Path) -> list[Class]:
-    """Name ImageNet's classes: the name of names.csv first, then the other words of its synset."""
+    """Name ImageNet's classes: the name of names.csv first, then the synset's other words."""
     rows = csv.DictReader((folder / "names.csv").read_text("utf-8").splitlines())
     found = []
     for row in sorted(rows, key=lambda row: row["wnid"]):
@@ -24,8 +22,7 @@ def imagenet_classes(folder: Path) -> list[Class]:
     return found
 
 
-# What people also call the things of data sets, and WordNet's word for a name that means several
-# things.
+# Other names of classes, and WordNet's word for ambiguous ones.
 SYNONYMS = {
     "person": ("human", "people"),
     "tv": ("television", "tv screen"),
@@ -102,7 +99,7 @@ MEANS = {
 
 
 def plain_classes(names: Sequence[str], group: str) -> list[Class]:
-    """Name things by their folder or category."""
+    """Name classes by their folder or category."""
     texts = [name.replace("_", " ").lower() for name in names]
     meanings = [look_up(MEANS.get(text, text) or "") for text in texts]
     return [

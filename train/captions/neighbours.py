@@ -1,9 +1,8 @@
-"""Put what is easily confused in one batch: hard negatives, from among an image's nearest
-neighbours.
+"""Put easily confused images in one batch: hard negatives, among an image's nearest neighbours.
 
 Like the strong alternates of NegCLIP (Yuksekgonul et al. 2023): images that differ in what matters,
-not in everything. What is said of them tells who is near, by the text tower a run starts with;
-equal texts are no negatives.
+not in everything. Neighbours are found by their captions, with the text tower a run starts with;
+equal texts are not negatives.
 """
 
 from __future__ import annotations
@@ -15,14 +14,16 @@ import torch
 
 from segclip.types import Array
 
-CANDIDATES = 32  # nearest texts that are looked at for images that are not in a batch yet
+CANDIDATES = 32  # nearest texts considered for images that are not in a batch yet
 ROWS = 1024  # of texts compared at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """Hold what is near what. texts: int64 (N,), the text of each of N images. nearest: int64 (T,
-    K), for each text others, nearest first. joined: how many neighbours an image brings along.
+    """Nearest texts of each text.
+
+    texts: int64 (N,), the text of each of N images. nearest: int64 (T, K), the other texts, nearest
+    first. joined: how many neighbours join an image.
     """
 
     texts: Array
@@ -30,36 +31,35 @@ class Neighbours:
     joined: int
 
     def order(self, rng: np.random.Generator) -> Array:
-        """Go through all images once, at random, each followed by its nearest ones that have not
-        been yet: (N,).
-        """
+        """Order all images at random, each followed by its nearest unused ones: (N,)."""
         order = rng.permutation(len(self.texts))
         waiting: dict[int, list[int]] = {}
         for row in order:
             waiting.setdefault(int(self.texts[row]), []).append(int(row))
-        gone = np.zeros(len(order), bool)
-        told: list[int] = []
+        used = np.zeros(len(order), bool)
+        ordered: list[int] = []
         for row in order:
-            if gone[row]:
+            if used[row]:
                 continue
             group = [int(row)]
-            gone[row] = True
+            used[row] = True
             for text in self.nearest[self.texts[row]]:
                 if len(group) > self.joined:
                     break
                 others = waiting[int(text)]
-                while others and gone[others[-1]]:
+                while others and used[others[-1]]:
                     others.pop()
                 if others:
                     group.append(others.pop())
-                    gone[group[-1]] = True
-            told += group
-        return np.array(told)
+                    used[group[-1]] = True
+            ordered += group
+        return np.array(ordered)
 
 
 def nearest(embedded: Array, count: int = CANDIDATES) -> Array:
-    """Give each text's nearest others: unit rows (T, D) to int64 (T, K), fewer than ``count`` where
-    there are fewer.
+    """Return the nearest other texts of each text.
+
+    Unit rows (T, D) to int64 (T, K), K = ``count`` or as many as there are.
     """
     rows = torch.from_numpy(embedded)
     count = min(count, len(rows) - 1)

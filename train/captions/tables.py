@@ -1,8 +1,8 @@
-"""Read images and what is said of them, as data sets are distributed, and split them by image.
+"""Read images with captions in common data set formats, and split them by image.
 
 COCO captions, COCO-format instances (a region and its phrases), Karpathy's JSON, Flickr8k and 30k,
-any CSV, TSV or JSONL of image and caption, webdataset shards, folders of classes. A split never
-parts two captions of one image.
+any CSV, TSV or JSONL of image and caption, webdataset shards, folders of classes. All captions of
+an image stay on one side of a split.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TRAINED_ON = ("train", "restval", "")
 
 @dataclass(frozen=True)
 class Member:
-    """Point at an image inside a tar shard."""
+    """An image inside a tar shard."""
 
     shard: Path
     offset: int
@@ -59,10 +59,10 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """Hold one image, or one region of it, and all its captions or phrases.
+    """An image, or one of its regions, with all its captions or phrases.
 
-    group: names the image; a split never parts items of one group. split: what the data set says,
-    or "". region: one mask, or None for the whole image.
+    group: name of the image; items of one group stay on one side of a split. split: of the data
+    set, or "". region: one mask, or None for the whole image.
     """
 
     image: Path | Member
@@ -78,10 +78,10 @@ class Item:
 
 
 def read(path: Path, folder: Path | None = None) -> list[Item]:
-    """Read a data set, told by its files; ``folder`` holds its images, where they are not beside
-    it.
+    """Read a data set; its type is detected from its files.
 
-    Raises BadPrompt for what is none of the formats this module names.
+    folder: of the images, where they are not next to the table. Raises BadTable for anything but
+    the formats listed in this module.
     """
     try:
         items = _read_folder(path, folder) if path.is_dir() else _read_file(path, folder)
@@ -127,11 +127,13 @@ def _read_file(file: Path, folder: Path | None) -> list[Item]:
         return list(_regions(coco.instances(table, str(file)), base))
     if suffix in captions.SUFFIXES:
         return _merge(base, captions.read(file))
-    raise BadTable(f"{file}: want {', '.join(captions.SUFFIXES)}, .tar or a folder")
+    raise BadTable(
+        f"{file} has an unknown type; use {', '.join(captions.SUFFIXES)}, .tar or a folder"
+    )
 
 
 def _merge(base: Path, rows: Iterable[Caption]) -> list[Item]:
-    """Gather captions by image."""
+    """Group captions by image."""
     texts: dict[str, list[str]] = {}
     splits: dict[str, str] = {}
     for row in rows:
@@ -141,20 +143,19 @@ def _merge(base: Path, rows: Iterable[Caption]) -> list[Item]:
 
 
 def _regions(table: coco.Instances, base: Path) -> Iterator[Item]:
-    """Go through every outlined thing large enough to be asked for, with its name, other names, and
-    phrases.
-    """
+    """Yield every labelled object that is large enough, with its names and phrases."""
     for image, sample in zip(table.images, datasets.samples_of(table, base), strict=True):
         for row, thing in enumerate(table.things[image.key]):
             if sample.askable[row] and not sample.crowd[row]:
                 category = table.categories[thing.category]
-                said = tuple(dict.fromkeys((category.name, *category.texts, *thing.phrases)))
-                yield Item(sample.path, said, image.name, region=sample.masks[[row]])
+                texts = tuple(dict.fromkeys((category.name, *category.texts, *thing.phrases)))
+                yield Item(sample.path, texts, image.name, region=sample.masks[[row]])
 
 
 def _shard(shard: Path) -> Iterator[Item]:
-    """List a webdataset shard: files of one stem are one sample, an image and .txt, .cls or .json
-    of its caption.
+    """Read a webdataset shard: files with one stem are a sample.
+
+    A sample is an image and a .txt, .caption or .json file with its captions.
     """
     samples: dict[str, dict[str, tarfile.TarInfo]] = {}
     with tarfile.open(shard) as archive:
@@ -172,10 +173,10 @@ def _shard(shard: Path) -> Iterator[Item]:
             if image is None:
                 continue
             place = Member(shard, image.offset_data, image.size, image.name)
-            yield Item(place, tuple(_said(archive, parts)), f"{shard.name}/{key}")
+            yield Item(place, tuple(_shard_captions(archive, parts)), f"{shard.name}/{key}")
 
 
-def _said(archive: tarfile.TarFile, parts: dict[str, tarfile.TarInfo]) -> Iterator[str]:
+def _shard_captions(archive: tarfile.TarFile, parts: dict[str, tarfile.TarInfo]) -> Iterator[str]:
     for suffix in (".txt", ".caption", ".json"):
         file = archive.extractfile(parts[suffix]) if suffix in parts else None
         if file is None:
@@ -186,18 +187,18 @@ def _said(archive: tarfile.TarFile, parts: dict[str, tarfile.TarInfo]) -> Iterat
             return
         row = tables.parse_json(text)
         if not isinstance(row, dict):
-            raise ValueError(f"{parts[suffix].name} holds no JSON object")
+            raise ValueError(f"{parts[suffix].name} is not a JSON object")
         given: Any = next((row[key] for key in CAPTION_COLUMNS if key in row), [])
         texts = [given] if isinstance(given, str) else given
         if not isinstance(texts, list) or not all(
             isinstance(each, str) and not lines.fault(each) for each in texts
         ):
-            raise ValueError(f"{parts[suffix].name} holds captions that are no texts")
+            raise ValueError(f"{parts[suffix].name} holds captions that are not valid texts")
         yield from texts
 
 
 def _classes(path: Path) -> list[Item]:
-    """Read a tree of class folders; every fifth picture of a class is held out."""
+    """Read a tree of class folders; every fifth image of a class is held out."""
     items = []
     for kind in sorted(
         folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")
@@ -212,18 +213,16 @@ def _classes(path: Path) -> list[Item]:
 def split(
     items: Sequence[Item], share: float = 0.1, seed: int = 0
 ) -> tuple[list[Item], list[Item]]:
-    """Part items into those trained on and those that judge: as the data set says, else ``share``
-    of the images.
+    """Split items into training and validation.
 
-    Raises BadPrompt when nothing is left on one side.
+    By the data set's own split, else ``share`` of the images are for validation. Raises BadPrompt
+    if one side is empty.
     """
     limits.check({"--held-out": (share, limits.PART)})
     if any(item.split for item in items):
         kinds = {item.split for item in items}
-        judge = next(
-            (name for name in ("val", "dev", "validation", "test") if name in kinds), "val"
-        )
-        parts = [i for i in items if i.split in TRAINED_ON], [i for i in items if i.split == judge]
+        held = next((name for name in ("val", "dev", "validation", "test") if name in kinds), "val")
+        parts = [i for i in items if i.split in TRAINED_ON], [i for i in items if i.split == held]
     else:
         groups = sorted(
             {item.group for item in items}, key=lambda g: sha256(f"{seed}:{g}".encode()).digest()
@@ -235,15 +234,16 @@ def split(
         )
     if not parts[0] or not parts[1]:
         raise BadPrompt(
-            f"a split by image needs two images at least: {len(parts[0])} would be trained on, "
-            f"{len(parts[1])} judge"
+            f"a split by image needs two images at least: {len(parts[0])} for training, "
+            f"{len(parts[1])} for validation"
         )
     return parts
 
 
 def exclude(items: Sequence[Item], file: Path) -> list[Item]:
-    """Leave out the images a file lists, by id or name, one a line or as a JSON list: RefCOCO's val
-    and test, say.
+    """Remove the images that a file lists by id or name, such as RefCOCO's val and test.
+
+    The file has one per line, or is a JSON list.
     """
     text = " ".join(lines.read(file, "the list of images"))
     listed = _listed(file, text) if text.startswith("[") else text.split()
@@ -259,7 +259,7 @@ def _listed(file: Path, text: str) -> list[Any]:
 
 
 def _number(name: str) -> str:
-    """Give what two spellings of a COCO image share: 493652 of COCO_train2014_000000493652.jpg."""
+    """Normalise the spelling of a COCO image: 493652 of COCO_train2014_000000493652.jpg."""
     stem = Path(name).stem
     digits = stem.rpartition("_")[2].lstrip("0")
     return digits if digits.isdigit() else stem

@@ -1,6 +1,4 @@
-"""Collect the texts that the mini text tower learns the meaning of: nouns, attributes, phrases,
-captions.
-"""
+"""Collect the vocabulary of the mini text tower: nouns, attributes, phrases, captions."""
 
 from __future__ import annotations
 
@@ -50,7 +48,7 @@ PLURALS = ("two", "three", "some", "several", "many", "a group of", "a pair of")
 
 
 def nouns() -> tuple[list[str], list[str]]:
-    """List WordNet's nouns for things that can be seen, and the common ones among them."""
+    """List WordNet's nouns of physical entities, and the common ones among them."""
     physical = {number for number in synsets() if PHYSICAL in ancestors(number)}
     usable = re.compile(r"[a-z][a-z' -]*[a-z]")
     words = [
@@ -71,13 +69,13 @@ def _index() -> list[str]:
 
 
 def _tagged(line: str) -> int:
-    """Read how many of a noun's meanings occur in WordNet's tagged texts."""
+    """Return how many of a noun's meanings occur in WordNet's tagged texts."""
     fields = line.split()
     return int(fields[-int(fields[2]) - 1])
 
 
 def phrases(things: Sequence[str], count: int, seed: int = 0) -> list[str]:
-    """Make phrases of attributes, numbers and relations around things."""
+    """Generate phrases of attributes, numbers and relations around nouns."""
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(count):
@@ -100,7 +98,7 @@ def phrases(things: Sequence[str], count: int, seed: int = 0) -> list[str]:
 
 
 def pieces(captions: Iterable[str]) -> list[str]:
-    """Cut captions into what stands between their joining words, and keep them whole too."""
+    """Split captions at their connecting words; the whole captions are kept too."""
     found = []
     for caption in captions:
         parts = re.split(
@@ -111,7 +109,7 @@ def pieces(captions: Iterable[str]) -> list[str]:
 
 
 def plural(text: str) -> str:
-    """Form a noun's plural as English mostly does."""
+    """Form the regular plural of a noun."""
     if text.endswith(("s", "x", "ch", "sh")):
         return text + "es"
     return text[:-1] + "ies" if text.endswith("y") and text[-2:-1] not in "aeiou" else text + "s"

@@ -1,4 +1,4 @@
-"""Read WordNet's nouns: which words mean the same, and what is a kind of what.
+"""Read WordNet's nouns: synonyms and hypernyms.
 
 Debian's ``wordnet-base`` (WordNet 3.0, free licence); its synset numbers are those of ImageNet's
 class names.
@@ -17,9 +17,7 @@ FOLDER = Path("/usr/share/wordnet")
 
 @dataclass(frozen=True)
 class Synset:
-    """Hold one meaning. words: its lemmas, spaces for underscores. kinds: synsets it is a kind
-    of.
-    """
+    """A meaning. words: its lemmas, with spaces for underscores. kinds: its direct hypernyms."""
 
     number: int
     words: tuple[str, ...]
@@ -32,7 +30,7 @@ def synsets() -> dict[int, Synset]:
     file = FOLDER / "data.noun"
     if not file.exists():
         raise WeightsMissing(
-            f"WordNet is not in {FOLDER}; on Debian and Ubuntu: apt-get install wordnet-base"
+            f"WordNet is not in {FOLDER}; on Debian or Ubuntu: apt-get install wordnet-base"
         )
     found = {}
     for line in file.read_text("latin-1").splitlines():
@@ -61,7 +59,7 @@ def senses() -> dict[str, tuple[int, ...]]:
 
 @cache
 def ancestors(number: int) -> frozenset[int]:
-    """Collect the synsets that one is a kind of, itself included."""
+    """Return the hypernyms of a synset, itself included."""
     found, waiting = {number}, [number]
     while waiting:
         for kind in synsets()[waiting.pop()].kinds:
@@ -72,9 +70,7 @@ def ancestors(number: int) -> frozenset[int]:
 
 
 def look_up(name: str) -> int | None:
-    """Find the most frequent meaning of a name, of its singular, or of its head noun; None where
-    there is none.
-    """
+    """Return the most frequent meaning of a name, its singular or its head noun, or None."""
     table = senses()
     words = name.lower().split()
     for start in range(len(words)):

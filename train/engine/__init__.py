@@ -1,1 +1,1 @@
-"""What every recipe of training is made of: loops, checkpoints, feeds, losses, limits."""
+"""Components that training recipes share: loop, checkpoints, feed, losses and limits."""

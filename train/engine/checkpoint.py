@@ -1,6 +1,4 @@
-"""Keep a training run on disk: network, running average, optimiser, step and time, to go on
-from.
-"""
+"""Store what a training run resumes from: network, running average, optimizer, step and time."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ from segclip.files import atomic
 from . import processes, sharding
 from .files import sweep
 
-_DAMAGE = (  # what torch, pickle and zipfile let out when bytes are not what was written
+_DAMAGE = (  # raised by torch, pickle and zipfile for damaged files
     OSError,
     EOFError,
     LookupError,
@@ -42,24 +40,25 @@ _ZEROS = b"0" * 64
 
 
 class Checkpoint:
-    """Hold what a run goes on from. average: an exponential moving average of the network, which is
-    what is served.
+    """State that a run resumes from.
+
+    average: an exponential moving average of the network, which is the one that is served.
     """
 
     def __init__(
         self, folder: Path, network: Any, optimizer: torch.optim.Optimizer, ema: float
     ) -> None:
         self.folder, self.network, self.optimizer, self.ema = folder, network, optimizer, ema
-        self.step, self.spent = 0, 0.0  # steps and seconds
-        self.extra: dict[str, Any] = {}  # what else a recipe goes on from
+        self.step, self.spent = 0, 0.0  # spent: seconds
+        self.extra: dict[str, Any] = {}  # state of the recipe itself
         self.restart()
 
     def restart(self) -> None:
-        """Let the average begin at the network as it is."""
+        """Restart the average from the network's current weights."""
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
 
     def count(self) -> None:
-        """Count a step and take it into the average, the more the fewer there were."""
+        """Count a step and update the average, with a lower decay in the first steps."""
         self.step += 1
         decay = min(self.ema, (1 + self.step) / (10 + self.step))
         for name, value in self.network.state_dict().items():
@@ -69,19 +68,19 @@ class Checkpoint:
                 self.average[name].copy_(value)
 
     def elapse(self, since: float) -> float:
-        """Add the seconds since a step began to those of the run; return the time now, when the
-        next one begins.
+        """Add the seconds since a step began to the run's total; return the current time.
 
-        A step that took longer than PAUSE was suspended, as on a laptop that was shut.
+        At most PAUSE seconds are counted: a longer step was suspended, as on a laptop that was
+        closed.
         """
         now = time.monotonic()
         self.spent += min(now - since, PAUSE)
         return now
 
     def keep(self) -> None:
-        """Write last.pt, whole and on the disk, or not at all; raises NotWritable.
+        """Write last.pt atomically and flush it to disk. Raises NotWritable.
 
-        Of several processes the first writes; where the network is spread over them, all must ask.
+        Only the first of several processes writes; all must call this where the network is sharded.
         """
         state = {"network": self.network.state_dict(), "average": self.average}
         state |= {"optimizer": self.optimizer.state_dict(), "step": self.step, "spent": self.spent}
@@ -92,12 +91,13 @@ class Checkpoint:
         try:
             with atomic.replacing(path) as file:
                 _save(state | {"extra": self.extra}, file)
-        except RuntimeError as error:  # what torch's writer makes of a full disk
-            raise NotWritable(f"{path}: cannot be written, is the disk full? ({error})") from None
+        except RuntimeError as error:  # raised by torch's writer on a full disk
+            raise NotWritable(f"{path}: cannot be written; is the disk full? ({error})") from None
 
     def resume(self) -> bool:
-        """Go on from last.pt; tell whether there is one. Raises BadIndex for what is damaged or of
-        another model.
+        """Resume from last.pt and return whether it exists.
+
+        Raises BadIndex for a damaged checkpoint or one of another model.
         """
         path = self.folder / "last.pt"
         if processes.rank() == 0:
@@ -109,14 +109,14 @@ class Checkpoint:
         for name in ("network", "average"):
             if odd := _differences(state[name], likes):
                 raise BadIndex(
-                    f"{path} is of another model, which differs in {', '.join(odd[:3])}; take "
+                    f"{path} is of another model, which differs in {', '.join(odd[:3])}; choose "
                     "another folder"
                 )
         try:
             self._take(state, likes)
         except _DAMAGE as error:
             raise BadIndex(
-                f"{path} does not fit this recipe ({error!r}); take another folder"
+                f"{path} does not fit this recipe ({error!r}); choose another folder"
             ) from None
         return True
 
@@ -126,30 +126,29 @@ class Checkpoint:
                 key: sharding.part(value, likes[key]) for key, value in state[name].items()
             }
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for row, told in state["optimizer"]["state"].items():
-            _check_moments(told, parameters[row])
-            told |= {key: sharding.part(value, parameters[row]) for key, value in told.items()}
-        for group, told in zip(
+        for row, saved in state["optimizer"]["state"].items():
+            _check_moments(saved, parameters[row])
+            saved |= {key: sharding.part(value, parameters[row]) for key, value in saved.items()}
+        for group, saved in zip(
             self.optimizer.param_groups, state["optimizer"]["param_groups"], strict=True
         ):
-            told |= {
-                key: value for key, value in group.items() if key != "params"
-            }  # this run's, as it was asked for
+            # the rates and decays of this run take precedence
+            saved |= {key: value for key, value in group.items() if key != "params"}
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average, self.step, self.spent = state["average"], state["step"], state["spent"]
         self.extra = state.get("extra", {})
 
 
-def _check_moments(told: Mapping[str, Any], parameter: torch.nn.Parameter) -> None:
-    """Raise ValueError unless this is what AdamW keeps of a parameter."""
-    step, *moments = (told[name] for name in ("step", "exp_avg", "exp_avg_sq"))
-    if len(told) != 3 or step.ndim or any(moment.shape != parameter.shape for moment in moments):
+def _check_moments(saved: Mapping[str, Any], parameter: torch.nn.Parameter) -> None:
+    """Raise ValueError unless this is AdamW's state of ``parameter``."""
+    step, *moments = (saved[name] for name in ("step", "exp_avg", "exp_avg_sq"))
+    if len(saved) != 3 or step.ndim or any(moment.shape != parameter.shape for moment in moments):
         raise ValueError("the optimizer's state is of other parameters")
 
 
 class _Hashing:
-    """Pass on what is written to a file, and hash it."""
+    """A file that hashes what is written to it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.sha256 = file, sha256()
@@ -163,9 +162,7 @@ class _Hashing:
 
 
 def _save(state: Mapping[str, Any], file: IO[bytes]) -> None:
-    """Write a state as torch does, a zip archive, with the hash of all its bytes as the archive's
-    comment.
-    """
+    """Write a state with torch.save, a zip archive, and its SHA-256 as the archive's comment."""
     hashing = _Hashing(file)
     torch.save(state, hashing)
     file.seek(-2, os.SEEK_END)  # an archive ends with the length of its comment
@@ -175,8 +172,9 @@ def _save(state: Mapping[str, Any], file: IO[bytes]) -> None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Tell whether every byte is what was written; by torch's own checksums where an older version
-    wrote the file.
+    """Return whether the file is intact.
+
+    Files of older versions carry no hash; they are checked by torch's own checksums.
     """
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END) - len(_MARK + _ZEROS) - 2
@@ -201,20 +199,18 @@ def _hash(file: IO[bytes], size: int) -> str:
 
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read a checkpoint whose every byte is what was written. Raises BadIndex."""
-    way_on = "remove it to begin the run again"
+    """Read a checkpoint after verifying its hash. Raises BadIndex."""
+    hint = "remove it to start the run again"
     if not path.is_file():
-        raise BadIndex(f"{path} is damaged, it is no regular file; {way_on}")
+        raise BadIndex(f"{path} is damaged: it is not a regular file; {hint}")
     try:
         if not _is_whole(path):
-            raise BadIndex(
-                f"{path} is damaged, its bytes are not those that were written; {way_on}"
-            )
+            raise BadIndex(f"{path} is damaged: its checksum does not match; {hint}")
         state = torch.load(path, weights_only=True, map_location=device)
     except _DAMAGE as error:
-        raise BadIndex(f"{path} is damaged ({_first_line(error)}); {way_on}") from None
+        raise BadIndex(f"{path} is damaged ({_first_line(error)}); {hint}") from None
     if not _is_state(state):
-        raise BadIndex(f"{path} is no checkpoint of a run; remove it to begin the run again")
+        raise BadIndex(f"{path} is not a training checkpoint; {hint}")
     return state
 
 
@@ -236,9 +232,7 @@ def _is_state(state: Any) -> bool:
 
 
 def _differences(state: Mapping[str, Any], likes: Mapping[str, Any]) -> list[str]:
-    """Name the tensors that one of two states lacks, or that are not of one shape and kind in
-    both.
-    """
+    """Name the tensors that only one state has or whose shape or dtype differs."""
     shapes = {name: (tuple(like.shape), like.dtype) for name, like in likes.items()}
     given = {
         name: (tuple(value.shape), value.dtype)

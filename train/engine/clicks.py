@@ -1,4 +1,4 @@
-"""Prompts as a labelling person would give them, at random, to train a promptable network with."""
+"""Draw random clicks and boxes, as an annotator would place them, to train a promptable network."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from segclip.types import Array
 
 @dataclass(frozen=True)
 class Ask:
-    """Ask for one object: clicks as x, y, label (1 on it, 0 beside it), and a box x1, y1, x2, y2,
-    in px.
+    """A prompt for one object: clicks and a box, in px.
+
+    clicks: x, y, label (1 on the object, 0 beside it). box: x1, y1, x2, y2.
     """
 
     clicks: tuple[tuple[float, float, int], ...] = ()
     box: tuple[float, float, float, float] | None = None
 
     def corrected(self, click: tuple[float, float, int]) -> Ask:
-        """Add a click."""
+        """Return the prompt with another click."""
         return replace(self, clicks=(*self.clicks, click))
 
 
 def first_ask(rng: np.random.Generator, mask: Array) -> Ask:
-    """Ask for an object, bool (H, W), by one click or, half the time, by a box, exact or, of three
-    one, loose.
+    """Prompt for an object, bool (H, W), with one click or a box, equally often.
+
+    One box in three is loose, the others are exact.
     """
     if rng.random() < 0.5:
         return Ask(((*inside(rng, mask), 1),))
@@ -39,18 +41,19 @@ def first_ask(rng: np.random.Generator, mask: Array) -> Ask:
     return Ask(box=(x1, y1, x2, y2))
 
 
-def correction(rng: np.random.Generator, truth: Array, shown: Array) -> tuple[int, int, int]:
-    """Click where an answer is wrong, bool (H, W) both; on the object where nothing is: x, y,
-    label.
+def correction(rng: np.random.Generator, truth: Array, predicted: Array) -> tuple[int, int, int]:
+    """Click where a predicted mask, bool (H, W), is wrong: x, y, label.
+
+    Without an error the click is a positive one on the object.
     """
-    missing, surplus = truth & ~shown, shown & ~truth
+    missing, surplus = truth & ~predicted, predicted & ~truth
     label = int(missing.sum() >= surplus.sum())
     wrong = missing if label else surplus
     return (*inside(rng, wrong if wrong.any() else truth), label)
 
 
 def inside(rng: np.random.Generator, mask: Array) -> tuple[int, int]:
-    """Pick a pixel of a mask, half the time the deepest: x, y."""
+    """Pick a pixel of a mask: x, y. Half the time it is the one farthest from the edge."""
     if rng.random() < 0.5:
         depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
         y, x = np.unravel_index(depth.argmax(), depth.shape)

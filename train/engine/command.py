@@ -1,6 +1,4 @@
-"""Run a recipe's ``main`` as a command: what a user can cause is one line on stderr and exit code
-2.
-"""
+"""Run a recipe's ``main`` as a command; user errors are one line on stderr and exit code 2."""
 
 from __future__ import annotations
 
@@ -18,12 +16,12 @@ from segclip.checks import checked
 from segclip.errors import SegclipError
 from segclip.files import lines
 
-_NO_ROOM = ("out of memory", "can't allocate memory")  # what torch says, in a RuntimeError
+_NO_ROOM = ("out of memory", "can't allocate memory")  # in torch's RuntimeErrors
 
 
 class _Recipe(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
-        """Run the recipe; Ctrl-C gives 130, SIGTERM 143."""
+        """Run the recipe; Ctrl-C exits with 130, SIGTERM with 143."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
@@ -31,17 +29,13 @@ class _Recipe(TyperCommand):
 
 
 def run(main: Callable[..., Any]) -> None:
-    """Run ``main`` with its options from the command line, until it ends, is stopped, or its
-    starter ends.
-    """
+    """Run ``main`` with command line options until it ends, is stopped, or its parent ends."""
     lifetime.end_with_starter()
     lifetime.stop_on_signals()
     logging.basicConfig(format="%(message)s")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(
-                errors="backslashreplace"
-            )  # a file name may hold bytes that are no characters
+            stream.reconfigure(errors="backslashreplace")  # file names may not be valid UTF-8
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(cls=_Recipe)(checked(main))
     try:
@@ -52,10 +46,7 @@ def run(main: Callable[..., Any]) -> None:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not any(words in str(error) for words in _NO_ROOM):
             raise
-        _fail(
-            "there is too little memory for this; lower --batch, or the side of the images "
-            f"({error})"
-        )
+        _fail(f"too little memory; lower --batch or the side of the images ({error})")
 
 
 def _fail(message: str) -> NoReturn:

@@ -1,8 +1,9 @@
-"""Check a data set of images and captions before training, or say how to get one.
+"""Check a data set of images and captions before training, or explain how to get a known one.
 
-python -m train.engine.data ../shared/coco-dev           # counts, duplicates, broken images,
-captions, leaks python -m train.engine.data flickr8k                     # how to get it; in a
-folder that holds it, verifies it
+# counts, duplicates, broken images, captions, leaks
+python -m train.engine.data ../shared/coco-dev
+# how to get it; verifies it in a folder that has it
+python -m train.engine.data flickr8k
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ from .feed import readable
 
 @dataclass(frozen=True)
 class Known:
-    """Say where a data set is and what it holds. files: one of each row must be there."""
+    """A public data set and how to get it.
+
+    files: at least one file of each row must exist.
+    """
 
     images: int
     captions: int
@@ -42,37 +46,35 @@ KNOWN = {
             ("captions.txt", "dataset_flickr8k.json", "Flickr8k.token.txt"),
             ("Images", "Flicker8k_Dataset"),
         ),
-        "Ask for it at https://hockenmaier.cs.illinois.edu/8k-pictures.html, or take "
-        "adityajn105/flickr8k at "
-        "kaggle.com (captions.txt and Images/). The usual split is in Karpathy's "
-        "dataset_flickr8k.json, "
+        "Request it at https://hockenmaier.cs.illinois.edu/8k-pictures.html, or download "
+        "adityajn105/flickr8k from kaggle.com (captions.txt and Images/). The usual split is in "
+        "Karpathy's dataset_flickr8k.json, "
         "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip; "
-        "put it beside.",
+        "put it in the same folder.",
     ),
     "flickr30k": Known(
         31783,
         158915,
         (("results.csv", "dataset_flickr30k.json", "captions.txt"), ("flickr30k_images", "images")),
-        "Ask for it at https://shannon.cs.illinois.edu/DenotationGraph/, or take "
-        "hsankesara/flickr-image-dataset at "
-        "kaggle.com (results.csv and flickr30k_images/); Karpathy's dataset_flickr30k.json gives "
-        "the usual split.",
+        "Request it at https://shannon.cs.illinois.edu/DenotationGraph/, or download "
+        "hsankesara/flickr-image-dataset from kaggle.com (results.csv and flickr30k_images/). "
+        "The usual split is in Karpathy's dataset_flickr30k.json.",
     ),
     "coco": Known(
         123287,
         616767,
         (("dataset_coco.json", "captions.json"), ("images", "train2014", "train2017")),
-        "http://images.cocodataset.org: train2014, val2014 and annotations_trainval2014; "
-        "Karpathy's dataset_coco.json "
-        "(caption_datasets.zip, as above) gives the usual split. Images lie in FOLDER/train2014 "
-        "and FOLDER/val2014.",
+        "Download train2014, val2014 and annotations_trainval2014 from "
+        "http://images.cocodataset.org. The usual split is in Karpathy's dataset_coco.json, "
+        "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip. Images belong "
+        "in FOLDER/train2014 and FOLDER/val2014.",
     ),
 }
 
 
 @dataclass(frozen=True)
 class Report:
-    """Hold what a check found. rows: name and value. faults: what should be put right."""
+    """Result of a check. rows: name and value. faults: problems to fix."""
 
     rows: tuple[tuple[str, str], ...]
     faults: tuple[str, ...]
@@ -81,25 +83,30 @@ class Report:
 def inspect(
     items: Sequence[Item], *, context: int = 77, share: float = 0.1, deep: bool = True
 ) -> Report:
-    """Count what is there and what is wrong. context: tokens a text may have. deep: open every
-    image.
+    """Count images and captions, and find faults.
+
+    context: tokens a text may have. deep: open every image.
     """
-    said = [caption for item in items for caption in item.captions]
-    words = np.array([len(caption.split()) for caption in said] or [0])
+    captions = [caption for item in items for caption in item.captions]
+    words = np.array([len(caption.split()) for caption in captions] or [0])
     tokenizer = open_clip.SimpleTokenizer(context_length=context)
-    cut = sum(len(tokenizer.encode(caption)) > context - 2 for caption in set(said))
-    repeats = Counter(" ".join(caption.lower().split()) for caption in said)
+    cut = sum(len(tokenizer.encode(caption)) > context - 2 for caption in set(captions))
+    repeats = Counter(" ".join(caption.lower().split()) for caption in captions)
     groups = len({item.group for item in items})
     rows = [("images", str(groups))]
     rows += [("regions", str(len(items)))] if any(item.region is not None for item in items) else []
     rows += [
-        ("captions", str(len(said))),
-        ("captions an image", f"{len(said) / max(groups, 1):.2f}"),
-        ("words a caption, median and most", f"{np.median(words):.0f}, {words.max()}"),
-        (f"captions cut at {context} tokens", str(cut)),
-        ("captions said more than once", str(sum(count > 1 for count in repeats.values()))),
+        ("captions", str(len(captions))),
+        ("captions per image", f"{len(captions) / max(groups, 1):.2f}"),
+        ("words per caption, median and maximum", f"{np.median(words):.0f}, {words.max()}"),
+        (f"captions truncated to {context} tokens", str(cut)),
+        ("captions that occur more than once", str(sum(count > 1 for count in repeats.values()))),
     ]
-    faults = [f"{sum(not caption for caption in said)} captions are empty"] if not all(said) else []
+    faults = (
+        [f"{sum(not caption for caption in captions)} captions are empty"]
+        if not all(captions)
+        else []
+    )
     if deep:
         items, broken = readable(items)
         rows.append(("images that cannot be read", str(len(broken))))
@@ -109,17 +116,17 @@ def inspect(
 
 
 def _copies(items: Sequence[Item], rows: list[tuple[str, str]], share: float) -> list[str]:
-    """Look for equal files, and for those on both sides of the split."""
+    """Find identical files, and those on both sides of the split."""
     if not items:
         return ["no image can be read"]
-    trained, judge = tables.split(items, share)
+    trained, validation = tables.split(items, share)
     rows += [
-        ("trained on, images", str(len({item.group for item in trained}))),
-        ("held out, images", str(len({item.group for item in judge}))),
+        ("training images", str(len({item.group for item in trained}))),
+        ("validation images", str(len({item.group for item in validation}))),
     ]
     sides: dict[str, set[str]] = {}
     names: dict[str, set[str]] = {}
-    for side, part in (("train", trained), ("held out", judge)):
+    for side, part in (("train", trained), ("held out", validation)):
         for item in {item.group: item for item in part}.values():
             digest = sha256(_bytes(item)).hexdigest()
             sides.setdefault(digest, set()).add(side)
@@ -127,11 +134,11 @@ def _copies(items: Sequence[Item], rows: list[tuple[str, str]], share: float) ->
     copies = [sorted(group) for group in names.values() if len(group) > 1]
     leaks = [sorted(names[digest]) for digest, both in sides.items() if len(both) > 1]
     rows += [
-        ("images with equal copies", str(len(copies))),
+        ("groups of identical images", str(len(copies))),
         ("images on both sides of the split", str(len(leaks))),
     ]
     return [
-        f"{' and '.join(leak)} are one image, on both sides of the split" for leak in leaks[:10]
+        f"{' and '.join(leak)} are identical, on both sides of the split" for leak in leaks[:10]
     ]
 
 
@@ -140,7 +147,7 @@ def _bytes(item: Item) -> bytes:
 
 
 def verify(name: str, folder: Path) -> list[str]:
-    """Say what is missing of a known data set, nothing when it is whole."""
+    """List what is missing from a known data set; empty if it is complete."""
     known = KNOWN[name]
     absent = [
         " or ".join(row) for row in known.files if not any((folder / file).exists() for file in row)
@@ -150,30 +157,30 @@ def verify(name: str, folder: Path) -> list[str]:
     items = tables.read(folder)
     faults = []
     if len(items) != known.images:
-        faults.append(f"{len(items)} images are told of, {known.images} expected")
-    said = sum(len(item.captions) for item in items)
-    if said < known.captions:
-        faults.append(f"{said} captions, {known.captions} expected")
+        faults.append(f"{len(items)} images listed, {known.images} expected")
+    captions = sum(len(item.captions) for item in items)
+    if captions < known.captions:
+        faults.append(f"{captions} captions, {known.captions} expected")
     gone = [str(item.image) for item in items if not Path(str(item.image)).exists()]
-    return [*faults, *(f"{len(gone)} images are missing, {gone[0]} for one" for _ in gone[:1])]
+    return [*faults, *(f"{len(gone)} images are missing, such as {gone[0]}" for _ in gone[:1])]
 
 
 def main(
     data: Annotated[Path, typer.Argument(help=f"A data set, or one of {', '.join(KNOWN)}.")],
     folder: Annotated[
-        Path | None, typer.Argument(help="Where a named data set lies, or the images of DATA.")
+        Path | None, typer.Argument(help="Folder of a named data set, or of the images of DATA.")
     ] = None,
-    context: Annotated[int, typer.Option(help="Tokens a text may have.")] = 77,
+    context: Annotated[int, typer.Option(help="Maximum number of tokens of a text.")] = 77,
     held_out: Annotated[
-        float, typer.Option(help="Share of images that judge, where DATA has no split.")
+        float, typer.Option(help="Share of validation images, if DATA has no split.")
     ] = 0.1,
-    quick: Annotated[bool, typer.Option("--quick", help="Don't open the images.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Do not open the images.")] = False,
     without: Annotated[
         Path | None,
-        typer.Option(help="A list of images to leave out, such as RefCOCO's val and test."),
+        typer.Option(help="File that lists images to exclude, such as RefCOCO's val and test."),
     ] = None,
 ) -> None:
-    """Check a data set; exit code 1 when something should be put right."""
+    """Check a data set; exits with code 1 if it has faults."""
     limits.check({"--context": (context, limits.TOKENS), "--held-out": (held_out, limits.PART)})
     if str(data) in KNOWN and not data.exists():
         typer.echo(KNOWN[str(data)].how)
@@ -181,9 +188,9 @@ def main(
         faults = (
             verify(str(data), place)
             if place.is_dir()
-            else [f"{place} is not there; get it as above"]
+            else [f"{place} does not exist; get it as described above"]
         )
-        typer.echo("\n".join(faults) or f"{place} is whole")
+        typer.echo("\n".join(faults) or f"{place} is complete")
         raise typer.Exit(1 if faults else 0)
     items = tables.read(data, folder)
     report = inspect(

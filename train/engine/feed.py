@@ -1,7 +1,6 @@
-"""Feed images and texts to training: read once, kept small in memory, cut anew each epoch, prepared
-ahead in threads.
+"""Feed images and texts to training: read once, cached small, cropped anew, prefetched in threads.
 
-What is drawn at random depends on the seed, the epoch and the item alone, not on order or threads.
+Random draws depend only on the seed, the epoch and the item, not on the order or the threads.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ from ..captions.tables import Item
 from . import processes
 from .losses import Keys
 
-ROOM = 1.25  # a stored image's shorter side over the side the network sees: room to cut differently
-MEMORY = 2_000_000_000  # bytes of stored images; what does not fit is read again each epoch
+ROOM = 1.25  # shorter side of a cached image over the network's input side: margin for random crops
+MEMORY = 2_000_000_000  # bytes of cached images; the others are read again each epoch
 AHEAD = 3  # batches
 _Made = TypeVar("_Made")
 _SIDED = re.compile(r"\b(left|right|leftmost|rightmost|clockwise)\b", re.IGNORECASE)
@@ -40,10 +39,10 @@ _SIDED = re.compile(r"\b(left|right|leftmost|rightmost|clockwise)\b", re.IGNOREC
 
 @dataclass(frozen=True)
 class Augment:
-    """Say how differently an image is shown each time.
+    """Random augmentation of an image.
 
-    area: least share of it that is shown. light: spread of brightness and of tint. turn: of angles,
-    degrees. erase: how often a part is painted over.
+    area: minimum share of the image that is kept. light: spread of brightness and tint. turn:
+    standard deviation of the angle, degrees. erase: probability that a part is painted over.
     """
 
     area: float = 1.0
@@ -61,9 +60,10 @@ AUGMENTS = {
 }
 
 
-class Pictures:
-    """Give an item's pixels with some room around what the network sees: uint8 (h, w, 3), its
-    shorter side fixed.
+class Images:
+    """Items' pixels with a margin around the network's input.
+
+    uint8 (h, w, 3), the shorter side fixed.
     """
 
     def __init__(self, items: Sequence[Item], size: int, policy: CropPolicy) -> None:
@@ -92,10 +92,10 @@ class Pictures:
         return cv2.resize(image.pixels, size, interpolation=cv2.INTER_AREA)
 
 
-def show(
+def augmented(
     rng: np.random.Generator, pixels: Array, size: int, augment: Augment, *, flip: bool
 ) -> Array:
-    """Cut a part of an image and change its light: uint8 (size, size, 3)."""
+    """Crop a random part of an image and vary its colours: uint8 (size, size, 3)."""
     height, width = pixels.shape[:2]
     part = rng.uniform(augment.area, 1)
     ratio = np.exp(rng.uniform(-0.29, 0.29)) if augment.area < 1 else 1.0
@@ -116,33 +116,33 @@ def show(
     small = cv2.INTER_AREA if not augment.turn and min(w, h) > 1.5 * size else cv2.INTER_LINEAR
     if small == cv2.INTER_AREA:
         x1, y1, x2, y2 = int(x), int(y), int(np.ceil(x + w)), int(np.ceil(y + h))
-        seen = cv2.resize(pixels[y1:y2, x1:x2], (size, size), interpolation=small)
+        out = cv2.resize(pixels[y1:y2, x1:x2], (size, size), interpolation=small)
     else:
-        seen = cv2.warpAffine(
+        out = cv2.warpAffine(
             pixels, matrix, (size, size), flags=small, borderMode=cv2.BORDER_REFLECT_101
         )
     if flip and augment.flip and rng.random() < 0.5:
-        seen = seen[:, ::-1]
+        out = out[:, ::-1]
     if augment.light:
         gain = rng.normal(1, augment.light) * rng.normal(1, augment.light / 2, 3)
-        seen = np.clip(seen * gain + rng.normal(0, 100 * augment.light), 0, 255).astype(np.uint8)
+        out = np.clip(out * gain + rng.normal(0, 100 * augment.light), 0, 255).astype(np.uint8)
         if rng.random() < 0.1:
-            seen = np.repeat(seen.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
+            out = np.repeat(out.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
     if rng.random() < augment.erase:
-        seen = seen.copy()
+        out = out.copy()
         h0, w0 = rng.integers(size // 8, size // 2 + 1, 2)
         y0, x0 = int(rng.integers(size - h0 + 1)), int(rng.integers(size - w0 + 1))
-        seen[y0 : y0 + h0, x0 : x0 + w0] = rng.integers(0, 256, 3)
-    return seen
+        out[y0 : y0 + h0, x0 : x0 + w0] = rng.integers(0, 256, 3)
+    return out
 
 
-def said_of(items: Sequence[Item]) -> list[str]:
+def captions_of(items: Sequence[Item]) -> list[str]:
     """List all captions of items."""
     return [caption for item in items for caption in item.captions]
 
 
 class Texts:
-    """Hold every distinct caption's tokens: a text is its number."""
+    """Tokens of every distinct caption; a caption is referred to by its row."""
 
     def __init__(self, captions: Iterable[str], tokenizer: Any, templates: Sequence[str]) -> None:
         self.texts = list(dict.fromkeys(captions))
@@ -154,14 +154,15 @@ class Texts:
         self.tokens = torch.cat(rows).view(len(self.texts), len(templates), -1)  # (T, K, L)
 
     def of(self, item: Item) -> Array:
-        """Give the numbers of an item's captions."""
+        """Return the rows of an item's captions."""
         return np.array([self.number[caption] for caption in item.captions])
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Hold one process's part of a batch: pixels uint8 (I, S, S, 3), tokens (T, L), who belongs to
-    whom.
+    """One process's part of a batch.
+
+    pixels: uint8 (I, S, S, 3). tokens: (T, L). keys: pair the images and the texts.
     """
 
     pixels: torch.Tensor
@@ -171,17 +172,17 @@ class Batch:
 
     @property
     def count(self) -> int:
-        """Count the images."""
+        """Return the number of images."""
         return len(self.items)
 
     def names(self) -> list[str]:
-        """Name the images."""
+        """Return the images' names."""
         return [str(item.image) for item in self.items]
 
 
 @dataclass(frozen=True)
 class FeedOptions:
-    """Say how batches are made. captions: of an image in a batch. threads: 0 for one a core."""
+    """How batches are made. captions: per image in a batch. threads: 0 for one per core."""
 
     batch: int
     size: int
@@ -192,7 +193,7 @@ class FeedOptions:
 
 
 class Feed:
-    """Make the batches of each epoch; the last ones that do not fill a batch are left out."""
+    """Make the batches of each epoch; an incomplete last batch is dropped."""
 
     def __init__(
         self, items: Sequence[Item], texts: Texts, options: FeedOptions, policy: CropPolicy
@@ -206,20 +207,20 @@ class Feed:
             )
         if options.batch % processes.world():
             raise BadPrompt(
-                f"{processes.world()} processes cannot share a batch of {options.batch} equally"
+                f"--batch {options.batch} is not a multiple of the {processes.world()} processes"
             )
-        self.pictures = Pictures(items, options.size, policy)
+        self.images = Images(items, options.size, policy)
         self.flips = [
             item.region is None and not any(_SIDED.search(c) for c in item.captions)
             for item in items
         ]
 
     def __len__(self) -> int:
-        """Count the batches of an epoch."""
+        """Return the number of batches of an epoch."""
         return len(self.items) // self.options.batch
 
     def epoch(self, epoch: int, first: int) -> Iterator[Batch]:
-        """Give an epoch's batches from the ``first`` on, of each the part of this process."""
+        """Yield this process's part of an epoch's batches from the ``first`` on."""
         size = self.options.batch
         rng = np.random.default_rng([self.options.seed, epoch])
         order = self.neighbours.order(rng) if self.neighbours else rng.permutation(len(self.items))
@@ -234,16 +235,16 @@ class Feed:
         for place, row in enumerate(rows):
             rng = np.random.default_rng([options.seed, epoch, int(row)])
             flip = self.flips[row]
-            pixels[place] = show(rng, self.pictures[row], options.size, options.augment, flip=flip)
+            pixels[place] = augmented(
+                rng, self.images[row], options.size, options.augment, flip=flip
+            )
             numbers = self.texts.of(self.items[row])
-            said = rng.choice(numbers, min(options.captions, len(numbers)), replace=False)
-            said = np.resize(
-                said, options.captions
-            )  # an image with fewer says some twice: every row is alike
-            forms = rng.integers(self.texts.tokens.shape[1], size=len(said))
-            tokens.append(self.texts.tokens[said, forms])
-            owners += [int(row)] * len(said)
-            captions += said.tolist()
+            drawn = rng.choice(numbers, min(options.captions, len(numbers)), replace=False)
+            drawn = np.resize(drawn, options.captions)  # repeats captions where there are too few
+            forms = rng.integers(self.texts.tokens.shape[1], size=len(drawn))
+            tokens.append(self.texts.tokens[drawn, forms])
+            owners += [int(row)] * len(drawn)
+            captions += drawn.tolist()
         keys = Keys(
             torch.from_numpy(rows.astype(np.int64)), torch.tensor(owners), torch.tensor(captions)
         )
@@ -256,8 +257,9 @@ class Feed:
 
 
 def ahead(jobs: Iterable[Callable[[], _Made]], threads: int = 0) -> Iterator[_Made]:
-    """Do jobs in threads (0 for one a core), a few ahead of what is asked for; give what they make
-    in order.
+    """Run jobs in threads, a few ahead of the consumer; yield their results in order.
+
+    threads: 0 for one per core.
     """
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         waiting: deque[Future[_Made]] = deque()
@@ -274,14 +276,15 @@ def ahead(jobs: Iterable[Callable[[], _Made]], threads: int = 0) -> Iterator[_Ma
 
 
 def check(items: Sequence[Item], *, skip_bad: bool) -> list[Item]:
-    """Leave out what cannot be trained on, or raise BadPrompt naming it: images that are not there,
-    empty captions.
+    """Return the items that can be trained on.
+
+    Missing images and invalid captions raise BadPrompt, or are left out with ``skip_bad``.
     """
     good = [item for item in items if not _fault(item)]
     if len(good) < len(items) and not skip_bad:
         faults = [fault for item in items if (fault := _fault(item))]
         raise BadPrompt(
-            f"{len(faults)} of {len(items)} cannot be trained on, among them {faults[0]}; "
+            f"{len(faults)} of {len(items)} items cannot be trained on, among them {faults[0]}; "
             "--skip-bad leaves them out"
         )
     if not good:
@@ -295,27 +298,26 @@ def _fault(item: Item) -> str:
     if problem := next(
         (problem for caption in item.captions if (problem := lines.fault(caption))), ""
     ):
-        return f"{item.image} with a caption that no model reads: {problem}"
+        return f"{item.image} with an invalid caption: {problem}"
     if not isinstance(item.image, Path) or item.image.is_file():
         return ""
     return f"{item.image}, which is {'no regular file' if item.image.exists() else 'missing'}"
 
 
 def spread(items: Sequence[Item], most: int) -> list[Item]:
-    """Take at most so many items, evenly from among all."""
+    """Return at most ``most`` items, evenly spaced."""
     rows = np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int))
     return [items[row] for row in rows]
 
 
 def readable(items: Sequence[Item]) -> tuple[list[Item], list[str]]:
-    """Open every image: those that can be read, and why the others cannot."""
+    """Open every image: the items that can be read, and why the others cannot."""
     good, bad = [], []
     for item in items:
         try:
-            if (
-                isinstance(item.image, Path) and not item.image.is_file()
-            ):  # a pipe would be waited for
-                raise BadImage(f"{item.image}: no such file, or no regular one")
+            # a pipe would block
+            if isinstance(item.image, Path) and not item.image.is_file():
+                raise BadImage(f"{item.image}: no such file, or not a regular file")
             item.load()
             good.append(item)
         except BadImage as error:
@@ -324,8 +326,9 @@ def readable(items: Sequence[Item]) -> tuple[list[Item], list[str]]:
 
 
 def serving_pixels(items: Sequence[Item], transform: Any, size: int, policy: CropPolicy) -> Array:
-    """Show items exactly as serving does: uint8 (N, S, S, 3). transform: open_clip's own, for whole
-    images.
+    """Prepare items exactly as serving does: uint8 (N, S, S, 3).
+
+    transform: open_clip's own, for whole images.
     """
     pixels = np.empty((len(items), size, size, 3), np.uint8)
     for row, item in enumerate(items):
@@ -333,8 +336,8 @@ def serving_pixels(items: Sequence[Item], transform: Any, size: int, policy: Cro
         if item.region is not None:
             pixels[row] = cut(image, item.region, policy.views[0], size)[0]
             continue
-        picture = PIL.Image.fromarray(image.pixels)
+        served = PIL.Image.fromarray(image.pixels)
         for step in transform.transforms[:-2]:  # all but to-tensor and normalise
-            picture = step(picture)
-        pixels[row] = np.asarray(picture)
+            served = step(served)
+        pixels[row] = np.asarray(served)
     return pixels

@@ -1,4 +1,4 @@
-"""Write the images of data sets that recipes make, and clear away what killed runs leave."""
+"""Write images of generated data sets, and remove temporary files that killed runs leave."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from segclip.errors import NotWritable
 from segclip.files import atomic
 from segclip.types import Array
 
-MARK = ".segclip-made"  # in a folder whose files recipes write
+MARK = ".segclip-made"  # in folders that recipes create
 
 
 def claim(folder: Path) -> None:
-    """Make a folder for the files of a recipe, or take one that a recipe made.
+    """Create a folder for a recipe's output, or reuse one that a recipe created.
 
-    Raises NotWritable for a folder that holds anything else: its files may have the names of those
-    to be written.
+    Raises NotWritable for a folder with any other files, which could be overwritten.
     """
     if folder.is_dir() and not (folder / MARK).exists() and any(folder.iterdir()):
         raise NotWritable(
-            f"{folder} holds files that no recipe wrote; name an empty folder or a new one"
+            f"{folder} holds files that no recipe wrote; choose an empty or new folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     atomic.write(folder / MARK, b"")
 
 
 def sweep(*folders: Path) -> None:
-    """Remove the files that a killed process was writing into folders of a run, which only one
-    process writes to.
+    """Remove temporary files of killed processes from a run's folders.
+
+    Only one process may be writing to them.
     """
     for folder in folders:
         for path in folder.iterdir() if folder.is_dir() else ():
@@ -39,11 +39,10 @@ def sweep(*folders: Path) -> None:
 
 
 def write_image(path: Path, pixels: Array, settings: Sequence[int] = ()) -> None:
-    """Write uint8 (H, W, 3) RGB whole or not at all, in the format of the suffix; OpenCV's own
-    writer fails silently.
+    """Write uint8 (H, W, 3) RGB atomically in the format of the suffix. Raises NotWritable.
 
-    settings: OpenCV's, of the encoder. Not waited for: whoever writes the table last syncs that.
-    Raises NotWritable.
+    OpenCV's own writer fails silently. settings: of OpenCV's encoder. The file is not synced: the
+    table that is written last is.
     """
     sound, coded = cv2.imencode(path.suffix, pixels[..., ::-1], list(settings))
     if not sound:

@@ -1,4 +1,4 @@
-"""Give a model a patch head to train, which begins as the CLIP's own projection of each patch."""
+"""Add a trainable patch head to a model, initialised to the CLIP's own projection."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from .start import Start
 def with_head(
     start: Start, size: int, stride: int, *, scorer: str
 ) -> tuple[torch.nn.Module, patches.PatchHead, Start]:
-    """Give a copy of the image tower that steps ``stride`` px a patch (0 for its own), a head, and
-    how both are served.
+    """Return a copy of the image tower, a patch head, and the start that serves both.
 
-    scorer: how regions are embedded by the patches, one of ``scoring.scorers.SCORERS``. Raises
-    Unsupported where the tower cannot see images of ``size`` px.
+    stride: px per patch of the copy, 0 for its own. scorer: how regions are embedded from patches,
+    one of ``scoring.scorers.SCORERS``. Raises Unsupported where the tower does not accept images of
+    ``size`` px.
     """
     visual = start.model.visual.eval()
     device = next(visual.parameters()).device
     tower = patches.finer(visual, stride)
     try:
         with torch.no_grad():
-            width = patches.look(tower, torch.zeros(1, 3, size, size, device=device)).shape[-1]
+            width = patches.encode(tower, torch.zeros(1, 3, size, size, device=device)).shape[-1]
     except (RuntimeError, AssertionError) as error:
         raise Unsupported(
-            f"{start.checkpoint.name} cannot look at {size} px; leave --side out ({error})"
+            f"{start.checkpoint.name} cannot process images of {size} px; omit --side ({error})"
         ) from None
-    told = {"width": int(width), "side": size, "stride": stride}
+    config = {"width": int(width), "side": size, "stride": stride}
     checkpoint = start.checkpoint
-    head = patches.PatchHead(checkpoint.model_cfg["embed_dim"], **told).to(device)
+    head = patches.PatchHead(checkpoint.model_cfg["embed_dim"], **config).to(device)
     head.start_at(patches.projection_of(visual))
     serving = replace(checkpoint.serving, scorer=scorer, calibrated=False)
-    config = {**checkpoint.model_cfg, "patch_cfg": told}
+    model_cfg = {**checkpoint.model_cfg, "patch_cfg": config}
     return (
         tower,
         head,
-        replace(start, checkpoint=replace(checkpoint, model_cfg=config, serving=serving)),
+        replace(start, checkpoint=replace(checkpoint, model_cfg=model_cfg, serving=serving)),
     )

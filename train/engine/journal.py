@@ -1,6 +1,4 @@
-"""Tell what a training run does: a line while it works, metrics.jsonl, TensorBoard, curves, where
-it ran.
-"""
+"""Report a training run: progress line, metrics.jsonl, TensorBoard, curves and environment."""
 
 from __future__ import annotations
 
@@ -23,30 +21,31 @@ from segclip.weights.cache import hash_file
 
 SERVED = ("model.safetensors", "config.json")
 PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "peft", "numpy", "opencv-python")
-EVERY = 15.0  # s between lines where the output is no terminal
+EVERY = 15.0  # s between lines where the output is not a terminal
 
 
 class Progress:
-    """Show how far a run is, its rate and when it will be done."""
+    """A line with the progress of a run, its rate and the time left."""
 
     def __init__(
-        self, total: int, done: int = 0, *, noun: str = "images", shown: bool = True
+        self, total: int, done: int = 0, *, noun: str = "images", enabled: bool = True
     ) -> None:
-        self.total, self.first, self.done, self.noun, self.shown = total, done, done, noun, shown
-        self.began = self.told = time.monotonic()
+        self.total, self.first, self.done = total, done, done
+        self.noun, self.enabled = noun, enabled
+        self.began = self.printed = time.monotonic()
 
     @property
     def rate(self) -> float:
-        """Give images a second."""
+        """Return images per second."""
         return (self.done - self.first) / max(time.monotonic() - self.began, 1e-9)
 
     def advance(self, count: int, words: str) -> None:
-        """Count images and say so, often on a terminal and now and then in a log."""
+        """Count images and print the line: often on a terminal, every EVERY seconds in a log."""
         self.done += count
         now, live = time.monotonic(), sys.stderr.isatty()
-        if not self.shown or now - self.told < (0.2 if live else EVERY):
+        if not self.enabled or now - self.printed < (0.2 if live else EVERY):
             return
-        self.told = now
+        self.printed = now
         left = (self.total - self.done) / max(self.rate, 1e-9)
         line = (
             f"{words}  {self.rate:.0f} {self.noun}/s  {self.done / self.total:.0%}, "
@@ -61,7 +60,7 @@ def _clock(seconds: float) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Say where a run happens and with what."""
+    """Describe the machine, the packages and the command line."""
     found = {}
     for name in PACKAGES:
         try:
@@ -69,17 +68,18 @@ def environment() -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    told = {
+    system = {
         "python": platform.python_version(),
         "system": platform.platform(),
         "threads": torch.get_num_threads(),
     }
-    return {**told, "gpus": gpus, "packages": found, "command": sys.argv}
+    return {**system, "gpus": gpus, "packages": found, "command": sys.argv}
 
 
 class Journal:
-    """Keep the metrics of a run in its folder; on resume, those of epochs that will be done again
-    are dropped.
+    """The metrics of a run in its folder.
+
+    On resume, metrics of epochs that will be repeated are dropped.
     """
 
     def __init__(self, folder: Path, recipe: Mapping[str, Any], *, epoch: int) -> None:
@@ -92,14 +92,14 @@ class Journal:
         self._write()
         self.board = _board(folder, epoch)
 
-    def add(self, row: dict[str, float], picture: PIL.Image.Image | None) -> None:
-        """Write an epoch's metrics and the picture that goes with them, and draw the curves."""
+    def add(self, row: dict[str, float], examples: PIL.Image.Image | None) -> None:
+        """Write an epoch's metrics and its image of examples, and draw the curves."""
         self.rows.append(row)
         self._write()
         epoch = int(row["epoch"])
-        if picture is not None:
+        if examples is not None:
             with atomic.replacing(self.folder / "samples" / f"epoch-{epoch:03d}.jpg") as file:
-                picture.save(file, "JPEG", quality=85)
+                examples.save(file, "JPEG", quality=85)
         if self.board is not None:
             for name, value in row.items():
                 self.board.add_scalar(name.replace(" ", "_"), value, epoch)
@@ -114,18 +114,16 @@ class Journal:
 
 
 def check_recipe(folder: Path, recipe: Mapping[str, Any], *, resumes: bool) -> None:
-    """Raise BadPrompt when a run that goes on has other settings than it began with, BadIndex when
-    none can be read.
-    """
+    """Raise BadPrompt if a run resumes with other settings, BadIndex if they cannot be read."""
     file = folder / "recipe.json"
     if not resumes or not file.exists():
         return
     try:
-        before = tables.read_json(file, "the record of a run")
+        before = tables.read_json(file, "the settings of a run")
     except BadTable as error:
-        raise BadIndex(f"{error}; take another --out") from None
+        raise BadIndex(f"{error}; choose another --out") from None
     if not isinstance(before, dict):
-        raise BadIndex(f"{file} holds no settings; take another --out")
+        raise BadIndex(f"{file} holds no settings; choose another --out")
     now = json.loads(json.dumps(recipe))
     changed = [
         f"{name}: {before.get(name)!r}, now {now.get(name)!r}"
@@ -134,13 +132,13 @@ def check_recipe(folder: Path, recipe: Mapping[str, Any], *, resumes: bool) -> N
     ]
     if changed:
         raise BadPrompt(
-            f"{folder} began with other settings; go on with those, or take another --out "
+            f"{folder} began with other settings; resume with those, or choose another --out "
             f"({'; '.join(changed)})"
         )
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """Read the metrics a run wrote, a row an epoch, as far as they are sound."""
+    """Read the metrics of a run, one row per epoch, up to the first damaged line."""
     file = folder / "metrics.jsonl"
     rows: list[dict[str, float]] = []
     for line in file.read_bytes().splitlines() if file.is_file() else []:
@@ -161,13 +159,13 @@ def _is_number(value: Any) -> bool:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Hash the files of a model that is served from a folder; one that is not there has no hash."""
+    """Hash the files of a model served from a folder; missing files are left out."""
     files = (folder / name for name in SERVED)
     return {file.name: hash_file(file).hexdigest() for file in files if file.is_file()}
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Write readable JSON, whole or not at all."""
+    """Write indented JSON atomically."""
     atomic.write(file, (json.dumps(content, indent=2, default=str) + "\n").encode())
 
 
@@ -184,7 +182,7 @@ def _board(folder: Path, epoch: int) -> Any:
 
 
 def draw_curves(rows: Sequence[Mapping[str, float]], file: Path) -> None:
-    """Draw the loss and the shares (recall, accuracy) over the epochs."""
+    """Plot the loss, and the recalls and accuracies, over the epochs."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""Judge a model on held-out images and captions: recall both ways and a picture of examples."""
+"""Validate a model on held-out images and captions: recall both ways and an image of examples."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ DEPTHS = (1, 5, 10)
 
 
 def recalls(similarity: Array, right: Array) -> dict[str, float]:
-    """Count recall both ways; of equal ones the wrong one counts as nearer, so that a model that
-    says nothing gets 0.
+    """Compute recall in both directions.
 
-    similarity: (I, T). right: bool (I, T), the texts that mean an image; a text shared by images
-    finds any of them.
+    similarity: (I, T). right: bool (I, T), the texts that match an image; a text shared by several
+    images may find any of them. Ties count as misses, so that constant embeddings score 0.
     """
     figures = {}
     for name, table, truth in (
@@ -48,16 +47,12 @@ def in_chunks(
 def examples(
     pixels: Array, texts: Sequence[str], similarity: Array, right: Array, *, count: int = 4
 ) -> PIL.Image.Image:
-    """Show for a few texts, the same every time, the five images found first; the right ones are
-    ticked.
-    """
+    """Draw the five best images for a few texts, always the same; correct ones are marked."""
     chosen = np.linspace(0, len(texts) - 1, min(count, len(texts))).round().astype(int)
-    pictures, captions = [], []
+    images, captions = [], []
     for text in chosen:
-        for place, image in enumerate(np.argsort(-similarity[:, text], kind="stable")[:5]):
-            pictures.append(PIL.Image.fromarray(pixels[image]).resize((160, 160)))
-            mark = "right: " if right[image, text] else ""
-            captions.append(
-                mark + (texts[text] if place == 0 else f"{similarity[image, text]:.2f}")
-            )
-    return contact_sheet(pictures, captions, columns=min(5, len(pixels)), tile=220)
+        for place, row in enumerate(np.argsort(-similarity[:, text], kind="stable")[:5]):
+            images.append(PIL.Image.fromarray(pixels[row]).resize((160, 160)))
+            mark = "right: " if right[row, text] else ""
+            captions.append(mark + (texts[text] if place == 0 else f"{similarity[row, text]:.2f}"))
+    return contact_sheet(images, captions, columns=min(5, len(pixels)), tile=220)

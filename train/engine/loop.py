@@ -1,10 +1,9 @@
-"""Train anything: one loop with warm-up and cosine, clipping, accumulation, an average, best and
-last checkpoints.
+"""Train a task: warm-up and cosine, clipping, accumulation, weight averaging, checkpoints.
 
-A run is a folder: the best weights with their config.json (what ``file:FOLDER`` serves), last/ with
-the last ones, last.pt to go on from, metrics.jsonl, metrics.json of the best, curves.png, samples/,
-recipe.json, environment.json. Everything random is drawn from the seed and the step's number, so a
-run that was killed ends at the same bits.
+A run is a folder: the best weights with their config.json (served by ``file:FOLDER``), last/ with
+the last ones, last.pt to resume from, metrics.jsonl, metrics.json of the best epoch, curves.png,
+samples/, recipe.json, environment.json. All random numbers derive from the seed and the step's
+number, so a run that was killed and resumed ends with identical bits.
 """
 
 from __future__ import annotations
@@ -28,22 +27,21 @@ from .checkpoint import Checkpoint
 from .files import sweep
 from .journal import Journal, Progress, check_recipe, digests, write_json
 
-BEST, LAST = ".", "last"  # folders inside the run's, of the best weights and the last ones
+BEST, LAST = ".", "last"  # subfolders of the best and the last weights
 
 
 class Diverged(SegclipError):
-    """Raise when a loss is no number; the last good checkpoint is kept."""
+    """The loss is not finite; the last good checkpoint is kept."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Hold every setting of the loop.
+    """Settings of the loop. Raises BadPrompt for values out of range.
 
-    batch: of all processes together. chunk: rows of a batch embedded at a time (gradient caching),
-    0 for all. accumulate: batches a step. warm_up: steps. clip: the gradient's norm. ema: decay of
-    the average that is served, 0 for none. patience: epochs without a better figure after which to
-    stop, 0 for never. minutes: between checkpoints inside an epoch. Raises BadPrompt for what is
-    out of its range.
+    batch: over all processes. chunk: rows of a batch embedded at a time (gradient caching), 0 for
+    all. accumulate: batches per step. warm_up: steps. clip: the gradient's norm. ema: decay of the
+    served average, 0 for none. patience: epochs without improvement before stopping, 0 for never.
+    minutes: between checkpoints within an epoch.
     """
 
     epochs: int = 10
@@ -79,7 +77,7 @@ class Settings:
 
 
 class Batch(Protocol):
-    """Say what it is, for when its loss is no number."""
+    """A batch that can name its images, for error messages."""
 
     count: int
 
@@ -87,15 +85,15 @@ class Batch(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
-    """Hold what held-out data say: figures by name, and a picture of examples."""
+class Validation:
+    """Metrics on the held-out data by name, and an image of examples."""
 
     figures: Mapping[str, float]
-    picture: PIL.Image.Image | None = None
+    examples: PIL.Image.Image | None = None
 
 
 class Task(Protocol):
-    """Say what is trained. monitor: the figure that tells the best epoch, higher is better."""
+    """What the loop trains. monitor: the metric that selects the best epoch, higher is better."""
 
     network: torch.nn.Module
     monitor: str
@@ -104,7 +102,7 @@ class Task(Protocol):
     def steps(self) -> int: ...
     def batches(self, epoch: int, first: int) -> Iterator[Any]: ...
     def backward(self, batch: Any) -> torch.Tensor: ...
-    def judge(self) -> Judged: ...
+    def validate(self) -> Validation: ...
     def save(self, folder: Path) -> None: ...
 
 
@@ -120,9 +118,8 @@ class Loop:
         self.rates = [group.setdefault("lr", settings.lr) for group in self.groups]
         self.spread = sharding.is_spread(task.network)
         fused = all(p.device.type in ("cpu", "cuda") for p in self.parameters)
-        at_once = (
-            {"foreach": False, "fused": False} if self.spread else {"fused": fused}
-        )  # both need one kind of tensor
+        # foreach and fused cannot mix sharded and plain tensors
+        at_once = {"foreach": False, "fused": False} if self.spread else {"fused": fused}
         self.optimizer = torch.optim.AdamW(
             self.groups,
             lr=settings.lr,
@@ -143,51 +140,45 @@ class Loop:
         self.total = math.ceil(task.steps() / settings.accumulate) * settings.epochs
 
     def resume(self) -> None:
-        """Go on from last.pt, if there is one, and put right the weights that are not what the run
-        wrote.
+        """Resume from last.pt, if there is one, and restore damaged weights.
 
-        Raises BadPrompt when the settings are other ones, BadIndex for a damaged checkpoint.
+        Raises BadPrompt for other settings, BadIndex for a damaged checkpoint.
         """
         if not (self.folder / "last.pt").exists():
             return
         check_recipe(self.folder, self.recipe, resumes=True)
         fresh = self.state.extra
         self.state.resume()
-        if not _is_kept(self.state.extra):
+        if not _is_resumable(self.state.extra):
             raise BadIndex(
-                f"{self.folder / 'last.pt'} does not say how far the run was; remove it to begin "
-                "the run again"
+                f"{self.folder / 'last.pt'} does not hold the position of the run; "
+                "remove it to start the run again"
             )
         self.state.extra = fresh | self.state.extra
-        self._mend()
+        self._restore()
 
-    def _mend(self) -> None:
-        """Write the last checkpoint's weights where those that are served are not the bytes that
-        were written.
-        """
-        kept, mended = self.state.extra, False
+    def _restore(self) -> None:
+        """Rewrite served weights that are damaged from the last checkpoint."""
+        kept, restored = self.state.extra, False
         for name, written in list(kept["written"].items()):
             damaged = digests(self.folder / name) != written
             if not (processes.agree(damaged) if self.spread else damaged and processes.rank() == 0):
                 continue
             typer.echo(
-                f"{self.folder / name} is not as it was written; the last checkpoint takes its "
-                "place",
+                f"{self.folder / name} is damaged; restoring it from the last checkpoint",
                 err=True,
             )
-            with self._average_in():
+            with self._averaged():
                 self.task.save(self.folder / name)
             kept["written"][name] = digests(self.folder / name)
             if name == BEST:
-                kept["best"] = -math.inf  # the next epoch is the best one there is
-            mended = True
-        if mended:
+                kept["best"] = -math.inf  # the next epoch replaces it
+            restored = True
+        if restored:
             self._keep()
 
     def run(self) -> None:
-        """Train until the last epoch, or until nothing has got better for as long as patience
-        says.
-        """
+        """Train until the last epoch, or until patience runs out."""
         kept, settings = self.state.extra, self.settings
         leads = processes.rank() == 0
         if leads:
@@ -195,11 +186,11 @@ class Loop:
         journal = Journal(self.folder, self.recipe, epoch=kept["epoch"]) if leads else None
         images = self.task.steps() * settings.batch
         done = (kept["epoch"] * self.task.steps() + kept["first"]) * settings.batch
-        progress = Progress(images * settings.epochs, done, shown=leads)
+        progress = Progress(images * settings.epochs, done, enabled=leads)
         while kept["epoch"] < settings.epochs:
             row = self._epoch(progress)
             kept["epoch"], kept["first"], kept["losses"] = kept["epoch"] + 1, 0, []
-            if leads or self.spread:  # every process must take part in what is spread
+            if leads or self.spread:  # sharded saving needs every process
                 self._finish(journal, row)
             if processes.agree(settings.patience and kept["stale"] >= settings.patience):
                 typer.echo(
@@ -215,9 +206,9 @@ class Loop:
         waited, images = 0.0, 0
         batches = self.task.batches(kept["epoch"], kept["first"])
         while True:
-            asked = time.monotonic()
+            began_wait = time.monotonic()
             batch = next(batches, None)
-            waited += time.monotonic() - asked
+            waited += time.monotonic() - began_wait
             if batch is None:
                 break
             loss = self._step(batch, last=kept["first"] + 1 == self.task.steps())
@@ -240,12 +231,12 @@ class Loop:
         }
 
     def _due(self, seconds: float) -> bool:
-        """Tell whether a checkpoint is due; processes that write it together do so at one step."""
+        """Return whether a checkpoint is due; sharded processes agree on the step."""
         due = seconds > self.settings.minutes * 60
         return bool(processes.agree(due)) if self.spread else due
 
     def _step(self, batch: Batch, *, last: bool) -> float:
-        """Take one batch's gradients, and a step where enough are together."""
+        """Accumulate a batch's gradients; update once there are enough."""
         kept, settings = self.state.extra, self.settings
         torch.manual_seed(
             settings.seed + 1_000_003 * (kept["epoch"] * self.task.steps() + kept["first"] + 1)
@@ -259,7 +250,7 @@ class Loop:
                 f"the loss is {loss} in epoch {kept['epoch'] + 1}, batch {kept['first'] + 1}: "
                 f"{', '.join(batch.names()[:8])}, ...; {self.folder} keeps the last good "
                 "checkpoint. "
-                "A lower --lr or a longer --warm-up helps, or look at these images"
+                "Try a lower --lr or a longer --warm-up, or inspect these images"
             )
         if place == settings.accumulate - 1 or last:
             self._update(place + 1)
@@ -288,15 +279,13 @@ class Loop:
         self.state.count()
 
     def _finish(self, journal: Journal | None, row: dict[str, float]) -> None:
-        """Judge an epoch, keep the best and the last, write its metrics."""
+        """Validate an epoch, save the best and the last weights, write its metrics."""
         kept = self.state.extra
-        with self._average_in():
-            judged = self.task.judge()
-            row |= judged.figures
+        with self._averaged():
+            validation = self.task.validate()
+            row |= validation.figures
             figure = row[self.task.monitor]
-            if (
-                self.spread
-            ):  # batch norms' statistics are each process's own, but all must take the same turn
+            if self.spread:  # batch norm statistics differ, but all processes must branch alike
                 figure = processes.agree(figure)
             better = figure > kept["best"]
             kept["best"], kept["stale"] = (
@@ -308,12 +297,12 @@ class Loop:
         if journal is not None:
             if better:
                 write_json(self.folder / "metrics.json", row)
-            journal.add(row, judged.picture)
-        self._keep()  # after all that it vouches for
+            journal.add(row, validation.examples)
+        self._keep()  # last: it records the hashes of the files above
 
     @contextmanager
-    def _average_in(self) -> Iterator[None]:
-        """Put the average in the network's place, which is what is judged and served."""
+    def _averaged(self) -> Iterator[None]:
+        """Replace the network's weights by their average, which is validated and served."""
         network = self.task.network
         trained = {name: value.clone() for name, value in network.state_dict().items()}
         network.load_state_dict(self.state.average)
@@ -328,8 +317,8 @@ class Loop:
             self.state.keep()
 
 
-def _is_kept(extra: Mapping[str, Any]) -> bool:
-    """Tell whether a checkpoint says how far its run was."""
+def _is_resumable(extra: Mapping[str, Any]) -> bool:
+    """Return whether a checkpoint holds a valid position of a run."""
     counts = (extra.get(name) for name in ("epoch", "first", "stale"))
     counted = all(type(count) is int and count >= 0 for count in counts)
     losses, written = extra.get("losses"), extra.get("written", {})
@@ -339,13 +328,11 @@ def _is_kept(extra: Mapping[str, Any]) -> bool:
 
 
 def start(loop: Loop, *, resume: bool) -> None:
-    """Train anew or go on; raises BadPrompt when the folder holds a run and it is not to go on."""
+    """Train from the start or resume; raises BadPrompt if the folder already holds a run."""
     if resume:
         loop.resume()
     elif (loop.folder / "last.pt").exists():
-        raise BadPrompt(
-            f"{loop.folder} holds a run already; go on with --resume, or take another --out"
-        )
+        raise BadPrompt(f"{loop.folder} already holds a run; add --resume, or choose another --out")
     elif (weights := next(loop.folder.glob("*.safetensors"), None)) is not None:
-        raise BadPrompt(f"{weights} is there already, and no run to go on with; take another --out")
+        raise BadPrompt(f"{weights} already exists, without a run to resume; choose another --out")
     loop.run()

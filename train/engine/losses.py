@@ -1,9 +1,8 @@
-"""Compare images with texts: softmax and sigmoid losses over every process's batch, several right
-answers allowed.
+"""Softmax and sigmoid contrastive losses over all processes' batches, with several right answers.
 
-Softmax: symmetric InfoNCE of CLIP (Radford et al. 2021). Sigmoid: SigLIP (Zhai et al. 2023). Where
-each image has one text of its own these are open_clip's ClipLoss(local_loss, gather_with_grad) and
-SigLipLoss, to the last bits.
+Softmax: symmetric InfoNCE of CLIP (Radford et al. 2021). Sigmoid: SigLIP (Zhai et al. 2023). With
+one text per image they equal open_clip's ClipLoss(local_loss, gather_with_grad) and SigLipLoss to
+the last bits.
 """
 
 from __future__ import annotations
@@ -20,8 +19,9 @@ from . import processes
 
 @dataclass(frozen=True, eq=False)
 class Keys:
-    """Say which text belongs to which image, int64: images (I,), owners (T,) the image of each
-    text, captions (T,) equal for equal texts.
+    """Which text belongs to which image, int64.
+
+    images: (I,). owners: (T,), the image of each text. captions: (T,), equal for equal texts.
     """
 
     images: torch.Tensor
@@ -29,13 +29,11 @@ class Keys:
     captions: torch.Tensor
 
     def gathered(self) -> Keys:
-        """Give every process's keys."""
+        """Return every process's keys."""
         return Keys(*(processes.gather(part) for part in (self.images, self.owners, self.captions)))
 
     def right(self) -> torch.Tensor:
-        """Tell which texts are right for which images, (I, T): its own, and those equal to one of
-        its own.
-        """
+        """Return the matches, bool (I, T): texts equal to one of the image's own."""
         own = self.images[:, None] == self.owners[None]
         same = self.captions[:, None] == self.captions[None]
         return (own.float() @ same.float()) > 0
@@ -43,15 +41,13 @@ class Keys:
 
 @dataclass(frozen=True, eq=False)
 class Scale:
-    """What cosines become logits by: multiplied by ``scale``, already exponentiated, and moved by
-    ``bias``.
-    """
+    """Scale of cosines to logits: times ``scale``, already exponentiated, plus ``bias``."""
 
     scale: torch.Tensor
     bias: torch.Tensor | None = None
 
     def logits(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        """Give scaled cosines (L, R) of unit rows."""
+        """Return scaled cosines (L, R) of unit rows."""
         logits = self.scale * left @ right.T
         return logits if self.bias is None else logits + self.bias
 
@@ -59,8 +55,9 @@ class Scale:
 def softmax_loss(
     images: torch.Tensor, texts: torch.Tensor, scale: Scale, keys: Keys
 ) -> torch.Tensor:
-    """Compare this process's I images and T texts with everyone's, both ways; right ones share the
-    target equally.
+    """Contrast this process's I images and T texts with all others, in both directions.
+
+    Several right answers share the target equally.
     """
     every_image, every_text = processes.gather(images), processes.gather(texts)
     return both_ways(scale.logits(images, every_text), scale.logits(texts, every_image), keys)
@@ -69,10 +66,10 @@ def softmax_loss(
 def both_ways(
     by_image: torch.Tensor, by_text: torch.Tensor, keys: Keys, *, common: int = 0
 ) -> torch.Tensor:
-    """Take the cross entropy of logits, this process's images with everyone's texts and the other
-    way round.
+    """Return the cross entropy of this process's image rows and text rows.
 
-    common: the last so many texts, the same in every process, are right for every image.
+    by_image: this process's images with all texts; by_text: the reverse. common: so many of the
+    last texts, the same in every process, match every image.
     """
     right = keys.gathered().right().float()
     rows, columns = processes.mine(len(by_image)), processes.mine(len(by_text) - common)
@@ -86,7 +83,7 @@ def both_ways(
 def sigmoid_loss(
     images: torch.Tensor, texts: torch.Tensor, scale: Scale, keys: Keys
 ) -> torch.Tensor:
-    """Judge each pair of this process's images and everyone's texts by itself."""
+    """Classify each pair of this process's images and all texts independently."""
     right = keys.gathered().right()[processes.mine(len(images))]
     logits = scale.logits(images, processes.gather(texts))
     signs = right.to(logits.dtype) * 2 - 1
@@ -110,25 +107,24 @@ Loss = Callable[..., torch.Tensor]
 def cached_backward(
     network: torch.nn.Module, encode: Encode, rows: tuple[int, int], loss: Loss
 ) -> torch.Tensor:
-    """Take the gradients of one large batch in pieces (Gao et al. 2021, gradient caching) and give
-    its loss.
+    """Backpropagate one large batch in pieces (Gao et al. 2021, gradient caching); return its loss.
 
-    encode: embeds the rows of a slice; loss: of all rows' embeddings. rows: how many, how many at a
-    time. Exact but for batch norms, whose statistics are those of each piece; random dropout
-    repeats itself in both passes.
+    encode: embeds the rows of a slice. loss: of all rows' embeddings. rows: the number of rows, and
+    how many at a time. Exact except for batch norms, whose statistics are those of each piece;
+    dropout repeats itself in both passes.
     """
     count, size = rows
     pieces = [slice(start, min(start + size, count)) for start in range(0, count, size)]
-    states, told = [], []
+    states, embedded = [], []
     with torch.no_grad(), _unmoved(network):
         for piece in pieces:
             states.append(torch.get_rng_state())
-            told.append(encode(piece))
-    leaves = [torch.cat(parts).detach().requires_grad_() for parts in zip(*told, strict=True)]
+            embedded.append(encode(piece))
+    leaves = [torch.cat(parts).detach().requires_grad_() for parts in zip(*embedded, strict=True)]
     value = loss(*leaves)
     value.backward()
     ends = [0] * len(leaves)
-    for piece, state, parts in zip(pieces, states, told, strict=True):
+    for piece, state, parts in zip(pieces, states, embedded, strict=True):
         torch.set_rng_state(state)
         gradients = []
         for column, (leaf, part) in enumerate(zip(leaves, parts, strict=True)):
@@ -146,7 +142,7 @@ def cached_backward(
 
 @contextmanager
 def _unmoved(network: torch.nn.Module) -> Iterator[None]:
-    """Keep running means of batch norms where they are."""
+    """Freeze the running means of batch norms."""
     norms = [m for m in network.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
     before = [norm.momentum for norm in norms]
     for norm in norms:

@@ -1,4 +1,4 @@
-"""Losses of promptable masks: several guesses for each object, of which the best one learns."""
+"""Losses of promptable masks: several candidates per object, of which only the best one learns."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import torch.nn.functional as F
 
 
 def mask_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Score masks (N, C, h, w) against shares (N, 1, h, w): normalised focal + dice, for each: (N,
-    C).
+    """Return the normalised focal loss plus dice of each mask: (N, C).
 
-    Normalised as in RITM (Sofiiuk et al. 2021, https://arxiv.org/abs/2102.06583): with the plain
-    focal loss small networks first learn that nothing is anywhere, and stay there long.
+    logits: (N, C, h, w). truth: shares (N, 1, h, w). Normalised as in RITM (Sofiiuk et al. 2021,
+    https://arxiv.org/abs/2102.06583): with the plain focal loss small networks first learn to
+    predict nothing at all, and stay there long.
     """
     truth = truth.expand_as(logits)
     share = torch.sigmoid(logits)
@@ -25,21 +25,20 @@ def mask_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 
 def iou(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Give the IoU of masks (N, C, h, w) with shares (N, 1, h, w): (N, C)."""
-    shown, real = logits > 0, truth.expand_as(logits) > 0.5
-    return (shown & real).sum(dim=(2, 3)) / (shown | real).sum(dim=(2, 3)).clamp(min=1)
+    """Return the IoU of masks (N, C, h, w) with shares (N, 1, h, w): (N, C)."""
+    predicted, real = logits > 0, truth.expand_as(logits) > 0.5
+    return (predicted & real).sum(dim=(2, 3)) / (predicted | real).sum(dim=(2, 3)).clamp(min=1)
 
 
 def judge(
     logits: torch.Tensor, quality: torch.Tensor, truth: torch.Tensor, open_ones: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Score N answers of four masks each: the single mask, and three of which only the best one
-    learns.
+    """Compute the loss of N answers of four masks each: a single mask, and three alternatives.
 
     logits: (N, 4, h, w), the single mask first. quality: (N, 4), predicted IoU. truth: (N, 1, h,
-    w). open_ones: so many of the first prompts may mean any of several things: all four masks learn
-    and the best rated one is shown; of the others only the single mask. Gives the loss (N,), what
-    is shown (N, 1, h, w) and its IoU (N,).
+    w). open_ones: so many of the first prompts are ambiguous: the single mask and the best of the
+    other three learn, and the one rated best is the answer; for the rest only the single mask
+    counts. Returns the loss (N,), the answers (N, 1, h, w) and their IoU (N,).
     """
     reached, wrong = iou(logits, truth), mask_loss(logits, truth)
     misjudged = (quality - reached).square()

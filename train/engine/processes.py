@@ -1,6 +1,4 @@
-"""Train in one process or, started by torchrun, in several that hold equal weights and share each
-batch.
-"""
+"""Train in one process or, under torchrun, in several with equal weights that share each batch."""
 
 from __future__ import annotations
 
@@ -18,22 +16,18 @@ from segclip.errors import BadPrompt
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Join the processes that torchrun started, if it did; leave them at the end. Raises BadPrompt
-    for too few GPUs.
-    """
+    """Join the processes that torchrun started, if any. Raises BadPrompt for too few GPUs."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    if (
-        "TORCHELASTIC_RUN_ID" in os.environ
-    ):  # torchrun ends its processes, unless it is killed itself
+    # torchrun ends its processes, unless it is killed itself
+    if "TORCHELASTIC_RUN_ID" in os.environ:
         lifetime.end_with_launcher("torch")
     if torch.cuda.is_available():
         here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
         if here > gpus:
             raise BadPrompt(
-                f"{here} processes share {gpus} GPU{'s' * (gpus > 1)}; give torchrun one for each "
-                "GPU"
+                f"{here} processes for {gpus} GPU{'s' * (gpus > 1)}; run one per GPU at most"
             )
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
@@ -44,22 +38,22 @@ def joined() -> Iterator[None]:
 
 
 def world() -> int:
-    """Count the processes."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Give this process's number, from 0."""
+    """Return this process's number, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def mine(count: int) -> slice:
-    """Say which rows of what was gathered came from here, where each process gave ``count``."""
+    """Return this process's rows of a gathered tensor, where each process gave ``count``."""
     return slice(rank() * count, (rank() + 1) * count)
 
 
 def gather(rows: torch.Tensor) -> torch.Tensor:
-    """Put every process's rows one below the other; gradients flow back to where rows came from."""
+    """Concatenate all processes' rows; gradients flow back to their origin."""
     if world() == 1:
         return rows
     if rows.requires_grad:
@@ -70,7 +64,7 @@ def gather(rows: torch.Tensor) -> torch.Tensor:
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Give every process the mean of all gradients, sent as one buffer."""
+    """Average the gradients over all processes, as one buffer."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     if world() == 1 or not gradients:
         return
@@ -83,11 +77,11 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 
 def agree(value: float) -> float:
-    """Give every process what the first one says."""
+    """Return the first process's value in every process."""
     if world() == 1:
         return value
-    said = torch.tensor(
+    shared = torch.tensor(
         [value], dtype=torch.float64, device="cuda" if torch.cuda.is_available() else "cpu"
     )
-    dist.broadcast(said, 0)
-    return float(said)
+    dist.broadcast(shared, 0)
+    return float(shared)

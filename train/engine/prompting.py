@@ -1,4 +1,4 @@
-"""Ask a mini-sam about tiles: many objects of one tile at once, each by its own prompt."""
+"""Prompt a mini-sam on tiles: many objects of one tile at once, each with its own prompt."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ def decode(
     masks: torch.Tensor | None,
     corner: tuple[int, int],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Decode N prompts, those without a box first: logits (N, 4, h, w), quality (N, 4), token 0 the
-    single one.
+    """Decode N prompts, those without a box first: logits (N, 4, h, w), quality (N, 4).
 
-    maps: what the image encoder makes of the tile. masks: logits of the last answers (N, 1, h, w).
-    corner: x, y of the tile in the frame, in px.
+    Token 0 is the single mask. maps: the image encoder's features of the tile. masks: logits of the
+    previous answers (N, 1, h, w). corner: x, y of the tile in the frame, in px.
     """
     prompts, decoder = network.prompt_encoder, network.mask_decoder
     cells = maps.shape[-1]
@@ -50,8 +49,9 @@ def decode(
 def _encode(
     prompts: Any, asks: Sequence[Ask], corner: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Encode prompts that all have a box or all have none, but for masks: tokens (N, K, C), drawn
-    (N, C, h, w).
+    """Encode prompts without their masks: tokens (N, K, C), drawn marks (N, C, h, w).
+
+    Either all prompts have a box or none has.
     """
     points, boxes, parts = None, None, []
     if asks[0].clicks:

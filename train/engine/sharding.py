@@ -1,9 +1,8 @@
-"""Spread a model over the processes of torchrun: fully sharded data parallel (Zhao et al. 2023),
-torch's FSDP2.
+"""Shard a model over torchrun's processes: FSDP (Zhao et al. 2023), as torch's FSDP2.
 
-Each process keeps a part of the blocks' weights, gradients and optimiser, and has a block whole
-only while it runs. What lies outside blocks, projections and the scale, is small and stays on every
-process.
+Each process keeps a part of the blocks' weights, gradients and optimizer state, and gathers a block
+only while it runs. Layers outside the blocks, projections and the scale, are small and stay on
+every process.
 """
 
 from __future__ import annotations
@@ -23,13 +22,10 @@ from . import processes
 
 
 def spread(model: nn.Module) -> None:
-    """Spread every block and embedding table of a model; raises BadPrompt in a process that is
-    alone.
-    """
+    """Shard every block and embedding table of a model; raises BadPrompt for a single process."""
     if processes.world() == 1:
         raise BadPrompt(
-            "--fsdp spreads a model over processes; start it with torchrun --nproc-per-node 2 or "
-            "more"
+            "--fsdp shards a model over processes; run it with torchrun --nproc-per-node 2 or more"
         )
     mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (processes.world(),))
     for block in _blocks(model):
@@ -37,7 +33,7 @@ def spread(model: nn.Module) -> None:
 
 
 def _blocks(module: nn.Module) -> list[nn.Module]:
-    """List what is called as a whole: the members of lists of layers, and embedding tables."""
+    """List the units to shard: members of lists of layers, and embedding tables."""
     if isinstance(module, nn.Embedding):
         return [module]
     if isinstance(module, nn.ModuleList | nn.Sequential):
@@ -46,14 +42,12 @@ def _blocks(module: nn.Module) -> list[nn.Module]:
 
 
 def is_spread(module: nn.Module) -> bool:
-    """Tell whether a module's weights are spread."""
+    """Return whether a module's weights are sharded."""
     return any(isinstance(parameter, DTensor) for parameter in module.parameters())
 
 
 def whole(state: Any) -> Any:
-    """Gather a nested state's tensors from all processes, each of which must ask; what is not
-    spread stays as it is.
-    """
+    """Gather the sharded tensors of a nested state; every process must call it."""
     if isinstance(state, DTensor):
         return state.full_tensor()
     if isinstance(state, Mapping):
@@ -62,14 +56,14 @@ def whole(state: Any) -> Any:
 
 
 def part(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Take this process's part of a whole tensor, where ``like`` is spread."""
+    """Return this process's shard of a whole tensor, if ``like`` is sharded."""
     if not isinstance(like, DTensor) or value.shape != like.shape:
         return value
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
 
 
 def clip(parameters: Iterable[nn.Parameter], most: float) -> None:
-    """Clip the norm of all gradients together, spread and whole ones."""
+    """Clip the joint norm of all gradients, sharded or not."""
     trained = [p for p in parameters if p.grad is not None]
     norms = [whole(nn.utils.get_total_norm([p.grad for p in group])) for group in by_kind(trained)]
     total = torch.stack(norms).norm()
@@ -78,11 +72,9 @@ def clip(parameters: Iterable[nn.Parameter], most: float) -> None:
 
 
 def by_kind(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Part parameters into those on every process and those that are spread; torch takes no
-    mixture.
-    """
-    here: list[nn.Parameter] = []
-    apart: list[nn.Parameter] = []
+    """Split parameters into whole and sharded ones; torch's functions do not accept a mixture."""
+    plain: list[nn.Parameter] = []
+    sharded: list[nn.Parameter] = []
     for parameter in parameters:
-        (apart if isinstance(parameter, DTensor) else here).append(parameter)
-    return [group for group in (here, apart) if group]
+        (sharded if isinstance(parameter, DTensor) else plain).append(parameter)
+    return [group for group in (plain, sharded) if group]

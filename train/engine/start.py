@@ -1,6 +1,4 @@
-"""Begin with a model: one of open_clip's by name with random weights, one of ours, or weights that
-are there.
-"""
+"""Create or load a model: open_clip architectures or ours, with random or existing weights."""
 
 from __future__ import annotations
 
@@ -54,7 +52,7 @@ MODELS: dict[str, dict[str, Any]] = {
         },
         "text_cfg": TEXT,
     },
-    "small-rn": {  # RN50's kind: three-layer stem, attention pooling; context 77 as in the paper
+    "small-rn": {  # like RN50: three-layer stem, attention pooling; context 77 as in the paper
         "embed_dim": 128,
         "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None},
         "text_cfg": {**TEXT, "context_length": 77},
@@ -65,50 +63,53 @@ SERVING = Serving(POLICIES["keep"], ("{}", "a photo of a {}"))
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """Hold a model and all that travels with it."""
+    """A model and its checkpoint data."""
 
     model: torch.nn.Module
     checkpoint: checkpoints.Checkpoint
 
     @property
     def size(self) -> int:
-        """Give the side of the square images it sees."""
+        """Return the side of its square input images."""
         size = self.model.visual.image_size
         sides = {size} if isinstance(size, int) else set(size)
         if len(sides) > 1:
             raise Unsupported(
-                f"{self.checkpoint.name} sees {size}; only square images are trained on"
+                f"{self.checkpoint.name} takes images of {size}; only square images are supported"
             )
         return int(sides.pop())
 
     def save(self, model: torch.nn.Module, folder: Path) -> None:
-        """Write a model of this kind, which ``file:FOLDER`` serves."""
-        told = self.checkpoint
-        preprocess = {**told.preprocess_cfg, "size": self.size}
+        """Write a model of this kind, to be served by ``file:FOLDER``."""
+        checkpoint = self.checkpoint
+        preprocess = {**checkpoint.preprocess_cfg, "size": self.size}
         checkpoints.save(
-            model, folder, model_cfg=told.model_cfg, preprocess_cfg=preprocess, serving=told.serving
+            model,
+            folder,
+            model_cfg=checkpoint.model_cfg,
+            preprocess_cfg=preprocess,
+            serving=checkpoint.serving,
         )
-        if told.folder is None or told.folder.resolve() == folder.resolve():
+        if checkpoint.folder is None or checkpoint.folder.resolve() == folder.resolve():
             return
-        for file in (told.folder / name for name in checkpoints.TOKENIZER_FILES):
+        for file in (checkpoint.folder / name for name in checkpoints.TOKENIZER_FILES):
             if file.is_file():
                 atomic.write(folder / file.name, file.read_bytes())
 
 
 def fresh(name: str, *, size: int | None = None, seed: int = 0, sigmoid: bool = False) -> Start:
-    """Make a model with random weights: a name of MODELS or of open_clip's, or a .json of either's
-    kind.
+    """Create a model with random weights: a name of MODELS or open_clip, or a .json of either kind.
 
-    size: side of the images it sees, where not its own. sigmoid: begin with the scale and bias of
-    SigLIP. Raises UnknownName, and WeightsCorrupt for a .json that describes no model and for a
-    side that it cannot see.
+    size: side of the images, where not its own. sigmoid: start with the scale and bias of SigLIP.
+    Raises UnknownName, and WeightsCorrupt for a .json that does not describe a model or for a side
+    that it does not accept.
     """
     limits.check(
         {"--seed": (seed, limits.SEED), "--size": (1 if size is None else size, limits.SIDE)}
     )
     if name.endswith(".json"):
-        told = read_config(Path(name))
-        config, preprocess = told.get("model_cfg", told), told.get("preprocess_cfg", PLAIN)
+        table = read_config(Path(name))
+        config, preprocess = table.get("model_cfg", table), table.get("preprocess_cfg", PLAIN)
     else:
         config, preprocess = MODELS.get(name) or open_clip.get_model_config(name), dict(PLAIN)
         if name not in MODELS and config:
@@ -118,8 +119,7 @@ def fresh(name: str, *, size: int | None = None, seed: int = 0, sigmoid: bool = 
             }
     if config is None:
         raise UnknownName(
-            f"unknown model {name!r}; give one of {', '.join(MODELS)}, a name of open_clip's, or a "
-            ".json"
+            f"unknown model {name!r}; use one of {', '.join(MODELS)}, an open_clip name, or a .json"
         )
     with reading(Path(name), "a model's configuration"):
         if size:
@@ -130,13 +130,13 @@ def fresh(name: str, *, size: int | None = None, seed: int = 0, sigmoid: bool = 
         model = checkpoints.make_model(config)
         start = Start(model, checkpoints.Checkpoint(name, config, preprocess, Path(), SERVING))
         side = start.size
-    with reading(Path(name), f"a model that sees images of {side} px"):
+    with reading(Path(name), f"a model for images of {side} px"):
         _try(start)
     return start
 
 
 def _try(start: Start) -> None:
-    """Let a model see a blank image and read an empty text; torch's generator is left as it was."""
+    """Run a model on a blank image and an empty text, without changing torch's generator."""
     checkpoints.preprocess_config(start.checkpoint, start.size)
     length = int(start.checkpoint.model_cfg["text_cfg"].get("context_length", 77))
     start.model.eval()
@@ -147,9 +147,7 @@ def _try(start: Start) -> None:
 
 
 def trained(spec: str, *, trust: bool = False) -> Start:
-    """Take weights that are there: ``file:FOLDER``, MODEL/TAG, MODEL/file:PATH,
-    hf-hub:OWNER/REPO.
-    """
+    """Load existing weights: ``file:FOLDER``, MODEL/TAG, MODEL/file:PATH, hf-hub:OWNER/REPO."""
     return Start(*checkpoints.restore(sources.find(spec, trust=trust), trust=trust))
 
 
@@ -161,17 +159,18 @@ def begin(
     seed: int = 0,
     sigmoid: bool = False,
 ) -> Start:
-    """Begin with weights that are there, else with random ones."""
+    """Load existing weights if ``spec`` is given, else create random ones."""
     if spec is None:
         return fresh(model or "small", size=size, seed=seed, sigmoid=sigmoid)
     begun = trained(spec)
     if model or (size and size != begun.size):
         raise BadPrompt(
-            f"{spec} is a model and sees {begun.size} px; --model and --size are for random weights"
+            f"{spec} is a model for images of {begun.size} px; --model and --size are for random "
+            "weights only"
         )
     return begun
 
 
 def serve_with(start: Start, serving: Serving) -> Start:
-    """Give the same with another way of serving."""
+    """Return the start with other serving options."""
     return replace(start, checkpoint=replace(start.checkpoint, serving=serving))

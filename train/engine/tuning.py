@@ -1,6 +1,4 @@
-"""Choose what of a model is trained: all of it, one tower (LiT, Zhai et al. 2022), or low-rank
-additions (LoRA).
-"""
+"""Choose what to train: the whole model, one tower (LiT, Zhai et al. 2022), or LoRA."""
 
 from __future__ import annotations
 
@@ -21,8 +19,10 @@ _BATCH_NORM = torch.nn.modules.batchnorm._BatchNorm
 
 @dataclass(frozen=True)
 class Tuning:
-    """Say what is trained. what: one of TUNES. rank: of LoRA. text_lr, head_lr: rates of the text
-    tower and of the projections into the joint space, as multiples of the image tower's.
+    """What is trained. what: one of TUNES. rank: of LoRA.
+
+    text_lr, head_lr: learning rates of the text tower and of the projections into the joint space,
+    relative to the image tower's.
     """
 
     what: str = "full"
@@ -43,7 +43,7 @@ class Tuning:
 
 
 def prepare(model: nn.Module, tuning: Tuning) -> nn.Module:
-    """Freeze what is not trained, or put LoRA's layers in; gives the network the loop trains."""
+    """Freeze what is not trained, or add LoRA layers; return the network to train."""
     for name, parameter in model.named_parameters():
         visual = name.startswith("visual.")
         shared = name in ("logit_scale", "logit_bias")
@@ -57,12 +57,8 @@ def _with_lora(model: nn.Module, rank: int) -> nn.Module:
         from peft import LoraConfig, get_peft_model
     except ImportError:
         raise Unsupported("--tune lora needs peft: pip install 'segclip[train]'") from None
-    kinds = (
-        nn.Linear,
-        nn.MultiheadAttention,
-        nn.Conv2d,
-        nn.Embedding,
-    )  # of words too: the new captions bring others
+    # embeddings too, since new captions have new words
+    kinds = (nn.Linear, nn.MultiheadAttention, nn.Conv2d, nn.Embedding)
     inside = {
         f"{name}."
         for name, module in model.named_modules()
@@ -77,7 +73,7 @@ def _with_lora(model: nn.Module, rank: int) -> nn.Module:
         and (isinstance(module, nn.MultiheadAttention) or min(module.weight.shape[:2]) >= rank)
     ]
     if not targets:
-        raise BadPrompt(f"--rank {rank} is above the sides of every layer of this model; lower it")
+        raise BadPrompt(f"--rank {rank} is larger than every layer of this model; lower it")
     config = LoraConfig(
         r=rank, lora_alpha=2 * rank, target_modules=targets, lora_dropout=0.0, bias="none"
     )
@@ -89,16 +85,15 @@ def _with_lora(model: nn.Module, rank: int) -> nn.Module:
 
 
 class Adapted(nn.Module):
-    """Hold what is trained of a model with LoRA's layers, and nothing else: its state is what a run
-    goes on from.
+    """The trained parameters of a model with LoRA layers; its state is what a run resumes from.
 
-    peft takes the weights of attention apart in every pass, so that its own state dict cannot be
+    peft reparametrises the weights of attention in every pass, so that its own state dict cannot be
     loaded again.
     """
 
     def __init__(self, adapted: nn.Module) -> None:
         super().__init__()
-        self.inner = [adapted]  # in a list: none of its tensors are this module's
+        self.inner = [adapted]  # in a list, so that its tensors are not registered
         trained = {
             name.replace(".", "/"): p for name, p in adapted.named_parameters() if p.requires_grad
         }
@@ -106,12 +101,12 @@ class Adapted(nn.Module):
 
     @property
     def logit_scale(self) -> nn.Parameter:
-        """Give the scale that is trained."""
+        """Return the trained scale."""
         scale: nn.Parameter = plain(self).logit_scale
         return scale
 
     def train(self, mode: bool = True) -> Adapted:
-        """Switch the whole model."""
+        """Set the mode of the whole model."""
         self.inner[0].train(mode)
         return super().train(mode)
 
@@ -121,9 +116,7 @@ def _whole(network: nn.Module) -> nn.Module:
 
 
 def merged(network: nn.Module) -> nn.Module:
-    """Give the plain model: LoRA's layers added into the weights of a copy; a model without them as
-    it is.
-    """
+    """Return the plain model, LoRA layers merged into a copy; others are returned as they are."""
     if not isinstance(network, Adapted):
         return network
     plain: nn.Module = copy.deepcopy(network.inner[0]).merge_and_unload()
@@ -131,17 +124,15 @@ def merged(network: nn.Module) -> nn.Module:
 
 
 def plain(network: nn.Module) -> nn.Module:
-    """Give the open_clip model inside, LoRA's layers still apart."""
+    """Return the open_clip model inside, LoRA layers not merged."""
     inner: nn.Module = (
         network.inner[0].get_base_model() if isinstance(network, Adapted) else network
     )
     return inner
 
 
-def hold_still(network: nn.Module) -> None:
-    """Keep the statistics of batch norms that are not trained; to be called after every
-    ``train()``.
-    """
+def freeze_batch_norms(network: nn.Module) -> None:
+    """Freeze the statistics of untrained batch norms; call it after every ``train()``."""
     for module in _whole(network).modules():
         if isinstance(module, _BATCH_NORM) and not any(
             p.requires_grad for p in module.parameters()
@@ -150,7 +141,7 @@ def hold_still(network: nn.Module) -> None:
 
 
 def groups(network: nn.Module, tuning: Tuning, lr: float) -> list[dict[str, Any]]:
-    """Group what is trained by tower, with its rate; scales and biases do not decay."""
+    """Group trained parameters by learning rate; scales and biases have no weight decay."""
     found: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in _whole(network).named_parameters():
         if parameter.requires_grad:

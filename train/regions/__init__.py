@@ -1,1 +1,1 @@
-"""Crops with names: how they are stored, what they may be called, what the mini CLIP is."""
+"""Crops with names: storage, candidate texts, and the architecture of the mini CLIP."""

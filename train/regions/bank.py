@@ -1,6 +1,4 @@
-"""Hold every text of every class that crops are trained against, and which texts a crop may not be
-blamed for.
-"""
+"""Collect the texts that crops are trained against, and those that are neutral for a class."""
 
 from __future__ import annotations
 
@@ -17,10 +15,9 @@ from ..captions.vocabulary import plural
 from ..captions.wordnet import ancestors, senses, synsets
 from .crop_store import Class
 
-# Kinds too wide to be asked for, or not to be seen: "entity", "whole", "artifact", "organism" and
-# their like.
-DEPTH = 5  # an ancestor's own ancestors, at least
-SENSES = 2  # of a word that count when two texts are compared
+# Hypernyms that are too general or not visible, such as "entity" and "artifact", are excluded.
+DEPTH = 5  # minimum number of a hypernym's own hypernyms
+SENSES = 2  # meanings of a word that are compared
 TOO_WIDE = {
     "organism",
     "chordate",
@@ -49,10 +46,10 @@ TOO_WIDE = {
 
 @dataclass(frozen=True)
 class Bank:
-    """Hold every text of every class.
+    """Every text of every class.
 
-    means: bool (T, C), the classes each text is right for. spared: bool (T, C), a text that is
-    neither right nor wrong for a class: a kind of it, what it is a kind of, a word it shares.
+    means: bool (T, C), the classes each text is right for. spared: bool (T, C), texts that are
+    neither right nor wrong for a class: its hyponyms, hypernyms, and texts that share a word.
     names: (C,) row of each class's name. of: all its rows.
     """
 
@@ -64,9 +61,7 @@ class Bank:
 
     @classmethod
     def build(cls, classes: Sequence[Class]) -> Bank:
-        """Collect texts, plurals, colour phrases and the kinds that things of a known meaning are
-        of.
-        """
+        """Collect texts, plurals, colour phrases, and hypernyms of objects with a known meaning."""
         rows: dict[str, set[int]] = {}
         for index, kind in enumerate(classes):
             if kind.group == "caption":
@@ -87,7 +82,7 @@ class Bank:
         return cls(texts, means, _spared(texts, classes) & ~means, names, of)
 
     def sample(self, rng: np.random.Generator, classes: Array) -> Array:
-        """Pick one text for each of some classes, its name half the time: rows (C,), each once."""
+        """Pick one text for each of some classes, its name half the time: unique rows (C,)."""
         names = rng.random(len(classes)) < 0.5
         rows = [
             self.names[index] if name else rng.choice(self.of[index])
@@ -97,9 +92,7 @@ class Bank:
 
 
 def kinds_of(kind: Class) -> list[str]:
-    """List what a photographed thing of a certain meaning is a kind of: "dog" and "animal" for a
-    poodle.
-    """
+    """List the hypernyms of a photographed object: "dog" and "animal" for a poodle."""
     if kind.synset is None or kind.group != "imagenet":
         return []
     table = synsets()
@@ -109,11 +102,12 @@ def kinds_of(kind: Class) -> list[str]:
 
 
 def _spared(texts: Sequence[str], classes: Sequence[Class]) -> Array:
-    """Compare every text with every class: bool (T, C), True where one is a kind of the other or
-    shares its noun.
+    """Compare every text with every class: bool (T, C).
+
+    True where one is a hypernym of the other or shares its noun.
     """
-    rows_of: dict[int, list[int]] = defaultdict(list)  # of the texts that mean a synset
-    rows_under: dict[int, list[int]] = defaultdict(list)  # of the texts that mean a kind of it
+    rows_of: dict[int, list[int]] = defaultdict(list)  # texts that mean a synset
+    rows_under: dict[int, list[int]] = defaultdict(list)  # texts that mean one of its hyponyms
     rows_ending: dict[str, list[int]] = defaultdict(list)
     for row, text in enumerate(texts):
         for number in _meanings(text):
@@ -135,13 +129,13 @@ def _spared(texts: Sequence[str], classes: Sequence[Class]) -> Array:
     of_drawings = {text for kind in classes if kind.group == "drawn" for text in kind.texts}
     drawn = np.array([kind.group == "drawn" for kind in classes])
     only_drawn = np.array([text in of_drawings for text in texts])
-    spared[np.ix_(only_drawn, drawn)] = False  # drawings are told apart by their own names
+    spared[np.ix_(only_drawn, drawn)] = False  # drawings are distinguished by their own names
     return spared
 
 
 @cache
 def _meanings(text: str) -> frozenset[int]:
-    """Look a text up, or its last words, with its first meanings."""
+    """Return the first meanings of a text, or of its last words."""
     table, words = senses(), text.lower().split()
     for start in range(len(words)):
         tail = " ".join(words[start:])

@@ -1,6 +1,4 @@
-"""Judge what the proposer finds in labelled photographs: things, and what is none that the labels
-could name.
-"""
+"""Label the proposer's candidates in annotated photographs: objects, and mistakes."""
 
 from __future__ import annotations
 
@@ -14,17 +12,16 @@ from segclip.types import Array, Everything, Image, Masks
 from ..scenes.photos import Photo
 from .crop_store import WRONG
 
-MISTAKES = 36  # wrong candidates of a photo that are kept
+MISTAKES = 36  # wrong candidates kept per photo
 
 
 def judged(
     proposer: Proposer, photos: Sequence[Photo], labels: dict[str, int], seed: int
 ) -> Iterator[tuple[Image, Masks, list[int]]]:
-    """Find candidates in photos on which every thing of some kinds is labelled; yield each photo,
-    masks and labels.
+    """Propose candidates in exhaustively labelled photos; yield each photo, its masks and labels.
 
-    A candidate that covers a thing gets its name; a part of one, or a piece of background, is
-    WRONG, of which at most MISTAKES of a photo are kept, parts twice as likely.
+    A candidate that covers an object gets its name; a part of one, or a piece of background, is
+    WRONG, of which at most MISTAKES per photo are kept, parts twice as likely.
     """
     rng = np.random.default_rng(seed)
     for photo in photos:
@@ -46,11 +43,11 @@ def judged(
 
 
 def judge(mask: Array, labels: Array) -> tuple[int, float]:
-    """Compare a candidate, bool (H, W), with a photo's labels: the number of the thing it is, and
-    how wrong it is.
+    """Compare a candidate, bool (H, W), with a photo's labels: its object, and its mistake weight.
 
-    It is the thing it shares an IoU of .55 with (0: none). It is wrong as a part of a thing, 2, or
-    as background, 1; what lies between, as a thing with much around it, is neither.
+    The object is the one with an IoU of at least .55 (0: none). The weight is 2 for a part of an
+    object, 1 for background; candidates in between, such as an object with much around it, are
+    neither.
     """
     areas = np.bincount(labels.ravel())
     inside = np.bincount(labels[mask], minlength=len(areas))

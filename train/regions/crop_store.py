@@ -1,4 +1,4 @@
-"""Keep crops of one kind in shards: JPEG and PNG files end to end, labels and contexts."""
+"""Store crops of one source in shards: concatenated JPEG and PNG files, labels and contexts."""
 
 from __future__ import annotations
 
@@ -12,22 +12,19 @@ import numpy as np
 from segclip.files import atomic
 from segclip.types import Array
 
-STORED = 192  # px of a stored crop at most
-CONTEXT = 1.4  # of a stored region; whole photos are stored as they are, at 1
+STORED = 192  # maximum side of a stored crop, px
+CONTEXT = 1.4  # of a stored region; whole photos have 1
 SHARD = 4096
-BACKGROUND, UNLABELLED, WRONG = (
-    -1,
-    -2,
-    -3,
-)  # labels of no class; WRONG: no thing that its photo's labels could name
+# labels without a class; WRONG: a candidate that is not one of its photo's labelled objects
+BACKGROUND, UNLABELLED, WRONG = -1, -2, -3
 
 
 @dataclass(frozen=True)
 class Class:
-    """Name one thing a crop can be.
+    """A class of crops.
 
-    texts: every text that means it, its name first. colour: the word for its colour or "". synset:
-    WordNet's number of what it is, where that is certain. group: which source it comes from.
+    texts: every text that names it, its name first. colour: the word for its colour or "". synset:
+    its WordNet number, where that is certain. group: its source.
     """
 
     texts: tuple[str, ...]
@@ -38,8 +35,9 @@ class Class:
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """Hold one stored crop. pixels: uint8 (S, S, 3). mask: uint8 (S, S). context: of its window.
-    label: its class.
+    """A stored crop.
+
+    pixels: uint8 (S, S, 3). mask: uint8 (S, S). context: of its window. label: its class.
     """
 
     pixels: Array
@@ -49,14 +47,14 @@ class Crop:
 
 
 class Shards:
-    """Write crops in shards NAME-NNN.npz: JPEG and PNG files end to end, labels and contexts."""
+    """Write shards NAME-NNN.npz: concatenated JPEG and PNG files, labels and contexts."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name, self.count = folder, name, 0
         folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, crops: Iterable[Crop]) -> int:
-        """Write them all; return how many there are."""
+        """Write all crops; return their number."""
         waiting: list[Crop] = []
         for crop in crops:
             waiting.append(crop)
@@ -83,7 +81,7 @@ class Shards:
 
 
 class CropStore:
-    """Read the stored crops of one kind, in order."""
+    """Read the stored crops of one source, in order."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.shards = [

@@ -15,8 +15,10 @@ from .crop_store import WRONG
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Hold one step's crops. features: (B, *SHAPE). labels: (B,), or BACKGROUND, UNLABELLED, WRONG.
-    captioned: how many of the last are photos with captions. likeliest, chances: (B, K), the
+    """One step's crops.
+
+    features: (B, CHANNELS, S / 16, S / 16). labels: (B,), or BACKGROUND, UNLABELLED, WRONG.
+    captioned: so many of the last are photos with captions. likeliest, chances: (B, K), the
     teacher's; -1 without one.
     """
 
@@ -28,9 +30,7 @@ class Batch:
 
 
 class Feed:
-    """Draw rows of one source: named things evenly by the square root of how many there are of a
-    name.
-    """
+    """Draw rows of one source, names in proportion to the square root of their frequency."""
 
     def __init__(self, table: Table, rng: np.random.Generator) -> None:
         self.table, self.rng, self.labels = table, rng, np.array(table.labels)
@@ -38,7 +38,7 @@ class Feed:
         weights = 1 / np.sqrt(counts[group])
         weights[self.labels < 0] = weights.max()
         wrong = self.labels == WRONG
-        if wrong.any():  # twice as often as what the proposer found rightly
+        if wrong.any():  # twice as often as the proposer's correct candidates
             weights[wrong] = 2 * weights[self.labels >= 0].sum() / wrong.sum()
         self.weights = weights / weights.sum()
         self.waiting: list[int] = []

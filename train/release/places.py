@@ -1,13 +1,12 @@
-"""Measure words of place and size, and "everything like this", on scenes that hold two or three of
-the same object.
+"""Measure words of place and size, and "everything like this", on scenes with repeated objects.
 
     python -m train.release.places --photos ../shared/coco-dev --count 200
     python -m train.release.places --calibrate weights/mini/clip
-        # also stores the likeness that fits best
+        # also stores the best likeness
 
-The object meant by "left NAME", "biggest NAME" or "NAME above the OTHER" is told by the true masks.
-A word is asked only where it is plain which one it means: centres GAP px apart, areas by a factor
-of LARGER. Likeness is the cosine of two objects' regions.
+The object meant by "left NAME", "biggest NAME" or "NAME above the OTHER" follows from the true
+masks. Only unambiguous queries are used: centres at least GAP px apart, areas that differ by a
+factor of LARGER. Likeness is the cosine of two objects' regions.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ from ..scenes.compose import VALIDATION_SEED, SceneConfig, write_folder
 from ..scenes.photos import load_photos
 
 GAP, LARGER = 30, 1.3
-RIGHT = 0.5  # IoU from which an answer is the object meant
+RIGHT = 0.5  # minimum IoU of an answer with the object meant
 FIRST_SEED = VALIDATION_SEED + 700_000
 
 
 @dataclass(frozen=True)
-class Question:
-    """Hold a text, the word of place or size in it, its noun, and the row it means."""
+class Query:
+    """A query: its text, its word of place or size, its noun, and the row it means."""
 
     text: str
     word: str
@@ -48,8 +47,8 @@ class Question:
     row: int
 
 
-def questions(sample: Sample) -> Iterator[Question]:
-    """Ask for each of the names that two or three objects have, all of them askable."""
+def queries_of(sample: Sample) -> Iterator[Query]:
+    """Yield queries for each name of two or three objects, all of them askable."""
     counts = Counter(sample.names)
     centres = {int(row): _centre(sample, int(row)) for row in np.flatnonzero(sample.askable)}
     for name in (name for name, count in counts.items() if count in (2, 3)):
@@ -65,7 +64,7 @@ def questions(sample: Sample) -> Iterator[Question]:
         ):  # fmt: skip
             first, second = np.sort(values)[::-1][:2]
             if first - second >= apart and parse(f"{word} {name}"):  # "left foot" is a thing
-                yield Question(f"{word} {name}", word, name, rows[int(values.argmax())])
+                yield Query(f"{word} {name}", word, name, rows[int(values.argmax())])
         for anchor in centres:
             other = sample.names[anchor]
             if counts[other] > 1:
@@ -73,7 +72,7 @@ def questions(sample: Sample) -> Iterator[Question]:
             x, y = xs - centres[anchor][0], ys - centres[anchor][1]
             for word, beyond in (("left of", -x), ("right of", x), ("above", -y), ("below", y)):
                 if np.count_nonzero(beyond >= GAP) == 1 and (np.abs(beyond) >= GAP).all():
-                    yield Question(
+                    yield Query(
                         f"{name} {word} the {other}", word, name, rows[int(beyond.argmax())]
                     )
 
@@ -84,34 +83,36 @@ def _centre(sample: Sample, row: int) -> tuple[float, float]:
 
 
 def measure(segmenter: Segmenter, samples: Sequence[Sample]) -> dict[str, list[tuple[bool, bool]]]:
-    """Ask everything: for each word, which answers were right, and whether the noun's first was;
-    one row must be it.
+    """Run all queries.
+
+    Returns, for each word, whether each query selected only the object meant, and whether the best
+    match of the noun alone was that object.
     """
-    told: dict[str, list[tuple[bool, bool]]] = {}
+    outcomes: dict[str, list[tuple[bool, bool]]] = {}
     for sample in samples:
-        asked = list(questions(sample))
-        if not asked:
+        queries = list(queries_of(sample))
+        if not queries:
             continue
         result = segmenter(
-            sample.load(), list(dict.fromkeys(t for one in asked for t in (one.text, one.noun)))
+            sample.load(), list(dict.fromkeys(t for one in queries for t in (one.text, one.noun)))
         )
-        for one in asked:
+        for one in queries:
             meant = sample.masks[[one.row]]
             rows, first = (
-                [row for row, t in enumerate(result.texts) if t == said]
-                for said in (one.text, one.noun)
+                [row for row, t in enumerate(result.texts) if t == text]
+                for text in (one.text, one.noun)
             )
             right, noun = (
                 bool((result.masks[some].iou(meant) >= RIGHT).all()) for some in (rows, first[:1])
             )
-            told.setdefault(one.word, []).append((right and len(rows) == 1, noun and bool(first)))
-    return told
+            outcomes.setdefault(one.word, []).append(
+                (right and len(rows) == 1, noun and bool(first))
+            )
+    return outcomes
 
 
 def likenesses(segmenter: Segmenter, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
-    """Compare all objects that were found: cosines of pairs of one name, and of pairs of two
-    names.
-    """
+    """Compare all objects that were found: cosines of pairs with one name, and with two names."""
     same: list[float] = []
     other: list[float] = []
     for sample in samples:
@@ -120,8 +121,8 @@ def likenesses(segmenter: Segmenter, samples: Sequence[Sample]) -> tuple[np.ndar
         rows = [
             row for row in np.flatnonzero(sample.askable) if overlap[:, row].max(initial=0) >= RIGHT
         ]
-        seen = regions.embeddings[[int(overlap[:, row].argmax()) for row in rows]]
-        cosine = seen @ seen.T
+        embedded = regions.embeddings[[int(overlap[:, row].argmax()) for row in rows]]
+        cosine = embedded @ embedded.T
         for a, b in combinations(range(len(rows)), 2):
             alike = sample.names[rows[a]] == sample.names[rows[b]]
             (same if alike else other).append(float(cosine[a, b]))
@@ -129,13 +130,13 @@ def likenesses(segmenter: Segmenter, samples: Sequence[Sample]) -> tuple[np.ndar
 
 
 def best_likeness(same: np.ndarray, other: np.ndarray) -> float:
-    """Give the least cosine at which most of both kinds are told apart."""
+    """Return the cosine that best separates the two kinds of pairs."""
     levels = np.linspace(0, 1, 201)
     return float(max(levels, key=lambda level: np.mean(same >= level) + np.mean(other < level)))
 
 
 def scenes(count: int, photos: Path | None, folder: Path) -> list[Sample]:
-    """Compose scenes in which every third object repeats one that is there."""
+    """Compose scenes in which every third object repeats an earlier one."""
     config = SceneConfig(objects=(3, 8), across=(40, 200), repeat_share=0.35)
     write_folder(
         folder,
@@ -150,41 +151,39 @@ def main(
     photos: Annotated[
         Path | None, typer.Option(help="COCO-format folder of photos for backgrounds.")
     ] = None,
-    count: Annotated[int, typer.Option(help="Scenes.")] = 200,
+    count: Annotated[int, typer.Option(help="Number of scenes.")] = 200,
     preset: str = "mini",
     calibrate: Annotated[
         Path | None, typer.Option(help="Encoder folder to store the fitted likeness in.")
     ] = None,
 ) -> None:
-    """Print how often each word picks the right one, and how well likeness tells the same from
-    others.
-    """
+    """Print how often each word selects the right object, and how well likeness works."""
     limits.check({"--count": (count, limits.COUNT)})
     segmenter = load(preset)
     with tempfile.TemporaryDirectory() as folder:
         samples = scenes(count, photos, Path(folder))
-        told = measure(segmenter, samples)
+        outcomes = measure(segmenter, samples)
         same, other = likenesses(segmenter, samples)
     relations = {
         word: both
-        for word, both in told.items()
+        for word, both in outcomes.items()
         if word in ("left of", "right of", "above", "below")
     }
-    words = {word: both for word, both in told.items() if word not in relations}
+    words = {word: both for word, both in outcomes.items() if word not in relations}
     for kind, some in (("all words", words), ("all relations", relations)):
         every = [answer for answers in some.values() for answer in answers]
         for word, answers in [*sorted(some.items()), (kind, every)]:
             right, noun = np.mean(answers, axis=0)
-            typer.echo(f"{word:14} {right:.3f} of {len(answers)}, without it {noun:.3f}")
+            typer.echo(f"{word:14} {right:.3f} of {len(answers)}, noun alone {noun:.3f}")
 
     level = best_likeness(same, other)
     typer.echo(
         f"like this: at {level:.3f}, {np.mean(same >= level):.3f} of {len(same)} pairs of the same "
-        "object are found"
+        "object match"
     )
     typer.echo(
-        f"           and {np.mean(other < level):.3f} of {len(other)} pairs of two objects are "
-        "told apart"
+        f"           and {np.mean(other < level):.3f} of {len(other)} pairs of two objects "
+        "are separated"
     )
     if calibrate:
         store(calibrate, replace(segmenter.encoder.serving, likeness=round(level, 3)))

@@ -1,12 +1,12 @@
 """Measure the shipped weights and print the figures of the model card.
 
     python -m train.release.report --photos ../shared/coco-dev --caltech ../shared/caltech-101
-    python -m train.release.report --calibrate
-        # also stores the threshold that fits the calibration scenes best
+    python -m train.release.report --calibrate weights/mini/clip
+        # also stores the best threshold for the calibration scenes
 
-Scenes: seeds from VALIDATION_SEED up, never trained on. Photos: the fifth of coco-dev and of
-caltech-101 that was held out. The threshold is fitted on other seeds and on every second of
-coco-dev's, the figures are of the others.
+Scenes: seeds from VALIDATION_SEED up, never trained on. Photos: the held-out fifth of coco-dev and
+of caltech-101. The threshold is fitted on other seeds and on every second of coco-dev's photos; the
+figures are those of the others.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def held_out_photos(folder: Path) -> list[Sample]:
 
 
 def caltech_accuracy(segmenter: Segmenter, folder: Path) -> tuple[float, float, int]:
-    """Classify the held-out photos among all class names: top-1, top-5, how many photos."""
+    """Classify the held-out photos among all class names: top-1, top-5, number of photos."""
     files = caltech_files(folder, held_out=True)
     names = [
         path.name.replace("_", " ").lower() for path in sorted(folder.iterdir()) if path.is_dir()
@@ -69,7 +69,7 @@ def _whole(path: Path, size: int) -> np.ndarray:
     return cut(image, whole, View(1.1, "keep", 1.0), size)
 
 
-def show(title: str, report: Report) -> None:
+def print_report(title: str, report: Report) -> None:
     """Print a report."""
     typer.echo(f"\n{title}")
     for name, value in report.table():
@@ -77,9 +77,9 @@ def show(title: str, report: Report) -> None:
 
 
 def measure(segmenter: Segmenter, samples: Sequence[Sample], title: str) -> Report:
-    """Measure and print."""
+    """Evaluate and print a report."""
     report = evaluate_text(segmenter, samples)
-    show(title, report)
+    print_report(title, report)
     return report
 
 
@@ -88,7 +88,7 @@ def main(
     encoder: str = "mini-clip",
     photos: Annotated[Path | None, typer.Option(help="COCO-format folder of photos.")] = None,
     caltech: Annotated[Path | None, typer.Option(help="Folder tree of class folders.")] = None,
-    count: Annotated[int, typer.Option(help="Validation scenes.")] = 300,
+    count: Annotated[int, typer.Option(help="Number of validation scenes.")] = 300,
     calibrate: Annotated[
         Path | None, typer.Option(help="Encoder folder to store the fitted threshold in.")
     ] = None,
@@ -111,8 +111,8 @@ def main(
                 calibrate, replace(segmenter.encoder.serving, threshold=threshold, calibrated=True)
             )
         segmenter = load(proposer, encoder)
-        asked = scenes(count, VALIDATION_SEED, photos, Path(folder, "scenes"))
-        measure(segmenter, asked, f"{count} validation scenes")
+        samples = scenes(count, VALIDATION_SEED, photos, Path(folder, "scenes"))
+        measure(segmenter, samples, f"{count} validation scenes")
     if photos:
         measure(
             segmenter,

@@ -1,5 +1,4 @@
-"""Make the drawn scenes of samples/, and list the texts to try on them and on the photographs
-there.
+"""Draw the scenes of samples/, and list texts to try on them and on its photographs.
 
 python -m train.release.samples samples --photos ../shared/coco-dev
 """
@@ -22,7 +21,7 @@ from ..scenes.photos import load_photos
 
 @dataclass(frozen=True)
 class Sample:
-    """Hold a sample image. name: of its file. texts: to try, the last of which is not there."""
+    """A sample image. name: of its file. texts: to try; the last one is not in the image."""
 
     name: str
     texts: tuple[str, ...]
@@ -30,14 +29,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Photo(Sample):
-    """Hold a photograph that lies in the folder. credit: whose it is, and its licence."""
+    """A photograph of the folder. credit: its author and licence."""
 
     credit: str
 
 
 @dataclass(frozen=True)
 class Drawing(Sample):
-    """Hold what a scene is composed of."""
+    """A sample that is a composed scene."""
 
     seed: int
     objects: tuple[str, ...]
@@ -45,10 +44,9 @@ class Drawing(Sample):
 
 
 PHOTOS = (
-    Photo("cat.jpg", ("a cat", "a kitten", "a dog"), "Stefan van der Walt; CC0; as scikit-image "
-                                                     "carries it"),
+    Photo("cat.jpg", ("a cat", "a kitten", "a dog"), "Stefan van der Walt; CC0; from scikit-image"),
     Photo("coffee.jpg", ("a spoon", "a dog"),
-          "Rachel Michetti, courtesy of Pikolo Espresso Bar; CC0; as scikit-image carries it"),
+          "Rachel Michetti, courtesy of Pikolo Espresso Bar; CC0; from scikit-image"),
 )  # fmt: skip
 DRAWINGS = (
     Drawing(
@@ -94,7 +92,7 @@ def main(
     lines = [
         "# Images to try",
         "",
-        "| image | texts to try (the last is not there) |",
+        "| image | texts to try (the last is absent) |",
         "|---|---|",
         *map(_row, SAMPLES),
         "",
@@ -102,9 +100,9 @@ def main(
         "",
         *credits,
         "",
-        "The scenes are made by `python -m train.release.samples` of drawings of Noto Color Emoji "
-        "(OFL 1.1);",
-        "the photos behind one of them come from these, cropped:",
+        "The scenes are composed by `python -m train.release.samples` from drawings of Noto Color "
+        "Emoji",
+        "(OFL 1.1); the background photos of one of them are crops of these:",
         "",
         *behind,
         "",

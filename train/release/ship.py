@@ -1,5 +1,6 @@
-"""Stamp the shipped weights and store what they answer on the samples, for tests/golden: run once
-after new weights.
+"""Stamp the shipped weights and store their answers on the samples, for tests/golden.
+
+Run it once after new weights.
 
 python -m train.release.ship --photos ../shared/coco-dev
 """
@@ -32,11 +33,8 @@ MARGIN = 0.02  # other processors round differently
 DEMO = (("coffee.jpg", "a spoon"), ("desk.png", "red apple"), ("coffee.jpg", "a dog"))
 SHIPPED = {"mini-fastsam": "mini/proposer", "mini-clip": "mini/clip", "mini-sam": "mini/sam"}
 FIGURES = ("recall", "right", "found", "silent", "mean_iou")
-STEP, CLICKED = (
-    2,
-    12,
-)  # every second of the labelled scenes is asked about, the first 12 are clicked on
-SHOWN, LOT = 12, 2026  # photos in the model card's picture; the seed they are drawn with
+STEP, CLICKED = 4, 12  # every fourth labelled scene is queried, the first 12 are clicked on
+DRAWN, LOT = 12, 2026  # photos in the model card's image; the seed they are drawn with
 
 
 def stamp(folder: Path) -> None:
@@ -45,14 +43,15 @@ def stamp(folder: Path) -> None:
     table = json.loads(path.read_text("utf-8"))
     for entry in table["entries"]:
         if entry["name"] in SHIPPED:
-            told = describe(folder / SHIPPED[entry["name"]])
-            entry.update(bytes=told.bytes, sha256=told.sha256)
+            weights = describe(folder / SHIPPED[entry["name"]])
+            entry.update(bytes=weights.bytes, sha256=weights.sha256)
     atomic.write(path, (json.dumps(table, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def clicked(scenes: Path) -> dict[str, float]:
-    """Click on every object of a few scenes with mini-sam: mean IoU after one and three clicks, and
-    for boxes.
+    """Return the mean IoU of mini-sam after one and three clicks, and for boxes.
+
+    Every object of the first CLICKED scenes is prompted.
     """
     report = evaluate_clicks(
         load_proposer("mini-sam"), datasets.read_folder(scenes)[:CLICKED], (1, 3)
@@ -74,17 +73,13 @@ def answer(segmenter: Segmenter, sample: Sample, folder: Path) -> dict[str, obje
 
 
 def demo(segmenter: Segmenter, samples: Path) -> PIL.Image.Image:
-    """Draw the README's image: what texts find in a photo and in a drawing, and that nothing is
-    found too.
-    """
+    """Draw the README's image: a text on a photo, one on a drawing, and one that finds nothing."""
     answers = [overlay(segmenter(samples / name, text)) for name, text in DEMO]
     return contact_sheet(answers, [f'"{text}"' for _, text in DEMO], columns=len(DEMO))
 
 
 def answers_on_photos(segmenter: Segmenter, folder: Path) -> PIL.Image.Image:
-    """Draw the model card's picture: the best answer to a thing's name on photos drawn by lot, good
-    or bad.
-    """
+    """Draw the model card's image: the best match of a name on random photos, good or bad."""
     free = {
         row.name
         for row in coco.read(folder / "instances.json").images
@@ -96,19 +91,19 @@ def answers_on_photos(segmenter: Segmenter, folder: Path) -> PIL.Image.Image:
         for sample in held_out
         if sample.path.relative_to(folder / "images").as_posix() in free
     ]
-    asked = [(sample, name) for sample in usable for name in sorted(_askable(sample))]
-    rows = np.random.default_rng(LOT).permutation(len(asked))[:SHOWN]
-    pictures, captions = [], []
-    for sample, name in (asked[row] for row in rows):
+    queries = [(sample, name) for sample in usable for name in sorted(_askable(sample))]
+    rows = np.random.default_rng(LOT).permutation(len(queries))[:DRAWN]
+    images, captions = [], []
+    for sample, name in (queries[row] for row in rows):
         result = segmenter(sample.load(), name, selection=Selection(best=True))
         iou = float(result.masks.iou(sample.masks).max(initial=0))
-        pictures.append(overlay(result))
-        captions.append(f'"{name}": IoU {iou:.2f} with a labelled thing')
-    return contact_sheet(pictures, captions, columns=4)  # 4 x 3
+        images.append(overlay(result))
+        captions.append(f'"{name}": IoU {iou:.2f} with a labelled object')
+    return contact_sheet(images, captions, columns=4)  # 4 x 3
 
 
 def _askable(sample: datasets.Sample) -> set[str]:
-    return {name for name, asked in zip(sample.names, sample.askable, strict=True) if asked}
+    return {name for name, large in zip(sample.names, sample.askable, strict=True) if large}
 
 
 def main(
@@ -123,7 +118,7 @@ def main(
         bool, typer.Option("--only-stamp", help="Only write the hashes.")
     ] = False,
 ) -> None:
-    """Write hashes, answers, and the figures less a margin."""
+    """Write hashes, answers, and the metrics minus a margin."""
     stamp(weights)
     if only_stamp:
         return

@@ -1,1 +1,1 @@
-"""Make labelled scenes of drawings, cut-outs and photographs."""
+"""Generate labelled scenes of drawings, cut-outs and photographs."""

@@ -1,8 +1,7 @@
-"""Compose labelled scenes: drawn objects on procedural and photo backgrounds, with exact masks,
-names and phrases.
+"""Compose labelled scenes of drawn objects on procedural and photo backgrounds.
 
-Deterministic: a seed is a scene. Seeds from VALIDATION_SEED up are for validation and are never
-trained on.
+Scenes come with exact masks, names and phrases. They are deterministic: a seed is a scene. Seeds
+from VALIDATION_SEED up are for validation and are never trained on.
 
     python -m train.scenes.compose tests/data/scenes --count 60 --photos ../shared/coco-dev \
         --free --jpeg
@@ -32,12 +31,12 @@ from .glyphs import Glyph, load_glyphs, meanings
 from .photos import Photo, load_photos
 
 VALIDATION_SEED = 1_000_000
-MIN_ACROSS = 32  # px; smaller objects are drawn but not asked for
+MIN_ACROSS = 32  # px; smaller objects are drawn but not queried
 MIN_VISIBLE = 1 / 3
 
 
 class Thing(Protocol):
-    """Hold one object to paste: a drawing, or a thing cut out of a photo."""
+    """An object to paste: a drawing, or a cut-out of a photo."""
 
     @property
     def pixels(self) -> Array:
@@ -46,31 +45,30 @@ class Thing(Protocol):
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """Say what scenes look like. size: (H, W). across: an object's longer side, px. every: 8 draws
-    each 8th alone.
+    """Distribution of scenes.
+
+    size: (H, W). across: an object's longer side, px. every: 8 uses only each 8th drawing.
     """
 
     size: tuple[int, int] = (480, 640)
     objects: tuple[int, int] = (3, 12)
     across: tuple[float, float] = (24, 200)
     photo_share: float = 0.6
-    repeat_share: float = 0.08  # objects that are another of one already there
-    crowding: float = 0.4  # an object may hide this share of another, mostly
+    repeat_share: float = 0.08  # share of objects that repeat an earlier one
+    crowding: float = 0.4  # share of another object that one may hide, mostly
     every: int = 1
-    upright: bool = False  # objects lean a little at most, as photographed things do
-    blended: float = (
-        0.0  # share of objects that are brought near the light of the place they stand at
-    )
+    upright: bool = False  # objects are tilted only slightly, as in photos
+    blended: float = 0.0  # share of objects whose lighting is adapted to their surroundings
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Hold one scene. pixels: uint8 (H, W, 3) RGB. masks: the visible part of each of N drawn
-    objects.
+    """A scene with N objects.
 
-    layers: int16 (H, W), the drawn object on top at each pixel; -1 background, -1 - k object k of
-    the photo behind. glyphs: N indices. visible: (N,) share of the object that shows. across: (N,)
-    longer side of the whole object, px.
+    pixels: uint8 (H, W, 3) RGB. masks: the visible part of each drawn object. layers: int16 (H, W),
+    the drawn object on top at each pixel; -1 background, -1 - k object k of the photo behind.
+    glyphs: N indices. visible: (N,) visible share of the object. across: (N,) longer side of the
+    whole object, px.
     """
 
     pixels: Array
@@ -82,7 +80,7 @@ class Scene:
 
     @property
     def askable(self) -> Array:
-        """Tell which objects are big and visible enough to be asked for: bool (N,)."""
+        """Return which objects are large and visible enough to be queried: bool (N,)."""
         return (self.across >= MIN_ACROSS) & (self.visible >= MIN_VISIBLE)
 
 
@@ -125,8 +123,9 @@ def compose(
 def background(
     rng: np.random.Generator, photos: Sequence[Photo], config: SceneConfig
 ) -> tuple[Array, Array]:
-    """Make a background, a random part of a photo or a procedural one: float32 (H, W, 3) in [0, 1]
-    and its layers.
+    """Create a background, a random part of a photo or a procedural one.
+
+    Returns float32 (H, W, 3) in [0, 1] and its layers.
     """
     height, width = config.size
     if photos and rng.random() < config.photo_share:
@@ -169,7 +168,7 @@ def _texture(rng: np.random.Generator, height: int, width: int) -> Array:
 def _render(
     rng: np.random.Generator, pixels: Array, across: float, *, upright: bool = False
 ) -> Array:
-    """Draw a glyph at a size, rotation and light: float32 (h, w, 4), premultiplied."""
+    """Render a glyph at a size, rotation and lighting: float32 (h, w, 4), premultiplied."""
     while max(pixels.shape[:2]) > 2 * across:
         pixels = cv2.resize(
             pixels,
@@ -200,8 +199,9 @@ def _render(
 
 
 def _blend(rng: np.random.Generator, canvas: Array, patch: Array, corner: tuple[int, int]) -> Array:
-    """Bring an object's light and tint towards its surroundings' and soften its edge, so that
-    neither gives it away.
+    """Adapt an object's brightness and tint to its surroundings and soften its edge.
+
+    Otherwise lighting and edges would reveal that it was pasted.
     """
     under, over = _overlap(canvas.shape[:2], patch.shape, corner)
     inside = patch[over][..., 3]
@@ -220,7 +220,7 @@ def _blend(rng: np.random.Generator, canvas: Array, patch: Array, corner: tuple[
 def _place(
     rng: np.random.Generator, patch: Array, layers: Array, full: Sequence[int], config: SceneConfig
 ) -> tuple[int, int] | None:
-    """Find a corner where the object hides no other too much; None when ten tries find none."""
+    """Find a corner where the object hides no other too much; None after ten tries."""
     height, width = config.size
     solid = patch[..., 3] > 0.5
     for _ in range(10):
@@ -272,16 +272,16 @@ def _paste(
 
 
 def camera(rng: np.random.Generator, canvas: Array) -> Array:
-    """Pass the scene through a camera: contrast, tint, blur, noise, JPEG."""
+    """Simulate a camera: contrast, tint, blur, noise, JPEG."""
     tint = rng.uniform(0.92, 1.08, 3).astype(np.float32)
-    picture = canvas * (rng.uniform(0.8, 1.15) * tint) + rng.uniform(-0.06, 0.06)
+    shot = canvas * (rng.uniform(0.8, 1.15) * tint) + rng.uniform(-0.06, 0.06)
     if rng.random() < 0.35:
-        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.1))
+        shot = cv2.GaussianBlur(shot, (0, 0), rng.uniform(0.4, 1.1))
     if rng.random() < 0.35:
-        picture = picture + rng.normal(0, rng.uniform(0.005, 0.03), (*picture.shape[:2], 1)).astype(
+        shot = shot + rng.normal(0, rng.uniform(0.005, 0.03), (*shot.shape[:2], 1)).astype(
             np.float32
         )
-    pixels = np.clip(picture * 255, 0, 255).astype(np.uint8)
+    pixels = np.clip(shot * 255, 0, 255).astype(np.uint8)
     if rng.random() < 0.6:
         quality = int(rng.integers(45, 95))
         coded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
@@ -290,13 +290,11 @@ def camera(rng: np.random.Generator, canvas: Array) -> Array:
 
 
 def phrases(scene: Scene, row: int, glyphs: Sequence[Glyph]) -> list[str]:
-    """Say what only object ``row`` of the scene is: by attribute, position or relation to
-    another.
-    """
+    """Describe object ``row`` uniquely in the scene: by attribute, position or relation."""
     glyph = glyphs[scene.glyphs[row]]
     centres = (scene.masks.boxes[:, :2] + scene.masks.boxes[:, 2:]) / 2
     same = [other for other, index in enumerate(scene.glyphs) if index == scene.glyphs[row]]
-    said = (
+    found = (
         [f"{glyph.colour} {glyph.name}"] if glyph.colour and glyph.colour not in glyph.name else []
     )
     if len(same) == 2:
@@ -306,13 +304,13 @@ def phrases(scene: Scene, row: int, glyphs: Sequence[Glyph]) -> list[str]:
             ("right", "left") if dx > 0 else ("left", "right"),
             ("bottom", "top") if dy > 0 else ("top", "bottom"),
         )
-        said.append(
+        found.append(
             f"the {glyph.name} on the {words[0][0]}"
             if abs(dx) > abs(dy)
             else f"the {glyph.name} at the {words[1][0]}"
         )
         area = scene.masks.areas
-        said.append(f"the {'bigger' if area[row] > area[same].min() else 'smaller'} {glyph.name}")
+        found.append(f"the {'bigger' if area[row] > area[same].min() else 'smaller'} {glyph.name}")
     neighbours = [
         other
         for other in range(len(scene.glyphs))
@@ -328,8 +326,8 @@ def phrases(scene: Scene, row: int, glyphs: Sequence[Glyph]) -> list[str]:
             if abs(dx) > abs(dy)
             else ("below" if dy > 0 else "above")
         )
-        said.append(f"the {glyph.name} {side} the {glyphs[scene.glyphs[near]].name}")
-    return said
+        found.append(f"the {glyph.name} {side} the {glyphs[scene.glyphs[near]].name}")
+    return found
 
 
 def write_folder(
@@ -341,15 +339,16 @@ def write_folder(
     absent: int = 3,
     jpeg: bool = False,
 ) -> Path:
-    """Write scenes as a COCO-format folder: images/ and scenes.json with names, texts, phrases and
-    absent names.
+    """Write scenes as a COCO-format folder.
+
+    images/ and scenes.json with names, texts, phrases and absent names.
     """
     glyphs = load_glyphs()
     categories = [
         {"id": row + 1, "name": glyph.name, "texts": glyph.texts}
         for row, glyph in enumerate(glyphs)
     ]
-    pictures: list[dict[str, object]] = []
+    rows: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
     (folder / "images").mkdir(parents=True, exist_ok=True)
     for seed in seeds:
@@ -359,7 +358,7 @@ def write_folder(
         write_image(folder / "images" / file, scene.pixels, settings)
         height, width = scene.pixels.shape[:2]
         gone = _absent(seed, scene, glyphs, absent)
-        pictures.append(
+        rows.append(
             {"id": seed, "file_name": file, "height": height, "width": width, "absent": gone}
         )
         for row in range(len(scene.glyphs)):
@@ -367,7 +366,7 @@ def write_folder(
             annotations.append({"id": number, "image_id": seed, **_annotation(scene, row, glyphs)})
     drawn = "Noto Color Emoji, SIL Open Font License 1.1"
     info = {"drawn objects": drawn, "photos": [photo.credit for photo in photos]}
-    table = {"info": info, "images": pictures, "annotations": annotations, "categories": categories}
+    table = {"info": info, "images": rows, "annotations": annotations, "categories": categories}
     atomic.write(folder / "scenes.json", json.dumps(table, separators=(",", ":")).encode())
     return folder / "scenes.json"
 
@@ -402,24 +401,24 @@ def _annotation(scene: Scene, row: int, glyphs: Sequence[Glyph]) -> dict[str, ob
 
 def main(
     folder: Path,
-    count: Annotated[int, typer.Option(help="How many scenes.")] = 300,
-    first: Annotated[int, typer.Option(help="The first seed.")] = VALIDATION_SEED,
+    count: Annotated[int, typer.Option(help="Number of scenes.")] = 300,
+    first: Annotated[int, typer.Option(help="First seed.")] = VALIDATION_SEED,
     photos: Annotated[
         Path | None, typer.Option(help="COCO-format folder of photos for backgrounds.")
     ] = None,
     free: Annotated[
-        bool, typer.Option("--free", help="Only photos whose licence lets anyone pass them on.")
+        bool, typer.Option("--free", help="Only photos whose licence allows redistribution.")
     ] = False,
     jpeg: Annotated[
-        bool, typer.Option("--jpeg", help="Small files instead of exact ones.")
+        bool, typer.Option("--jpeg", help="Write JPEG instead of lossless PNG.")
     ] = False,
 ) -> None:
     """Write validation scenes."""
     limits.check({"--count": (count, limits.COUNT), "--first": (first, limits.SEED)})
     if first < VALIDATION_SEED:
         raise BadPrompt(
-            f"seeds under {VALIDATION_SEED} are for training and are composed on the fly, got "
-            f"{first}"
+            f"--first is {first}; seeds below {VALIDATION_SEED} are for training, which composes "
+            "them itself"
         )
     claim(folder)
     behind = load_photos(photos, held_out=True, free=free)

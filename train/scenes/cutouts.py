@@ -1,4 +1,4 @@
-"""Cut things out of photographs, with their names, to paste into scenes as drawn objects are.
+"""Cut objects out of photographs, with their names, to paste into scenes like drawn ones.
 
 Cut, Paste and Learn, Dwibedi et al. 2017, https://arxiv.org/abs/1708.01642. The masks are a
 background remover's: PNG files laid out as the photographs are, and masks.csv: mask, share, pieces,
@@ -23,25 +23,18 @@ from .compose import SceneConfig
 from .photos import HELD_OUT_EVERY, Photo
 
 MOST_ACROSS = 288  # px kept of a cut-out
-LEAST_AREA = 1500  # px; of a photo's own thing, to be cut out
+LEAST_AREA = 1500  # px, of a labelled object of a photo
 SOFTEST, EMPTIEST, FULLEST, MOST_PIECES, MOST_ON_BORDER = 0.35, 0.03, 0.85, 2, 0.2
 PHOTOGRAPHIC = SceneConfig(photo_share=0.8, across=(26, 320), upright=True, blended=0.7)
-NOT_THINGS = (
-    "skin",
-    "hair",
-    "stockings",
-    "tights",
-    "intimate",
-    "accessories",
-    "rice",
-)  # parts, or without a shape
+# parts, or without a shape
+NOT_THINGS = ("skin", "hair", "stockings", "tights", "intimate", "accessories", "rice")
 
 
 @dataclass(frozen=True, eq=False)
 class Cutout:
-    """Hold one thing cut out of a photo, to be used as a Glyph is.
+    """An object cut out of a photo, usable as a Glyph.
 
-    name: of its class. texts: what means it, name first. colour: "". stored: uint8 (h, w, 4) RGBA,
+    name: of its class. texts: its names, ``name`` first. colour: "". stored: uint8 (h, w, 4) RGBA,
     not premultiplied.
     """
 
@@ -52,18 +45,18 @@ class Cutout:
 
     @property
     def pixels(self) -> Array:
-        """Return float32 (h, w, 4) RGBA in [0, 1], colour premultiplied, as a Glyph has it."""
+        """Return float32 (h, w, 4) RGBA in [0, 1], colour premultiplied, as of a Glyph."""
         rgba = self.stored.astype(np.float32) / 255
         rgba[..., :3] *= rgba[..., 3:]
         return rgba
 
 
 def load_cutouts(folder: Path, photos: Path, *, held_out: bool) -> list[Cutout]:
-    """Load what a background remover cut out, without masks that are soft, empty, full, in pieces
-    or cut by the frame.
+    """Load a background remover's cut-outs.
 
-    folder: holds masks.csv; beside the photographs, in ``photos``/<first part of the mask's path>.
-    held_out: every fifth of those that are kept, by name, else the rest.
+    Masks that are soft, empty, full, fragmented or cut by the frame are left out. folder: holds
+    masks.csv; the photographs are in ``photos``/<first part of the mask's path>. held_out: every
+    fifth of those that are kept, by name, else the rest.
     """
     rows = list(csv.DictReader((folder / "masks.csv").read_text("utf-8").splitlines()))
     kept = sorted((row["mask"] for row in rows if _clean(row)), key=str)
@@ -88,8 +81,9 @@ def load_cutouts(folder: Path, photos: Path, *, held_out: bool) -> list[Cutout]:
 
 
 def photo_cutouts(photos: Sequence[Photo]) -> list[Cutout]:
-    """Cut the labelled things out of photos where they are large enough; parts and things cut by
-    the frame stay.
+    """Cut the large labelled objects out of photos.
+
+    Parts, and objects cut by the frame, are left out.
     """
     found = []
     for photo in photos:
@@ -110,7 +104,7 @@ def photo_cutouts(photos: Sequence[Photo]) -> list[Cutout]:
 def cut_out(pixels: Array, alpha: Array) -> Array:
     """Cut uint8 (H, W, 3) by uint8 (H, W), trimmed, at most MOST_ACROSS px: uint8 (h, w, 4).
 
-    The edge is drawn in a little: its outer half shows more of what lay behind than of the thing.
+    The edge is eroded slightly: its outer half contains more background than object.
     """
     opaque = np.rint(np.clip((alpha.astype(np.float32) - 64) * (255 / 191), 0, 255)).astype(
         np.uint8

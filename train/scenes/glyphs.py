@@ -1,6 +1,4 @@
-"""The things that scenes are made of: drawn objects of the Noto Color Emoji font, each with its
-names.
-"""
+"""Load the drawn objects of scenes: glyphs of the Noto Color Emoji font, with their names."""
 
 from __future__ import annotations
 
@@ -28,10 +26,10 @@ NOT_OBJECTS = re.compile(
     r"LUGGAGE|PASSPORT CONTROL"
 )
 NATIVE = 109  # the only size the font's bitmaps exist in
-MIN_AREA = 1500  # opaque pixels of 136 x 128; less is a stroke, not an object
-SAME_LOOK = 6.0  # mean absolute RGB difference at 16 px under which two drawings count as one
+MIN_AREA = 1500  # opaque pixels of 136 x 128; fewer are a stroke, not an object
+DUPLICATE = 6.0  # mean absolute RGB difference at 16 px below which drawings are duplicates
 
-# What people call a thing whose character name is something else.
+# Common names of objects whose character name differs.
 SPOKEN = {
     "automobile": ("car", "red car"),
     "aubergine": ("eggplant",),
@@ -111,11 +109,11 @@ COLOURS = {
 
 @dataclass(frozen=True, eq=False)
 class Glyph:
-    """Hold one drawn object: pixels float32 (h, w, 4) RGBA in [0, 1], colour premultiplied, trimmed
-    to what shows.
+    """A drawn object.
 
-    name: its character's name, the one it is scored by. texts: every text that means it, name
-    first. colour: the word for its main colour, or "" when there is none.
+    pixels: float32 (h, w, 4) RGBA in [0, 1], colour premultiplied, trimmed. name: its character's
+    name, used for scoring. texts: all its names, ``name`` first. colour: the word for its main
+    colour, or "" if there is none.
     """
 
     character: str
@@ -126,13 +124,13 @@ class Glyph:
 
 
 def load_glyphs(font: Path = FONT) -> list[Glyph]:
-    """Draw every nameable object of the font, in code-point order, without near-identical drawings.
+    """Draw every nameable object of the font, in code-point order, without near-duplicates.
 
     Raises WeightsMissing when the font is not installed.
     """
     if not font.exists():
         raise WeightsMissing(
-            f"{font} is not there; on Debian: apt-get install fonts-noto-color-emoji"
+            f"{font} is not installed; on Debian: apt-get install fonts-noto-color-emoji"
         )
     face = ImageFont.truetype(str(font), NATIVE)
     characters = [chr(code) for start, end in RANGES for code in range(start, end)]
@@ -143,13 +141,16 @@ def load_glyphs(font: Path = FONT) -> list[Glyph]:
     }
     drawn = {c: pixels for c in named if (pixels := _draw(face, c)) is not None}
     taken = {named[c] for c in drawn}
-    looks = np.zeros((len(drawn), 16 * 16 * 3), np.float32)
+    thumbnails = np.zeros((len(drawn), 16 * 16 * 3), np.float32)
     glyphs: list[Glyph] = []
     for character, pixels in drawn.items():
-        look = _look(pixels)
-        if len(glyphs) and np.abs(looks[: len(glyphs)] - look).mean(axis=1).min() < SAME_LOOK:
+        thumbnail = _thumbnail(pixels)
+        if (
+            len(glyphs)
+            and np.abs(thumbnails[: len(glyphs)] - thumbnail).mean(axis=1).min() < DUPLICATE
+        ):
             continue
-        looks[len(glyphs)] = look
+        thumbnails[len(glyphs)] = thumbnail
         name = named[character]
         glyphs.append(
             Glyph(character, name, _texts(character, name, taken), _colour(pixels), pixels)
@@ -158,8 +159,9 @@ def load_glyphs(font: Path = FONT) -> list[Glyph]:
 
 
 def meanings(glyphs: list[Glyph]) -> dict[str, tuple[int, ...]]:
-    """Map every text to the indices of all glyphs it means: "apple" is the red one and the green
-    one.
+    """Map every text to the indices of all glyphs it names.
+
+    "apple" names the red one and the green one.
     """
     found: dict[str, list[int]] = {}
     for index, glyph in enumerate(glyphs):
@@ -180,7 +182,7 @@ def _draw(face: ImageFont.FreeTypeFont, character: str) -> Array | None:
     return np.concatenate([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], axis=2)
 
 
-def _look(pixels: Array) -> Array:
+def _thumbnail(pixels: Array) -> Array:
     on_grey = pixels[..., :3] + 0.5 * (1 - pixels[..., 3:])
     return cv2.resize(on_grey, (16, 16), interpolation=cv2.INTER_AREA).ravel() * 255
 
@@ -189,11 +191,9 @@ def _texts(character: str, name: str, taken: set[str]) -> tuple[str, ...]:
     import emoji  # part of the `train` extra: the CLDR short names and aliases
 
     entry = emoji.EMOJI_DATA.get(character) or emoji.EMOJI_DATA.get(character + "\ufe0f") or {}
-    said = [entry.get("en", ""), *(entry.get("alias") or [])]
-    words = [re.sub(r"[_\s]+", " ", text.strip(":").lower()) for text in said]
-    words = [
-        word for word in words if word not in taken
-    ]  # an alias that names another drawing would mislead
+    aliases = [entry.get("en", ""), *(entry.get("alias") or [])]
+    words = [re.sub(r"[_\s]+", " ", text.strip(":").lower()) for text in aliases]
+    words = [word for word in words if word not in taken]  # aliases must not name another drawing
     short = [name.removesuffix(" face")] if name.endswith(" face") and name.count(" ") == 1 else []
     candidates = [
         name,

@@ -1,6 +1,4 @@
-"""Make training tiles of everything there is: drawn scenes, scenes of cut-outs, and parts of
-labelled photographs.
-"""
+"""Make training tiles of drawn scenes, scenes of cut-outs, and parts of labelled photographs."""
 
 from __future__ import annotations
 
@@ -18,16 +16,14 @@ from .cutouts import PHOTOGRAPHIC, Cutout, load_cutouts, photo_cutouts
 from .glyphs import Glyph, load_glyphs
 from .photos import Photo, load_photos
 
-GREY = 114  # what lies beyond a photo, as serving pads it
-MOST = {"clothes": 150, "food": 90}  # photos of the sources that show few kinds of things
+GREY = 114  # padding of photos, as in serving
+MOST = {"clothes": 150, "food": 90}  # photos of sources with few classes
 SHARES = {"": 0.72, "people": 0.06, "clothes": 0.09, "bottles": 0.05, "food": 0.05}  # "": COCO's
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Say what share of the tiles are drawn scenes and what share scenes of cut-outs; the others
-    are photographs.
-    """
+    """Shares of the tiles that are drawn scenes and scenes of cut-outs; the rest are photos."""
 
     drawn: float = 0.25
     pasted: float = 0.27
@@ -35,9 +31,7 @@ class Mixture:
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """Hold what tiles are made of. behind: photos behind scenes, and the first of ``photos``, which
-    are grouped.
-    """
+    """Sources of tiles. groups: ``photos`` by collection."""
 
     glyphs: Sequence[Glyph]
     cutouts: Sequence[Cutout] = ()
@@ -53,18 +47,16 @@ class Material:
 
     @property
     def behind(self) -> Sequence[Photo]:
-        """Return the photos that stand behind scenes: those on which nearly every thing is
-        labelled.
-        """
+        """Return the background photos of scenes: those with nearly every object labelled."""
         return self.groups.get("", [])
 
     def tile(
         self, seed: int, size: int, drawn: SceneConfig, *, beyond: int = GREY
     ) -> tuple[Array, Array]:
-        """Make the tile of ``seed``: uint8 (S, S, 3) and its layers, int16 (S, S), as
-        ``scenes.Scene`` has them.
+        """Make the tile of ``seed``: uint8 (S, S, 3) and its layers, int16 (S, S).
 
-        drawn: what drawn scenes look like. beyond: what is shown where a photo has ended.
+        Layers are as in ``scenes.Scene``. drawn: configuration of drawn scenes. beyond: grey level
+        outside a photo.
         """
         rng = np.random.default_rng([seed, 5])
         kind = rng.random()
@@ -87,11 +79,10 @@ class Material:
 def photo_tile(
     rng: np.random.Generator, photo: Photo, size: int, *, beyond: int = GREY
 ) -> tuple[Array, Array]:
-    """Cut a part or the whole of a photo to a tile, ``beyond`` where it has ended; mirrored half
-    the time.
+    """Crop a tile from a photo, padded with ``beyond``; mirrored half the time.
 
     Returns uint8 (S, S, 3) and layers, int16 (S, S): -1 where nothing is labelled, -1 - k for the
-    photo's thing k.
+    photo's object k.
     """
     height, width = photo.labels.shape
     side = max(height, width) * float(np.exp(rng.uniform(np.log(0.4), np.log(1.1))))
@@ -108,7 +99,7 @@ def photo_tile(
             np.ascontiguousarray(labels[:, ::-1]),
         )
     shrinks = bool(scale.min() < 0.7)
-    if shrinks:  # averaged first; sampling alone would leave jagged edges
+    if shrinks:  # area averaging first, against aliasing
         half = cv2.resize(
             pixels,
             (round(width * scale[0]), round(height * scale[1])),
@@ -118,7 +109,7 @@ def photo_tile(
         made = cv2.warpAffine(half, moved, (size, size), borderMode=cv2.BORDER_REPLICATE)
     else:
         made = cv2.warpAffine(pixels, turn, (size, size), borderMode=cv2.BORDER_REPLICATE)
-    # counted from 1, so that 0 is beyond
+    # from 1, so that 0 is outside the photo
     layers = cv2.warpAffine(labels + 1, turn, (size, size), flags=cv2.INTER_NEAREST, borderValue=0)
     shot = camera(rng, made.astype(np.float32) / 255)
     if rng.random() < 0.04:
@@ -130,8 +121,9 @@ def photo_tile(
 def load_material(
     folders: Sequence[Path], foreground: Path | None = None, mixture: Mixture = Mixture()
 ) -> Material:
-    """Load what is not held out of COCO-format folders of photos, and a folder's cut-outs, beside
-    its photographs.
+    """Load the training part of COCO-format folders of photos, and of a folder of cut-outs.
+
+    foreground: the folder of cut-outs, next to its photographs.
     """
     photos = [
         photo for folder in folders for photo in load_photos(folder, held_out=False, most=MOST)

@@ -1,4 +1,4 @@
-"""Read photographs that stand behind scenes, with the labels of what is on them."""
+"""Read the photographs behind scenes, with the labels of their objects."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ FREE_LICENCES = (
     "No known copyright restrictions",
     "United States Government Work",
 )
-# a source of photos whose things are garments: the person who wears them is one thing
+# a source with labelled garments; the person wearing them is one object
 PERSON_ONLY = "clothes"
 
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """Hold a background photo. pixels: uint8 (H, W, 3) RGB. labels: int16 (H, W), 0 for nothing, k
-    for its object k.
+    """A background photo.
 
-    credit: where it was published, and its licence. names: of object 1, 2 and so on. source: its
+    pixels: uint8 (H, W, 3) RGB. labels: int16 (H, W), 0 for nothing, k for its object k. credit:
+    where it was published, and its licence. names: of object 1, 2 and so on. source: its
     collection.
     """
 
@@ -50,10 +50,10 @@ def load_photos(
 ) -> list[Photo]:
     """Read the photos of a COCO-format folder (images/ and instances.json).
 
-    held_out: every fifth by name, else the rest. free: only those whose licence lets anyone pass on
-    changed copies. most: how many of a source are taken, evenly spread; all where it isn't named.
-    garments: where people's clothes are outlined, these are the things, not the person who wears
-    them. Raises BadTable and BadImage.
+    held_out: every fifth by name, else the rest. free: only those whose licence allows modification
+    and redistribution. most: maximum number per source, evenly spaced; all of other sources.
+    garments: where people's clothes are outlined, these are the objects, not the wearer. Raises
+    BadTable and BadImage.
     """
     if folder is None:
         return []
@@ -68,14 +68,12 @@ def load_photos(
 
 
 def is_held_out(row: int) -> bool:
-    """Tell whether the photo at a place in the order of names is kept for validation."""
+    """Return whether the photo at a row, in the order of names, is kept for validation."""
     return row % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 
 
 def largest_first(things: Sequence[coco.Thing]) -> list[coco.Thing]:
-    """Order a photo's things as its labels number them, from 1 on; groups outlined as one have
-    none.
-    """
+    """Order a photo's objects as its labels number them, from 1; crowds are left out."""
     return sorted((thing for thing in things if not thing.crowd), key=lambda thing: -thing.area)
 
 
@@ -90,8 +88,10 @@ def _photo(folder: Path, table: coco.Instances, image: coco.ImageRow, *, garment
     file = folder / "images" / image.name
     pixels = images.load(file).pixels
     if pixels.shape[:2] != image.size:
-        raise BadTable(f"{file} is {pixels.shape[:2]} high and wide, its table says {image.size}")
-    # the photo's page, which names its author; the image's own address does not
+        raise BadTable(
+            f"{file} is {pixels.shape[:2]} (height, width), but its table has {image.size}"
+        )
+    # the photo's page, which credits its author, unlike the image's URL
     page = Path(image.url).name.partition("_")[0]
     credit = (
         f"https://www.flickr.com/photo.gne?id={page} ({image.licence})" if page else image.source
@@ -102,7 +102,7 @@ def _photo(folder: Path, table: coco.Instances, image: coco.ImageRow, *, garment
 
 
 def _paint(labels: Array, size: tuple[int, int], thing: coco.Thing, number: int) -> None:
-    """Paint a thing's number where its polygons or run-length code say it is."""
+    """Fill an object's polygons or run-length mask with its number."""
     if thing.outlines:
         cv2.fillPoly(
             labels, [np.rint(outline).astype(np.int32) for outline in thing.outlines], number

@@ -1,5 +1,6 @@
-"""Tiles to train a promptable network on: small scenes, each a window of the frame that serving
-looks at.
+"""Make tiles to train a promptable network on: small scenes, each a window of the frame.
+
+The frame is the input of serving.
 """
 
 from __future__ import annotations
@@ -16,25 +17,22 @@ from segclip.types import Array
 from .compose import SceneConfig
 from .material import Material
 
-FRAME = 800  # px; a scene of 640 x 480 is enlarged to it, which makes edges finer
+FRAME = 800  # px; a scene of 640 x 480 is enlarged to it, for finer edges
 PATCH = 16  # px of a cell of the image encoder's map
 TILE = 320  # px
-SIDES = {
-    320: (2, 0.6),
-    480: (1, 0.25),
-    640: (1, 0.15),
-}  # px of a tile: how many a step, how often; large things need room
+# side of a tile in px: tiles per step, probability; large objects need large tiles
+SIDES = {320: (2, 0.6), 480: (1, 0.25), 640: (1, 0.15)}
 CELL = PATCH // 4  # pixels a logit covers
-OBJECTS = 6  # asked about in a tile
+OBJECTS = 6  # prompted in a tile, at most
 MIN_PIXELS = 100
-# of the things in the photo behind a scene that are asked about too; they are many and hard
+# of the objects in the photo behind a scene that are prompted too; they are many and hard
 PHOTO_SHARE = 0.2
-PHOTO_PIXELS = 250  # of a thing of a photograph that is no scene
+PHOTO_PIXELS = 250  # minimum size of an object in a tile of a plain photo
 
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """Hold a tile and N of its objects.
+    """A tile and N of its objects.
 
     pixels: uint8 (T, T, 3), black where the frame's padding would be. masks: bool (N, T, T).
     corner: x, y of the tile in the frame, in px. plain, plain_masks: the same before the tile was
@@ -54,18 +52,20 @@ class Tile:
 
     @property
     def shares(self) -> torch.Tensor:
-        """Return each object's share of each of the decoder's cells: float32 (N, 1, T / CELL, T /
-        CELL).
+        """Return each object's share of each of the decoder's cells.
+
+        float32 (N, 1, T / CELL, T / CELL).
         """
         return F.avg_pool2d(torch.from_numpy(self.masks).float()[:, None], CELL)
 
 
 def make_tile(seed: int, material: Material, side: int = TILE) -> Tile | None:
-    """Make a tile of drawn objects, cut-outs or a photo, and those of the photo behind alike; None
-    when it has none.
+    """Make a tile of drawn objects, cut-outs or a photo; None if it has no objects.
+
+    Objects of the photo behind a scene are included.
     """
     rng = np.random.default_rng([seed, 2])
-    size = int(rng.choice((side * 640 // FRAME, side)))  # px before it is enlarged, if it is
+    size = int(rng.choice((side * 640 // FRAME, side)))  # px before it is enlarged
     drawn_scenes = SceneConfig(objects=(2, 7), across=(0.1 * size, 0.75 * size))
     plain, drawn = material.tile(seed, size, drawn_scenes, beyond=0)
     pixels = cv2.resize(plain, (side, side), interpolation=cv2.INTER_LINEAR)

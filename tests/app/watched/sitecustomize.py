@@ -1,8 +1,7 @@
-"""Note which paths of a certain name, and which addresses elsewhere, a server of the tests looks
-at.
+"""Record a test server's accesses to paths of a certain name and to other hosts.
 
-Python imports this first where the folder is on its path; ``SEGCLIP_TEST_WATCH`` names the file of
-notes.
+Python imports this module first if its folder is on the path; ``SEGCLIP_TEST_WATCH`` names the
+file of records.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def _watch(notes: int) -> None:
 
         return noted
 
-    for name in ("stat", "lstat", "access", "readlink"):  # which no audit hook hears of
+    for name in ("stat", "lstat", "access", "readlink"):  # which raise no audit event
         setattr(os, name, watched(getattr(os, name)))
     sys.addaudithook(hook)
 

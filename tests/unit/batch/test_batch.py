@@ -1,4 +1,4 @@
-"""Export of many pictures: every interruption, every change, every broken file."""
+"""Export of many images: every interruption, every change, every broken file."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Give every file of an output but the journal's own."""
+    """Return every file of an output, except the journal's."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -103,10 +103,10 @@ class TestWhatIsWritten:
             json.loads(line) for line in (out / "regions.jsonl").read_text("utf-8").splitlines()
         ]
         assert len(table) == len(lines) == len(dataset.anns) > 6
-        for picture in dataset.dataset["images"]:
-            name = picture["file_name"]
+        for image in dataset.dataset["images"]:
+            name = image["file_name"]
             masks, texts = raster.read_arrays(out / "npz" / f"{name}.npz")
-            annotations = dataset.loadAnns(dataset.getAnnIds(imgIds=picture["id"]))
+            annotations = dataset.loadAnns(dataset.getAnnIds(imgIds=image["id"]))
             rows = [row for row in table if row["image"] == name]
             labels = np.asarray(PIL.Image.open(out / "labelmap" / f"{name}.labelmap.png"))
             assert len(masks) == len(annotations) == len(rows) == labels.max()
@@ -130,16 +130,14 @@ class TestWhatIsWritten:
                     == rows[row]["text"]
                 )
 
-    def test_labelme_finds_its_picture(self, photos: Path, tmp_path: Path) -> None:
+    def test_labelme_finds_its_image(self, photos: Path, tmp_path: Path) -> None:
         run(photos, tmp_path / "out")
         label = tmp_path / "out" / "labelme" / "sub dir" / "c.png.labelme.json"
         named = json.loads(label.read_text("utf-8"))["imagePath"]
         assert (label.parent / named).resolve() == (photos / "sub dir" / "c.png").resolve()
 
     def test_thin_things_keep_their_outline_in_yolo(self, tmp_path: Path) -> None:
-        """Fault 17.19: masks of 1 or 2 px, and one px wide, vanished; read as ultralytics does,
-        each is there.
-        """
+        """Fault 17.19: masks of 1 or 2 px, or 1 px wide, vanished; read as in ultralytics."""
         boxes = [
             (20, 10, 120, 11),
             (150, 20, 151, 100),
@@ -169,31 +167,27 @@ class TestWhatIsWritten:
             )
         assert found == set(boxes)
 
-    def test_yolo_pairs_every_picture_with_its_own_label(
-        self, photos: Path, tmp_path: Path
-    ) -> None:
+    def test_yolo_pairs_every_image_with_its_own_label(self, photos: Path, tmp_path: Path) -> None:
         run(photos, tmp_path / "out")
         root = tmp_path / "out" / "yolo"
         assert yaml.safe_load((root / "data.yaml").read_text("utf-8"))["names"] == dict(
             enumerate(TEXTS)
         )
-        pictures = [path for path in (root / "images").rglob("*") if path.is_symlink()]
-        assert len(pictures) == 7
-        for picture in pictures:
-            label = root / "labels" / picture.relative_to(root / "images").with_suffix(".txt")
+        linked = [path for path in (root / "images").rglob("*") if path.is_symlink()]
+        assert len(linked) == 7
+        for image in linked:
+            label = root / "labels" / image.relative_to(root / "images").with_suffix(".txt")
             assert label.is_file()
-            assert picture.resolve().is_file()
+            assert image.resolve().is_file()
         assert (root / "images" / "a_png.png").exists()
         assert (root / "images" / "a_jpg.jpg").exists()
 
-    def test_the_summary_and_the_sheet_tell_what_was_found(
-        self, photos: Path, tmp_path: Path
-    ) -> None:
+    def test_the_summary_and_the_sheet_report_results(self, photos: Path, tmp_path: Path) -> None:
         summary = run(photos, tmp_path / "out")
-        told = json.loads((tmp_path / "out" / "summary.json").read_text("utf-8"))
-        assert told["images"] == summary.images == 7
-        assert set(told["texts"]) == set(TEXTS)
-        assert told["texts"]["a red square"]["images"] >= 4
+        report = json.loads((tmp_path / "out" / "summary.json").read_text("utf-8"))
+        assert report["images"] == summary.images == 7
+        assert set(report["texts"]) == set(TEXTS)
+        assert report["texts"]["a red square"]["images"] >= 4
         assert PIL.Image.open(tmp_path / "out" / "contact_sheet.png").size[0] > 600
         assert not (tmp_path / "out" / "failures.jsonl").exists()
 
@@ -217,7 +211,7 @@ class TestWhatIsWritten:
         assert len([name for _, name in found if name == "object"]) >= 2
         assert len([name for _, name in found if name == "a red square"]) == 1
 
-    def test_a_box_says_where_everything_is_looked_for(self, photos: Path, tmp_path: Path) -> None:
+    def test_a_box_limits_everything(self, photos: Path, tmp_path: Path) -> None:
         options = ExportOptions(formats=("coco",), ask=Ask(boxes=((0, 0, 5, 5),), everything=True))
         export(photos / "e.bmp", tmp_path / "out", options=options)
         assert not COCO(str(tmp_path / "out" / "coco.json")).anns
@@ -239,10 +233,8 @@ class TestInterruption:
         assert script(photos, whole).returncode == 0
         expected = tree(whole)
         rng = random.Random(0)
-        moments = [
-            *range(1, 14),
-            *(rng.randrange(14, 170) for _ in range(5)),
-        ]  # once for each kind of write, and at random
+        # once for each kind of write, and at random
+        moments = [*range(1, 14), *(rng.randrange(14, 170) for _ in range(5))]
         for moment in moments:
             out = tmp_path / f"killed-{moment}"
             killed = script(photos, out, kill=str(moment))
@@ -279,7 +271,7 @@ class TestInterruption:
         assert tree(tmp_path / "parts") == expected
 
     @pytest.mark.slow
-    def test_a_picture_that_kills_its_process_is_a_failure_and_the_only_one(
+    def test_an_image_that_kills_its_process_is_the_only_failure(
         self, photos: Path, tmp_path: Path
     ) -> None:
         pixels = paint(("red", (5, 5, 60, 60))).pixels.copy()
@@ -336,7 +328,7 @@ class TestChanges:
         run(photos, tmp_path / "fresh")
         assert tree(out) == tree(tmp_path / "fresh")
 
-    def test_a_touched_picture_with_the_same_bytes_is_left_alone(
+    def test_a_touched_image_with_the_same_bytes_is_left_alone(
         self, photos: Path, tmp_path: Path
     ) -> None:
         run(photos, tmp_path / "out")
@@ -355,7 +347,7 @@ class TestChanges:
         options = ExportOptions(formats=FORMATS, answers=answers)
         assert export(photos, out, "a green square", options=options).progress.now == 7
 
-    def test_one_text_of_a_table_is_one_picture(self, photos: Path, tmp_path: Path) -> None:
+    def test_a_changed_row_of_a_table_is_one_image(self, photos: Path, tmp_path: Path) -> None:
         table = photos / "table.csv"
         table.write_text('image,texts\na.png,a red square\nf.png,"a red square; a blue square"\n')
         export(table, tmp_path / "out")
@@ -377,7 +369,7 @@ class TestFailures:
         whole = (photos / "f.png").read_bytes()
         (photos / "cut.png").write_bytes(whole[: len(whole) // 2])
         (photos / "empty.jpg").touch()
-        (photos / "words.jpg").write_text("not a picture")
+        (photos / "words.jpg").write_text("not an image")
         (photos / "gone.png").symlink_to(photos / "nowhere.png")
         (photos / "loop.png").symlink_to(photos / "loop.png")
         (photos / "loop").symlink_to(photos, target_is_directory=True)
@@ -401,9 +393,7 @@ class TestFailures:
         }
         assert all(row["reason"] and str(hostile) in row["path"] for row in rows)
 
-    def test_failed_ones_wait_until_they_are_asked_for_or_change(
-        self, hostile: Path, tmp_path: Path
-    ) -> None:
+    def test_failures_are_retried_on_request_or_change(self, hostile: Path, tmp_path: Path) -> None:
         run(hostile, tmp_path / "out")
         assert run(hostile, tmp_path / "out").progress.now == 0
         assert run(hostile, tmp_path / "out", retry_failed=True).progress.failed == 6
@@ -418,7 +408,7 @@ class TestFailures:
         assert summary.missing > 0
         assert run(hostile, tmp_path / "out").missing == 0
 
-    def test_a_fault_of_ours_is_a_row_with_its_traceback(
+    def test_a_bug_is_a_row_with_its_traceback(
         self, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def broken(result: Any, path: Path) -> list[Path]:
@@ -451,7 +441,7 @@ class TestPlan:
         assert first.ask == Ask(("one; two",), (), ((3.0, 4.0, 0.0),))
         assert second.ask == Ask(("x",), ((1.0, 2.0, 3.0, 4.0),))
 
-    def test_fault_17_13_a_glob_follows_no_links_and_says_so(
+    def test_fault_17_13_a_glob_follows_no_links_and_warns(
         self, photos: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         (photos / "l").symlink_to(photos, target_is_directory=True)
@@ -459,7 +449,7 @@ class TestPlan:
         assert len(read(f"{photos}/**/*.png", Ask(("x",)))) == 5
         assert "left out 2 (l, sub dir/m): links to folders are not followed" in caplog.text
 
-    def test_boxes_of_a_table_go_to_the_pictures_of_their_names(
+    def test_boxes_of_a_table_go_to_the_images_of_their_names(
         self, photos: Path, tmp_path: Path
     ) -> None:
         (tmp_path / "boxes.csv").write_text('image,boxes\na.png,"1,2,30,40; 5,6,70,80"\n')
@@ -477,19 +467,17 @@ class TestPlan:
         [
             ("image\na.png\na.png\n", "twice"),
             ("picture\na.png\n", "unknown column 'picture'"),
-            ('image,boxes\na.png,"1,2,3"\n', "row 1 .*'boxes': a box x1,y1,x2,y2 is wanted"),
+            ('image,boxes\na.png,"1,2,3"\n', "row 1 .*'boxes': expected a box x1,y1,x2,y2"),
             ('image,points\na.png,"1,x"\n', "row 1 .*'points'"),
         ],
     )
-    def test_a_table_that_says_nonsense_is_refused(
-        self, photos: Path, content: str, message: str
-    ) -> None:
+    def test_an_invalid_table_is_refused(self, photos: Path, content: str, message: str) -> None:
         (photos / "t.csv").write_text(content)
         with pytest.raises((BadPrompt, BadTable), match=message):
             read(photos / "t.csv", Ask(("x",)))
 
-    def test_misuse_is_told_before_any_work(self, photos: Path, tmp_path: Path) -> None:
-        with pytest.raises(BadPrompt, match="nothing is asked"):
+    def test_misuse_is_reported_before_any_work(self, photos: Path, tmp_path: Path) -> None:
+        with pytest.raises(BadPrompt, match="no text, box or point was given"):
             export(photos, tmp_path / "out")
         with pytest.raises(BadPrompt, match="no such input"):
             export(tmp_path / "nowhere", tmp_path / "out", "x")
@@ -506,14 +494,14 @@ class TestPlan:
         assert summary.images == 0
         assert json.loads((tmp_path / "out" / "coco.json").read_text("utf-8"))["images"] == []
 
-    def test_shards_share_all_out(self, photos: Path) -> None:
+    def test_shards_cover_all_images(self, photos: Path) -> None:
         items = read(photos, Ask(("x",)))
         parts = [shard(items, f"{i}/3") for i in (1, 2, 3)]
         assert sorted(item.name for part in parts for item in part) == sorted(
             item.name for item in items
         )
 
-    def test_the_digest_changes_with_all_that_matters(self) -> None:
+    def test_the_digest_depends_on_all_that_matters(self) -> None:
         digests = {
             digest(Ask(("a",)), {}),
             digest(Ask(("b",)), {}),

@@ -1,6 +1,4 @@
-"""A folder as people have them: 200 photographs, and 30 files that are not, or no longer, or not
-quite pictures.
-"""
+"""A realistic folder: 200 photographs, and 30 files that are no images, or damaged ones."""
 
 from __future__ import annotations
 
@@ -39,7 +37,7 @@ ODD_NAMES = (
 
 
 def png(width: int, height: int, rows: Iterator[bytes]) -> bytes:
-    """Write a grey PNG of 1 bit row by row: a few kB however large the picture claims to be."""
+    """Write a grey PNG of 1 bit row by row: a few kB, however large its declared size."""
     packer = zlib.compressobj(9)
     data = b"".join(packer.compress(row) for row in rows) + packer.flush()
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
@@ -57,7 +55,7 @@ def encoded(kind: str, size: tuple[int, int] = (64, 48)) -> bytes:
 
 
 def lay_traps(folder: Path, photo: bytes) -> set[str]:
-    """Write 24 files that must fail; gives their names."""
+    """Write 24 files that must fail; return their names."""
     jpeg, whole = encoded("jpeg"), encoded("png")
     bombs = {"bomb.png": 30_000, "small bomb.png": 12_000}
     broken = {
@@ -88,17 +86,15 @@ def lay_traps(folder: Path, photo: bytes) -> set[str]:
         (folder / name).write_bytes(content)
     (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
     (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
-    os.mkfifo(folder / "pipe.jpg")  # whoever opens it waits for ever
+    os.mkfifo(folder / "pipe.jpg")  # opening it would block forever
     (folder / "endless.jpg").symlink_to("/dev/zero")
     (folder / "sparse.jpg").write_bytes(b"")
-    os.truncate(folder / "sparse.jpg", 1 << 40)  # larger than memory, and takes no room on the disk
+    os.truncate(folder / "sparse.jpg", 1 << 40)  # larger than memory, but sparse
     return {*broken, "gone.jpg", "loop.jpg", "pipe.jpg", "endless.jpg", "sparse.jpg"}
 
 
 class Halves(FakeProposer):
-    """Propose the left and the right half: in photographs the fake one would see thousands of
-    pieces.
-    """
+    """Propose the left and right half: FakeProposer would find thousands of pieces in a photo."""
 
     def decode(self, features: Array, prompt: Prompt) -> Proposals:
         left = np.zeros(features.shape, bool)
@@ -115,7 +111,7 @@ def load_halves(*names: Any, **options: Any) -> Segmenter:
 @pytest.mark.slow
 @pytest.mark.usefixtures("fake_models")
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_all_that_can_be_read_is_exported_and_each_other_is_a_row(
+def test_readable_images_are_exported_and_the_others_are_rows(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loading, "load", load_halves)
@@ -127,15 +123,14 @@ def test_all_that_can_be_read_is_exported_and_each_other_is_a_row(
     good = photographs[0].read_bytes()
     for name in ODD_NAMES:
         (folder / name).write_bytes(good)
-    (folder / f"{photographs[0].stem}.png").write_bytes(
-        encoded("png")
-    )  # the same stem, another ending
+    # the same stem, another suffix
+    (folder / f"{photographs[0].stem}.png").write_bytes(encoded("png"))
     (folder / "again").symlink_to(folder, target_is_directory=True)  # a folder inside itself
     failing = lay_traps(folder, good)
     unreadable = folder / "locked.jpg"
     unreadable.write_bytes(good)
     unreadable.chmod(0)
-    if not os.access(unreadable, os.R_OK):  # the administrator may read all
+    if not os.access(unreadable, os.R_OK):  # root can read everything
         failing.add(unreadable.name)
     readable = 200 + len(ODD_NAMES) + 1 + (unreadable.name not in failing)
     assert len(list(folder.iterdir())) == 200 + 6 + 1 + 25 + 1 + 1
@@ -164,7 +159,7 @@ def test_all_that_can_be_read_is_exported_and_each_other_is_a_row(
     ]
     assert {row["image"] for row in failures} == failing
     assert all(row["reason"] and not row["traceback"] for row in failures)
-    told = json.loads((out / "summary.json").read_text("utf-8"))
-    assert told["failed"] == len(failing)
-    assert told["matched"] + told["empty"] == readable
+    summary = json.loads((out / "summary.json").read_text("utf-8"))
+    assert summary["failed"] == len(failing)
+    assert summary["matched"] + summary["empty"] == readable
     assert len(COCO(out / "coco.json").imgs) == readable

@@ -1,6 +1,4 @@
-"""What a run is put together into: tables and data sets that every reader takes, whatever names and
-texts hold.
-"""
+"""Tables and data sets of a run: every reader accepts them, whatever names and texts contain."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ from tests.exports import draw, run
 pytestmark = pytest.mark.usefixtures("fake_models")
 
 ODD_TEXTS = (
-    "a caf\u0092s red square",  # a C1 control, as of a text that passed through Windows-1252
+    "a caf\u0092s red square",  # a C1 control, as in text mangled by Windows-1252
     "a red\x7f square\x01",
     "a red\ufffe square\uffff",
     "a red\u2028 square",
@@ -56,7 +54,7 @@ def test_fault_17_19_every_character_is_read_back_by_yaml() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are text")
-def test_fault_17_18_names_that_are_not_utf8_are_told_apart(
+def test_fault_17_18_names_outside_utf8_are_distinguished(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pyarrow, arrow_json = (
@@ -95,7 +93,7 @@ def test_fault_17_18_names_that_are_not_utf8_are_told_apart(
 class TestLongNames:
     LONG = ("l" * 249, "é" * 125, "n" * 240 + ".b", "木" * 83)
 
-    def test_fault_17_7_they_end_no_run(self, tmp_path: Path) -> None:
+    def test_fault_17_7_they_do_not_stop_a_run(self, tmp_path: Path) -> None:
         folder, out = tmp_path / "in", tmp_path / "out"
         for stem in self.LONG:
             for suffix in (".png", ".jpg", ".bmp"):
@@ -122,7 +120,7 @@ class TestLongNames:
         assert run(folder, out, "a red square", formats=formats).progress.before == done.images
 
     @pytest.mark.skipif(sys.platform != "linux", reason="other systems take shorter paths")
-    def test_fault_17_7_deep_folders_neither(
+    def test_fault_17_7_deep_folders_do_not_either(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -134,7 +132,7 @@ class TestLongNames:
         assert done.states["matched"] == 2
         assert len(list((tmp_path / "out" / "yolo" / "labels").iterdir())) == 2
 
-    def test_names_that_fit_stay_and_others_are_told_apart(self) -> None:
+    def test_names_that_fit_stay_and_others_are_distinguished(self) -> None:
         for name in ("a.png", "x" * 196 + ".png", "d/" * 300 + "a.png", "a"):
             assert names.fitting(name) == name
         long = ["x" * 250 + end for end in (".png", ".jpg", "")] + [
@@ -149,7 +147,7 @@ class TestLongNames:
 
 
 def _joined_at_once(parts: list[Array]) -> Array:
-    """Join as yolo._joined does, with all distances of two outlines at a time."""
+    """Join as yolo._joined does, but with all distances of two outlines at once."""
     whole = parts[0].astype(float)
     for part in parts[1:]:
         distance = ((whole[:, None] - part[None]) ** 2).sum(axis=2)
@@ -166,9 +164,8 @@ def test_fault_17_12e_outlines_are_joined_block_by_block_as_at_once(
     monkeypatch.setattr(yolo, "_BLOCK", block)
     for seed in range(20):
         random = np.random.default_rng(seed)
-        parts = [
-            random.integers(0, 12, (random.integers(3, 30), 2)) + 0.01 for _ in range(4)
-        ]  # many are equally near
+        # many points are equally near
+        parts = [random.integers(0, 12, (random.integers(3, 30), 2)) + 0.01 for _ in range(4)]
         assert np.array_equal(yolo._joined(parts), _joined_at_once(parts))
 
 

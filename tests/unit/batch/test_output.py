@@ -1,6 +1,4 @@
-"""The export's output: what is there, who may write, what a full disk, a lock or a damaged journal
-leads to.
-"""
+"""The export's output folder: its content, concurrent runs, full disks, locks, damaged journals."""
 
 from __future__ import annotations
 
@@ -42,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 def rows(out: Path) -> dict[str, str]:
     """Return the reasons of failures.jsonl by image."""
     lines = (out / "failures.jsonl").read_text("utf-8").splitlines()
-    return {told["image"]: told["reason"] for told in map(json.loads, lines)}
+    return {row["image"]: row["reason"] for row in map(json.loads, lines)}
 
 
 class TestFullDisk:
@@ -89,7 +87,7 @@ class TestFullDisk:
         assert tree(tmp_path / "out") == tree(tmp_path / "clean")
 
 
-class TestWhoMayWrite:
+class TestConcurrentRuns:
     @pytest.mark.parametrize(
         ("held", "part"),
         [("all", "1/2"), ("all", None), ("1-of-2", None), ("1-of-2", "1/2"), ("1-of-2", "1/3")],
@@ -114,7 +112,7 @@ class TestWhoMayWrite:
             assert run(folder, out, part="2/2").missing == 0
         run(folder, out, "a green square", part="2/2")
 
-    def test_fault_17_5_a_locked_journal_is_told(
+    def test_fault_17_5_a_locked_journal_is_reported(
         self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         run(folder, tmp_path / "out")
@@ -129,7 +127,7 @@ class TestWhoMayWrite:
         holder.close()
 
     @pytest.mark.parametrize("name", ["journal.sqlite", "begin.lock", "all.lock", "files.jsonl"])
-    def test_fault_17_5_a_folder_in_the_place_of_a_file_is_told(
+    def test_fault_17_5_a_folder_in_place_of_a_file_is_reported(
         self, folder: Path, tmp_path: Path, name: str
     ) -> None:
         (tmp_path / "out" / ".segclip" / name).mkdir(parents=True)
@@ -138,7 +136,7 @@ class TestWhoMayWrite:
 
 
 def mutate(data: bytes, seed: int) -> bytes:
-    """Damage a file as a disk, an editor or an enemy would."""
+    """Damage a file as a disk, an editor or an attacker would."""
     chance = random.Random(seed)
     changed = bytearray(data)
     kind = chance.randrange(4)
@@ -157,7 +155,7 @@ class TestJournal:
     @pytest.mark.parametrize(
         "block", [0, *(pytest.param(block, marks=pytest.mark.long) for block in range(1, 20))]
     )
-    def test_fault_17_5_mutated_journals_are_mended(
+    def test_fault_17_5_mutated_journals_are_repaired(
         self, folder: Path, tmp_path: Path, block: int
     ) -> None:
         out = tmp_path / "out"
@@ -184,7 +182,7 @@ class TestJournal:
             lambda record: record.update(size=[10**9, 10**9]),
             lambda record: record.update(size=["26", 64]),
             lambda record: record["rows"][0].update(box=[0, 0, 9999, 9999]),
-            lambda record: record["rows"][0].update(text="of nobody's asking"),
+            lambda record: record["rows"][0].update(text="not a prompt"),
             lambda record: record["rows"][0].update(similarity="x"),
             lambda record: record["rows"][0]["rle"].update(counts=""),
             lambda record: record["rows"][0]["rle"].update(counts="0"),
@@ -193,7 +191,7 @@ class TestJournal:
             lambda record: record["rows"].append([]),
         ],
     )
-    def test_fault_17_5_a_record_that_lies_is_made_again(
+    def test_fault_17_5_an_invalid_record_is_made_again(
         self, folder: Path, tmp_path: Path, change: Callable[[dict[str, Any]], Any]
     ) -> None:
         out = tmp_path / "out"
@@ -249,7 +247,7 @@ class TestJournal:
         )
         again.close()
 
-    def test_fault_17_5_what_is_no_journal_is_told(self, tmp_path: Path) -> None:
+    def test_fault_17_5_a_file_that_is_no_journal_is_reported(self, tmp_path: Path) -> None:
         place = tmp_path / "j.sqlite"
         with sqlite3.connect(place) as table:
             table.execute("CREATE TABLE bookmarks (url TEXT)")
@@ -264,7 +262,7 @@ class TestJournal:
 
 
 class TestFailures:
-    def test_fault_17_5_what_passes_is_tried_again_by_itself(
+    def test_fault_17_5_temporary_failures_are_retried(
         self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         class Short(batch_script.DeadlyProposer):
@@ -281,7 +279,7 @@ class TestFailures:
         run(folder, tmp_path / "clean")
         assert tree(tmp_path / "out") == tree(tmp_path / "clean")
 
-    def test_fault_17_5_a_server_that_does_not_answer_passes(
+    def test_fault_17_5_an_unresponsive_server_is_a_temporary_failure(
         self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         real = Path.read_bytes
@@ -298,7 +296,7 @@ class TestFailures:
         assert run(folder, tmp_path / "out").progress.now == 1
         assert not (tmp_path / "out" / "failures.jsonl").exists()
 
-    def test_fault_17_21_a_folder_that_cannot_be_read_is_told_and_costs_nothing(
+    def test_fault_17_21_an_unreadable_folder_is_reported_and_loses_nothing(
         self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         out = tmp_path / "out"
@@ -324,7 +322,7 @@ class TestFailures:
     def test_a_name_that_is_too_long_is_that_images_failure(
         self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Some file systems take shorter names than most."""
+        """Some file systems allow only shorter names."""
         monkeypatch.setattr(outputs, "_LONGEST", 300)
         long = "x" * 245 + ".png"
         draw(folder / long, "red")
@@ -332,18 +330,16 @@ class TestFailures:
         assert "name too long" in rows(tmp_path / "out")[long]
 
 
-def ask_all(
+def export_with(
     folder: Path, out: Path, *texts: str, formats: tuple[str, ...] = FORMATS, **answers: Any
 ) -> batch.Summary:
-    """Export with what is asked besides the texts."""
+    """Export with other options than the texts."""
     options = ExportOptions(formats=formats, answers=Answers(**answers))
     return export(folder, out, texts or TEXTS, options=options)
 
 
 class TestQuestions:
-    """Export faults 4 to 7: what is asked of all images, how it is read, and what of it the digest
-    holds.
-    """
+    """Export faults 4 to 7: questions for all images, how they are read and enter the digest."""
 
     @pytest.mark.parametrize(
         ("texts", "answers"),
@@ -362,7 +358,7 @@ class TestQuestions:
             ((), {"backgrounds": ("a wall", "\n")}),
         ],
     )
-    def test_a_slip_in_what_all_are_asked_takes_nothing_away(
+    def test_an_invalid_question_removes_nothing(
         self, folder: Path, tmp_path: Path, texts: tuple[str, ...], answers: dict[str, Any]
     ) -> None:
         """Export fault 4."""
@@ -371,21 +367,19 @@ class TestQuestions:
         if isinstance(name := answers.get("templates"), str):
             answers = {"templates": name.format(tmp=tmp_path)}
         with pytest.raises(SegclipError):
-            ask_all(folder, tmp_path / "new", *texts, **answers)
+            export_with(folder, tmp_path / "new", *texts, **answers)
         assert not (tmp_path / "new").exists()  # before any work
         out = tmp_path / "out"
         run(folder, out)
         before = snapshot(out)
         with pytest.raises(SegclipError):
-            ask_all(folder, out, *texts, **answers)
+            export_with(folder, out, *texts, **answers)
         assert snapshot(out) == before
 
     def test_a_question_that_does_not_fit_an_image_leaves_its_masks(
         self, folder: Path, tmp_path: Path
     ) -> None:
-        """Export fault 4: the box is beyond one image; what was made of an image that is damaged
-        goes.
-        """
+        """Export fault 4: a box outside an image keeps its masks, unlike a damaged image."""
         out = tmp_path / "out"
         run(folder, out, formats=("npz",))
         before = snapshot(out / "npz")
@@ -400,13 +394,11 @@ class TestQuestions:
         "text", ["a  red square", " a red square", "a red\tsquare\n", "a\u00a0red square"]
     )
     def test_blanks_in_a_text_are_one(self, folder: Path, tmp_path: Path, text: str) -> None:
-        """Export fault 5: the export ends, does nothing again, and gives what the plain text
-        gives.
-        """
+        """Export fault 5: it ends, a rerun is idle, the output is that of the plain text."""
         out, formats = tmp_path / "out", ("png", "coco", "yolo", "jsonl", "parquet")
         run(folder, tmp_path / "clean", "a red square", "a blue square", formats=formats)
-        given = (text, "a red square", "a blue square")
-        assert run(folder, out, *given, formats=formats).missing == 0
+        texts = (text, "a red square", "a blue square")
+        assert run(folder, out, *texts, formats=formats).missing == 0
         assert run(folder, out, "a red square", "a blue square", formats=formats).progress.now == 0
         assert tree(out) == tree(tmp_path / "clean")
 
@@ -417,11 +409,11 @@ class TestQuestions:
             json.dumps({"image": "a.png", "texts": ["a  red\tsquare", "a red square"]}) + "\n"
         )
         assert run(table, tmp_path / "out", formats=("coco",)).missing == 0
-        told = json.loads((tmp_path / "out" / "coco.json").read_text("utf-8"))
-        assert [category["name"] for category in told["categories"]] == ["a red square"]
+        coco = json.loads((tmp_path / "out" / "coco.json").read_text("utf-8"))
+        assert [category["name"] for category in coco["categories"]] == ["a red square"]
         assert run(table, tmp_path / "out", formats=("coco",)).progress.now == 0
 
-    def test_a_row_whose_text_cannot_be_asked_is_named(self, folder: Path, tmp_path: Path) -> None:
+    def test_the_row_of_an_invalid_text_is_named(self, folder: Path, tmp_path: Path) -> None:
         (folder / "t.jsonl").write_text(
             json.dumps({"image": "a.png", "texts": ["x" * 2000]}) + "\n"
         )
@@ -434,11 +426,11 @@ class TestQuestions:
         """Export fault 6; the same sentences under another name are not."""
         file, out = tmp_path / "templates.txt", tmp_path / "out"
         file.write_text("a photo of a {}.\n")
-        ask_all(folder, out, templates=str(file))
-        assert ask_all(folder, out, templates=str(file)).progress.now == 0
-        assert ask_all(folder, out, templates="photo").progress.now == 0
+        export_with(folder, out, templates=str(file))
+        assert export_with(folder, out, templates=str(file)).progress.now == 0
+        assert export_with(folder, out, templates="photo").progress.now == 0
         file.write_text("a painting of a {}.\n")
-        assert ask_all(folder, out, templates=str(file)).progress.now == 5
+        assert export_with(folder, out, templates=str(file)).progress.now == 5
 
     def test_a_templates_file_is_read_once(
         self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -453,13 +445,13 @@ class TestQuestions:
             return real(path)
 
         monkeypatch.setattr(Path, "read_bytes", edited)
-        assert ask_all(folder, tmp_path / "out", templates=str(file)).states["failed"] == 0
+        assert export_with(folder, tmp_path / "out", templates=str(file)).states["failed"] == 0
 
     @pytest.mark.parametrize(
         "formats", [("json", "labelme", "png"), ("json", "yolo", "svg", "geojson"), FORMATS]
     )
     @pytest.mark.parametrize("spelling", ["moved", "absolute", "dotted"])
-    def test_another_path_to_the_same_images_gives_a_clean_runs_tree(
+    def test_another_path_to_the_same_images_yields_a_clean_runs_tree(
         self,
         folder: Path,
         tmp_path: Path,
@@ -490,10 +482,10 @@ class TestQuestions:
             if spelling == "moved" and "coco" not in name
         )
 
-    def test_the_reason_of_a_name_that_is_too_long_is_that_of_any_process(
+    def test_the_reason_of_a_too_long_name_does_not_depend_on_the_process(
         self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(outputs, "_LONGEST", 300)  # as on file systems that take shorter names
+        monkeypatch.setattr(outputs, "_LONGEST", 300)  # as on file systems with shorter names
         draw(folder / ("x" * 245 + ".png"), "red")
         run(folder, tmp_path / "out", formats=("png",))
         (reason,) = rows(tmp_path / "out").values()
@@ -504,7 +496,7 @@ class TestVerify:
     def test_fault_17_8_bytes_are_read_again(
         self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """On a file system that notes neither change times nor inodes."""
+        """On a file system without change times and inodes."""
         for module in (batch, work):
             monkeypatch.setattr(
                 module, "stamp_of", lambda path: (1, 2, 3, 4) if path.exists() else (0, 0, 0, 0)
@@ -534,7 +526,7 @@ class TestVerify:
 
 
 class TestNames:
-    def test_fault_17_8_names_that_some_disks_fold_are_apart(self) -> None:
+    def test_fault_17_8_names_that_some_file_systems_fold_are_distinct(self) -> None:
         listed = [
             "A.jpg",
             "a.jpg",
@@ -583,24 +575,23 @@ class TestNames:
             "yolo",
         ],
     )
-    def test_fault_17_2_what_is_not_ours(self, path: str) -> None:
+    def test_fault_17_2_other_paths_are_not_ours(self, path: str) -> None:
         assert not is_ours(path)
 
-    def test_what_is_ours(self) -> None:
+    def test_output_paths_are_ours(self) -> None:
         assert all(map(is_ours, ("png/a", "yolo/images/x/y.png", "coco.json", "labelme/é/木.json")))
 
 
 class TestYolo:
     def data(self, folder: Path, out: Path) -> tuple[Path, dict[str, str]]:
-        """Export, and pair each image with the label that YOLO's trainers look for."""
+        """Export, and pair each image with the label that YOLO trainers read for it."""
         run(folder, out, formats=("yolo",))
         root = out / "yolo"
         found = {}
         for path in sorted((root / "images").rglob("*.*")):
             place = str(path)
-            before, _, after = place.rpartition(
-                "/images/"
-            )  # as ultralytics.data.utils.img2label_paths
+            # as ultralytics.data.utils.img2label_paths
+            before, _, after = place.rpartition("/images/")
             label = Path(f"{before}/labels/{after}".rsplit(".", 1)[0] + ".txt")
             assert label.is_file(), path
             found[path.relative_to(root / "images").as_posix()] = label.read_text()
@@ -618,9 +609,7 @@ class TestYolo:
     def test_fault_17_19_folders_named_images_and_gifs_are_read(self, tmp_path: Path) -> None:
         for name in ("images/a.png", "x/images/images/b.png", "images_/a.png", "c.gif", "d.webp"):
             draw(tmp_path / "in" / name, "red")
-        (tmp_path / "in" / "e.png").write_bytes(
-            (tmp_path / "in" / "c.gif").read_bytes()
-        )  # not what its name says
+        (tmp_path / "in" / "e.png").write_bytes((tmp_path / "in" / "c.gif").read_bytes())
         root, found = self.data(tmp_path / "in", tmp_path / "out")
         assert len(found) == 6
         assert all(found.values())
@@ -629,7 +618,7 @@ class TestYolo:
         assert (root / "images" / "e.png").read_bytes().startswith(b"\x89PNG")
         assert (root / "images" / "d.webp").is_symlink()
 
-    def test_fault_17_19_the_table_has_no_path_and_says_that_there_are_no_splits(
+    def test_fault_17_19_the_table_has_no_path_and_notes_missing_splits(
         self, folder: Path, tmp_path: Path
     ) -> None:
         run(folder, tmp_path / "out")
@@ -644,7 +633,7 @@ def test_fault_17_3_outcomes_are_entered_after_their_files(folder: Path, tmp_pat
     options = ExportOptions(formats=FORMATS)
     states = []
 
-    def look(progress: batch.Progress) -> None:
+    def check(progress: batch.Progress) -> None:
         with sqlite3.connect(tmp_path / "out" / ".segclip" / "journal.sqlite") as table:
             names = [
                 os.fsdecode(name)
@@ -653,10 +642,10 @@ def test_fault_17_3_outcomes_are_entered_after_their_files(folder: Path, tmp_pat
         states.append(len(names))
         assert all((tmp_path / "out" / "npz" / f"{name}.npz").stat().st_size for name in names)
 
-    export(folder, tmp_path / "out", TEXTS, options=options, tell=look)
+    export(folder, tmp_path / "out", TEXTS, options=options, tell=check)
     assert states
 
 
-def test_an_item_is_placed_by_its_name_unless_told_otherwise() -> None:
+def test_an_item_is_placed_by_its_name_by_default() -> None:
     assert Item(Path("x/a.png"), "a.png", Ask()).place == "a.png"
     assert Item(Path("x/a.png"), "a.png", Ask(), "b.png").place == "b.png"

@@ -19,15 +19,15 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
-    """Start nothing; tell what would have been."""
-    seen: list[tuple[list[str], dict[str, str]]] = []
+    """Record the command and environment instead of starting a server."""
+    started: list[tuple[list[str], dict[str, str]]] = []
     monkeypatch.setattr(
-        os, "execve", lambda path, command, environment: seen.append((command, environment))
+        os, "execve", lambda path, command, environment: started.append((command, environment))
     )
     monkeypatch.setattr(
         subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0)
     )
-    return seen
+    return started
 
 
 def run(*arguments: str) -> Any:
@@ -37,7 +37,7 @@ def run(*arguments: str) -> Any:
     return CliRunner().invoke(cli.app, ["app", "--port", str(port), *arguments])
 
 
-def test_it_serves_this_machine_alone_without_telemetry(
+def test_default_is_loopback_without_telemetry(
     started: list[tuple[list[str], dict[str, str]]],
 ) -> None:
     assert run("--no-browser").exit_code == 0
@@ -53,7 +53,7 @@ def test_it_serves_this_machine_alone_without_telemetry(
     assert environment["SEGCLIP_APP_API"] == "0"
 
 
-def test_what_is_asked_for_reaches_the_server(
+def test_options_reach_the_server(
     started: list[tuple[list[str], dict[str, str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("fastapi")
@@ -83,7 +83,7 @@ def test_what_is_asked_for_reaches_the_server(
     assert environment["SEGCLIP_OFFLINE"] == "1"
 
 
-def test_a_run_of_ones_own_reads_the_texts(
+def test_encoder_option_accepts_a_training_run(
     started: list[tuple[list[str], dict[str, str]]], tmp_path: Path
 ) -> None:
     assert run("--encoder", f"file:{tmp_path}", "--no-browser").exit_code == 0
@@ -93,29 +93,29 @@ def test_a_run_of_ones_own_reads_the_texts(
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--preset", "maxi"], "unknown preset 'maxi'"),
         (["--clicks", "maxi"], "unknown preset 'maxi'"),
         (["--encoder", "file:nowhere"], "nowhere"),
         (["--photos", "nowhere"], "no such folder"),
         (["--host", "300.1.1.1"], "cannot listen there"),  # fault 17.12
-        (["--host", "192.0.2.1"], "cannot listen there"),  # of no machine
+        (["--host", "192.0.2.1"], "cannot listen there"),  # a documentation address
         (["--host", "a..b"], "cannot listen there"),
         (["--host", "h" * 300], "cannot listen there"),
         (["--host", "\udcff"], "cannot listen there"),
     ],
 )
-def test_what_cannot_be_served_is_told(
-    started: list[tuple[list[str], dict[str, str]]], options: list[str], told: str
+def test_bad_server_options_are_reported(
+    started: list[tuple[list[str], dict[str, str]]], options: list[str], message: str
 ) -> None:
     done = run(*options)
     assert done.exit_code == 2
-    assert told in done.stderr
+    assert message in done.stderr
     assert started == []
 
 
-def test_without_fastapi_the_api_says_what_to_install(
+def test_api_without_fastapi_names_the_extra_to_install(
     started: list[tuple[list[str], dict[str, str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("segclip.cli.app.find_spec", lambda name: None)

@@ -1,6 +1,4 @@
-"""Labels as people give them, classified as the encoder is served, each image's overlay in a file
-of its own.
-"""
+"""Labels as users write them, the encoder's serving options, and one overlay file per image."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ from tests.fakes import FAKE_SERVING, FakeEncoder, FakeProposer, paint
 
 @pytest.fixture
 def folder(tmp_path: Path, picture: Image, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand in a folder of images of equal names, with fake models."""
+    """Change to a folder of images with equal names, with fake models."""
     monkeypatch.setenv("SEGCLIP_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(loading, "load_encoder", lambda name, **options: FakeEncoder())
     monkeypatch.setattr(loading, "encoder_fingerprint", lambda name, **options: "fake")
@@ -37,7 +35,7 @@ def folder(tmp_path: Path, picture: Image, monkeypatch: pytest.MonkeyPatch) -> P
         loading,
         "load",
         lambda *names, **options: Segmenter(
-            FakeProposer(), reader := FakeEncoder(), scorer_of(reader)
+            FakeProposer(), encoder := FakeEncoder(), scorer_of(encoder)
         ),
     )
     for day, pixels in (("mon", picture.pixels), ("tue", paint(("red", (10, 10, 60, 60))).pixels)):
@@ -51,17 +49,17 @@ def run(*arguments: str) -> Any:
     return CliRunner().invoke(cli.app, ["classify", *arguments])
 
 
-def test_images_of_one_name_get_files_of_their_own(folder: Path) -> None:
+def test_images_of_the_same_name_get_separate_files(folder: Path) -> None:
     """Fault 17.7: classify mon/1.png tue/1.png wrote one 1.labels.png."""
     outcome = run("mon/1.png", "tue/1.png", "--labels", "red,blue", "--segments")
     assert outcome.exit_code == 0, outcome.output
-    named = [
+    written = [
         line.removeprefix("wrote ")
         for line in outcome.stdout.splitlines()
         if line.startswith("wrote ")
     ]
-    assert named == ["segclip-out/mon-1.labels.png", "segclip-out/tue-1.labels.png"]
-    first, second = (np.array(PIL.Image.open(folder / name)) for name in named)
+    assert written == ["segclip-out/mon-1.labels.png", "segclip-out/tue-1.labels.png"]
+    first, second = (np.array(PIL.Image.open(folder / name)) for name in written)
     assert (first != second).any()
     (folder / "segclip-out" / "mon-1.labels.png").write_bytes(b"mine")
     assert run("mon/1.png", "tue/1.png", "--labels", "red", "--segments").exit_code == 2
@@ -77,8 +75,8 @@ def test_images_of_one_name_get_files_of_their_own(folder: Path) -> None:
         ["--labels", "red"] * 2 + ["--labels", " blue ", "--labels", "green,"],
     ],
 )
-def test_labels_come_by_comma_or_repeated(labels: list[str]) -> None:
-    """Fault 17.23: of a repeated --labels the last won."""
+def test_labels_may_be_comma_separated_or_repeated(labels: list[str]) -> None:
+    """Fault 17.23: only the last of repeated --labels was used."""
     outcome = run("mon/1.png", "--json", *labels)
     assert outcome.exit_code == 0, outcome.output
     assert {guess["label"] for guess in json.loads(outcome.stdout)["labels"]} == {
@@ -90,7 +88,7 @@ def test_labels_come_by_comma_or_repeated(labels: list[str]) -> None:
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("typed", ["imagnet", "ImageNet", "image-net", "imagenet-1k", " imagenets"])
-def test_a_misspelt_list_is_no_label(typed: str) -> None:
+def test_misspelt_list_name_is_rejected(typed: str) -> None:
     """Fault 17.23: --labels imagnet gave 1.000."""
     outcome = run("mon/1.png", "--labels", typed)
     assert outcome.exit_code == 2
@@ -103,24 +101,24 @@ def test_a_misspelt_list_is_no_label(typed: str) -> None:
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("labels", [["imagenet,red"], ["red", "imagenet"]])
-def test_a_list_is_given_alone(labels: list[str]) -> None:
+def test_list_name_must_stand_alone(labels: list[str]) -> None:
     outcome = run("mon/1.png", *(part for one in labels for part in ("--labels", one)))
     assert outcome.exit_code == 2
     assert "'imagenet' is a whole list of labels" in outcome.stderr
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_lone_label_is_no_answer() -> None:
+def test_a_single_label_is_reported_as_meaningless() -> None:
     outcome = run("mon/1.png", "--labels", "a zebra")
     assert outcome.exit_code == 0
     assert "'a zebra' is the only label, so its probability is 1 for any image" in outcome.stderr
 
 
-class Patches(FakeEncoder):
-    """See patches of 20 pixels too."""
+class DenseFakeEncoder(FakeEncoder):
+    """A fake encoder that also embeds patches of 20 pixels."""
 
     def encode_dense(self, image: Image) -> Array:
-        """Embed by patch."""
+        """Embed every patch."""
         rows = [
             self.encode_images(
                 [image.pixels[y : y + 20, x : x + 20] for x in range(0, image.size[1], 20)]
@@ -130,13 +128,14 @@ class Patches(FakeEncoder):
         return np.stack(rows)
 
 
-def test_classification_is_scaled_and_scored_as_the_encoder_is_served(picture: Image) -> None:
-    """Fault 17.23: serving.logit_scale and serving.scorer, which the threshold was fitted with,
-    were ignored.
+def test_classification_uses_the_serving_scale_and_scorer(picture: Image) -> None:
+    """Fault 17.23: serving.logit_scale and serving.scorer were ignored.
+
+    The threshold is fitted with them.
     """
     plain, served = (
-        Patches(),
-        Patches(serving=replace(FAKE_SERVING, logit_scale=3.0, scorer="dense")),
+        DenseFakeEncoder(),
+        DenseFakeEncoder(serving=replace(FAKE_SERVING, logit_scale=3.0, scorer="dense")),
     )
     labels, boxes = Labels(("red", "green")), Boxes([(10, 10, 50, 50), (60, 20, 100, 80)])
     ours, theirs = build(served, labels), build(plain, labels)
@@ -160,14 +159,14 @@ def test_classification_is_scaled_and_scored_as_the_encoder_is_served(picture: I
 class TestLabelsFile:
     """Fault 17.13."""
 
-    def test_a_device_without_an_end_is_one_line(self) -> None:
+    def test_an_endless_device_is_one_error_line(self) -> None:
         outcome = run("mon/1.png", "--labels-file", "/dev/zero")
         assert outcome.exit_code == 2
         assert len(outcome.stderr.splitlines()) == 1
         assert "/dev/zero is not UTF-8 text" in outcome.stderr
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-    def test_a_process_substitution_is_read(self) -> None:
+    def test_process_substitution_is_read(self) -> None:
         os.mkfifo("labels")
         writer = threading.Thread(target=lambda: Path("labels").write_text("red\nblue\n"))
         writer.start()

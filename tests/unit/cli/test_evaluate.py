@@ -1,6 +1,4 @@
-"""What is wrong with labelled images is one line on stderr and exit code 2, whatever is
-measured.
-"""
+"""Bad labelled images: one line on stderr and exit code 2 from every subcommand."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ RLE = {"size": [120, 160], "counts": "zzzz"}
 def table(
     thing: dict[str, Any] | None = None, image: dict[str, Any] | None = None, **parts: Any
 ) -> str:
-    """Write a table with something else in it; None leaves a part out."""
+    """Return a COCO-format table with some parts replaced; None leaves a part out."""
     annotation = {
         key: value for key, value in {**THING, **(thing or {})}.items() if value != "gone"
     }
@@ -68,12 +66,12 @@ BROKEN = {
     "an image elsewhere": table(image={"file_name": "../x"}),
     "an image that is gone": table(image={"file_name": "b.png"}),
 }
-VERBS = ("text", "proposals", "clicks", "regions", "search")
+COMMANDS = ("text", "proposals", "clicks", "regions", "search")
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Draw the one image, and let fakes stand in for models."""
+    """Draw one image, and replace the models by fakes."""
     monkeypatch.setenv("SEGCLIP_OFFLINE", "")
     (tmp_path / "images").mkdir()
     PIL.Image.fromarray(paint(("red", (10, 10, 50, 50))).pixels).save(tmp_path / "images" / "a.png")
@@ -83,31 +81,31 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def evaluate(verb: str, folder: Path) -> Any:
-    return CliRunner().invoke(app, ["evaluate", verb, str(folder)])
+def evaluate(command: str, folder: Path) -> Any:
+    return CliRunner().invoke(app, ["evaluate", command, str(folder)])
 
 
-@pytest.mark.parametrize("verb", ["text", "proposals", "clicks", "regions"])
-def test_a_sound_folder_is_measured(verb: str, folder: Path) -> None:
+@pytest.mark.parametrize("command", ["text", "proposals", "clicks", "regions"])
+def test_a_valid_folder_is_measured(command: str, folder: Path) -> None:
     (folder / "instances.json").write_text(table())
-    outcome = evaluate(verb, folder)
+    outcome = evaluate(command, folder)
     assert outcome.exit_code == 0, outcome.output
 
 
 BROKEN_CASES = [
-    (broken, verb)
+    (broken, command)
     for broken in BROKEN
-    for verb in VERBS
-    if verb != "search"
+    for command in COMMANDS
+    if command != "search"
     or broken not in ("a height of another image", "an image that is gone")  # search opens none
 ]
 
 
-@pytest.mark.parametrize(("broken", "verb"), BROKEN_CASES)
-def test_a_broken_folder_is_told_in_a_line(broken: str, verb: str, folder: Path) -> None:
+@pytest.mark.parametrize(("broken", "command"), BROKEN_CASES)
+def test_a_broken_folder_is_one_error_line(broken: str, command: str, folder: Path) -> None:
     """Fault 17.17c: tracebacks, and a process ended by signal 11."""
     (folder / "instances.json").write_text(BROKEN[broken])
-    outcome = evaluate(verb, folder)
+    outcome = evaluate(command, folder)
     assert outcome.exit_code == 2, outcome.output
     assert outcome.stderr.startswith("segclip: ")
     assert len(outcome.stderr.splitlines()) == 1

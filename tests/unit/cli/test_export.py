@@ -1,4 +1,4 @@
-"""The export command: what it says, what it gives back, what it refuses."""
+"""The export command: messages, exit codes and rejected options."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, ["export", *map(str, arguments)])
 
 
-def test_it_says_what_it_did_and_goes_on(photos: Path, tmp_path: Path) -> None:
+def test_export_reports_a_summary_and_resumes(photos: Path, tmp_path: Path) -> None:
     outcome = run(photos, tmp_path / "out", "--text", "a red square", "--format", "png,coco")
     assert outcome.exit_code == 0, outcome.output
-    assert "2 pictures done now" in outcome.stdout
+    assert "2 images processed" in outcome.stdout
     assert "1 matched, 1 empty, 0 failed" in outcome.stdout
     assert f"wrote {tmp_path / 'out' / 'coco.json'}" in outcome.stdout
     again = run(photos, tmp_path / "out", "--text", "a red square", "--format", "png,coco")
-    assert "0 pictures done now" in again.stdout
-    assert "2 before" in again.stdout
+    assert "0 images processed" in again.stdout
+    assert "2 already done" in again.stdout
 
 
-def test_a_failure_gives_exit_code_1_and_is_told(photos: Path, tmp_path: Path) -> None:
+def test_a_failure_is_reported_with_exit_code_1(photos: Path, tmp_path: Path) -> None:
     (photos / "c.jpg").write_text("words")
     outcome = run(photos, tmp_path / "out", "--text", "red")
     assert outcome.exit_code == 1
@@ -51,27 +51,27 @@ def test_a_failure_gives_exit_code_1_and_is_told(photos: Path, tmp_path: Path) -
     assert run(photos, tmp_path / "other", "--text", "red", "--max-failures", "0").exit_code == 1
 
 
-def test_texts_come_from_a_file_too(photos: Path, tmp_path: Path) -> None:
+def test_texts_can_come_from_a_file(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("a red square\n\na blue square\n", "utf-8")
     outcome = run(
         photos, tmp_path / "out", "--texts-file", tmp_path / "texts.txt", "--text", "a red square"
     )
     assert outcome.exit_code == 0, outcome.output
-    told = json.loads((tmp_path / "out" / "summary.json").read_text("utf-8"))
-    assert list(told["texts"]) == ["a red square", "a blue square"]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text("utf-8"))
+    assert list(summary["texts"]) == ["a red square", "a blue square"]
 
 
-def test_a_part_waits_for_the_others(photos: Path, tmp_path: Path) -> None:
+def test_a_shard_waits_for_the_others(photos: Path, tmp_path: Path) -> None:
     outcome = run(photos, tmp_path / "out", "--text", "red", "--shard", "1/2")
     assert outcome.exit_code == 0
-    assert "1 of 2 pictures are still to do" in outcome.stdout
+    assert "1 of 2 images remain" in outcome.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--text", "x", "--format", "tiff"], "unknown format"),
-        ([], "nothing is asked"),
+        ([], "no text, box or point was given"),
         (["--text", "x", "--shard", "3/2"], "i/n"),
         (["--text", "x", "--runner", "slurm"], "unknown runner"),
         (["--box", "1,2,3"], "--box"),
@@ -97,30 +97,30 @@ def test_misuse_gives_exit_code_2_and_one_line(
     assert not (tmp_path / "out" / "png").exists()
 
 
-def test_ctrl_c_says_how_to_go_on(
+def test_ctrl_c_reports_how_to_resume(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from segclip import batch
 
-    def stopped(*arguments: object, **named: object) -> None:
+    def interrupt(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(batch, "export", stopped)
+    monkeypatch.setattr(batch, "export", interrupt)
     outcome = run(photos, tmp_path / "out", "--text", "x")
     assert outcome.exit_code == 130
-    assert "goes on from here" in outcome.stderr
+    assert "run the same command again" in outcome.stderr
 
 
-def test_a_whole_run_that_leaves_images_undone_gives_exit_code_1(
+def test_an_incomplete_unsharded_run_gives_exit_code_1(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Export fault 5: an image that changes while the export runs is still to do."""
+    """Export fault 5: an image that changes during the export remains to be done."""
     from segclip import batch
 
     monkeypatch.setattr(batch.collect, "is_record", lambda *given: False)
     outcome = run(photos, tmp_path / "out", "--text", "red")
     assert outcome.exit_code == 1
-    assert "still to do" in outcome.output
+    assert "images remain" in outcome.output
 
 
 def test_every_format_is_offered() -> None:
@@ -151,4 +151,4 @@ def test_fault_17_8_verify_reads_everything_again(photos: Path, tmp_path: Path) 
     assert run(photos, tmp_path / "out", "--text", "a red square").exit_code == 0
     outcome = run(photos, tmp_path / "out", "--text", "a red square", "--verify")
     assert outcome.exit_code == 0, outcome.output
-    assert "0 pictures done now" in outcome.stdout
+    assert "0 images processed" in outcome.stdout

@@ -28,7 +28,7 @@ from tests.fakes import FakeEncoder, FakeProposer, paint
 
 @pytest.fixture
 def folder(tmp_path: Path, picture: Image, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand in an empty folder that holds desk.png; what --offline sets is taken back."""
+    """Change to a folder with only desk.png; undo what --offline sets afterwards."""
     for name in ("SEGCLIP_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
     Pillow.fromarray(picture.pixels).save(tmp_path / "desk.png")
@@ -38,17 +38,17 @@ def folder(tmp_path: Path, picture: Image, monkeypatch: pytest.MonkeyPatch) -> P
 
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
-    """Load fakes in place of models, and tell what was asked for."""
-    asked: list[tuple[object, ...]] = []
+    """Load fakes instead of models, and return the arguments of each load."""
+    calls: list[tuple[object, ...]] = []
 
     def load(proposer: str, encoder: str, **options: object) -> Segmenter:
-        asked.append((proposer, encoder, *options.values()))
-        reader = FakeEncoder()
-        return Segmenter(FakeProposer(), reader, CropScorer(reader))
+        calls.append((proposer, encoder, *options.values()))
+        fake = FakeEncoder()
+        return Segmenter(FakeProposer(), fake, CropScorer(fake))
 
     monkeypatch.setattr(loading, "load", load)
     monkeypatch.setattr(loading, "load_proposer", lambda name, **options: FakeProposer())
-    return asked
+    return calls
 
 
 def run(*arguments: str) -> Any:
@@ -62,7 +62,7 @@ def written(folder: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("loads")
-def test_larger_models_are_named_once_for_a_photo_of_ones_own(
+def test_larger_models_are_suggested_once_for_a_users_photo(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEGCLIP_HOME", str(folder / "home"))
@@ -96,7 +96,7 @@ def test_segment_prints_a_table_and_writes_the_files(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("loads")
-def test_nothing_found_is_said_plainly_and_is_no_error(folder: Path) -> None:
+def test_no_match_is_reported_and_is_not_an_error(folder: Path) -> None:
     outcome = run("segment", "desk.png", "a yellow banana", "--threshold", "0.6")
     assert outcome.exit_code == 0
     assert outcome.stdout.startswith("nothing here matches 'a yellow banana' (best 0.")
@@ -105,7 +105,7 @@ def test_nothing_found_is_said_plainly_and_is_no_error(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("loads", "folder")
-def test_what_lies_elsewhere_is_not_called_unlike() -> None:
+def test_a_match_in_the_wrong_position_is_explained() -> None:
     lines = run("segment", "desk.png", "red right of the green box").stdout.splitlines()
     assert lines[0] == "nothing here matches 'red right of the green box'"
     assert (
@@ -136,14 +136,13 @@ def test_what_lies_elsewhere_is_not_called_unlike() -> None:
         (["--like", "20,20", "--box", "55,0,160,120"], []),
     ],
 )
-def test_places_are_asked_about_alone_and_with_texts(
+def test_points_and_boxes_work_alone_and_with_texts(
     options: list[str], rows: list[tuple[str, list[int]]], loads: list[tuple[object, ...]]
 ) -> None:
     outcome = run("segment", "desk.png", *options, "--json")
     assert outcome.exit_code == 0, outcome.output
-    assert bool(loads) == bool(
-        {"red", "--like"} & set(options)
-    )  # else no encoder is needed, and none loaded
+    # an encoder is loaded only where it is needed
+    assert bool(loads) == bool({"red", "--like"} & set(options))
     record = json.loads(outcome.stdout)
     assert [(row["text"], row["box"]) for row in record["rows"]] == rows
     if rows and "red" not in options and "--like" not in options:
@@ -173,7 +172,7 @@ def test_places_are_asked_about_alone_and_with_texts(
         (["second from the right"], "not what"),
     ],
 )
-def test_a_bad_place_is_refused_with_what_is_allowed(options: list[str], message: str) -> None:
+def test_bad_prompts_are_rejected_with_what_is_allowed(options: list[str], message: str) -> None:
     outcome = run("segment", "desk.png", *options)
     assert outcome.exit_code == 2
     assert re.search(message, outcome.stderr)
@@ -201,11 +200,11 @@ def test_json_prints_the_record_alone_and_writes_nothing(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("loads")
-def test_every_option_of_choice_reaches_the_selection(folder: Path) -> None:
-    picture = paint(
+def test_every_selection_option_reaches_the_selection(folder: Path) -> None:
+    image = paint(
         ("red", (10, 10, 70, 70)), ("green", (20, 20, 40, 40)), ("blue", (80, 20, 120, 60))
     )
-    Pillow.fromarray(picture.pixels).save(folder / "desk.png")
+    Pillow.fromarray(image.pixels).save(folder / "desk.png")
 
     def boxes(*options: str) -> list[list[int]]:
         text = "red, green and blue"
@@ -224,7 +223,7 @@ def test_every_option_of_choice_reaches_the_selection(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_models_are_named_by_preset_and_by_part(loads: list[tuple[object, ...]]) -> None:
+def test_models_are_chosen_by_preset_and_by_part(loads: list[tuple[object, ...]]) -> None:
     run(
         "segment",
         "desk.png",
@@ -257,7 +256,7 @@ def test_models_are_named_by_preset_and_by_part(loads: list[tuple[object, ...]])
 
 
 @pytest.mark.usefixtures("loads", "folder")
-def test_a_text_given_twice_is_told_and_answered_once() -> None:
+def test_a_duplicate_text_is_reported_and_answered_once() -> None:
     outcome = run("segment", "desk.png", "red", "red", "--json")
     assert len(json.loads(outcome.stdout)["rows"]) == 1
     assert "'red' was given 2 times" in outcome.stderr
@@ -266,11 +265,11 @@ def test_a_text_given_twice_is_told_and_answered_once() -> None:
 BAD = {
     "no such file": ["absent.png", "red"],
     "a folder": [".", "red"],
-    "not a picture": ["notes.png", "red"],
+    "not an image": ["notes.png", "red"],
     "an empty file": ["empty.png", "red"],
     "too large": ["desk.png", "red", "--max-pixels", "100"],
     "an empty text": ["desk.png", " "],
-    "asked for and ruled out": ["desk.png", "red", "--not", "red"],
+    "both a text and excluded": ["desk.png", "red", "--not", "red"],
     "an unknown format": ["desk.png", "red", "--format", "overlay,tga"],
     "an unknown preset": ["desk.png", "red", "--preset", "maxi"],
     "an unknown template set": ["desk.png", "red", "--templates", "none"],
@@ -280,13 +279,13 @@ BAD = {
     "a file above the folder": ["desk.png", "red", "--out", "notes.png/deeper"],
     "no text": ["desk.png"],
     "an unknown option": ["desk.png", "red", "--treshold", "0.2"],
-    "a number that is none": ["desk.png", "red", "--threshold", "high"],
+    "not a number": ["desk.png", "red", "--threshold", "high"],
 }
 
 
 @pytest.mark.usefixtures("loads")
 @pytest.mark.parametrize("arguments", BAD.values(), ids=BAD.keys())
-def test_a_bad_input_is_one_line_exit_two_and_nothing_written(
+def test_bad_input_is_one_error_line_exit_code_2_and_no_files(
     folder: Path, arguments: list[str]
 ) -> None:
     (folder / "notes.png").write_text("these are notes")
@@ -310,15 +309,15 @@ def test_a_bad_input_is_one_line_exit_two_and_nothing_written(
         ["--format", "overlay,,json "],
     ],
 )
-def test_formats_come_by_comma_or_repeated(folder: Path, options: list[str]) -> None:
-    """Fault 17.23: of a repeated --format the last won."""
+def test_formats_may_be_comma_separated_or_repeated(folder: Path, options: list[str]) -> None:
+    """Fault 17.23: only the last of repeated --format was used."""
     assert run("segment", "desk.png", "red", *options).exit_code == 0
     assert written(folder) == ["desk.json", "desk.overlay.png"]
 
 
 @pytest.mark.usefixtures("loads", "folder")
 @pytest.mark.parametrize("texts", [["b.png", "apple"], ["apple", "photos/c d.JPG"], ["b.webp"]])
-def test_files_that_a_shell_spelt_out_are_not_taken_for_texts(texts: list[str]) -> None:
+def test_shell_expanded_files_are_not_taken_for_texts(texts: list[str]) -> None:
     """Fault 17.23: segment photos/*.png "apple" looked for files by their names."""
     outcome = run("segment", "desk.png", *texts)
     assert outcome.exit_code == 2
@@ -328,7 +327,7 @@ def test_files_that_a_shell_spelt_out_are_not_taken_for_texts(texts: list[str]) 
 
 
 @pytest.mark.usefixtures("loads")
-def test_nothing_of_an_earlier_answer_stays_beside_a_new_one(folder: Path, picture: Image) -> None:
+def test_files_of_an_earlier_result_are_replaced(folder: Path, picture: Image) -> None:
     """Fault 17.7: masks of another image of the same name lay beside "nothing matches"."""
     (folder / "other").mkdir()
     Pillow.fromarray(picture.pixels[:, ::-1]).save(folder / "other" / "desk.png")
@@ -338,9 +337,13 @@ def test_nothing_of_an_earlier_answer_stays_beside_a_new_one(folder: Path, pictu
     assert run("segment", "desk.png", "--everything").exit_code == 0
     assert len(written(folder)) == 2 + 2 * 3 + 1
     outcome = run("segment", "other/desk.png", "a yellow lion")
-    named = {Path(line).name for line in outcome.stdout.splitlines() if line.startswith("wrote ")}
+    reported = {
+        Path(line).name for line in outcome.stdout.splitlines() if line.startswith("wrote ")
+    }
     assert (
-        set(written(folder)) == {*named, mine.name} == {"desk.json", "desk.overlay.png", mine.name}
+        set(written(folder))
+        == {*reported, mine.name}
+        == {"desk.json", "desk.overlay.png", mine.name}
     )
     assert mine.read_bytes() == b"my own"
 
@@ -348,10 +351,8 @@ def test_nothing_of_an_earlier_answer_stays_beside_a_new_one(folder: Path, pictu
 @pytest.mark.usefixtures("loads")
 @pytest.mark.parametrize("name", ["desk.json", "desk.overlay.png", "desk.mask.00.png"])
 @pytest.mark.parametrize("kind", ["file", "link", "folder", "changed"])
-def test_a_file_of_the_users_is_not_overwritten(folder: Path, name: str, kind: str) -> None:
-    """Fault 17.7, and 17.1 for segment: only what segclip wrote, and nobody changed since, makes
-    way.
-    """
+def test_users_files_are_not_overwritten(folder: Path, name: str, kind: str) -> None:
+    """Faults 17.7 and 17.1: only unchanged files that segclip wrote are replaced."""
     (folder / "precious").write_bytes(b"precious")
     (folder / "out").mkdir()
     if kind == "changed":
@@ -373,7 +374,7 @@ def test_a_file_of_the_users_is_not_overwritten(folder: Path, name: str, kind: s
 
 
 @pytest.mark.usefixtures("loads")
-def test_control_characters_of_names_and_texts_reach_no_terminal(folder: Path) -> None:
+def test_control_characters_of_names_and_texts_are_escaped(folder: Path) -> None:
     """Fault 17.17d."""
     (folder / "desk.png").rename(folder / "a\x1b[2Jb.png")
     outcome = run(
@@ -387,9 +388,8 @@ def test_control_characters_of_names_and_texts_reach_no_terminal(folder: Path) -
     )
     assert outcome.exit_code == 0
     missing = run("segment", "gone\x1b[2J.png", "red")
-    misused = run(
-        "search", "photos", "red", "--", "one too many\x1b[2J", "\u202e"
-    )  # which click says
+    # click itself prints these
+    misused = run("search", "photos", "red", "--", "one too many\x1b[2J", "\u202e")
     assert misused.exit_code == 2
     assert "one too many" in misused.output
     assert not set("\x1b\x07\u202e") & set(outcome.output + missing.output + misused.output)
@@ -397,7 +397,7 @@ def test_control_characters_of_names_and_texts_reach_no_terminal(folder: Path) -
     assert "no such file" in missing.stderr
 
 
-def test_a_model_that_is_not_here_says_where_it_is_from(
+def test_a_missing_model_is_reported_with_its_source(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEGCLIP_HOME", str(folder / "home"))
@@ -411,7 +411,7 @@ def test_a_model_that_is_not_here_says_where_it_is_from(
 
 
 @pytest.mark.usefixtures("folder")
-def test_ctrl_c_gives_130(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
@@ -421,11 +421,11 @@ def test_ctrl_c_gives_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Traceback" not in outcome.output
 
 
-def test_the_formats_and_defaults_of_the_command_are_the_librarys() -> None:
+def test_formats_and_defaults_agree_with_the_library() -> None:
     assert set(formats.PER_IMAGE) == set(exporters.WRITERS)
-    assert options.Against.max_pixels == question.MAX_PIXELS
-    assert options.Choice().selection() == Selection()
-    assert options.Choice(nms=0.1, keep_parts=True).selection() == Selection(
+    assert options.RivalOptions.max_pixels == question.MAX_PIXELS
+    assert options.SelectionOptions().selection() == Selection()
+    assert options.SelectionOptions(nms=0.1, keep_parts=True).selection() == Selection(
         nms=0.1, containment=None
     )
     for preset in loading.PRESETS:
@@ -439,7 +439,7 @@ def test_weights_list_shows_every_row() -> None:
         assert name in outcome.stdout
 
 
-def test_weights_get_and_path_of_what_is_missing(
+def test_weights_get_and_path_of_missing_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEGCLIP_HOME", str(tmp_path))
@@ -457,7 +457,7 @@ def test_weights_get_and_path_of_what_is_missing(
     assert run("weights", "path", "fastsam-q").exit_code == 2
 
 
-def test_weights_verify_calls_wrong_bytes_wrong(
+def test_weights_verify_detects_wrong_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEGCLIP_HOME", str(tmp_path))
@@ -470,7 +470,7 @@ def test_weights_verify_calls_wrong_bytes_wrong(
     assert str(path) in outcome.stderr
 
 
-def test_help_needs_nothing_heavy() -> None:
+def test_help_imports_no_heavy_module() -> None:
     code = (
         "import sys; from segclip.cli.main import app; app(['segment', '--help'], "
         "standalone_mode=False); "
@@ -482,7 +482,7 @@ def test_help_needs_nothing_heavy() -> None:
     assert not {"torch", "numpy", "cv2", "ultralytics", "open_clip"} & set(output.split())
 
 
-def test_the_module_runs_and_tells_its_version() -> None:
+def test_the_module_runs_and_prints_its_version() -> None:
     process = subprocess.run(
         [sys.executable, "-m", "segclip", "--version"], capture_output=True, text=True, check=True
     )
@@ -490,19 +490,18 @@ def test_the_module_runs_and_tells_its_version() -> None:
 
 
 @pytest.mark.slow
-def test_real_models_of_ones_own_answer_end_to_end_and_offline(folder: Path) -> None:
+def test_users_own_models_work_end_to_end_and_offline(folder: Path) -> None:
     from segclip.proposers.yolo import save
     from tests.networks import picture, random_network, save_checkpoint
     from tests.small_clip import save_small_clip
 
     save_small_clip(folder / "clip")
-    network = random_network(
-        "yolov8n-seg.yaml", candidates=40, size=1024
-    )  # what a bare .pt file is run at
+    # a bare .pt file runs at this size
+    network = random_network("yolov8n-seg.yaml", candidates=40, size=1024)
     save(network, folder / "finder", {"image_size": 1024, "confidence": 0.4, "iou": 0.7})
     save_checkpoint(network, folder / "own.pt")
     Pillow.fromarray(picture(1024, 1024).pixels).save(folder / "photo.jpg")
-    ask = [
+    arguments = [
         "segment",
         "photo.jpg",
         "a red thing",
@@ -513,16 +512,15 @@ def test_real_models_of_ones_own_answer_end_to_end_and_offline(folder: Path) -> 
         "--proposer",
     ]
 
-    refused = run(*ask, "file:own.pt")
+    refused = run(*arguments, "file:own.pt")
     assert refused.exit_code == 2
     assert "--trust" in refused.stderr
     for given in (["file:finder"], ["file:own.pt", "--trust"]):
-        outcome = run(*ask, *given)
+        outcome = run(*arguments, *given)
         assert outcome.exit_code == 0, outcome.output
         assert "\na red thing" in outcome.stdout
-        assert "photo.cutout.00.png" in written(
-            folder
-        )  # gone if the second had answered with nothing
+        # an empty second result would have removed it
+        assert "photo.cutout.00.png" in written(folder)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -549,9 +547,7 @@ def test_a_real_interrupt_leaves_no_traceback(folder: Path) -> None:
 
 
 def label(folder: Path, *absent: str) -> None:
-    """Write a COCO-format table of the picture's red box, and categories of which there is
-    nothing.
-    """
+    """Write a COCO-format table of the image's red box, plus absent categories."""
     (folder / "images").mkdir()
     (folder / "desk.png").rename(folder / "images" / "desk.png")
     thing = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": [10, 10, 40, 40]}
@@ -579,17 +575,17 @@ def test_evaluate_prints_its_table(verb: str, line: str, folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("loads")
-def test_evaluate_says_how_far_it_is_where_there_is_no_terminal(
+def test_evaluate_prints_progress_lines_without_a_terminal(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     label(folder)
     monkeypatch.setattr(options, "EVERY", 0.0)
-    told = run("evaluate", "proposals", ".").stderr
-    assert re.fullmatch(r"1 of 1, [\d.]+/s, 0 min left\n", told)
+    printed = run("evaluate", "proposals", ".").stderr
+    assert re.fullmatch(r"1 of 1, [\d.]+/s, 0 min left\n", printed)
 
 
 @pytest.mark.usefixtures("loads")
-def test_evaluate_text_stores_the_threshold_that_fits_with_a_run_of_ones_own(folder: Path) -> None:
+def test_evaluate_text_stores_the_fitted_threshold_in_the_run(folder: Path) -> None:
     label(folder, "a zebra")
     outcome = run("evaluate", "text", ".", "--calibrate")
     assert outcome.exit_code == 2
@@ -607,7 +603,7 @@ def test_evaluate_text_stores_the_threshold_that_fits_with_a_run_of_ones_own(fol
 
 
 @pytest.mark.usefixtures("loads")
-def test_a_threshold_is_not_fitted_to_names_that_are_all_there(folder: Path) -> None:
+def test_no_threshold_is_fitted_without_absent_names(folder: Path) -> None:
     label(folder)
     (folder / "run").mkdir()
     (folder / "run" / "config.json").write_text("{}")
@@ -624,9 +620,8 @@ def test_escapes_in_names_and_texts_do_not_reach_the_terminal(tmp_path: Path) ->
     """Fault 17.17d."""
     path = tmp_path / "\x1b[2Ja\x9b.png"
     path.write_bytes(b"no image")
-    done = CliRunner().invoke(
-        cli.app, ["segment", str(path), "a \x1b[31mred"], color=True
-    )  # as on a terminal
+    # color: as on a terminal
+    done = CliRunner().invoke(cli.app, ["segment", str(path), "a \x1b[31mred"], color=True)
     assert done.exit_code == 2
     assert "\\x1b[2Ja\\x9b.png" in done.output
     assert not {"\x1b", "\x9b"} & set(done.output)

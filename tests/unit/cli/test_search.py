@@ -1,4 +1,4 @@
-"""The classify, index and search commands: what they say, what they write, what they refuse."""
+"""The classify, index and search commands: messages, files and rejected options."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(*arguments: str | Path) -> Result:
 def test_a_folder_is_indexed_and_searched(photos: Path, tmp_path: Path) -> None:
     outcome = run("index", photos, "--regions")
     assert outcome.exit_code == 0, outcome.output
-    assert "2 pictures and 2 regions in the index: 2 embedded, 0 as before" in outcome.stdout
+    assert "2 images and 2 regions in the index: 2 embedded, 0 unchanged" in outcome.stdout
     assert f"wrote {photos / '.segclip-index'}" in outcome.stdout
     found = run("search", photos, "a blue square", "--regions", "-n", "1")
     assert found.exit_code == 0, found.output
@@ -49,16 +49,16 @@ def test_a_folder_is_indexed_and_searched(photos: Path, tmp_path: Path) -> None:
     assert "b.png" in found.stdout
     assert "a.png" not in found.stdout
     assert PIL.Image.open(tmp_path / "default" / "search.png").width == 320
-    told = run(
+    printed = run(
         "search", photos, "--image", photos / "a.png", "--json", "--copy", tmp_path / "copies"
     )
-    assert [Path(row["path"]).name for row in json.loads(told.stdout)] == ["a.png", "b.png"]
+    assert [Path(row["path"]).name for row in json.loads(printed.stdout)] == ["a.png", "b.png"]
     assert (tmp_path / "copies" / "1 a.png").is_file()
     none = run("search", photos, "red", "--before", "1999-01-01")
-    assert (none.exit_code, "nothing to show" in none.stdout) == (0, True)
+    assert (none.exit_code, "no matches" in none.stdout) == (0, True)
 
 
-def test_what_cannot_be_read_is_told(photos: Path, tmp_path: Path) -> None:
+def test_unreadable_images_are_reported(photos: Path, tmp_path: Path) -> None:
     (photos / "c.jpg").write_text("words")
     outcome = run("index", photos)
     assert outcome.exit_code == 0
@@ -69,15 +69,15 @@ def test_what_cannot_be_read_is_told(photos: Path, tmp_path: Path) -> None:
     assert run("index", photos).exit_code == 1
     (photos / "c.jpg").unlink()
     assert run("index", photos).exit_code == 0
-    assert "the index holds 0 pictures, index some first" in run("search", photos, "red").stdout
+    assert "the index holds 0 images, index some first" in run("search", photos, "red").stdout
 
 
-def test_misuse_is_one_line_and_exit_code_2(photos: Path) -> None:
+def test_misuse_is_one_error_line_and_exit_code_2(photos: Path) -> None:
     run("index", photos)
-    for arguments, said in (
+    for arguments, message in (
         (("search", photos, ""), "an empty text"),
-        (("search", photos), "nothing is looked for"),
-        (("search", photos, "red", "--after", "yesterday"), "--after takes a day"),
+        (("search", photos), "no text or image was given"),
+        (("search", photos, "red", "--after", "yesterday"), "--after takes a date"),
         (("search", photos, "red", "--regions"), "--regions"),
         (("search", photos, "red", "--encoder", "other"), "--encoder other --rebuild"),
         (("index", photos, "--encoder", "other"), "--encoder other --rebuild"),
@@ -86,17 +86,17 @@ def test_misuse_is_one_line_and_exit_code_2(photos: Path) -> None:
         (("classify", photos / "a.png", "--labels", " , "), "no labels"),
         (
             ("classify", photos / "a.png", "--labels", "red", "--segments", "--box", "1,2,30,40"),
-            "two ways",
+            "exclude each other",
         ),
         (("classify", photos / "none.png", "--labels", "red"), "no such file"),
     ):
         outcome = run(*arguments)
         assert outcome.exit_code == 2, (arguments, outcome.output)
-        assert said in outcome.stderr
+        assert message in outcome.stderr
         assert len(outcome.stderr.splitlines()) == 1
 
 
-def test_classify_names_images_boxes_and_segments(photos: Path, tmp_path: Path) -> None:
+def test_classify_labels_images_boxes_and_segments(photos: Path, tmp_path: Path) -> None:
     outcome = run(
         "classify", photos / "a.png", photos / "b.png", "--labels", "red,blue,blue", "--top-k", "1"
     )
@@ -105,10 +105,10 @@ def test_classify_names_images_boxes_and_segments(photos: Path, tmp_path: Path) 
         "red",
         "blue",
     ]
-    told = run(
+    boxed = run(
         "classify", photos / "a.png", "--labels", "red,blue", "--box", "30,30,90,90", "--json"
     )
-    record = json.loads(told.stdout)
+    record = json.loads(boxed.stdout)
     assert record["box"] == [30, 30, 90, 90]
     assert record["labels"][0]["label"] == "red"
     named = run("classify", photos / "b.png", "--labels", "red,blue", "--segments")

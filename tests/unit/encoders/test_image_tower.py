@@ -1,4 +1,4 @@
-"""Less work, the same embedding; towers that pool otherwise are left whole."""
+"""Optimised towers compute the same embedding; towers with other pooling are left unchanged."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def test_the_embedding_stays_the_same(settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "settings", [{"pool_type": "avg"}, {"attentional_pool": True}, {"qk_norm": True}]
 )
-def test_towers_that_need_every_token_stay_whole(settings: dict[str, Any]) -> None:
+def test_towers_that_need_every_token_stay_unchanged(settings: dict[str, Any]) -> None:
     model = tower(**settings)
     before = model.transformer.resblocks[-1]
     streamline(model)
     assert model.transformer.resblocks[-1] is before
 
 
-def lived_in(model: torch.nn.Module) -> torch.nn.Module:
-    """Give batch norms statistics and weights that do something."""
+def with_statistics(model: torch.nn.Module) -> torch.nn.Module:
+    """Set random statistics and weights in the batch norms."""
     torch.manual_seed(0)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -75,8 +75,8 @@ def lived_in(model: torch.nn.Module) -> torch.nn.Module:
     ],
     ids=["resnet10t", "resnet26d", "efficientnet_lite0", "openai"],
 )
-def test_batch_norms_go_into_convolutions(model: torch.nn.Module) -> None:
-    lived_in(model)
+def test_batch_norms_are_fused_into_convolutions(model: torch.nn.Module) -> None:
+    with_statistics(model)
     pixels = torch.rand(4, 3, 64, 64)
     with torch.inference_mode():
         whole = model(pixels)
@@ -87,7 +87,7 @@ def test_batch_norms_go_into_convolutions(model: torch.nn.Module) -> None:
     assert whole.std() > 0.01
 
 
-def test_a_network_of_another_order_keeps_its_batch_norms() -> None:
+def test_a_network_with_another_order_keeps_its_batch_norms() -> None:
     model = TimmModel(
         "mobilenetv3_small_050", 16, image_size=64, pool="avg", proj="linear", pretrained=False
     ).eval()

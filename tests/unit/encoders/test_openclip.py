@@ -1,6 +1,4 @@
-"""OpenClip on a small random model in the folder format: specs, configs, preprocessing, texts,
-precision.
-"""
+"""OpenClip on a small random model: specs, configs, preprocessing, texts, precision."""
 
 from __future__ import annotations
 
@@ -44,11 +42,11 @@ def crops() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
 
 
-def test_the_table_leads_here() -> None:
+def test_the_table_names_the_class() -> None:
     assert resolve(ENCODERS, "openclip", "encoder") is OpenClip
 
 
-def test_a_saved_folder_brings_everything_back(small: OpenClip, folder: Path) -> None:
+def test_a_saved_folder_restores_everything(small: OpenClip, folder: Path) -> None:
     assert small.serving == SERVING
     assert small.name == f"file:{folder}"
     assert small.image_size == 32
@@ -68,7 +66,7 @@ def test_rows_are_unit_float32(small: OpenClip, crops: np.ndarray) -> None:
         assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(len(rows)))
 
 
-def test_nothing_gives_no_rows(small: OpenClip, crops: np.ndarray) -> None:
+def test_empty_inputs_return_no_rows(small: OpenClip, crops: np.ndarray) -> None:
     nothing = (small.encode_images(crops[:0]), small.encode_images([]), small.encode_texts([]))
     assert [rows.shape for rows in nothing] == [(0, 32)] * 3
 
@@ -84,14 +82,14 @@ def test_other_crops_go_through_the_checkpoints_own_preprocessing(
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     (folder / "open_clip_config.json").unlink()
     rng = np.random.default_rng(1)
-    wild = [
+    crops = [
         rng.integers(0, 256, (*size, 3), dtype=np.uint8)
         for size in ((50, 20), (7, 90), (32, 32), (300, 200))
     ]
     with torch.inference_mode():
-        pixels = torch.stack([preprocess(PIL.Image.fromarray(crop)) for crop in wild])
+        pixels = torch.stack([preprocess(PIL.Image.fromarray(crop)) for crop in crops])
         expected = model.eval().encode_image(pixels, normalize=True).numpy()
-    assert small.encode_images(wild) == pytest.approx(expected, abs=1e-5)
+    assert small.encode_images(crops) == pytest.approx(expected, abs=1e-5)
 
 
 def test_batches_do_not_change_a_row(folder: Path, small: OpenClip, crops: np.ndarray) -> None:
@@ -111,23 +109,23 @@ def test_a_text_is_encoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     encoder = OpenClip(
         f"file:{folder}", options=OpenClipOptions(precision="float32", cached_texts=2)
     )
-    seen: list[int] = []
+    encoded: list[int] = []
     encode = text_tower.encode
 
     def counted(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-        seen.append(len(tokens))
+        encoded.append(len(tokens))
         return encode(model, tokens)
 
     monkeypatch.setattr(text_tower, "encode", counted)
     first = encoder.encode_texts(["a cat", "a dog", "a cat"])
     assert encoder.encode_texts(["a dog", "a cat"]) == pytest.approx(first[[1, 0]])
-    assert seen == [2]
+    assert encoded == [2]
     encoder.encode_texts(["an owl"])
-    encoder.encode_texts(["a cat"])  # used after "a dog", which made room
-    assert seen == [2, 1]
+    encoder.encode_texts(["a cat"])  # used after "a dog", which was evicted
+    assert encoded == [2, 1]
 
 
-def test_a_causal_tower_is_run_only_as_far_as_it_sees(
+def test_a_causal_tower_runs_only_to_the_pooled_token(
     small: OpenClip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokens = open_clip.SimpleTokenizer(context_length=16)(
@@ -164,7 +162,7 @@ def test_a_causal_tower_is_run_only_as_far_as_it_sees(
         {"proj_type": "none", "width": 32},
     ],
 )
-def test_every_kind_of_text_tower_gives_open_clips_own_answer(text_cfg: dict) -> None:
+def test_every_kind_of_text_tower_equals_open_clip(text_cfg: dict) -> None:
     torch.manual_seed(0)
     config = {**MODEL_CFG, "custom_text": True, "text_cfg": {**MODEL_CFG["text_cfg"], **text_cfg}}
     model = checkpoints.make_model(config).eval()
@@ -175,7 +173,7 @@ def test_every_kind_of_text_tower_gives_open_clips_own_answer(text_cfg: dict) ->
         )
 
 
-def test_a_text_too_long_is_told_with_the_place_it_is_cut(
+def test_a_warning_reports_where_a_long_text_is_truncated(
     small: OpenClip, caplog: pytest.LogCaptureFixture
 ) -> None:
     text = (
@@ -206,7 +204,7 @@ def test_dense_features_are_refused(small: OpenClip) -> None:
         ("hf-hub:nobody/nothing", WeightsMissing, "file:FOLDER"),
     ],
 )
-def test_what_cannot_be_found_is_told(
+def test_a_missing_checkpoint_is_named(
     spec: str, error: type, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEGCLIP_OFFLINE", "1")
@@ -214,12 +212,12 @@ def test_what_cannot_be_found_is_told(
         OpenClip(spec)
 
 
-def test_a_folder_without_weights_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsMissing, match=r"model\.safetensors"):
         OpenClip(f"file:{tmp_path}")
 
 
-def test_weights_of_another_model_are_told(folder: Path, tmp_path: Path) -> None:
+def test_weights_of_another_model_are_refused(folder: Path, tmp_path: Path) -> None:
     safetensors.torch.save_file({"logit_scale": torch.ones(())}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
     with pytest.raises(WeightsCorrupt, match="does not fit"):
@@ -227,7 +225,7 @@ def test_weights_of_another_model_are_told(folder: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"model_cfg": {"vision_cfg": 1}}'])
-def test_a_broken_config_is_told(folder: Path, tmp_path: Path, content: str) -> None:
+def test_a_broken_config_is_refused(folder: Path, tmp_path: Path, content: str) -> None:
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(WeightsCorrupt, match=r"config\.json"):
@@ -244,7 +242,7 @@ def test_a_pickled_file_needs_trust(folder: Path, tmp_path: Path) -> None:
     assert trusted.image_size == 32
 
 
-def test_precision_is_chosen_or_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precision_is_automatic_or_as_requested(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     assert choose_precision("bfloat16", cpu) == torch.bfloat16
     assert choose_precision("auto", torch.device("mps")) == torch.float32
@@ -256,7 +254,7 @@ def test_precision_is_chosen_or_forced(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_precision("float8", cpu)
 
 
-def test_a_tag_brings_its_own_activation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tag_has_its_own_activation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "_tag_file", lambda name, pretrained: Path("none.safetensors"))
     assert sources.find("ViT-B-32/openai").model_cfg["quick_gelu"] is True
     assert sources.find("ViT-B-32/laion400m_e31").model_cfg["quick_gelu"] is True
@@ -285,24 +283,22 @@ def test_a_bare_file_gets_the_named_models_preprocessing(
     )
 
 
-def test_a_config_beside_a_bare_file_wins(tmp_path: Path) -> None:
+def test_a_config_beside_a_bare_file_takes_precedence(tmp_path: Path) -> None:
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"preprocess_cfg": PREPROCESS_CFG}))
     checkpoint = sources.from_file("ViT-B-32", tmp_path / "any.safetensors", "ViT-B-32")
     assert checkpoints.preprocess_config(checkpoint, 224).mean[0] == 0.4
 
 
-def test_an_activation_that_is_not_told_or_told_otherwise_is_warned_of(
+def test_an_unknown_or_conflicting_activation_is_warned_about(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Fault 17.22: ViT-B-32's published weights have either activation, and a bare file does not
-    tell which.
-    """
+    """Fault 17.22: ViT-B-32 has published weights of either activation; a file states neither."""
     file = tmp_path / "any.safetensors"
     sources.from_file("ViT-B-32-quickgelu", file, f"ViT-B-32-quickgelu/file:{file}")
     sources.from_file("ViT-B-32", file, "ViT-B-32/laion2b_s34b_b79k")
     assert caplog.text == ""
     sources.from_file("ViT-B-32", file, f"ViT-B-32/file:{file}")
-    assert "does not tell its activation" in caplog.text
+    assert "does not state its activation" in caplog.text
     caplog.clear()
     (tmp_path / "open_clip_config.json").write_text(
         json.dumps({"model_cfg": {"quick_gelu": False}})
@@ -335,21 +331,19 @@ def test_an_activation_that_is_not_told_or_told_otherwise_is_warned_of(
         ("preprocess_cfg", {"mode": "L"}),
     ],
 )
-def test_a_config_that_could_not_be_served_is_told_at_once(
+def test_a_config_that_cannot_be_served_is_refused_on_loading(
     folder: Path, tmp_path: Path, part: str, value: object
 ) -> None:
-    """Fault 17.11: what is wrong beside the weights is told when it is loaded, with the file's
-    name.
-    """
+    """Fault 17.11: errors in the config are reported on loading, with the file's name."""
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     config = json.loads((folder / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {part: value}))
-    with pytest.raises(WeightsCorrupt, match=r"config\.json") as told:
+    with pytest.raises(WeightsCorrupt, match=r"config\.json") as error:
         OpenClip(f"file:{tmp_path}")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
-def test_a_tower_that_knows_fewer_tokens_than_its_tokenizer_is_told(tmp_path: Path) -> None:
+def test_a_tower_with_fewer_tokens_than_its_tokenizer_is_refused(tmp_path: Path) -> None:
     """Fault 17.11."""
     save_small_clip(tmp_path, text_cfg={**MODEL_CFG["text_cfg"], "vocab_size": 100})
     encoder = OpenClip(f"file:{tmp_path}", options=FLOAT32)

@@ -1,4 +1,4 @@
-"""Simulated clicks: where they fall, that they correct, and what is counted."""
+"""Simulated clicks: where they fall, that they correct errors, and the figures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def test_the_first_click_is_deepest_inside() -> None:
     assert 19 <= x <= 21
     assert 19 <= y <= 41
     assert label == 1
-    x, y, _ = next_click(box(0, 0, 80, 60), box(0, 0, 0, 0))  # the image's edge is an outside too
+    x, y, _ = next_click(
+        box(0, 0, 80, 60), box(0, 0, 0, 0)
+    )  # the image border counts as background
     assert 28 <= x <= 51
     assert 28 <= y <= 31
 
@@ -40,22 +42,22 @@ def test_the_next_click_is_in_the_larger_error() -> None:
 
 
 class Refiner:
-    """Answer a click with the object, but for its left half, until a click has corrected that."""
+    """Return the object without its left half, until a second click corrects that."""
 
     def __init__(self, truth: Array) -> None:
-        self.truth, self.seen = truth, list[Points]()
+        self.truth, self.prompts = truth, list[Points]()
 
     def encode(self, image: Image) -> Any:
         return image
 
     def decode(self, features: Any, prompt: Prompt) -> Proposals:
         assert isinstance(prompt, Points)
-        self.seen.append(prompt)
-        shown = self.truth.copy()
+        self.prompts.append(prompt)
+        mask = self.truth.copy()
         if len(prompt.xy) < 2:
-            shown[:, :30] = False
+            mask[:, :30] = False
         return Proposals(
-            Masks.from_dense(shown[None]),
+            Masks.from_dense(mask[None]),
             np.array([0.9]),
             np.full((1, 4, 4), len(prompt.xy), np.float32),
         )
@@ -65,10 +67,10 @@ def test_each_click_refines_the_last_answer() -> None:
     truth = box(10, 10, 50, 50)
     refiner = Refiner(truth)
     assert simulate(refiner, None, truth, 3) == [0.5, 1.0, 1.0]
-    assert [len(prompt.xy) for prompt in refiner.seen] == [1, 2, 3]
-    assert refiner.seen[0].mask is None
-    assert refiner.seen[1].mask.tolist() == np.full((4, 4), 1.0).tolist()
-    assert refiner.seen[1].labels.tolist() == [1, 1]
+    assert [len(prompt.xy) for prompt in refiner.prompts] == [1, 2, 3]
+    assert refiner.prompts[0].mask is None
+    assert refiner.prompts[1].mask.tolist() == np.full((4, 4), 1.0).tolist()
+    assert refiner.prompts[1].labels.tolist() == [1, 1]
 
 
 class Stubborn(FakeProposer):

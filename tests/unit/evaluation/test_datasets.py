@@ -1,4 +1,4 @@
-"""Labelled pictures are read exactly, whatever form COCO gave the mask."""
+"""Labelled images are read exactly from every mask format of COCO."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_mask_is_read_the_same_from_polygon_plain_and_compressed_code(tmp_path
     assert sample.masks.areas.tolist() == [50 * 30] * 3
 
 
-def test_crowds_and_small_things_are_not_asked_for(tmp_path: Path) -> None:
+def test_crowds_and_small_objects_are_not_askable(tmp_path: Path) -> None:
     small = {"segmentation": [SQUARE], "category_id": 2, "bbox": [0, 0, 31, 20]}
     crowd = {"segmentation": [SQUARE], "category_id": 2, "iscrowd": 1}
     (sample,) = read_folder(
@@ -61,11 +61,11 @@ def test_absent_names_are_those_of_the_file_or_drawn_from_the_others(tmp_path: P
     assert len(sample.absent) == 3
     assert "cup" not in sample.absent
     assert read_folder(tmp_path)[0].absent == sample.absent
-    (told,) = read_folder(folder_of(tmp_path, thing, absent=["bus"]))
-    assert told.absent == ("bus",)
+    (listed,) = read_folder(folder_of(tmp_path, thing, absent=["bus"]))
+    assert listed.absent == ("bus",)
 
 
-def test_a_picture_without_labels_is_a_picture(tmp_path: Path) -> None:
+def test_an_image_without_labels_is_a_sample(tmp_path: Path) -> None:
     (sample,) = read_folder(folder_of(tmp_path))
     assert len(sample.masks) == 0
     assert sample.masks.size == (80, 100)
@@ -76,8 +76,8 @@ def test_a_folder_without_a_table_is_refused(tmp_path: Path) -> None:
         read_folder(tmp_path)
 
 
-def test_an_image_of_another_size_than_its_table_says_is_told(tmp_path: Path) -> None:
-    """Fault 17.17c: a height that lies was a traceback once masks were compared."""
+def test_an_image_of_another_size_than_in_its_table_is_refused(tmp_path: Path) -> None:
+    """Fault 17.17c: a wrong height was a traceback once masks were compared."""
     (sample,) = read_folder(folder_of(tmp_path, {"segmentation": [SQUARE], "category_id": 1}))
     (tmp_path / "images").mkdir()
     PIL.Image.new("RGB", (100, 80)).save(sample.path)
@@ -87,7 +87,7 @@ def test_an_image_of_another_size_than_its_table_says_is_told(tmp_path: Path) ->
         sample.load()
 
 
-def test_a_table_that_is_none_names_its_file(tmp_path: Path) -> None:
+def test_an_invalid_table_is_reported_with_its_file(tmp_path: Path) -> None:
     """Fault 17.17c: through the folder that evaluate and training read."""
     folder_of(tmp_path, {"segmentation": None, "category_id": 1})
     with pytest.raises(

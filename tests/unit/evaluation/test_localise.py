@@ -1,4 +1,4 @@
-"""True masks are named and heat maps judged as by hand, on painted colours."""
+"""Naming of true masks and heat maps, against values computed by hand on painted colours."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.fakes import COLOURS, FakeEncoder, colour_of
 def sample(picture: Image, tmp_path: Path) -> Sample:
     PIL.Image.fromarray(picture.pixels).save(tmp_path / "painted.png")
     names = ("red", "green", "blue")
-    seen = colour_of(picture.pixels)
-    dense = np.stack([seen == list(COLOURS).index(name) for name in names])
+    colours = colour_of(picture.pixels)
+    dense = np.stack([colours == list(COLOURS).index(name) for name in names])
     size = picture.size
     none = np.zeros(3, bool)
     return Sample(tmp_path / "painted.png", Masks.from_dense(dense, size), names, ~none, (), none)
@@ -32,13 +32,13 @@ def test_every_region_is_named(sample: Sample, encoder: FakeEncoder) -> None:
     assert dict(named.table())["region accuracy, top-1"] == "1.0000"
 
 
-def test_nothing_to_name_is_told(encoder: FakeEncoder) -> None:
+def test_nothing_to_name_is_refused(encoder: FakeEncoder) -> None:
     with pytest.raises(BadPrompt, match="big enough"):
         evaluate_regions(encoder, [])
 
 
 class Exact(FakeEncoder):
-    """See every pixel's colour; ``sign`` -1 sees everything but that."""
+    """Encode every pixel's colour; with ``sign`` -1, everything but that."""
 
     sign = 1.0
 
@@ -53,7 +53,7 @@ def test_heat_that_is_the_mask_is_perfect_and_its_opposite_is_not(
     sample: Sample, encoder: FakeEncoder
 ) -> None:
     found = evaluate_heat(Exact(), [sample])
-    assert (found.asked, found.pointing, found.miou) == (3, 1.0, 1.0)
+    assert (found.maps, found.pointing, found.miou) == (3, 1.0, 1.0)
     assert dict(found.table())["pointing game"] == "1.0000"
     blind = Exact()
     blind.sign = -1.0

@@ -1,4 +1,4 @@
-"""Average recall: exact boxes reach 1, worse ones what COCO says, crowds count for nothing."""
+"""Average recall: 1 for exact boxes, COCO's values for worse ones, crowds ignored."""
 
 from __future__ import annotations
 
@@ -19,20 +19,18 @@ BOXES = {"red": (10, 10, 50, 50), "green": (60, 20, 100, 80), "blue": (110, 60, 
 def test_every_object_found_exactly_is_a_recall_of_one(picture: Image, tmp_path: Path) -> None:
     report = evaluate_proposals(FakeProposer(), [sample_of(tmp_path, picture, BOXES)])
     assert report.recall[0].tolist() == [1, 1, 1]
-    assert np.isnan(report.recall[3]).all()  # there is no large one
+    assert np.isnan(report.recall[3]).all()  # there is no large object
     assert (report.objects, report.candidates) == (3, 3)
     assert dict(report.table())["AR@10, medium"] == "1.000"
 
 
 def test_a_loose_candidate_counts_up_to_its_iou(picture: Image, tmp_path: Path) -> None:
-    loose = {
-        "red": (10, 10, 50, 60)
-    }  # the candidate has IoU 0.8 with it: found at 0.50, 0.55 ... 0.80
+    loose = {"red": (10, 10, 50, 60)}  # IoU 0.8 with the candidate: found at 0.50, 0.55 ... 0.80
     report = evaluate_proposals(FakeProposer(), [sample_of(tmp_path, picture, loose)])
     assert report.recall[0, 0] == pytest.approx(0.7)
 
 
-def test_a_crowd_is_not_asked_for(picture: Image, tmp_path: Path) -> None:
+def test_a_crowd_is_ignored(picture: Image, tmp_path: Path) -> None:
     sample = sample_of(tmp_path, picture, {**BOXES, "crowd": (0, 100, 60, 119)})
     assert evaluate_proposals(FakeProposer(), [sample]).recall[0, 0] == pytest.approx(0.75)
     report = evaluate_proposals(

@@ -1,4 +1,4 @@
-"""Retrieval is counted as the field does; names are looked for in an index of labelled pictures."""
+"""Recall of retrieval against plain loops; names are searched in an index of labelled images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests import search_script
 from tests.fakes import FakeEncoder, paint
 
 
-def test_any_caption_of_an_image_counts_and_every_caption_is_asked() -> None:
+def test_any_caption_of_an_image_counts_and_every_caption_is_a_query() -> None:
     similarity = np.array(
         [
             [0.9, 0.1, 0.8, 0.2],  # image 0, whose captions are 0 and 1: the first is nearest
@@ -29,11 +29,8 @@ def test_any_caption_of_an_image_counts_and_every_caption_is_asked() -> None:
     )
     found = recall(similarity, np.array([0, 0, 1, 1]))
     assert found.to_text == (0.5, 1.0, 1.0)
-    assert found.to_image == (
-        0.5,
-        1.0,
-        1.0,
-    )  # captions 0 and 3 are nearest to their own image, 1 and 2 are not
+    # captions 0 and 3 are nearest to their own image, 1 and 2 are not
+    assert found.to_image == (0.5, 1.0, 1.0)
     assert (found.images, found.captions) == (2, 4)
 
 
@@ -106,16 +103,16 @@ def test_the_captions_of_coco_are_measured(shared_data: Path) -> None:
         ],
     )
     assert outcome.exit_code == 0, outcome.output
-    told = dict(
+    figures = dict(
         line.rsplit(maxsplit=1) for line in outcome.stdout.splitlines() if line[-1:].isdigit()
     )
-    assert (told["images"], told["captions"]) == ("12", "60")
-    assert 0 <= float(told["text to image, R@1"]) <= float(told["text to image, R@10"]) <= 1
-    assert float(told["image to text, R@10"]) > 0
+    assert (figures["images"], figures["captions"]) == ("12", "60")
+    assert 0 <= float(figures["text to image, R@1"]) <= float(figures["text to image, R@10"]) <= 1
+    assert float(figures["image to text, R@10"]) > 0
 
 
 @pytest.mark.usefixtures("fake_models")
-def test_small_things_are_found_by_segments_only(
+def test_small_objects_are_found_by_segments_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loading, "load_encoder", search_script.fake_encoder)
@@ -141,4 +138,4 @@ def test_small_things_are_found_by_segments_only(
     assert found.regions == (1.0, 1.0, 1.0)
     assert found.outlined == 1
     assert found.precision[0] == 1
-    assert ("names asked", "3") in found.table()
+    assert ("names queried", "3") in found.table()

@@ -1,4 +1,4 @@
-"""The figures of the model card count what they say they count."""
+"""The figures of the model card measure what their names say."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 
 from segclip.evaluation.datasets import Sample
-from segclip.evaluation.text import Asked, Report, calibrate, evaluate_text
+from segclip.evaluation.text import Report, ScoredQuery, calibrate, evaluate_text
 from segclip.scoring.scorers import CropScorer
 from segclip.segmenter import Segmenter
 from segclip.types import Image, Masks
@@ -25,7 +25,7 @@ def segmenter(proposer: FakeProposer, encoder: FakeEncoder) -> Segmenter:
 def sample_of(
     folder: Path, picture: Image, boxes: dict[str, tuple[int, int, int, int]], *absent: str
 ) -> Sample:
-    path = folder / "picture.png"
+    path = folder / "image.png"
     PIL.Image.fromarray(picture.pixels).save(path)
     windows = [(x1, y1, np.ones((y2 - y1, x2 - x1), bool)) for x1, y1, x2, y2 in boxes.values()]
     masks = Masks.from_windows(windows, picture.size)
@@ -34,7 +34,7 @@ def sample_of(
     )
 
 
-def test_right_answers_and_silence_are_counted(
+def test_right_answers_and_rejections_are_counted(
     segmenter: Segmenter, picture: Image, tmp_path: Path
 ) -> None:
     boxes = {"red": (10, 10, 50, 50), "green": (60, 20, 100, 80)}
@@ -44,19 +44,16 @@ def test_right_answers_and_silence_are_counted(
     assert report.candidates == 3
 
 
-def test_a_wrong_object_is_not_right_and_an_unseen_one_not_recalled(
+def test_a_wrong_object_is_not_right_and_a_missed_one_not_recalled(
     segmenter: Segmenter, picture: Image, tmp_path: Path
 ) -> None:
-    boxes = {
-        "red": (60, 20, 100, 80),
-        "blue": (0, 0, 8, 8),
-    }  # labels that disagree with the picture
+    boxes = {"red": (60, 20, 100, 80), "blue": (0, 0, 8, 8)}  # labels that contradict the pixels
     report = evaluate_text(segmenter, [sample_of(tmp_path, picture, boxes)])
     assert report.right == report.found() == 0
-    assert report.recall == 0.5  # the green box is a candidate, the corner is none
+    assert report.recall == 0.5  # the green box is a candidate, the corner is not
 
 
-def test_a_present_name_taken_for_absent_breaks_the_silence(
+def test_an_answer_to_an_absent_name_lowers_silent(
     segmenter: Segmenter, picture: Image, tmp_path: Path
 ) -> None:
     report = evaluate_text(
@@ -65,32 +62,32 @@ def test_a_present_name_taken_for_absent_breaks_the_silence(
     assert report.silent() == 0.5
 
 
-def test_the_threshold_that_fits_separates_what_can_be_separated() -> None:
+def test_the_fitted_threshold_separates_present_and_absent_names() -> None:
     path = Path("a.png")
-    present = [Asked(path, "x", True, probability, 0.9) for probability in (0.5, 0.6, 0.7)]
-    absent = [Asked(path, "y", False, probability, 0.0) for probability in (0.1, 0.2, 0.3)]
+    present = [ScoredQuery(path, "x", True, probability, 0.9) for probability in (0.5, 0.6, 0.7)]
+    absent = [ScoredQuery(path, "y", False, probability, 0.0) for probability in (0.1, 0.2, 0.3)]
     report = Report(0.9, np.ones(3), (*present, *absent), 1.0)
     assert report.found() == 0
     fitted = report.calibrated()
     assert report.found(fitted) == report.silent(fitted) == 1
 
 
-def test_of_thresholds_that_fit_about_as_well_the_lowest_is_taken() -> None:
+def test_the_lowest_of_about_equal_thresholds_is_fitted() -> None:
     path = Path("a.png")
     present = [
-        Asked(path, "x", True, probability, 0.9) for probability in np.linspace(0.3, 0.9, 1000)
+        ScoredQuery(path, "x", True, probability, 0.9)
+        for probability in np.linspace(0.3, 0.9, 1000)
     ]
     absent = [
-        Asked(path, "y", False, probability, 0.0)
+        ScoredQuery(path, "y", False, probability, 0.0)
         for probability in [0.05] * 500 + [0.3005] * 2 + [0.95] * 498
     ]
     report = Report(0.9, np.ones(1000), (*present, *absent), 1.0)
-    assert report.calibrated() == pytest.approx(
-        0.3
-    )  # above 0.3005 two more absent ones are silent: 0.002
+    # above 0.3005 two more absent names return nothing: 0.002
+    assert report.calibrated() == pytest.approx(0.3)
 
 
-def test_a_scale_at_which_all_is_sure_is_lowered_and_its_threshold_fitted(
+def test_a_saturated_logit_scale_is_lowered_and_its_threshold_fitted(
     segmenter: Segmenter, picture: Image, tmp_path: Path
 ) -> None:
     samples = [sample_of(tmp_path, picture, {"red": (10, 10, 50, 50)}, "red and green")]
@@ -105,9 +102,7 @@ def test_a_scale_at_which_all_is_sure_is_lowered_and_its_threshold_fitted(
     assert again.found() == again.silent() == 1
 
 
-def test_a_scale_that_tells_apart_is_left_as_it_is(
-    segmenter: Segmenter, picture: Image, tmp_path: Path
-) -> None:
+def test_a_good_logit_scale_is_kept(segmenter: Segmenter, picture: Image, tmp_path: Path) -> None:
     before = segmenter.serving
     report, serving = calibrate(
         segmenter, [sample_of(tmp_path, picture, {"red": (10, 10, 50, 50)}, "green zebra")]

@@ -29,7 +29,7 @@ def blobs(count: int, seed: int = 0) -> Array:
     return dense
 
 
-def make(dense: Array, texts: tuple[str, ...], asked: tuple[str, ...] | None = None) -> Result:
+def make(dense: Array, texts: tuple[str, ...], queries: tuple[str, ...] | None = None) -> Result:
     rng = np.random.default_rng(1)
     count = len(dense)
     image = Image(rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8), "photos/desk.jpg")
@@ -38,7 +38,7 @@ def make(dense: Array, texts: tuple[str, ...], asked: tuple[str, ...] | None = N
         image, Proposals(Masks.from_dense(dense, SIZE), quality), np.zeros((count, 2), np.float32)
     )
     scores = np.linspace(0.3, 0.2, count).astype(np.float32)
-    return Result(regions, texts, scores, scores * 3, asked or tuple(dict.fromkeys(texts)), 0.5)
+    return Result(regions, texts, scores, scores * 3, queries or tuple(dict.fromkeys(texts)), 0.5)
 
 
 @pytest.fixture
@@ -68,9 +68,9 @@ class TestW8MasksLeavePixelExact:
 
     def test_cutout(self, result: Result, tmp_path: Path) -> None:
         for row, file in enumerate(exporters.save(result, tmp_path / "desk.png", format="cutout")):
-            picture = PIL.Image.open(file)
-            assert picture.mode == "RGBA"
-            pixels = np.asarray(picture)
+            cutout = PIL.Image.open(file)
+            assert cutout.mode == "RGBA"
+            pixels = np.asarray(cutout)
             (x1, y1, x2, y2), bitmap = result.masks.boxes[row], result.masks.bitmaps[row]
             assert np.array_equal(pixels[..., 3], bitmap * 255)
             assert np.array_equal(
@@ -78,7 +78,7 @@ class TestW8MasksLeavePixelExact:
             )
             assert not pixels[
                 ~bitmap
-            ].any()  # what was not asked for does not leave hidden under the alpha
+            ].any()  # pixels outside the mask are not hidden under the alpha
 
     @pytest.mark.parametrize("format", ["json", "coco"])
     def test_rle(self, result: Result, tmp_path: Path, format: str) -> None:
@@ -138,7 +138,7 @@ class TestRecord:
         assert [row["area"] for row in record["rows"]] == result.masks.areas.tolist()
         assert [row["box"] for row in record["rows"]] == result.masks.boxes.tolist()
 
-    def test_of_nothing_keeps_what_was_asked(self, empty: Result) -> None:
+    def test_of_nothing_keeps_the_texts(self, empty: Result) -> None:
         record = exporters.to_record(empty)
         assert record["rows"] == []
         assert record["asked"] == ["a zebra"]
@@ -189,7 +189,7 @@ class TestSave:
         assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize(("name", "format"), [("a.png", "overlay"), ("a.json", "json")])
-    def test_no_rows_still_write_the_files_that_say_so(
+    def test_no_rows_still_write_the_summary_files(
         self, empty: Result, tmp_path: Path, name: str, format: str
     ) -> None:
         assert exporters.save(empty, tmp_path / name, format=format) == [tmp_path / name]
@@ -210,14 +210,16 @@ class TestSave:
             exporters.save(result, tmp_path / "a.json", format="coc")
         with pytest.raises(UnknownName, match=r"unknown file suffix '\.tga'.*\.json"):
             exporters.save(result, tmp_path / "a.tga")
-        with pytest.raises(UnknownName, match="unknown picture suffix"):
+        with pytest.raises(UnknownName, match="unknown image suffix"):
             exporters.save(result, tmp_path / "a.txt", format="overlay")
 
     def test_missing_folders_are_made(self, result: Result, tmp_path: Path) -> None:
         (file,) = exporters.save(result, tmp_path / "new" / "folder" / "a.json")
         assert file.is_file()
 
-    def test_a_path_that_cannot_be_written_is_told(self, result: Result, tmp_path: Path) -> None:
+    def test_a_path_that_cannot_be_written_is_reported(
+        self, result: Result, tmp_path: Path
+    ) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(NotWritable, match="cannot be written"):
             exporters.save(result, tmp_path / "file" / "a.json")

@@ -83,8 +83,9 @@ ODD = "a\0b\x08\x1b[31m\x7f\x85\ud800\ufffe\uffff ]]> <&>\"' 🦁"
 
 
 def test_svg_of_any_text_is_well_formed(tmp_path: Path) -> None:
-    """Fault 17.17d: control characters and lone surrogates, which XML cannot hold, made files no
-    reader takes.
+    """Fault 17.17d: characters that XML cannot hold made unreadable files.
+
+    These are control characters and lone surrogates.
     """
     given = result_of(MASKS["a disc"])
     odd = dataclasses.replace(given, texts=(ODD,))
@@ -156,8 +157,9 @@ def test_geojson(name: str, tmp_path: Path) -> None:
 
 
 def read_labelme(record: dict[str, Any]) -> Array:
-    """Read as labelme.utils.shape_to_mask does: Pillow's polygon with its outline; a mask pasted at
-    its first point.
+    """Read like labelme.utils.shape_to_mask.
+
+    Polygons are drawn by Pillow with their outline, masks pasted at their first point.
     """
     read = np.zeros(SIZE, bool)
     for shape in record["shapes"]:
@@ -168,11 +170,11 @@ def read_labelme(record: dict[str, Any]) -> Array:
             )
             read[y1 : y2 + 1, x1 : x2 + 1] |= part
         else:
-            picture = PIL.Image.new("L", SIZE[::-1], 0)
-            PIL.ImageDraw.Draw(picture).polygon(
+            canvas = PIL.Image.new("L", SIZE[::-1], 0)
+            PIL.ImageDraw.Draw(canvas).polygon(
                 [tuple(p) for p in shape["points"]], outline=1, fill=1
             )
-            read |= np.asarray(picture).astype(bool)
+            read |= np.asarray(canvas).astype(bool)
     return read
 
 
@@ -210,17 +212,17 @@ def test_npz_brings_every_mask_back(tmp_path: Path) -> None:
     assert again.read_bytes() == file.read_bytes()
 
 
-def test_a_label_map_shows_the_better_row_on_top_and_names_its_numbers(tmp_path: Path) -> None:
+def test_a_label_map_has_the_better_row_on_top_and_a_legend(tmp_path: Path) -> None:
     given = result_of(MASKS["a disc"], MASKS["a ring with a hole"])
-    picture, legend = exporters.save(given, tmp_path / "a.labelmap.png", format="labelmap")
-    labels = np.asarray(PIL.Image.open(picture))
+    image, legend = exporters.save(given, tmp_path / "a.labelmap.png", format="labelmap")
+    labels = np.asarray(PIL.Image.open(image))
     assert labels.max() == 2
     assert np.array_equal(labels == 1, MASKS["a disc"])
     assert np.array_equal(labels == 2, MASKS["a ring with a hole"] & ~MASKS["a disc"])
     assert json.loads(legend.read_text("utf-8"))["2"]["text"] == given.texts[1]
 
 
-def test_a_feathered_cutout_fades_and_shows_nothing_far_outside(tmp_path: Path) -> None:
+def test_a_feathered_cutout_fades_and_is_empty_far_outside(tmp_path: Path) -> None:
     given = result_of(MASKS["a disc"])
     (file,) = raster.write_cutouts(given, tmp_path / "a.png", feather=6)
     pixels = np.asarray(PIL.Image.open(file))

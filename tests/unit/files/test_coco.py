@@ -1,6 +1,4 @@
-"""The one reader of COCO's JSON: what is sound is read, and whatever is not is told by row and
-field.
-"""
+"""COCO files: valid ones are read, and defects are reported by row and field."""
 
 from __future__ import annotations
 
@@ -42,20 +40,20 @@ IMAGE, CUP = ("images", 0), ("categories", 0)
 GONE = object()
 
 
-def changed(place: tuple[str | int, ...], value: Any) -> Any:
-    """Copy the table with one value put in, or taken out."""
+def changed(path: tuple[str | int, ...], value: Any) -> Any:
+    """Return a copy of the table with one value replaced, or removed if it is GONE."""
     table = copy.deepcopy(TABLE)
     row: Any = table
-    for step in place[:-1]:
-        row = row[step]
+    for key in path[:-1]:
+        row = row[key]
     if value is GONE:
-        del row[place[-1]]
+        del row[path[-1]]
     else:
-        row[place[-1]] = value
+        row[path[-1]] = value
     return table
 
 
-def test_a_sound_table_is_read(tmp_path: Path) -> None:
+def test_a_valid_table_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(TABLE))
     table = coco.read(tmp_path / "a.json")
     (image,) = table.images
@@ -75,38 +73,38 @@ def test_ids_are_numbers_or_texts(key: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "field"),
+    ("path", "value", "message"),
     [
         (("images",), GONE, "images is missing"),
         (("images",), None, "images is null"),
-        (("images",), [], r"images is \[\]; want at least one"),
-        (("images",), {"id": 7}, "images is .* want a list"),
+        (("images",), [], r"images is \[\]; expected at least one"),
+        (("images",), {"id": 7}, "images is .* expected a list"),
         (IMAGE, 5, r"images\[0\] is 5"),
         ((*IMAGE, "id"), GONE, "id is missing"),
         ((*IMAGE, "id"), [7], "id is"),
         ((*IMAGE, "id"), True, "id is True"),
-        ((*IMAGE, "id"), 8, "image_id is 7; want an id that is in images"),
+        ((*IMAGE, "id"), 8, "image_id is 7; expected an id that is in images"),
         ((*IMAGE, "height"), GONE, "height is missing"),
         ((*IMAGE, "height"), "80", "height is '80'"),
         ((*IMAGE, "height"), 80.5, "height is 80.5"),
         ((*IMAGE, "height"), 0, "height is 0"),
         ((*IMAGE, "height"), -80, "height is -80"),
-        ((*IMAGE, "height"), 1_000_001, "height is 1000001; want 100,000,000 pixels at most"),
-        ((*IMAGE, "width"), 10**30, "want 100,000,000 pixels at most"),
-        ((*IMAGE, "width"), 101, "size is .*; want the image's"),
+        ((*IMAGE, "height"), 1_000_001, "height is 1000001; expected 100,000,000 pixels at most"),
+        ((*IMAGE, "width"), 10**30, "expected 100,000,000 pixels at most"),
+        ((*IMAGE, "width"), 101, "size is .*; expected the image's"),
         ((*IMAGE, "file_name"), GONE, "file_name is missing"),
         ((*IMAGE, "file_name"), "", "file_name is ''"),
-        ((*IMAGE, "file_name"), "../../etc/passwd", "file_name .* want a relative name"),
-        ((*IMAGE, "file_name"), "/etc/passwd", "file_name .* want a relative name"),
-        ((*IMAGE, "file_name"), "a\\..\\..\\b.png", "file_name .* want a relative name"),
-        ((*IMAGE, "file_name"), "C:\\a.png", "file_name .* want a relative name"),
+        ((*IMAGE, "file_name"), "../../etc/passwd", "file_name .* expected a relative name"),
+        ((*IMAGE, "file_name"), "/etc/passwd", "file_name .* expected a relative name"),
+        ((*IMAGE, "file_name"), "a\\..\\..\\b.png", "file_name .* expected a relative name"),
+        ((*IMAGE, "file_name"), "C:\\a.png", "file_name .* expected a relative name"),
         ((*IMAGE, "file_name"), "a\0.png", "file_name"),
         ((*IMAGE, "file_name"), "\ud800.png", "file_name"),
-        ((*IMAGE, "absent"), "dog", "absent is 'dog'; want a list of texts"),
+        ((*IMAGE, "absent"), "dog", "absent is 'dog'; expected a list of texts"),
         ((*IMAGE, "absent"), [None], "absent"),
         (("categories",), GONE, "categories is missing"),
-        (("categories",), [], "category_id is 1; want an id that is in categories"),
-        (("categories", 1, "id"), 1, "id is 1; want an id that no other row has"),
+        (("categories",), [], "category_id is 1; expected an id that is in categories"),
+        (("categories", 1, "id"), 1, "id is 1; expected an id that no other row has"),
         ((*CUP, "name"), GONE, "name is missing"),
         ((*CUP, "name"), " ", "name is ' '"),
         ((*CUP, "name"), "\udfff", "name"),
@@ -146,27 +144,26 @@ def test_ids_are_numbers_or_texts(key: Any) -> None:
         ((*SECOND, "segmentation", "counts"), GONE, "counts is missing"),
         ((*SECOND, "segmentation", "counts"), 5, "counts is 5"),
         ((*SECOND, "segmentation", "size"), GONE, "size is missing"),
-        ((*SECOND, "segmentation", "size"), [100, 80], r"size is \[100, 80\]; want"),
+        ((*SECOND, "segmentation", "size"), [100, 80], r"size is \[100, 80\]; expected"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_by_row_and_field(
-    place: tuple[str | int, ...], value: Any, field: str
+def test_defects_are_reported_by_row_and_field(
+    path: tuple[str | int, ...], value: Any, message: str
 ) -> None:
-    """Fault 17.17c: such tables were tracebacks, and a height of a million ended the process by a
-    signal.
-    """
-    with pytest.raises(BadTable, match=field) as told:
-        coco.instances(changed(place, value), "t.json")
-    assert str(told.value).startswith("t.json")
-    assert "\n" not in str(told.value)
+    """Fault 17.17c: such tables raised tracebacks, and a height of a million killed the process."""
+    with pytest.raises(BadTable, match=message) as caught:
+        coco.instances(changed(path, value), "t.json")
+    assert str(caught.value).startswith("t.json")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("counts", ["", "zz", "oooo", [1], [8001], [-1, 8001], ["a"], [8000, 1.5]])
-def test_a_code_that_lies_is_told_when_it_is_painted(counts: Any) -> None:
-    """Fault 17.17c: a lying code reached pycocotools."""
+def test_an_invalid_code_is_reported_when_rasterised(counts: Any) -> None:
+    """Fault 17.17c: invalid codes reached pycocotools."""
     table = coco.instances(changed((*SECOND, "segmentation", "counts"), counts), "t.json")
     with pytest.raises(
-        BadTable, match=r"t\.json, annotations\[1\] \(id 2\): segmentation is no run-length code"
+        BadTable,
+        match=r"t\.json, annotations\[1\] \(id 2\): segmentation is not a valid run-length code",
     ):
         table.masks(table.images[0])
 
@@ -176,7 +173,7 @@ def test_a_code_that_lies_is_told_when_it_is_painted(counts: Any) -> None:
     [
         (b"", "not JSON"),
         (b" \n", "not JSON"),
-        (b"[]", r"is \[\]; want a JSON object"),
+        (b"[]", r"is \[\]; expected a JSON object"),
         (b"null", "is null"),
         (b"7", "is 7"),
         (b"{", "not JSON"),
@@ -188,15 +185,15 @@ def test_a_code_that_lies_is_told_when_it_is_painted(counts: Any) -> None:
         (b"1" * 5000, "JSON"),
     ],
 )
-def test_a_file_that_is_no_table_is_told(tmp_path: Path, data: bytes, reason: str) -> None:
+def test_a_file_without_a_table_is_reported(tmp_path: Path, data: bytes, reason: str) -> None:
     """Fault 17.17c: an empty file, a list."""
     (tmp_path / "t.json").write_bytes(data)
-    with pytest.raises(BadTable, match=reason) as told:
+    with pytest.raises(BadTable, match=reason) as caught:
         coco.read(tmp_path / "t.json")
-    assert "t.json" in str(told.value)
+    assert "t.json" in str(caught.value)
 
 
-def test_what_is_no_file_is_told(tmp_path: Path) -> None:
-    for place in (tmp_path, Path("/dev/zero"), tmp_path / "none.json", Path("a\0b")):
+def test_an_unreadable_file_is_reported(tmp_path: Path) -> None:
+    for path in (tmp_path, Path("/dev/zero"), tmp_path / "none.json", Path("a\0b")):
         with pytest.raises(BadTable):
-            coco.read(place)
+            coco.read(path)

@@ -1,4 +1,4 @@
-"""What a folder's listing holds, leaves out and names."""
+"""Folder listings: the images found, the files left out, and the report of those."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def put(root: Path, *names: str) -> None:
 
 
 def make_stale(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the folder of a name be a network drive that has gone."""
+    """Make folders of a name raise errors like a stale network mount."""
     scandir = os.scandir
 
     def scan(path: str) -> object:
@@ -78,9 +78,7 @@ HIDDEN = [
 
 @pytest.mark.parametrize("name", HIDDEN)
 def test_hidden_files_and_system_folders_are_no_images(name: str, tmp_path: Path) -> None:
-    """Fault 17.21: a Mac's "._a.jpg", a NAS's "@eaDir" and what lies in a trash were taken for
-    images.
-    """
+    """Fault 17.21: macOS's "._a.jpg", a NAS's "@eaDir" and deleted files counted as images."""
     put(tmp_path, "a.png", name, f"deep/{name}")
     assert list_images(tmp_path).images == ("a.png",)
     assert not listing.is_image(name)
@@ -94,7 +92,7 @@ def test_a_folder_that_is_itself_hidden_can_be_listed(tmp_path: Path) -> None:
 def test_images_that_cannot_be_read_are_counted_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 17.21: a folder of HEIC or raw files was "no images here" or silently shorter."""
+    """Fault 17.21: HEIC and raw files were omitted silently, or a folder counted as empty."""
     monkeypatch.setattr(listing, "is_readable", lambda format: format not in ("HEIF", "AVIF"))
     put(
         tmp_path, "a.png", *(f"{n}.HEIC" for n in range(5)), "sub/x.cr2", "y.avif", "z.txt", "z.mp4"
@@ -116,8 +114,8 @@ def test_images_that_cannot_be_read_are_counted_and_named(
     }
 
 
-def test_what_segclip_writes_and_what_is_to_be_skipped_is_no_input(tmp_path: Path) -> None:
-    """Fault 17.4: masks that lie in the input became inputs."""
+def test_own_outputs_and_skipped_folders_are_no_input(tmp_path: Path) -> None:
+    """Fault 17.4: masks in the input folder became inputs."""
     put(
         tmp_path,
         "a.png",
@@ -126,16 +124,15 @@ def test_what_segclip_writes_and_what_is_to_be_skipped_is_no_input(tmp_path: Pat
         "masks/png/a.mask.png",
         "out/b.png",
     )
-    put(
-        tmp_path, "year/.segclip-index/index.json", "year/b.png"
-    )  # an index lies among the images it is of
+    # an index is stored beside its images
+    put(tmp_path, "year/.segclip-index/index.json", "year/b.png")
     listed = list_images(tmp_path, skip=[tmp_path / "out"])
     assert listed.images == ("a.png", "year/b.png")
     assert dict(listed.left_out) == dict.fromkeys(("masks", "segclip-out"), "segclip writes there")
-    assert list_images(tmp_path / "masks").images == ("png/a.mask.png",)  # asked for by name
+    assert list_images(tmp_path / "masks").images == ("png/a.mask.png",)  # named explicitly
 
 
-def test_masks_that_a_command_left_beside_the_images_are_no_input(tmp_path: Path) -> None:
+def test_masks_written_beside_the_images_are_no_input(tmp_path: Path) -> None:
     """Fault 17.4: ``segment --out photos`` and then ``export photos`` made masks of masks."""
 
     def write(folder: Path) -> list[Path]:
@@ -148,7 +145,7 @@ def test_masks_that_a_command_left_beside_the_images_are_no_input(tmp_path: Path
     listed = list_images(tmp_path)
     assert listed.images == ("a.png", "sub/a-dog.png")
     assert listed.report() == ("left out 2 (a-cat.png, a-dog.png): written by segclip",)
-    (tmp_path / "a-dog.png").write_text("edited by hand: an image of the user's own now")
+    (tmp_path / "a-dog.png").write_text("edited by hand: now the user's own image")
     assert list_images(tmp_path).images == ("a-dog.png", "a.png", "sub/a-dog.png")
 
 
@@ -173,10 +170,10 @@ def test_a_pipe_is_listed_and_not_opened(tmp_path: Path) -> None:
     assert walk(tmp_path) == []
 
 
-def test_a_sub_folder_that_cannot_be_read_is_named(
+def test_an_unreadable_subfolder_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 17.21: the images of a stale mount were missing without a word."""
+    """Fault 17.21: the images of a stale mount were omitted silently."""
     put(tmp_path, "a.png", "mount/b.png", "mount/year/c.png", "z/d.png")
     make_stale("mount", monkeypatch)
     listed = list_images(tmp_path)
@@ -187,16 +184,16 @@ def test_a_sub_folder_that_cannot_be_read_is_named(
         list_images(tmp_path / "mount")
 
 
-def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+def test_an_undecodable_name(tmp_path: Path) -> None:
     try:
         put(tmp_path, os.fsdecode(b"caf\xe9.png"))
     except OSError:
-        pytest.skip("this file system wants UTF-8")
+        pytest.skip("this file system requires UTF-8")
     assert list_images(tmp_path).images == (os.fsdecode(b"caf\xe9.png"),)
 
 
 class TestMatch:
-    """A pattern gives what ``glob`` gives, but for what lies behind links that it does not name."""
+    """Patterns match as in ``glob``, except through links that they do not name."""
 
     NAMES = (
         "a.png",
@@ -234,20 +231,18 @@ class TestMatch:
     )
 
     @pytest.mark.parametrize("pattern", PATTERNS)
-    def test_it_is_that_of_glob_where_there_are_no_links(
-        self, tmp_path: Path, pattern: str
-    ) -> None:
+    def test_without_links_it_equals_glob(self, tmp_path: Path, pattern: str) -> None:
         put(tmp_path, *self.NAMES)
         found = glob.glob(pattern, root_dir=tmp_path, recursive=True)
-        wanted = {
+        expected = {
             name for name in found if listing.is_image(name) and not (tmp_path / name).is_dir()
         }
         matched = listing.match(tmp_path, Path(pattern).parts)
-        assert set(matched.images) == wanted
+        assert set(matched.images) == expected
         assert matched.report() == ()
 
-    @pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
-    def test_fault_17_13_links_that_lead_up_give_nothing_again(self, tmp_path: Path) -> None:
+    @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+    def test_fault_17_13_links_to_parents_add_no_duplicates(self, tmp_path: Path) -> None:
         put(tmp_path, "a.png", "sub/b.png")
         for name in ("l", "m", "sub/up"):
             (tmp_path / name).symlink_to(tmp_path, target_is_directory=True)
@@ -262,14 +257,14 @@ class TestMatch:
         assert listing.match(tmp_path, ("*", "up", "a.png")).images == ("sub/up/a.png",)  # named
         assert set(listing.match(tmp_path, ("*",)).left_out) == set()
 
-    @pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+    @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
     def test_fault_17_13_a_pattern_named_through_a_link_ends(self, tmp_path: Path) -> None:
         put(tmp_path, "a.png", "sub/b.png")
         (tmp_path / "l").symlink_to(tmp_path, target_is_directory=True)
         assert listing.match(tmp_path / "l", ("**", "*.png")).images == ("a.png", "sub/b.png")
         assert len(listing.match(tmp_path, ("**", "l", "**", "l", "**", "*.png")).images) == 2
 
-    def test_fault_17_21_a_folder_that_cannot_be_read_is_told(
+    def test_fault_17_21_an_unreadable_folder_is_reported(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         put(tmp_path, "a.png", "stale/b.png")

@@ -1,6 +1,4 @@
-"""Files of a run take the place of those an earlier run left for the same target, and of no
-others.
-"""
+"""Output files replace those of an earlier run for the same target, and no others."""
 
 from __future__ import annotations
 
@@ -11,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from segclip.cli.options import Output
+from segclip.cli.options import OutputOptions
 from segclip.errors import NotWritable
 from segclip.files import outputs
 from segclip.files.formats import PER_IMAGE
 
 
 def writing(**files: str) -> Callable[[Path], list[Path]]:
-    """Answer what writes files: a name and its content each."""
+    """Return a function that writes the given files; each argument is a name and its content."""
 
     def write(folder: Path) -> list[Path]:
         for name, content in files.items():
@@ -28,11 +26,11 @@ def writing(**files: str) -> Callable[[Path], list[Path]]:
     return write
 
 
-def there(folder: Path) -> dict[str, str]:
+def contents(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
 
 
-def test_files_are_replaced_and_what_is_left_over_goes(tmp_path: Path) -> None:
+def test_files_are_replaced_and_stale_ones_removed(tmp_path: Path) -> None:
     """Fault 17.7."""
     assert outputs.renew(tmp_path, "segment a", writing(one="1", two="2")) == [
         tmp_path / "one",
@@ -41,33 +39,32 @@ def test_files_are_replaced_and_what_is_left_over_goes(tmp_path: Path) -> None:
     outputs.renew(tmp_path, "segment b", writing(three="3"))
     (tmp_path / "mine").write_text("mine")
     outputs.renew(tmp_path, "segment a", writing(two="II"))
-    assert there(tmp_path) == {"two": "II", "three": "3", "mine": "mine"}
+    assert contents(tmp_path) == {"two": "II", "three": "3", "mine": "mine"}
     outputs.renew(tmp_path, "segment a", writing())
-    assert there(tmp_path) == {"three": "3", "mine": "mine"}
-    assert sorted(path.name for path in (tmp_path / outputs.STATE).iterdir()) == [
-        "written"
-    ]  # nothing half done
+    assert contents(tmp_path) == {"three": "3", "mine": "mine"}
+    # no staging folder remains
+    assert [path.name for path in (tmp_path / outputs.STATE).iterdir()] == ["written"]
 
 
-def test_what_the_user_changed_is_neither_removed_nor_replaced(tmp_path: Path) -> None:
+def test_files_changed_by_the_user_are_neither_removed_nor_replaced(tmp_path: Path) -> None:
     outputs.renew(tmp_path, "a", writing(one="1", two="2"))
     (tmp_path / "two").write_text("improved by hand")
     outputs.renew(tmp_path, "a", writing(one="I"))
-    assert there(tmp_path) == {"one": "I", "two": "improved by hand"}
+    assert contents(tmp_path) == {"one": "I", "two": "improved by hand"}
     with pytest.raises(NotWritable, match="two is there already"):
         outputs.renew(tmp_path, "a", writing(one="i", two="ii"))
-    assert there(tmp_path) == {"one": "I", "two": "improved by hand"}
+    assert contents(tmp_path) == {"one": "I", "two": "improved by hand"}
 
 
 @pytest.mark.parametrize(
     "name", ["../precious", "/precious", "..", ".", "", "sub/precious", "precious\0"]
 )
-def test_a_record_from_elsewhere_removes_nothing(tmp_path: Path, name: str) -> None:
+def test_a_forged_record_removes_nothing(tmp_path: Path, name: str) -> None:
     """Fault 17.2, for the command line: names read from a record stay inside its folder."""
     out = tmp_path / "out"
     (out / "sub").mkdir(parents=True)
-    for place in (tmp_path / "precious", out / "sub" / "precious"):
-        place.write_text("precious")
+    for path in (tmp_path / "precious", out / "sub" / "precious"):
+        path.write_text("precious")
     outputs.renew(out, "a", writing(one="1"))
     (record,) = (out / outputs.STATE / "written").iterdir()
     known = outputs._hash(tmp_path / "precious")
@@ -83,15 +80,15 @@ def test_a_record_from_elsewhere_removes_nothing(tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "null", '{"files": 5}', '{"files": {"one": 5}}', "[" * 100_000]
 )
-def test_a_damaged_record_says_nothing(tmp_path: Path, content: str) -> None:
+def test_a_damaged_record_counts_as_empty(tmp_path: Path, content: str) -> None:
     outputs.renew(tmp_path, "a", writing(one="1"))
     (record,) = (tmp_path / outputs.STATE / "written").iterdir()
     record.write_text(content)
     outputs.renew(tmp_path, "a", writing(two="2"))
-    assert there(tmp_path) == {"one": "1", "two": "2"}
+    assert contents(tmp_path) == {"one": "1", "two": "2"}
 
 
-def test_a_kill_between_leaves_no_file_that_nobody_knows(
+def test_a_kill_between_leaves_no_unrecorded_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outputs.renew(tmp_path, "a", writing(one="1", two="2"))
@@ -106,12 +103,12 @@ def test_a_kill_between_leaves_no_file_that_nobody_knows(
     with pytest.raises(KeyboardInterrupt):
         outputs.renew(tmp_path, "a", writing(one="I", two="II"))
     monkeypatch.undo()
-    assert there(tmp_path) == {"one": "I", "two": "2"}
+    assert contents(tmp_path) == {"one": "I", "two": "2"}
     outputs.renew(tmp_path, "a", writing(three="3"))
-    assert there(tmp_path) == {"three": "3"}
+    assert contents(tmp_path) == {"three": "3"}
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotWritable, match="cannot be written to"):
         outputs.renew(tmp_path / "file", "a", writing(one="1"))
@@ -121,9 +118,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 
 def test_names_of_a_run_are_distinct(tmp_path: Path) -> None:
-    """Fault 17.7: mon/1.png and tue/1.png wrote one file; so would names that some file systems
-    fold.
-    """
+    """Fault 17.7: mon/1.png and tue/1.png wrote to one file, as would names differing in case."""
 
     def names(*paths: str) -> list[str]:
         return outputs.labels([tmp_path / path for path in paths])
@@ -145,10 +140,8 @@ def test_names_of_a_run_are_distinct(tmp_path: Path) -> None:
         assert not any(os.sep in name for name in found)
 
 
-def test_fault_17_7_long_names_leave_room_for_endings(tmp_path: Path) -> None:
-    """A stem near the longest name a file system takes, or one of many folders, got endings that
-    did not fit.
-    """
+def test_fault_17_7_long_names_leave_room_for_suffixes(tmp_path: Path) -> None:
+    """Suffixes did not fit after a stem near the file system's limit, or one of many folders."""
     stems = [
         "s" * 251,
         "é" * 125,
@@ -156,7 +149,7 @@ def test_fault_17_7_long_names_leave_room_for_endings(tmp_path: Path) -> None:
     ]
     for stem in stems:
         names = list(
-            Output(out=tmp_path, formats=[",".join(PER_IMAGE)])
+            OutputOptions(out=tmp_path, formats=[",".join(PER_IMAGE)])
             .targets(Path(f"{stem}.png"))
             .values()
         )

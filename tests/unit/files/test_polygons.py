@@ -1,4 +1,4 @@
-"""Polygons hold exactly what the mask holds: parts, holes, single pixels, corners that touch."""
+"""Polygons reproduce masks exactly: parts, holes, single pixels, touching corners."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from segclip.types import Array
 
 
 def fill(polygons: list, shape: tuple[int, ...]) -> Array:
-    """Paint polygons by the even-odd rule at pixel centres, the slow and plain way."""
+    """Fill polygons by the even-odd rule at pixel centres: a slow and simple reference."""
     ys, xs = np.mgrid[: shape[0], : shape[1]] + 0.5
     inside = np.zeros(shape, bool)
     for polygon in polygons:
@@ -29,7 +29,7 @@ def fill(polygons: list, shape: tuple[int, ...]) -> Array:
 
 @settings(max_examples=200, deadline=None)
 @given(arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
-def test_any_mask_comes_back(bitmap: Array) -> None:
+def test_any_mask_is_reproduced(bitmap: Array) -> None:
     polygons = trace(bitmap)
     assert np.array_equal(fill(polygons, bitmap.shape), bitmap)
     count, _ = cv2.connectedComponents(bitmap.astype(np.uint8), connectivity=4)
@@ -37,7 +37,7 @@ def test_any_mask_comes_back(bitmap: Array) -> None:
     assert any(polygon.holes for polygon in polygons) <= has_holes(np.pad(bitmap, 1))
 
 
-def test_a_ring_names_only_its_corners() -> None:
+def test_a_ring_holds_only_corners() -> None:
     (polygon,) = trace(np.ones((3, 5), bool), corner=(10, 20))
     assert sorted(map(tuple, polygon.outer.tolist())) == [(10, 20), (10, 23), (15, 20), (15, 23)]
 
@@ -64,9 +64,7 @@ def shapes_of(bitmap: Array) -> list:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_noise_is_valid_and_keeps_its_area(seed: int) -> None:
-    """Fault 17.20: outlines met themselves where pixels touch at a corner, in 197 of 200 noise
-    masks.
-    """
+    """Fault 17.20: outlines touched themselves at pixel corners in 197 of 200 noise masks."""
     rng = np.random.default_rng(seed)
     for _ in range(20):
         bitmap = rng.random((60, 80)) < rng.uniform(0.2, 0.9)
@@ -94,7 +92,7 @@ def test_pixels_that_touch_at_a_corner(rows: list[str], turn: int) -> None:
 def test_an_outline_filled_with_its_border_is_the_mask_without_holes(
     bitmap: Array, diagonal: bool
 ) -> None:
-    """Fault 17.19: masks of one or two pixels' width had no outline, or one beside them."""
+    """Fault 17.19: masks one or two pixels wide had no outline, or a misplaced one."""
     rings = outlines(bitmap, diagonal=diagonal, inset=0.01)
     count, _ = cv2.connectedComponents(bitmap.astype(np.uint8), connectivity=8 if diagonal else 4)
     assert len(rings) == count - 1
@@ -113,7 +111,7 @@ def test_an_outline_filled_with_its_border_is_the_mask_without_holes(
         assert all(shapely.Polygon(ring).is_valid for ring in rings)
 
 
-def test_outlines_of_nothing_and_of_a_corner_elsewhere() -> None:
+def test_outlines_of_an_empty_mask_and_of_a_mask_with_an_offset() -> None:
     assert outlines(np.zeros((0, 0), bool), diagonal=True, inset=0.01) == []
     (ring,) = outlines(np.ones((1, 1), bool), (10, 20), diagonal=False, inset=0.25)
     assert sorted(map(tuple, ring.tolist())) == [
@@ -124,7 +122,7 @@ def test_outlines_of_nothing_and_of_a_corner_elsewhere() -> None:
     ]
 
 
-def test_a_chequered_mask_is_many_parts_or_one() -> None:
+def test_a_checkerboard_is_many_parts_or_one() -> None:
     bitmap = np.indices((300, 300)).sum(axis=0) % 2 > 0
     assert len(trace(bitmap)) == 45_000
     assert len(outlines(bitmap, diagonal=True, inset=0.01)) == 1

@@ -1,6 +1,4 @@
-"""Pipes, devices and links where segclip expects a file of its own: nothing waits, grows or is
-written through them.
-"""
+"""Pipes, devices and links in place of segclip's files: no hang, no growth, no write-through."""
 
 from __future__ import annotations
 
@@ -29,10 +27,10 @@ pytestmark = [
 
 @pytest.fixture
 def soon() -> Iterator[None]:
-    """End a test that waits for ever."""
+    """End a test that hangs."""
 
     def end(*_: object) -> None:
-        raise TimeoutError("it waits")
+        raise TimeoutError("the test hangs")
 
     former = signal.signal(signal.SIGALRM, end)
     signal.alarm(60)
@@ -50,14 +48,14 @@ def endless(path: Path) -> None:
 
 
 def elsewhere(path: Path) -> None:
-    """Put a link to a sound file in a path's place."""
+    """Create a link to a regular file at a path."""
     target = path.with_name("target")
     target.write_bytes(b"{}\n")
     path.symlink_to(target)
 
 
 def listener(path: Path) -> None:
-    """Put a socket in a path's place; its own path must be short."""
+    """Create a socket at a path, by a relative name, as socket paths must be short."""
     here = os.getcwd()
     os.chdir(path.parent)
     try:
@@ -90,7 +88,7 @@ def test_fault_17_13_only_regular_files_are_opened(
         journal.Journal(path)
 
 
-def test_what_is_regular_is_read_up_to_a_limit(tmp_path: Path) -> None:
+def test_regular_files_are_read_up_to_a_limit(tmp_path: Path) -> None:
     path = tmp_path / "file"
     with pytest.raises(FileNotFoundError):
         regular.read(path)
@@ -120,14 +118,14 @@ def test_a_list_of_entries_is_read_up_to_a_limit(
 
 @pytest.mark.parametrize("make", [pipe, endless, elsewhere, listener])
 @pytest.mark.parametrize("below", ["", "sub dir"])
-def test_fault_17_13_records_in_an_input_are_not_waited_for(
+def test_fault_17_13_records_in_an_input_do_not_block(
     tmp_path: Path, below: str, make: Callable[[Path], None]
 ) -> None:
     folder = photos(tmp_path / "photos")
     for name in (".segclip/files.jsonl", ".segclip-files/written/x.json"):
         place = folder / below / name
         if below and place.parent.name == ".segclip":
-            continue  # marks a folder as none of the input
+            continue  # its presence excludes the folder from the input
         place.parent.mkdir(parents=True)
         make(place)
     assert len(list_images(folder).images) == 5
@@ -204,7 +202,7 @@ def test_fault_17_1_records_are_not_written_through_links(
     assert snapshot(tmp_path) == before
 
 
-def test_fault_17_13_a_file_that_many_records_name_is_hashed_once(
+def test_fault_17_13_a_file_in_many_records_is_hashed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outputs.renew(tmp_path, "a", write)

@@ -1,4 +1,4 @@
-"""Run-length codes are read as pycocotools reads them, and those that lie are refused."""
+"""Run-length codes are decoded as in pycocotools, and invalid ones are rejected."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from segclip.files import rle
 from segclip.types import Array, Masks
 
 
-def painted(counts: str | list[int], size: tuple[int, int]) -> Array:
+def decoded(counts: str | list[int], size: tuple[int, int]) -> Array:
     return Masks.from_windows([rle.window(counts, size)], size).full(0)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.98, 1.0])
-def test_text_and_listed_codes_are_those_of_pycocotools(share: float) -> None:
+def test_text_and_list_codes_are_decoded_as_in_pycocotools(share: float) -> None:
     rng = np.random.default_rng(0)
     for _ in range(40):
         size = int(rng.integers(1, 70)), int(rng.integers(1, 70))
@@ -27,11 +27,11 @@ def test_text_and_listed_codes_are_those_of_pycocotools(share: float) -> None:
         if rng.random() < 0.5:
             mask = np.kron(mask, np.ones((5, 7))) > 0
         code = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
-        assert np.array_equal(painted(code, mask.shape), mask)
+        assert np.array_equal(decoded(code, mask.shape), mask)
         flat = mask.ravel(order="F")
         edges = np.flatnonzero(np.diff(flat, prepend=False, append=False))
         runs = np.diff([0, *edges, flat.size]).tolist()
-        assert np.array_equal(painted(runs, mask.shape), mask)
+        assert np.array_equal(decoded(runs, mask.shape), mask)
 
 
 @pytest.mark.parametrize(
@@ -58,14 +58,14 @@ def test_text_and_listed_codes_are_those_of_pycocotools(share: float) -> None:
         [10**400],
     ],
 )
-def test_a_code_that_lies_is_refused(counts: str | list[int]) -> None:
-    """Fault 17.17c: pycocotools wrote beyond its memory for such codes."""
+def test_an_invalid_code_is_rejected(counts: str | list[int]) -> None:
+    """Fault 17.17c: pycocotools wrote out of bounds for such codes."""
     with pytest.raises(ValueError, match="its "):
         rle.window(counts, (10, 10))
 
 
 @pytest.mark.parametrize("size", [(0, 10), (-10, -10), (10**6, 10**6), (10.0, 10), ("10", 10)])
-def test_a_size_that_is_none_is_refused(size: tuple[int, int]) -> None:
+def test_an_invalid_size_is_rejected(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="its size"):
         rle.window([0, 100], size)
 
@@ -83,17 +83,17 @@ def test_a_size_that_is_none_is_refused(size: tuple[int, int]) -> None:
         {"size": None, "counts": None},
     ],
 )
-def test_a_mask_that_was_kept_and_damaged_is_told(code: dict[str, Any]) -> None:
+def test_a_damaged_stored_mask_is_reported(code: dict[str, Any]) -> None:
     """Fault 17.17c: in journals and indexes too."""
-    with pytest.raises(BadIndex, match="a mask that was kept is damaged"):
+    with pytest.raises(BadIndex, match="a stored mask is damaged"):
         records.decode_rle(code)
 
 
-def test_random_texts_are_refused_or_of_the_size() -> None:
+def test_random_texts_are_rejected_or_of_the_right_size() -> None:
     rng = np.random.default_rng(1)
     for _ in range(3000):
         text = bytes(rng.integers(44, 116, rng.integers(1, 12)).tolist()).decode()
         try:
-            assert painted(text, (4, 5)).shape == (4, 5)
+            assert decoded(text, (4, 5)).shape == (4, 5)
         except ValueError:
             continue

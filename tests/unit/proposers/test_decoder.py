@@ -1,11 +1,11 @@
-"""The quick decoder says what segment-anything's modules say, to rounding."""
+"""The fast decoder equals segment-anything's modules up to rounding."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from segclip.proposers.decoder import QuickLook, decode
+from segclip.proposers.decoder import FastTransformer, decode
 from segclip.startup import without_compiler
 
 with without_compiler():
@@ -16,9 +16,7 @@ CHANNELS, SIDES = 32, (6, 5)
 
 @pytest.fixture(scope="module")
 def decoder() -> MaskDecoder:
-    """Make a decoder whose biases are not the zeros that attention's projections could begin
-    with.
-    """
+    """Build a decoder with nonzero biases."""
     torch.manual_seed(0)
     transformer = TwoWayTransformer(depth=2, embedding_dim=CHANNELS, num_heads=4, mlp_dim=48)
     network = MaskDecoder(
@@ -41,7 +39,12 @@ def test_decoding_equals_the_original(
     with torch.inference_mode():
         masks, quality = decoder(embedding, positions, sparse, dense, multimask)
         found = decode(
-            decoder, QuickLook(decoder, positions), embedding, sparse, dense, multimask=multimask
+            decoder,
+            FastTransformer(decoder, positions),
+            embedding,
+            sparse,
+            dense,
+            multimask=multimask,
         )
     assert found[0].shape == masks.shape == (prompts, 3 if multimask else 1, 24, 20)
     assert masks.std() > 0.1, "or nothing is compared"

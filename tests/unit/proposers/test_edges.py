@@ -1,6 +1,4 @@
-"""Masks fitted to the edges in the picture: nearer to them than the network's, and left alone where
-there are none.
-"""
+"""Masks fitted to the image's edges are closer to them than the network's, and kept without any."""
 
 from __future__ import annotations
 
@@ -28,13 +26,13 @@ def star(size: int) -> Array:
     return np.hypot(xs, ys) < 0.55 + 0.2 * np.cos(5 * np.arctan2(ys, xs))
 
 
-def vague(mask: Array) -> Array:
-    """Give logits as a coarse network would: blurred, a little off."""
+def blurred(mask: Array) -> Array:
+    """Return logits as from a coarse network: blurred and slightly shifted."""
     share = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), len(mask) / 20)
     return np.roll((share - 0.5) * 8, (2, 1), axis=(0, 1))
 
 
-def shown(mask: Array, noise: float = 6) -> Array:
+def render(mask: Array, noise: float = 6) -> Array:
     rng = np.random.default_rng(0)
     pixels = np.where(mask[..., None], (200, 60, 40), (90, 140, 180)) + rng.normal(
         0, noise, (*mask.shape, 3)
@@ -49,22 +47,20 @@ def iou(a: Array, b: Array) -> float:
 @pytest.mark.parametrize(("size", "step"), [(120, 1), (600, 5)])
 def test_an_edge_is_found(size: int, step: int) -> None:
     mask = star(size)
-    before, after = (
-        iou(vague(mask) > 0, mask),
-        iou(fit(vague(mask), shown(mask), step, OPTIONS), mask),
-    )
+    before = iou(blurred(mask) > 0, mask)
+    after = iou(fit(blurred(mask), render(mask), step, OPTIONS), mask)
     assert after > before + 0.4 * (1 - before)
     assert after > 0.95
 
 
-def test_where_there_is_no_edge_nothing_much_happens() -> None:
-    """Corners are rounded there, a disc has none."""
+def test_without_an_edge_the_mask_hardly_changes() -> None:
+    """A disc has no corners, which would be rounded."""
     mask = np.hypot(*(np.mgrid[:120, :120] - 60)) < 40
     plain = np.full((120, 120, 3), 128, np.uint8)
-    assert iou(fit(vague(mask), plain, 1, OPTIONS), vague(mask) > 0) > 0.92
+    assert iou(fit(blurred(mask), plain, 1, OPTIONS), blurred(mask) > 0) > 0.92
 
 
-def test_only_good_proposals_are_fitted_and_only_when_asked(tmp_path: Path) -> None:
+def test_only_good_proposals_are_fitted_and_only_if_enabled(tmp_path: Path) -> None:
     torch.manual_seed(0)
     save(
         random_network("yolov8n-seg.yaml", candidates=30, size=160),
@@ -87,14 +83,14 @@ def test_only_good_proposals_are_fitted_and_only_when_asked(tmp_path: Path) -> N
     assert not all(kept for kept, fits in zip(same, good, strict=True) if fits)
 
 
-def test_settings_travel_with_the_weights(tmp_path: Path) -> None:
+def test_options_are_stored_with_the_weights(tmp_path: Path) -> None:
     network = random_network("yolov8n-seg.yaml", candidates=30, size=160)
     save(network, tmp_path, {"image_size": 160, "edges": {"radius": 7}})
     assert FastSAM(tmp_path).edges == EdgeOptions(radius=7)
 
 
-class Vague(Promptable):
-    """Answer every prompt with the same vague logits, one for each pixel, at one quality."""
+class Blurred(Promptable):
+    """Answer every prompt with the same blurred logits, one per pixel, at one quality."""
 
     device = torch.device("cpu")
 
@@ -102,12 +98,12 @@ class Vague(Promptable):
         self.mask, self.quality, self.options = mask, quality, options
 
     def embed(self, pixels: Array) -> None:
-        """See nothing."""
+        """Return no features."""
 
     def predict(
         self, maps: None, clicks: Clicks, *, multimask: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.from_numpy(vague(self.mask))[None, None], torch.tensor([[self.quality]])
+        return torch.from_numpy(blurred(self.mask))[None, None], torch.tensor([[self.quality]])
 
     def scale(self, size: tuple[int, int]) -> tuple[float, float]:
         return 1.0, 1.0
@@ -119,11 +115,11 @@ class Vague(Promptable):
 @pytest.mark.parametrize(("quality", "fitted"), [(0.9, True), (0.1, False)])
 def test_answers_to_clicks_and_boxes_are_fitted_too(quality: float, fitted: bool) -> None:
     mask = star(120)
-    image = Image(shown(mask), "star")
+    image = Image(render(mask), "star")
     for prompt in (Points([(60, 60)]), Boxes([(5, 5, 115, 115)])):
         answers = []
         for edges in (None, OPTIONS):
-            proposer = Vague(mask, quality, SAMOptions(edges=edges))
+            proposer = Blurred(mask, quality, SAMOptions(edges=edges))
             answers.append(proposer.decode(proposer.encode(image), prompt))
         plain, found = (answer.masks.full(0) for answer in answers)
         assert np.array_equal(answers[0].logits, answers[1].logits)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""FastSAM's network, prompts and manners, on random weights in small real architectures."""
+"""FastSAM's network, prompts and side effects, on random weights in small real architectures."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def known(
     quality: tuple[float, ...],
     size: tuple[int, int] = (60, 80),
 ) -> Features:
-    """Make features whose proposals are filled boxes."""
+    """Return features whose proposals are filled boxes."""
     none = torch.zeros(0)
     found = Features(none, none, none, none, Image(np.zeros((*size, 3), np.uint8)))
     windows = [(x1, y1, np.ones((y2 - y1, x2 - x1), bool)) for x1, y1, x2, y2 in squares]
     proposals = Proposals(Masks.from_windows(windows, size), np.array(quality))
-    found.__dict__["proposals"] = proposals  # where cached_property keeps it
+    found.__dict__["proposals"] = proposals  # where cached_property stores it
     return found
 
 
@@ -68,9 +68,10 @@ def test_proposes_masks_best_first(fastsam: FastSAM, features: Features) -> None
 
 
 def test_folder_keeps_its_settings_and_options_override_them(folder: Path) -> None:
-    stored, told = FastSAM(folder), FastSAM(folder, options=FastSAMOptions(image_size=64, iou=0.5))
+    stored = FastSAM(folder)
+    changed = FastSAM(folder, options=FastSAMOptions(image_size=64, iou=0.5))
     assert (stored.image_size, stored.confidence, stored.iou) == (192, 0.41, 0.9)
-    assert (told.image_size, told.confidence, told.iou) == (64, 0.41, 0.5)
+    assert (changed.image_size, changed.confidence, changed.iou) == (64, 0.41, 0.5)
 
 
 def test_folder_round_trip_keeps_the_network(network: Any, folder: Path, tmp_path: Path) -> None:
@@ -79,9 +80,8 @@ def test_folder_round_trip_keeps_the_network(network: Any, folder: Path, tmp_pat
     image = picture(150, 200)
     ours = FastSAM(folder).decode(FastSAM(folder).encode(image), Everything())
     theirs = exact.decode(exact.encode(image), Everything())
-    assert abs(len(ours) - len(theirs)) <= 0.05 * len(
-        theirs
-    )  # norms are float16 in the one, float32 in the other
+    # norms are float16 in one and float32 in the other
+    assert abs(len(ours) - len(theirs)) <= 0.05 * len(theirs)
     assert np.median(theirs.masks.iou(ours.masks).max(axis=1)) > 0.97
 
 
@@ -102,19 +102,19 @@ def test_folder_may_name_a_stock_architecture(folder: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3), (97, 131), (480, 640)])
-def test_any_size_flows_through(fastsam: FastSAM, size: tuple[int, int]) -> None:
+def test_any_size_is_processed(fastsam: FastSAM, size: tuple[int, int]) -> None:
     proposals = fastsam.decode(fastsam.encode(picture(*size)), Everything())
     assert proposals.masks.size == size
 
 
-def test_grey_image_flows_through(fastsam: FastSAM) -> None:
+def test_grey_image_is_processed(fastsam: FastSAM) -> None:
     grey = Image(np.repeat(picture(90, 120).pixels[..., :1], 3, axis=2))
     assert fastsam.decode(fastsam.encode(grey), Everything()).masks.size == (90, 120)
 
 
-def test_another_look_lies_where_the_first_would_have_it() -> None:
+def test_detections_of_two_frames_are_joined_in_the_first() -> None:
     size = (150, 210)
-    looks = []
+    detections = []
     for frame in ((160, 224), (96, 128)):
         gain = min(frame[0] / size[0], frame[1] / size[1])
         top, left = (
@@ -125,8 +125,8 @@ def test_another_look_lies_where_the_first_would_have_it() -> None:
         ys = (torch.arange(frame[0] // 4) * 4 + 2 - top) / gain  # of the image
         xs = (torch.arange(frame[1] // 4) * 4 + 2 - left) / gain
         across = (ys[:, None] + 2 * xs)[None]
-        looks.append((torch.tensor([[*box, 0.5, 3.0]]).T, across, frame))
-    prediction, prototypes = join(looks[0], looks[1], size)
+        detections.append((torch.tensor([[*box, 0.5, 3.0]]).T, across, frame))
+    prediction, prototypes = join(detections[0], detections[1], size)
     torch.testing.assert_close(prediction[:4, 0], prediction[:4, 1], atol=0.3, rtol=0)
     assert prediction[4:, 0].tolist() == [0.5, 3.0, 0.0]
     assert prediction[4:, 1].tolist() == [0.5, 0.0, 3.0]
@@ -134,17 +134,13 @@ def test_another_look_lies_where_the_first_would_have_it() -> None:
     torch.testing.assert_close(prototypes[0][inner], prototypes[1][inner], atol=1.5, rtol=0)
 
 
-def test_a_second_look_adds_candidates_and_keeps_the_rest(folder: Path, fastsam: FastSAM) -> None:
+def test_a_second_size_adds_candidates_and_keeps_the_rest(folder: Path, fastsam: FastSAM) -> None:
     image = picture(150, 200)
     both = FastSAM(folder, options=FastSAMOptions(again=96, iou=1.0, max_det=9000)).encode(image)
     one = FastSAM(folder, options=FastSAMOptions(iou=1.0, max_det=9000)).encode(image)
     assert len(both.boxes) > len(one.boxes)
-    apart = (
-        torch.cdist(one.boxes, both.boxes, compute_mode="donot_use_mm_for_euclid_dist")
-        .min(dim=1)
-        .values
-    )
-    assert float(apart.max()) < 1e-3
+    distances = torch.cdist(one.boxes, both.boxes, compute_mode="donot_use_mm_for_euclid_dist")
+    assert float(distances.min(dim=1).values.max()) < 1e-3
     assert len(both.proposals) > len(one.proposals)
 
 
@@ -165,8 +161,8 @@ def test_max_det_keeps_the_best(folder: Path, fastsam: FastSAM, features: Featur
 
 def test_row_i_answers_box_i(fastsam: FastSAM) -> None:
     found = known((0, 0, 10, 10), (40, 30, 60, 50), (42, 32, 50, 40), quality=(0.9, 0.8, 0.7))
-    asked = [(41, 30, 61, 50), (70, 0, 80, 10), (0, 0, 9, 11), (42, 32, 50, 40), (0, 0, 9, 11)]
-    answer = fastsam.decode(found, Boxes(asked))
+    boxes = [(41, 30, 61, 50), (70, 0, 80, 10), (0, 0, 9, 11), (42, 32, 50, 40), (0, 0, 9, 11)]
+    answer = fastsam.decode(found, Boxes(boxes))
     assert answer.masks.boxes.tolist() == [
         [40, 30, 60, 50],
         [0] * 4,
@@ -180,9 +176,9 @@ def test_row_i_answers_box_i(fastsam: FastSAM) -> None:
 def test_box_rule_is_iou_of_mask_and_box(fastsam: FastSAM, features: Features) -> None:
     everything = fastsam.decode(features, Everything())
     dense = everything.masks.to_dense()
-    asked = np.array([(10, 20, 60, 90), (0, 0, 200, 150), (100, 40, 131, 77)])
-    answer = fastsam.decode(features, Boxes(asked))
-    for row, (x1, y1, x2, y2) in enumerate(asked):
+    boxes = np.array([(10, 20, 60, 90), (0, 0, 200, 150), (100, 40, 131, 77)])
+    answer = fastsam.decode(features, Boxes(boxes))
+    for row, (x1, y1, x2, y2) in enumerate(boxes):
         shared = dense[:, y1:y2, x1:x2].sum(axis=(1, 2))
         best = np.argmax(shared / ((x2 - x1) * (y2 - y1) + dense.sum(axis=(1, 2)) - shared))
         assert np.array_equal(answer.masks.full(row), dense[best])
@@ -192,9 +188,9 @@ def test_box_rule_is_iou_of_mask_and_box(fastsam: FastSAM, features: Features) -
     ("xy", "labels", "rows"),
     [
         ([(20, 20)], [1], [0, 1]),  # a whole and its part: both, best first
-        ([(20, 20), (50, 30)], [1, 1], [0]),  # only the whole holds both
-        ([(20, 20), (50, 30)], [1, 0], [1]),  # only the part leaves the background point out
-        ([(20, 20), (75, 55)], [1, 1], [0, 1, 2]),  # none holds both: those that hold one
+        ([(20, 20), (50, 30)], [1, 1], [0]),  # only the whole contains both
+        ([(20, 20), (50, 30)], [1, 0], [1]),  # only the part excludes the background point
+        ([(20, 20), (75, 55)], [1, 1], [0, 1, 2]),  # none contains both: those that contain one
         ([(70, 5)], [1], []),
         ([(20, 20)], [0], [2]),
     ],
@@ -242,7 +238,7 @@ def test_prompt_outside_the_image_names_the_range(
         {"again": -1},
     ],
 )
-def test_bad_option_says_what_is_allowed(options: dict[str, Any]) -> None:
+def test_error_of_a_bad_option_names_what_is_allowed(options: dict[str, Any]) -> None:
     with pytest.raises(BadPrompt, match=r"must|choose"):
         FastSAMOptions(**options)
 
@@ -299,10 +295,10 @@ def test_fused_network_is_not_saved(network: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-_MANNERS = """
+_SIDE_EFFECTS = """
 import os, sys
-seen = []
-sys.addaudithook(lambda event, args: seen.append(event) if event.startswith("socket.") else None)
+sockets = []
+sys.addaudithook(lambda event, args: sockets.append(event) if event.startswith("socket.") else None)
 import cv2, numpy, torch
 torch.set_num_threads(2), cv2.setNumThreads(2)
 before = torch.get_num_threads(), cv2.getNumThreads(), str(numpy.get_printoptions())
@@ -315,21 +311,19 @@ fastsam.decode(fastsam.encode(Image(numpy.zeros((40, 60, 3), numpy.uint8))), Eve
 after = torch.get_num_threads(), cv2.getNumThreads(), str(numpy.get_printoptions())
 after = *after, os.environ.get("OMP_NUM_THREADS")
 assert before == after, (before, after)
-assert not seen, seen
+assert not sockets, sockets
 assert "torchvision" not in sys.modules  # as slow to import as torch
 """
 
 
-def test_ultralytics_minds_its_manners(folder: Path, tmp_path: Path) -> None:
-    """Neither sockets nor output, files only in our cache folder, thread counts and environment as
-    they were.
-    """
+def test_ultralytics_has_no_side_effects(folder: Path, tmp_path: Path) -> None:
+    """No sockets, no output, files only in our cache folder, thread counts and environment kept."""
     home, cache = tmp_path / "home", tmp_path / "cache"
     home.mkdir()
     ours = ("YOLO", "ULTRALYTICS", "OMP_", "XDG_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     environment |= {"HOME": str(home), "SEGCLIP_HOME": str(cache), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", _MANNERS, str(folder)]
+    command = [sys.executable, "-c", _SIDE_EFFECTS, str(folder)]
     run = subprocess.run(
         command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
     )

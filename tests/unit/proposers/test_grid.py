@@ -1,4 +1,4 @@
-"""Asking for everything: the grid, the crops, the tidying, on a network that answers by formula."""
+"""Segmenting everything: grid, crops and filters, on a network that answers by formula."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ CELLS = 64
 
 
 class Discs(Network):
-    """Answer each click with discs of three sizes around it, the smallest rated best; logits have a
-    cell a pixel.
+    """Answer each click with discs of three sizes around it, the smallest rated best.
+
+    Logits have one cell per pixel.
     """
 
     device = torch.device("cpu")
@@ -39,9 +40,8 @@ class Discs(Network):
         assert clicks.points is not None
         self.batches.append(len(clicks.points))
         ys, xs = torch.meshgrid(torch.arange(CELLS), torch.arange(CELLS), indexing="ij")
-        distance = torch.hypot(
-            xs - clicks.points[:, :, 0, None], ys - clicks.points[:, :, 1, None]
-        )  # (B, cells, cells)
+        dx, dy = xs - clicks.points[:, :, 0, None], ys - clicks.points[:, :, 1, None]
+        distance = torch.hypot(dx, dy)  # (B, cells, cells)
         radii = torch.tensor([5.0, 9.0, 14.0])[None, :, None, None]
         quality = torch.tensor([0.95, 0.9, 0.5]).repeat(len(clicks.points), 1)
         return 40 * (radii - distance[:, None]), quality
@@ -53,50 +53,50 @@ class Discs(Network):
         return Axis.through(CELLS, [size[0]]), Axis.through(CELLS, [size[1]])
 
 
-def ask(options: GridOptions, prompt: Everything = Everything()) -> tuple[Discs, Any]:
+def propose(options: GridOptions, prompt: Everything = Everything()) -> tuple[Discs, Any]:
     network = Discs()
     features = network.encode(Image(np.zeros((64, 64, 3), np.uint8)))
     return network, propose_everything(network, features, prompt, options)
 
 
-def test_a_grid_of_clicks_gives_filtered_masks_best_first() -> None:
-    network, found = ask(
+def test_a_grid_of_clicks_returns_filtered_masks_best_first() -> None:
+    network, found = propose(
         GridOptions(
             points_per_side=4, points_per_batch=3, min_quality=0.6, min_stability=0.5, nms=0.9
         )
     )
     assert network.batches == [3, 3, 3, 3, 3, 1]
-    assert len(found) == 32  # two discs a click; the third is rated too low
+    assert len(found) == 32  # two discs per click; the third is rated too low
     assert found.quality.tolist() == pytest.approx([0.95] * 16 + [0.9] * 16)
     assert found.masks.areas.max() < np.pi * 10**2
     assert found.logits is None
 
 
-def test_duplicates_and_unstable_masks_go() -> None:
-    _, few = ask(GridOptions(points_per_side=4, min_quality=0.6, min_stability=0.5, nms=0.2))
+def test_duplicates_and_unstable_masks_are_removed() -> None:
+    _, few = propose(GridOptions(points_per_side=4, min_quality=0.6, min_stability=0.5, nms=0.2))
     assert len(few) == 16  # the larger discs overlap better ones
-    _, none = ask(GridOptions(points_per_side=4, min_quality=0.6, min_stability=0.999))
+    _, none = propose(GridOptions(points_per_side=4, min_quality=0.6, min_stability=0.999))
     assert len(none) == 0
-    _, none = ask(GridOptions(points_per_side=2, min_quality=0.99))
+    _, none = propose(GridOptions(points_per_side=2, min_quality=0.99))
     assert len(none) == 0
 
 
-def test_inside_boxes_the_grid_is_denser_and_nothing_else_is_given() -> None:
+def test_inside_boxes_the_grid_is_denser_and_nothing_else_is_returned() -> None:
     options = GridOptions(points_per_side=4, min_quality=0.93, min_stability=0.5, nms=0.9)
-    _, found = ask(options, Everything(inside=[(30, 30, 62, 62)]))
+    _, found = propose(options, Everything(inside=[(30, 30, 62, 62)]))
     assert len(found) == 16
     assert found.masks.boxes[:, :2].min() >= 25
-    _, nothing = ask(options, Everything(inside=[(0, 0, 3, 3)]))
+    _, nothing = propose(options, Everything(inside=[(0, 0, 3, 3)]))
     assert len(nothing) == 0
 
 
-def test_crops_are_encoded_anew_and_their_masks_lie_in_the_image() -> None:
+def test_crops_are_encoded_separately_and_their_masks_lie_in_the_image() -> None:
     options = GridOptions(
         points_per_side=4, min_quality=0.93, min_stability=0.5, crop_layers=1, crop_downscale=2
     )
-    network, found = ask(options)
+    network, found = propose(options)
     assert len(network.encoded) == 5
-    assert network.batches == [4] * 8  # a CPU takes 4 clicks at a time, whatever the options allow
+    assert network.batches == [4] * 8  # 4 clicks at a time on a CPU, whatever the options allow
     assert found.masks.boxes[:, 2:].max() <= 64
     assert len(found) > 4
 
@@ -111,13 +111,13 @@ def test_crop_boxes_cover_the_image() -> None:
         assert covered.all()
 
 
-def test_points_lie_in_the_middle_of_their_cells() -> None:
+def test_points_lie_at_the_centres_of_their_cells() -> None:
     assert point_grid(2).tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
 
 
 @pytest.mark.parametrize(
     "bad", [{"points_per_side": 0}, {"points_per_batch": 0}, {"nms": 1.5}, {"crop_overlap": -1}]
 )
-def test_senseless_options_are_refused(bad: dict[str, Any]) -> None:
+def test_invalid_options_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(BadPrompt, match=next(iter(bad))):
         GridOptions(**bad)

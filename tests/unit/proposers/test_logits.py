@@ -1,4 +1,4 @@
-"""Sampling coarse logits in windows equals interpolating the whole frame, whatever the steps."""
+"""Sampling coarse logits in windows equals interpolating the whole frame, for any steps."""
 
 from __future__ import annotations
 
@@ -22,14 +22,11 @@ def grid(seed: int = 0, cells: int = 32) -> Array:
 def through_frame(
     cells: Array, frame: int, content: tuple[int, int], size: tuple[int, int]
 ) -> Array:
-    """Resize to the frame, drop the padding, resize to the image: what SAM does with whole
-    masks.
-    """
+    """Resize to the frame, drop the padding, resize to the image, as SAM does with whole masks."""
     whole = interpolate(torch.from_numpy(cells)[None, None], (frame, frame), mode="bilinear")
-    image: Array = interpolate(whole[..., : content[0], : content[1]], size, mode="bilinear")[
-        0, 0
-    ].numpy()
-    return image
+    image = interpolate(whole[..., : content[0], : content[1]], size, mode="bilinear")
+    resized: Array = image[0, 0].numpy()
+    return resized
 
 
 def sampler(frame: int, content: tuple[int, int], size: tuple[int, int]) -> Sampler:
@@ -41,7 +38,7 @@ def sampler(frame: int, content: tuple[int, int], size: tuple[int, int]) -> Samp
 
 
 @pytest.mark.parametrize("size", [(96, 128), (300, 400), (30, 40)])
-def test_a_window_is_the_same_part_of_the_whole(size: tuple[int, int]) -> None:
+def test_a_window_equals_its_part_of_the_whole(size: tuple[int, int]) -> None:
     cells, content = grid(), (96, 128)
     whole = through_frame(cells, 128, content, size)
     found = sampler(128, content, size)
@@ -52,7 +49,7 @@ def test_a_window_is_the_same_part_of_the_whole(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_reach_holds_every_positive_pixel(seed: int) -> None:
+def test_reach_contains_every_positive_pixel(seed: int) -> None:
     cells = grid(seed) - 1.2
     size = (150, 200)
     whole = through_frame(cells, 128, (96, 128), size) > 0
@@ -64,7 +61,7 @@ def test_reach_holds_every_positive_pixel(seed: int) -> None:
     assert not outside.any()
 
 
-def test_reach_is_no_more_than_a_cell_too_wide() -> None:
+def test_reach_is_at_most_a_cell_too_wide() -> None:
     one = np.zeros((32, 32), bool)
     one[10, 20] = True
     x1, y1, x2, y2 = sampler(128, (96, 128), (150, 200)).reach(one)
@@ -72,7 +69,7 @@ def test_reach_is_no_more_than_a_cell_too_wide() -> None:
     assert (x2, y2) <= (138, 75)
 
 
-def test_nothing_positive_reaches_nothing() -> None:
+def test_reach_without_positive_cells_is_empty() -> None:
     found = sampler(128, (96, 128), (150, 200))
     assert found.reach(np.zeros((32, 32), bool)) == (0, 0, 0, 0)
     assert found.mask(grid(), (0, 0, 0, 0)).shape == (0, 0)

@@ -1,6 +1,4 @@
-"""The closer look: windows hold the object, what is cut lies where it was, and only what was asked
-about changes.
-"""
+"""The refiner: windows hold the object, cut and paste are aligned, other masks are kept."""
 
 from __future__ import annotations
 
@@ -19,30 +17,27 @@ from segclip.proposers.logits import Axis, Sampler
 from segclip.proposers.promptable import SAMOptions
 from segclip.proposers.refiner import (
     FocusOptions,
+    GivenPrompt,
     Refiner,
-    Said,
     Window,
     corrected,
     cut,
     fused,
-    look,
-    look_again,
+    input_planes,
     refine,
+    refined_patches,
 )
 from segclip.proposers.trunk import Trunk
 from segclip.types import Array, Boxes, Image, Masks, Points
 from tests.networks import picture
 from tests.unit.proposers.test_edges import iou, star
 
-OPTIONS = FocusOptions(
-    size=64, channels=(8, 16), joined=8, quality=-9
-)  # a random network is sure of nothing
+# quality: the predicted IoU of a random network may be negative
+OPTIONS = FocusOptions(size=64, channels=(8, 16), joined=8, quality=-9)
 
 
 def refiner(*, trained: bool = False) -> Refiner:
-    """Make one, at random; ``trained`` has norms that have seen something and says something of its
-    own.
-    """
+    """Build a random refiner; a ``trained`` one has norm statistics and a nonzero correction."""
     torch.manual_seed(0)
     network = Refiner(OPTIONS)
     if trained:
@@ -82,16 +77,14 @@ def coarse(mask: Array, cell: int) -> Array:
     return ((share - 0.5) * 10).astype(np.float32)
 
 
-def test_a_window_is_a_square_around_everything_said() -> None:
-    answer = np.array([[10.0, 20, 50, 40]])
-    window = Window.around(answer, Said(np.array([(60, 25, 1), (90, 90, 0)])), OPTIONS)
+def test_a_window_is_a_square_around_the_mask_and_the_prompt() -> None:
+    mask = np.array([[10.0, 20, 50, 40]])
+    window = Window.around(mask, GivenPrompt(np.array([(60, 25, 1), (90, 90, 0)])), OPTIONS)
     assert (window.x, window.y, window.side) == (0, -5, 70)
-    box = Window.around(answer, Said(np.zeros((0, 3)), np.array([10.0, 0, 60, 40])), OPTIONS)
+    box = Window.around(mask, GivenPrompt(np.zeros((0, 3)), np.array([10.0, 0, 60, 40])), OPTIONS)
     assert (box.x, box.y, box.side) == (5, -10, 60)
-    assert (
-        Window.around(np.array([[10.0, 20, 12, 21]]), Said(np.array([(11, 20, 1)])), OPTIONS).side
-        == OPTIONS.least
-    )
+    click = GivenPrompt(np.array([(11, 20, 1)]))
+    assert Window.around(np.array([[10.0, 20, 12, 21]]), click, OPTIONS).side == OPTIONS.least
 
 
 @pytest.mark.parametrize(
@@ -99,8 +92,8 @@ def test_a_window_is_a_square_around_everything_said() -> None:
 )
 def test_what_is_cut_goes_back_to_where_it_was(window: Window) -> None:
     mask = placed((200, 240), 30, 60, 60)
-    seen = cut(mask[..., None].astype(np.uint8) * 255, window, 128).reshape(128, 128)
-    x, y, logits = corrected(seen, window, mask.shape)
+    inputs = cut(mask[..., None].astype(np.uint8) * 255, window, 128).reshape(128, 128)
+    x, y, logits = corrected(inputs, window, mask.shape)
     back = np.zeros(mask.shape, bool)
     back[y : y + logits.shape[0], x : x + logits.shape[1]] = logits > 0
     x1, y1, x2, y2 = (
@@ -111,75 +104,65 @@ def test_what_is_cut_goes_back_to_where_it_was(window: Window) -> None:
     assert iou(back, inside) > 0.95
 
 
-def test_of_a_large_window_no_pixel_is_passed_over() -> None:
+def test_no_pixel_of_a_large_window_is_skipped() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), np.uint8)
-    seen = cut(pixels, Window(0, 0, 1200), 64)
-    assert abs(float(seen.mean())) < 0.02
-    assert float(seen.std()) < 0.1
+    inputs = cut(pixels, Window(0, 0, 1200), 64)
+    assert abs(float(inputs.mean())) < 0.02
+    assert float(inputs.std()) < 0.1
 
 
-def test_what_is_seen_lies_where_it_is_in_the_image() -> None:
+def test_input_planes_are_aligned_with_the_image() -> None:
     mask = placed((160, 200), 40, 50, 80)
     image = Image(np.where(mask[..., None], (250, 10, 10), (10, 10, 250)).astype(np.uint8), "star")
     window = Window(20, 30, 128)
-    said = Said(np.array([(80, 90, 1), (30, 40, 0)]), np.array([40.0, 50, 120, 130]))
-    seen = look(image, (sampler(image.size, 4), coarse(mask, 4)), window, said, 64)
+    prompt = GivenPrompt(np.array([(80, 90, 1), (30, 40, 0)]), np.array([40.0, 50, 120, 130]))
+    grid = sampler(image.size, 4), coarse(mask, 4)
+    planes = input_planes(image, grid, window, prompt, 64)
     truth = cut(mask[..., None].astype(np.uint8) * 255, window, 64).reshape(64, 64) > 0
-    assert iou(seen[0] > 0, truth) > 0.95
-    assert iou(seen[3] > 0, truth) > 0.85
+    assert iou(planes[0] > 0, truth) > 0.95
+    assert iou(planes[3] > 0, truth) > 0.85
     for plane, (x, y) in ((4, (80, 90)), (5, (30, 40))):
-        ys, xs = np.nonzero(seen[plane])
+        ys, xs = np.nonzero(planes[plane])
         np.testing.assert_allclose((xs.mean() * 2 + 20, ys.mean() * 2 + 30), (x, y), atol=1.5)
-    ys, xs = np.nonzero(seen[6])
-    assert (xs.min() * 2 + 20, ys.min() * 2 + 30, xs.max() * 2 + 22, ys.max() * 2 + 32) == (
-        40,
-        50,
-        120,
-        130,
-    )
-    beyond = look(
-        image,
-        (sampler(image.size, 4), np.full((40, 50), 9, np.float32)),
-        Window(-64, 0, 128),
-        said,
-        64,
-    )
+    ys, xs = np.nonzero(planes[6])
+    assert (xs.min() * 2 + 20, ys.min() * 2 + 30) == (40, 50)
+    assert (xs.max() * 2 + 22, ys.max() * 2 + 32) == (120, 130)
+    positive = sampler(image.size, 4), np.full((40, 50), 9, np.float32)
+    beyond = input_planes(image, positive, Window(-64, 0, 128), prompt, 64)
     assert (beyond[3, :, :32] == -1).all()
     assert (beyond[3, :, 32:] == 1).all()
     assert np.abs(beyond[:3, :, :31]).max() < 0.01
 
 
-def test_untrained_it_gives_the_coarse_logits_back() -> None:
-    given = torch.randn(2, 7, 64, 64)
+def test_an_untrained_refiner_returns_the_coarse_logits() -> None:
+    planes = torch.randn(2, 7, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(refiner()(given), given[:, 3:4] * 8)
+        torch.testing.assert_close(refiner()(planes), planes[:, 3:4] * 8)
 
 
-def test_folded_norms_change_nothing() -> None:
-    seen = list(np.random.default_rng(0).normal(size=(3, 7, 64, 64)).astype(np.float32))
-    before = refine(refiner(trained=True), seen)
+def test_fused_norms_change_nothing() -> None:
+    inputs = list(np.random.default_rng(0).normal(size=(3, 7, 64, 64)).astype(np.float32))
+    before = refine(refiner(trained=True), inputs)
     network = fused(refiner(trained=True))
     assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in network.modules())
-    np.testing.assert_allclose(refine(network, seen), before, atol=1e-4)
+    np.testing.assert_allclose(refine(network, inputs), before, atol=1e-4)
 
 
-def test_a_second_look_says_what_a_mask_is_where_it_is() -> None:
+def test_a_refined_mask_lies_where_it_was_and_others_are_unchanged() -> None:
     size = (160, 200)
     stars = [placed(size, 10, 20, 60), placed(size, 110, 70, 70)]
     masks = Masks.from_dense(np.stack(stars))
     frame = Frame(sampler(size, 4), Image(np.zeros((*size, 3), np.uint8), "dark"), 1)
-    asked = [(1, coarse(stars[1], 4), Said(np.array([(140, 100, 1)])))]
-    (patch,) = look_again(refiner(), asked, masks, frame)
+    rows = [(1, coarse(stars[1], 4), GivenPrompt(np.array([(140, 100, 1)])))]
+    (patch,) = refined_patches(refiner(), rows, masks, frame)
     assert patch.row == 1
     found = refine_masks(masks, [patch], frame, None)
     assert np.array_equal(found.full(0), stars[0])
     assert iou(found.full(1), stars[1]) > 0.9
-    assert not list(look_again(refiner(), [], Masks.empty(size), frame))
+    assert not list(refined_patches(refiner(), [], Masks.empty(size), frame))
 
 
-def test_a_refiner_travels_with_the_network_and_is_used_only_where_asked_for(
-    tmp_path: Path,
-) -> None:
+def test_a_refiner_is_stored_with_the_network_and_used_only_if_enabled(tmp_path: Path) -> None:
     torch.manual_seed(0)
     architecture = sam.Architecture(160, 16, Trunk(), 16, 4, 1, 16, 16, decoder_heads=2)
     sam.save(architecture.build(), architecture, tmp_path)

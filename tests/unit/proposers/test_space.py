@@ -1,4 +1,4 @@
-"""Choosing among candidates by place: inside boxes, away from points, nearest to a box."""
+"""Selecting candidates by position: inside boxes, away from points, nearest to a box."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def kept(found: Proposals) -> list[float]:
     return [round(float(quality), 1) for quality in found.quality]
 
 
-def test_everything_is_everything(proposals: Proposals) -> None:
+def test_everything_keeps_all_proposals(proposals: Proposals) -> None:
     assert space.keep_within(proposals, Everything()) is proposals
 
 
-def test_only_what_lies_inside_a_box_and_off_the_points_stays(proposals: Proposals) -> None:
+def test_only_masks_inside_a_box_and_off_the_points_are_kept(proposals: Proposals) -> None:
     assert kept(space.keep_within(proposals, Everything(inside=[(0, 0, 25, 25)]))) == [0.9, 0.8]
     assert kept(
         space.keep_within(proposals, Everything(inside=[(0, 0, 16, 16), (25, 25, 70, 55)]))
@@ -52,14 +52,14 @@ def test_points_in_a_box_choose_the_nearest_to_it(proposals: Proposals) -> None:
         (Boxes([(0, 0, 10, 10), (-1, 0, 5, 5)]), "leaves the image"),
     ],
 )
-def test_a_place_outside_the_image_is_refused(
+def test_a_prompt_outside_the_image_is_refused(
     prompt: Everything | Points | Boxes, message: str
 ) -> None:
     with pytest.raises(BadPrompt, match=message):
         prompt.check((60, 80))
 
 
-def test_a_prompt_needs_something_finite() -> None:
+def test_a_prompt_must_be_finite_and_not_empty() -> None:
     for make in (
         lambda: Points([]),
         lambda: Points([(np.nan, 1)]),

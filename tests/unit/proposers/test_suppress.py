@@ -1,4 +1,4 @@
-"""Greedy suppression keeps what torchvision's keeps."""
+"""Greedy suppression keeps the same boxes as torchvision's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from segclip.proposers.suppress import suppress
 
 
 @pytest.mark.parametrize("iou", [0.0, 0.3, 0.7, 1.0])
-def test_it_is_torchvisions(iou: float) -> None:
+def test_it_equals_torchvisions(iou: float) -> None:
     rng = np.random.default_rng(0)
     corner, side = rng.uniform(0, 50, (200, 2)), rng.uniform(5, 40, (200, 2))
     boxes = np.hstack([corner, corner + side]).astype(np.float32)
@@ -21,5 +21,5 @@ def test_it_is_torchvisions(iou: float) -> None:
     assert suppress(boxes, scores, iou, limit=3).tolist() == kept[:3].tolist()
 
 
-def test_no_boxes_are_no_error() -> None:
+def test_zero_boxes_are_accepted() -> None:
     assert suppress(np.zeros((0, 4)), np.zeros(0), 0.5).tolist() == []

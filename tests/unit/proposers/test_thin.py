@@ -1,6 +1,4 @@
-"""Fault 17.14: images thinner than a network's frame can show go through everything: the models
-that are shipped.
-"""
+"""Fault 17.14: images too thin for a network's frame work everywhere, with the shipped models."""
 
 from __future__ import annotations
 
@@ -62,16 +60,16 @@ def test_every_format_is_written(size: tuple[int, int], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", LONGEST)
 @pytest.mark.parametrize("fill", ["keep", "blur"])
-def test_a_crop_takes_no_gigabytes(size: tuple[int, int], fill: str) -> None:
+def test_a_crop_needs_little_memory(size: tuple[int, int], fill: str) -> None:
     image, masks = striped(size), Masks.from_dense(np.ones((1, *size), bool))
     (crop,) = cut(image, masks, View(1.5, fill), 64)
     assert crop.shape == (64, 64, 3)
     if fill == "keep":
-        assert len(np.unique(crop.reshape(-1, 3), axis=0)) > 1  # its stripes are there
+        assert len(np.unique(crop.reshape(-1, 3), axis=0)) > 1  # the stripes are visible
 
 
 @pytest.mark.parametrize("context", [1.0, 1.5, 3.0])
-def test_a_window_read_coarsely_shows_what_one_read_finely_does(
+def test_a_crop_read_coarsely_resembles_one_read_finely(
     context: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noise = np.random.default_rng(0).normal(size=(30, 40, 3))
@@ -87,7 +85,7 @@ def test_a_window_read_coarsely_shows_what_one_read_finely_does(
     assert np.abs(fine - coarse).mean() < 4
 
 
-def test_a_correction_is_laid_over_more_pixels_than_opencv_draws() -> None:
+def test_a_correction_may_cover_more_pixels_than_opencv_can_warp() -> None:
     logits = np.linspace(-1, 1, 32, dtype=np.float32)[:, None].repeat(32, axis=1)
     x, y, wide = corrected(logits, Window(-20_000, 0, 40_001), (40_000, 1))
     assert (x, y, wide.shape) == (0, 0, (40_000, 1))
@@ -96,7 +94,7 @@ def test_a_correction_is_laid_over_more_pixels_than_opencv_draws() -> None:
 
 
 @pytest.mark.parametrize("size", LONGEST)
-def test_a_patch_head_of_any_shape_squeezes(size: tuple[int, int]) -> None:
+def test_a_patch_head_for_any_shape_squeezes_thin_images(size: tuple[int, int]) -> None:
     dense = Dense.__new__(Dense)
     object.__setattr__(dense, "head", type("Head", (), {"side": 32})())
     object.__setattr__(dense, "any_shape", True)
@@ -105,7 +103,7 @@ def test_a_patch_head_of_any_shape_squeezes(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
 @pytest.mark.parametrize("size", LONGEST)
-def test_an_encoder_sees_a_thin_image(size: tuple[int, int], mode: str) -> None:
+def test_an_encoder_embeds_a_thin_image(size: tuple[int, int], mode: str) -> None:
     encoder = load_clip()
     former = encoder._preprocess.resize_mode
     encoder.__dict__.pop("_transform", None)

@@ -1,6 +1,4 @@
-"""The parts of the small SAM: what is drawn of a prompt, and which of the head's own proposals a
-mask begins with.
-"""
+"""Parts of the small SAM: the drawing of a prompt and the proposal that a mask starts from."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from segment_anything.modeling import TwoWayTransformer
 from segclip.proposers.trunk import DrawnPromptEncoder, FineMaskDecoder, _beyond, _box_iou
 
 CELLS, FINE = 8, 4
-LEVELS = (4, 1, 1)  # proposals a cell: of strides 8, 16 and 32
+LEVELS = (4, 1, 1)  # proposals per cell, of strides 8, 16 and 32
 
 
 @pytest.fixture
@@ -27,43 +25,40 @@ def decoder() -> FineMaskDecoder:
     )
 
 
-def proposed(*those: tuple[int, int, int, tuple[float, ...], float]) -> torch.Tensor:
-    """Lay proposals out as the encoder does; each: its level, x and y of its cell, a box, the value
-    of coefficients.
+def proposed(*proposals: tuple[int, int, int, tuple[float, ...], float]) -> torch.Tensor:
+    """Lay out proposals as the encoder does.
+
+    Each is given as level, x and y of its cell, box, value of all coefficients.
     """
     size = 5 + FINE
     levels = [torch.zeros(size, count, CELLS, CELLS) for count in LEVELS]
     for level in levels:
         level[0] = -20  # no confidence
-    for level, x, y, box, value in those:
+    for level, x, y, box, value in proposals:
         levels[level][:, 0, y, x] = torch.tensor([0.0, *box, *[value] * FINE])
     return torch.cat([level.flatten(0, 1) for level in levels])[None]
 
 
-def test_clicks_are_bells_and_boxes_are_distances(prompts: DrawnPromptEncoder) -> None:
+def test_clicks_are_gaussians_and_boxes_are_distances(prompts: DrawnPromptEncoder) -> None:
     points = torch.tensor([[[39.5, 71.5], [7.5, 7.5]]]), torch.tensor([[1, 0]])
     box = torch.tensor([[16.0, 32.0, 64.0, 96.0]])
     marks = prompts.draw(points, box, 1)[0]
     assert divmod(int(marks[0].argmax()), CELLS) == (4, 2)
     assert marks[0, 4, 2] == pytest.approx(1, abs=1e-5)
     assert divmod(int(marks[1].argmax()), CELLS) == (0, 0)
-    assert marks[2:, 0, 0].tolist() == [
-        1 - 0.5,
-        2 - 0.5,
-        4 - 0.5,
-        6 - 0.5,
-    ]  # cells of 16 px, from the cell's middle
+    # in cells of 16 px, from the cell's centre
+    assert marks[2:, 0, 0].tolist() == [1 - 0.5, 2 - 0.5, 4 - 0.5, 6 - 0.5]
     assert marks[2:, 4, 3].tolist() == [1 - 3.5, 2 - 4.5, 4 - 3.5, 6 - 4.5]
 
 
-def test_what_is_not_said_draws_nothing(prompts: DrawnPromptEncoder) -> None:
+def test_an_empty_prompt_draws_nothing(prompts: DrawnPromptEncoder) -> None:
     assert not prompts.draw(None, None, 2).any()
     sparse, dense = prompts(None, None, None)
     assert sparse.shape == (1, 0, 16)
     assert dense.shape == (1, 16 + 6, CELLS, CELLS)
 
 
-def test_a_click_begins_with_the_proposal_of_its_cell(
+def test_a_click_starts_from_the_proposal_of_its_cell(
     prompts: DrawnPromptEncoder, decoder: FineMaskDecoder
 ) -> None:
     here, there = (0.0, 0.0, 8.0, 8.0), (16.0, 16.0, 30.0, 30.0)
@@ -79,7 +74,7 @@ def test_a_click_begins_with_the_proposal_of_its_cell(
         torch.testing.assert_close(where.sum(dim=2), torch.ones(1, 4))
 
 
-def test_a_box_begins_with_the_proposal_of_its_box(decoder: FineMaskDecoder) -> None:
+def test_a_box_starts_from_the_proposal_of_its_box(decoder: FineMaskDecoder) -> None:
     near, other = (4.0, 4.0, 20.0, 20.0), (6.0, 0.0, 30.0, 12.0)
     given = proposed((0, 3, 3, near, 1.0), (1, 3, 3, other, 2.0))
     _, boxes, coefficients, _ = decoder._choose(
@@ -87,10 +82,9 @@ def test_a_box_begins_with_the_proposal_of_its_box(decoder: FineMaskDecoder) -> 
     )
     torch.testing.assert_close(boxes[:, 0], torch.tensor([near, other]), rtol=0, atol=0.5)
     torch.testing.assert_close(coefficients[:, 0, 0], torch.tensor([1.0, 2.0]), rtol=0, atol=0.05)
-    assert (
-        boxes[0, 1] - torch.tensor(near)
-    ).abs().max() < 0.5  # the first of the three looks at stride 8 only
-    assert (boxes[0, 2] - torch.tensor(other)).abs().max() < 0.5  # the second at stride 16
+    # of the three the first uses stride 8 only, the second stride 16
+    assert (boxes[0, 1] - torch.tensor(near)).abs().max() < 0.5
+    assert (boxes[0, 2] - torch.tensor(other)).abs().max() < 0.5
 
 
 def test_the_iou_of_boxes() -> None:
@@ -101,7 +95,7 @@ def test_the_iou_of_boxes() -> None:
     )
 
 
-def test_cells_outside_a_box_are_charged_by_their_distance() -> None:
+def test_cells_outside_a_box_have_their_distance_from_it() -> None:
     far = _beyond(torch.tensor([[[2.0, 3.0, 5.0, 6.0]]]), (12, 12))[0, 0]
     assert not far[3:6, 2:5].any()
     assert far[4].tolist() == [1.5, 0.5, 0, 0, 0, 0.5, 1.5, 2.5, 3.5, 4, 4, 4]  # at most 4

@@ -1,4 +1,4 @@
-"""Words of place and size: what is understood, what is left alone, and which mask is meant."""
+"""Position and size words: which texts are parsed, and which mask is selected."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from segclip.types import Masks
         ("a mug next to the left apple", Relation("a mug", "near", "left apple")),
     ],
 )
-def test_a_word_of_place_is_taken_off(text: str, expected: Position | Relation) -> None:
+def test_a_position_word_is_parsed(text: str, expected: Position | Relation) -> None:
     assert parse(text) == expected
 
 
@@ -57,26 +57,23 @@ def test_a_word_of_place_is_taken_off(text: str, expected: Position | Relation) 
         "the thing near",
     ],
 )
-def test_other_texts_are_let_be(text: str) -> None:
+def test_other_texts_are_not_parsed(text: str) -> None:
     assert parse(text) is None
 
 
-def test_where_without_what_is_refused() -> None:
+def test_a_position_without_an_object_is_refused() -> None:
     with pytest.raises(BadPrompt, match="not what"):
         parse("second from the right")
 
 
-def test_nouns_are_what_the_encoder_is_asked() -> None:
+def test_nouns_are_the_texts_for_the_encoder() -> None:
     assert nouns("a red apple") == ("a red apple",)
     assert nouns("the second mug from the left") == ("mug",)
     assert nouns("the biggest mug left of a box under the top table") == ("mug", "a box", "table")
 
 
-BOXES = (
-    (10, 40, 30, 60),
-    (80, 10, 90, 20),
-    (50, 45, 60, 90),
-)  # left; top right and smallest; bottom and biggest
+# left; top right and smallest; bottom and biggest
+BOXES = ((10, 40, 30, 60), (80, 10, 90, 20), (50, 45, 60, 90))
 
 
 def masks() -> Masks:
@@ -109,7 +106,7 @@ def test_too_few_give_none() -> None:
     assert Position("x", "left").choose(Masks.empty((10, 10))).tolist() == []
 
 
-def test_the_reason_is_said_in_words() -> None:
+def test_the_reason_of_a_position_is_described() -> None:
     assert Position("mug", "left").reason(3) == "leftmost of 3 found for 'mug'"
     assert Position("mug", "left", 2).reason(3) == "second from the left of 3 found for 'mug'"
     assert Position("mug", "biggest").reason(2) == "biggest of 2 found for 'mug'"
@@ -144,20 +141,20 @@ def test_the_likeliest_anchor_counts_or_the_nearest() -> None:
             (100, 100),
         ),
     ).tolist() == [1]
-    assert near.choose(masks()[[1]], masks()[[1]]).tolist() == []  # nothing lies by itself
+    assert near.choose(masks()[[1]], masks()[[1]]).tolist() == []  # no object is its own anchor
     assert near.choose(masks(), masks()[[]]).tolist() == []
     assert near.choose(masks()[[]], masks()).tolist() == []
 
 
-def test_a_relations_reason_is_said_in_words() -> None:
-    told = Relation("mug", "left", "apple")
-    assert not told.plural
+def test_the_reason_of_a_relation_is_described() -> None:
+    relation = Relation("mug", "left", "apple")
+    assert not relation.plural
     assert not Relation("glass", "left", "apple").plural
     assert Relation("red mugs", "left", "apple").plural
-    assert told.reason(1, 2, 1) == "1 of 2 found for 'mug': left of 'apple'"
-    assert told.reason(0, 2, 1) == "none of 2 found for 'mug': left of 'apple'"
+    assert relation.reason(1, 2, 1) == "1 of 2 found for 'mug': left of 'apple'"
+    assert relation.reason(0, 2, 1) == "none of 2 found for 'mug': left of 'apple'"
     assert (
-        told.reason(0, 2, 0)
+        relation.reason(0, 2, 0)
         == "nothing was found for 'apple', so none of 2 found for 'mug' can be left of 'apple'"
     )
     assert (

@@ -82,7 +82,5 @@ def test_a_text_that_is_also_a_rival_competes_with_the_others_alone() -> None:
     red = probabilities(cosine[:, [0]], cosine[:, [3]], 2.0)
     blue = probabilities(cosine[:, [1]], cosine[:, 2:], 2.0)
     np.testing.assert_allclose(found, weigh(np.hstack([red, blue]), np.array([1.0, 0.5]), 1.0))
-    assert (
-        ranking.logit_scale == 2.0
-    )  # the scale the threshold was fitted with comes before the encoder's own
+    assert ranking.logit_scale == 2.0  # that of the threshold, not the encoder's own
     assert Ranking.of(encoder, Serving(), ["red"], []).logit_scale == encoder.logit_scale

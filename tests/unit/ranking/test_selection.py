@@ -46,17 +46,17 @@ def test_every_region_above_the_threshold_comes_back_best_first() -> None:
     assert chosen([0.6, 0.2, 0.9, 0.55], row_of_boxes(4)) == [2, 0, 3]
 
 
-def test_what_is_merely_like_the_best_goes_unless_a_threshold_was_asked_for() -> None:
-    sure, like = [0.95, 0.55, 0.6], [0.5, 0.3, 0.29]
-    assert chosen(sure, row_of_boxes(3), threshold=0.2) == [0, 2]
-    assert chosen(like, row_of_boxes(3), threshold=0.2) == [0, 1]
-    assert chosen(sure, row_of_boxes(3), Selection(near_best=0), threshold=0.2) == [0, 2, 1]
-    assert chosen(sure, row_of_boxes(3), Selection(threshold=0.2)) == [0, 2, 1]
+def test_rows_far_below_the_best_are_dropped_without_an_explicit_threshold() -> None:
+    certain, similar = [0.95, 0.55, 0.6], [0.5, 0.3, 0.29]
+    assert chosen(certain, row_of_boxes(3), threshold=0.2) == [0, 2]
+    assert chosen(similar, row_of_boxes(3), threshold=0.2) == [0, 1]
+    assert chosen(certain, row_of_boxes(3), Selection(near_best=0), threshold=0.2) == [0, 2, 1]
+    assert chosen(certain, row_of_boxes(3), Selection(threshold=0.2)) == [0, 2, 1]
     with pytest.raises(BadPrompt, match="near_best must be between 0 and 1"):
         Selection(near_best=1.5)
 
 
-def test_a_threshold_asked_for_wins_over_the_encoders() -> None:
+def test_an_explicit_threshold_overrides_the_encoders() -> None:
     assert chosen([0.6, 0.2, 0.9], row_of_boxes(3), Selection(threshold=0.8), threshold=0.1) == [2]
 
 
@@ -87,30 +87,30 @@ def test_of_two_masks_of_one_object_the_better_stays() -> None:
 APPLE, LEAF = (20, 20, 60, 60), (35, 20, 45, 30)
 
 
-def test_a_leaf_goes_when_the_apple_around_it_answers_as_well() -> None:
+def test_a_leaf_is_dropped_when_the_apple_around_it_scores_as_well() -> None:
     assert chosen([0.9, 0.7], boxes(APPLE, LEAF)) == [0]
     assert chosen([0.90, 0.92], boxes(APPLE, LEAF)) == [0]
 
 
-def test_an_apple_stays_in_a_basket_that_answers_worse() -> None:
+def test_an_apple_stays_in_a_basket_that_scores_worse() -> None:
     assert chosen([0.95, 0.6], boxes(APPLE, (0, 0, 100, 100))) == [0, 1]
 
 
-def test_two_apples_taken_for_one_give_way_to_each_apple() -> None:
+def test_two_apples_in_one_mask_are_dropped_for_each_apple() -> None:
     left, right, both = (0, 0, 20, 20), (20, 0, 40, 20), (0, 0, 40, 20)
     assert chosen([0.95, 0.96, 0.97], boxes(left, right, both)) == [1, 0]
 
 
-def test_two_halves_that_answer_worse_do_not_split_the_whole() -> None:
+def test_two_halves_that_score_worse_do_not_replace_the_whole() -> None:
     head, legs, person = (0, 0, 20, 20), (0, 20, 20, 40), (0, 0, 20, 40)
     assert chosen([0.8, 0.7, 0.97], boxes(head, legs, person)) == [2]
 
 
-def test_parts_are_kept_when_asked_for() -> None:
+def test_parts_are_kept_without_containment() -> None:
     assert chosen([0.9, 0.7], boxes(APPLE, LEAF), Selection(containment=None)) == [0, 1]
 
 
-def test_what_was_never_looked_at_is_never_chosen() -> None:
+def test_regions_without_an_embedding_are_never_chosen() -> None:
     for selection in (Selection(threshold=0.0), Selection(best=True)):
         assert chosen([0.0, 0.0], row_of_boxes(2), selection) == []
 
@@ -118,6 +118,6 @@ def test_what_was_never_looked_at_is_never_chosen() -> None:
 @pytest.mark.parametrize(
     "options", [{"threshold": 1.2}, {"nms": -0.1}, {"containment": 2.0}, {"top_k": 0}]
 )
-def test_options_out_of_range_say_so(options: dict[str, float]) -> None:
+def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(BadPrompt, match=next(iter(options))):
         Selection(**options)  # type: ignore[arg-type]

@@ -83,9 +83,7 @@ class TestCut:
 
     @pytest.mark.parametrize("box", [(0, 36, 120, 44), (56, 0, 64, 80)])
     def test_w4_a_long_object_keeps_its_ends(self, box: tuple[int, int, int, int]) -> None:
-        """A centre crop loses both ends of a long object: here each end is marked and each mark is
-        seen.
-        """
+        """A centre crop loses both ends of a long object: here both marked ends are kept."""
         x1, y1, x2, y2 = box
         pixels = np.zeros((*SIZE, 3), np.uint8)
         ends = ((y1, x1), (y2 - 8, x2 - 8))
@@ -123,7 +121,7 @@ class TestCut:
         )
 
     def test_w6_nested_masks_with_one_box_give_different_crops(self) -> None:
-        """FastSAM cropped the box, so a ring and the disc it surrounds looked the same."""
+        """FastSAM cropped the box, so a ring and the disc it surrounds got the same crop."""
         whole = disc(60, 40, 20)
         ring = Masks.from_dense((whole.full(0) & ~disc(60, 40, 15).full(0))[None])
         assert whole.boxes.tolist() == ring.boxes.tolist()

@@ -1,4 +1,4 @@
-"""Heat maps are as large as the image, and every pixel shows a text or nothing."""
+"""Heat maps have the size of the image, and every pixel is labelled with a text or nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fakes import COLOURS, FakeEncoder, colour_of
 
 
 class Coarse(FakeEncoder):
-    """See the colour of every eighth pixel."""
+    """Encode the colour of every eighth pixel."""
 
     def encode_dense(self, image: Image) -> Array:
         return np.eye(len(COLOURS), len(COLOURS) + 1, dtype=np.float32)[
@@ -25,7 +25,7 @@ class Coarse(FakeEncoder):
         ]
 
 
-def test_maps_are_as_large_as_the_image(picture: Image) -> None:
+def test_maps_have_the_size_of_the_image(picture: Image) -> None:
     maps = heat_maps(Coarse(), picture, ["red", "blue"])
     assert maps.shape == (2, *picture.size)
     assert heat_maps(Coarse(), picture, []).shape == (0, *picture.size)
@@ -33,27 +33,27 @@ def test_maps_are_as_large_as_the_image(picture: Image) -> None:
     assert list(COLOURS)[colour_of(picture.pixels)[hottest]] == "red"
 
 
-def test_pixels_show_a_text_or_nothing(picture: Image) -> None:
-    shown = label_pixels(Coarse(), picture, ["red", "blue"])
-    seen = colour_of(picture.pixels)
+def test_pixels_are_labelled_with_a_text_or_nothing(picture: Image) -> None:
+    labels = label_pixels(Coarse(), picture, ["red", "blue"])
+    colours = colour_of(picture.pixels)
     for place, name in enumerate(("red", "blue")):
-        assert np.mean((shown == place) == (seen == list(COLOURS).index(name))) > 0.9
-    assert (shown == NOTHING).any()
+        assert np.mean((labels == place) == (colours == list(COLOURS).index(name))) > 0.9
+    assert (labels == NOTHING).any()
     assert (label_pixels(Coarse(), picture, []) == NOTHING).all()
 
 
-def test_they_are_drawn(picture: Image) -> None:
+def test_heat_maps_and_labels_are_drawn(picture: Image) -> None:
     warm = np.zeros(picture.size, np.float32)
     warm[:4, :4] = 1
     drawn = np.asarray(drawing.heat(picture, warm, opacity=1.0))
     assert drawn[0, 0].argmax() == 0  # red where it is hot
     assert drawn[-1, -1].argmax() == 2  # blue where it is cold
     assert drawing.heat(picture, warm * 0).size == picture.size[::-1]
-    shown = np.full(picture.size, NOTHING, np.int32)
-    assert np.array_equal(np.asarray(drawing.labels(picture, shown)), picture.pixels)
+    labels = np.full(picture.size, NOTHING, np.int32)
+    assert np.array_equal(np.asarray(drawing.labels(picture, labels)), picture.pixels)
 
 
-def test_the_command_writes_a_picture(
+def test_the_command_writes_an_image(
     picture: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -62,9 +62,16 @@ def test_the_command_writes_a_picture(
         lambda name, **options: Coarse() if name == "dense" else FakeEncoder(),
     )
     PIL.Image.fromarray(picture.pixels).save(tmp_path / "painted.png")
-    asked = ["heat", str(tmp_path / "painted.png"), "red", "blue", "--out", str(tmp_path / "out")]
-    done = CliRunner().invoke(app, [*asked, "--encoder", "dense"])
+    arguments = [
+        "heat",
+        str(tmp_path / "painted.png"),
+        "red",
+        "blue",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    done = CliRunner().invoke(app, [*arguments, "--encoder", "dense"])
     assert done.exit_code == 0, done.output
     assert PIL.Image.open(tmp_path / "out" / "painted.heat.png").size[0] > 600
-    done = CliRunner().invoke(app, [*asked, "--encoder", "crops"])
+    done = CliRunner().invoke(app, [*arguments, "--encoder", "crops"])
     assert done.exit_code == 2

@@ -55,9 +55,7 @@ def test_views_are_blended_by_weight(picture: Image, masks: Masks, encoder: Fake
 
 
 class OneSided(FakeEncoder):
-    """Embed a crop by the means of its left and right half, so that a flipped one is told from
-    it.
-    """
+    """Embed a crop by the means of its left and right half, so that a flip changes it."""
 
     def encode_images(self, crops: Any) -> Array:
         halves = (
@@ -74,7 +72,7 @@ def test_a_flipping_policy_averages_both_views(masks: Masks, picture: Image) -> 
     np.testing.assert_allclose(both, np.full_like(both, 0.5**0.5), atol=1e-6)
 
 
-def test_unlikely_regions_are_looked_at_once(masks: Masks, picture: Image) -> None:
+def test_unlikely_regions_get_one_view(masks: Masks, picture: Image) -> None:
     first, second = View(2.0, "keep", 0.5), View(1.0, "mean", 0.5)
     policy = CropPolicy((first, second), flip=True, thorough=0.1)
     quality = np.array([0.9, 0.05, 0.1, *[0.0] * (len(masks) - 3)], np.float32)
@@ -101,7 +99,7 @@ def test_no_texts_give_no_columns(picture: Image, masks: Masks, encoder: FakeEnc
     )
 
 
-def test_a_mask_too_small_to_look_at_is_a_zero_row_and_never_wins(
+def test_a_mask_below_the_minimum_area_is_a_zero_row_and_never_wins(
     picture: Image, encoder: FakeEncoder
 ) -> None:
     dense = np.zeros((3, *picture.size), bool)
@@ -132,7 +130,7 @@ def test_crops_are_encoded_in_bounded_chunks(picture: Image, encoder: FakeEncode
 
 
 class TwoHalves(FakeEncoder):
-    """See one direction on the left of an image and another on the right."""
+    """Return one direction for the left of an image and another for the right."""
 
     def encode_dense(self, image: Image) -> Array:
         dense = np.zeros((4, 4, 2), np.float32)
@@ -140,7 +138,7 @@ class TwoHalves(FakeEncoder):
         return dense
 
 
-def test_a_dense_region_is_its_inside_less_its_outside() -> None:
+def test_a_dense_region_is_its_inside_minus_its_outside() -> None:
     image = Image(np.zeros((40, 40, 3), np.uint8))
     left = np.zeros((40, 40), bool)
     left[:, :20] = True

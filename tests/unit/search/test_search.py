@@ -1,6 +1,4 @@
-"""Search: the index follows its folder, survives being killed, and finds the same by NumPy and by
-LanceDB.
-"""
+"""Search: the index follows its folder, survives kills, and NumPy and LanceDB agree."""
 
 from __future__ import annotations
 
@@ -48,7 +46,7 @@ def draw(path: Path, *shapes: tuple[str, tuple[int, int, int, int]], taken: str 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Draw six pictures, a small blue thing in one of them, and one that is broken."""
+    """Draw six images, one of them with a small blue object, and a broken one."""
     folder = tmp_path / "photos"
     draw(folder / "red.png", ("red", (10, 10, 110, 100)), taken="2024:05:01 10:00:00")
     draw(folder / "green.png", ("green", (10, 10, 110, 100)), taken="2025:05:01 10:00:00")
@@ -58,12 +56,12 @@ def photos(tmp_path: Path) -> Path:
     )
     draw(folder / "sub dir" / "black.png", ("black", (0, 0, 120, 110)))
     draw(folder / "white.png")
-    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no image")
     return folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Give what is searched, by file, with the name that its content gives it."""
+    """Return the snapshot's files, prefixed with its name, which depends on the content."""
     place = snapshot.current(folder / ".segclip-index")
     return {f"{place.name}/{path.name}": path.read_bytes() for path in sorted(place.iterdir())}
 
@@ -76,7 +74,7 @@ def changed(done: Indexed) -> tuple[int, int, int, int]:
     return done.progress.matched, done.progress.before, done.moved, done.removed
 
 
-def test_a_text_finds_its_picture_and_a_region_the_thing(photos: Path) -> None:
+def test_a_text_finds_its_image_and_the_region_of_the_object(photos: Path) -> None:
     done = make_index(photos, DEEP)
     assert (done.pictures, len(done.failed), done.engine) == (6, 1, "numpy")
     assert "broken.jpg" in done.failed[0]
@@ -91,7 +89,7 @@ def test_a_text_finds_its_picture_and_a_region_the_thing(photos: Path) -> None:
     assert deep[0].probability > 0.9
     assert whole[0].similarity < deep[0].similarity
     assert index.masks(deep[0]).areas.tolist() == [100]
-    assert len({match.name for match in deep}) == len(deep)  # each picture once
+    assert len({match.name for match in deep}) == len(deep)  # each image once
 
 
 def test_whole_images_do_not_need_a_proposer(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +136,7 @@ def test_a_kill_at_any_moment_changes_nothing(photos: Path, tmp_path: Path) -> N
         count = str(rng.randint(1, 15))
         ended = _script(photos, count)
         kills += ended == -signal.SIGKILL
-        if ended == 0:  # it got to its end before that many changes: start over, for more moments
+        if ended == 0:  # it ended before that many changes: start over
             assert contents(photos) == wanted
             shutil.rmtree(photos / ".segclip-index")
     assert kills >= 5
@@ -159,7 +157,7 @@ def _script(photos: Path, kill: str, workers: str = "1") -> int:
     return subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode
 
 
-def test_whole_pictures_are_embedded_together_and_one_that_fails_alone(
+def test_whole_images_are_embedded_in_batches_and_a_failing_one_alone(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Picky(FakeEncoder):
@@ -176,9 +174,8 @@ def test_whole_pictures_are_embedded_together_and_one_that_fails_alone(
     assert done.pictures == 17
     assert len(done.failed) == 2
     assert any("chokes on black" in reason for reason in done.failed)
-    assert set(encoder.crops_seen) == {
-        8
-    }  # always as many, so that the last bits do not depend on what is resumed
+    # a constant batch size, so that the last bits do not depend on what is resumed
+    assert set(encoder.crops_seen) == {8}
 
 
 def test_another_encoder_is_refused_with_the_command_that_rebuilds(
@@ -267,10 +264,10 @@ def test_filters(photos: Path) -> None:
     assert found(Filter(max_side=159)) == set()
 
 
-def test_lancedb_gives_what_numpy_gives(photos: Path) -> None:
+def test_lancedb_agrees_with_numpy(photos: Path) -> None:
     pytest.importorskip("lancedb")
     draw(photos / "it's" / "red.png", ("red", (0, 0, 50, 50)))
-    asks = [
+    queries = [
         (text, deep) for text in ("red", "a blue square", "green yellow") for deep in (True, False)
     ]
     wheres = (
@@ -286,7 +283,7 @@ def test_lancedb_gives_what_numpy_gives(photos: Path) -> None:
         answers.append(
             [
                 index.search(text, regions=deep, where=where)
-                for text, deep in asks
+                for text, deep in queries
                 for where in wheres
             ]
         )
@@ -334,7 +331,7 @@ def test_the_nearest_are_exact_and_in_order() -> None:
         assert table.nearest(rows[50], count).picture.tolist() == wanted[:count].tolist()
 
 
-def test_an_empty_folder_one_picture_and_only_broken_ones(tmp_path: Path) -> None:
+def test_an_empty_folder_one_image_and_only_broken_ones(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     done = make_index(tmp_path / "none", DEEP)
     assert (done.pictures, done.failed) == (0, ())
@@ -350,7 +347,7 @@ def test_an_empty_folder_one_picture_and_only_broken_ones(tmp_path: Path) -> Non
     assert find_matches(tmp_path / "bad", "red") == ()
 
 
-def test_bad_questions(photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_queries(photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(BadPrompt, match="no such folder"):
         make_index(tmp_path / "nowhere")
     with pytest.raises(UnknownName, match="numpy"):
@@ -360,7 +357,7 @@ def test_bad_questions(photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFi
     make_index(photos)
     index = Index(photos)
     for query in ("", "   "):
-        with pytest.raises(BadPrompt, match="nothing is looked for"):
+        with pytest.raises(BadPrompt, match="no text or image was given"):
             index.search(query)
     with pytest.raises(BadPrompt, match="n must be 1 or more"):
         index.search("red", n=0)
@@ -377,9 +374,9 @@ def test_results_are_drawn_recorded_copied_and_linked(photos: Path, tmp_path: Pa
     found = index.search("a blue square", n=4, regions=True)
     sheet = results.write_sheet(index, found, tmp_path / "out" / "sheet.png")
     assert PIL.Image.open(sheet).width == 960  # three columns
-    told = json.loads(json.dumps(results.to_records(index, found)))
-    assert told[0]["box"] == [146, 100, 156, 110]
-    assert told[0]["rle"]["size"] == [120, 160]
+    records = json.loads(json.dumps(results.to_records(index, found)))
+    assert records[0]["box"] == [146, 100, 156, 110]
+    assert records[0]["rle"]["size"] == [120, 160]
     copies = results.gather(found, tmp_path / "copies")
     assert copies[0].name == "1 é🦁.png"
     assert copies[0].read_bytes() == found[0].path.read_bytes()
@@ -389,7 +386,7 @@ def test_results_are_drawn_recorded_copied_and_linked(photos: Path, tmp_path: Pa
         results.gather(found, tmp_path / "copies")
     with pytest.raises(BadPrompt, match=r"\.png or \.jpg"):
         results.write_sheet(index, found, tmp_path / "sheet.tiff2")
-    found[0].path.unlink()  # it has gone since
+    found[0].path.unlink()  # deleted since indexing
     assert results.draw(index, found).width == 960
 
 
@@ -408,16 +405,16 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     )
     assert store.write_exact(tmp_path, "images", [wanted[:2], wanted[2:]]) == 5  # type: ignore[index]
     store.write_exact(tmp_path, "regions", [])
-    told = {
+    written = {
         "engine": "numpy",
         "dim": 3,
         "images": 5,
         "regions": 0,
         "files": store.checksums(tmp_path),
     }
-    store.write_pictures(tmp_path, pictures, told)
+    store.write_pictures(tmp_path, pictures, written)
     read, facts = store.read_pictures(tmp_path)
-    assert (read.names, facts) == (pictures.names, told)
+    assert (read.names, facts) == (pictures.names, written)
     assert store.damage(tmp_path, facts["files"]) == ""
     table = store.open_exact(tmp_path, "images", read, dim=3, length=5)
     for column in ("embeddings", "picture", "region", "quality"):

@@ -11,7 +11,7 @@ CLICK, RULED_OUT, BOX = (5, 6), (7, 8), (1, 2, 30, 40)
 
 
 @pytest.mark.parametrize(
-    ("points", "labels", "boxes", "searching", "wanted"),
+    ("points", "labels", "boxes", "searching", "expected"),
     [
         ([], [], [], True, Everything()),
         ([], [], [], False, Everything()),
@@ -25,10 +25,10 @@ CLICK, RULED_OUT, BOX = (5, 6), (7, 8), (1, 2, 30, 40)
         ([RULED_OUT], [0], [BOX], True, Everything([BOX], [RULED_OUT])),
     ],
 )
-def test_a_search_keeps_to_boxes_and_a_click_is_one_object(
-    points: Any, labels: Any, boxes: Any, searching: bool, wanted: Any
+def test_a_search_is_limited_to_boxes_and_a_click_is_one_object(
+    points: Any, labels: Any, boxes: Any, searching: bool, expected: Any
 ) -> None:
-    where = place(points, labels, boxes, searching=searching)
-    assert type(where) is type(wanted)
-    for name, value in vars(wanted).items():
-        np.testing.assert_array_equal(getattr(where, name), value)
+    prompt = place(points, labels, boxes, searching=searching)
+    assert type(prompt) is type(expected)
+    for name, value in vars(expected).items():
+        np.testing.assert_array_equal(getattr(prompt, name), value)

@@ -29,7 +29,7 @@ def random_dense(count: int, seed: int, share: float = 0.3) -> Array:
 
 
 def make_regions(count: int) -> Regions:
-    """Make rows whose every column tells the row's number."""
+    """Make rows whose every column encodes the row's number."""
     dense = np.zeros((count, 20, 30), bool)
     for row in range(count):
         dense[row, row : row + 2, row] = True
@@ -199,7 +199,7 @@ class TestMasks:
     @pytest.mark.parametrize(
         ("boxes", "bitmaps", "message"),
         [
-            ([[0, 0, 2, 2]], (), "one bitmap a box"),
+            ([[0, 0, 2, 2]], (), "one bitmap per box"),
             ([[0, 0, 99, 2]], (np.ones((2, 99), bool),), "inside"),
             ([[-1, 0, 1, 2]], (np.ones((2, 2), bool),), "inside"),
             ([[0, 0, 2, 3]], (np.ones((2, 3), bool),), r"want a bool bitmap .*got bool \(2, 3\)"),
@@ -250,9 +250,7 @@ class TestRows:
 def test_w2_the_best_of_the_kept_rows_is_the_same_row_of_the_whole(
     dropped: list[int], best_of_kept: int, truth: int
 ) -> None:
-    """FastSAM computed where a row had stood before filtering, wrongly: here a row carries its
-    columns along.
-    """
+    """W2: FastSAM mapped filtered rows back wrongly; here a row carries its columns."""
     whole = make_result(5)
     kept = whole[np.setdiff1d(np.arange(5), dropped)]
     assert_rows(kept[[best_of_kept]], [truth])
@@ -289,7 +287,7 @@ class TestScores:
 class TestColumns:
     def test_lengths_must_agree(self) -> None:
         regions = make_regions(2)
-        with pytest.raises(ValueError, match="one quality a mask"):
+        with pytest.raises(ValueError, match="one quality per mask"):
             Proposals(regions.masks, np.ones(3))
         with pytest.raises(ValueError, match=r"want embeddings \(2, D\)"):
             Regions(regions.image, regions.proposals, np.zeros((3, 4), np.float32))

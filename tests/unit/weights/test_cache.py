@@ -1,4 +1,4 @@
-"""Records of checked files: hashed once, hashed again when they change, never trusted blindly."""
+"""Hash records: files are hashed once, and again when they change; records are validated."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def test_a_file_is_hashed_again_only_when_it_changed(
     file.write_bytes(b"other")
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert cache.known_sha256(file) == hashlib.sha256(b"other").hexdigest(), (
-        "same size and time, another ctime"
+        "same size and mtime, another ctime"
     )
 
 
-def test_a_file_in_anothers_place_is_hashed_again(home: Path, tmp_path: Path) -> None:
-    """Fault 17.10: another of the same size and time was taken for the recorded one."""
+def test_a_replaced_file_is_hashed_again(home: Path, tmp_path: Path) -> None:
+    """Fault 17.10: a file of the same size and mtime was taken for the recorded one."""
     file, other = tmp_path / "model.bin", tmp_path / "other.bin"
     file.write_bytes(b"first")
     cache.remember(file, hashlib.sha256(b"first").hexdigest())
@@ -59,9 +59,7 @@ def test_a_file_in_anothers_place_is_hashed_again(home: Path, tmp_path: Path) ->
     assert cache.known_sha256(file) == hashlib.sha256(b"other").hexdigest()
 
 
-def test_a_record_of_an_earlier_version_is_expected_but_not_believed(
-    home: Path, tmp_path: Path
-) -> None:
+def test_a_record_of_an_earlier_version_causes_rehashing(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "model.bin"
     file.write_bytes(b"bytes")
     stat = file.stat()
@@ -73,7 +71,7 @@ def test_a_record_of_an_earlier_version_is_expected_but_not_believed(
     assert cache.known_sha256(file) == hashlib.sha256(b"bytes").hexdigest()
 
 
-def test_a_record_goes_with_its_file(home: Path, tmp_path: Path) -> None:
+def test_a_record_can_be_deleted_repeatedly(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "model.bin"
     file.write_bytes(b"bytes")
     cache.remember(file, "0" * 64)
@@ -82,7 +80,7 @@ def test_a_record_goes_with_its_file(home: Path, tmp_path: Path) -> None:
     assert cache.recorded(file) is None
 
 
-def test_records_of_foreign_files_stay_out_of_their_folder(home: Path, tmp_path: Path) -> None:
+def test_records_of_users_files_are_stored_in_the_cache(home: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "model.bin").write_bytes(b"bytes")
@@ -94,7 +92,7 @@ def test_records_of_foreign_files_stay_out_of_their_folder(home: Path, tmp_path:
 @pytest.mark.parametrize(
     "text", ["", "[]", "{", '{"sha256": "0"}', '{"bytes":5,"mtime_ns":0,"sha256":[]}', "[" * 99_999]
 )
-def test_a_broken_record_is_no_record(home: Path, text: str) -> None:
+def test_a_damaged_record_is_ignored(home: Path, text: str) -> None:
     home.mkdir()
     file = home / "model.bin"
     file.write_bytes(b"bytes")

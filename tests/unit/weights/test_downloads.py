@@ -1,6 +1,4 @@
-"""Downloads against a real server: whole, resumed, refused; nothing wrong ever stands in the file's
-place.
-"""
+"""Downloads from a local server: complete, resumed or rejected; no invalid file appears."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """Give the place the file shall appear at."""
+    """Return the path to download to."""
     return tmp_path / "weights.bin"
 
 
@@ -59,7 +57,7 @@ def cut_once(shelf: Shelf, target: Path, path: str = "/file") -> None:
     assert not target.exists()
 
 
-def test_a_whole_file_arrives_and_nothing_else(shelf: Shelf, target: Path) -> None:
+def test_a_download_leaves_only_the_file(shelf: Shelf, target: Path) -> None:
     assert fetch(job(shelf, target), progress=False) == SHA256
     assert target.read_bytes() == BODY
     assert list(target.parent.iterdir()) == [target]
@@ -67,14 +65,14 @@ def test_a_whole_file_arrives_and_nothing_else(shelf: Shelf, target: Path) -> No
 
 
 @pytest.mark.parametrize("path", ["/file", "/moved"])
-def test_a_cut_download_resumes_where_it_was(shelf: Shelf, target: Path, path: str) -> None:
+def test_an_interrupted_download_resumes(shelf: Shelf, target: Path, path: str) -> None:
     cut_once(shelf, target, path)
     assert fetch(job(shelf, target, path), progress=False) == SHA256
     assert target.read_bytes() == BODY
     assert shelf.requests[-1] == ("/file", f"bytes={CUT}-")
 
 
-def test_a_cut_is_noticed_without_a_content_length(shelf: Shelf, target: Path) -> None:
+def test_an_interruption_is_detected_without_content_length(shelf: Shelf, target: Path) -> None:
     shelf.length = False
     cut_once(shelf, target)
 
@@ -99,17 +97,17 @@ def test_a_file_that_changed_on_the_server_starts_over(
 def test_a_part_longer_than_the_file_starts_over(shelf: Shelf, target: Path) -> None:
     target.with_name("weights.bin.part").write_bytes(BODY + b"x")
     assert fetch(job(shelf, target, size=None), progress=False) == SHA256
-    assert [asked for _, asked in shelf.requests] == [f"bytes={len(BODY) + 1}-", None]
+    assert [span for _, span in shelf.requests] == [f"bytes={len(BODY) + 1}-", None]
 
 
-def test_a_part_that_is_whole_needs_no_server(shelf: Shelf, target: Path) -> None:
+def test_a_complete_part_needs_no_server(shelf: Shelf, target: Path) -> None:
     target.with_name("weights.bin.part").write_bytes(BODY)
     assert fetch(job(shelf, target, size=None), progress=False) == SHA256
     assert target.read_bytes() == BODY
     assert shelf.requests == []
 
 
-def test_a_part_with_foreign_bytes_is_refused_and_dropped(shelf: Shelf, target: Path) -> None:
+def test_a_part_with_wrong_bytes_is_discarded(shelf: Shelf, target: Path) -> None:
     target.with_name("weights.bin.part").write_bytes(b"x" * CUT)
     with pytest.raises(WeightsCorrupt):
         fetch(job(shelf, target), progress=False)
@@ -149,14 +147,14 @@ def test_no_server_is_weights_missing(shelf: Shelf, target: Path) -> None:
         fetch(nowhere, progress=False)
 
 
-def test_a_full_disk_is_told_before_the_first_byte(shelf: Shelf, target: Path) -> None:
+def test_a_full_disk_is_reported_before_the_first_byte(shelf: Shelf, target: Path) -> None:
     shelf.length = False
     with pytest.raises(WeightsMissing, match=r"bytes are needed, .* are free"):
         fetch(job(shelf, target, size=10**16), progress=False)
     assert not target.exists()
 
 
-def test_many_at_once_download_once(shelf: Shelf, target: Path) -> None:
+def test_concurrent_downloads_fetch_once(shelf: Shelf, target: Path) -> None:
     def get(_: int) -> bytes:
         with locked(target):
             if not target.exists():
@@ -199,7 +197,7 @@ def test_progress_goes_to_stderr(
 
 
 @pytest.mark.parametrize("length", ["abc", "3000000, 3000001", "-5", "1e6", "", "9" * 30, "0x10"])
-def test_a_content_length_that_is_none_is_told(shelf: Shelf, target: Path, length: str) -> None:
+def test_an_invalid_content_length_is_reported(shelf: Shelf, target: Path, length: str) -> None:
     """Fault 17.17a: it was a traceback."""
     shelf.headers = {"Content-Length": length}
     with pytest.raises(WeightsMissing, match=rf"{shelf.url}/file .*Content-Length"):
@@ -207,7 +205,7 @@ def test_a_content_length_that_is_none_is_told(shelf: Shelf, target: Path, lengt
     assert not target.exists()
 
 
-def test_a_content_length_given_twice_alike_is_one(shelf: Shelf, target: Path) -> None:
+def test_a_repeated_equal_content_length_is_accepted(shelf: Shelf, target: Path) -> None:
     """Fault 17.17a."""
     shelf.headers = {"Content-Length": f"{len(BODY)}, {len(BODY)}"}
     assert fetch(job(shelf, target), progress=False) == SHA256
@@ -229,21 +227,19 @@ def test_a_content_length_given_twice_alike_is_one(shelf: Shelf, target: Path) -
         "http://127.0.0.1:port/",
     ],
 )
-def test_a_redirect_to_nowhere_is_told(shelf: Shelf, target: Path, location: str) -> None:
+def test_an_invalid_redirect_is_reported(shelf: Shelf, target: Path, location: str) -> None:
     """Fault 17.17a: it was a traceback."""
     shelf.location = location
-    with pytest.raises(WeightsMissing, match=f"could not download {shelf.url}/moved") as told:
+    with pytest.raises(WeightsMissing, match=f"could not download {shelf.url}/moved") as caught:
         fetch(job(shelf, target, "/moved"), progress=False)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
     assert not target.exists()
 
 
 @pytest.mark.parametrize(
     "etag", [b"\xff\xfe\x00", b"", b'"one\r\nX: y"', b'W/"one"', b'"' + b"x" * 9000 + b'"', b"\x00"]
 )
-def test_an_etag_file_that_is_no_text_vouches_for_nothing(
-    shelf: Shelf, target: Path, etag: bytes
-) -> None:
+def test_an_invalid_etag_file_is_ignored(shelf: Shelf, target: Path, etag: bytes) -> None:
     """Fault 17.17a: it was a traceback."""
     cut_once(shelf, target)
     target.with_name("weights.bin.part.etag").write_bytes(etag)
@@ -251,7 +247,7 @@ def test_an_etag_file_that_is_no_text_vouches_for_nothing(
 
 
 @pytest.mark.parametrize("etag", ["\xe9", 'W/"one"', "one", '"' + "x" * 5000 + '"'])
-def test_an_etag_that_is_none_is_not_kept(shelf: Shelf, target: Path, etag: str) -> None:
+def test_an_invalid_or_weak_etag_is_not_stored(shelf: Shelf, target: Path, etag: str) -> None:
     shelf.etag = etag
     cut_once(shelf, target)
     assert not target.with_name("weights.bin.part.etag").exists()
@@ -267,7 +263,7 @@ def test_an_etag_that_is_none_is_not_kept(shelf: Shelf, target: Path, etag: str)
     "bytes */100", "nonsense", "", f"bytes {'9' * 40}-1/2",
 ])  # fmt: skip
 @pytest.mark.parametrize("size", [len(BODY), None])
-def test_a_resume_that_is_answered_with_another_part_starts_over(
+def test_a_resume_with_another_range_starts_over(
     shelf: Shelf, target: Path, span: str, size: int | None
 ) -> None:
     """Fault 17.17a: every run failed until the part was deleted by hand."""
@@ -278,7 +274,7 @@ def test_a_resume_that_is_answered_with_another_part_starts_over(
 
 
 @pytest.mark.parametrize("status", [400, 412, 416, 501])
-def test_a_resume_that_is_refused_starts_over(shelf: Shelf, target: Path, status: int) -> None:
+def test_a_rejected_resume_starts_over(shelf: Shelf, target: Path, status: int) -> None:
     """Fault 17.17a."""
     cut_once(shelf, target)
     shelf.refuse = status
@@ -286,7 +282,7 @@ def test_a_resume_that_is_refused_starts_over(shelf: Shelf, target: Path, status
 
 
 @pytest.mark.parametrize("status", [403, 404, 429, 500, 503])
-def test_a_server_in_trouble_keeps_the_part(shelf: Shelf, target: Path, status: int) -> None:
+def test_server_errors_keep_the_part(shelf: Shelf, target: Path, status: int) -> None:
     cut_once(shelf, target)
     shelf.refuse = status
     with pytest.raises(WeightsMissing, match="400,000 bytes are kept"):
@@ -296,10 +292,10 @@ def test_a_server_in_trouble_keeps_the_part(shelf: Shelf, target: Path, status: 
     assert shelf.requests[-1] == ("/file", f"bytes={CUT}-")
 
 
-def test_a_server_that_drips_is_cut_off(
+def test_a_slow_transfer_is_aborted(
     shelf: Shelf, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 17.17a: a byte a second held for ever; what arrived is kept."""
+    """Fault 17.17a: a byte per second kept it running forever; the part is kept."""
     monkeypatch.setattr(downloads, "PATIENCE", 0.3)
     shelf.drip = 0.02
     with pytest.raises(WeightsMissing, match=r"only \d+ bytes arrived in .*\d+ bytes are kept"):
@@ -316,11 +312,11 @@ def test_a_download_has_a_deadline(
         fetch(job(shelf, target), progress=False)
 
 
-def test_headers_that_drip_are_cut_off(
+def test_slow_headers_are_aborted(
     shelf: Shelf, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 17.17a: also before the first byte of the file."""
-    monkeypatch.setattr(downloads, "ANSWER", 0.3)
+    """Fault 17.17a: slow servers also before the first byte of the file."""
+    monkeypatch.setattr(downloads, "HEADER_TIMEOUT", 0.3)
     shelf.slow_headers, shelf.drip = True, 0.02
     begun = time.monotonic()
     with pytest.raises((WeightsMissing, WeightsCorrupt)):
@@ -329,18 +325,18 @@ def test_headers_that_drip_are_cut_off(
     assert not target.exists()
 
 
-def test_a_download_is_on_the_disk_before_it_has_its_name(
+def test_a_download_is_synced_before_it_is_renamed(
     shelf: Shelf, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 17.3, of weights: file, name, folder, in this order."""
-    done: list[str] = []
+    """Fault 17.3, for weights: the file is synced, renamed, and then its folder is synced."""
+    calls: list[str] = []
     replace = os.replace
 
     def rename(old: Path, new: Path) -> None:
-        done.append("name")
+        calls.append("rename")
         replace(old, new)
 
-    monkeypatch.setattr(os, "fsync", lambda descriptor: done.append("sync"))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: calls.append("sync"))
     monkeypatch.setattr(os, "replace", rename)
     fetch(job(shelf, target), progress=False)
-    assert done == ["sync", "name", "sync"]
+    assert calls == ["sync", "rename", "sync"]

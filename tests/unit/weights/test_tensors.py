@@ -1,6 +1,4 @@
-"""Checkpoints as trainers write them: unwrapped, read without running anything, or refused by one
-named line.
-"""
+"""Trainers' checkpoints: unwrapped and read without running code, or rejected with one line."""
 
 from __future__ import annotations
 
@@ -27,9 +25,7 @@ SMALL_SAM = Architecture(64, 16, ViT(32, 2, 2, 2, (1,)), 16, 4, 1, 32, 16)
 
 
 def _adamw(state: State) -> dict[str, Any]:
-    """Give an optimiser's state as open_clip's trainer wrote it until 2.29: NumPy numbers among its
-    settings.
-    """
+    """Return optimiser state with NumPy scalars, as open_clip's trainer wrote until 2.29."""
     rate = 0.5 * (1 + np.cos(np.pi * 3 / 10)) * 1e-4
     return {
         "state": {},
@@ -98,9 +94,8 @@ def test_a_clip_is_unwrapped(
 ) -> None:
     """Fault 17.22: only plain state dicts, DDP's and those under "state_dict" were read."""
     loaded = OpenClip(in_folder(clip, tmp_path, FORMS[form](clip[1])), options=TRUSTED)
-    assert loaded.encode_texts(TEXTS) == pytest.approx(
-        clip[2], abs=1e-3
-    )  # kept as float16 in the folder compared with
+    # the reference folder stores float16
+    assert loaded.encode_texts(TEXTS) == pytest.approx(clip[2], abs=1e-3)
 
 
 def test_prefixed_safetensors_are_unwrapped(
@@ -143,29 +138,27 @@ def test_other_precisions_are_read(sam: State, halved: torch.dtype, tmp_path: Pa
             lambda s: s | {"ln_final.bias": torch.zeros(3)},
             r"of another shape, such as ln_final\.bias: \(3,\), not \(64,\)",
         ),
-        (lambda s: [1, 2], "is a list where a state dict should be"),
+        (lambda s: [1, 2], "is a list, not a state dict"),
         (lambda s: {"epoch": 3}, r"has no tensors, but 'epoch'"),
         (lambda s: {}, "has no tensors, but nothing"),
         (lambda s: torch.nn.Linear(2, 2), r"holds torch\.nn\.modules\.linear\.Linear"),
         (lambda s: {"model": {"model": {"model": {"model": {"model": s}}}}}, "has no tensors"),
     ],
 )
-def test_what_does_not_fit_is_named(
+def test_mismatched_tensors_are_reported(
     clip: tuple[Path, State, np.ndarray],
     change: Callable[[State], Any],
     message: str,
     tmp_path: Path,
 ) -> None:
-    """Fault 17.22: missing and unexpected keys are named. Fault 17.11: in one line with the file's
-    name.
-    """
-    with pytest.raises(WeightsCorrupt, match=message) as told:
+    """Faults 17.22, 17.11: missing and unexpected keys, in one line with the file's name."""
+    with pytest.raises(WeightsCorrupt, match=message) as caught:
         OpenClip(in_folder(clip, tmp_path, change(clip[1])), options=TRUSTED)
-    assert str(tmp_path / "open_clip_pytorch_model.bin") in str(told.value)
-    assert "\n" not in str(told.value)
+    assert str(tmp_path / "open_clip_pytorch_model.bin") in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_a_part_of_a_sam_names_what_is_missing(sam: State, tmp_path: Path) -> None:
+def test_missing_tensors_of_a_sam_are_reported(sam: State, tmp_path: Path) -> None:
     """Fault 17.22, of SAM."""
     decoder = {name: value for name, value in sam.items() if name.startswith("mask_decoder.")}
     torch.save(decoder, tmp_path / "sam_part.pth")
@@ -180,12 +173,10 @@ def test_a_part_of_a_sam_names_what_is_missing(sam: State, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("length", [7, 32, 248])
 @pytest.mark.parametrize("custom_text", [False, True])
-def test_a_texts_length_is_that_of_the_weights(
+def test_the_context_length_is_that_of_the_weights(
     length: int, custom_text: bool, tmp_path: Path
 ) -> None:
-    """Fault 17.22: a tower of 248 or 32 positions was stretched to the 77 of its name, and its
-    answers were others.
-    """
+    """Fault 17.22: 248 or 32 positions were resized to the config's 77, changing the embeddings."""
     text = {"context_length": length, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
     model = save_small_clip(tmp_path, text_cfg=text, custom_text=custom_text)
     config = tmp_path / "config.json"
@@ -203,10 +194,10 @@ def test_a_texts_length_is_that_of_the_weights(
     assert ours.encode_texts(texts) == pytest.approx(theirs, abs=2e-3)
 
 
-def test_an_images_side_is_that_of_the_weights(
+def test_the_image_size_is_that_of_the_weights(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Fault 17.22, of images: positions are not stretched either."""
+    """Fault 17.22, for images: positions are not resized either."""
     save_small_clip(tmp_path)
     config = tmp_path / "config.json"
     config.write_text(config.read_text().replace('"image_size": 32', '"image_size": 48'))
@@ -214,12 +205,10 @@ def test_an_images_side_is_that_of_the_weights(
     assert "32 px, not 48" in caplog.text
 
 
-def test_a_quickgelu_checkpoint_under_a_gelu_name_is_told(
+def test_a_quickgelu_checkpoint_under_a_gelu_name_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Fault 17.22: tensors don't tell their activation, but what a trainer noted beside them
-    may.
-    """
+    """Fault 17.22: tensors do not reveal their activation, but the trainer's notes may."""
     state = save_small_clip(tmp_path, quick_gelu=True).state_dict()
     (tmp_path / "model.safetensors").unlink()
     config = tmp_path / "config.json"
@@ -233,9 +222,7 @@ def test_a_quickgelu_checkpoint_under_a_gelu_name_is_told(
 
 
 def test_openais_own_archive_is_read_without_running_it(tmp_path: Path) -> None:
-    """TorchScript in float16 with sizes beside the weights, as OpenAI's CLIPs are: the same numbers
-    as jit.load's.
-    """
+    """float16 TorchScript with sizes beside the weights, as OpenAI's CLIP, gives equal results."""
     model = save_small_clip(tmp_path, quick_gelu=True).half().float()
     theirs = OpenClip(f"file:{tmp_path}", options=TRUSTED).encode_texts(TEXTS)
     for name in ("input_resolution", "context_length", "vocab_size"):
@@ -257,7 +244,7 @@ def test_openais_own_archive_is_read_without_running_it(tmp_path: Path) -> None:
 
 
 class Named:
-    """Name something on being pickled."""
+    """An object whose pickle calls a function when loaded."""
 
     def __init__(self, *reduced: Any) -> None:
         self.reduced = reduced
@@ -270,18 +257,18 @@ class Named:
     "held",
     [
         {"a": Named(eval, ("1 + 1",))},
-        Named(print, ("seen",)),
+        Named(print, ("ran",)),
         {"model": Named(__import__, ("os",))},
         {"state_dict": {"a": torch.zeros(1), "b": Named(exec, ("x = 1",))}},
     ],
 )
-def test_names_of_code_are_refused_by_name(held: Any, tmp_path: Path) -> None:
+def test_code_in_a_pickle_is_rejected_by_name(held: Any, tmp_path: Path) -> None:
     torch.save(held, tmp_path / "a.pt")
     with pytest.raises(WeightsCorrupt, match=r"a\.pt holds [\w.]+, and nothing but tensors"):
         tensors.read(tmp_path / "a.pt", trust=True)
 
 
-def test_an_endless_checkpoint_ends(tmp_path: Path) -> None:
+def test_a_cyclic_checkpoint_is_rejected(tmp_path: Path) -> None:
     loop: dict[str, Any] = {}
     loop["model"] = loop
     torch.save(loop, tmp_path / "a.pt")
@@ -289,12 +276,12 @@ def test_an_endless_checkpoint_ends(tmp_path: Path) -> None:
         tensors.read(tmp_path / "a.pt", trust=True)
 
 
-def test_a_network_its_file_cannot_fill_is_not_built(tmp_path: Path) -> None:
-    """Fault 17.11: a description may ask for any size; nothing near it is allocated."""
+def test_a_network_too_large_for_its_file_is_not_built(tmp_path: Path) -> None:
+    """Fault 17.11: a configuration may have any size; it must not be allocated."""
     (tmp_path / "w").write_bytes(b"0" * 100)
-    for ask in (lambda: torch.nn.Linear(1 << 14, 1 << 14), lambda: torch.randn(1 << 16, 1 << 16)):
+    for build in (lambda: torch.nn.Linear(1 << 14, 1 << 14), lambda: torch.randn(1 << 16, 1 << 16)):
         with pytest.raises(WeightsCorrupt, match="far more weights"), tensors.Sized(tmp_path / "w"):
-            ask()
+            build()
     with tensors.Sized(tmp_path / "w"):
         torch.nn.Linear(8, 8)
 
@@ -313,19 +300,19 @@ def test_a_network_its_file_cannot_fill_is_not_built(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("name", ["a.pt", "a.safetensors", "a", "sam_a.pth"])
 @pytest.mark.parametrize("trust", [True, False, None])
-def test_no_weights_are_one_line(
+def test_a_file_without_weights_is_reported_in_one_line(
     content: bytes, name: str, trust: bool | None, tmp_path: Path
 ) -> None:
     """Fault 17.11."""
     (tmp_path / name).write_bytes(content)
     for load in (lambda path: tensors.read(path, trust=trust), lambda path: SAM(path, trust=trust)):
-        with pytest.raises((WeightsCorrupt, Unsupported)) as told:
+        with pytest.raises((WeightsCorrupt, Unsupported)) as caught:
             load(tmp_path / name)
-        assert str(tmp_path / name) in str(told.value)
-        assert "\n" not in str(told.value)
+        assert str(tmp_path / name) in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
-def test_a_recursing_pickle_is_one_line(tmp_path: Path) -> None:
+def test_a_deeply_nested_pickle_is_rejected(tmp_path: Path) -> None:
     """Fault 17.11."""
     deep = b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b"."
     (tmp_path / "a.pt").write_bytes(deep)

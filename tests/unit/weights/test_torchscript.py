@@ -1,4 +1,4 @@
-"""TorchScript archives: their tensors are read, their code never is."""
+"""TorchScript archives: their tensors are read, and their code never runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from segclip.weights import tensors, torchscript
 
 
 class Inner(torch.nn.Module):
-    """Hold parameters, a buffer, a plain tensor and what is no tensor."""
+    """A module with parameters, buffers, a plain tensor and a list."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,12 +27,12 @@ class Inner(torch.nn.Module):
         self.sizes = [1, 2, 3]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Use all of it."""
+        """Use every attribute."""
         return self.layer(x) + self.plain + float(self.sizes[0])
 
 
 class Outer(torch.nn.Module):
-    """Hold modules in modules; a part is shared."""
+    """A module of nested modules."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Outer(torch.nn.Module):
         self.scale = torch.nn.Parameter(torch.tensor(2.5))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Use all of it."""
+        """Use every attribute."""
         for part in self.parts:
             x = torch.cat([part(x), x[:, :1]], dim=1)
         return x * self.scale
@@ -66,16 +66,16 @@ def test_every_tensor_is_read_as_it_is(archive: Path) -> None:
 
 
 def changed(archive: Path, tree: bytes) -> bytes:
-    """Put another tree of modules into an archive."""
-    made = io.BytesIO()
-    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(made, "w") as new:
+    """Return an archive with another module tree."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(buffer, "w") as new:
         for name in old.namelist():
             new.writestr(name, tree if name.endswith("/data.pkl") else old.read(name))
-    return made.getvalue()
+    return buffer.getvalue()
 
 
 class Named:
-    """Call something on being unpickled."""
+    """An object whose pickle calls a function when loaded."""
 
     def __init__(self, *reduced: Any) -> None:
         self.reduced = reduced
@@ -87,13 +87,11 @@ class Named:
 @pytest.mark.parametrize(
     "call", ["open", "os.system", "torch.load", "torch.jit.load", "builtins.getattr"]
 )
-def test_a_tree_that_names_anything_else_is_refused(
-    archive: Path, call: str, tmp_path: Path
-) -> None:
+def test_a_tree_with_any_other_global_is_rejected(archive: Path, call: str, tmp_path: Path) -> None:
     module, _, name = call.rpartition(".")
     tree = f"c{module or 'builtins'}\n{name}\n(S'{tmp_path / 'ran'}'\nS'w'\ntR.".encode()
     (tmp_path / "b.pt").write_bytes(changed(archive, tree))
-    with pytest.raises(WeightsCorrupt, match=r"b\.pt .*which is no tensor"):
+    with pytest.raises(WeightsCorrupt, match=r"b\.pt .*which is not a tensor"):
         tensors.read(tmp_path / "b.pt", trust=True)
     assert not (tmp_path / "ran").exists()
 
@@ -102,19 +100,19 @@ def test_a_tree_that_names_anything_else_is_refused(
     "tree",
     [b"", b"N.", b"\x80\x02]q\x00h\x00a.", pickle.dumps({"a": 1}), b"\x80\x02K\x01.garbage", b"("],
 )
-def test_a_damaged_tree_is_one_line(archive: Path, tree: bytes, tmp_path: Path) -> None:
+def test_a_damaged_tree_is_reported(archive: Path, tree: bytes, tmp_path: Path) -> None:
     (tmp_path / "b.pt").write_bytes(changed(archive, tree))
     with pytest.raises(WeightsCorrupt, match=r"b\.pt"):
         tensors.read(tmp_path / "b.pt", trust=True)
 
 
 def test_a_bomb_is_not_unpacked(archive: Path) -> None:
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as new:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new:
         new.writestr("a/data.pkl", b"\0" * (100 << 20))
         new.writestr("a/constants.pkl", b"")
     with pytest.raises(ValueError, match="many times its size"):
-        torchscript.read(made.getvalue())
+        torchscript.read(buffer.getvalue())
 
 
 def test_a_tensor_larger_than_its_storage_is_refused() -> None:

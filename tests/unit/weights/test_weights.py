@@ -1,4 +1,4 @@
-"""Names to checked paths: the manifest, trust, offline, and what each refusal says."""
+"""Resolving names to verified paths: the manifest, trust, offline mode, and error messages."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from segclip.weights.cache import hash_file
 from tests.file_server import Shelf, serve
 
 
-def whole(content: bytes, size: int = 80_000) -> bytes:
-    """Make a safetensors file of so many bytes."""
+def safetensors_file(content: bytes, size: int = 80_000) -> bytes:
+    """Return a valid safetensors file of ``size`` bytes."""
     count = size - 8 - 80
     header = (
         json.dumps({"a": {"dtype": "U8", "shape": [count], "data_offsets": [0, count]}})
@@ -36,22 +36,22 @@ def whole(content: bytes, size: int = 80_000) -> bytes:
     return len(header).to_bytes(8, "little") + header + (content * count)[:count]
 
 
-BODY, OTHER = whole(b"weights "), whole(b"others ")
+BODY, OTHER = safetensors_file(b"weights "), safetensors_file(b"others ")
 SHA256 = hashlib.sha256(BODY).hexdigest()
 
 PICKLE = pickle.dumps({"a": 1}, protocol=2)
 
 OFFLINE = """
 import sys
-seen = []
-sys.addaudithook(lambda event, _: seen.append(event) if event.startswith("socket.") else None)
+events = []
+sys.addaudithook(lambda event, _: events.append(event) if event.startswith("socket.") else None)
 from segclip import weights
 from segclip.errors import WeightsMissing
 try:
     weights.get("toy")
 except WeightsMissing as error:
     print(error)
-print("sockets:", seen)
+print("sockets:", events)
 """
 
 
@@ -73,14 +73,14 @@ def shelf() -> Iterator[Shelf]:
 
 
 def entry(**columns: Any) -> weights.Entry:
-    """Write a manifest of one row named "toy" and give the row."""
+    """Write a manifest with a single entry, "toy", and return the entry."""
     row = {"name": "toy", "kind": "encoder", "loader": "openclip", "file": "toy.safetensors"}
     row |= {"licence": "MIT"} | columns
     (weights.weights_folder() / "manifest.json").write_text(json.dumps({"entries": [row]}))
     return weights.manifest()["toy"]
 
 
-def test_get_downloads_once_and_then_finds(shelf: Shelf) -> None:
+def test_get_downloads_only_once(shelf: Shelf) -> None:
     row = entry(url=f"{shelf.url}/file", sha256=SHA256, bytes=len(BODY))
     assert weights.find("toy") is None
     path = weights.get("toy", progress=False)
@@ -89,7 +89,7 @@ def test_get_downloads_once_and_then_finds(shelf: Shelf) -> None:
     assert len(shelf.requests) == 1
 
 
-def test_wrong_bytes_on_the_server_leave_nothing_that_loads(shelf: Shelf) -> None:
+def test_wrong_bytes_from_the_server_are_not_kept(shelf: Shelf) -> None:
     row = entry(url=f"{shelf.url}/file", sha256=hashlib.sha256(OTHER).hexdigest())
     with pytest.raises(WeightsCorrupt):
         weights.get("toy", progress=False)
@@ -97,7 +97,7 @@ def test_wrong_bytes_on_the_server_leave_nothing_that_loads(shelf: Shelf) -> Non
     assert [path.name for path in row.path.parent.iterdir() if path.suffix != ".lock"] == []
 
 
-def test_wrong_bytes_on_the_disk_are_refused_and_say_what_to_do() -> None:
+def test_wrong_bytes_on_disk_are_rejected_with_a_remedy() -> None:
     row = entry(sha256=SHA256)
     row.path.parent.mkdir(parents=True)
     row.path.write_bytes(OTHER)
@@ -109,7 +109,7 @@ def test_wrong_bytes_on_the_disk_are_refused_and_say_what_to_do() -> None:
     assert not weights.verify("toy").ok
 
 
-def test_a_file_put_there_by_hand_is_found_and_checked() -> None:
+def test_a_manually_placed_file_is_found_and_verified() -> None:
     row = entry(sha256=SHA256)
     row.path.parent.mkdir(parents=True)
     row.path.write_bytes(BODY)
@@ -134,7 +134,7 @@ def test_without_a_published_hash_the_first_one_is_recorded_with_a_warning(
     )
 
 
-def test_without_a_published_hash_other_bytes_later_are_refused(shelf: Shelf) -> None:
+def test_without_a_published_hash_later_changes_are_rejected(shelf: Shelf) -> None:
     row = entry(url=f"{shelf.url}/file")
     weights.get("toy", progress=False)
     row.path.write_bytes(OTHER)
@@ -142,8 +142,8 @@ def test_without_a_published_hash_other_bytes_later_are_refused(shelf: Shelf) ->
         weights.get("toy", progress=False)
 
 
-def test_what_was_recorded_goes_with_the_file(shelf: Shelf) -> None:
-    """Fault 17.12d: to delete the file and get it again, as advised, failed for ever."""
+def test_deleting_a_file_discards_its_record(shelf: Shelf) -> None:
+    """Fault 17.12d: deleting the file and downloading it again, as advised, always failed."""
     row = entry(url=f"{shelf.url}/file")
     weights.get("toy", progress=False)
     shelf.body = OTHER
@@ -178,7 +178,7 @@ LOGIN = b"<!DOCTYPE html><html><form>Please log in</form></html>"
         "a pickle",
     ],
 )
-def test_without_a_published_hash_only_whole_weights_are_recorded(
+def test_without_a_published_hash_only_complete_weights_are_recorded(
     shelf: Shelf, body: bytes
 ) -> None:
     """Fault 17.12d: a login page was accepted as weights, and its hash recorded."""
@@ -192,7 +192,7 @@ def test_without_a_published_hash_only_whole_weights_are_recorded(
     assert weights.get("toy", progress=False).read_bytes() == BODY
 
 
-def test_a_page_put_there_by_hand_is_not_recorded() -> None:
+def test_a_manually_placed_html_page_is_not_recorded() -> None:
     """Fault 17.12d."""
     row = entry()
     row.path.parent.mkdir(parents=True)
@@ -223,10 +223,10 @@ def test_a_pickle_without_a_published_hash_needs_trust(shelf: Shelf, name: str) 
     ("mine", False, False, False),
     ("mine.npz", False, False, False),
 ])  # fmt: skip
-def test_a_pickle_of_ones_own(
+def test_a_users_pickle(
     tmp_path: Path, name: str, listed: bool, trust: bool, allowed: bool
 ) -> None:
-    """Fault 17.12b: what a file is, is told by its content, whatever its name."""
+    """Fault 17.12b: the format is detected from the content, whatever the name."""
     entry(sha256=hashlib.sha256(PICKLE).hexdigest() if listed else None)
     (tmp_path / name).write_bytes(PICKLE)
     if allowed:
@@ -237,13 +237,13 @@ def test_a_pickle_of_ones_own(
 
 
 @pytest.mark.parametrize("name", ["mine.safetensors", "mine.pt", "mine"])
-def test_safetensors_of_ones_own_need_no_trust(tmp_path: Path, name: str) -> None:
+def test_a_users_safetensors_need_no_trust(tmp_path: Path, name: str) -> None:
     entry()
     (tmp_path / name).write_bytes(BODY)
     assert weights.locate(f"file:{tmp_path / name}") == tmp_path / name
 
 
-def test_what_never_ends_is_no_file(tmp_path: Path) -> None:
+def test_pipes_and_devices_are_rejected(tmp_path: Path) -> None:
     entry()
     os.mkfifo(tmp_path / "pipe.pt")
     for path in (tmp_path / "pipe.pt", Path("/dev/zero")):
@@ -253,7 +253,7 @@ def test_what_never_ends_is_no_file(tmp_path: Path) -> None:
             hash_file(path)
 
 
-def test_a_folder_of_ones_own_is_as_safe_as_what_is_taken_from_it(tmp_path: Path) -> None:
+def test_a_users_folder_is_checked_by_the_file_that_is_used(tmp_path: Path) -> None:
     entry()
     folder = tmp_path / "checkpoint"
     folder.mkdir()
@@ -264,29 +264,29 @@ def test_a_folder_of_ones_own_is_as_safe_as_what_is_taken_from_it(tmp_path: Path
     assert weights.locate(f"file:{folder}") == folder
 
 
-def test_file_without_a_path_or_with_a_wrong_one() -> None:
+def test_file_prefix_with_a_missing_or_invalid_path() -> None:
     with pytest.raises(BadPrompt, match="needs a path"):
         weights.locate("file:")
     with pytest.raises(WeightsMissing, match="there is no file or folder /nowhere"):
         weights.locate("file:/nowhere")
     for path in ("a" * 5000, "a\0b"):
-        with pytest.raises(WeightsMissing, match=r"no path|no file"):
+        with pytest.raises(WeightsMissing, match=r"not a valid path|no file"):
             weights.locate(f"file:{path}")
 
 
-def test_an_unknown_name_tells_the_nearest_and_how_a_path_is_written() -> None:
+def test_an_unknown_name_suggests_the_nearest_and_the_file_prefix() -> None:
     entry()
     with pytest.raises(
         UnknownName, match=r"no weights are named 'tay'; the nearest: toy; `segclip weights list`"
     ):
         weights.get("tay")
     with pytest.raises(
-        UnknownName, match=r"a file or folder of your own is written file:runs/toy\.pt"
+        UnknownName, match=r"for a file or folder of your own write file:runs/toy\.pt"
     ):
         weights.locate("runs/toy.pt")
 
 
-def test_offline_opens_no_socket_and_says_what_to_put_where(shelf: Shelf) -> None:
+def test_offline_opens_no_socket_and_explains_the_manual_download(shelf: Shelf) -> None:
     row = entry(url=f"{shelf.url}/file", sha256=SHA256, bytes=len(BODY))
     environment = os.environ | {"SEGCLIP_OFFLINE": "1"}
     run = subprocess.run(
@@ -314,7 +314,7 @@ def test_set_offline_reaches_child_libraries(monkeypatch: pytest.MonkeyPatch) ->
     assert os.environ["HF_HUB_OFFLINE"] == "1"
 
 
-def test_shipped_weights_are_a_checked_folder_that_is_never_downloaded() -> None:
+def test_shipped_weights_are_verified_and_never_downloaded() -> None:
     row = entry(file="mini/toy", shipped=True, sha256=SHA256)
     with pytest.raises(WeightsMissing, match="comes with segclip; put it back at"):
         weights.get("toy")
@@ -334,16 +334,15 @@ def test_verify_reads_every_byte_again(sha256: str | None) -> None:
     row.path.write_bytes(BODY)
     weights.find("toy")
     row.path.write_bytes(OTHER)
-    cache._write(
-        row.path, cache.Record.of(row.path, SHA256)
-    )  # a record that fits the file, but not its bytes
+    # a record that matches the file's metadata, but not its contents
+    cache._write(row.path, cache.Record.of(row.path, SHA256))
     assert weights.find("toy") == row.path
     assert not weights.verify("toy").ok
     with pytest.raises(WeightsCorrupt):
         weights.find("toy")
 
 
-def test_no_record_vouches_for_a_pickle() -> None:
+def test_records_are_never_trusted_for_a_pickle() -> None:
     """Fault 17.10."""
     row = entry(sha256=hashlib.sha256(PICKLE).hexdigest(), file="toy.pt")
     row.path.parent.mkdir(parents=True)
@@ -368,7 +367,7 @@ def test_no_record_vouches_for_a_pickle() -> None:
         ("[" * 99_999, WeightsCorrupt),
     ],
 )
-def test_a_manifest_that_cannot_be_read(text: str | None, error: type[Exception]) -> None:
+def test_an_unreadable_manifest(text: str | None, error: type[Exception]) -> None:
     if text is not None:
         (weights.weights_folder() / "manifest.json").write_text(text)
     with pytest.raises(error, match=r"manifest\.json"):
@@ -401,9 +400,7 @@ def test_the_real_manifest_is_well_formed(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("name", ["mini-fastsam", "mini-clip", "mini-sam"])
-def test_the_shipped_weights_are_those_of_the_manifest(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_shipped_weights_match_the_manifest(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SEGCLIP_WEIGHTS")
     row = weights.manifest()[name]
     assert weights.describe(row.path) == weights.Fingerprint(row.bytes or 0, row.sha256 or "")
