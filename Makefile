@@ -53,8 +53,7 @@ mini: $(VENV)/train  ## train the shipped weights again; hours on 2 cores, needs
 	$(BIN)/python -m train.text_distill runs/crops --out runs/text --data $(dir $(PHOTOS)) --minutes 60
 	$(BIN)/python -m train.region_features runs/crops --out runs/features
 	$(BIN)/python -m train.region_text runs/crops runs/features --text runs/text --out runs/mini-clip --minutes 300
-	$(BIN)/python -m train.region_features runs/crops --out runs/features-192 --size 192 --most 8000
-	$(BIN)/python -m train.region_head runs/crops runs/features-192 --start runs/mini-clip --out weights/mini/clip
+	$(BIN)/python -m train.region_head runs/crops runs/features --start runs/mini-clip --out weights/mini/clip
 	$(BIN)/python -m train.release.ship --only-stamp
 	$(BIN)/python -m train.release.report --calibrate weights/mini/clip --photos $(PHOTOS) --caltech $(CALTECH)
 	$(BIN)/python -m train.sam --trunk weights/mini/proposer --out weights/mini/sam $(LEARNED) --minutes 180

@@ -6,10 +6,9 @@ from typing import Any
 
 from ..engine.pretrained import MEAN, STD, TRUNK
 
-SIZE = 144  # px of a crop that the trunk is trained on
-SERVED = 192  # px of a crop in serving, at which the head is trained
+SIZE = 144  # px of a crop in serving
 EMBED = 384  # of MiniLM
-WIDE = 896  # of the model that ships: a head of open_clip's has twice as many hidden units
+WIDE = 768  # of the model that ships: a head of open_clip's has twice as many hidden units
 MODEL: dict[str, Any] = {
     "embed_dim": EMBED,
     "vision_cfg": {
@@ -20,10 +19,7 @@ MODEL: dict[str, Any] = {
     },
     "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 3},
 }
-SHIPPED: dict[str, Any] = MODEL | {
-    "embed_dim": WIDE,
-    "vision_cfg": MODEL["vision_cfg"] | {"image_size": SERVED},
-}
+SHIPPED: dict[str, Any] = MODEL | {"embed_dim": WIDE}
 PREPROCESS: dict[str, Any] = {
     "mean": list(MEAN),
     "std": list(STD),
