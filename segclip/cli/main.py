@@ -45,6 +45,19 @@ from .search import (
 from .segment import run as run_segment
 
 
+class _Stderr(logging.StreamHandler[Any]):
+    """Log to the current stderr, which a test or a notebook may have replaced."""
+
+    @property
+    def stream(self) -> Any:
+        """Return it."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: Any) -> None:
+        """Ignore what logging would keep."""
+
+
 class Commands(TyperGroup):
     """Report errors that a user can cause as one line on stderr, with exit code 2."""
 
@@ -168,7 +181,7 @@ def top(
 def _log_to_stderr(verbose: bool) -> None:
     """Send the library's log to stderr."""
     log = logging.getLogger("segclip")
-    log.handlers = [logging.StreamHandler()]
+    log.handlers = [_Stderr()]
     log.setLevel(logging.INFO if verbose else logging.WARNING)
 
 
