@@ -79,7 +79,7 @@ class Gone(Exception):
     """No such image, or it was evicted."""
 
 
-class Images:
+class ImageStore:
     """The most recently used images with their cached results, by the hash of their bytes."""
 
     def __init__(self, studio: Studio) -> None:
@@ -280,7 +280,7 @@ class RequestQueue:
 def make_api(studio: Studio) -> FastAPI:
     """Return the API of a studio; its schema is at ``openapi.json``."""
     api = FastAPI(title="segclip", version=segclip.__version__, docs_url=None, redoc_url=None)
-    images, meter, queue = Images(studio), Meter(), RequestQueue()
+    images, meter, queue = ImageStore(studio), Meter(), RequestQueue()
     api.state.images = images
 
     @api.get("/health", operation_id="health")

@@ -107,7 +107,7 @@ class Batch:
                     self.folder / "out",
                     texts,
                     options=options,
-                    tell=self._report,
+                    report=self._report,
                 )
             counts = ", ".join(
                 f"{count} {state}" for state, count in summary.states.items() if count

@@ -51,7 +51,7 @@ class Indexing:
 
     def _run(self, folder: Path, place: Path, options: segclip.IndexOptions) -> None:
         try:
-            done = segclip.make_index(folder, options, out=place, tell=self._report)
+            done = segclip.make_index(folder, options, out=place, report=self._report)
             failed = f", {len(done.failed)} could not be read" if done.failed else ""
             self.state, self.message = (
                 "done",

@@ -257,7 +257,7 @@ def search(
             index = make_index(
                 folder / "images",
                 IndexOptions(regions=True),
-                tell=lambda now: progress(now.now, now.total),
+                report=lambda now: progress(now.now, now.total),
             ).path
     _print(evaluate_names(Index(index, encoder=encoder), samples).table())
 

@@ -156,7 +156,7 @@ def run(options: ExportOptions, source: ExportInput, workers: ExportRun) -> None
     try:
         with progress_bar() as report:
             summary = batch.export(
-                source.source, source.out, options=options, running=running, tell=report
+                source.source, source.out, options=options, running=running, report=report
             )
     except KeyboardInterrupt as interrupt:
         typer.echo(STOPPED, err=True)

@@ -204,7 +204,7 @@ def run_index(source: IndexInput, workers: IndexRun) -> None:
     try:
         with progress_bar() as report:
             done = make_index(
-                source.folder, source.options(), out=source.out, running=running, tell=report
+                source.folder, source.options(), out=source.out, running=running, report=report
             )
     except KeyboardInterrupt as interrupt:
         typer.echo(STOPPED, err=True)

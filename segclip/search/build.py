@@ -89,9 +89,9 @@ def make_index(
     *,
     out: str | Path | None = None,
     running: Running = Running(),
-    tell: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[Progress], None] = lambda progress: None,
 ) -> Indexed:
-    """Index every image of a folder, or update its index; ``tell`` is called after every image.
+    """Index every image of a folder, or update its index; ``report`` is called after every image.
 
     An unreadable image is reported in the result and does not stop the run. Raises BadPrompt if
     there is no such folder, or if the index was built with another encoder, or with one stored as
@@ -121,11 +121,11 @@ def make_index(
         atomic.write(place / "index.json", json.dumps(asdict(identity), indent=1).encode())
         update = _Update(folder, place, options, identity)
         try:
-            return update.run(running, tell)
+            return update.run(running, report)
         except Damaged as error:
             saved = _mend(place, folder)
             log.warning("%s; the rows of %d images are sound and are kept", error, saved)
-            return update.run(running, tell)
+            return update.run(running, report)
 
 
 def _refuse_others(place: Path) -> None:

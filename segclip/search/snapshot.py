@@ -26,7 +26,7 @@ from . import identity as identities
 from . import lance, store
 from .embedding import unpack
 from .identity import Identity
-from .store import KINDS, Pictures, Table, Vectors
+from .store import KINDS, Pictures, Vectors, VectorTable
 
 EXACT_TO = 100_000  # vectors at most that NumPy searches exhaustively
 MEND = "run segclip index again: it keeps every embedding that is sound"
@@ -71,7 +71,7 @@ def current(place: Path) -> Path:
     return _current(place)[0]
 
 
-def tables(place: Path, *, whole: bool = False) -> tuple[Pictures, dict[str, Table]]:
+def tables(place: Path, *, whole: bool = False) -> tuple[Pictures, dict[str, VectorTable]]:
     """Open an index's snapshot: its images, and a table for each of KINDS. Raises BadIndex.
 
     whole: verify the checksums of all files, also LanceDB's, which may be large.
@@ -86,7 +86,7 @@ def tables(place: Path, *, whole: bool = False) -> tuple[Pictures, dict[str, Tab
             folder, facts["files"], most=np.inf if whole or exact else _SMALL
         ):
             raise ValueError(reason)
-        opened: dict[str, Table] = {}
+        opened: dict[str, VectorTable] = {}
         for kind in KINDS:
             if not exact and facts[kind]:
                 opened[kind] = lance.Lance(folder, kind, pictures, length=facts[kind])

@@ -135,7 +135,7 @@ class Vectors:
         )
 
 
-class Table(Protocol):
+class VectorTable(Protocol):
     """A table of vectors with nearest-neighbour search."""
 
     def __len__(self) -> int:

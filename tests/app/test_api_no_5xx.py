@@ -361,7 +361,7 @@ def test_images_are_limited_by_their_bytes(
 def test_unused_images_are_evicted(
     client: TestClient, opened: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images: api.Images = client.app.state.images  # type: ignore[attr-defined]
+    images: api.ImageStore = client.app.state.images  # type: ignore[attr-defined]
     assert not images.tidy()
     monkeypatch.setattr(api, "IDLE_BYTES", 1000)
     assert not images.tidy()

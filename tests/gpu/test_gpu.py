@@ -22,8 +22,8 @@ from tests.networks import picture, random_network, save_checkpoint
 from tests.parity.test_ultralytics_sam_parity import write
 from tests.small_clip import save_small_clip
 from train import contrastive, shapes
-from train.contrastive import Contrastive, Recipe
-from train.engine.loop import Loop, Settings
+from train.contrastive import Contrastive, ContrastiveRecipe
+from train.engine.loop import Loop, LoopSettings
 from train.engine.start import begin
 
 pytestmark = [
@@ -119,8 +119,8 @@ def test_a_run_trains_on_the_gpu_goes_on_and_serves_on_the_cpu(
     shapes.write(tmp_path / "scenes", 400, held_out=80)
     parts = contrastive.parts_of(tmp_path / "scenes", None, share=0.1, skip_bad=False)
     for epochs in (2, 6):  # the second goes on where the first ended
-        settings = Settings(epochs=epochs, batch=32, warm_up=5, lr=2e-3, bfloat16=bfloat16)
-        task = Contrastive(begin("small", None), parts, Recipe(augment="none"), settings)
+        settings = LoopSettings(epochs=epochs, batch=32, warm_up=5, lr=2e-3, bfloat16=bfloat16)
+        task = Contrastive(begin("small", None), parts, ContrastiveRecipe(augment="none"), settings)
         assert task.device.type == "cuda"
         made = Loop(task, tmp_path / "run", settings, {})
         if epochs > 2:

@@ -35,7 +35,7 @@ MIN_ACROSS = 32  # px; smaller objects are drawn but not queried
 MIN_VISIBLE = 1 / 3
 
 
-class Thing(Protocol):
+class Drawable(Protocol):
     """An object to paste: a drawing, or a cut-out of a photo."""
 
     @property
@@ -86,7 +86,7 @@ class Scene:
 
 def compose(
     seed: int,
-    glyphs: Sequence[Thing],
+    glyphs: Sequence[Drawable],
     photos: Sequence[Photo],
     config: SceneConfig = SceneConfig(),
     *,

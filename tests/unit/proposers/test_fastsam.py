@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from segclip.errors import BadPrompt, Unsupported, WeightsCorrupt, WeightsMissing
-from segclip.proposers.fastsam import FastSAM, FastSAMOptions, Features, join, save
+from segclip.proposers.fastsam import FastSAM, FastSAMFeatures, FastSAMOptions, join, save
 from segclip.types import Boxes, Everything, Image, Masks, Points, Proposals
 from tests.networks import picture, random_network, save_checkpoint
 
@@ -40,7 +40,7 @@ def fastsam(folder: Path) -> FastSAM:
 
 
 @pytest.fixture(scope="module")
-def features(fastsam: FastSAM) -> Features:
+def features(fastsam: FastSAM) -> FastSAMFeatures:
     return fastsam.encode(picture(150, 200))
 
 
@@ -48,17 +48,17 @@ def known(
     *squares: tuple[int, int, int, int],
     quality: tuple[float, ...],
     size: tuple[int, int] = (60, 80),
-) -> Features:
+) -> FastSAMFeatures:
     """Return features whose proposals are filled boxes."""
     none = torch.zeros(0)
-    found = Features(none, none, none, none, Image(np.zeros((*size, 3), np.uint8)))
+    found = FastSAMFeatures(none, none, none, none, Image(np.zeros((*size, 3), np.uint8)))
     windows = [(x1, y1, np.ones((y2 - y1, x2 - x1), bool)) for x1, y1, x2, y2 in squares]
     proposals = Proposals(Masks.from_windows(windows, size), np.array(quality))
     found.__dict__["proposals"] = proposals  # where cached_property stores it
     return found
 
 
-def test_proposes_masks_best_first(fastsam: FastSAM, features: Features) -> None:
+def test_proposes_masks_best_first(fastsam: FastSAM, features: FastSAMFeatures) -> None:
     proposals = fastsam.decode(features, Everything())
     assert len(proposals) > 10
     assert (np.diff(proposals.quality) <= 0).all()
@@ -154,7 +154,7 @@ def test_finding_nothing_is_an_empty_answer(folder: Path) -> None:
     assert boxes.masks.areas.tolist() == [0, 0]
 
 
-def test_max_det_keeps_the_best(folder: Path, fastsam: FastSAM, features: Features) -> None:
+def test_max_det_keeps_the_best(folder: Path, fastsam: FastSAM, features: FastSAMFeatures) -> None:
     few = FastSAM(folder, options=FastSAMOptions(max_det=5)).encode(picture(150, 200))
     assert torch.equal(few.confidence, features.confidence[:5])
 
@@ -173,7 +173,7 @@ def test_row_i_answers_box_i(fastsam: FastSAM) -> None:
     np.testing.assert_allclose(answer.quality, [0.8, 0, 0.9, 0.7, 0.9])
 
 
-def test_box_rule_is_iou_of_mask_and_box(fastsam: FastSAM, features: Features) -> None:
+def test_box_rule_is_iou_of_mask_and_box(fastsam: FastSAM, features: FastSAMFeatures) -> None:
     everything = fastsam.decode(features, Everything())
     dense = everything.masks.to_dense()
     boxes = np.array([(10, 20, 60, 90), (0, 0, 200, 150), (100, 40, 131, 77)])
@@ -203,7 +203,9 @@ def test_points_rank_whole_candidates(
     assert answer.masks.boxes.tolist() == found.proposals.masks.boxes[rows].tolist()
 
 
-def test_w9_points_are_never_painted_into_a_union(fastsam: FastSAM, features: Features) -> None:
+def test_w9_points_are_never_painted_into_a_union(
+    fastsam: FastSAM, features: FastSAMFeatures
+) -> None:
     everything = fastsam.decode(features, Everything())
     candidates = {mask.tobytes() for mask in everything.masks.to_dense()}
     answer = fastsam.decode(features, Points([(100, 75), (20, 130)]))
@@ -221,7 +223,7 @@ def test_w9_points_are_never_painted_into_a_union(fastsam: FastSAM, features: Fe
     ],
 )
 def test_prompt_outside_the_image_names_the_range(
-    fastsam: FastSAM, features: Features, prompt: Points | Boxes
+    fastsam: FastSAM, features: FastSAMFeatures, prompt: Points | Boxes
 ) -> None:
     with pytest.raises(BadPrompt, match=r"\[0, 200[\])] and y in \[0, 150[\])]"):
         fastsam.decode(features, prompt)
@@ -243,7 +245,7 @@ def test_error_of_a_bad_option_names_what_is_allowed(options: dict[str, Any]) ->
         FastSAMOptions(**options)
 
 
-def test_bfloat16_finds_about_the_same(folder: Path, features: Features) -> None:
+def test_bfloat16_finds_about_the_same(folder: Path, features: FastSAMFeatures) -> None:
     low = FastSAM(folder, options=FastSAMOptions(precision="bfloat16")).encode(picture(150, 200))
     overlap = features.proposals.masks.iou(low.proposals.masks).max(axis=1)
     assert np.median(overlap) > 0.5  # random weights are the worst case
