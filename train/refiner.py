@@ -195,7 +195,7 @@ class RefinerRun:
 def answers(
     network: Any, refiner: Refiner, tile: Tile, rng: np.random.Generator
 ) -> Iterator[tuple[Array, Array, int]]:
-    """Yield each answer about a tile's objects: input planes, true shares, number of corrections."""
+    """Yield each answer about a tile's objects: input planes, true shares, corrections so far."""
     pixels = torch.from_numpy(tile.pixels).permute(2, 0, 1)[None].float() / 255
     maps = network.image_encoder(pixels)
     axis = Axis.spanning(tile.side // CELL, tile.side // CELL, tile.plain.shape[0])

@@ -200,7 +200,7 @@ class SamRun:
     def _loss(
         self, maps: torch.Tensor, tile: Tile, rng: np.random.Generator, rounds: int
     ) -> torch.Tensor:
-        """Return the mean loss of all objects of a tile, prompted and corrected ``rounds`` times."""
+        """Return the mean loss of a tile's objects, prompted and corrected ``rounds`` times."""
         first = [first_prompt(rng, mask) for mask in tile.masks]
         order = sorted(
             range(len(first)), key=lambda row: first[row].box is not None
