@@ -261,7 +261,7 @@ def _jittered(window: Window, rng: np.random.Generator) -> Window:
 
 
 def _inside(window: Window, size: tuple[int, int]) -> Array:
-    """Mark the window's pixels that lie in the image, bool (S, S): ``cut`` gives grey, not black,
+    """Mark the window's pixels that lie in the image, bool (S, S): ``cut`` fills with grey, not black,
     beyond it.
     """
     places = (np.arange(FOCUS.size) + 0.5) * window.side / FOCUS.size

@@ -136,7 +136,7 @@ class SamRun:
         self.early = EARLY_SHARE
 
     def _given(self) -> tuple[Any, ...]:
-        """Give the parts that come from the proposer: trunk and head."""
+        """Return the parts that come from the proposer: trunk and head."""
         return self.network.image_encoder.trunk, self.network.image_encoder.head
 
     def train(self) -> None:

@@ -74,7 +74,7 @@ class Commands(TyperGroup):
             if isinstance(stream, TextIOWrapper):
                 # a file name may hold bytes that are not valid UTF-8
                 stream.reconfigure(errors="backslashreplace")
-        with lines.shown_safely():
+        with lines.escaping_output():
             return super().main(args, prog_name, complete_var, standalone_mode, windows_expand_args)
 
     def invoke(self, ctx: Any) -> Any:
