@@ -261,9 +261,7 @@ def _jittered(window: Window, rng: np.random.Generator) -> Window:
 
 
 def _inside(window: Window, size: tuple[int, int]) -> Array:
-    """Mark the window's pixels that lie in the image, bool (S, S): ``cut`` fills with grey, not black,
-    beyond it.
-    """
+    """Mark the window's pixels inside the image, bool (S, S): beyond it ``cut`` fills with grey."""
     places = (np.arange(FOCUS.size) + 0.5) * window.side / FOCUS.size
     rows, columns = (
         (at + places >= 0) & (at + places < end)
