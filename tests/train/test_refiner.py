@@ -15,7 +15,7 @@ from segclip.proposers.sam import SAM
 from segclip.types import Boxes
 from tests.networks import picture
 from tests.train.test_sam import GLYPHS
-from train.refiner import EDGES, EMPTY, FOCUS, RefinerRecipe, RefinerRun, Store, ask
+from train.refiner import EDGES, EMPTY, FOCUS, RefinerRecipe, RefinerRun, Store, answers
 from train.sam import ARCHITECTURE
 from train.scenes.material import Material
 from train.scenes.tiles import make_tile
@@ -47,7 +47,7 @@ def test_windows_contain_the_object_with_its_clicks_on_it(given: Path) -> None:
     for seed in range(4):
         tile = make_tile(seed, Material(GLYPHS))
         assert tile is not None
-        for planes, truth, turn in ask(
+        for planes, truth, turn in answers(
             network, Refiner(FOCUS).eval(), tile, np.random.default_rng(seed)
         ):
             assert planes.shape == (7, FOCUS.size, FOCUS.size)
