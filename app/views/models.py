@@ -45,7 +45,8 @@ def _choose(shared: Studio, work: Work) -> None:
         )
     # always present, so that the expander below stays open when an error appears or goes
     with st.container():
-        if error := st.session_state.pop("model-error", ""):
+        # kept until another model is chosen: a rerun of the page must not take it from the user
+        if error := st.session_state.get("model-error", ""):
             st.error(parts.problem(shared, error))
     if not shared.settings.alone:
         return
@@ -95,6 +96,7 @@ def use_model(shared: Studio, work: Work, kind: str, name: str) -> bool:
     except segclip.SegclipError as problem:
         st.session_state["model-error"] = str(problem)
         return False
+    st.session_state.pop("model-error", None)
     work.use(words=name if kind == "words" else None, clicks=name if kind == "clicks" else None)
     return True
 
