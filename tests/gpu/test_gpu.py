@@ -18,7 +18,7 @@ from segclip.proposers.fastsam import FastSAM
 from segclip.proposers.promptable import SAMOptions
 from segclip.proposers.ultralytics_sam import UltralyticsSAM
 from segclip.types import Boxes, Everything, Image, Points, Prompt, Proposals
-from tests.networks import picture, random_network, save_checkpoint
+from tests.networks import random_network, sample_image, save_checkpoint
 from tests.parity.test_ultralytics_sam_parity import write
 from tests.small_clip import save_small_clip
 from train import contrastive, shapes
@@ -47,7 +47,7 @@ def alike(here: Proposals, there: Proposals, *, iou: float = 0.97) -> None:
 
 @pytest.fixture
 def photo() -> Image:
-    return picture(300, 400)
+    return sample_image(300, 400)
 
 
 def test_a_gpu_is_taken_where_there_is_one() -> None:

@@ -13,7 +13,7 @@ from segclip.proposers import sam
 from segclip.proposers.refiner import Refiner
 from segclip.proposers.sam import SAM
 from segclip.types import Boxes
-from tests.networks import picture
+from tests.networks import sample_image
 from tests.train.test_sam import GLYPHS
 from train.refiner import EDGES, EMPTY, FOCUS, RefinerRecipe, RefinerRun, Store, answers
 from train.sam import ARCHITECTURE
@@ -81,4 +81,6 @@ def test_it_learns_stops_resumes_and_serves(tmp_path: Path, given: Path) -> None
     resumed.export(given)
     served = SAM(given)
     assert (served.options.focus, served.options.edges) == (FOCUS, EDGES)
-    assert len(served.decode(served.encode(picture(240, 320)), Boxes([(20, 30, 180, 140)]))) == 1
+    assert (
+        len(served.decode(served.encode(sample_image(240, 320)), Boxes([(20, 30, 180, 140)]))) == 1
+    )

@@ -12,7 +12,7 @@ import torch
 from segclip.proposers import yolo
 from segclip.proposers.sam import SAM
 from segclip.types import Array, Boxes, Points
-from tests.networks import picture
+from tests.networks import sample_image
 from train.engine import clicks, prompting
 from train.engine.clicks import ClickPrompt
 from train.engine.mask_loss import iou, judge, mask_loss
@@ -153,6 +153,6 @@ def test_it_learns_stops_resumes_and_serves(tmp_path: Path, trunk: Path) -> None
         assert torch.equal(value, resumed.network.state_dict()[name]), name
     whole.export(tmp_path / "sam")
     served = SAM(tmp_path / "sam")
-    features = served.encode(picture(240, 320))
+    features = served.encode(sample_image(240, 320))
     assert served.decode(features, Boxes([(20, 30, 180, 140)])).logits.shape == (1, 200, 200)  # type: ignore[union-attr]
     assert len(served.decode(features, Points([(100, 90)]))) <= 4

@@ -17,7 +17,7 @@ import torch
 from segclip.errors import BadPrompt, Unsupported, WeightsCorrupt, WeightsMissing
 from segclip.proposers.fastsam import FastSAM, FastSAMFeatures, FastSAMOptions, join, save
 from segclip.types import Boxes, Everything, Image, Masks, Points, Proposals
-from tests.networks import picture, random_network, save_checkpoint
+from tests.networks import random_network, sample_image, save_checkpoint
 
 ROOT = Path(__file__).parents[3]
 
@@ -41,7 +41,7 @@ def fastsam(folder: Path) -> FastSAM:
 
 @pytest.fixture(scope="module")
 def features(fastsam: FastSAM) -> FastSAMFeatures:
-    return fastsam.encode(picture(150, 200))
+    return fastsam.encode(sample_image(150, 200))
 
 
 def known(
@@ -77,7 +77,7 @@ def test_folder_keeps_its_settings_and_options_override_them(folder: Path) -> No
 def test_folder_round_trip_keeps_the_network(network: Any, folder: Path, tmp_path: Path) -> None:
     options = FastSAMOptions(image_size=192, confidence=0.41)
     exact = FastSAM(save_checkpoint(network, tmp_path / "network.pt"), options=options)
-    image = picture(150, 200)
+    image = sample_image(150, 200)
     ours = FastSAM(folder).decode(FastSAM(folder).encode(image), Everything())
     theirs = exact.decode(exact.encode(image), Everything())
     # norms are float16 in one and float32 in the other
@@ -103,12 +103,12 @@ def test_folder_may_name_a_stock_architecture(folder: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3), (97, 131), (480, 640)])
 def test_any_size_is_processed(fastsam: FastSAM, size: tuple[int, int]) -> None:
-    proposals = fastsam.decode(fastsam.encode(picture(*size)), Everything())
+    proposals = fastsam.decode(fastsam.encode(sample_image(*size)), Everything())
     assert proposals.masks.size == size
 
 
 def test_grey_image_is_processed(fastsam: FastSAM) -> None:
-    grey = Image(np.repeat(picture(90, 120).pixels[..., :1], 3, axis=2))
+    grey = Image(np.repeat(sample_image(90, 120).pixels[..., :1], 3, axis=2))
     assert fastsam.decode(fastsam.encode(grey), Everything()).masks.size == (90, 120)
 
 
@@ -135,7 +135,7 @@ def test_detections_of_two_frames_are_joined_in_the_first() -> None:
 
 
 def test_a_second_size_adds_candidates_and_keeps_the_rest(folder: Path, fastsam: FastSAM) -> None:
-    image = picture(150, 200)
+    image = sample_image(150, 200)
     both = FastSAM(folder, options=FastSAMOptions(again=96, iou=1.0, max_det=9000)).encode(image)
     one = FastSAM(folder, options=FastSAMOptions(iou=1.0, max_det=9000)).encode(image)
     assert len(both.boxes) > len(one.boxes)
@@ -146,7 +146,7 @@ def test_a_second_size_adds_candidates_and_keeps_the_rest(folder: Path, fastsam:
 
 def test_finding_nothing_is_an_empty_answer(folder: Path) -> None:
     blind = FastSAM(folder, options=FastSAMOptions(confidence=1.0))
-    features = blind.encode(picture(60, 80))
+    features = blind.encode(sample_image(60, 80))
     assert len(blind.decode(features, Everything())) == 0
     assert len(blind.decode(features, Points([(5, 5)]))) == 0
     boxes = blind.decode(features, Boxes([(0, 0, 10, 10), (5, 5, 20, 20)]))
@@ -155,7 +155,7 @@ def test_finding_nothing_is_an_empty_answer(folder: Path) -> None:
 
 
 def test_max_det_keeps_the_best(folder: Path, fastsam: FastSAM, features: FastSAMFeatures) -> None:
-    few = FastSAM(folder, options=FastSAMOptions(max_det=5)).encode(picture(150, 200))
+    few = FastSAM(folder, options=FastSAMOptions(max_det=5)).encode(sample_image(150, 200))
     assert torch.equal(few.confidence, features.confidence[:5])
 
 
@@ -246,7 +246,9 @@ def test_error_of_a_bad_option_names_what_is_allowed(options: dict[str, Any]) ->
 
 
 def test_bfloat16_finds_about_the_same(folder: Path, features: FastSAMFeatures) -> None:
-    low = FastSAM(folder, options=FastSAMOptions(precision="bfloat16")).encode(picture(150, 200))
+    low = FastSAM(folder, options=FastSAMOptions(precision="bfloat16")).encode(
+        sample_image(150, 200)
+    )
     overlap = features.proposals.masks.iou(low.proposals.masks).max(axis=1)
     assert np.median(overlap) > 0.5  # random weights are the worst case
 
