@@ -25,14 +25,9 @@ from .export import ExportInput, ExportRun
 from .export import run as run_export
 from .heat import HeatOptions
 from .heat import run as run_heat
-from .options import (
-    ModelOptions,
-    OutputOptions,
-    QueryOptions,
-    RivalOptions,
-    SelectionOptions,
-    grouped,
-)
+from .options import ModelOptions, QueryOptions, RivalOptions, SelectionOptions
+from .output import OutputOptions
+from .parsing import grouped
 from .search import (
     FilterOptions,
     IndexInput,

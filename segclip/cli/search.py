@@ -13,7 +13,8 @@ import typer
 from .. import lifetime
 from ..errors import BadPrompt
 from .export import STOPPED, progress_bar
-from .options import OUT, WorkerOptions
+from .options import WorkerOptions
+from .output import OUT
 
 if TYPE_CHECKING:
     from ..batch import Running

@@ -26,41 +26,19 @@ from segclip.search import results, rows, store
 from segclip.search.build import INSIDE
 from tests import search_script
 from tests.fakes import paint
+from tests.fuzz import WEIRD
 
 EXAMPLES = int(os.environ.get("SEGCLIP_FUZZ_EXAMPLES", "25"))
 SEED = int(os.environ.get("SEGCLIP_FUZZ_SEED", "17"))
 COLOURS = ("red", "green", "blue")
-WEIRD: tuple[Any, ...] = (
-    None,
-    True,
-    False,
-    0,
-    -1,
+UNEXPECTED = (
+    *WEIRD,
     3,
-    2**31,
-    10**30,
-    -(10**30),
-    0.5,
-    1e308,
-    float("nan"),
-    float("inf"),
-    "",
     ".",
-    "..",
     "../precious.png",
     "/etc/passwd",
-    "a\0b",
-    "\ud800",
-    "x" * 5000,
     "file:evil",
-    "hf-hub:a/b",
-    [],
-    [[]],
-    {},
-    {"a": 1},
-    [0] * 9,
     ["red.png"] * 3,
-    [[1, 1]] * 3,
     "numpy",
     "lancedb",
     "snapshot-0123456789abcdef",
@@ -196,7 +174,7 @@ def _mutate(rng: random.Random, value: Any, depth: int = 0) -> Any:
         at = rng.randrange(len(value))
         return [*value[:at], _mutate(rng, value[at], depth + 1), *value[at + 1 :]]
     return (
-        rng.choice(WEIRD)
+        rng.choice(UNEXPECTED)
         if depth
         else {**value, str(rng.random()): 1}
         if isinstance(value, dict)

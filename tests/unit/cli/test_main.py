@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import segclip
 from segclip import exporters, loading, question, weights
 from segclip.cli import main as cli
-from segclip.cli import options
+from segclip.cli import options, output
 from segclip.files import formats, outputs
 from segclip.ranking.selection import Selection
 from segclip.scoring.scorers import CropScorer
@@ -579,7 +579,7 @@ def test_evaluate_prints_progress_lines_without_a_terminal(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     label(folder)
-    monkeypatch.setattr(options, "EVERY", 0.0)
+    monkeypatch.setattr(output, "EVERY", 0.0)
     printed = run("evaluate", "proposals", ".").stderr
     assert re.fullmatch(r"1 of 1, [\d.]+/s, 0 min left\n", printed)
 
