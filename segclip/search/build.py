@@ -24,7 +24,7 @@ from ..errors import BadIndex, BadPrompt, NotWritable
 from ..files import atomic
 from ..files.listing import Listing, list_images
 from ..question import MAX_PIXELS
-from . import reach, rows, snapshot, store
+from . import checked, reach, rows, snapshot, store
 from .embedding import EmbedJob
 from .identity import ENGINES, Identity, check_named, check_weights, read_identity
 from .rows import Rows
@@ -188,7 +188,7 @@ class _Update:
         probe, here = reach.Reach(self.folder, found.unreadable), set(found.images)
         lost = {}
         for name in journal.names():
-            if name not in here and store.is_inside(name) and (why := probe.why_lost(name)):
+            if name not in here and checked.is_inside(name) and (why := probe.why_lost(name)):
                 state = journal.state(name)
                 if state and state[0] == "matched" and journal.get(name):
                     lost[name] = why

@@ -22,7 +22,7 @@ import pytest
 
 from segclip import Filter, Index, IndexOptions, loading, make_index
 from segclip.errors import SegclipError
-from segclip.search import results, rows, store
+from segclip.search import checked, results, rows
 from segclip.search.build import INSIDE
 from tests import search_script
 from tests.fakes import paint
@@ -186,7 +186,7 @@ def _damage_json(rng: random.Random, place: Path) -> None:
     files = [place / "index.json", place / "current.json", *place.glob("snapshot-*/pictures.json")]
     path = rng.choice(files)
     with suppress(OSError, ValueError, TypeError, RecursionError):
-        told = _mutate(rng, store.read_json(path))
+        told = _mutate(rng, checked.read_json(path))
         path.write_text(json.dumps(told), "utf-8")
         if path.name == "pictures.json" and rng.random() < 0.8:
             _vouch(place, path)
@@ -208,7 +208,7 @@ def _damage_vectors(rng: random.Random, place: Path) -> None:
             start = rng.randrange(0, max(1, len(data)), 4)
             data[start : start + 4] = rng.choice((rng.randbytes(4), b"\xff" * 4, b"\0\0\xc0\x7f"))
             file.write_bytes(data)
-            told = json.loads(path.read_text("utf-8")) | {"files": store.checksums(path.parent)}
+            told = json.loads(path.read_text("utf-8")) | {"files": checked.checksums(path.parent)}
             path.write_text(json.dumps(told), "utf-8")
             _vouch(place, path)
 

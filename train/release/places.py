@@ -29,8 +29,9 @@ from segclip.ranking.positions import parse
 from segclip.segmenter import Segmenter
 
 from ..engine import command, limits
-from ..scenes.compose import VALIDATION_SEED, SceneConfig, write_folder
+from ..scenes.compose import VALIDATION_SEED, SceneConfig
 from ..scenes.photos import load_photos
+from ..scenes.write import write_folder
 
 GAP, LARGER = 30, 1.3
 RIGHT = 0.5  # minimum IoU of an answer with the object meant

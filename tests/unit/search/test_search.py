@@ -19,7 +19,7 @@ import pytest
 
 from segclip import Filter, Index, IndexOptions, Query, find_matches, loading, make_index
 from segclip.errors import BadIndex, BadPrompt, UnknownName
-from segclip.search import lance, results, snapshot, store
+from segclip.search import checked, lance, results, snapshot, store
 from segclip.search.build import Indexed
 from segclip.search.store import Exact, Pictures, Vectors
 from tests import search_script
@@ -410,12 +410,12 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
         "dim": 3,
         "images": 5,
         "regions": 0,
-        "files": store.checksums(tmp_path),
+        "files": checked.checksums(tmp_path),
     }
     store.write_pictures(tmp_path, pictures, written)
     read, facts = store.read_pictures(tmp_path)
     assert (read.names, facts) == (pictures.names, written)
-    assert store.damage(tmp_path, facts["files"]) == ""
+    assert checked.damage(tmp_path, facts["files"]) == ""
     table = store.open_exact(tmp_path, "images", read, dim=3, length=5)
     for column in ("embeddings", "picture", "region", "quality"):
         assert np.array_equal(getattr(table.vectors, column), getattr(wanted, column))
