@@ -54,7 +54,11 @@ def shrink(image: Image, masks: Masks, side: int) -> tuple[Image, Masks]:
     """Subsample an image and its masks to a longer side of about ``side`` pixels."""
     step = max(1, max(image.size) // side)
     small = Image(np.ascontiguousarray(image.pixels[::step, ::step]), image.source)
-    return small, Masks.from_dense(masks.to_dense()[:, ::step, ::step], small.size)
+    windows = []
+    for (x1, y1, *_), bitmap in zip(masks.boxes.tolist(), masks.bitmaps, strict=True):
+        part = bitmap[-y1 % step :: step, -x1 % step :: step]  # what lies on the coarser grid
+        windows.append((-(-x1 // step), -(-y1 // step), part))
+    return small, Masks.from_windows(windows, small.size)
 
 
 def spotlight(result: Result) -> PIL.Image.Image:

@@ -77,35 +77,39 @@ class Segmenter:
         source: ``Regions`` found earlier answer texts and everything without the image. Raises
         BadImage, and BadPrompt for an empty question.
         """
-        selection, max_pixels = question.selection, question.max_pixels
-        if isinstance(source, Regions) and isinstance(question.place, Everything):
-            source = source[within(source.masks, question.place)]
-        if isinstance(question.place, Everything) and question.everything:
-            return self.everything(
-                source, question.place, selection=selection, max_pixels=max_pixels
-            )
-        if question.texts:
-            found = (
-                source
-                if isinstance(source, Regions)
-                else self.regions(source, question.place, max_pixels=max_pixels)
-            )
-            return self.rank(
-                found,
-                question.texts,
-                negatives=question.negatives,
-                backgrounds=question.backgrounds,
-                templates=question.templates,
-                selection=selection,
-            )
         if isinstance(source, Regions):
+            return self._answer_regions(source, question)
+        place, selection, most = question.place, question.selection, question.max_pixels
+        if question.texts:
+            return self._rank(self.regions(source, place, max_pixels=most), question)
+        if question.everything and isinstance(place, Everything):
+            return self.everything(source, place, selection=selection, max_pixels=most)
+        if question.example and isinstance(place, Everything):
+            encoded = self.encode(source, max_pixels=most)
+            return self.like(encoded, question.example, place, selection=selection)
+        return self.pick(source, place, max_pixels=most)
+
+    def _answer_regions(self, regions: Regions, question: Question) -> Result:
+        """Answer from regions of the whole image; the rest takes the image itself."""
+        texts, everything = question.texts, question.everything
+        if not isinstance(question.place, Everything) or not (texts or everything):
             raise BadPrompt(
                 "regions answer texts and everything; give the image for places and examples"
             )
-        if question.example and isinstance(question.place, Everything):
-            encoded = self.encode(source, max_pixels=max_pixels)
-            return self.like(encoded, question.example, question.place, selection=selection)
-        return self.pick(source, question.place, max_pixels=max_pixels)
+        kept = regions[within(regions.masks, question.place)]
+        if texts:
+            return self._rank(kept, question)
+        return self.everything(kept, selection=question.selection)
+
+    def _rank(self, regions: Regions, question: Question) -> Result:
+        return self.rank(
+            regions,
+            question.texts,
+            negatives=question.negatives,
+            backgrounds=question.backgrounds,
+            templates=question.templates,
+            selection=question.selection,
+        )
 
     def encode(self, source: images.Source | Encoded, *, max_pixels: int = MAX_PIXELS) -> Encoded:
         """Run the image encoder once; methods that take an image take the result, and only decode.

@@ -22,7 +22,7 @@ from ..drawing import contact_sheet, overlay, shrink
 from ..errors import BadImage
 from ..exporters import records
 from ..files import rle
-from ..types import Masks, Proposals, Regions, Result
+from ..types import Proposals, Regions, Result
 from . import names, yolo
 from .done import Done, category
 from .journal import STATES, Outcome
@@ -198,10 +198,10 @@ def _redrawn(item: Item, outcome: Outcome) -> Result:
     """Rebuild a Result from a record, small enough for a tile of the contact sheet."""
     rows, record = outcome.record["rows"], outcome.record
     image = images.load(item.path, max_pixels=10**12)
-    dense = np.array([records.decode_rle(row["rle"]) for row in rows], bool).reshape(
-        len(rows), *image.size
-    )
-    small, masks = shrink(replace(image, source=item.name), Masks.from_dense(dense), 640)
+    if list(image.size) != record["size"]:
+        raise BadImage(f"{item.name}: it has changed since it was exported")
+    masks = records.decode_masks([row["rle"] for row in rows], image.size)
+    small, masks = shrink(replace(image, source=item.name), masks, 640)
     scores = {key: np.array([np.nan if row[key] is None else row[key] for row in rows], np.float32)
             for key in ("similarity", "probability", "quality")}  # fmt: skip
     regions = Regions.bare(small, Proposals(masks, scores["quality"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,18 @@ def encode_rle(masks: Masks, row: int) -> dict[str, Any]:
 
 def decode_rle(code: dict[str, Any]) -> Array:
     """Decode a mask of ``encode_rle``: bool (H, W). Raises BadIndex if it is damaged."""
+    return decode_masks([code]).full(0)
+
+
+def decode_masks(codes: Sequence[dict[str, Any]], size: tuple[int, int] | None = None) -> Masks:
+    """Decode masks of ``encode_rle`` of one image. Raises BadIndex if one is damaged.
+
+    size: (H, W), that of the first code if None.
+    """
     try:
-        height, width = code["size"]
-        window = rle.window(code["counts"], (height, width))
-        return Masks.from_windows([window], (height, width)).full(0)
+        height, width = codes[0]["size"] if size is None else size
+        windows = [rle.window(code["counts"], (height, width)) for code in codes]
+        return Masks.from_windows(windows, (height, width))
     except (LookupError, TypeError, ValueError) as error:
         raise BadIndex(
             f"a stored mask is damaged ({error!r}); delete the stored results and run this again"

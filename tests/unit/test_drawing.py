@@ -131,3 +131,17 @@ def test_contact_sheet_of_nothing_and_of_mismatched_captions() -> None:
     assert drawing.contact_sheet([], []).width == 320
     with pytest.raises(ValueError, match="one caption per image"):
         drawing.contact_sheet([], ["alone"])
+
+
+@pytest.mark.parametrize("side", [1, 7, 20, 33, 1000])
+def test_an_image_is_shrunk_with_its_masks_on_one_grid(side: int) -> None:
+    rng = np.random.default_rng(0)
+    dense = np.zeros((6, 40, 61), bool)
+    for row, mask in enumerate(dense[:5]):  # the last one is empty
+        mask[row * 3 : row * 3 + 17, row * 7 : row * 7 + 20] = rng.random((17, 20)) < 0.5
+    image = Image(rng.integers(0, 256, (40, 61, 3), np.uint8), "a.png")
+    small, masks = drawing.shrink(image, Masks.from_dense(dense), side)
+    step = max(1, 61 // side)
+    np.testing.assert_array_equal(small.pixels, image.pixels[::step, ::step])
+    np.testing.assert_array_equal(masks.to_dense(), dense[:, ::step, ::step])
+    assert (small.source, masks.size) == ("a.png", small.size)

@@ -199,7 +199,12 @@ def test_stored_regions_answer_texts_and_everything_but_no_places(
     assert segmenter.answer(regions, Question("red")).masks.boxes.tolist() == [[10, 10, 50, 50]]
     assert len(segmenter.answer(regions, Question(everything=True))) == len(regions)
     assert encoder.crops_seen == before
-    for question in (Question(place=Boxes([(5, 5, 55, 55)])), Question(example=Points([(20, 20)]))):
+    clicked = Question("red", Points([(20, 20)]))  # of one object, not of the whole image's regions
+    for question in (
+        clicked,
+        Question(place=Boxes([(5, 5, 55, 55)])),
+        Question(example=Points([(20, 20)])),
+    ):
         with pytest.raises(BadPrompt, match="give the image"):
             segmenter.answer(regions, question)
 
