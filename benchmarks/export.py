@@ -25,17 +25,16 @@ import numpy as np
 import PIL.Image
 import torch
 
-from benchmarks.text_query import LOOK, make_weights
+from benchmarks.text_query import LOOK, load_predictor, make_weights
 from segclip import batch, loading
 from segclip.batch import Answers, ExportOptions, Running
 from segclip.encoders.openclip import OpenClip
 from segclip.proposers.fastsam import FastSAM
-from segclip.proposers.yolo import quiet
 from segclip.ranking.selection import Selection
 from segclip.scoring.crops import POLICIES
 from segclip.scoring.scorers import CropScorer
 from segclip.segmenter import Segmenter
-from tests.networks import picture
+from tests.networks import sample_image
 
 Run: TypeAlias = Callable[[Path, Path], None]  # photos, and the folder for what is found
 
@@ -69,7 +68,9 @@ def draw(folder: Path, turn: int) -> Path:
     folder.mkdir()
     for number in range(TOGETHER):
         seed = 1 + TOGETHER * turn + number
-        PIL.Image.fromarray(picture(480, 640, seed=seed).pixels).save(folder / f"{number:02d}.png")
+        PIL.Image.fromarray(sample_image(480, 640, seed=seed).pixels).save(
+            folder / f"{number:02d}.png"
+        )
     return folder
 
 
@@ -112,7 +113,7 @@ def segclip(proposer: Path, clip: Path) -> Run:
     segmenter = Segmenter(
         FastSAM(proposer, options=LOOK), encoder, CropScorer(encoder, POLICIES["ultralytics"])
     )
-    segmenter(picture(480, 640), TEXTS)
+    segmenter(sample_image(480, 640), TEXTS)
     answers = Answers(selection=Selection(best=True), backgrounds=(), templates="plain")
     options = ExportOptions(formats=("png",), answers=answers)
 
@@ -128,32 +129,11 @@ def segclip(proposer: Path, clip: Path) -> Run:
 
 
 def upstream(proposer: Path) -> tuple[Run, int]:
-    """Make the loop of ultralytics' documentation, a prediction with the text for each picture and
-    text.
+    """Return the loop of ultralytics' documentation, a prediction for each image and text.
 
-    Gives as well how many threads ultralytics lowers torch to, one less than there are cores.
+    Also returns how many threads ultralytics lowers torch to.
     """
-    with quiet():
-        from ultralytics.models.fastsam import FastSAMPredictor
-
-        settings = {
-            "conf": LOOK.confidence,
-            "iou": LOOK.iou,
-            "imgsz": LOOK.image_size,
-            "max_det": LOOK.max_det,
-        }
-        fixed = {
-            "model": str(proposer),
-            "device": "cpu",
-            "retina_masks": True,
-            "save": False,
-            "verbose": False,
-        }
-        predictor = FastSAMPredictor(
-            overrides={**settings, **fixed, "mode": "predict", "task": "segment"}
-        )
-        predictor.setup_model(None, verbose=False)
-        chosen = torch.get_num_threads()  # when this ends, it is as before
+    predictor, chosen = load_predictor(proposer)  # afterwards torch has its threads again
     predictor(np.zeros((480, 640, 3), np.uint8))
 
     def run(photos: Path, out: Path) -> None:

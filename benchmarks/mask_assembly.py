@@ -26,7 +26,7 @@ from segclip.proposers.fastsam import FastSAM, FastSAMOptions
 from segclip.proposers.logits import assemble
 from segclip.proposers.yolo import quiet
 from segclip.types import Masks
-from tests.networks import picture, random_network, save_checkpoint
+from tests.networks import random_network, sample_image, save_checkpoint
 
 SIZE = (3000, 4000)
 COUNT = 300
@@ -61,7 +61,7 @@ def prepare(folder: Path) -> float:
     network = random_network("yolov8s-seg.yaml", candidates=1200, size=640)
     options = FastSAMOptions(max_det=COUNT, precision="float32")
     found = FastSAM(save_checkpoint(network, folder / "FastSAM-s.pt"), options=options).encode(
-        picture(*SIZE)
+        sample_image(*SIZE)
     )
     torch.save([found.prototypes, found.coefficients, found.boxes], folder / "output.pth")
     sides = found.boxes[:, 2:] - found.boxes[:, :2]

@@ -34,7 +34,7 @@ from segclip.scoring.crops import POLICIES
 from segclip.scoring.scorers import CropScorer
 from segclip.segmenter import Segmenter
 from segclip.types import Everything, Image
-from tests.networks import picture, random_network, save_checkpoint
+from tests.networks import random_network, sample_image, save_checkpoint
 from tests.upstream import install_clip
 
 LOOK = FastSAMOptions(image_size=640, confidence=0.4, iou=0.9, max_det=100)
@@ -60,7 +60,7 @@ class Side:
         up.
         """
         torch.set_num_threads(self.threads)
-        image = picture(*SIZE, seed=number)
+        image = sample_image(*SIZE, seed=number)
         start = time.perf_counter()
         state = self.first(image, f"a red thing {number}{place}")
         middle = time.perf_counter()
@@ -84,7 +84,7 @@ def main() -> int:
         for number in range(options.rounds + 1):
             for place, side in enumerate(sides):
                 side.play(number, place)
-        found = len(finder.decode(finder.encode(picture(*SIZE, seed=1)), Everything()))
+        found = len(finder.decode(finder.encode(sample_image(*SIZE, seed=1)), Everything()))
     print(
         f"{found} candidates, {options.rounds} rounds, precision {options.precision}, torch "
         f"{torch.__version__}"
@@ -144,8 +144,8 @@ def ours(policy: str, finder: FastSAM, encoder: OpenClip) -> Side:
     return Side(f"segclip, policy {policy}", first, second, torch.get_num_threads())
 
 
-def theirs(proposer: Path, threads: int | None) -> Side:
-    """Make ultralytics' side: predict with a text, then prompt its results with another."""
+def load_predictor(proposer: Path) -> tuple[Any, int]:
+    """Return ultralytics' predictor, and the threads it lowers torch to: one less than cores."""
     with quiet():
         from ultralytics.models.fastsam import FastSAMPredictor
 
@@ -166,7 +166,12 @@ def theirs(proposer: Path, threads: int | None) -> Side:
             overrides={**settings, **fixed, "mode": "predict", "task": "segment"}
         )
         predictor.setup_model(None, verbose=False)
-        chosen = torch.get_num_threads()
+        return predictor, torch.get_num_threads()
+
+
+def theirs(proposer: Path, threads: int | None) -> Side:
+    """Make ultralytics' side: predict with a text, then prompt its results with another."""
+    predictor, chosen = load_predictor(proposer)
 
     def first(image: Image, text: str) -> Any:
         bgr = np.ascontiguousarray(image.pixels[..., ::-1])

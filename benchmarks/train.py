@@ -31,8 +31,8 @@ from open_clip_train.train import train_one_epoch
 
 from segclip.encoders import checkpoints
 from train import shapes
-from train.contrastive import Contrastive, Recipe, parts_of
-from train.engine.loop import Loop, Settings
+from train.contrastive import Contrastive, ContrastiveRecipe, parts_of
+from train.engine.loop import Loop, LoopSettings
 from train.engine.start import fresh
 
 
@@ -107,9 +107,12 @@ def ours(folder: Path, name: str, batch: int) -> tuple[float, float]:
     """Train two epochs by our loop; images a second of the second, and the share of it spent
     waiting for data.
     """
-    settings = Settings(epochs=2, batch=batch)
+    settings = LoopSettings(epochs=2, batch=batch)
     task = Contrastive(
-        fresh(name), parts_of(folder, None, share=0.1, skip_bad=False), Recipe(), settings
+        fresh(name),
+        parts_of(folder, None, share=0.1, skip_bad=False),
+        ContrastiveRecipe(),
+        settings,
     )
     made = Loop(task, folder / "run", settings, {})
     with contextlib.redirect_stderr(sys.stdout):

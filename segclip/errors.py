@@ -1,4 +1,4 @@
-"""Define the errors segclip raises: each message gives the input, what is allowed and the remedy.
+"""Define the errors segclip raises: each message names the input, what is allowed and the remedy.
 
 SegclipError
 ├── BadImage        not readable as an image, truncated, empty, or over the pixel limit

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
-def picture() -> Image:
+def sample_image() -> Image:
     """Paint a red, a green and a blue box on white."""
     return paint(
         ("red", (10, 10, 50, 50)), ("green", (60, 20, 100, 80)), ("blue", (110, 60, 150, 110))

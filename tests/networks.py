@@ -16,7 +16,7 @@ from segclip.proposers.yolo import quiet
 from segclip.types import Image
 
 
-def picture(height: int, width: int, seed: int = 0) -> Image:
+def sample_image(height: int, width: int, seed: int = 0) -> Image:
     """Paint flat ellipses and boxes over a smooth background."""
     rng = np.random.default_rng(seed)
     pixels = cv2.resize(
@@ -42,7 +42,7 @@ def random_network(architecture: str, *, candidates: int, seed: int = 0, size: i
         from ultralytics.nn.tasks import SegmentationModel
 
         network = SegmentationModel(architecture, nc=1, verbose=False)
-        pixels = [picture(size, size, seed + k).pixels for k in range(2)]
+        pixels = [sample_image(size, size, seed + k).pixels for k in range(2)]
         batch = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
         network.task = "segment"
         norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]

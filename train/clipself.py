@@ -31,12 +31,12 @@ from segclip.scoring.crops import cut
 from segclip.types import Array, Image, Masks
 
 from .captions import tables
-from .captions.tables import Item
+from .captions.tables import CaptionItem
 from .engine import command, limits, loop, processes
-from .engine.feed import AUGMENTS, Augment, Images, ahead, augmented, readable, spread
+from .engine.feed import AUGMENTS, Augment, ImageLoader, ahead, augmented, readable, spread
 from .engine.heads import with_head
 from .engine.judge import in_chunks
-from .engine.loop import Loop, Settings, Validation
+from .engine.loop import Loop, LoopSettings, Validation
 from .engine.options import Out, Resume, Side, Stride, WarmUp
 from .engine.start import Start, trained
 
@@ -45,7 +45,7 @@ VALIDATED = 500  # held-out images evaluated each epoch
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ClipSelfRecipe:
     """Settings besides the loop's.
 
     side: px of the student's images, 0 for the model's own. stride: px from patch to patch, 0 for
@@ -75,7 +75,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, eq=False)
-class Boxes:
+class RandomBoxes:
     """One process's part of a batch.
 
     pixels: uint8 (B, S, S, 3). crops: of the boxes, uint8 (B * m * n, C, C, 3), by rows of the
@@ -85,7 +85,7 @@ class Boxes:
     pixels: torch.Tensor
     crops: torch.Tensor
     grid: tuple[int, int]
-    items: tuple[Item, ...]
+    items: tuple[CaptionItem, ...]
 
     @property
     def count(self) -> int:
@@ -129,9 +129,9 @@ class ClipSelf:
     def __init__(
         self,
         start: Start,
-        parts: tuple[Sequence[Item], Sequence[Item]],
-        recipe: Recipe,
-        settings: Settings,
+        parts: tuple[Sequence[CaptionItem], Sequence[CaptionItem]],
+        recipe: ClipSelfRecipe,
+        settings: LoopSettings,
     ) -> None:
         if settings.batch > len(parts[0]):
             raise BadPrompt(
@@ -156,7 +156,7 @@ class ClipSelf:
             {"tower": tower.requires_grad_(recipe.tower > 0), "head": head}
         )
         self.items = parts[0]
-        self.images = Images(self.items, self.size * DETAIL, start.checkpoint.serving.policy)
+        self.images = ImageLoader(self.items, self.size * DETAIL, start.checkpoint.serving.policy)
         self.held_out = [
             self._held_out(item, row) for row, item in enumerate(spread(parts[1], VALIDATED))
         ]
@@ -174,7 +174,7 @@ class ClipSelf:
         """Return the number of batches of an epoch."""
         return len(self.items) // self.settings.batch
 
-    def batches(self, epoch: int, first: int) -> Iterator[Boxes]:
+    def batches(self, epoch: int, first: int) -> Iterator[RandomBoxes]:
         """Yield this process's part of an epoch's batches from the ``first`` on."""
         self.network["tower"].eval()  # batch norms keep the teacher's statistics
         size = self.settings.batch
@@ -186,7 +186,7 @@ class ClipSelf:
         )
         return ahead(jobs)
 
-    def _batch(self, rows: Array, epoch: int, at: int) -> Boxes:
+    def _batch(self, rows: Array, epoch: int, at: int) -> RandomBoxes:
         grid = self._grid(epoch, at)
         augment = AUGMENTS[self.recipe.augment]
         samples = [
@@ -201,7 +201,7 @@ class ClipSelf:
         pixels, crops = (
             torch.from_numpy(np.concatenate(part)) for part in zip(*samples, strict=True)
         )
-        return Boxes(pixels, crops, grid, tuple(self.items[row] for row in rows))
+        return RandomBoxes(pixels, crops, grid, tuple(self.items[row] for row in rows))
 
     def _grid(self, *place: int) -> tuple[int, int]:
         rng = np.random.default_rng([self.settings.seed, *place])
@@ -216,10 +216,12 @@ class ClipSelf:
         crops = cut(Image(large), grid_boxes(len(large), grid), self.view, self.crop)
         return cv2.resize(large, (self.size, self.size), interpolation=cv2.INTER_AREA)[None], crops
 
-    def _held_out(self, item: Item, row: int) -> tuple[torch.Tensor, tuple[int, int], torch.Tensor]:
+    def _held_out(
+        self, item: CaptionItem, row: int
+    ) -> tuple[torch.Tensor, tuple[int, int], torch.Tensor]:
         """Prepare a held-out image: pixels, a grid, and the teacher's embeddings (1, m * n, D)."""
         grid = self._grid(0, row)
-        whole = Images([item], self.size * DETAIL, self.start.checkpoint.serving.policy)[0]
+        whole = ImageLoader([item], self.size * DETAIL, self.start.checkpoint.serving.policy)[0]
         pixels, crops = self._part(np.random.default_rng(row), whole, AUGMENTS["none"], grid)
         targets = torch.from_numpy(in_chunks(self._teach, torch.from_numpy(crops)))
         return torch.from_numpy(pixels), grid, targets[None]
@@ -240,7 +242,7 @@ class ClipSelf:
             grid,
         )
 
-    def backward(self, batch: Boxes) -> torch.Tensor:
+    def backward(self, batch: RandomBoxes) -> torch.Tensor:
         """Backpropagate a batch and return its loss."""
         targets = self._teach(batch.crops).unflatten(0, (batch.count, -1))
         loss = (1 - (self.embed_boxes(batch.pixels, batch.grid) * targets).sum(dim=-1)).mean()
@@ -264,9 +266,11 @@ class ClipSelf:
         self.start.save(model, folder)
 
 
-def parts_of(folder: Path, *, share: float, skip_bad: bool) -> tuple[list[Item], list[Item]]:
+def parts_of(
+    folder: Path, *, share: float, skip_bad: bool
+) -> tuple[list[CaptionItem], list[CaptionItem]]:
     """List a folder's images and split them; raises BadImage if there is no folder."""
-    items = [Item(path, (), str(path.relative_to(folder))) for path in images.walk(folder)]
+    items = [CaptionItem(path, (), str(path.relative_to(folder))) for path in images.walk(folder)]
     return tables.split(readable(items)[0] if skip_bad else items, share)
 
 
@@ -298,10 +302,10 @@ def main(
 ) -> None:
     """Train a patch head on images and write it, with its model, for serving."""
     cv2.setNumThreads(1)
-    settings = Settings(
+    settings = LoopSettings(
         epochs=epochs, batch=batch, lr=lr, warm_up=warm_up, seed=seed, weight_decay=weight_decay
     )
-    recipe = Recipe(side, stride, split, augment, tower_lr)
+    recipe = ClipSelfRecipe(side, stride, split, augment, tower_lr)
     parts = parts_of(data, share=held_out, skip_bad=skip_bad)
     with processes.joined():
         begun = trained(start)

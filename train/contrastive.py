@@ -31,11 +31,11 @@ from segclip.ranking import templates
 
 from .captions import neighbours, tables
 from .captions.neighbours import Neighbours
-from .captions.tables import Item
+from .captions.tables import CaptionItem
 from .engine import command, feed, limits, loop, losses, processes, sharding, tuning
-from .engine.feed import AUGMENTS, Batch, Feed, FeedOptions, Texts
+from .engine.feed import AUGMENTS, CaptionBatch, CaptionTexts, Feed, FeedOptions
 from .engine.judge import examples, in_chunks, recalls
-from .engine.loop import Loop, Settings, Validation
+from .engine.loop import Loop, LoopSettings, Validation
 from .engine.losses import LOSSES, Scale
 from .engine.options import (
     Bfloat16,
@@ -67,7 +67,7 @@ VALIDATED = 2000  # held-out images evaluated each epoch
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ContrastiveRecipe:
     """Settings besides the loop's.
 
     captions: per image in a batch. templates: sentences around a caption. side: px of the images, 0
@@ -117,15 +117,15 @@ class Contrastive:
     def __init__(
         self,
         start: Start,
-        parts: tuple[Sequence[Item], Sequence[Item]],
-        recipe: Recipe,
-        settings: Settings,
+        parts: tuple[Sequence[CaptionItem], Sequence[CaptionItem]],
+        recipe: ContrastiveRecipe,
+        settings: LoopSettings,
     ) -> None:
         self.start, self.recipe, self.settings = start, recipe, settings
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = tokenizers.make_tokenizer(start.checkpoint)
         policy = start.checkpoint.serving.policy
-        texts = Texts(feed.captions_of(parts[0]), tokenizer, recipe.templates)
+        texts = CaptionTexts(feed.captions_of(parts[0]), tokenizer, recipe.templates)
         self.size = recipe.side or start.size
         options = FeedOptions(
             settings.batch, self.size, AUGMENTS[recipe.augment], recipe.captions, settings.seed
@@ -138,7 +138,7 @@ class Contrastive:
         self.held_out = feed.spread(parts[1], VALIDATED)
         transform = image_transform_v2(preprocess, is_train=False)
         self.held_pixels = feed.serving_pixels(self.held_out, transform, self.size, policy)
-        self.held_texts = Texts(
+        self.held_texts = CaptionTexts(
             feed.captions_of(self.held_out), tokenizer, start.checkpoint.serving.templates
         )
         # FSDP supports no other layout
@@ -171,7 +171,7 @@ class Contrastive:
         """Return the number of batches of an epoch."""
         return len(self.feed)
 
-    def batches(self, epoch: int, first: int) -> Iterator[Batch]:
+    def batches(self, epoch: int, first: int) -> Iterator[CaptionBatch]:
         """Yield an epoch's batches."""
         tuning.freeze_batch_norms(self.network)
         return self.feed.epoch(epoch, first)
@@ -186,7 +186,7 @@ class Contrastive:
         """Embed tokens (T, L): unit rows (T, D)."""
         return F.normalize(text_tower.encode(self.model, tokens.to(self.device)), dim=-1)
 
-    def backward(self, batch: Batch) -> torch.Tensor:
+    def backward(self, batch: CaptionBatch) -> torch.Tensor:
         """Backpropagate a batch and return its loss."""
         keys = losses.Keys(*(part.to(self.device) for part in vars(batch.keys).values()))
 
@@ -243,7 +243,7 @@ class Contrastive:
 
 def parts_of(
     data: Path, folder: Path | None, *, share: float, skip_bad: bool
-) -> tuple[list[Item], list[Item]]:
+) -> tuple[list[CaptionItem], list[CaptionItem]]:
     """Read a data set and split it by image."""
     trained, validation = tables.split(tables.read(data, folder), share)
     return feed.check(trained, skip_bad=skip_bad), feed.check(validation, skip_bad=skip_bad)
@@ -285,9 +285,9 @@ def main(
     """Train a CLIP on captions and write it for serving."""
     cv2.setNumThreads(1)
     loop_of = (epochs, batch, chunk, accumulate, lr, warm_up, weight_decay, clip, ema, patience)
-    settings = Settings(*loop_of, seed, bfloat16)
+    settings = LoopSettings(*loop_of, seed, bfloat16)
     tuned = Tuning(tune, rank, text_lr, head_lr)
-    recipe = Recipe(
+    recipe = ContrastiveRecipe(
         loss, augment, captions_each, tuple(template or ["{}"]), tuned, spread=fsdp, hard=hard
     )
     parts = parts_of(data, images, share=held_out, skip_bad=skip_bad)

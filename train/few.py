@@ -20,7 +20,8 @@ from segclip.files import atomic
 
 from .engine import command, limits
 from .engine.files import claim
-from .scenes.compose import VALIDATION_SEED, SceneConfig, write_folder
+from .scenes.compose import VALIDATION_SEED, SceneConfig
+from .scenes.write import write_folder
 
 FEW = SceneConfig(
     (192, 192), (2, 3), (48, 96), photo_share=0.0, repeat_share=0.0, crowding=0.05, every=8

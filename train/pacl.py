@@ -30,13 +30,13 @@ import typer
 
 from segclip.encoders import patches, tokenizers
 
-from .captions.tables import Item
-from .contrastive import Contrastive, Recipe, parts_of
+from .captions.tables import CaptionItem
+from .contrastive import Contrastive, ContrastiveRecipe, parts_of
 from .engine import command, limits, losses, processes
-from .engine.feed import AUGMENTS, Batch, Texts
+from .engine.feed import AUGMENTS, CaptionBatch, CaptionTexts
 from .engine.heads import with_head
 from .engine.judge import examples, recalls
-from .engine.loop import Loop, Settings, Validation
+from .engine.loop import Loop, LoopSettings, Validation
 from .engine.loop import start as begin_loop
 from .engine.options import (
     Captioned,
@@ -89,9 +89,9 @@ class Pacl(Contrastive):
     def __init__(
         self,
         start: Start,
-        parts: tuple[Sequence[Item], Sequence[Item]],
-        recipe: Recipe,
-        settings: Settings,
+        parts: tuple[Sequence[CaptionItem], Sequence[CaptionItem]],
+        recipe: ContrastiveRecipe,
+        settings: LoopSettings,
         grid: Grid = Grid(),
     ) -> None:
         super().__init__(start, parts, recipe, settings)
@@ -105,7 +105,7 @@ class Pacl(Contrastive):
         width = checkpoint.model_cfg["embed_dim"]
         self.backgrounds = torch.zeros(0, width, device=self.device)  # (K, D)
         if checkpoint.serving.backgrounds:
-            texts = Texts(
+            texts = CaptionTexts(
                 checkpoint.serving.backgrounds,
                 tokenizers.make_tokenizer(checkpoint),
                 checkpoint.serving.templates,
@@ -136,7 +136,7 @@ class Pacl(Contrastive):
         )
 
     @torch.no_grad()
-    def _embed_mean(self, texts: Texts) -> torch.Tensor:
+    def _embed_mean(self, texts: CaptionTexts) -> torch.Tensor:
         """Embed T texts, each as the mean over its templates: unit (T, D)."""
         each = self.embed_texts(texts.tokens.flatten(0, 1)).view(*texts.tokens.shape[:2], -1)
         return F.normalize(each.mean(dim=1), dim=-1)
@@ -145,7 +145,7 @@ class Pacl(Contrastive):
         """Train only the head."""
         return [{"params": list(self.network.parameters()), "lr": self.settings.lr}]
 
-    def backward(self, batch: Batch) -> torch.Tensor:
+    def backward(self, batch: CaptionBatch) -> torch.Tensor:
         """Backpropagate a batch and return its loss."""
         keys = losses.Keys(*(part.to(self.device) for part in vars(batch.keys).values()))
         with torch.no_grad():
@@ -225,7 +225,7 @@ def main(
 ) -> None:
     """Train a patch head on captions and write it, with its model, for serving."""
     cv2.setNumThreads(1)
-    settings = Settings(
+    settings = LoopSettings(
         epochs=epochs,
         batch=batch,
         lr=lr,
@@ -234,7 +234,7 @@ def main(
         weight_decay=weight_decay,
         bfloat16=bfloat16,
     )
-    recipe = Recipe(augment=augment, captions=captions_each, side=side)
+    recipe = ContrastiveRecipe(augment=augment, captions=captions_each, side=side)
     parts = parts_of(data, images, share=held_out, skip_bad=skip_bad)
     with processes.joined():
         begun = trained(start)

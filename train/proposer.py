@@ -29,7 +29,7 @@ from segclip.proposers.edges import EdgeOptions
 from segclip.types import Array
 
 from .engine import command, limits
-from .engine.checkpoint import Checkpoint
+from .engine.checkpoint import TrainingCheckpoint
 from .scenes.compose import SceneConfig
 from .scenes.material import Material, load_material
 
@@ -44,7 +44,7 @@ SERVED = {"image_size": 768, "again": 384, "confidence": 0.01, "iou": 0.7, "max_
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ProposerRecipe:
     """Settings of a run."""
 
     minutes: float = 70
@@ -56,10 +56,12 @@ class Recipe:
     every: float = 20  # minutes between exports
 
 
-class Run:
+class ProposerRun:
     """A resumable training run."""
 
-    def __init__(self, folder: Path, recipe: Recipe, material: Material, network: Any) -> None:
+    def __init__(
+        self, folder: Path, recipe: ProposerRecipe, material: Material, network: Any
+    ) -> None:
         self.recipe, self.material = recipe, material
         self.network = network.to(memory_format=torch.channels_last)
         learned = [value for value in network.parameters() if value.requires_grad]
@@ -68,7 +70,7 @@ class Run:
         self.optimizer = torch.optim.AdamW(
             groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
         )
-        self.state = Checkpoint(folder, network, self.optimizer, recipe.ema)
+        self.state = TrainingCheckpoint(folder, network, self.optimizer, recipe.ema)
         self.averages: dict[str, float] = {}
 
     def train(self, out: Path) -> None:
@@ -199,8 +201,8 @@ def main(
     ] = None,
     first: Annotated[
         int, typer.Option(help="Seed of the first tile; use another one for every run.")
-    ] = Recipe.first,
-    lr: Annotated[float, typer.Option(help="Maximum learning rate.")] = Recipe.lr,
+    ] = ProposerRecipe.first,
+    lr: Annotated[float, typer.Option(help="Maximum learning rate.")] = ProposerRecipe.lr,
     resume: Annotated[bool, typer.Option(help="Resume from the last checkpoint in RUNS.")] = False,
 ) -> None:
     """Train the mini proposer and write it."""
@@ -213,7 +215,9 @@ def main(
     )
     cv2.setNumThreads(1)
     material = load_material(photos, foreground)
-    run = Run(runs, Recipe(minutes=minutes, first=first, lr=lr), material, begin(start))
+    run = ProposerRun(
+        runs, ProposerRecipe(minutes=minutes, first=first, lr=lr), material, begin(start)
+    )
     if resume:
         run.state.resume()
     run.train(out)

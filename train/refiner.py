@@ -4,7 +4,7 @@ object's own window.
     python -m train.refiner weights/mini/sam --photos ../shared/coco-dev --photos ../shared/photos \
         --foreground ../shared/foreground
 
-The promptable network stays as it is. It is asked as in `train.sam`, by a first prompt and
+The promptable network stays as it is. It is prompted as in `train.sam`, by a first prompt and
 corrections of what the refiner makes of the answer; each answer is kept for a while and learned
 from about ``reuse`` times.
 """
@@ -32,8 +32,8 @@ from segclip.proposers.refiner import PLANES, FocusOptions, GivenPrompt, Refiner
 from segclip.types import Array, Image, Masks
 
 from .engine import command, limits
-from .engine.checkpoint import Checkpoint
-from .engine.clicks import Ask, correction, first_ask
+from .engine.checkpoint import TrainingCheckpoint
+from .engine.clicks import ClickPrompt, correction, first_prompt
 from .engine.mask_loss import iou, mask_loss
 from .engine.prompting import decode
 from .scenes.material import Material, load_material
@@ -48,7 +48,7 @@ EMPTY = 40  # pixels of the window an object must have to be learned from
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RefinerRecipe:
     """Every setting of a run."""
 
     minutes: float = 60
@@ -63,35 +63,38 @@ class Recipe:
 
 
 class Store:
-    """Keep the last answers: what is seen in their windows, float16 (N, 7, S, S), and shares uint8
-    (N, S, S).
+    """The last answers: the planes of their windows, float16 (N, 7, S, S), and the object's shares.
+
+    truth: uint8 (N, S, S).
     """
 
     def __init__(self, most: int, size: int) -> None:
-        self.seen = np.zeros((most, PLANES, size, size), np.float16)
+        self.planes = np.zeros((most, PLANES, size, size), np.float16)
         self.truth = np.zeros((most, size, size), np.uint8)
         self.added = 0
 
-    def add(self, seen: Array, truth: Array) -> None:
+    def add(self, planes: Array, truth: Array) -> None:
         """Add one, in the place of the oldest."""
-        row = self.added % len(self.seen)
-        self.seen[row], self.truth[row] = seen, np.rint(255 * truth)
+        row = self.added % len(self.planes)
+        self.planes[row], self.truth[row] = planes, np.rint(255 * truth)
         self.added += 1
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw some at random, every second one mirrored: float32 (B, 7, S, S) and (B, 1, S, S)."""
-        rows = rng.integers(min(self.added, len(self.seen)), size=count)
-        seen = torch.from_numpy(self.seen[rows].astype(np.float32))
+        rows = rng.integers(min(self.added, len(self.planes)), size=count)
+        planes = torch.from_numpy(self.planes[rows].astype(np.float32))
         truth = torch.from_numpy(self.truth[rows].astype(np.float32))[:, None] / 255
         flipped = torch.from_numpy(rng.random(count) < 0.5)
-        seen[flipped], truth[flipped] = seen[flipped].flip(-1), truth[flipped].flip(-1)
-        return seen, truth
+        planes[flipped], truth[flipped] = planes[flipped].flip(-1), truth[flipped].flip(-1)
+        return planes, truth
 
 
-class Run:
+class RefinerRun:
     """Train, keep checkpoints, go on from the last one."""
 
-    def __init__(self, folder: Path, given: Path, recipe: Recipe, material: Material) -> None:
+    def __init__(
+        self, folder: Path, given: Path, recipe: RefinerRecipe, material: Material
+    ) -> None:
         self.recipe, self.material = recipe, material
         self.sam: Any = sam.load(given)[0].eval().requires_grad_(False)
         torch.manual_seed(0)
@@ -100,9 +103,9 @@ class Run:
         self.optimizer = torch.optim.AdamW(
             parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
         )
-        self.state = Checkpoint(folder, self.network, self.optimizer, recipe.ema)
+        self.state = TrainingCheckpoint(folder, self.network, self.optimizer, recipe.ema)
         self.store = Store(recipe.kept, FOCUS.size)
-        self.told: dict[str, float] = {}
+        self.averages: dict[str, float] = {}
         self.tiles = 0
 
     def train(self) -> None:
@@ -123,11 +126,11 @@ class Run:
             return
         self.network.eval()
         rng = np.random.default_rng([seed, 3])
-        for seen, truth, turn in ask(self.sam, self.network, tile, rng):
-            self.store.add(seen, truth)
-            self._tell(
+        for planes, truth, turn in answers(self.sam, self.network, tile, rng):
+            self.store.add(planes, truth)
+            self._average(
                 f"coarse {turn}",
-                torch.from_numpy(seen[None, 3:4]),
+                torch.from_numpy(planes[None, 3:4]),
                 torch.from_numpy(truth)[None, None],
             )
 
@@ -140,19 +143,21 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.lr * rate
         rng = np.random.default_rng([self.recipe.first, self.state.step])
-        seen, truth = self.store.draw(rng, self.recipe.batch)
+        planes, truth = self.store.draw(rng, self.recipe.batch)
         self.network.train()
         with torch.autocast("cpu", torch.bfloat16, enabled=FAST_BFLOAT16):
-            logits = self.network(seen.to(memory_format=torch.channels_last)).float()
+            logits = self.network(planes.to(memory_format=torch.channels_last)).float()
         loss = mask_loss(logits, truth).mean()
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
         self.state.count()
-        self._tell("refined", logits.detach(), truth)
+        self._average("refined", logits.detach(), truth)
         if self.state.step % 50 == 0:
-            reached = "  ".join(f"{name} {value:.3f}" for name, value in sorted(self.told.items()))
+            reached = "  ".join(
+                f"{name} {value:.3f}" for name, value in sorted(self.averages.items())
+            )
             left = self.recipe.minutes - self.state.spent / 60
             rate = self.state.step / max(self.state.spent, 1)
             typer.echo(
@@ -163,13 +168,13 @@ class Run:
             self.keep()
 
     def keep(self) -> None:
-        """Write a checkpoint; answers are asked for anew after a resume, of other tiles."""
+        """Write a checkpoint; after a resume new answers are collected, of other tiles."""
         self.state.extra["tiles"] = self.tiles
         self.state.keep()
 
-    def _tell(self, name: str, logits: torch.Tensor, truth: torch.Tensor) -> None:
+    def _average(self, name: str, logits: torch.Tensor, truth: torch.Tensor) -> None:
         now = float(iou(logits, truth).mean())
-        self.told[name] = 0.995 * self.told.get(name, now) + 0.005 * now
+        self.averages[name] = 0.995 * self.averages.get(name, now) + 0.005 * now
 
     def start_from(self, folder: Path) -> None:
         """Take the refiner of a trained mini-sam. Raises BadPrompt where it has none."""
@@ -187,41 +192,43 @@ class Run:
 
 
 @torch.no_grad()
-def ask(
+def answers(
     network: Any, refiner: Refiner, tile: Tile, rng: np.random.Generator
 ) -> Iterator[tuple[Array, Array, int]]:
-    """Ask about all objects of a tile: what the refiner sees of each answer, the true shares, how
-    many corrections.
-    """
+    """Yield each answer about a tile's objects: input planes, true shares, corrections so far."""
     pixels = torch.from_numpy(tile.pixels).permute(2, 0, 1)[None].float() / 255
     maps = network.image_encoder(pixels)
     axis = Axis.spanning(tile.side // CELL, tile.side // CELL, tile.plain.shape[0])
     sampler, image = Sampler(axis, axis), Image(tile.plain, "tile")
     gain = len(tile.plain) / tile.side
-    first = [first_ask(rng, mask) for mask in tile.masks]
+    first = [first_prompt(rng, mask) for mask in tile.masks]
     order = sorted(range(len(first)), key=lambda row: first[row].box is not None)
-    asks, masks, layers = [first[row] for row in order], tile.masks[order], tile.plain_masks[order]
-    shown = None
+    prompts, masks, layers = (
+        [first[row] for row in order],
+        tile.masks[order],
+        tile.plain_masks[order],
+    )
+    answered = None
     for turn in range(int(rng.integers(1, ROUNDS + 1))):
-        logits, quality = decode(network, maps, asks, shown, tile.corner)
+        logits, quality = decode(network, maps, prompts, answered, tile.corner)
         best = quality.argmax(dim=1)
         if turn:
             best[:] = 0
-        best[[row for row, asked in enumerate(asks) if asked.box is not None]] = 0
-        shown = logits[torch.arange(len(logits)), best][:, None]
-        looked, guesses = [], []
-        for asked, cells, layer in zip(asks, shown[:, 0].numpy(), layers, strict=True):
-            said = _said(asked, gain)
-            window = _jittered(_window(sampler, cells, image, said), rng)
-            looked.append(
-                (window, close.input_planes(image, (sampler, cells), window, said, FOCUS.size))
+        best[[row for row, one in enumerate(prompts) if one.box is not None]] = 0
+        answered = logits[torch.arange(len(logits)), best][:, None]
+        windows, guesses = [], []
+        for one, cells, layer in zip(prompts, answered[:, 0].numpy(), layers, strict=True):
+            prompt = _given_prompt(one, gain)
+            window = _jittered(_window(sampler, cells, image, prompt), rng)
+            windows.append(
+                (window, close.input_planes(image, (sampler, cells), window, prompt, FOCUS.size))
             )
             truth = close.cut(layer.astype(np.uint8)[..., None] * 255, window, FOCUS.size) / 2 + 0.5
             truth = truth.reshape(FOCUS.size, FOCUS.size) * _inside(window, image.size)
             if truth.sum() >= EMPTY:
-                yield looked[-1][1], truth, turn
-        fine = close.refine(refiner, [seen for _, seen in looked])
-        for (window, _), cells in zip(looked, fine, strict=True):
+                yield windows[-1][1], truth, turn
+        fine = close.refine(refiner, [planes for _, planes in windows])
+        for (window, _), cells in zip(windows, fine, strict=True):
             x, y, inside = close.corrected(cells, window, image.size)
             full = np.zeros(image.size, bool)
             full[y : y + inside.shape[0], x : x + inside.shape[1]] = inside > 0
@@ -230,19 +237,19 @@ def ask(
                 > 0
             )
         fixes = [correction(rng, real, guess) for real, guess in zip(masks, guesses, strict=True)]
-        asks = [asked.corrected(fix) for asked, fix in zip(asks, fixes, strict=True)]
+        prompts = [one.corrected(fix) for one, fix in zip(prompts, fixes, strict=True)]
 
 
-def _said(asked: Ask, gain: float) -> GivenPrompt:
-    clicks = np.array(asked.clicks, np.float64).reshape(-1, 3) * (gain, gain, 1)
-    return GivenPrompt(clicks, None if asked.box is None else np.array(asked.box) * gain)
+def _given_prompt(one: ClickPrompt, gain: float) -> GivenPrompt:
+    clicks = np.array(one.clicks, np.float64).reshape(-1, 3) * (gain, gain, 1)
+    return GivenPrompt(clicks, None if one.box is None else np.array(one.box) * gain)
 
 
-def _window(sampler: Sampler, cells: Array, image: Image, said: GivenPrompt) -> Window:
+def _window(sampler: Sampler, cells: Array, image: Image, prompt: GivenPrompt) -> Window:
     box = sampler.reach(cells > 0)
     tight = Masks.from_windows([(box[0], box[1], sampler.mask(cells, box))], image.size)
     return Window.around(
-        tight.boxes[tight.areas > 0].astype(np.float64), said, replace(FOCUS, boxed=FOCUS.margin)
+        tight.boxes[tight.areas > 0].astype(np.float64), prompt, replace(FOCUS, boxed=FOCUS.margin)
     )
 
 
@@ -254,9 +261,7 @@ def _jittered(window: Window, rng: np.random.Generator) -> Window:
 
 
 def _inside(window: Window, size: tuple[int, int]) -> Array:
-    """Mark the window's pixels that lie in the image, bool (S, S): ``cut`` gives grey, not black,
-    beyond it.
-    """
+    """Mark the window's pixels inside the image, bool (S, S): beyond it ``cut`` fills with grey."""
     places = (np.arange(FOCUS.size) + 0.5) * window.side / FOCUS.size
     rows, columns = (
         (at + places >= 0) & (at + places < end)
@@ -281,9 +286,11 @@ def main(
     ] = None,
     first: Annotated[
         int, typer.Option(help="Seed of the first tile; another for every leg.")
-    ] = Recipe.first,
-    lr: Annotated[float, typer.Option(help="Learning rate; less when going on.")] = Recipe.lr,
-    minutes: float = Recipe.minutes,
+    ] = RefinerRecipe.first,
+    lr: Annotated[
+        float, typer.Option(help="Learning rate; less when going on.")
+    ] = RefinerRecipe.lr,
+    minutes: float = RefinerRecipe.minutes,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
 ) -> None:
     """Train a refiner and put it beside mini-sam."""
@@ -295,8 +302,8 @@ def main(
         }
     )
     cv2.setNumThreads(1)
-    recipe = Recipe(minutes=minutes, lr=lr, first=first)
-    run = Run(runs, given, recipe, load_material(photos, foreground))
+    recipe = RefinerRecipe(minutes=minutes, lr=lr, first=first)
+    run = RefinerRun(runs, given, recipe, load_material(photos, foreground))
     if start:
         run.start_from(start)
     if resume:

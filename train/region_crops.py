@@ -30,7 +30,7 @@ from .captions.class_names import imagenet_classes, plain_classes
 from .engine import command, limits
 from .regions.candidates import judged
 from .regions.crop_store import BACKGROUND, CONTEXT, STORED, UNLABELLED, Class, Crop, Shards
-from .scenes.compose import Scene, SceneConfig, Thing, compose
+from .scenes.compose import Drawable, Scene, SceneConfig, compose
 from .scenes.cutouts import PHOTOGRAPHIC, load_cutouts, photo_cutouts
 from .scenes.glyphs import Glyph, load_glyphs
 from .scenes.photos import Photo, is_held_out, load_photos
@@ -274,7 +274,7 @@ class Sources:
 
     def _scenes(self, name: str, count: int) -> Iterator[Crop]:
         first = 530_000 + (VALIDATION if self.held_out else 0)
-        things: Sequence[Thing] = self.glyphs
+        things: Sequence[Drawable] = self.glyphs
         labels, config = list(range(len(things))), DENSE
         if name == "pasted":
             cutouts = load_cutouts(self.data / "foreground", self.data, held_out=self.held_out)

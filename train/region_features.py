@@ -37,11 +37,7 @@ BATCH = 32
 SERVED = 1.1  # context of serving's first view
 SOURCES = ("imagenet", "photo", "drawn", "caltech", "pasted", "caption", "unlabelled", "proposed")
 VARIED = ("imagenet", "photo", "caption")  # cut more than once
-TAUGHT = (
-    "imagenet",
-    "caption",
-    "unlabelled",
-)  # which the teacher is asked about: the others have names
+TAUGHT = ("imagenet", "caption", "unlabelled")  # sources with a teacher: the others have names
 
 
 def vary(rng: np.random.Generator, crop: Crop, size: int) -> Array:
@@ -109,7 +105,7 @@ def first_layers(trunk: Any, pixels: torch.Tensor) -> torch.Tensor:
     return features
 
 
-class Table:
+class FeatureTable:
     """Features of one source on disk, to be written where ``rows`` is given.
 
     size: side of the crops, px. features: float16 (R, 112, size / 16, size / 16). labels: (R,).
@@ -138,7 +134,13 @@ class Table:
 
 @torch.inference_mode()
 def extract(
-    store: CropStore, table: Table, classifier: Any, versions: int, *, served: bool, taught: bool
+    store: CropStore,
+    table: FeatureTable,
+    classifier: Any,
+    versions: int,
+    *,
+    served: bool,
+    taught: bool,
 ) -> None:
     """Fill a table with every crop in each version, in a random order.
 
@@ -196,7 +198,7 @@ def main(
             continue
         many = versions if name in VARIED and not served else 1
         typer.echo(f"{name}: {len(crops)} crops, {many} times")
-        table = Table(out, name, min(most, len(crops) * many), size)
+        table = FeatureTable(out, name, min(most, len(crops) * many), size)
         extract(crops, table, classifier, many, served=served, taught=name in TAUGHT and not served)
 
 

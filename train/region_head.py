@@ -37,11 +37,11 @@ from segclip.weights.reading import reading
 from .engine import command, limits
 from .engine.pretrained import load_classifier
 from .engine.start import trained
-from .region_features import FROZEN, SOURCES, Table
+from .region_features import FROZEN, SOURCES, FeatureTable
 from .region_text import OTHER_TEXTS, SHARES, SURE, caption_loss, region_loss
 from .regions.bank import Bank
 from .regions.crop_store import UNLABELLED, WRONG, Class
-from .regions.feed import Feed
+from .regions.feed import RegionFeed
 from .regions.model import BACKGROUNDS, EMBED, MODEL, PREPROCESS, SHIPPED, WIDE
 from .text_distill import embed
 
@@ -51,7 +51,7 @@ CLASSIFIER = 0.25  # length of the classes' part of an embedding at the start, o
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RegionHeadRecipe:
     """Every setting of a run."""
 
     steps: int = 500
@@ -68,7 +68,7 @@ class Recipe:
 class Pooled:
     """Hold a source's crops behind the trunk. features: float16 (R, 1280)."""
 
-    feed: Feed
+    feed: RegionFeed
     features: torch.Tensor
 
     def take(self, count: int) -> tuple[torch.Tensor, ...]:
@@ -83,7 +83,7 @@ class Pooled:
 
 
 @dataclass(frozen=True, eq=False)
-class Texts:
+class EmbeddedTexts:
     """Hold unit embeddings, and the scale of logits.
 
     bank: of all its texts. backgrounds, names: of BACKGROUNDS, of every class's name.
@@ -97,7 +97,7 @@ class Texts:
     @classmethod
     def embed(
         cls, model: Any, bank: Bank, classes: Sequence[Class], sentences: Sequence[str]
-    ) -> Texts:
+    ) -> EmbeddedTexts:
         """Embed texts as serving does, as the mean over its sentences."""
         tokenizer = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])
 
@@ -159,7 +159,7 @@ def widen(
     return Head(first, second)
 
 
-class Run:
+class RegionHeadRun:
     """Train a head on pooled features and embedded texts.
 
     labelled: the classes (L,) that are labelled wherever the proposer's candidates come from.
@@ -168,11 +168,11 @@ class Run:
     def __init__(
         self,
         head: Head,
-        texts: Texts,
+        texts: EmbeddedTexts,
         bank: Bank,
         classes: list[Class],
         labelled: Array,
-        recipe: Recipe,
+        recipe: RegionHeadRecipe,
     ) -> None:
         self.head, self.texts, self.recipe = head, texts, recipe
         self.bank, self.classes = bank, classes
@@ -287,7 +287,7 @@ class Run:
 
 
 @torch.no_grad()
-def pool(visual: Any, table: Table, batch: int = 128) -> torch.Tensor:
+def pool(visual: Any, table: FeatureTable, batch: int = 128) -> torch.Tensor:
     """Run stored features through the rest of the trunk: float16 (R, 1280)."""
     trunk, rows = visual.trunk, []
     for start in range(0, len(table.labels), batch):
@@ -324,7 +324,7 @@ def main(
     features: Annotated[Path, typer.Argument(help="Folder of their features.")],
     start: Annotated[Path, typer.Option(help="Folder of a run of train.region_text.")],
     out: Annotated[Path, typer.Option(help="Folder for model.safetensors and config.json.")],
-    steps: Annotated[int, typer.Option(help="Steps to train.")] = Recipe.steps,
+    steps: Annotated[int, typer.Option(help="Steps to train.")] = RegionHeadRecipe.steps,
 ) -> None:
     """Train the mini CLIP's head and write the model that ships."""
     limits.check({"--steps": (steps, limits.COUNT)})
@@ -338,25 +338,25 @@ def main(
     begun = trained(f"file:{start}")
     model, serving = begun.model.eval(), begun.checkpoint.serving
     bank = Bank.build(classes)
-    texts = Texts.embed(model, bank, classes, serving.templates)
-    rng = np.random.default_rng(Recipe.seed)
+    texts = EmbeddedTexts.embed(model, bank, classes, serving.templates)
+    rng = np.random.default_rng(RegionHeadRecipe.seed)
     sources = {}
     for name in SOURCES:
         if (features / f"{name}.json").exists():
-            table = Table(features, name)
+            table = FeatureTable(features, name)
             typer.echo(f"{name}: {len(table.labels)} crops", err=True)
-            sources[name] = Pooled(Feed(table, rng), pool(model.visual, table))
+            sources[name] = Pooled(RegionFeed(table, rng), pool(model.visual, table))
     if not sources:
         raise BadPrompt(
             f"{features} holds no features; make them with: python -m train.region_features {store}"
         )
-    torch.manual_seed(Recipe.seed)
+    torch.manual_seed(RegionHeadRecipe.seed)
     things = next(iter(sources.values())).features[:2000].float()
     names = texts.names[[row for row, kind in enumerate(classes) if kind.group == "imagenet"]]
     head = widen(model.visual.head.mlp, load_classifier().classifier, names, things, 2 * WIDE)
     found = sources["proposed"].feed.labels if "proposed" in sources else np.zeros(0, int)
     labelled = np.unique(found[found >= 0]).astype(int)
-    run = Run(head, texts, bank, classes, labelled, Recipe(steps=steps))
+    run = RegionHeadRun(head, texts, bank, classes, labelled, RegionHeadRecipe(steps=steps))
     checkpoints.save(
         shipped(model, run.train(sources)),
         out,

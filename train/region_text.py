@@ -5,11 +5,11 @@
 
 The image tower starts from EfficientNet-Lite0, whose first stages stay as they are
 (``train.region_features`` ran them once), the text tower from ``train.text_distill``. Each step
-shows B crops and compares them with a text of each and of many others. The loss is what serving
-computes: a softmax over the texts that tells objects apart, and for each crop and text the sigmoid
+compares B crops with a text of each and of many others. The loss is what serving
+computes: a softmax over the texts that separates objects, and for each crop and text the sigmoid
 of their logit against the background texts, so that an absent thing scores low. Beside it:
 ImageNet's own classifier as a teacher of crops without a name, captions of whole photos, and
-MiniLM's meaning of texts that no crop is shown for.
+MiniLM's meaning of texts without any crop.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from segclip.scoring.crops import CropPolicy, View
 from segclip.weights.reading import reading
 
 from .engine import command, limits
-from .engine.checkpoint import Checkpoint
+from .engine.checkpoint import TrainingCheckpoint
 from .engine.pretrained import load_classifier
-from .region_features import FROZEN, Table
+from .region_features import FROZEN, FeatureTable
 from .regions.bank import Bank
 from .regions.crop_store import Class
-from .regions.feed import Batch, Feed
+from .regions.feed import RegionBatch, RegionFeed
 from .regions.model import BACKGROUNDS, MODEL, PREPROCESS, TEMPLATES
 from .text_distill import distance, embed, load_vocabulary
 
@@ -95,14 +95,14 @@ def region_loss(
 
 
 def caption_loss(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Tell B photos by their captions and captions by their photos: InfoNCE of unit rows (B, D)."""
+    """Match B photos with their captions, both ways: InfoNCE of unit rows (B, D)."""
     logits = scale * images @ texts.T
     own = torch.arange(len(logits))
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RegionTextRecipe:
     """Every setting of a run."""
 
     minutes: float = 60
@@ -116,11 +116,11 @@ class Recipe:
     seed: int = 0
 
 
-class Run:
+class RegionTextRun:
     """Train, keep checkpoints, go on from the last one."""
 
     def __init__(
-        self, store: Path, features: Path, folder: Path, text: Path, recipe: Recipe
+        self, store: Path, features: Path, folder: Path, text: Path, recipe: RegionTextRecipe
     ) -> None:
         self.recipe = recipe
         with reading(store, "crops"):
@@ -144,7 +144,7 @@ class Run:
             fused=True,
         )
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.state = Checkpoint(folder, self.model, self.optimizer, recipe.ema)
+        self.state = TrainingCheckpoint(folder, self.model, self.optimizer, recipe.ema)
         self.tokenizer = open_clip.SimpleTokenizer(
             context_length=MODEL["text_cfg"]["context_length"]
         )
@@ -152,19 +152,19 @@ class Run:
         self.teacher_tokens = self.tokenizer(names)
         self.teacher_texts = torch.zeros(len(names), MODEL["embed_dim"])
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[RegionBatch]:
         """Make batches without end."""
-        feeds: dict[str, Feed] = {}
+        feeds: dict[str, RegionFeed] = {}
         count = 0
         while True:
             if count % 100 == 0:  # features may still be growing
                 for name in SHARES:
                     if (self.features / f"{name}.json").exists():
-                        feeds[name] = Feed(Table(self.features, name), self.rng)
+                        feeds[name] = RegionFeed(FeatureTable(self.features, name), self.rng)
             count += 1
             yield self._batch(feeds)
 
-    def _batch(self, feeds: dict[str, Feed]) -> Batch:
+    def _batch(self, feeds: dict[str, RegionFeed]) -> RegionBatch:
         names = [name for name in SHARES if name in feeds]
         total = sum(SHARES[name] for name in names)
         parts, captioned = [], 0
@@ -178,7 +178,7 @@ class Run:
         features, labels, likeliest, chances = (
             np.concatenate(column) for column in zip(*parts, strict=True)
         )
-        return Batch(
+        return RegionBatch(
             torch.from_numpy(features).float().contiguous(memory_format=torch.channels_last),
             torch.from_numpy(labels),
             captioned,
@@ -210,7 +210,7 @@ class Run:
             if self.state.step % 100 == 0:
                 self.state.keep()
 
-    def _update(self, batch: Batch, share: float) -> list[float]:
+    def _update(self, batch: RegionBatch, share: float) -> list[float]:
         rate = (
             min(1, (self.state.step + 1) / self.recipe.warm_up)
             * (0.5 + 0.5 * math.cos(math.pi * share))
@@ -234,7 +234,7 @@ class Run:
         self.state.count()
         return [float(loss.detach()) for loss in losses]
 
-    def _region_loss(self, batch: Batch, images: torch.Tensor) -> torch.Tensor:
+    def _region_loss(self, batch: RegionBatch, images: torch.Tensor) -> torch.Tensor:
         """Compare named crops, and those a teacher is sure of, with texts; photos with captions are
         left out.
         """
@@ -256,7 +256,7 @@ class Run:
         count = len(BACKGROUNDS)
         return region_loss(logits[:, :-count], right, spared, logits[:, -count:], is_thing)
 
-    def _teacher_loss(self, batch: Batch, images: torch.Tensor) -> torch.Tensor:
+    def _teacher_loss(self, batch: RegionBatch, images: torch.Tensor) -> torch.Tensor:
         """Let the texts of ImageNet's names be as likely as the teacher has its classes."""
         if self.state.step % REFRESH == 0:
             with torch.no_grad():
@@ -268,7 +268,7 @@ class Run:
         entropy = (wanted * wanted.clamp(min=1e-4).log()).sum(dim=1)
         return (entropy - (wanted * chances).sum(dim=1)).mean()
 
-    def _caption_loss(self, batch: Batch, images: torch.Tensor) -> torch.Tensor:
+    def _caption_loss(self, batch: RegionBatch, images: torch.Tensor) -> torch.Tensor:
         labels = batch.labels[len(batch.labels) - batch.captioned :]
         if not len(labels):
             return torch.zeros(())
@@ -288,9 +288,7 @@ class Run:
         return embed(self.model, self.tokenizer(texts))
 
     def resume(self) -> None:
-        """Go on from the last checkpoint, if there is one, with other crops than those it has
-        seen.
-        """
+        """Resume from the last checkpoint, if there is one, with other crops than before."""
         if self.state.resume():
             self.rng = np.random.default_rng([self.recipe.seed, self.state.step])
 
@@ -339,7 +337,7 @@ def last_layers(visual: Any, features: torch.Tensor) -> torch.Tensor:
     return visual.head(trunk.forward_head(trunk.bn2(trunk.conv_head(features))))
 
 
-def _groups(model: Any, recipe: Recipe) -> list[dict[str, Any]]:
+def _groups(model: Any, recipe: RegionTextRecipe) -> list[dict[str, Any]]:
     trunk = [p for p in model.visual.trunk.parameters() if p.requires_grad]
     text = [p for name, p in model.named_parameters() if not name.startswith("visual.")]
     return [
@@ -367,7 +365,7 @@ def main(
         raise BadPrompt(
             f"{store} holds no crops; make them with: python -m train.region_crops {store}"
         )
-    run = Run(store, features, runs, text, Recipe(minutes=minutes))
+    run = RegionTextRun(store, features, runs, text, RegionTextRecipe(minutes=minutes))
     if start:
         run.start_from(start)
     if resume:

@@ -7,9 +7,9 @@ clicks and boxes.
 
 As in Segment Anything (Kirillov et al. 2023, https://arxiv.org/abs/2304.02643, section A): a first
 prompt, a point or a loose box, then points in the error of the last answer, which is given back as
-a mask; of the three masks of a single point only the best one learns. Training looks at tiles, each
-a window of the frame that serving looks at: the positions of its cells and prompts are those of a
-random place in the frame.
+a mask; of the three masks of a single point only the best one is trained. Training uses tiles, each
+a window of serving's frame: the positions of its cells and prompts are those of a random place in
+the frame.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from segclip.proposers.trunk import Trunk
 from segclip.weights.reading import reading
 
 from .engine import command, limits
-from .engine.checkpoint import Checkpoint
-from .engine.clicks import correction, first_ask
+from .engine.checkpoint import TrainingCheckpoint
+from .engine.clicks import correction, first_prompt
 from .engine.mask_loss import judge
 from .engine.prompting import decode
 from .scenes.material import Material, load_material
@@ -59,17 +59,16 @@ GRID = GridOptions(
 )  # it is less sure of itself
 ROUNDS = 3  # at most: the first prompt and two corrections
 EARLY_SHARE = 0.04  # of a run, in which nothing is corrected yet
-POSITION_SCALE = (
-    2.5  # of the random frequencies; segment-anything's 1 is slow to tell near places apart
-)
-PLAIN = 0.2  # what tokens and features say at the start, against their positions
-QUIET = 0.1  # what is learned on top of the proposals says at the start
-# how much more attention weighs at the start, so that it is spent near the place asked about
+# of the random frequencies; segment-anything's 1 is slow to separate nearby places
+POSITION_SCALE = 2.5
+PLAIN = 0.2  # initial scale of tokens and features, relative to their positions
+QUIET = 0.1  # initial scale of what is learned on top of the proposals
+# initial factor of the attention, so that it is spent near the prompt
 SHARP = 2.7
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SamRecipe:
     """Every setting of a run."""
 
     minutes: float = 90
@@ -83,11 +82,10 @@ class Recipe:
 
 @torch.no_grad()
 def prefer_near(network: Any) -> None:
-    """Start with attention that looks where a prompt is; otherwise a SAM takes long to find that
-    out.
+    """Initialise attention to favour the prompt's place, which a SAM takes long to learn.
 
     Queries and keys are projected alike, so that equal positions attract; the first self-attention
-    hands the prompt's position on to all tokens; what is not a position is said quietly.
+    passes the prompt's position on to all tokens; everything but positions starts small.
     """
     prompts, decoder = network.prompt_encoder, network.mask_decoder
     prompts.pe_layer.positional_encoding_gaussian_matrix.mul_(POSITION_SCALE)
@@ -115,10 +113,10 @@ def prefer_near(network: Any) -> None:
         attention.k_proj.bias.copy_(attention.q_proj.bias)
 
 
-class Run:
+class SamRun:
     """Train, keep checkpoints, go on from the last one."""
 
-    def __init__(self, folder: Path, recipe: Recipe, material: Material) -> None:
+    def __init__(self, folder: Path, recipe: SamRecipe, material: Material) -> None:
         self.recipe, self.material = recipe, material
         torch.manual_seed(0)
         self.network: Any = ARCHITECTURE.build()
@@ -133,12 +131,12 @@ class Run:
         self.optimizer = torch.optim.AdamW(
             groups, weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True
         )
-        self.state = Checkpoint(folder, self.network, self.optimizer, recipe.ema)
-        self.told: dict[str, float] = {}
+        self.state = TrainingCheckpoint(folder, self.network, self.optimizer, recipe.ema)
+        self.averages: dict[str, float] = {}
         self.early = EARLY_SHARE
 
     def _given(self) -> tuple[Any, ...]:
-        """Give the parts that come from the proposer: trunk and head."""
+        """Return the parts that come from the proposer: trunk and head."""
         return self.network.image_encoder.trunk, self.network.image_encoder.head
 
     def train(self) -> None:
@@ -154,7 +152,7 @@ class Run:
                 pace = self.state.spent / self.state.step
                 left = self.recipe.minutes - self.state.spent / 60
                 reached = "  ".join(
-                    f"{name} {value:.3f}" for name, value in sorted(self.told.items())
+                    f"{name} {value:.3f}" for name, value in sorted(self.averages.items())
                 )
                 typer.echo(
                     f"step {self.state.step}  {pace:.2f} s/step  {left:.0f} min left  IoU: "
@@ -191,7 +189,7 @@ class Run:
         maps = self.network.image_encoder(pixels)
         rounds = 1 if share < self.early else ROUNDS
         loss = torch.stack(
-            [self._ask(maps[[row]], tile, rng, rounds) for row, tile in enumerate(tiles)]
+            [self._loss(maps[[row]], tile, rng, rounds) for row, tile in enumerate(tiles)]
         ).mean()
         self.optimizer.zero_grad()
         loss.backward()
@@ -199,38 +197,36 @@ class Run:
         self.optimizer.step()
         self.state.count()
 
-    def _ask(
+    def _loss(
         self, maps: torch.Tensor, tile: Tile, rng: np.random.Generator, rounds: int
     ) -> torch.Tensor:
-        """Ask about all objects of a tile at once and correct the answers, ``rounds`` at most:
-        their mean loss.
-        """
-        first = [first_ask(rng, mask) for mask in tile.masks]
+        """Return the mean loss of a tile's objects, prompted and corrected ``rounds`` times."""
+        first = [first_prompt(rng, mask) for mask in tile.masks]
         order = sorted(
             range(len(first)), key=lambda row: first[row].box is not None
         )  # those by click come first
-        asks, truth, masks = [first[row] for row in order], tile.shares[order], tile.masks[order]
-        single = sum(ask.box is None for ask in asks)
-        shown, losses = None, []
+        prompts, truth, masks = [first[row] for row in order], tile.shares[order], tile.masks[order]
+        single = sum(prompt.box is None for prompt in prompts)
+        answered, losses = None, []
         for turn in range(int(rng.integers(1, rounds + 1))):
-            logits, quality = decode(self.network, maps, asks, shown, tile.corner)
+            logits, quality = decode(self.network, maps, prompts, answered, tile.corner)
             split = single if turn == 0 else 0  # a single click may mean any of several things
-            loss, shown, reached = judge(logits, quality, truth, split)
+            loss, answered, reached = judge(logits, quality, truth, split)
             losses.append(loss.mean())
             names = ("click", "box") if turn == 0 else (f"{turn} corrected", f"{turn} corrected")
-            self._tell(names[0], reached[:split])
-            self._tell(names[1], reached[split:])
-            guesses = F.interpolate(shown, size=tile.side, mode="bilinear")[:, 0].numpy() > 0
+            self._average(names[0], reached[:split])
+            self._average(names[1], reached[split:])
+            guesses = F.interpolate(answered, size=tile.side, mode="bilinear")[:, 0].numpy() > 0
             fixes = [
                 correction(rng, real, guess) for real, guess in zip(masks, guesses, strict=True)
             ]
-            asks = [ask.corrected(fix) for ask, fix in zip(asks, fixes, strict=True)]
+            prompts = [prompt.corrected(fix) for prompt, fix in zip(prompts, fixes, strict=True)]
         return torch.stack(losses).mean()
 
-    def _tell(self, name: str, reached: torch.Tensor) -> None:
+    def _average(self, name: str, reached: torch.Tensor) -> None:
         if len(reached):
             now = float(reached.mean())
-            self.told[name] = 0.98 * self.told.get(name, now) + 0.02 * now
+            self.averages[name] = 0.98 * self.averages.get(name, now) + 0.02 * now
 
     def start_from(self, trunk: Path) -> None:
         """Take what a trained proposer has."""
@@ -272,8 +268,8 @@ def main(
     ] = None,
     first: Annotated[
         int, typer.Option(help="Seed of the first tile; another for every leg.")
-    ] = Recipe.first,
-    lr: Annotated[float, typer.Option(help="Learning rate; less when going on.")] = Recipe.lr,
+    ] = SamRecipe.first,
+    lr: Annotated[float, typer.Option(help="Learning rate; less when going on.")] = SamRecipe.lr,
     minutes: float = 90,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
 ) -> None:
@@ -291,8 +287,10 @@ def main(
             "or --start, a trained mini-sam"
         )
     cv2.setNumThreads(1)
-    recipe = Recipe(minutes=minutes, first=first, lr=lr, trunk_lr=lr * Recipe.trunk_lr / Recipe.lr)
-    run = Run(runs, recipe, load_material(photos, foreground))
+    recipe = SamRecipe(
+        minutes=minutes, first=first, lr=lr, trunk_lr=lr * SamRecipe.trunk_lr / SamRecipe.lr
+    )
+    run = SamRun(runs, recipe, load_material(photos, foreground))
     if start:
         run.go_on(start)
     if trunk:

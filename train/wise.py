@@ -20,9 +20,9 @@ import typer
 
 from segclip.errors import BadPrompt, UnknownName
 
-from .contrastive import Contrastive, Recipe, parts_of
+from .contrastive import Contrastive, ContrastiveRecipe, parts_of
 from .engine import command, limits
-from .engine.loop import Settings
+from .engine.loop import LoopSettings
 from .engine.start import Start, trained
 
 SHARES = tuple(round(0.1 * step, 1) for step in range(11))
@@ -47,7 +47,7 @@ def mix(
     }
 
 
-class Scores:
+class Trial:
     """Evaluate mixtures of two models on data sets."""
 
     def __init__(self, before: Start, tuned: Start) -> None:
@@ -63,7 +63,7 @@ class Scores:
     def on(self, data: Path, held_out: float) -> list[dict[str, float]]:
         """Evaluate every share on a data set's held-out images."""
         parts = parts_of(data, None, share=held_out, skip_bad=False)
-        task = Contrastive(self.start, parts, Recipe(), Settings(batch=1))
+        task = Contrastive(self.start, parts, ContrastiveRecipe(), LoopSettings(batch=1))
         rows = []
         for share in SHARES:
             self.load(share)
@@ -110,7 +110,7 @@ def main(
             "--held-out": (held_out, limits.PART),
         }
     )
-    scores = Scores(trained(before), trained(tuned))
+    scores = Trial(trained(before), trained(tuned))
     if data is not None:
         gains = scores.on(data, held_out)
         if figure not in gains[0]:

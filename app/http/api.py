@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
-from pathlib import Path as File
-from threading import Lock
-from time import perf_counter
 from typing import Annotated, Any, TypeVar
 
 import anyio
 from fastapi import Depends, FastAPI, Path, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse, Response
-from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import segclip
@@ -28,6 +22,7 @@ from ..plain import without_paths
 from ..state import CachedImage, Studio, Work
 from ..turns import Full, Late, Left, Line, Turn, taking
 from . import requests
+from .metering import Counted, Meter
 from .schema import (
     ClassifyRequest,
     ClassifyResponse,
@@ -50,7 +45,6 @@ PATIENCE = 60.0  # s that a request may take, waiting included, once it has arri
 MOST_JSON = 4_000_000  # bytes
 _RETRY = 5  # s of Retry-After
 _MOST_ERRORS = 10  # validation errors listed in a response
-_GONE = 499  # status counted for a client that disconnected before the response
 _TURN = "segclip.turn"  # key of the turn in a request's scope
 
 _log = logging.getLogger(__name__)
@@ -79,7 +73,7 @@ class Gone(Exception):
     """No such image, or it was evicted."""
 
 
-class Images:
+class ImageStore:
     """The most recently used images with their cached results, by the hash of their bytes."""
 
     def __init__(self, studio: Studio) -> None:
@@ -118,47 +112,6 @@ class Images:
 
     def _limits(self) -> Limits:
         return Limits(MOST_IMAGES, self._studio.settings.kept_mb * 1_000_000, IDLE_BYTES)
-
-
-class Meter:
-    """Counts and durations of requests, in Prometheus' text format."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[tuple[str, int]] = Counter()
-        self._seconds: Counter[str] = Counter()
-        self._lock = Lock()
-
-    def count(self, path: str, status: int, seconds: float) -> None:
-        """Count a request."""
-        with self._lock:
-            self._counts[path, status] += 1
-            self._seconds[path] += seconds  # type: ignore[assignment]
-
-    def text(self, images: int) -> str:
-        """Return the counts. images: number of images in memory."""
-        lines = ["# TYPE segclip_requests_total counter"]
-        with self._lock:
-            for (path, status), count in sorted(self._counts.items()):
-                lines.append(f'segclip_requests_total{{path="{path}",status="{status}"}} {count}')
-            lines.append("# TYPE segclip_request_seconds_total counter")
-            for path, seconds in sorted(self._seconds.items()):
-                lines.append(f'segclip_request_seconds_total{{path="{path}"}} {seconds:.6f}')
-        lines += ["# TYPE segclip_pictures gauge", f"segclip_pictures {images}"]
-        if (memory := _memory()) is not None:
-            lines += [
-                "# TYPE process_resident_memory_bytes gauge",
-                f"process_resident_memory_bytes {memory}",
-            ]
-        return "\n".join(lines) + "\n"
-
-
-def _memory() -> int | None:
-    """Return the resident memory in bytes; None where there is no /proc."""
-    try:
-        pages = int(File("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 class Arriving:
@@ -212,35 +165,6 @@ class Arriving:
             group.cancel_scope.cancel()
 
 
-class Counted:
-    """Count every request with its status and duration."""
-
-    def __init__(self, app: ASGIApp, *, meter: Meter) -> None:
-        self.app, self.meter = app, meter
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and count it."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        start, status = perf_counter(), _GONE
-
-        async def record_status(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
-
-        try:
-            await self.app(scope, receive, record_status)
-        except Exception:
-            status = 500
-            raise
-        finally:
-            route = scope.get("route")
-            path = route.path if isinstance(route, APIRoute) else "other"
-            self.meter.count(path, status, perf_counter() - start)
-
-
 def refusal(status: int, detail: object) -> Response:
     """Return an error response; json.dumps escapes any input that the detail quotes."""
     headers = {"retry-after": str(_RETRY)} if status in (429, 503) else None
@@ -280,7 +204,7 @@ class RequestQueue:
 def make_api(studio: Studio) -> FastAPI:
     """Return the API of a studio; its schema is at ``openapi.json``."""
     api = FastAPI(title="segclip", version=segclip.__version__, docs_url=None, redoc_url=None)
-    images, meter, queue = Images(studio), Meter(), RequestQueue()
+    images, meter, queue = ImageStore(studio), Meter(), RequestQueue()
     api.state.images = images
 
     @api.get("/health", operation_id="health")

@@ -46,7 +46,7 @@ def classify(studio: Studio, work: Work, query: schema.ClassifyRequest) -> schem
         )
     guesses = [
         [
-            schema.Guess(label=g.label, probability=g.probability, similarity=g.similarity)
+            schema.GuessResponse(label=g.label, probability=g.probability, similarity=g.similarity)
             for g in row
         ]
         for row in rows
@@ -115,7 +115,7 @@ class _MaskBudget:
 
 def _answer(
     studio: Studio, work: Work, prompt: schema.Prompt, masks: str, budget: _MaskBudget
-) -> schema.Answer:
+) -> schema.AnswerResponse:
     result = _result(studio, work, prompt)
     budget.expect(len(result))
     rows = []
@@ -126,9 +126,9 @@ def _answer(
         rle = row.pop("rle")
         mask: Any = rle if masks == "rle" else _png(single) if masks == "png" else _polygons(single)
         budget.enter(mask)
-        rows.append(schema.Row(**row, mask=mask))
+        rows.append(schema.MaskResponse(**row, mask=mask))
     unanswered, reasons = list(result.unanswered), list(result.reasons)
-    return schema.Answer(
+    return schema.AnswerResponse(
         rows=rows, unanswered=unanswered, reasons=reasons, threshold=result.threshold
     )
 

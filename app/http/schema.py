@@ -66,7 +66,7 @@ class SegmentRequest(_Strict):
         return self
 
 
-class Row(BaseModel):
+class MaskResponse(BaseModel):
     """One mask. box: xyxy, half-open.
 
     mask: COCO's RLE, a PNG of the whole image in base64, or GeoJSON polygons.
@@ -81,10 +81,10 @@ class Row(BaseModel):
     mask: Any
 
 
-class Answer(BaseModel):
+class AnswerResponse(BaseModel):
     """The answer to one prompt, best first; texts without any row are in ``unanswered``."""
 
-    rows: list[Row]
+    rows: list[MaskResponse]
     unanswered: list[str]
     reasons: list[str]
     threshold: float
@@ -94,7 +94,7 @@ class SegmentResponse(BaseModel):
     """The answers, in the order of the prompts. size: [height, width]."""
 
     size: tuple[int, int]
-    answers: list[Answer]
+    answers: list[AnswerResponse]
 
 
 class ClassifyRequest(_Strict):
@@ -106,7 +106,7 @@ class ClassifyRequest(_Strict):
     top_k: Annotated[int, Field(strict=True, ge=1, le=1000)] = 5
 
 
-class Guess(BaseModel):
+class GuessResponse(BaseModel):
     """A label with its scores."""
 
     label: str
@@ -117,7 +117,7 @@ class Guess(BaseModel):
 class ClassifyResponse(BaseModel):
     """The most probable labels of the image, or of each box."""
 
-    answers: list[list[Guess]]
+    answers: list[list[GuessResponse]]
 
 
 class SearchRequest(_Strict):

@@ -12,13 +12,10 @@ from threading import Event, Lock, Thread
 import segclip
 
 from .. import files, models
+from . import Cancelled, outcome_of
 from .scratch import Scratch
 
 _turn = Lock()  # one batch at a time, which leaves cores for interactive use
-
-
-class Cancelled(Exception):
-    """Raised by the progress callback to stop a run; finished work is kept."""
 
 
 @dataclass(eq=False)
@@ -99,27 +96,12 @@ class Batch:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self, options: segclip.ExportOptions, texts: tuple[str, ...]) -> None:
-        try:
-            with _turn:
-                self.state = "running"
-                summary = segclip.export(
-                    self.folder / "in",
-                    self.folder / "out",
-                    texts,
-                    options=options,
-                    tell=self._report,
-                )
-            counts = ", ".join(
-                f"{count} {state}" for state, count in summary.states.items() if count
-            )
-            self.state, self.message = "done", counts
-        except Cancelled:
-            self.state = "cancelled"
-        except (segclip.SegclipError, OSError) as problem:  # such as a full disk
-            self.state, self.message = "failed", str(problem)
-        finally:
-            if self.state == "running":  # an unexpected error
-                self.state, self.message = "failed", "Internal error; see the server's log."
+        with outcome_of(self), _turn:
+            self.state = "running"
+            place = self.folder / "in", self.folder / "out"
+            summary = segclip.export(*place, texts, options=options, report=self._report)
+            counts = [f"{count} {state}" for state, count in summary.states.items() if count]
+            self.state, self.message = "done", ", ".join(counts)
 
     def _report(self, progress: segclip.Progress) -> None:
         self.done, self.rate = progress.before + progress.now, progress.rate

@@ -9,7 +9,7 @@ from threading import Event, Lock, Thread
 import segclip
 
 from .. import models
-from .batches import Cancelled
+from . import Cancelled, outcome_of
 
 
 @dataclass(eq=False)
@@ -50,21 +50,12 @@ class Indexing:
         self._stop.set()
 
     def _run(self, folder: Path, place: Path, options: segclip.IndexOptions) -> None:
-        try:
-            done = segclip.make_index(folder, options, out=place, tell=self._report)
+        with outcome_of(self):
+            done = segclip.make_index(folder, options, out=place, report=self._report)
             failed = f", {len(done.failed)} could not be read" if done.failed else ""
-            self.state, self.message = (
-                "done",
-                f"{done.pictures} images, {done.regions} regions{failed}",
-            )
-            self.message += "".join(f"; unreachable: {line}" for line in done.unreachable[:1])
-        except Cancelled:
-            self.state = "cancelled"
-        except (segclip.SegclipError, OSError) as problem:  # such as a full disk
-            self.state, self.message = "failed", str(problem)
-        finally:
-            if self.state == "running":  # an unexpected error
-                self.state, self.message = "failed", "Internal error; see the server's log."
+            message = f"{done.pictures} images, {done.regions} regions{failed}"
+            message += "".join(f"; unreachable: {line}" for line in done.unreachable[:1])
+            self.state, self.message = "done", message
 
     def _report(self, progress: segclip.Progress) -> None:
         self.total, self.done, self.rate = (

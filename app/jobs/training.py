@@ -27,7 +27,7 @@ Row = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRequest:
     """Data and options of a run. data: a path, or "" for drawn shapes.
 
     options: as train.contrastive takes them.
@@ -38,7 +38,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """The state of a run, read from its folder.
 
     state: "running", "stopped", "done" or "failed". rows: metrics per epoch. words: its progress,
@@ -102,7 +102,7 @@ class Training:
             number += 1
         return f"run-{number}"
 
-    def start(self, name: str, recipe: Recipe) -> None:
+    def start(self, name: str, recipe: TrainingRequest) -> None:
         """Start a new run. Raises BadPrompt for a bad name, and while another run is trained."""
         if not _NAME.fullmatch(name):
             raise segclip.BadPrompt(
@@ -149,7 +149,7 @@ class Training:
             if self._process is not None:
                 self._process.terminate()
 
-    def read_run(self, name: str) -> Run:
+    def read_run(self, name: str) -> TrainingRun:
         """Read the state of a run."""
         folder = self.folder / name
         rows, log = _rows(folder / "metrics.jsonl"), _tail(folder / "log.txt")
@@ -174,7 +174,9 @@ class Training:
                 if state == "running"
                 else ""
             )
-        return Run(name, state, rows, words, min(1.0, share), "\n".join(lines[-30:]), folder)
+        return TrainingRun(
+            name, state, rows, words, min(1.0, share), "\n".join(lines[-30:]), folder
+        )
 
     def check(self, data: str) -> str:
         """Return a summary of a data set and its problems."""
@@ -192,7 +194,7 @@ class Training:
             words.partition("rror: ")[2] or words or f"The process exited with code {self._code}."
         )
 
-    def keep(self, run: Run) -> Path:
+    def keep(self, run: TrainingRun) -> Path:
         """Copy the run's best weights, which a resumed run would replace; return their folder.
 
         Raises BadPrompt when there are none yet.

@@ -11,7 +11,7 @@ import segclip
 
 from .. import models as loaded
 from .. import session
-from ..jobs.training import Recipe, Run
+from ..jobs.training import TrainingRequest, TrainingRun
 from ..plain import as_markdown
 from ..state import Studio, Work
 from . import models
@@ -113,7 +113,7 @@ def _form(shared: Studio, work: Work) -> None:
         ]
         try:
             shared.training.start(
-                name.strip(), Recipe(data, (*begin, *tune, *flags, *_split(more)))
+                name.strip(), TrainingRequest(data, (*begin, *tune, *flags, *_split(more)))
             )
         except segclip.SegclipError as problem:
             st.error(as_markdown(str(problem)))
@@ -196,7 +196,7 @@ def _watch() -> None:
         st.code(run.log, language=None, wrap_lines=True)
 
 
-def _buttons(shared: Studio, work: Work, run: Run) -> None:
+def _buttons(shared: Studio, work: Work, run: TrainingRun) -> None:
     training = shared.training
     try:
         if st.button("Stop", disabled=run.state != "running", help="The last checkpoint is kept"):
@@ -227,7 +227,7 @@ def _buttons(shared: Studio, work: Work, run: Run) -> None:
         st.session_state["train-error"] = str(problem)
 
 
-def _curves(run: Run) -> None:
+def _curves(run: TrainingRun) -> None:
     last = run.rows[-1]
     loss, recall = st.columns(2)
     loss.metric("Loss", f"{last['loss']:.3f}")
@@ -245,7 +245,7 @@ def _curves(run: Run) -> None:
             )
 
 
-def _chart(run: Run, columns: dict[str, str], *, zero: bool) -> dict[str, Any]:
+def _chart(run: TrainingRun, columns: dict[str, str], *, zero: bool) -> dict[str, Any]:
     """Return a chart of metrics over the epochs."""
     values = [
         {"epoch": row["epoch"], "value": row[name], "of": label}

@@ -38,12 +38,12 @@ def export(
     *,
     options: ExportOptions = ExportOptions(),
     running: Running = Running(),
-    tell: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[Progress], None] = lambda progress: None,
 ) -> Summary:
     """Segment every image of ``source`` by ``texts`` and write the masks to ``out``.
 
     source: a folder, a glob, a .txt list, or a .csv or .jsonl table of image, texts, boxes, points.
-    ``tell`` is called after every image. A failed image becomes a row of failures.jsonl and does
+    ``report`` is called after every image. A failed image becomes a row of failures.jsonl and does
     not stop the run. Raises BadPrompt for misuse, Busy while another run is using ``out``, and
     NotWritable for a full disk or for a file in the way that segclip did not write.
     """
@@ -58,7 +58,7 @@ def export(
     part = running.part.replace("/", "-of-") if running.part else state.WHOLE
     job = _job(out, part, options, running)
     order = _Order(
-        source, job, tuple(dict.fromkeys(options.formats)), _settings(job), running, tell
+        source, job, tuple(dict.fromkeys(options.formats)), _settings(job), running, report
     )
     if not (out / state.STATE).exists():  # no earlier run wrote there
         _check_apart(order, real_paths(item.path for item in listed))

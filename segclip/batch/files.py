@@ -78,7 +78,7 @@ def is_torn(path: Path, whole: Path | None) -> bool:
 
 
 def is_short_of_room(error: BaseException | None) -> bool:
-    """Return whether an error stops all writing, unlike, say, one of a file name too long."""
+    """Return whether an error stops all writing, as a file name too long does not."""
     of_one_file = (
         errno.ENAMETOOLONG,
         errno.ENOTDIR,

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import BadImage, BadPrompt
-from .options import OUT, ModelOptions, OutputOptions, parse_numbers
+from .options import ModelOptions
+from .output import OUT, OutputOptions
+from .parsing import parse_numbers
 
 if TYPE_CHECKING:
     from ..types import Boxes, Result

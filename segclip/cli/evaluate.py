@@ -14,9 +14,11 @@ import typer
 
 from ..checks import checked
 from ..errors import BadPrompt
-from .options import ProgressLines, grouped
+from .output import ProgressLines
+from .parsing import grouped
 
 if TYPE_CHECKING:
+    from ..encoders import Encoder
     from ..evaluation.datasets import Sample
     from ..proposers import Proposer
 
@@ -178,11 +180,9 @@ def regions(
     offline: Annotated[bool, OFFLINE] = False,
 ) -> None:
     """Classify true masks zero-shot among the folder's names, with the encoder's crop policy."""
-    from .. import loading
-    from ..evaluation import datasets, localise
+    from ..evaluation import localise
 
-    samples = datasets.read_folder(folder)[:limit]
-    model = loading.load_encoder(encoder, options=loading.LoadOptions(offline=offline))
+    model, samples = _encoder_and_samples(encoder, folder, limit, offline)
     with _progress(samples) as progress:
         report = localise.evaluate_regions(model, samples, progress)
     _print(report.table())
@@ -199,11 +199,9 @@ def heat(
     offline: Annotated[bool, OFFLINE] = False,
 ) -> None:
     """Compare heat maps of present names with true masks: pointing game, zero-shot segmentation."""
-    from .. import loading
-    from ..evaluation import datasets, localise
+    from ..evaluation import localise
 
-    samples = datasets.read_folder(folder)[:limit]
-    model = loading.load_encoder(encoder, options=loading.LoadOptions(offline=offline))
+    model, samples = _encoder_and_samples(encoder, folder, limit, offline)
     with _progress(samples) as progress:
         report = localise.evaluate_heat(model, samples, progress)
     _print(report.table())
@@ -257,7 +255,7 @@ def search(
             index = make_index(
                 folder / "images",
                 IndexOptions(regions=True),
-                tell=lambda now: progress(now.now, now.total),
+                report=lambda now: progress(now.now, now.total),
             ).path
     _print(evaluate_names(Index(index, encoder=encoder), samples).table())
 
@@ -276,6 +274,17 @@ def _progress(samples: Sequence[object]) -> Iterator[Callable[[int, int], None]]
         line(done, total, rate, f"{rate:.1f}/s")
 
     yield report
+
+
+def _encoder_and_samples(
+    encoder: str, folder: Path, limit: int | None, offline: bool
+) -> tuple[Encoder, list[Sample]]:
+    """Load an encoder and the first images of a folder, which is read first."""
+    from .. import loading
+    from ..evaluation import datasets
+
+    samples = datasets.read_folder(folder)[:limit]
+    return loading.load_encoder(encoder, options=loading.LoadOptions(offline=offline)), samples
 
 
 def _print(table: list[tuple[str, str]]) -> None:

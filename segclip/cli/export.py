@@ -15,15 +15,9 @@ from .. import lifetime
 from ..errors import BadPrompt
 from ..files import lines
 from ..files.formats import PER_IMAGE, PER_RUN
-from .options import (
-    ModelOptions,
-    ProgressLines,
-    RivalOptions,
-    SelectionOptions,
-    WorkerOptions,
-    parse_numbers,
-    split_commas,
-)
+from .options import ModelOptions, RivalOptions, SelectionOptions, WorkerOptions
+from .output import ProgressLines
+from .parsing import parse_numbers, split_commas
 
 if TYPE_CHECKING:
     from ..batch import ExportOptions, Progress, Running, Summary
@@ -156,7 +150,7 @@ def run(options: ExportOptions, source: ExportInput, workers: ExportRun) -> None
     try:
         with progress_bar() as report:
             summary = batch.export(
-                source.source, source.out, options=options, running=running, tell=report
+                source.source, source.out, options=options, running=running, report=report
             )
     except KeyboardInterrupt as interrupt:
         typer.echo(STOPPED, err=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .options import OUT
+from .output import OUT
 
 
 @dataclass(frozen=True)

@@ -25,14 +25,9 @@ from .export import ExportInput, ExportRun
 from .export import run as run_export
 from .heat import HeatOptions
 from .heat import run as run_heat
-from .options import (
-    ModelOptions,
-    OutputOptions,
-    QueryOptions,
-    RivalOptions,
-    SelectionOptions,
-    grouped,
-)
+from .options import ModelOptions, QueryOptions, RivalOptions, SelectionOptions
+from .output import OutputOptions
+from .parsing import grouped
 from .search import (
     FilterOptions,
     IndexInput,
@@ -74,7 +69,7 @@ class Commands(TyperGroup):
             if isinstance(stream, TextIOWrapper):
                 # a file name may hold bytes that are not valid UTF-8
                 stream.reconfigure(errors="backslashreplace")
-        with lines.shown_safely():
+        with lines.escaping_output():
             return super().main(args, prog_name, complete_var, standalone_mode, windows_expand_args)
 
     def invoke(self, ctx: Any) -> Any:

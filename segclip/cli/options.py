@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields, replace
-from functools import wraps
+from dataclasses import dataclass, replace
 from pathlib import Path
-from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .. import checks
 from ..errors import BadPrompt
-from ..files.formats import PER_IMAGE
+from .output import OutputOptions
+from .parsing import parse_numbers
 
 if TYPE_CHECKING:
     from ..question import Question
@@ -24,13 +18,10 @@ if TYPE_CHECKING:
     from ..segmenter import Segmenter
     from ..types import Points, Prompt
 
-OUT = Path("segclip-out")
-FORMATS = "overlay,png,cutout,json"
 LARGER = (
     "mini is a small model of everyday objects. For better results on photographs: segclip weights "
     "get photo, then --preset photo (this hint appears once)"
 )
-EVERY = 30.0  # s between progress lines without a terminal
 
 
 @dataclass(frozen=True)
@@ -237,130 +228,6 @@ class ModelOptions:
 
         proposer, encoder = registry.choose(loading.PRESETS, self.preset, "preset")
         return self.proposer or proposer, self.encoder or encoder
-
-
-@dataclass(frozen=True)
-class OutputOptions:
-    """What is printed and written."""
-
-    out: Annotated[Path | None, typer.Option(help=f"Folder for the files. Default: {OUT}.")] = None
-    formats: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format",
-            help=f"Output formats, comma-separated or repeated: {', '.join(PER_IMAGE)}. Default: "
-            f"{FORMATS}.",
-        ),
-    ] = None
-    record: Annotated[
-        bool, typer.Option("--json", help="Print the JSON record; files only with --out.")
-    ] = False
-    verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Log what is loaded and how long it takes.")
-    ] = False
-
-    def targets(self, image: Path) -> dict[str, str]:
-        """Return the file name by format. Raises UnknownName or BadPrompt before any work."""
-        from .. import registry
-        from ..files import outputs
-
-        if self.folder and self.folder.exists() and not self.folder.is_dir():
-            raise BadPrompt(f"--out {self.folder} is a file; give a folder")
-        names = split_commas(self.formats or [FORMATS])
-        if not names:
-            raise BadPrompt(f"--format is empty; choose from {', '.join(PER_IMAGE)}")
-        stem = outputs.shortened(image.stem)
-        return {name: f"{stem}.{registry.choose(PER_IMAGE, name, 'format')}" for name in names}
-
-    @property
-    def folder(self) -> Path | None:
-        """Return the output folder; None where no files are written."""
-        return self.out or (None if self.record else OUT)
-
-    @contextmanager
-    def timed(self, message: str) -> Iterator[None]:
-        """Print on a terminal what is running, and how long it took."""
-        shown = sys.stderr.isatty() and not self.record and not self.verbose
-        start = perf_counter()
-        if shown:
-            typer.echo(f"{message} ...", nl=False, err=True)
-        yield
-        if shown:
-            typer.echo(f" {perf_counter() - start:.1f} s", err=True)
-
-
-class ProgressLines:
-    """Progress as an occasional line, where there is no terminal."""
-
-    def __init__(self) -> None:
-        self.last = monotonic()
-
-    def __call__(self, done: int, total: int, rate: float, details: str) -> None:
-        """Report a step. rate: steps per second."""
-        if monotonic() - self.last < EVERY:
-            return
-        self.last = monotonic()
-        typer.echo(
-            f"{done} of {total}, {details}, {(total - done) / max(rate, 1e-9) / 60:.0f} min left",
-            err=True,
-        )
-
-
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Flatten a command's dataclass parameters into the options that typer reads."""
-    groups = {name: kind for name, kind in get_type_hints(command).items() if name != "return"}
-    parameters = [parameter for kind in groups.values() for parameter in _parameters(kind)]
-
-    @wraps(command)
-    def call(**values: Any) -> None:
-        for parameter in parameters:
-            checks.check(values[parameter.name], parameter.name, parameter.annotation)
-        command(
-            *(
-                kind(**{field.name: values[field.name] for field in fields(kind)})
-                for kind in groups.values()
-            )
-        )
-
-    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return call
-
-
-def _parameters(kind: Any) -> Iterator[inspect.Parameter]:
-    hints = get_type_hints(kind, include_extras=True)
-    for field in fields(kind):
-        default = inspect.Parameter.empty if field.default is MISSING else field.default
-        yield inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=default,
-            annotation=hints[field.name],
-        )
-
-
-def split_commas(values: Iterable[str]) -> list[str]:
-    """Split comma-separated and repeated values: each once, in the order given."""
-    return list(
-        dict.fromkeys(part.strip() for value in values for part in value.split(",") if part.strip())
-    )
-
-
-def parse_numbers(flag: str, value: str, counts: tuple[int, ...]) -> list[float]:
-    """Parse comma-separated numbers. Raises BadPrompt."""
-    try:
-        numbers = [float(part) for part in value.split(",")]
-    except ValueError:
-        numbers = []
-    # NaN fails the comparison too
-    if len(numbers) not in counts or not all(abs(number) <= checks.MOST for number in numbers):
-        expected = " or ".join(map(str, counts))
-        example = ",".join(("120", "80", "400", "380")[: counts[0]])
-        raise BadPrompt(
-            f"{flag} takes {expected} numbers, finite, comma-separated, in pixels, such as "
-            f"{flag} {example}; got {value[:80]!r}"
-        )
-    return numbers
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import typer
 from .. import lifetime
 from ..errors import BadPrompt
 from .export import STOPPED, progress_bar
-from .options import OUT, WorkerOptions
+from .options import WorkerOptions
+from .output import OUT
 
 if TYPE_CHECKING:
     from ..batch import Running
@@ -204,7 +205,7 @@ def run_index(source: IndexInput, workers: IndexRun) -> None:
     try:
         with progress_bar() as report:
             done = make_index(
-                source.folder, source.options(), out=source.out, running=running, tell=report
+                source.folder, source.options(), out=source.out, running=running, report=report
             )
     except KeyboardInterrupt as interrupt:
         typer.echo(STOPPED, err=True)

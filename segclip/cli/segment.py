@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from .options import ModelOptions, OutputOptions, QueryOptions, RivalOptions, SelectionOptions
+from .options import ModelOptions, QueryOptions, RivalOptions, SelectionOptions
+from .output import OutputOptions
 
 if TYPE_CHECKING:
     from ..ranking.selection import Selection

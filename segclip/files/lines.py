@@ -182,7 +182,7 @@ def open_missing_streams() -> None:
 
 
 @contextmanager
-def shown_safely() -> Iterator[None]:
+def escaping_output() -> Iterator[None]:
     """Escape everything printed inside the block with ``visible``, other libraries' output too."""
     original = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (cast(TextIO, _EscapingStream(stream)) for stream in original)

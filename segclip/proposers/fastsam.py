@@ -25,7 +25,7 @@ from .logits import assemble, prototype_gain, prototype_sampler
 from .suppress import suppress
 from .yolo import letterbox, load, save
 
-__all__ = ["FastSAM", "FastSAMOptions", "Features", "save"]
+__all__ = ["FastSAM", "FastSAMFeatures", "FastSAMOptions", "save"]
 
 # options that a checkpoint's config.json may set
 _STORED = ("image_size", "again", "confidence", "iou", "max_det")
@@ -69,7 +69,7 @@ class FastSAMOptions:
 
 
 @dataclass(frozen=True, eq=False)
-class Features:
+class FastSAMFeatures:
     """The N candidates of one image, best first, on the CPU.
 
     boxes: float32 (N, 4) xyxy pixels of the image. confidence: float32 (N,). coefficients: float32
@@ -184,7 +184,7 @@ class FastSAM:
         self._lock = Lock()  # the network stores the anchors of its last input shape
 
     @torch.inference_mode()
-    def encode(self, image: Image) -> Features:
+    def encode(self, image: Image) -> FastSAMFeatures:
         """Run the network on the letterboxed image at each size and keep its best candidates."""
         from ultralytics.utils.ops import scale_boxes
 
@@ -195,7 +195,7 @@ class FastSAM:
             )
         found = self._suppress(prediction)
         boxes = scale_boxes(frame, found[:, :4], image.size)
-        return Features(boxes, found[:, 4], found[:, 5:], prototypes, image, self.edges)
+        return FastSAMFeatures(boxes, found[:, 4], found[:, 5:], prototypes, image, self.edges)
 
     def _detect(self, image: Image, box: Callable[[Array], Array]) -> Detections:
         # interleaved RGB viewed as (1, 3, h, w) is already channels-last
@@ -210,7 +210,7 @@ class FastSAM:
             (pixels.shape[2], pixels.shape[3]),
         )
 
-    def decode(self, features: Features, prompt: Prompt) -> Proposals:
+    def decode(self, features: FastSAMFeatures, prompt: Prompt) -> Proposals:
         """Select among the candidates of ``encode``.
 
         Everything: all, best first. Boxes: row i is the candidate of highest IoU with box i, or an

@@ -22,7 +22,7 @@ from .embedding import WHOLE, mask_of
 from .identity import check_named, check_weights, read_identity
 from .query import Embedded, Query, embed, rank
 from .rows import Rows
-from .store import Filter, Pictures, Table, Vectors
+from .store import Filter, Pictures, Vectors, VectorTable
 
 __all__ = [
     "Filter",
@@ -83,7 +83,7 @@ class Index:
         source = "" if inside else self.identity.source
         self.folder = Path(source) if source else self.path.parent
         self.pictures: Pictures
-        self.tables: dict[str, Table]
+        self.tables: dict[str, VectorTable]
         self.pictures, self.tables = snapshot.tables(self.path)
         self._models = encoder, device, load
         self._encoder: Encoder | None = None
@@ -148,7 +148,7 @@ class Index:
             )
 
     def _distinct(
-        self, table: Table, query: Embedded, where: Filter, n: int, by: str
+        self, table: VectorTable, query: Embedded, where: Filter, n: int, by: str
     ) -> list[tuple[Vectors, float, float]]:
         """Rank ever more candidates until ``n`` images are found, or all are ranked."""
         count = 10 * n + _MARGIN

@@ -24,7 +24,7 @@ from ..errors import BadIndex, BadPrompt, NotWritable
 from ..files import atomic
 from ..files.listing import Listing, list_images
 from ..question import MAX_PIXELS
-from . import reach, rows, snapshot, store
+from . import checked, reach, rows, snapshot, store
 from .embedding import EmbedJob
 from .identity import ENGINES, Identity, check_named, check_weights, read_identity
 from .rows import Rows
@@ -89,9 +89,9 @@ def make_index(
     *,
     out: str | Path | None = None,
     running: Running = Running(),
-    tell: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[Progress], None] = lambda progress: None,
 ) -> Indexed:
-    """Index every image of a folder, or update its index; ``tell`` is called after every image.
+    """Index every image of a folder, or update its index; ``report`` is called after every image.
 
     An unreadable image is reported in the result and does not stop the run. Raises BadPrompt if
     there is no such folder, or if the index was built with another encoder, or with one stored as
@@ -121,11 +121,11 @@ def make_index(
         atomic.write(place / "index.json", json.dumps(asdict(identity), indent=1).encode())
         update = _Update(folder, place, options, identity)
         try:
-            return update.run(running, tell)
+            return update.run(running, report)
         except Damaged as error:
             saved = _mend(place, folder)
             log.warning("%s; the rows of %d images are sound and are kept", error, saved)
-            return update.run(running, tell)
+            return update.run(running, report)
 
 
 def _refuse_others(place: Path) -> None:
@@ -188,7 +188,7 @@ class _Update:
         probe, here = reach.Reach(self.folder, found.unreadable), set(found.images)
         lost = {}
         for name in journal.names():
-            if name not in here and store.is_inside(name) and (why := probe.why_lost(name)):
+            if name not in here and checked.is_inside(name) and (why := probe.why_lost(name)):
                 state = journal.state(name)
                 if state and state[0] == "matched" and journal.get(name):
                     lost[name] = why

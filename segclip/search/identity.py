@@ -9,7 +9,7 @@ from typing import Any
 
 from ..batch.journal import Damaged
 from ..errors import BadIndex, BadPrompt
-from . import store
+from . import checked, store
 
 ENGINES = ("auto", *store.ENGINES)
 FORMAT = 1
@@ -58,7 +58,7 @@ class Identity:
 def read_identity(place: Path) -> Identity:
     """Read an index's identity. Raises BadPrompt without an index, Damaged, and as ``parse``."""
     try:
-        return parse(store.read_json(place / "index.json"))
+        return parse(checked.read_json(place / "index.json"))
     except (FileNotFoundError, NotADirectoryError):
         raise BadPrompt(f"{place} holds no index; make one with: segclip index FOLDER") from None
     except (OSError, ValueError) as error:

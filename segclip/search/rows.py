@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..batch.journal import Journal, Outcome, salvage
-from . import reach, store
+from . import checked, reach
 
 NAME = Path("journal") / "index.sqlite"  # inside an index
 _PAGE = 4096  # bytes, SQLite's default
@@ -67,7 +67,7 @@ def is_record(record: dict[str, Any]) -> bool:
     """Return whether a record is valid: a journal may be damaged or untrusted."""
     size, dim, taken = record.get("size"), record.get("dim"), record.get("taken", "")
     quality, boxes, rle = (record.get(name) for name in ("quality", "boxes", "rle"))
-    if not (isinstance(size, list) and store.is_size(size) and size[0] * size[1] <= _PIXELS):
+    if not (isinstance(size, list) and checked.is_size(size) and size[0] * size[1] <= _PIXELS):
         return False
     if not (isinstance(quality, list) and isinstance(boxes, list) and isinstance(rle, list)):
         return False

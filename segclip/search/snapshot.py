@@ -22,11 +22,11 @@ from ..batch.journal import Journal, Outcome
 from ..batch.plan import Item
 from ..errors import BadIndex, NotWritable
 from ..files import atomic
+from . import checked, lance, store
 from . import identity as identities
-from . import lance, store
 from .embedding import unpack
 from .identity import Identity
-from .store import KINDS, Pictures, Table, Vectors
+from .store import KINDS, Pictures, Vectors, VectorTable
 
 EXACT_TO = 100_000  # vectors at most that NumPy searches exhaustively
 MEND = "run segclip index again: it keeps every embedding that is sound"
@@ -45,7 +45,7 @@ def publish(place: Path, identity: Identity, items: Sequence[Item], journal: Jou
     try:
         if not _is_sound(place, name):
             _write(place / name, good, journal, identity)
-            crc = zlib.crc32(store.read_bytes(place / name / "pictures.json"))
+            crc = zlib.crc32(checked.read_bytes(place / name / "pictures.json"))
             atomic.write(
                 place / "current.json", json.dumps({"snapshot": name, "checksum": crc}).encode()
             )
@@ -71,22 +71,22 @@ def current(place: Path) -> Path:
     return _current(place)[0]
 
 
-def tables(place: Path, *, whole: bool = False) -> tuple[Pictures, dict[str, Table]]:
+def tables(place: Path, *, whole: bool = False) -> tuple[Pictures, dict[str, VectorTable]]:
     """Open an index's snapshot: its images, and a table for each of KINDS. Raises BadIndex.
 
     whole: verify the checksums of all files, also LanceDB's, which may be large.
     """
     folder, checksum = _current(place)
     try:
-        if zlib.crc32(store.read_bytes(folder / "pictures.json")) != checksum:
+        if zlib.crc32(checked.read_bytes(folder / "pictures.json")) != checksum:
             raise ValueError("pictures.json is not as it was written")
         pictures, facts = store.read_pictures(folder)
         exact = facts["engine"] == "numpy"  # the first query reads all of it anyway
-        if reason := store.damage(
+        if reason := checked.damage(
             folder, facts["files"], most=np.inf if whole or exact else _SMALL
         ):
             raise ValueError(reason)
-        opened: dict[str, Table] = {}
+        opened: dict[str, VectorTable] = {}
         for kind in KINDS:
             if not exact and facts[kind]:
                 opened[kind] = lance.Lance(folder, kind, pictures, length=facts[kind])
@@ -127,7 +127,7 @@ def remove(path: Path) -> None:
 def _current(place: Path) -> tuple[Path, int]:
     """Return the folder of the snapshot in use, and the CRC-32 of its pictures.json."""
     try:
-        data = store.read_json(place / "current.json")
+        data = checked.read_json(place / "current.json")
         name, checksum = data.get("snapshot"), data.get("checksum")
     except FileNotFoundError:
         raise BadIndex(
@@ -197,7 +197,7 @@ def _write(folder: Path, good: Sequence[Item], journal: Journal, identity: Ident
         "dim": dim,
         "images": len(good),
         "regions": regions,
-        "files": store.checksums(aside),
+        "files": checked.checksums(aside),
     }
     store.write_pictures(aside, pictures, facts | {"identity": asdict(identity)})
     for path in sorted(aside.rglob("*"), reverse=True):

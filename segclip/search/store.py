@@ -9,9 +9,6 @@ may be a pipe.
 from __future__ import annotations
 
 import json
-import os
-import stat
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -21,15 +18,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import BadIndex
-from ..files import regular
 from ..types import Array
+from .checked import LARGEST, is_inside, is_size, read_json
 
 KINDS = ("images", "regions")
 ENGINES = ("numpy", "lancedb")
-_LARGEST = 1 << 30  # px, of a side
 _LATEST = 1e12  # s since 1970
 _MOST_DIM = 1 << 16
-_CHUNK = 1 << 22  # bytes read at a time
 
 
 @dataclass(frozen=True)
@@ -65,8 +60,8 @@ class Filter:
     @property
     def sides(self) -> tuple[int, int]:
         """The minimum shorter and the maximum longer side, in px."""
-        least, most = self.min_side or 0, _LARGEST if self.max_side is None else self.max_side
-        return max(0, min(least, _LARGEST)), max(0, min(most, _LARGEST))
+        least, most = self.min_side or 0, LARGEST if self.max_side is None else self.max_side
+        return max(0, min(least, LARGEST)), max(0, min(most, LARGEST))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +84,7 @@ class Pictures:
         start, end = where.span
         kept = (self.taken >= start) & (self.taken < end)
         least, most = where.sides
-        kept &= self.sizes.min(axis=1, initial=_LARGEST) >= least
+        kept &= self.sizes.min(axis=1, initial=LARGEST) >= least
         kept &= self.sizes.max(axis=1, initial=0) <= most
         if where.within:
             kept &= np.fromiter(
@@ -135,7 +130,7 @@ class Vectors:
         )
 
 
-class Table(Protocol):
+class VectorTable(Protocol):
     """A table of vectors with nearest-neighbour search."""
 
     def __len__(self) -> int:
@@ -233,82 +228,6 @@ def _checked(facts: dict[str, Any], pictures: int) -> dict[str, Any]:
         if sizes != [4 * dim * facts[kind], 12 * facts[kind]]:
             raise ValueError(f"its {kind} are more or fewer than their files hold")
     return facts
-
-
-def is_inside(name: object) -> bool:
-    """Return whether a value is the relative name, with "/", of a file inside a folder."""
-    if not isinstance(name, str) or "\0" in name or {"", ".", ".."} & set(name.split("/")):
-        return False
-    if os.sep == "\\" and ("\\" in name or ":" in name):
-        return False
-    try:
-        os.fsencode(name)
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def is_size(size: object) -> bool:
-    """Return whether a value is a valid size: [H, W] in px."""
-    return (
-        isinstance(size, list)
-        and len(size) == 2
-        and all(type(n) is int and 0 < n <= _LARGEST for n in size)
-    )
-
-
-def read_bytes(path: Path) -> bytes:
-    """Read a file of an index. Raises ValueError for a pipe, device or folder, which may block."""
-    try:
-        return regular.read(path)
-    except regular.NotRegular as error:
-        raise ValueError(error.strerror) from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises OSError, and ValueError for anything else."""
-    try:
-        data = json.loads(read_bytes(path).decode("utf-8"))
-    except (RecursionError, MemoryError):
-        raise ValueError("it is nested too deeply") from None
-    if not isinstance(data, dict):
-        raise ValueError("it is no JSON object")
-    return data
-
-
-def checksums(folder: Path) -> dict[str, list[int]]:
-    """Return the size and the CRC-32 of every file of a folder but pictures.json, by name."""
-    files = sorted(
-        path for path in folder.rglob("*") if path.is_file() and path != folder / "pictures.json"
-    )
-    return {
-        path.relative_to(folder).as_posix(): [path.stat().st_size, _crc(path)] for path in files
-    }
-
-
-def damage(folder: Path, files: dict[str, list[int]], *, most: float = np.inf) -> str:
-    """Return which of a folder's files differs from its ``checksums``; "" for none.
-
-    most: bytes of a file, beyond which only its size is checked.
-    """
-    for name, (size, crc) in files.items():
-        path = folder / name
-        try:
-            status = path.stat()
-            sound = is_inside(name) and stat.S_ISREG(status.st_mode) and status.st_size == size
-            if not sound or (size <= most and _crc(path) != crc):
-                return f"{name} is not as it was written"
-        except (OSError, ValueError) as error:
-            return f"{name}: {getattr(error, 'strerror', None) or error}"
-    return ""
-
-
-def _crc(path: Path) -> int:
-    crc = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            crc = zlib.crc32(chunk, crc)
-    return crc
 
 
 def write_exact(folder: Path, kind: str, parts: Iterable[Vectors]) -> int:

@@ -27,9 +27,9 @@ def studio(monkeypatch: pytest.MonkeyPatch) -> Studio:
 
 
 @pytest.fixture
-def work(picture: Image) -> Work:
+def work(sample_image: Image) -> Work:
     """Return a work on a red, a green and a blue box, with a text for the red one."""
-    return Work(CachedImage(picture), Draft(("a red box",)))
+    return Work(CachedImage(sample_image), Draft(("a red box",)))
 
 
 @pytest.fixture
@@ -45,10 +45,10 @@ def shared_studio(monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
 
 
 @pytest.fixture
-def upload(picture: Image) -> bytes:
+def upload(sample_image: Image) -> bytes:
     """Return the bytes of a PNG."""
     file = io.BytesIO()
-    PIL.Image.fromarray(picture.pixels).save(file, "PNG")
+    PIL.Image.fromarray(sample_image.pixels).save(file, "PNG")
     return file.getvalue()
 
 

@@ -50,7 +50,7 @@ def ask(
 
 
 def test_many_prompts_in_one_request_give_the_librarys_results(
-    client: TestClient, studio: Studio, opened: str, picture: Image
+    client: TestClient, studio: Studio, opened: str, sample_image: Image
 ) -> None:
     texts, click, box, inside = ask(
         client,
@@ -60,7 +60,7 @@ def test_many_prompts_in_one_request_give_the_librarys_results(
         {"boxes": [[105, 55, 155, 115]]},
         {"texts": ["a red box"], "boxes": [[105, 55, 155, 115]]},
     )
-    wanted = studio.models.load("mini").segmenter(picture, ["a red box", "a black box"])
+    wanted = studio.models.load("mini").segmenter(sample_image, ["a red box", "a black box"])
     assert np.array_equal(decode_rle(texts["rows"][0]["mask"]), wanted.masks.full(0))
     assert texts["rows"][0]["box"] == list(RED)
     assert texts["unanswered"] == ["a black box"]

@@ -361,7 +361,7 @@ def test_images_are_limited_by_their_bytes(
 def test_unused_images_are_evicted(
     client: TestClient, opened: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images: api.Images = client.app.state.images  # type: ignore[attr-defined]
+    images: api.ImageStore = client.app.state.images  # type: ignore[attr-defined]
     assert not images.tidy()
     monkeypatch.setattr(api, "IDLE_BYTES", 1000)
     assert not images.tidy()
@@ -371,12 +371,14 @@ def test_unused_images_are_evicted(
     assert len(images) == 0
 
 
-def test_the_regions_of_an_image_count_towards_its_size(studio: Studio, picture: Image) -> None:
-    before = sum(kept.bytes_of([picture]).values())
+def test_the_regions_of_an_image_count_towards_its_size(
+    studio: Studio, sample_image: Image
+) -> None:
+    before = sum(kept.bytes_of([sample_image]).values())
     segmenter = studio.models.load("mini").segmenter
-    regions = segmenter.regions(picture)
-    assert sum(kept.bytes_of([picture, regions, regions]).values()) > before
-    assert before == picture.pixels.nbytes
+    regions = segmenter.regions(sample_image)
+    assert sum(kept.bytes_of([sample_image, regions, regions]).values()) > before
+    assert before == sample_image.pixels.nbytes
 
 
 @pytest.fixture

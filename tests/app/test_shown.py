@@ -46,8 +46,10 @@ def test_the_label_map_of_a_large_image_is_small_and_aligned() -> None:
     assert np.array_equal(labels, dense[0][2::4, 2::4])
 
 
-def test_a_large_image_is_shrunk_a_small_one_is_lossless(picture: Image) -> None:
-    assert np.array_equal(np.array(decode_url(rendering.image_url(picture))), picture.pixels)
+def test_a_large_image_is_shrunk_a_small_one_is_lossless(sample_image: Image) -> None:
+    assert np.array_equal(
+        np.array(decode_url(rendering.image_url(sample_image))), sample_image.pixels
+    )
     large = Image(np.zeros((3000, 4000, 3), np.uint8))
     assert decode_url(rendering.image_url(large)).size == (1600, 1200)
 
@@ -204,10 +206,10 @@ def test_a_zip_with_a_duplicate_name_is_reported(tmp_path: Path, upload: bytes) 
     "name", ["../../x.png", "a\0b.png", "x" * 300 + ".png", "", "..", "a/b.png", "\ud800.png"]
 )
 def test_masks_of_an_image_of_any_name_are_packed(
-    studio: Studio, picture: Image, name: str
+    studio: Studio, sample_image: Image, name: str
 ) -> None:
     """Fault 17.12: a browser may send any file name."""
-    work = Work(CachedImage(Image(picture.pixels, name)), Draft(("a red box",)))
+    work = Work(CachedImage(Image(sample_image.pixels, name)), Draft(("a red box",)))
     assert zipfile.ZipFile(
         io.BytesIO(files.pack(answer(studio.models, work).chosen, ["png", "coco"]))
     ).namelist()

@@ -116,8 +116,8 @@ def test_near_misses_can_be_selected(studio: Studio, work: Work) -> None:
         assert len(send_event(studio, work, kind="take", row=0).chosen) == 1
 
 
-def test_near_misses_follow_the_matches(studio: Studio, picture: Image) -> None:
-    work = Work(CachedImage(picture))
+def test_near_misses_follow_the_matches(studio: Studio, sample_image: Image) -> None:
+    work = Work(CachedImage(sample_image))
     work.set_texts(("a red box", "a box red and green"))
     found = send_event(studio, work, kind="tune", threshold=0.99, top=None)
     misses = [(text, row >= found.hits) for row, text in enumerate(found.candidates.texts)]
@@ -228,8 +228,10 @@ def test_another_model_encodes_again_and_resets_the_threshold(studio: Studio, wo
     assert studio.models.names == ("photo",)
 
 
-def test_encoding_a_large_image_does_not_block_other_work(studio: Studio, picture: Image) -> None:
-    work = Work(CachedImage(picture), Draft(("a red box",)))
+def test_encoding_a_large_image_does_not_block_other_work(
+    studio: Studio, sample_image: Image
+) -> None:
+    work = Work(CachedImage(sample_image), Draft(("a red box",)))
     answer(studio.models, work)
     send_event(studio, work, kind="point", x=20, y=20, label=1)
     with (

@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 import segclip
 from app.jobs import training
-from app.jobs.training import Recipe, Training
+from app.jobs.training import Training, TrainingRequest
 from app.state import Studio
 
 _FAKE = """
@@ -63,8 +63,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
     return Training(tmp_path / "runs")
 
 
-def recipe(epochs: int, data: str = "images") -> Recipe:
-    return Recipe(data, ("--epochs", str(epochs)))
+def recipe(epochs: int, data: str = "images") -> TrainingRequest:
+    return TrainingRequest(data, ("--epochs", str(epochs)))
 
 
 def wait(runs: Training) -> None:

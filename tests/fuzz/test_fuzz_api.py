@@ -25,42 +25,20 @@ from app.settings import Settings
 from app.state import Studio
 from tests import batch_script
 from tests.fakes import paint
+from tests.fuzz import WEIRD
 
 EXAMPLES = int(os.environ.get("SEGCLIP_FUZZ_EXAMPLES", "60"))
 SEED = int(os.environ.get("SEGCLIP_FUZZ_SEED", "17"))
 LONGEST = 60.0  # s for one answer
-WEIRD: tuple[Any, ...] = (
-    None,
-    True,
-    False,
-    0,
+UNEXPECTED = (
+    *WEIRD,
     1,
-    -1,
-    2**31,
-    10**30,
-    -(10**30),
-    0.5,
-    1e308,
-    float("nan"),
-    float("inf"),
     -float("inf"),
-    "",
     " ",
     ",",
-    "..",
-    "a\0b",
-    "\ud800",
-    "x" * 5000,
     "file:/etc/passwd",
-    "hf-hub:a/b",
     "![x](http://evil.test)",
-    [],
-    [[]],
-    {},
-    {"a": 1},
-    [0] * 9,
     ["a red box"] * 200,
-    [[1, 1]] * 3,
     "rle",
     "png",
     "the left box",
@@ -95,7 +73,7 @@ def encoded(pixels: Any, kind: str) -> bytes:
 def number(rng: random.Random) -> Any:
     """Return a number, mostly one that lies in the image."""
     return rng.choice(
-        (rng.uniform(0, 160), rng.randrange(120), rng.randrange(160), rng.choice(WEIRD))
+        (rng.uniform(0, 160), rng.randrange(120), rng.randrange(160), rng.choice(UNEXPECTED))
     )
 
 
@@ -110,7 +88,7 @@ def text(rng: random.Random) -> Any:
         "ß 你好 🐘",
     )
     return rng.choice(
-        (*words, rng.choice(WEIRD), "".join(chr(rng.randrange(1, 0x11000)) for _ in range(9)))
+        (*words, rng.choice(UNEXPECTED), "".join(chr(rng.randrange(1, 0x11000)) for _ in range(9)))
     )
 
 
@@ -128,18 +106,18 @@ def prompt(rng: random.Random) -> Any:
         made["boxes"] = [sorted((number(rng) for _ in range(4)), key=str)] * rng.randrange(3)
     for name in ("threshold", "top_k", "best", "everything"):
         if rng.random() < 0.2:
-            made[name] = rng.choice((0.3, 1, True, rng.choice(WEIRD)))
-    return made if rng.random() < 0.95 else rng.choice(WEIRD)
+            made[name] = rng.choice((0.3, 1, True, rng.choice(UNEXPECTED)))
+    return made if rng.random() < 0.95 else rng.choice(UNEXPECTED)
 
 
 def question(rng: random.Random, image: str) -> tuple[str, Any]:
     """Choose a path and a body for it."""
-    name = rng.choice((image, image, image, "0" * 32, rng.choice(WEIRD)))
+    name = rng.choice((image, image, image, "0" * 32, rng.choice(UNEXPECTED)))
     path = rng.choice(("segment", "segment", "segment", "classify", "search"))
     body: dict[str, Any]
     if path == "segment":
         body = {"image": name, "prompts": [prompt(rng) for _ in range(rng.choice((1, 1, 2, 5)))]}
-        body["masks"] = rng.choice(("rle", "rle", "png", "polygon", rng.choice(WEIRD)))
+        body["masks"] = rng.choice(("rle", "rle", "png", "polygon", rng.choice(UNEXPECTED)))
     elif path == "classify":
         body = {
             "image": name,
@@ -154,7 +132,7 @@ def question(rng: random.Random, image: str) -> tuple[str, Any]:
             "regions": rng.choice((None, True, text(rng))),
         }
     for _ in range(rng.choice((0, 0, 0, 1, 3))):
-        body[rng.choice((*body, "strange", "\ud800"))] = rng.choice(WEIRD)
+        body[rng.choice((*body, "strange", "\ud800"))] = rng.choice(UNEXPECTED)
     return path, body
 
 

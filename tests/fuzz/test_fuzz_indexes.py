@@ -22,45 +22,23 @@ import pytest
 
 from segclip import Filter, Index, IndexOptions, loading, make_index
 from segclip.errors import SegclipError
-from segclip.search import results, rows, store
+from segclip.search import checked, results, rows
 from segclip.search.build import INSIDE
 from tests import search_script
 from tests.fakes import paint
+from tests.fuzz import WEIRD
 
 EXAMPLES = int(os.environ.get("SEGCLIP_FUZZ_EXAMPLES", "25"))
 SEED = int(os.environ.get("SEGCLIP_FUZZ_SEED", "17"))
 COLOURS = ("red", "green", "blue")
-WEIRD: tuple[Any, ...] = (
-    None,
-    True,
-    False,
-    0,
-    -1,
+UNEXPECTED = (
+    *WEIRD,
     3,
-    2**31,
-    10**30,
-    -(10**30),
-    0.5,
-    1e308,
-    float("nan"),
-    float("inf"),
-    "",
     ".",
-    "..",
     "../precious.png",
     "/etc/passwd",
-    "a\0b",
-    "\ud800",
-    "x" * 5000,
     "file:evil",
-    "hf-hub:a/b",
-    [],
-    [[]],
-    {},
-    {"a": 1},
-    [0] * 9,
     ["red.png"] * 3,
-    [[1, 1]] * 3,
     "numpy",
     "lancedb",
     "snapshot-0123456789abcdef",
@@ -196,7 +174,7 @@ def _mutate(rng: random.Random, value: Any, depth: int = 0) -> Any:
         at = rng.randrange(len(value))
         return [*value[:at], _mutate(rng, value[at], depth + 1), *value[at + 1 :]]
     return (
-        rng.choice(WEIRD)
+        rng.choice(UNEXPECTED)
         if depth
         else {**value, str(rng.random()): 1}
         if isinstance(value, dict)
@@ -208,7 +186,7 @@ def _damage_json(rng: random.Random, place: Path) -> None:
     files = [place / "index.json", place / "current.json", *place.glob("snapshot-*/pictures.json")]
     path = rng.choice(files)
     with suppress(OSError, ValueError, TypeError, RecursionError):
-        told = _mutate(rng, store.read_json(path))
+        told = _mutate(rng, checked.read_json(path))
         path.write_text(json.dumps(told), "utf-8")
         if path.name == "pictures.json" and rng.random() < 0.8:
             _vouch(place, path)
@@ -230,7 +208,7 @@ def _damage_vectors(rng: random.Random, place: Path) -> None:
             start = rng.randrange(0, max(1, len(data)), 4)
             data[start : start + 4] = rng.choice((rng.randbytes(4), b"\xff" * 4, b"\0\0\xc0\x7f"))
             file.write_bytes(data)
-            told = json.loads(path.read_text("utf-8")) | {"files": store.checksums(path.parent)}
+            told = json.loads(path.read_text("utf-8")) | {"files": checked.checksums(path.parent)}
             path.write_text(json.dumps(told), "utf-8")
             _vouch(place, path)
 

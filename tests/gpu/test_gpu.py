@@ -18,12 +18,12 @@ from segclip.proposers.fastsam import FastSAM
 from segclip.proposers.promptable import SAMOptions
 from segclip.proposers.ultralytics_sam import UltralyticsSAM
 from segclip.types import Boxes, Everything, Image, Points, Prompt, Proposals
-from tests.networks import picture, random_network, save_checkpoint
+from tests.networks import random_network, sample_image, save_checkpoint
 from tests.parity.test_ultralytics_sam_parity import write
 from tests.small_clip import save_small_clip
 from train import contrastive, shapes
-from train.contrastive import Contrastive, Recipe
-from train.engine.loop import Loop, Settings
+from train.contrastive import Contrastive, ContrastiveRecipe
+from train.engine.loop import Loop, LoopSettings
 from train.engine.start import begin
 
 pytestmark = [
@@ -47,7 +47,7 @@ def alike(here: Proposals, there: Proposals, *, iou: float = 0.97) -> None:
 
 @pytest.fixture
 def photo() -> Image:
-    return picture(300, 400)
+    return sample_image(300, 400)
 
 
 def test_a_gpu_is_taken_where_there_is_one() -> None:
@@ -119,8 +119,8 @@ def test_a_run_trains_on_the_gpu_goes_on_and_serves_on_the_cpu(
     shapes.write(tmp_path / "scenes", 400, held_out=80)
     parts = contrastive.parts_of(tmp_path / "scenes", None, share=0.1, skip_bad=False)
     for epochs in (2, 6):  # the second goes on where the first ended
-        settings = Settings(epochs=epochs, batch=32, warm_up=5, lr=2e-3, bfloat16=bfloat16)
-        task = Contrastive(begin("small", None), parts, Recipe(augment="none"), settings)
+        settings = LoopSettings(epochs=epochs, batch=32, warm_up=5, lr=2e-3, bfloat16=bfloat16)
+        task = Contrastive(begin("small", None), parts, ContrastiveRecipe(augment="none"), settings)
         assert task.device.type == "cuda"
         made = Loop(task, tmp_path / "run", settings, {})
         if epochs > 2:

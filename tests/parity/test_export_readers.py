@@ -40,8 +40,8 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 np.random.default_rng(seed).normal(size=(180, 240)), (0, 0), 12
             )
             pixels[noise > 0.045] = COLOURS[colour]
-        picture = PIL.Image.fromarray(pixels)
-        picture.save(root / "photos" / name, quality=100, subsampling=0)
+        sample_image = PIL.Image.fromarray(pixels)
+        sample_image.save(root / "photos" / name, quality=100, subsampling=0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "load", batch_script.fake_load)
         patch.setattr(loading, "fingerprint", batch_script.fake_fingerprint)

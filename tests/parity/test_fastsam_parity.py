@@ -14,7 +14,7 @@ from segclip.proposers.fastsam import FastSAM, FastSAMOptions
 from segclip.proposers.yolo import quiet
 from segclip.types import Boxes, Everything, Image, Masks
 
-from ..networks import picture, random_network, save_checkpoint
+from ..networks import random_network, sample_image, save_checkpoint
 
 pytestmark = pytest.mark.parity
 
@@ -74,7 +74,7 @@ def predict(upstream: Any, image: Image, **prompts: Any) -> Any:
     "size", [(480, 640), (427, 640), (333, 500), (200, 211), (97, 501), (900, 1200)]
 )
 def test_same_candidates_same_masks(fastsam: FastSAM, upstream: Any, size: tuple[int, int]) -> None:
-    image = picture(*size)
+    image = sample_image(*size)
     theirs = predict(upstream, image)
     ours = fastsam.decode(fastsam.encode(image), Everything())
     masks = Masks.from_dense(theirs.masks.data.numpy(), image.size)
@@ -87,7 +87,7 @@ def test_same_candidates_same_masks(fastsam: FastSAM, upstream: Any, size: tuple
 
 
 def test_same_boxes(fastsam: FastSAM, upstream: Any) -> None:
-    image = picture(480, 640)
+    image = sample_image(480, 640)
     found, theirs = fastsam.encode(image), predict(upstream, image)
     kept = found.boxes[torch.isin(found.confidence, theirs.boxes.conf)].numpy()
     edges = theirs.boxes.xyxy.numpy()
@@ -102,7 +102,7 @@ def test_same_boxes(fastsam: FastSAM, upstream: Any) -> None:
 
 
 def test_box_prompt_chooses_the_same_mask(fastsam: FastSAM, upstream: Any) -> None:
-    image = picture(480, 640)
+    image = sample_image(480, 640)
     features = fastsam.encode(image)
     for box in [(100, 100, 300, 300), (0, 0, 640, 480), (400, 50, 470, 200), (610, 430, 640, 480)]:
         theirs = Masks.from_dense(predict(upstream, image, bboxes=[box]).masks.data.numpy())
@@ -134,5 +134,5 @@ def test_fastsam_x_loads_and_proposes(tmp_path: Path) -> None:
         save_checkpoint(network, tmp_path / "FastSAM-x.pt"),
         options=FastSAMOptions(image_size=SIZE),
     )
-    proposals = fastsam.decode(fastsam.encode(picture(240, 320)), Everything())
+    proposals = fastsam.decode(fastsam.encode(sample_image(240, 320)), Everything())
     assert len(proposals) > 20

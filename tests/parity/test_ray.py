@@ -62,7 +62,7 @@ def photos(tmp_path: Path, fake_models: None) -> Path:
 
 
 def run(
-    photos: Path, out: Path, tell: Any = lambda progress: None, **running: Any
+    photos: Path, out: Path, report: Any = lambda progress: None, **running: Any
 ) -> batch.Summary:
     return export(
         photos,
@@ -70,7 +70,7 @@ def run(
         TEXTS,
         options=ExportOptions(formats=FORMATS),
         running=Running(**running),
-        tell=tell,
+        report=report,
     )
 
 
@@ -100,7 +100,7 @@ def test_a_worker_that_is_killed_loses_nothing(
             killed.append(int(folders[0].name))
             os.kill(killed[0], signal.SIGKILL)
 
-    summary = run(photos, tmp_path / "there", tell=kill_one, runner="ray", workers=2)
+    summary = run(photos, tmp_path / "there", report=kill_one, runner="ray", workers=2)
     assert killed
     assert summary.states == {"matched": 27, "empty": 13, "failed": 1}
     assert tree(tmp_path / "there") == tree(tmp_path / "here")

@@ -16,7 +16,7 @@ from segclip.proposers.grid import GridOptions
 from segclip.proposers.promptable import SAMOptions
 from segclip.proposers.sam import SAM, Architecture, ViT
 from segclip.types import Array, Boxes, Everything, Image, Points, Proposals
-from tests.networks import picture
+from tests.networks import sample_image
 
 pytestmark = pytest.mark.parity
 
@@ -101,7 +101,7 @@ def agree(ours: Proposals, masks: Array, quality: Array, logits: Array) -> None:
 def test_points_and_boxes_are_sam_predictors(
     checkpoint: Path, size: tuple[int, int], multimask: bool
 ) -> None:
-    image = picture(*size)
+    image = sample_image(*size)
     predictor = SamPredictor(upstream(checkpoint))
     predictor.set_image(image.pixels)
     sam = SAM(checkpoint, options=SAMOptions(multimask=multimask))
@@ -114,7 +114,7 @@ def test_points_and_boxes_are_sam_predictors(
 
 
 def test_a_mask_is_refined_as_sam_predictor_does(checkpoint: Path) -> None:
-    image = picture(200, 300)
+    image = sample_image(200, 300)
     predictor = SamPredictor(upstream(checkpoint))
     predictor.set_image(image.pixels)
     sam = SAM(checkpoint)
@@ -135,7 +135,7 @@ def test_a_mask_is_refined_as_sam_predictor_does(checkpoint: Path) -> None:
 
 
 def test_many_boxes_in_one_call_are_as_one_by_one(checkpoint: Path) -> None:
-    image = picture(200, 300)
+    image = sample_image(200, 300)
     rng = np.random.default_rng(0)
     corner, side = rng.uniform(0, 120, (50, 2)), rng.uniform(10, 80, (50, 2))
     boxes = np.hstack([corner, corner + side])
@@ -208,7 +208,7 @@ def generator(network: torch.nn.Module, options: GridOptions) -> SamAutomaticMas
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_everything_is_the_mask_generators(choosy: Path, name: str) -> None:
-    image = picture(200, 300)
+    image = sample_image(200, 300)
     theirs = generator(upstream(choosy), GRIDS[name]).generate(image.pixels)
     sam = SAM(choosy, options=SAMOptions(grid=GRIDS[name]))
     ours = sam.decode(sam.encode(image), Everything())
@@ -236,7 +236,7 @@ def test_a_full_vit_b_is_read_and_answers_alike(tmp_path: Path) -> None:
     network = sam_model_registry["vit_b"]()
     _speak_up(network)
     torch.save(network.state_dict(), tmp_path / "sam_vit_b_01ec64.pth")
-    image = picture(480, 640)
+    image = sample_image(480, 640)
     predictor = SamPredictor(network.eval())
     predictor.set_image(image.pixels)
     sam = SAM(tmp_path / "sam_vit_b_01ec64.pth")

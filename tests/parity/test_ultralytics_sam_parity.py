@@ -16,7 +16,7 @@ from segclip.proposers.promptable import SAMOptions
 from segclip.proposers.ultralytics_sam import VARIANTS, UltralyticsSAM, variant_of
 from segclip.proposers.yolo import quiet
 from segclip.types import Boxes, Points, Proposals
-from tests.networks import picture
+from tests.networks import sample_image
 
 pytestmark = pytest.mark.parity
 
@@ -84,7 +84,7 @@ def upstream(path: Path) -> Any:
 def test_points_and_boxes_are_ultralytics_predictors(
     checkpoint: Path, size: tuple[int, int]
 ) -> None:
-    image = picture(*size)
+    image = sample_image(*size)
     predictor = upstream(checkpoint)
     bgr = np.ascontiguousarray(image.pixels[..., ::-1])
     sam = UltralyticsSAM(checkpoint, options=SAMOptions(multimask=True))
@@ -118,7 +118,7 @@ def agree(ours: Proposals, raw: tuple[torch.Tensor, torch.Tensor], shown: Any) -
 
 
 def test_many_boxes_in_one_call_are_as_one_by_one(checkpoint: Path) -> None:
-    image = picture(300, 400)
+    image = sample_image(300, 400)
     boxes = np.array([(10, 20, 100, 90), (50, 60, 300, 280), (200, 10, 390, 120)], np.float32)
     sam = UltralyticsSAM(checkpoint)
     features = sam.encode(image)

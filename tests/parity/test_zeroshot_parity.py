@@ -46,17 +46,17 @@ def test_weights_and_top_five_are_open_clips(tmp_path: Path) -> None:
         rng.integers(0, 256, (*size, 3), dtype=np.uint8)
         for size in ((300, 400), (224, 224), (90, 61))
     ]
-    for picture in pictures:
+    for sample_image in pictures:
         with torch.inference_mode():
             image = model.encode_image(
-                preprocess(PIL.Image.fromarray(picture))[None], normalize=True
+                preprocess(PIL.Image.fromarray(sample_image))[None], normalize=True
             ).numpy()
         similarity = image @ wanted.T
-        scores = classifier.whole(picture)
+        scores = classifier.whole(sample_image)
         assert scores.similarity == pytest.approx(similarity, abs=1e-4)
         top = [guess.label for guess in zeroshot.best(scores)[0]]
         assert top == [names[column] for column in np.argsort(-similarity[0])[:5]]
-        assert embed(encoder, Query(image=picture)).vector == pytest.approx(image[0], abs=1e-4)
+        assert embed(encoder, Query(image=sample_image)).vector == pytest.approx(image[0], abs=1e-4)
         shares = torch.softmax(
             torch.tensor(model.logit_scale.exp().item() * similarity), dim=1
         ).numpy()

@@ -16,7 +16,7 @@ import pytest
 from segclip.errors import BadPrompt, BadTable
 from train import shapes
 from train.captions import tables
-from train.captions.tables import Item, Member
+from train.captions.tables import CaptionItem, Member
 from train.engine import data
 from train.engine.feed import check
 
@@ -28,7 +28,7 @@ def write_image(path: Path, grey: int = 90, noise: int = 0) -> Path:
     return path
 
 
-def captions_by_name(items: Sequence[Item]) -> dict[str, tuple[str, ...]]:
+def captions_by_name(items: Sequence[CaptionItem]) -> dict[str, tuple[str, ...]]:
     return {Path(str(item.image)).name: item.captions for item in items}
 
 
@@ -128,7 +128,8 @@ def test_class_folders_hold_out_every_fifth(tmp_path: Path) -> None:
 
 def test_a_split_keeps_images_together_and_is_stable(tmp_path: Path) -> None:
     items = [
-        Item(tmp_path / f"{n}.jpg", (f"first {n}", f"second {n}"), f"{n // 2}") for n in range(40)
+        CaptionItem(tmp_path / f"{n}.jpg", (f"first {n}", f"second {n}"), f"{n // 2}")
+        for n in range(40)
     ]
     trained, validation = tables.split(items, 0.25)
     assert {item.group for item in trained}.isdisjoint(item.group for item in validation)
@@ -140,7 +141,7 @@ def test_a_split_keeps_images_together_and_is_stable(tmp_path: Path) -> None:
 def test_refcoco_images_are_left_out_by_any_spelling(tmp_path: Path) -> None:
     (tmp_path / "ids.json").write_text("[493652, 12]")
     items = [
-        Item(tmp_path / name, ("x",), name)
+        CaptionItem(tmp_path / name, ("x",), name)
         for name in ("COCO_train2014_000000493652.jpg", "000000000012.jpg", "3.jpg")
     ]
     assert [item.group for item in tables.exclude(items, tmp_path / "ids.json")] == ["3.jpg"]
@@ -158,18 +159,21 @@ def test_files_without_captions_are_reported(tmp_path: Path, name: str, text: st
 
 def test_one_image_cannot_be_split(tmp_path: Path) -> None:
     with pytest.raises(BadPrompt, match="two images at least"):
-        tables.split([Item(tmp_path / "a.jpg", ("x", "y"), "a.jpg")])
+        tables.split([CaptionItem(tmp_path / "a.jpg", ("x", "y"), "a.jpg")])
 
 
 def test_missing_images_and_empty_captions_are_reported_or_left_out(tmp_path: Path) -> None:
-    good = Item(write_image(tmp_path / "a.png"), ("x",), "a")
-    missing, empty = Item(tmp_path / "gone.png", ("x",), "g"), Item(good.image, ("",), "e")
+    good = CaptionItem(write_image(tmp_path / "a.png"), ("x",), "a")
+    missing, empty = (
+        CaptionItem(tmp_path / "gone.png", ("x",), "g"),
+        CaptionItem(good.image, ("",), "e"),
+    )
     with pytest.raises(BadPrompt, match=r"gone.png, which is missing"):
         check([good, missing], skip_bad=False)
     with pytest.raises(BadPrompt, match="empty caption"):
         check([good, empty], skip_bad=False)
-    half = Item(good.image, ("\udcff",), "h")  # as from a folder name in another encoding
-    pipe = Item(tmp_path / "pipe.png", ("x",), "p")
+    half = CaptionItem(good.image, ("\udcff",), "h")  # as from a folder name in another encoding
+    pipe = CaptionItem(tmp_path / "pipe.png", ("x",), "p")
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(BadPrompt, match="a lone surrogate"):
         check([good, half], skip_bad=False)
@@ -180,7 +184,8 @@ def test_missing_images_and_empty_captions_are_reported_or_left_out(tmp_path: Pa
 
 def test_the_check_finds_faults(tmp_path: Path) -> None:
     items = [
-        Item(write_image(tmp_path / f"{n}.png", 40 + n), (f"thing {n}",), f"{n}") for n in range(20)
+        CaptionItem(write_image(tmp_path / f"{n}.png", 40 + n), (f"thing {n}",), f"{n}")
+        for n in range(20)
     ]
     assert data.inspect(items).faults == ()
     validation = tables.split(items)[1][0]
@@ -190,8 +195,8 @@ def test_the_check_finds_faults(tmp_path: Path) -> None:
     validation.image.write_bytes(copied.image.read_bytes())
     (tmp_path / "broken.png").write_bytes(b"not an image")
     items += [
-        Item(tmp_path / "broken.png", ("word " * 100,), "broken"),
-        Item(write_image(tmp_path / "e.png", 99), ("",), "e"),
+        CaptionItem(tmp_path / "broken.png", ("word " * 100,), "broken"),
+        CaptionItem(write_image(tmp_path / "e.png", 99), ("",), "e"),
     ]
     report = data.inspect(items)
     rows = dict(report.rows)

@@ -14,11 +14,11 @@ import torch
 
 from segclip.errors import BadIndex, BadPrompt
 from segclip.files import atomic
-from train.engine.checkpoint import Checkpoint
+from train.engine.checkpoint import TrainingCheckpoint
 from train.engine.journal import read_metrics
-from train.engine.loop import Loop, Settings, Validation, start
+from train.engine.loop import Loop, LoopSettings, Validation, start
 
-SETTINGS = Settings(epochs=2, batch=2, warm_up=0, lr=0.1)
+SETTINGS = LoopSettings(epochs=2, batch=2, warm_up=0, lr=0.1)
 
 
 class Batch:
@@ -62,7 +62,7 @@ class Line:
 
 def loop_in(
     folder: Path,
-    settings: Settings = SETTINGS,
+    settings: LoopSettings = SETTINGS,
     recipe: dict[str, Any] | None = None,
     width: int = 3,
 ) -> Loop:
@@ -73,7 +73,7 @@ def loop_in(
 def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train a run of one epoch."""
     folder = tmp_path_factory.mktemp("once")
-    start(loop_in(folder, Settings(epochs=1, batch=2, warm_up=0, lr=0.1)), resume=False)
+    start(loop_in(folder, LoopSettings(epochs=1, batch=2, warm_up=0, lr=0.1)), resume=False)
     return folder
 
 
@@ -249,7 +249,7 @@ def test_weights_damaged_by_a_power_cut_are_restored(
         place.unlink()
     else:
         place.write_bytes(b"" if damage == "empty" else sound[::-1] + b"?")
-    over = Settings(epochs=1, batch=2, warm_up=0, lr=0.1)
+    over = LoopSettings(epochs=1, batch=2, warm_up=0, lr=0.1)
     start(loop_in(folder, over), resume=True)
     assert place.read_bytes() == sound
     capsys.readouterr()
@@ -287,7 +287,7 @@ def test_files_are_on_the_disk_before_the_checkpoint_that_lists_them(
         synced.append("sync")
 
     monkeypatch.setattr(os, "fsync", synced_once)
-    start(loop_in(tmp_path, Settings(epochs=1, batch=2, warm_up=0, lr=0.1)), resume=False)
+    start(loop_in(tmp_path, LoopSettings(epochs=1, batch=2, warm_up=0, lr=0.1)), resume=False)
     assert synced.index("last.pt") > max(
         synced.index(name) for name in ("model.safetensors", "metrics.jsonl")
     )
@@ -301,6 +301,6 @@ def test_files_are_on_the_disk_before_the_checkpoint_that_lists_them(
 def test_another_recipes_checkpoint_does_not_fit(folder: Path) -> None:
     network = torch.nn.Linear(3, 1)
     groups = [{"params": [network.weight]}, {"params": [network.bias]}]
-    state = Checkpoint(folder, network, torch.optim.AdamW(groups), 0.5)
+    state = TrainingCheckpoint(folder, network, torch.optim.AdamW(groups), 0.5)
     with pytest.raises(BadIndex, match="does not fit this recipe"):
         state.resume()

@@ -17,9 +17,9 @@ from segclip.loading import load
 from segclip.ranking.selection import Selection
 from segclip.scoring.scorers import DenseScorer
 from train import clipself, shapes
-from train.clipself import ClipSelf, Recipe
+from train.clipself import ClipSelf, ClipSelfRecipe
 from train.engine import loop
-from train.engine.loop import Loop, Settings
+from train.engine.loop import Loop, LoopSettings
 from train.engine.start import Start, begin, fresh, trained
 
 
@@ -31,11 +31,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "images"
 
 
-def task_of(images: Path, settings: Settings, recipe: Recipe, start: Start) -> ClipSelf:
+def task_of(images: Path, settings: LoopSettings, recipe: ClipSelfRecipe, start: Start) -> ClipSelf:
     return ClipSelf(start, clipself.parts_of(images, share=0.2, skip_bad=False), recipe, settings)
 
 
-SMALL = Recipe(side=96, stride=16, split=3, augment="none")
+SMALL = ClipSelfRecipe(side=96, stride=16, split=3, augment="none")
 
 
 def test_boxes_are_pooled_by_the_area_of_their_patches() -> None:
@@ -65,7 +65,7 @@ def test_an_untrained_head_embeds_the_whole_image_as_the_teacher() -> None:
     start = fresh("small")
     model, pixels = start.model.eval(), torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     items = clipself.parts_of(Path(__file__).parents[2] / "samples", share=0.5, skip_bad=False)
-    task = ClipSelf(start, items, Recipe(), Settings(batch=1))
+    task = ClipSelf(start, items, ClipSelfRecipe(), LoopSettings(batch=1))
     with torch.no_grad():
         each = task.network["head"].straight(patches.encode(model.visual, task._normalised(pixels)))
         pooled = F.normalize(each.mean(dim=(1, 2)), dim=-1)
@@ -73,7 +73,7 @@ def test_an_untrained_head_embeds_the_whole_image_as_the_teacher() -> None:
 
 
 def test_it_learns_without_labels_and_serves(images: Path, tmp_path: Path) -> None:
-    settings = Settings(epochs=4, batch=8, lr=2e-3, warm_up=2)
+    settings = LoopSettings(epochs=4, batch=8, lr=2e-3, warm_up=2)
     task = task_of(images, settings, SMALL, trained("mini-clip"))
     teacher = {name: value.clone() for name, value in task.teacher.state_dict().items()}
     batch, untrained = next(task.batches(0, 0)), task.validate().figures["cosine"]
@@ -105,8 +105,8 @@ def test_it_learns_without_labels_and_serves(images: Path, tmp_path: Path) -> No
 def test_a_run_with_one_image_per_batch_resumes_to_the_same_bits(
     images: Path, tmp_path: Path
 ) -> None:
-    settings = Settings(epochs=2, batch=1, lr=1e-3, warm_up=2)
-    recipe = Recipe(side=64, split=2, tower=0.1)
+    settings = LoopSettings(epochs=2, batch=1, lr=1e-3, warm_up=2)
+    recipe = ClipSelfRecipe(side=64, split=2, tower=0.1)
     ends = []
     for halts in (False, True):
         parts = clipself.parts_of(images, share=0.2, skip_bad=False)
@@ -137,8 +137,10 @@ def test_a_run_with_one_image_per_batch_resumes_to_the_same_bits(
 def test_a_tower_that_is_tuned_is_served_and_the_teacher_stays(
     images: Path, tmp_path: Path
 ) -> None:
-    settings = Settings(epochs=1, batch=8, lr=1e-3, warm_up=1)
-    task = task_of(images, settings, Recipe(side=96, stride=16, split=2, tower=1.0), fresh("small"))
+    settings = LoopSettings(epochs=1, batch=8, lr=1e-3, warm_up=1)
+    task = task_of(
+        images, settings, ClipSelfRecipe(side=96, stride=16, split=2, tower=1.0), fresh("small")
+    )
     teacher = {name: value.clone() for name, value in task.teacher.state_dict().items()}
     loop.start(Loop(task, tmp_path, settings, {}), resume=False)
     assert all(
@@ -160,8 +162,8 @@ def test_a_tower_that_is_tuned_is_served_and_the_teacher_stays(
 
 def test_invalid_settings_are_reported(images: Path) -> None:
     with pytest.raises(BadPrompt, match="larger than the 32 images"):
-        task_of(images, Settings(batch=64), SMALL, fresh("small"))
+        task_of(images, LoopSettings(batch=64), SMALL, fresh("small"))
     with pytest.raises(BadPrompt, match="--split is 0; give a whole number of 1 or more"):
-        Recipe(split=0)
+        ClipSelfRecipe(split=0)
     with pytest.raises(Unsupported, match="cannot process images of 96 px"):
-        task_of(images, Settings(batch=8), Recipe(side=96), fresh("small-vit"))
+        task_of(images, LoopSettings(batch=8), ClipSelfRecipe(side=96), fresh("small-vit"))

@@ -24,9 +24,9 @@ from segclip.evaluation.localise import evaluate_regions
 from segclip.evaluation.retrieval import evaluate_captions
 from segclip.files import atomic
 from train import contrastive, shapes, wise
-from train.contrastive import Contrastive, Recipe
+from train.contrastive import Contrastive, ContrastiveRecipe
 from train.engine import loop, tuning
-from train.engine.loop import Diverged, Loop, Settings
+from train.engine.loop import Diverged, Loop, LoopSettings
 from train.engine.start import Start, begin, fresh, trained
 from train.engine.tuning import Tuning
 
@@ -48,7 +48,10 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def task_of(
-    scenes: Path, settings: Settings, recipe: Recipe = Recipe(), start: str | None = None
+    scenes: Path,
+    settings: LoopSettings,
+    recipe: ContrastiveRecipe = ContrastiveRecipe(),
+    start: str | None = None,
 ) -> Contrastive:
     parts = contrastive.parts_of(scenes, None, share=0.1, skip_bad=False)
     return Contrastive(
@@ -56,13 +59,13 @@ def task_of(
     )
 
 
-def run(scenes: Path, out: Path, settings: Settings, **options: Any) -> Loop:
+def run(scenes: Path, out: Path, settings: LoopSettings, **options: Any) -> Loop:
     made = Loop(task_of(scenes, settings, **options), out, settings, {"epochs": settings.epochs})
     loop.start(made, resume=False)
     return made
 
 
-QUICK = Settings(epochs=1, batch=16, warm_up=2, lr=1e-3)
+QUICK = LoopSettings(epochs=1, batch=16, warm_up=2, lr=1e-3)
 
 
 def test_a_run_is_a_folder_that_serves_what_was_trained(scenes: Path, tmp_path: Path) -> None:
@@ -106,16 +109,16 @@ def _caption_of(path: Any, captions: tuple[str, ...]) -> Any:
 @pytest.mark.parametrize(
     "recipe",
     [
-        Recipe(loss="sigmoid"),
-        Recipe(captions=2, templates=("{}", "an image of {}")),
-        Recipe(tuning=Tuning("image")),
-        Recipe(tuning=Tuning("text")),
+        ContrastiveRecipe(loss="sigmoid"),
+        ContrastiveRecipe(captions=2, templates=("{}", "an image of {}")),
+        ContrastiveRecipe(tuning=Tuning("image")),
+        ContrastiveRecipe(tuning=Tuning("text")),
     ],
 )
 def test_every_way_of_training_lowers_its_loss(
-    scenes: Path, tmp_path: Path, recipe: Recipe
+    scenes: Path, tmp_path: Path, recipe: ContrastiveRecipe
 ) -> None:
-    settings = Settings(epochs=4, batch=16, warm_up=2, lr=3e-3, ema=0.5, accumulate=2, chunk=8)
+    settings = LoopSettings(epochs=4, batch=16, warm_up=2, lr=3e-3, ema=0.5, accumulate=2, chunk=8)
     task = Contrastive(
         begin(str(scenes / "tiny.json"), None, sigmoid=recipe.loss == "sigmoid"),
         contrastive.parts_of(scenes, None, share=0.1, skip_bad=False), recipe, settings,
@@ -135,7 +138,7 @@ def test_every_way_of_training_lowers_its_loss(
 
 
 def test_merging_lora_changes_no_output(scenes: Path) -> None:
-    task = task_of(scenes, QUICK, Recipe(tuning=Tuning("lora", rank=4)))
+    task = task_of(scenes, QUICK, ContrastiveRecipe(tuning=Tuning("lora", rank=4)))
     optimizer = torch.optim.SGD([p for p in task.network.parameters() if p.requires_grad], lr=0.5)
     for batch in task.batches(0, 0):
         task.backward(batch)
@@ -159,9 +162,9 @@ def test_merging_lora_changes_no_output(scenes: Path) -> None:
 
 
 def test_lora_learns_resumes_and_serves(scenes: Path, tmp_path: Path) -> None:
-    settings = Settings(epochs=4, batch=16, warm_up=2, lr=1e-2)
-    recipe = Recipe(tuning=Tuning("lora", rank=4))
-    first = Settings(epochs=4, batch=16, warm_up=2, lr=1e-2, patience=1)
+    settings = LoopSettings(epochs=4, batch=16, warm_up=2, lr=1e-2)
+    recipe = ContrastiveRecipe(tuning=Tuning("lora", rank=4))
+    first = LoopSettings(epochs=4, batch=16, warm_up=2, lr=1e-2, patience=1)
     loop.start(
         Loop(task_of(scenes, settings, recipe), tmp_path / "whole", settings, {}), resume=False
     )
@@ -214,7 +217,7 @@ def test_the_share_that_is_chosen_keeps_what_must_not_be_lost() -> None:
 def test_hard_negatives_share_a_batch_and_a_run_with_them_resumes_to_the_same_bits(
     scenes: Path, tmp_path: Path
 ) -> None:
-    settings = Settings(epochs=2, batch=8, warm_up=2, lr=1e-3)
+    settings = LoopSettings(epochs=2, batch=8, warm_up=2, lr=1e-3)
 
     def likeness(task: Contrastive) -> float:
         """Return the mean cosine of different texts of a batch, by the initial model."""
@@ -228,20 +231,22 @@ def test_hard_negatives_share_a_batch_and_a_run_with_them_resumes_to_the_same_bi
             )
         )
 
-    hard = task_of(scenes, settings, Recipe(hard=3))
+    hard = task_of(scenes, settings, ContrastiveRecipe(hard=3))
     assert likeness(hard) > likeness(task_of(scenes, settings)) + 0.03
     # every image once per epoch
     assert len({item.group for batch in hard.batches(1, 0) for item in batch.items}) == 48
     loop.start(Loop(hard, tmp_path / "whole", settings, {}), resume=False)
     made = Loop(
-        task_of(scenes, settings, Recipe(hard=3)),
+        task_of(scenes, settings, ContrastiveRecipe(hard=3)),
         tmp_path / "halted",
         replace(settings, patience=1),
         {},
     )
     made.state.extra["best"] = 2.0  # never exceeded: it stops after one epoch
     made.run()
-    again = Loop(task_of(scenes, settings, Recipe(hard=3)), tmp_path / "halted", settings, {})
+    again = Loop(
+        task_of(scenes, settings, ContrastiveRecipe(hard=3)), tmp_path / "halted", settings, {}
+    )
     again.resume()
     assert again.state.extra["epoch"] == 1
     again.run()
@@ -255,7 +260,7 @@ def test_hard_negatives_share_a_batch_and_a_run_with_them_resumes_to_the_same_bi
 def test_a_non_finite_loss_names_the_batch_and_keeps_the_last(scenes: Path, tmp_path: Path) -> None:
     made = run(scenes, tmp_path, QUICK)
     kept = (tmp_path / "model.safetensors").read_bytes()
-    settings = Settings(epochs=2, batch=16)
+    settings = LoopSettings(epochs=2, batch=16)
     again = Loop(task_of(scenes, settings), tmp_path, settings, {"epochs": 1})
     again.resume()
     assert isinstance(again.task, Contrastive)
@@ -283,7 +288,7 @@ def no_large_files(size: int) -> Iterator[None]:
 def test_a_full_disk_leaves_the_checkpoint_before(scenes: Path, tmp_path: Path, part: str) -> None:
     run(scenes, tmp_path, QUICK)
     weights = (tmp_path / "last" / "model.safetensors").stat().st_size
-    settings = Settings(epochs=2, batch=16)
+    settings = LoopSettings(epochs=2, batch=16)
     made = Loop(task_of(scenes, settings), tmp_path, settings, {"epochs": 1})
     made.resume()
     with (
@@ -299,13 +304,13 @@ def test_a_full_disk_leaves_the_checkpoint_before(scenes: Path, tmp_path: Path, 
 
 
 def test_it_stops_without_improvement(scenes: Path, tmp_path: Path) -> None:
-    run(scenes, tmp_path, Settings(epochs=50, batch=16, lr=0.0, patience=2))
+    run(scenes, tmp_path, LoopSettings(epochs=50, batch=16, lr=0.0, patience=2))
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
 
 
 def test_a_batch_larger_than_the_data_is_reported(scenes: Path) -> None:
     with pytest.raises(BadPrompt, match="batch of 64 is larger than the 48 images"):
-        task_of(scenes, Settings(batch=64))
+        task_of(scenes, LoopSettings(batch=64))
 
 
 def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(
@@ -384,9 +389,11 @@ def test_regions_tune_a_half_trained_start(tmp_path: Path) -> None:
     samples = datasets.read_folder(tmp_path / "others")
 
     def named(out: str, data: Path, begun: Start, lr: float, tune: str) -> float:
-        settings = Settings(epochs=2, batch=32, lr=lr, warm_up=10)
+        settings = LoopSettings(epochs=2, batch=32, lr=lr, warm_up=10)
         parts = contrastive.parts_of(data, None, share=0.1, skip_bad=False)
-        task = Contrastive(begun, parts, Recipe(augment="none", tuning=Tuning(tune)), settings)
+        task = Contrastive(
+            begun, parts, ContrastiveRecipe(augment="none", tuning=Tuning(tune)), settings
+        )
         loop.start(Loop(task, tmp_path / out, settings, {}), resume=False)
         return evaluate_regions(OpenClip(f"file:{tmp_path / out}"), samples).top[0]
 
@@ -401,11 +408,13 @@ def test_regions_tune_a_half_trained_start(tmp_path: Path) -> None:
 def test_the_whole_path_on_real_photographs(shared_data: Path, tmp_path: Path) -> None:
     """Train ViT-B-32 with random weights and LoRA for two steps; validate, merge and serve it."""
     data = shared_data / "coco-dev"
-    settings = Settings(epochs=1, batch=8, chunk=4, warm_up=1)
+    settings = LoopSettings(epochs=1, batch=8, chunk=4, warm_up=1)
     trained_on, validation = contrastive.parts_of(data, None, share=0.2, skip_bad=False)
     assert {item.group for item in trained_on}.isdisjoint(item.group for item in validation)
     parts = trained_on[:16], validation[:4]
-    task = Contrastive(begin("ViT-B-32", None), parts, Recipe(tuning=Tuning("lora")), settings)
+    task = Contrastive(
+        begin("ViT-B-32", None), parts, ContrastiveRecipe(tuning=Tuning("lora")), settings
+    )
     loop.start(Loop(task, tmp_path, settings, {}), resume=False)
     assert (tmp_path / "samples" / "epoch-001.jpg").is_file()
     encoder = OpenClip(f"file:{tmp_path}", options=OpenClipOptions(precision="float32"))

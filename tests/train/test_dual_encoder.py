@@ -11,9 +11,9 @@ import torch
 from segclip.encoders.openclip import OpenClip, OpenClipOptions
 from segclip.errors import BadPrompt, UnknownName
 from train import contrastive, dual_encoder, shapes
-from train.contrastive import Contrastive, Recipe
+from train.contrastive import Contrastive, ContrastiveRecipe
 from train.engine import loop
-from train.engine.loop import Loop, Settings
+from train.engine.loop import Loop, LoopSettings
 from train.engine.start import trained
 from train.engine.tuning import Tuning
 
@@ -30,9 +30,9 @@ def start(tmp_path: Path) -> Path:
 
 
 def test_it_is_trained_and_served_like_any_other(start: Path, tmp_path: Path) -> None:
-    settings = Settings(epochs=1, batch=16, warm_up=1)
+    settings = LoopSettings(epochs=1, batch=16, warm_up=1)
     parts = contrastive.parts_of(tmp_path / "scenes", None, share=0.1, skip_bad=False)
-    recipe = Recipe(tuning=Tuning(text_lr=0.1, head_lr=10))
+    recipe = ContrastiveRecipe(tuning=Tuning(text_lr=0.1, head_lr=10))
     task = Contrastive(trained(f"file:{start}"), parts, recipe, settings)
     assert sorted({group["lr"] for group in task.groups()}) == pytest.approx([5e-5, 5e-4, 5e-3])
     loop.start(Loop(task, tmp_path / "run", settings, {}), resume=False)

@@ -11,12 +11,12 @@ import pytest
 from segclip.errors import BadPrompt, NotWritable
 from train import few, shapes
 from train.engine import files, loop
-from train.scenes import compose
+from train.scenes import compose, write
 
 
 @pytest.mark.parametrize(
     ("recipe", "first"),
-    [(shapes, 0), (few, compose.VALIDATION_SEED), (compose, compose.VALIDATION_SEED)],
+    [(shapes, 0), (few, compose.VALIDATION_SEED), (write, compose.VALIDATION_SEED)],
 )
 def test_fault_17_1_a_users_data_set_is_not_replaced(
     tmp_path: Path, recipe: Any, first: int

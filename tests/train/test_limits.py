@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from segclip.errors import BadPrompt, SegclipError
-from train.contrastive import Recipe
+from train.contrastive import ContrastiveRecipe
 from train.engine import limits
-from train.engine.loop import Settings
+from train.engine.loop import LoopSettings
 from train.engine.tuning import Tuning
 from train.pacl import Grid
 
@@ -47,10 +47,10 @@ def test_a_range_contains_its_values_only(
 @pytest.mark.parametrize(
     ("kind", "leave"),
     [
-        (Settings, {"bfloat16", "minutes"}),
+        (LoopSettings, {"bfloat16", "minutes"}),
         (Tuning, {"what"}),
         (Grid, set()),
-        (Recipe, {"spread", "tuning"}),
+        (ContrastiveRecipe, {"spread", "tuning"}),
     ],
 )
 def test_every_setting_has_a_range(kind: Any, leave: set[str]) -> None:

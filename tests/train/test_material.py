@@ -11,7 +11,7 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
-from train.proposer import MIN_PIXELS, Recipe, Run, begin, make_batch
+from train.proposer import MIN_PIXELS, ProposerRecipe, ProposerRun, begin, make_batch
 from train.scenes import photos
 from train.scenes.compose import SceneConfig
 from train.scenes.glyphs import Glyph
@@ -86,9 +86,9 @@ def test_a_batch_locates_the_objects_of_each_tile() -> None:
 def test_the_proposer_learns_stops_and_resumes(tmp_path: Path) -> None:
     material = Material([square()], [], [photo()])
 
-    def fresh() -> Run:
+    def fresh() -> ProposerRun:
         torch.manual_seed(0)
-        return Run(tmp_path / "runs", Recipe(warm_up=1), material, begin(None))
+        return ProposerRun(tmp_path / "runs", ProposerRecipe(warm_up=1), material, begin(None))
 
     run = fresh()
     run.network.train()

@@ -17,9 +17,9 @@ from segclip.evaluation.localise import evaluate_heat
 from segclip.loading import load
 from segclip.scoring.scorers import CropScorer, DenseScorer
 from train import contrastive, few, pacl, shapes
-from train.contrastive import Recipe
+from train.contrastive import ContrastiveRecipe
 from train.engine import loop, losses
-from train.engine.loop import Loop, Settings
+from train.engine.loop import Loop, LoopSettings
 from train.engine.start import Start, begin, fresh, trained
 from train.pacl import Grid, Pacl, compatibility
 from train.scenes import glyphs
@@ -102,10 +102,10 @@ def test_images_keep_their_shape_where_the_tower_lets_them() -> None:
 def test_a_run_is_served_by_its_patches(tmp_path: Path) -> None:
     shapes.write(tmp_path / "scenes", 24, held_out=8)
     parts = contrastive.parts_of(tmp_path / "scenes", None, share=0.1, skip_bad=False)
-    settings = Settings(epochs=1, batch=8, lr=3e-3, warm_up=1)
+    settings = LoopSettings(epochs=1, batch=8, lr=3e-3, warm_up=1)
     start = begin("small", None)
     before = {name: value.clone() for name, value in start.model.state_dict().items()}
-    task = Pacl(start, parts, Recipe(augment="none", side=96), settings, Grid(16))
+    task = Pacl(start, parts, ContrastiveRecipe(augment="none", side=96), settings, Grid(16))
     loop.start(Loop(task, tmp_path / "run", settings, {}), resume=False)
     assert all(
         torch.equal(value.cpu(), before[name]) for name, value in start.model.state_dict().items()
@@ -144,7 +144,7 @@ def test_the_tower_encodes_unchanged_images_once(
 ) -> None:
     shapes.write(tmp_path / "scenes", 24, held_out=8)
     parts = contrastive.parts_of(tmp_path / "scenes", None, share=0.1, skip_bad=False)
-    settings = Settings(epochs=2, batch=8, warm_up=1)
+    settings = LoopSettings(epochs=2, batch=8, warm_up=1)
     encoded: list[int] = []
     encode = patches.encode
 
@@ -159,7 +159,9 @@ def test_the_tower_encodes_unchanged_images_once(
         ("none", 0, 2),
     ):
         monkeypatch.setattr(pacl, "MEMORY", most)
-        task = Pacl(begin("small", None), parts, Recipe(augment=augment), settings, Grid(16, 8))
+        task = Pacl(
+            begin("small", None), parts, ContrastiveRecipe(augment=augment), settings, Grid(16, 8)
+        )
         encoded.clear()
         loop.start(Loop(task, tmp_path / f"{augment}-{most}", settings, {}), resume=False)
         assert sum(encoded) == 16 * times + 8 * (2 if most == 0 else 1)
@@ -180,8 +182,8 @@ def test_heat_maps_locate_objects_better_than_the_clips_own_patches(
     """The recipe of train/README.md on fewer scenes, from the shipped CLIP."""
     few.write(tmp_path / "few", count, held_out=count // 5)
     parts = contrastive.parts_of(tmp_path / "few", None, share=0.1, skip_bad=False)
-    settings = Settings(epochs=8, batch=32, lr=3e-3, warm_up=20, weight_decay=0.2)
-    recipe = Recipe(augment="none", captions=3, side=384)
+    settings = LoopSettings(epochs=8, batch=32, lr=3e-3, warm_up=20, weight_decay=0.2)
+    recipe = ContrastiveRecipe(augment="none", captions=3, side=384)
     task = Pacl(begin(None, "mini-clip"), parts, recipe, settings, Grid(0, 60))
     task.save(tmp_path / "own")
     loop.start(Loop(task, tmp_path / "run", settings, {}), resume=False)
@@ -198,4 +200,4 @@ def test_a_side_that_a_transformer_does_not_support_is_reported(tmp_path: Path) 
     shapes.write(tmp_path, 20, held_out=4)
     parts = contrastive.parts_of(tmp_path, None, share=0.1, skip_bad=False)
     with pytest.raises(Unsupported, match="cannot process images of 96 px"):
-        Pacl(fresh("small-vit"), parts, Recipe(side=96), Settings(batch=8))
+        Pacl(fresh("small-vit"), parts, ContrastiveRecipe(side=96), LoopSettings(batch=8))

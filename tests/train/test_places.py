@@ -8,7 +8,7 @@ import numpy as np
 
 from segclip.evaluation.datasets import Sample
 from segclip.types import Masks
-from train.release.places import Query, queries_of
+from train.release.places import PlaceQuery, queries_of
 
 
 def sample(
@@ -44,8 +44,8 @@ def test_relations_are_used_where_one_of_them_holds() -> None:
     scene = sample(("cup", "dog", "cup"), [(10, 50, 20), (100, 55, 20), (200, 60, 20)])
     related = [query for query in queries_of(scene) if "dog" in query.text]
     assert related == [
-        Query("cup left of the dog", "left of", "cup", 0),
-        Query("cup right of the dog", "right of", "cup", 2),
+        PlaceQuery("cup left of the dog", "left of", "cup", 0),
+        PlaceQuery("cup right of the dog", "right of", "cup", 2),
     ]
     both = sample(("cup", "dog", "cup"), [(10, 50, 20), (250, 55, 20), (200, 60, 20)])
     assert not [query for query in queries_of(both) if "left of" in query.text]

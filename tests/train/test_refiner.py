@@ -13,9 +13,9 @@ from segclip.proposers import sam
 from segclip.proposers.refiner import Refiner
 from segclip.proposers.sam import SAM
 from segclip.types import Boxes
-from tests.networks import picture
+from tests.networks import sample_image
 from tests.train.test_sam import GLYPHS
-from train.refiner import EDGES, EMPTY, FOCUS, Recipe, Run, Store, ask
+from train.refiner import EDGES, EMPTY, FOCUS, RefinerRecipe, RefinerRun, Store, answers
 from train.sam import ARCHITECTURE
 from train.scenes.material import Material
 from train.scenes.tiles import make_tile
@@ -47,7 +47,7 @@ def test_windows_contain_the_object_with_its_clicks_on_it(given: Path) -> None:
     for seed in range(4):
         tile = make_tile(seed, Material(GLYPHS))
         assert tile is not None
-        for planes, truth, turn in ask(
+        for planes, truth, turn in answers(
             network, Refiner(FOCUS).eval(), tile, np.random.default_rng(seed)
         ):
             assert planes.shape == (7, FOCUS.size, FOCUS.size)
@@ -62,8 +62,8 @@ def test_windows_contain_the_object_with_its_clicks_on_it(given: Path) -> None:
 
 @pytest.mark.slow
 def test_it_learns_stops_resumes_and_serves(tmp_path: Path, given: Path) -> None:
-    recipe = Recipe(batch=4, kept=16, warm_up=1)
-    run = Run(tmp_path / "run", given, recipe, Material(GLYPHS))
+    recipe = RefinerRecipe(batch=4, kept=16, warm_up=1)
+    run = RefinerRun(tmp_path / "run", given, recipe, Material(GLYPHS))
     while run.store.added < 8:
         run.collect()
     before = {name: value.clone() for name, value in run.network.state_dict().items()}
@@ -74,11 +74,13 @@ def test_it_learns_stops_resumes_and_serves(tmp_path: Path, given: Path) -> None
     )
     run.state.spent = 1
     run.keep()
-    resumed = Run(tmp_path / "run", given, replace(recipe, minutes=1e-6), Material(GLYPHS))
+    resumed = RefinerRun(tmp_path / "run", given, replace(recipe, minutes=1e-6), Material(GLYPHS))
     assert resumed.state.resume()
     resumed.train()  # no minutes are left
     assert (resumed.state.step, resumed.tiles) == (2, run.tiles)
     resumed.export(given)
     served = SAM(given)
     assert (served.options.focus, served.options.edges) == (FOCUS, EDGES)
-    assert len(served.decode(served.encode(picture(240, 320)), Boxes([(20, 30, 180, 140)]))) == 1
+    assert (
+        len(served.decode(served.encode(sample_image(240, 320)), Boxes([(20, 30, 180, 140)]))) == 1
+    )

@@ -15,13 +15,22 @@ from segclip.encoders import Serving, checkpoints
 from segclip.encoders.openclip import OpenClip
 from segclip.scoring.crops import CropPolicy
 from segclip.types import Array, Image, Masks, Proposals
-from train.region_features import Table
-from train.region_head import CLASSIFIER, Pooled, Recipe, Run, Texts, pool, shipped, widen
+from train.region_features import FeatureTable
+from train.region_head import (
+    CLASSIFIER,
+    EmbeddedTexts,
+    Pooled,
+    RegionHeadRecipe,
+    RegionHeadRun,
+    pool,
+    shipped,
+    widen,
+)
 from train.region_text import last_layers
 from train.regions.bank import Bank
 from train.regions.candidates import MISTAKES, judge, judged
 from train.regions.crop_store import UNLABELLED, WRONG, Class
-from train.regions.feed import Feed
+from train.regions.feed import RegionFeed
 from train.regions.model import BACKGROUNDS, EMBED, MODEL, PREPROCESS, SHIPPED, WIDE
 from train.scenes.photos import Photo
 from train.text_distill import embed
@@ -129,12 +138,12 @@ def test_the_shipped_model_equals_its_parts(tmp_path: Path) -> None:
     assert not found[:, EMBED:].any()
 
 
-def table(folder: Path, labels: list[int]) -> Table:
-    made = Table(folder, "drawn", len(labels))
+def table(folder: Path, labels: list[int]) -> FeatureTable:
+    made = FeatureTable(folder, "drawn", len(labels))
     made.features[:] = np.random.default_rng(0).normal(size=made.features.shape).astype(np.float16)
     made.labels[:], made.likeliest[:], made.chances[:] = labels, -1, 0
     made.done(len(labels))
-    return Table(folder, "drawn")
+    return FeatureTable(folder, "drawn")
 
 
 def test_pooled_features_are_those_of_the_whole_tower(tmp_path: Path) -> None:
@@ -151,7 +160,7 @@ def test_texts_are_embedded_as_serving_does() -> None:
     torch.manual_seed(0)
     model, bank = checkpoints.make_model(MODEL).eval(), Bank.build(CLASSES)
     sentences = ("{}", "a photo of a {}")
-    texts = Texts.embed(model, bank, CLASSES, sentences)
+    texts = EmbeddedTexts.embed(model, bank, CLASSES, sentences)
     tokenizer = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])
     with torch.no_grad():
         wanted = embed(model, tokenizer(["dog", "a photo of a dog"])).mean(dim=0)
@@ -161,7 +170,7 @@ def test_texts_are_embedded_as_serving_does() -> None:
 
 
 def test_wrong_candidates_come_twice_as_often_as_right_ones(tmp_path: Path) -> None:
-    feed = Feed(table(tmp_path, [0] * 5 + [WRONG] * 95), np.random.default_rng(0))
+    feed = RegionFeed(table(tmp_path, [0] * 5 + [WRONG] * 95), np.random.default_rng(0))
     wrong = feed.labels == WRONG
     assert feed.weights[wrong].sum() == pytest.approx(2 / 3)
 
@@ -170,7 +179,7 @@ def test_a_candidate_is_wrong_for_what_labels_could_name_alone() -> None:
     torch.manual_seed(0)
     bank = Bank.build(CLASSES)
     rows = F.normalize(torch.randn(len(bank.texts), 8), dim=-1).requires_grad_()
-    texts = Texts(rows, torch.randn(2, 8), torch.randn(5, 8), 10.0)
+    texts = EmbeddedTexts(rows, torch.randn(2, 8), torch.randn(5, 8), 10.0)
     images, nothing = F.normalize(torch.randn(1, 8), dim=-1), torch.full((1, 16), -1)
     small_run(texts, bank)._region_loss(
         images, torch.tensor([WRONG]), nothing, torch.zeros(1, 16)
@@ -183,11 +192,11 @@ def test_a_candidate_is_wrong_for_what_labels_could_name_alone() -> None:
     assert moved <= {"dog", "dogs", "cup", "cups"}
 
 
-def small_run(texts: Texts, bank: Bank) -> Run:
+def small_run(texts: EmbeddedTexts, bank: Bank) -> RegionHeadRun:
     mlp = torch.nn.Module()
     mlp.fc1, mlp.fc2 = torch.nn.Linear(16, 8), torch.nn.Linear(8, 8, bias=False)
     head = widen(mlp, torch.nn.Linear(16, 2), torch.randn(2, 8), torch.randn(9, 16), 12)
-    return Run(head, texts, bank, CLASSES, np.array([0, 1]), Recipe())
+    return RegionHeadRun(head, texts, bank, CLASSES, np.array([0, 1]), RegionHeadRecipe())
 
 
 def test_a_head_learns_what_is_wrong(tmp_path: Path) -> None:
@@ -196,7 +205,7 @@ def test_a_head_learns_what_is_wrong(tmp_path: Path) -> None:
     bank = Bank.build(CLASSES)
     axes = {kind.texts[0]: torch.eye(8)[row] for row, kind in enumerate(CLASSES)}
     bank_rows = torch.stack([axes[CLASSES[int(np.argmax(means))].texts[0]] for means in bank.means])
-    texts = Texts(
+    texts = EmbeddedTexts(
         bank_rows, torch.eye(8)[5:7], torch.stack([axes[kind.texts[0]] for kind in CLASSES]), 10.0
     )
     mlp = torch.nn.Module()
@@ -206,9 +215,11 @@ def test_a_head_learns_what_is_wrong(tmp_path: Path) -> None:
     )
     head = widen(mlp, torch.nn.Linear(16, 2), texts.names[3:], features, 12)
     stored = table(tmp_path, [0] * 60 + [WRONG] * 60)
-    source = Pooled(Feed(stored, np.random.default_rng(0)), features.half())
-    recipe = replace(Recipe(), steps=150, batch=60, lr=0.02, warm_up=5, ema=0.5)
-    trained = Run(head, texts, bank, CLASSES, np.array([0, 1]), recipe).train({"proposed": source})
+    source = Pooled(RegionFeed(stored, np.random.default_rng(0)), features.half())
+    recipe = replace(RegionHeadRecipe(), steps=150, batch=60, lr=0.02, warm_up=5, ema=0.5)
+    trained = RegionHeadRun(head, texts, bank, CLASSES, np.array([0, 1]), recipe).train(
+        {"proposed": source}
+    )
     images = F.normalize(trained(features), dim=-1).detach()
     dog, backgrounds = images @ texts.names[0], (images @ texts.backgrounds.T).amax(dim=1)
     assert (dog[:60] > backgrounds[:60]).float().mean() > 0.9
@@ -217,7 +228,9 @@ def test_a_head_learns_what_is_wrong(tmp_path: Path) -> None:
 
 def test_a_crop_without_a_name_counts_where_the_teacher_is_sure(tmp_path: Path) -> None:
     bank = Bank.build(CLASSES)
-    texts = Texts(torch.randn(len(bank.texts), 8), torch.randn(2, 8), torch.randn(5, 8), 10.0)
+    texts = EmbeddedTexts(
+        torch.randn(len(bank.texts), 8), torch.randn(2, 8), torch.randn(5, 8), 10.0
+    )
     run = small_run(texts, bank)
     images = F.normalize(torch.randn(2, 8), dim=-1)
     labels = torch.tensor([0, UNLABELLED])

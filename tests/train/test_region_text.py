@@ -19,8 +19,8 @@ from segclip.scoring.crops import View, cut
 from segclip.types import Array, Image, Masks
 from train import region_crops, region_features, region_text
 from train.engine.pretrained import load_classifier
-from train.region_features import Table, as_served, first_layers, normalised, vary
-from train.region_text import Recipe, Run, caption_loss, region_loss
+from train.region_features import FeatureTable, as_served, first_layers, normalised, vary
+from train.region_text import RegionTextRecipe, RegionTextRun, caption_loss, region_loss
 from train.regions import crop_store
 from train.regions.bank import Bank
 from train.regions.crop_store import BACKGROUND, CONTEXT, STORED, Class, Crop, CropStore, Shards
@@ -248,17 +248,17 @@ def test_a_run_learns_resumes_and_serves(tmp_path: Path, monkeypatch: pytest.Mon
     features.mkdir()
     store = CropStore(crops, "drawn")
     region_features.extract(
-        store, Table(features, "drawn", 30), load_classifier(), 1, served=False, taught=False
+        store, FeatureTable(features, "drawn", 30), load_classifier(), 1, served=False, taught=False
     )
-    recipe = Recipe(minutes=0.25, batch=16, warm_up=5)
-    run = Run(crops, features, tmp_path / "run", text, recipe)
+    recipe = RegionTextRecipe(minutes=0.25, batch=16, warm_up=5)
+    run = RegionTextRun(crops, features, tmp_path / "run", text, recipe)
     for leg in range(1, 9):  # a busy machine needs more of them
         run.recipe = replace(recipe, minutes=0.25 * leg)
         run.train()
         if run.state.step >= 30:
             break
     run.state.keep()
-    resumed = Run(crops, features, tmp_path / "run", text, recipe)
+    resumed = RegionTextRun(crops, features, tmp_path / "run", text, recipe)
     resumed.resume()
     assert (resumed.state.step, resumed.state.spent) == (run.state.step, run.state.spent)
     assert torch.equal(resumed.model.text_projection, run.model.text_projection)

@@ -12,11 +12,11 @@ import torch
 from segclip.proposers import yolo
 from segclip.proposers.sam import SAM
 from segclip.types import Array, Boxes, Points
-from tests.networks import picture
+from tests.networks import sample_image
 from train.engine import clicks, prompting
-from train.engine.clicks import Ask
+from train.engine.clicks import ClickPrompt
 from train.engine.mask_loss import iou, judge, mask_loss
-from train.sam import Recipe, Run
+from train.sam import SamRecipe, SamRun
 from train.scenes.glyphs import Glyph
 from train.scenes.material import Material
 from train.scenes.tiles import FRAME, PATCH, TILE, make_tile
@@ -39,7 +39,7 @@ def mask() -> Array:
 
 
 def test_a_first_prompt_is_on_the_object_or_a_box_around_it() -> None:
-    asks = [clicks.first_ask(np.random.default_rng(seed), mask()) for seed in range(60)]
+    asks = [clicks.first_prompt(np.random.default_rng(seed), mask()) for seed in range(60)]
     boxes = np.array([ask.box for ask in asks if ask.box])
     assert 15 < len(boxes) < 45
     assert np.abs(boxes - (50, 100, 130, 160)).max() < 11
@@ -115,8 +115,8 @@ def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_in(folder: Path, trunk: Path) -> Run:
-    run = Run(folder, Recipe(warm_up=1), Material(GLYPHS))
+def run_in(folder: Path, trunk: Path) -> SamRun:
+    run = SamRun(folder, SamRecipe(warm_up=1), Material(GLYPHS))
     run.start_from(trunk)
     return run
 
@@ -128,9 +128,9 @@ def test_tokens_are_those_of_the_prompt_encoder(tmp_path: Path, trunk: Path) -> 
     box = torch.tensor([[10.0, 20.0, 90.0, 70.0]])
     click = ((40, 60, 1),)
     for ask, given in (
-        (Ask(click), {"points": point, "boxes": None}),
-        (Ask(box=(10, 20, 90, 70)), {"points": None, "boxes": box}),
-        (Ask(click, (10, 20, 90, 70)), {"points": point, "boxes": box}),
+        (ClickPrompt(click), {"points": point, "boxes": None}),
+        (ClickPrompt(box=(10, 20, 90, 70)), {"points": None, "boxes": box}),
+        (ClickPrompt(click, (10, 20, 90, 70)), {"points": point, "boxes": box}),
     ):
         tokens, drawn = prompting._encode(prompts, [ask], (0, 0))
         sparse, dense = prompts(**given, masks=None)
@@ -153,6 +153,6 @@ def test_it_learns_stops_resumes_and_serves(tmp_path: Path, trunk: Path) -> None
         assert torch.equal(value, resumed.network.state_dict()[name]), name
     whole.export(tmp_path / "sam")
     served = SAM(tmp_path / "sam")
-    features = served.encode(picture(240, 320))
+    features = served.encode(sample_image(240, 320))
     assert served.decode(features, Boxes([(20, 30, 180, 140)])).logits.shape == (1, 200, 200)  # type: ignore[union-attr]
     assert len(served.decode(features, Points([(100, 90)]))) <= 4

@@ -18,6 +18,7 @@ from train import few
 from train.captions import tables
 from train.scenes import compose as scenes
 from train.scenes import glyphs as glyph_module
+from train.scenes import write
 from train.scenes.compose import SceneConfig, compose
 from train.scenes.glyphs import Glyph, load_glyphs, meanings
 from train.scenes.photos import Photo
@@ -110,9 +111,9 @@ def test_phrases_distinguish_objects(glyphs: list[Glyph]) -> None:
 def test_a_written_folder_reads_back_exactly(
     glyphs: list[Glyph], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scenes, "load_glyphs", lambda: glyphs)
+    monkeypatch.setattr(write, "load_glyphs", lambda: glyphs)
     seeds = range(scenes.VALIDATION_SEED, scenes.VALIDATION_SEED + 2)
-    scenes.write_folder(tmp_path, seeds, [])
+    write.write_folder(tmp_path, seeds, [])
     for sample, seed in zip(read_folder(tmp_path), seeds, strict=True):
         scene = compose(seed, glyphs, [])
         assert np.array_equal(sample.masks.to_dense(), scene.masks.to_dense())
@@ -125,7 +126,7 @@ def test_a_written_folder_reads_back_exactly(
 def test_few_objects_are_captioned_and_only_held_out_ones_are_outlined(
     glyphs: list[Glyph], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scenes, "load_glyphs", lambda: glyphs)
+    monkeypatch.setattr(write, "load_glyphs", lambda: glyphs)
     monkeypatch.setattr(few, "FEW", replace(few.FEW, every=2))
     few.write(tmp_path, 6, held_out=3)
     trained, validation = tables.split(tables.read(tmp_path))
@@ -141,7 +142,7 @@ def test_few_objects_are_captioned_and_only_held_out_ones_are_outlined(
 
 def test_training_seeds_are_no_validation_scenes(tmp_path: Path) -> None:
     with pytest.raises(BadPrompt, match="1000000"):
-        scenes.main(tmp_path, count=1, first=5)
+        write.main(tmp_path, count=1, first=5)
 
 
 def test_a_missing_font_reports_how_to_get_it(tmp_path: Path) -> None:

@@ -25,16 +25,16 @@ from segclip.scoring.crops import POLICIES, CropPolicy, View
 from segclip.scoring.scorers import DenseScorer
 from segclip.types import Array, Image
 from train import contrastive, dual_encoder, pacl, shapes, wise
-from train.contrastive import Contrastive, Recipe
+from train.contrastive import Contrastive, ContrastiveRecipe
 from train.engine import loop
-from train.engine.loop import Loop, Settings
+from train.engine.loop import Loop, LoopSettings
 from train.engine.start import Start, begin, fresh, serve_with
 from train.engine.tuning import Tuning
 
 from .test_contrastive import TINY
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = Settings(epochs=1, batch=16, warm_up=1, lr=1e-3)
+SETTINGS = LoopSettings(epochs=1, batch=16, warm_up=1, lr=1e-3)
 # differs from every default
 ODD = Serving(CropPolicy((View(1.2, "white", 1.0),)), ("one {}",), ("nothing",))
 
@@ -47,7 +47,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def trained(start: Start, place: Path, name: str, recipe: Recipe = Recipe()) -> None:
+def trained(
+    start: Start, place: Path, name: str, recipe: ContrastiveRecipe = ContrastiveRecipe()
+) -> None:
     """Train on outlined regions for an epoch, with non-default serving options."""
     parts = contrastive.parts_of(place / "scenes" / "scenes.json", None, share=0.2, skip_bad=False)
     task = Contrastive(serve_with(start, ODD), parts, recipe, SETTINGS)
@@ -75,7 +77,10 @@ def dual(place: Path) -> str:
 
 def low_rank(place: Path) -> str:
     trained(
-        begin(str(place / "tiny.json"), None), place, "lora", Recipe(tuning=Tuning("lora", rank=4))
+        begin(str(place / "tiny.json"), None),
+        place,
+        "lora",
+        ContrastiveRecipe(tuning=Tuning("lora", rank=4)),
     )
     return "lora"
 
@@ -141,7 +146,11 @@ def test_a_run_is_served_with_the_crops_it_was_trained_on(
 def test_a_patch_head_is_served_by_one_pass_over_the_image(place: Path) -> None:
     parts = contrastive.parts_of(place / "scenes", None, share=0.2, skip_bad=False)
     task = pacl.Pacl(
-        begin("small", None), parts, Recipe(augment="none", side=96), SETTINGS, pacl.Grid(16)
+        begin("small", None),
+        parts,
+        ContrastiveRecipe(augment="none", side=96),
+        SETTINGS,
+        pacl.Grid(16),
     )
     loop.start(Loop(task, place / "pacl", SETTINGS, {}), resume=False)
     segmenter = loading.load("mini", f"file:{place / 'pacl'}")
@@ -164,7 +173,7 @@ def test_a_patch_head_is_served_by_one_pass_over_the_image(place: Path) -> None:
 
 def test_a_threshold_is_fitted_to_dense_scores_and_served(place: Path) -> None:
     parts = contrastive.parts_of(place / "scenes", None, share=0.2, skip_bad=False)
-    task = pacl.Pacl(begin("small", None), parts, Recipe(augment="none"), SETTINGS)
+    task = pacl.Pacl(begin("small", None), parts, ContrastiveRecipe(augment="none"), SETTINGS)
     task.save(place / "dense")
     encoder = f"file:{place / 'dense'}"
     assert not loading.load_encoder(encoder).serving.calibrated

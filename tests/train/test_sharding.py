@@ -16,9 +16,9 @@ import torch
 
 from segclip.errors import BadPrompt, Unsupported
 from train import contrastive, shapes
-from train.contrastive import Contrastive, Recipe
+from train.contrastive import Contrastive, ContrastiveRecipe
 from train.engine import sharding
-from train.engine.loop import Loop, Settings
+from train.engine.loop import Loop, LoopSettings
 from train.engine.start import begin, fresh
 from train.engine.tuning import Tuning
 
@@ -28,7 +28,9 @@ TINY: dict[str, Any] = {
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "patch_size": 16, "head_width": 16},
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
 }
-SETTINGS = Settings(epochs=2, batch=8, chunk=2, accumulate=2, lr=3e-3, warm_up=2, clip=0.5, ema=0.9)
+SETTINGS = LoopSettings(
+    epochs=2, batch=8, chunk=2, accumulate=2, lr=3e-3, warm_up=2, clip=0.5, ema=0.9
+)
 
 
 def run(scenes: Path, out: Path, *more: str) -> None:
@@ -48,8 +50,8 @@ def run(scenes: Path, out: Path, *more: str) -> None:
 def halved(scenes: Path, out: Path) -> None:
     """Train in one process and stop after the first epoch."""
     parts = contrastive.parts_of(scenes, None, share=0.1, skip_bad=False)
-    task = Contrastive(begin(str(scenes / "tiny.json"), None), parts, Recipe(), SETTINGS)
-    made = Loop(task, out, Settings(**{**vars(SETTINGS), "patience": 1}), {})
+    task = Contrastive(begin(str(scenes / "tiny.json"), None), parts, ContrastiveRecipe(), SETTINGS)
+    made = Loop(task, out, LoopSettings(**{**vars(SETTINGS), "patience": 1}), {})
     made.state.extra["best"] = 2.0  # never exceeded
     made.run()
     assert made.state.extra["epoch"] == 1
@@ -114,4 +116,4 @@ def test_one_process_or_lora_is_reported() -> None:
     with pytest.raises(BadPrompt, match="torchrun --nproc-per-node 2"):
         sharding.spread(fresh("small-vit").model)
     with pytest.raises(Unsupported, match="LoRA"):
-        Recipe(tuning=Tuning("lora"), spread=True)
+        ContrastiveRecipe(tuning=Tuning("lora"), spread=True)

@@ -22,8 +22,8 @@ def segmenter(proposer: FakeProposer, encoder: FakeEncoder) -> Segmenter:
     return Segmenter(proposer, encoder, CropScorer(encoder))
 
 
-def test_a_text_finds_what_it_names(segmenter: Segmenter, picture: Image) -> None:
-    result = segmenter(picture, "a red box")
+def test_a_text_finds_what_it_names(segmenter: Segmenter, sample_image: Image) -> None:
+    result = segmenter(sample_image, "a red box")
     assert result.texts == ("a red box",)
     assert result.masks.boxes.tolist() == [[10, 10, 50, 50]]
     assert result.probability[0] > 0.9
@@ -31,20 +31,20 @@ def test_a_text_finds_what_it_names(segmenter: Segmenter, picture: Image) -> Non
 
 
 def test_an_array_a_path_and_bytes_give_the_same_answer(
-    segmenter: Segmenter, picture: Image, tmp_path: Path
+    segmenter: Segmenter, sample_image: Image, tmp_path: Path
 ) -> None:
     from PIL import Image as Pillow
 
     path = tmp_path / "image.png"
-    Pillow.fromarray(picture.pixels).save(path)
-    for source in (picture.pixels, path, str(path), path.read_bytes()):
+    Pillow.fromarray(sample_image.pixels).save(path)
+    for source in (sample_image.pixels, path, str(path), path.read_bytes()):
         assert segmenter(source, "blue").masks.boxes.tolist() == [[110, 60, 150, 110]]
 
 
 def test_each_text_has_its_own_rows_in_the_order_of_the_texts(
-    segmenter: Segmenter, picture: Image
+    segmenter: Segmenter, sample_image: Image
 ) -> None:
-    result = segmenter(picture, ["blue", "a yellow thing", "green"])
+    result = segmenter(sample_image, ["blue", "a yellow thing", "green"])
     assert result.texts == ("blue", "green")
     assert result.unanswered == ("a yellow thing",)
     assert result.asked == ("blue", "a yellow thing", "green")
@@ -106,9 +106,9 @@ def test_a_relation_filters_by_the_matches_of_its_anchor(segmenter: Segmenter) -
 
 
 def test_texts_without_such_words_are_ranked_bit_for_bit_alike(
-    segmenter: Segmenter, picture: Image
+    segmenter: Segmenter, sample_image: Image
 ) -> None:
-    regions = segmenter.regions(picture)
+    regions = segmenter.regions(sample_image)
     alone, among = (
         segmenter.rank(regions, "red"),
         segmenter.rank(regions, ["red", "the left blue box", "red above green"]),
@@ -133,9 +133,9 @@ def test_everything_like_a_clicked_object_is_found_without_a_text(
 
 
 def test_a_place_alone_needs_no_encoder(
-    segmenter: Segmenter, encoder: FakeEncoder, picture: Image
+    segmenter: Segmenter, encoder: FakeEncoder, sample_image: Image
 ) -> None:
-    result = segmenter(picture, prompt=Boxes([(0, 0, 55, 55), (150, 0, 160, 10)]))
+    result = segmenter(sample_image, prompt=Boxes([(0, 0, 55, 55), (150, 0, 160, 10)]))
     assert result.texts == ("box 1",)
     assert result.unanswered == ("box 2",)
     assert result.masks.boxes.tolist() == [[10, 10, 50, 50]]
@@ -146,36 +146,39 @@ def test_a_place_alone_needs_no_encoder(
 
 
 def test_without_an_encoder_places_are_answered_and_texts_are_refused(
-    segmenter: Segmenter, picture: Image
+    segmenter: Segmenter, sample_image: Image
 ) -> None:
     alone = Segmenter(FakeProposer())
     for prompt in (Boxes([(0, 0, 55, 55)]), Points([(20, 20)])):
-        mine, whole = alone.pick(picture, prompt), segmenter.pick(picture, prompt)
+        mine, whole = alone.pick(sample_image, prompt), segmenter.pick(sample_image, prompt)
         assert mine.masks.boxes.tolist() == whole.masks.boxes.tolist()
         assert mine.texts == whole.texts
-    for call in (lambda: alone(picture, "red"), lambda: alone.like(picture, Points([(15, 15)]))):
+    for call in (
+        lambda: alone(sample_image, "red"),
+        lambda: alone.like(sample_image, Points([(15, 15)])),
+    ):
         with pytest.raises(BadPrompt, match="without an encoder"):
             call()
 
 
 def test_a_question_is_answered_like_the_method_it_dispatches_to(
-    segmenter: Segmenter, picture: Image
+    segmenter: Segmenter, sample_image: Image
 ) -> None:
     box, point = Boxes([(5, 5, 55, 55)]), Points([(70, 40)])
     inside = Everything(inside=(0, 0, 105, 120))
     pairs = [
-        (Question("red"), segmenter(picture, "red")),
-        (Question(["red", "blue"], inside), segmenter(picture, ["red", "blue"], inside)),
-        (Question("green", negatives=["red"]), segmenter(picture, "green", negatives=["red"])),
-        (Question("red", point), segmenter(picture, "red", point)),
-        (Question(place=box), segmenter.pick(picture, box)),
-        (Question(place=point), segmenter.pick(picture, point)),
-        (Question(everything=True), segmenter.everything(picture)),
-        (Question(place=inside, everything=True), segmenter.everything(picture, inside)),
-        (Question(example=Points([(20, 20)])), segmenter.like(picture, Points([(20, 20)]))),
+        (Question("red"), segmenter(sample_image, "red")),
+        (Question(["red", "blue"], inside), segmenter(sample_image, ["red", "blue"], inside)),
+        (Question("green", negatives=["red"]), segmenter(sample_image, "green", negatives=["red"])),
+        (Question("red", point), segmenter(sample_image, "red", point)),
+        (Question(place=box), segmenter.pick(sample_image, box)),
+        (Question(place=point), segmenter.pick(sample_image, point)),
+        (Question(everything=True), segmenter.everything(sample_image)),
+        (Question(place=inside, everything=True), segmenter.everything(sample_image, inside)),
+        (Question(example=Points([(20, 20)])), segmenter.like(sample_image, Points([(20, 20)]))),
     ]
     for question, expected in pairs:
-        for source in (picture, segmenter.encode(picture)):
+        for source in (sample_image, segmenter.encode(sample_image)):
             result = segmenter.answer(source, question)
             assert result.masks.boxes.tolist() == expected.masks.boxes.tolist()
             assert (result.texts, result.asked, result.threshold) == (
@@ -185,18 +188,23 @@ def test_a_question_is_answered_like_the_method_it_dispatches_to(
             )
             np.testing.assert_array_equal(result.probability, expected.probability)
     with pytest.raises(BadPrompt, match="neither a text nor a place"):
-        segmenter.answer(picture, Question())
+        segmenter.answer(sample_image, Question())
 
 
 def test_stored_regions_answer_texts_and_everything_but_no_places(
-    segmenter: Segmenter, picture: Image, encoder: FakeEncoder
+    segmenter: Segmenter, sample_image: Image, encoder: FakeEncoder
 ) -> None:
-    regions = segmenter.regions(picture)
+    regions = segmenter.regions(sample_image)
     before = list(encoder.crops_seen)
     assert segmenter.answer(regions, Question("red")).masks.boxes.tolist() == [[10, 10, 50, 50]]
     assert len(segmenter.answer(regions, Question(everything=True))) == len(regions)
     assert encoder.crops_seen == before
-    for question in (Question(place=Boxes([(5, 5, 55, 55)])), Question(example=Points([(20, 20)]))):
+    clicked = Question("red", Points([(20, 20)]))  # of one object, not of the whole image's regions
+    for question in (
+        clicked,
+        Question(place=Boxes([(5, 5, 55, 55)])),
+        Question(example=Points([(20, 20)])),
+    ):
         with pytest.raises(BadPrompt, match="give the image"):
             segmenter.answer(regions, question)
 
@@ -226,38 +234,40 @@ class Rated:
         )
 
 
-def test_everything_is_each_object_once_best_first_and_parts_are_objects(picture: Image) -> None:
+def test_everything_is_each_object_once_best_first_and_parts_are_objects(
+    sample_image: Image,
+) -> None:
     rated = Segmenter(Rated())
-    result = rated.everything(picture)
+    result = rated.everything(sample_image)
     assert result.quality.tolist() == pytest.approx([0.9, 0.6, 0.5])
     assert (result.texts, result.asked, result.threshold) == (("object",) * 3, ("object",), 0.4)
     assert np.isnan(result.probability).all()
-    few = rated.everything(picture, selection=Selection(threshold=0.2, top_k=4))
+    few = rated.everything(sample_image, selection=Selection(threshold=0.2, top_k=4))
     assert few.quality.tolist() == pytest.approx([0.9, 0.6, 0.5, 0.3])
-    assert len(rated.everything(picture, selection=Selection(nms=1.0))) == 4
-    inside = rated.everything(rated.encode(picture), Everything(inside=(95, 5, 125, 35)))
+    assert len(rated.everything(sample_image, selection=Selection(nms=1.0))) == 4
+    inside = rated.everything(rated.encode(sample_image), Everything(inside=(95, 5, 125, 35)))
     assert inside.masks.boxes.tolist() == [[100, 10, 120, 30]]
-    none = rated.everything(picture, selection=Selection(threshold=0.95))
+    none = rated.everything(sample_image, selection=Selection(threshold=0.95))
     assert none.unanswered == ("object",)
 
 
 def test_everything_may_be_selected_from_stored_regions(
-    segmenter: Segmenter, picture: Image
+    segmenter: Segmenter, sample_image: Image
 ) -> None:
-    regions = segmenter.regions(picture)
+    regions = segmenter.regions(sample_image)
     result = segmenter.everything(regions)
     assert segmenter.proposer.encoded == 1  # type: ignore[attr-defined]
     assert len(result) == len(regions)
     assert result.regions.embeddings.shape == regions.embeddings.shape
 
 
-def test_one_region_may_answer_two_texts(segmenter: Segmenter, picture: Image) -> None:
-    result = segmenter(picture, ["red", "a red box"])
+def test_one_region_may_answer_two_texts(segmenter: Segmenter, sample_image: Image) -> None:
+    result = segmenter(sample_image, ["red", "a red box"])
     assert result.masks.boxes.tolist() == [[10, 10, 50, 50]] * 2
 
 
-def test_what_is_absent_gives_an_empty_result(segmenter: Segmenter, picture: Image) -> None:
-    result = segmenter(picture, "yellow")
+def test_what_is_absent_gives_an_empty_result(segmenter: Segmenter, sample_image: Image) -> None:
+    result = segmenter(sample_image, "yellow")
     assert len(result) == 0
     assert result.unanswered == ("yellow",)
 
@@ -272,16 +282,16 @@ def test_an_image_without_regions_gives_an_empty_result(segmenter: Segmenter) ->
     assert result.nearest == (0, 0)
 
 
-def test_no_texts_give_an_empty_result(segmenter: Segmenter, picture: Image) -> None:
-    result = segmenter(picture, [])
+def test_no_texts_give_an_empty_result(segmenter: Segmenter, sample_image: Image) -> None:
+    result = segmenter(sample_image, [])
     assert len(result) == 0
     assert result.asked == result.nearest == ()
 
 
 def test_a_second_text_reads_no_pixels(
-    segmenter: Segmenter, picture: Image, proposer: FakeProposer, encoder: FakeEncoder
+    segmenter: Segmenter, sample_image: Image, proposer: FakeProposer, encoder: FakeEncoder
 ) -> None:
-    regions = segmenter.regions(picture)
+    regions = segmenter.regions(sample_image)
     before = (proposer.encoded, list(encoder.crops_seen))
     for text in ("red", "green"):
         assert len(segmenter.rank(regions, text)) == 1
@@ -289,17 +299,17 @@ def test_a_second_text_reads_no_pixels(
 
 
 def test_a_probability_depends_neither_on_other_regions_nor_on_other_texts(
-    segmenter: Segmenter, picture: Image
+    segmenter: Segmenter, sample_image: Image
 ) -> None:
-    regions = segmenter.regions(picture)
+    regions = segmenter.regions(sample_image)
     every = segmenter.rank(regions, ["red", "green", "blue"], selection=Selection(best=True))
     for row, text in enumerate(("red", "green", "blue")):
         alone = segmenter.rank(regions[[row]], text, selection=Selection(best=True))
         assert alone.probability[0] == every.probability[row]
 
 
-def test_a_negative_takes_its_share(segmenter: Segmenter, picture: Image) -> None:
-    regions = segmenter.regions(picture)
+def test_a_negative_takes_its_share(segmenter: Segmenter, sample_image: Image) -> None:
+    regions = segmenter.regions(sample_image)
     assert len(segmenter.rank(regions, "a box")) == 0
     plain = segmenter.rank(regions, "a red or green box", selection=Selection(threshold=0.3))
     ruled = segmenter.rank(
@@ -309,15 +319,15 @@ def test_a_negative_takes_its_share(segmenter: Segmenter, picture: Image) -> Non
     assert ruled.masks.boxes.tolist() == [[10, 10, 50, 50]]
 
 
-def test_a_text_cannot_also_be_a_negative(segmenter: Segmenter, picture: Image) -> None:
+def test_a_text_cannot_also_be_a_negative(segmenter: Segmenter, sample_image: Image) -> None:
     with pytest.raises(BadPrompt, match="'red'"):
-        segmenter(picture, "red", negatives=" red ")
+        segmenter(sample_image, "red", negatives=" red ")
 
 
 def test_backgrounds_replace_the_encoders(
-    segmenter: Segmenter, picture: Image, encoder: FakeEncoder
+    segmenter: Segmenter, sample_image: Image, encoder: FakeEncoder
 ) -> None:
-    regions = segmenter.regions(picture)
+    regions = segmenter.regions(sample_image)
     result = segmenter.rank(
         regions, "red", backgrounds=["a red wall"], selection=Selection(best=True)
     )
@@ -327,18 +337,18 @@ def test_backgrounds_replace_the_encoders(
 
 
 def test_a_text_that_is_a_background_does_not_compete_with_itself(
-    segmenter: Segmenter, picture: Image
+    segmenter: Segmenter, sample_image: Image
 ) -> None:
-    regions = segmenter.regions(picture)
+    regions = segmenter.regions(sample_image)
     both = segmenter.rank(regions, ["red", "green"], backgrounds=["red", "background"])
     assert set(both.texts) == {"red"} | ({"green"} if len(both) > 1 else set())
     assert both.probability[0] > 0.9
 
 
 def test_templates_by_sentence_and_by_name(
-    segmenter: Segmenter, picture: Image, encoder: FakeEncoder
+    segmenter: Segmenter, sample_image: Image, encoder: FakeEncoder
 ) -> None:
-    regions = segmenter.regions(picture)
+    regions = segmenter.regions(sample_image)
     segmenter.rank(regions, "red", templates=["one {}", "two {}"])
     assert {"one red", "two red"} <= set(encoder.texts_seen)
     segmenter.rank(regions, "blue", templates="plain")
@@ -348,10 +358,10 @@ def test_templates_by_sentence_and_by_name(
 
 
 def test_boxes_keep_their_rows_and_an_empty_one_is_never_chosen(
-    segmenter: Segmenter, picture: Image
+    segmenter: Segmenter, sample_image: Image
 ) -> None:
     regions = segmenter.regions(
-        picture, Boxes([(105, 50, 160, 120), (0, 100, 20, 120), (5, 5, 55, 55)])
+        sample_image, Boxes([(105, 50, 160, 120), (0, 100, 20, 120), (5, 5, 55, 55)])
     )
     assert regions.masks.areas.tolist() == [2000, 0, 1600]
     for selection in (Selection(threshold=0.0), Selection(best=True)):
@@ -360,8 +370,8 @@ def test_boxes_keep_their_rows_and_an_empty_one_is_never_chosen(
     assert segmenter.rank(regions, "blue").masks.boxes.tolist() == [[110, 60, 150, 110]]
 
 
-def test_points_reach_the_proposer(segmenter: Segmenter, picture: Image) -> None:
-    assert segmenter.regions(picture, Points([(70, 40)])).masks.boxes.tolist() == [
+def test_points_reach_the_proposer(segmenter: Segmenter, sample_image: Image) -> None:
+    assert segmenter.regions(sample_image, Points([(70, 40)])).masks.boxes.tolist() == [
         [60, 20, 100, 80]
     ]
 
@@ -377,9 +387,9 @@ def test_regions_below_the_minimum_area_are_never_chosen(
 
 
 def test_without_backgrounds_the_best_is_the_most_similar(
-    segmenter: Segmenter, picture: Image
+    segmenter: Segmenter, sample_image: Image
 ) -> None:
-    result = segmenter(picture, "green", backgrounds=(), selection=Selection(best=True))
+    result = segmenter(sample_image, "green", backgrounds=(), selection=Selection(best=True))
     assert result.masks.boxes.tolist() == [[60, 20, 100, 80]]
 
 

@@ -21,19 +21,19 @@ COLOURS = ("a red thing", "a green thing", "a blue thing")
 
 
 def test_an_image_and_its_boxes_get_labels_with_probabilities(
-    picture: Image, encoder: FakeEncoder
+    sample_image: Image, encoder: FakeEncoder
 ) -> None:
     (whole,) = classify(paint(("red", (0, 0, 160, 110))), COLOURS, encoder=encoder, top_k=2)
     assert [guess.label for guess in whole] == ["a red thing", "a green thing"]
     assert whole[0].probability > 0.99
     boxes = Boxes([(10, 10, 50, 50), (60.2, 20.2, 99.7, 79.5), (110, 60, 150, 110)])
-    rows = classify(picture, "red,green,blue", encoder=encoder, boxes=boxes)
+    rows = classify(sample_image, "red,green,blue", encoder=encoder, boxes=boxes)
     assert [row[0].label for row in rows] == ["red", "green", "blue"]
     assert sum(guess.probability for guess in rows[0]) == pytest.approx(1)
     with pytest.raises(BadPrompt, match="leaves the image"):
-        classify(picture, COLOURS, encoder=encoder, boxes=Boxes([(0, 0, 500, 500)]))
+        classify(sample_image, COLOURS, encoder=encoder, boxes=Boxes([(0, 0, 500, 500)]))
     with pytest.raises(BadPrompt, match="top_k"):
-        classify(picture, COLOURS, encoder=encoder, top_k=0)
+        classify(sample_image, COLOURS, encoder=encoder, top_k=0)
     with pytest.raises(BadImage):
         classify("nowhere.png", COLOURS, encoder=encoder)
 

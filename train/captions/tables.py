@@ -58,7 +58,7 @@ class Member:
 
 
 @dataclass(frozen=True, eq=False)
-class Item:
+class CaptionItem:
     """An image, or one of its regions, with all its captions or phrases.
 
     group: name of the image; items of one group stay on one side of a split. split: of the data
@@ -77,7 +77,7 @@ class Item:
         return images.load(source, label=str(self.image))
 
 
-def read(path: Path, folder: Path | None = None) -> list[Item]:
+def read(path: Path, folder: Path | None = None) -> list[CaptionItem]:
     """Read a data set; its type is detected from its files.
 
     folder: of the images, where they are not next to the table. Raises BadTable for anything but
@@ -102,7 +102,7 @@ def read(path: Path, folder: Path | None = None) -> list[Item]:
     return items
 
 
-def _read_folder(path: Path, folder: Path | None) -> list[Item]:
+def _read_folder(path: Path, folder: Path | None) -> list[CaptionItem]:
     if shards := sorted(path.glob("*.tar")):
         return [item for shard in shards for item in _shard(shard)]
     tables = [path / name for name in TABLES] + sorted(path.glob("dataset_*.json"))
@@ -111,7 +111,7 @@ def _read_folder(path: Path, folder: Path | None) -> list[Item]:
     return _classes(path) if table is None else _read_file(table, folder)
 
 
-def _read_file(file: Path, folder: Path | None) -> list[Item]:
+def _read_file(file: Path, folder: Path | None) -> list[CaptionItem]:
     if not file.is_file():
         raise BadPrompt(f"{file}: no such file or folder")
     suffix = file.suffix.lower()
@@ -132,27 +132,29 @@ def _read_file(file: Path, folder: Path | None) -> list[Item]:
     )
 
 
-def _merge(base: Path, rows: Iterable[Caption]) -> list[Item]:
+def _merge(base: Path, rows: Iterable[Caption]) -> list[CaptionItem]:
     """Group captions by image."""
     texts: dict[str, list[str]] = {}
     splits: dict[str, str] = {}
     for row in rows:
         texts.setdefault(row.image, []).append(row.text)
         splits[row.image] = row.split
-    return [Item(base / name, tuple(each), name, splits[name]) for name, each in texts.items()]
+    return [
+        CaptionItem(base / name, tuple(each), name, splits[name]) for name, each in texts.items()
+    ]
 
 
-def _regions(table: coco.Instances, base: Path) -> Iterator[Item]:
+def _regions(table: coco.Instances, base: Path) -> Iterator[CaptionItem]:
     """Yield every labelled object that is large enough, with its names and phrases."""
     for image, sample in zip(table.images, datasets.samples_of(table, base), strict=True):
         for row, thing in enumerate(table.things[image.key]):
             if sample.askable[row] and not sample.crowd[row]:
                 category = table.categories[thing.category]
                 texts = tuple(dict.fromkeys((category.name, *category.texts, *thing.phrases)))
-                yield Item(sample.path, texts, image.name, region=sample.masks[[row]])
+                yield CaptionItem(sample.path, texts, image.name, region=sample.masks[[row]])
 
 
-def _shard(shard: Path) -> Iterator[Item]:
+def _shard(shard: Path) -> Iterator[CaptionItem]:
     """Read a webdataset shard: files with one stem are a sample.
 
     A sample is an image and a .txt, .caption or .json file with its captions.
@@ -173,7 +175,7 @@ def _shard(shard: Path) -> Iterator[Item]:
             if image is None:
                 continue
             place = Member(shard, image.offset_data, image.size, image.name)
-            yield Item(place, tuple(_shard_captions(archive, parts)), f"{shard.name}/{key}")
+            yield CaptionItem(place, tuple(_shard_captions(archive, parts)), f"{shard.name}/{key}")
 
 
 def _shard_captions(archive: tarfile.TarFile, parts: dict[str, tarfile.TarInfo]) -> Iterator[str]:
@@ -197,7 +199,7 @@ def _shard_captions(archive: tarfile.TarFile, parts: dict[str, tarfile.TarInfo])
         yield from texts
 
 
-def _classes(path: Path) -> list[Item]:
+def _classes(path: Path) -> list[CaptionItem]:
     """Read a tree of class folders; every fifth image of a class is held out."""
     items = []
     for kind in sorted(
@@ -206,13 +208,13 @@ def _classes(path: Path) -> list[Item]:
         name = " ".join(kind.name.replace("_", " ").split()).lower()
         for row, file in enumerate(images.walk(kind)):
             split = "val" if row % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 else "train"
-            items.append(Item(file, (name,), str(file.relative_to(path)), split))
+            items.append(CaptionItem(file, (name,), str(file.relative_to(path)), split))
     return items
 
 
 def split(
-    items: Sequence[Item], share: float = 0.1, seed: int = 0
-) -> tuple[list[Item], list[Item]]:
+    items: Sequence[CaptionItem], share: float = 0.1, seed: int = 0
+) -> tuple[list[CaptionItem], list[CaptionItem]]:
     """Split items into training and validation.
 
     By the data set's own split, else ``share`` of the images are for validation. Raises BadPrompt
@@ -240,7 +242,7 @@ def split(
     return parts
 
 
-def exclude(items: Sequence[Item], file: Path) -> list[Item]:
+def exclude(items: Sequence[CaptionItem], file: Path) -> list[CaptionItem]:
     """Remove the images that a file lists by id or name, such as RefCOCO's val and test.
 
     The file has one per line, or is a JSON list.

@@ -39,7 +39,7 @@ _MARK = b"sha256 "
 _ZEROS = b"0" * 64
 
 
-class Checkpoint:
+class TrainingCheckpoint:
     """State that a run resumes from.
 
     average: an exponential moving average of the network, which is the one that is served.

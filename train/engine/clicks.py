@@ -11,7 +11,7 @@ from segclip.types import Array
 
 
 @dataclass(frozen=True)
-class Ask:
+class ClickPrompt:
     """A prompt for one object: clicks and a box, in px.
 
     clicks: x, y, label (1 on the object, 0 beside it). box: x1, y1, x2, y2.
@@ -20,25 +20,25 @@ class Ask:
     clicks: tuple[tuple[float, float, int], ...] = ()
     box: tuple[float, float, float, float] | None = None
 
-    def corrected(self, click: tuple[float, float, int]) -> Ask:
+    def corrected(self, click: tuple[float, float, int]) -> ClickPrompt:
         """Return the prompt with another click."""
         return replace(self, clicks=(*self.clicks, click))
 
 
-def first_ask(rng: np.random.Generator, mask: Array) -> Ask:
+def first_prompt(rng: np.random.Generator, mask: Array) -> ClickPrompt:
     """Prompt for an object, bool (H, W), with one click or a box, equally often.
 
     One box in three is loose, the others are exact.
     """
     if rng.random() < 0.5:
-        return Ask(((*inside(rng, mask), 1),))
+        return ClickPrompt(((*inside(rng, mask), 1),))
     ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1], np.float64)
     if rng.random() < 0.33:
         box += rng.normal(0, 0.05, 4).clip(-0.12, 0.12) * np.tile(box[2:] - box[:2], 2)
     height, width = mask.shape
     x1, y1, x2, y2 = box.clip(0, (width, height, width, height)).tolist()
-    return Ask(box=(x1, y1, x2, y2))
+    return ClickPrompt(box=(x1, y1, x2, y2))
 
 
 def correction(rng: np.random.Generator, truth: Array, predicted: Array) -> tuple[int, int, int]:

@@ -39,7 +39,7 @@ def run(main: Callable[..., Any]) -> None:
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(cls=_Recipe)(checked(main))
     try:
-        with lines.shown_safely():
+        with lines.escaping_output():
             app(standalone_mode=True)
     except (SegclipError, OSError) as error:
         _fail(str(error))

@@ -20,7 +20,7 @@ import open_clip
 import typer
 
 from ..captions import tables
-from ..captions.tables import Item, Member
+from ..captions.tables import CaptionItem, Member
 from . import command, limits
 from .feed import readable
 
@@ -73,7 +73,7 @@ KNOWN = {
 
 
 @dataclass(frozen=True)
-class Report:
+class DataReport:
     """Result of a check. rows: name and value. faults: problems to fix."""
 
     rows: tuple[tuple[str, str], ...]
@@ -81,8 +81,8 @@ class Report:
 
 
 def inspect(
-    items: Sequence[Item], *, context: int = 77, share: float = 0.1, deep: bool = True
-) -> Report:
+    items: Sequence[CaptionItem], *, context: int = 77, share: float = 0.1, deep: bool = True
+) -> DataReport:
     """Count images and captions, and find faults.
 
     context: tokens a text may have. deep: open every image.
@@ -112,10 +112,10 @@ def inspect(
         rows.append(("images that cannot be read", str(len(broken))))
         faults += broken[:10]
     faults += _copies(items, rows, share)
-    return Report(tuple(rows), tuple(faults))
+    return DataReport(tuple(rows), tuple(faults))
 
 
-def _copies(items: Sequence[Item], rows: list[tuple[str, str]], share: float) -> list[str]:
+def _copies(items: Sequence[CaptionItem], rows: list[tuple[str, str]], share: float) -> list[str]:
     """Find identical files, and those on both sides of the split."""
     if not items:
         return ["no image can be read"]
@@ -142,7 +142,7 @@ def _copies(items: Sequence[Item], rows: list[tuple[str, str]], share: float) ->
     ]
 
 
-def _bytes(item: Item) -> bytes:
+def _bytes(item: CaptionItem) -> bytes:
     return item.image.read() if isinstance(item.image, Member) else item.image.read_bytes()
 
 

@@ -26,7 +26,7 @@ from segclip.scoring.crops import CropPolicy, cut
 from segclip.types import Array
 
 from ..captions.neighbours import Neighbours
-from ..captions.tables import Item
+from ..captions.tables import CaptionItem
 from . import processes
 from .losses import Keys
 
@@ -60,13 +60,13 @@ AUGMENTS = {
 }
 
 
-class Images:
+class ImageLoader:
     """Items' pixels with a margin around the network's input.
 
     uint8 (h, w, 3), the shorter side fixed.
     """
 
-    def __init__(self, items: Sequence[Item], size: int, policy: CropPolicy) -> None:
+    def __init__(self, items: Sequence[CaptionItem], size: int, policy: CropPolicy) -> None:
         self.items, self.side, self.policy = items, round(size * ROOM), policy
         self._kept: dict[int, Array] = {}
         self._bytes = 0
@@ -80,7 +80,7 @@ class Images:
             self._bytes += pixels.nbytes
         return pixels
 
-    def _read(self, item: Item) -> Array:
+    def _read(self, item: CaptionItem) -> Array:
         image = item.load()
         if item.region is not None:
             return cut(image, item.region, self.policy.views[0], self.side)[0]
@@ -136,12 +136,12 @@ def augmented(
     return out
 
 
-def captions_of(items: Sequence[Item]) -> list[str]:
+def captions_of(items: Sequence[CaptionItem]) -> list[str]:
     """List all captions of items."""
     return [caption for item in items for caption in item.captions]
 
 
-class Texts:
+class CaptionTexts:
     """Tokens of every distinct caption; a caption is referred to by its row."""
 
     def __init__(self, captions: Iterable[str], tokenizer: Any, templates: Sequence[str]) -> None:
@@ -153,13 +153,13 @@ class Texts:
         ]
         self.tokens = torch.cat(rows).view(len(self.texts), len(templates), -1)  # (T, K, L)
 
-    def of(self, item: Item) -> Array:
+    def of(self, item: CaptionItem) -> Array:
         """Return the rows of an item's captions."""
         return np.array([self.number[caption] for caption in item.captions])
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class CaptionBatch:
     """One process's part of a batch.
 
     pixels: uint8 (I, S, S, 3). tokens: (T, L). keys: pair the images and the texts.
@@ -168,7 +168,7 @@ class Batch:
     pixels: torch.Tensor
     tokens: torch.Tensor
     keys: Keys
-    items: tuple[Item, ...]
+    items: tuple[CaptionItem, ...]
 
     @property
     def count(self) -> int:
@@ -196,7 +196,11 @@ class Feed:
     """Make the batches of each epoch; an incomplete last batch is dropped."""
 
     def __init__(
-        self, items: Sequence[Item], texts: Texts, options: FeedOptions, policy: CropPolicy
+        self,
+        items: Sequence[CaptionItem],
+        texts: CaptionTexts,
+        options: FeedOptions,
+        policy: CropPolicy,
     ) -> None:
         self.items, self.texts, self.options = items, texts, options
         self.neighbours: Neighbours | None = None
@@ -209,7 +213,7 @@ class Feed:
             raise BadPrompt(
                 f"--batch {options.batch} is not a multiple of the {processes.world()} processes"
             )
-        self.images = Images(items, options.size, policy)
+        self.images = ImageLoader(items, options.size, policy)
         self.flips = [
             item.region is None and not any(_SIDED.search(c) for c in item.captions)
             for item in items
@@ -219,7 +223,7 @@ class Feed:
         """Return the number of batches of an epoch."""
         return len(self.items) // self.options.batch
 
-    def epoch(self, epoch: int, first: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int, first: int) -> Iterator[CaptionBatch]:
         """Yield this process's part of an epoch's batches from the ``first`` on."""
         size = self.options.batch
         rng = np.random.default_rng([self.options.seed, epoch])
@@ -228,7 +232,7 @@ class Feed:
         parts = (order[at * size : (at + 1) * size][share] for at in range(first, len(self)))
         return ahead((partial(self._batch, part, epoch) for part in parts), self.options.threads)
 
-    def _batch(self, rows: Array, epoch: int) -> Batch:
+    def _batch(self, rows: Array, epoch: int) -> CaptionBatch:
         options = self.options
         pixels = np.empty((len(rows), options.size, options.size, 3), np.uint8)
         owners, captions, tokens = [], [], []
@@ -248,7 +252,7 @@ class Feed:
         keys = Keys(
             torch.from_numpy(rows.astype(np.int64)), torch.tensor(owners), torch.tensor(captions)
         )
-        return Batch(
+        return CaptionBatch(
             torch.from_numpy(pixels),
             torch.cat(tokens),
             keys,
@@ -275,7 +279,7 @@ def ahead(jobs: Iterable[Callable[[], _Made]], threads: int = 0) -> Iterator[_Ma
                 future.cancel()
 
 
-def check(items: Sequence[Item], *, skip_bad: bool) -> list[Item]:
+def check(items: Sequence[CaptionItem], *, skip_bad: bool) -> list[CaptionItem]:
     """Return the items that can be trained on.
 
     Missing images and invalid captions raise BadPrompt, or are left out with ``skip_bad``.
@@ -292,7 +296,7 @@ def check(items: Sequence[Item], *, skip_bad: bool) -> list[Item]:
     return good
 
 
-def _fault(item: Item) -> str:
+def _fault(item: CaptionItem) -> str:
     if not item.captions or not all(item.captions):
         return f"{item.image} with an empty caption"
     if problem := next(
@@ -304,13 +308,13 @@ def _fault(item: Item) -> str:
     return f"{item.image}, which is {'no regular file' if item.image.exists() else 'missing'}"
 
 
-def spread(items: Sequence[Item], most: int) -> list[Item]:
+def spread(items: Sequence[CaptionItem], most: int) -> list[CaptionItem]:
     """Return at most ``most`` items, evenly spaced."""
     rows = np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int))
     return [items[row] for row in rows]
 
 
-def readable(items: Sequence[Item]) -> tuple[list[Item], list[str]]:
+def readable(items: Sequence[CaptionItem]) -> tuple[list[CaptionItem], list[str]]:
     """Open every image: the items that can be read, and why the others cannot."""
     good, bad = [], []
     for item in items:
@@ -325,7 +329,9 @@ def readable(items: Sequence[Item]) -> tuple[list[Item], list[str]]:
     return good, bad
 
 
-def serving_pixels(items: Sequence[Item], transform: Any, size: int, policy: CropPolicy) -> Array:
+def serving_pixels(
+    items: Sequence[CaptionItem], transform: Any, size: int, policy: CropPolicy
+) -> Array:
     """Prepare items exactly as serving does: uint8 (N, S, S, 3).
 
     transform: open_clip's own, for whole images.

@@ -24,7 +24,7 @@ PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "peft", "numpy",
 EVERY = 15.0  # s between lines where the output is not a terminal
 
 
-class Progress:
+class ProgressLine:
     """A line with the progress of a run, its rate and the time left."""
 
     def __init__(
@@ -76,7 +76,7 @@ def environment() -> dict[str, Any]:
     return {**system, "gpus": gpus, "packages": found, "command": sys.argv}
 
 
-class Journal:
+class RunLog:
     """The metrics of a run in its folder.
 
     On resume, metrics of epochs that will be repeated are dropped.

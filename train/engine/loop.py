@@ -23,9 +23,9 @@ import typer
 from segclip.errors import BadIndex, BadPrompt, SegclipError
 
 from . import limits, processes, sharding
-from .checkpoint import Checkpoint
+from .checkpoint import TrainingCheckpoint
 from .files import sweep
-from .journal import Journal, Progress, check_recipe, digests, write_json
+from .journal import ProgressLine, RunLog, check_recipe, digests, write_json
 
 BEST, LAST = ".", "last"  # subfolders of the best and the last weights
 
@@ -35,7 +35,7 @@ class Diverged(SegclipError):
 
 
 @dataclass(frozen=True)
-class Settings:
+class LoopSettings:
     """Settings of the loop. Raises BadPrompt for values out of range.
 
     batch: over all processes. chunk: rows of a batch embedded at a time (gradient caching), 0 for
@@ -76,7 +76,7 @@ class Settings:
         )
 
 
-class Batch(Protocol):
+class NamedBatch(Protocol):
     """A batch that can name its images, for error messages."""
 
     count: int
@@ -110,7 +110,7 @@ class Loop:
     """Train a task in a folder."""
 
     def __init__(
-        self, task: Task, folder: Path, settings: Settings, recipe: Mapping[str, Any]
+        self, task: Task, folder: Path, settings: LoopSettings, recipe: Mapping[str, Any]
     ) -> None:
         self.task, self.folder, self.settings, self.recipe = task, folder, settings, recipe
         self.groups = task.groups()
@@ -128,7 +128,7 @@ class Loop:
             eps=1e-6,
             **at_once,
         )
-        self.state = Checkpoint(folder, task.network, self.optimizer, settings.ema)
+        self.state = TrainingCheckpoint(folder, task.network, self.optimizer, settings.ema)
         self.state.extra = {
             "epoch": 0,
             "first": 0,
@@ -183,10 +183,10 @@ class Loop:
         leads = processes.rank() == 0
         if leads:
             sweep(self.folder, self.folder / LAST, self.folder / "samples")
-        journal = Journal(self.folder, self.recipe, epoch=kept["epoch"]) if leads else None
+        journal = RunLog(self.folder, self.recipe, epoch=kept["epoch"]) if leads else None
         images = self.task.steps() * settings.batch
         done = (kept["epoch"] * self.task.steps() + kept["first"]) * settings.batch
-        progress = Progress(images * settings.epochs, done, enabled=leads)
+        progress = ProgressLine(images * settings.epochs, done, enabled=leads)
         while kept["epoch"] < settings.epochs:
             row = self._epoch(progress)
             kept["epoch"], kept["first"], kept["losses"] = kept["epoch"] + 1, 0, []
@@ -199,7 +199,7 @@ class Loop:
                 )
                 break
 
-    def _epoch(self, progress: Progress) -> dict[str, float]:
+    def _epoch(self, progress: ProgressLine) -> dict[str, float]:
         kept, settings = self.state.extra, self.settings
         self.task.network.train()
         began = saved = time.monotonic()
@@ -235,7 +235,7 @@ class Loop:
         due = seconds > self.settings.minutes * 60
         return bool(processes.agree(due)) if self.spread else due
 
-    def _step(self, batch: Batch, *, last: bool) -> float:
+    def _step(self, batch: NamedBatch, *, last: bool) -> float:
         """Accumulate a batch's gradients; update once there are enough."""
         kept, settings = self.state.extra, self.settings
         torch.manual_seed(
@@ -278,7 +278,7 @@ class Loop:
             scale.data.clamp_(0, math.log(100))
         self.state.count()
 
-    def _finish(self, journal: Journal | None, row: dict[str, float]) -> None:
+    def _finish(self, journal: RunLog | None, row: dict[str, float]) -> None:
         """Validate an epoch, save the best and the last weights, write its metrics."""
         kept = self.state.extra
         with self._averaged():

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from ..scenes.tiles import PATCH
-from .clicks import Ask
+from .clicks import ClickPrompt
 
 
 def decode(
     network: Any,
     maps: torch.Tensor,
-    asks: Sequence[Ask],
+    asks: Sequence[ClickPrompt],
     masks: torch.Tensor | None,
     corner: tuple[int, int],
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,7 +47,7 @@ def decode(
 
 
 def _encode(
-    prompts: Any, asks: Sequence[Ask], corner: tuple[int, int]
+    prompts: Any, asks: Sequence[ClickPrompt], corner: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Encode prompts without their masks: tokens (N, K, C), drawn marks (N, C, h, w).
 

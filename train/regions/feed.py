@@ -9,12 +9,12 @@ import torch
 
 from segclip.types import Array
 
-from ..region_features import Table
+from ..region_features import FeatureTable
 from .crop_store import WRONG
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class RegionBatch:
     """One step's crops.
 
     features: (B, CHANNELS, S / 16, S / 16). labels: (B,), or BACKGROUND, UNLABELLED, WRONG.
@@ -29,10 +29,10 @@ class Batch:
     chances: torch.Tensor
 
 
-class Feed:
+class RegionFeed:
     """Draw rows of one source, names in proportion to the square root of their frequency."""
 
-    def __init__(self, table: Table, rng: np.random.Generator) -> None:
+    def __init__(self, table: FeatureTable, rng: np.random.Generator) -> None:
         self.table, self.rng, self.labels = table, rng, np.array(table.labels)
         _, group, counts = np.unique(self.labels, return_inverse=True, return_counts=True)
         weights = 1 / np.sqrt(counts[group])

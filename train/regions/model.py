@@ -1,4 +1,4 @@
-"""Say what the mini encoder is: its two towers, its preprocessing, and the words around texts."""
+"""The mini encoder: its two towers, its preprocessing, and the words around texts."""
 
 from __future__ import annotations
 

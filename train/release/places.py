@@ -29,8 +29,9 @@ from segclip.ranking.positions import parse
 from segclip.segmenter import Segmenter
 
 from ..engine import command, limits
-from ..scenes.compose import VALIDATION_SEED, SceneConfig, write_folder
+from ..scenes.compose import VALIDATION_SEED, SceneConfig
 from ..scenes.photos import load_photos
+from ..scenes.write import write_folder
 
 GAP, LARGER = 30, 1.3
 RIGHT = 0.5  # minimum IoU of an answer with the object meant
@@ -38,7 +39,7 @@ FIRST_SEED = VALIDATION_SEED + 700_000
 
 
 @dataclass(frozen=True)
-class Query:
+class PlaceQuery:
     """A query: its text, its word of place or size, its noun, and the row it means."""
 
     text: str
@@ -47,7 +48,7 @@ class Query:
     row: int
 
 
-def queries_of(sample: Sample) -> Iterator[Query]:
+def queries_of(sample: Sample) -> Iterator[PlaceQuery]:
     """Yield queries for each name of two or three objects, all of them askable."""
     counts = Counter(sample.names)
     centres = {int(row): _centre(sample, int(row)) for row in np.flatnonzero(sample.askable)}
@@ -64,7 +65,7 @@ def queries_of(sample: Sample) -> Iterator[Query]:
         ):  # fmt: skip
             first, second = np.sort(values)[::-1][:2]
             if first - second >= apart and parse(f"{word} {name}"):  # "left foot" is a thing
-                yield Query(f"{word} {name}", word, name, rows[int(values.argmax())])
+                yield PlaceQuery(f"{word} {name}", word, name, rows[int(values.argmax())])
         for anchor in centres:
             other = sample.names[anchor]
             if counts[other] > 1:
@@ -72,7 +73,7 @@ def queries_of(sample: Sample) -> Iterator[Query]:
             x, y = xs - centres[anchor][0], ys - centres[anchor][1]
             for word, beyond in (("left of", -x), ("right of", x), ("above", -y), ("below", y)):
                 if np.count_nonzero(beyond >= GAP) == 1 and (np.abs(beyond) >= GAP).all():
-                    yield Query(
+                    yield PlaceQuery(
                         f"{name} {word} the {other}", word, name, rows[int(beyond.argmax())]
                     )
 

@@ -32,8 +32,9 @@ from segclip.types import Masks
 
 from ..engine import command, limits
 from ..region_crops import caltech_files
-from ..scenes.compose import VALIDATION_SEED, write_folder
+from ..scenes.compose import VALIDATION_SEED
 from ..scenes.photos import HELD_OUT_EVERY, load_photos
+from ..scenes.write import write_folder
 
 CALIBRATION_SEED = 1_500_000
 

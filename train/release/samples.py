@@ -20,7 +20,7 @@ from ..scenes.photos import load_photos
 
 
 @dataclass(frozen=True)
-class Sample:
+class DemoSample:
     """A sample image. name: of its file. texts: to try; the last one is not in the image."""
 
     name: str
@@ -28,14 +28,14 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Photo(Sample):
+class SamplePhoto(DemoSample):
     """A photograph of the folder. credit: its author and licence."""
 
     credit: str
 
 
 @dataclass(frozen=True)
-class Drawing(Sample):
+class Drawing(DemoSample):
     """A sample that is a composed scene."""
 
     seed: int
@@ -44,10 +44,17 @@ class Drawing(Sample):
 
 
 PHOTOS = (
-    Photo("cat.jpg", ("a cat", "a kitten", "a dog"), "Stefan van der Walt; CC0; from scikit-image"),
-    Photo("coffee.jpg", ("a spoon", "a dog"),
-          "Rachel Michetti, courtesy of Pikolo Espresso Bar; CC0; from scikit-image"),
-)  # fmt: skip
+    SamplePhoto(
+        "cat.jpg",
+        ("a cat", "a kitten", "a dog"),
+        "Stefan van der Walt; CC0; from scikit-image",
+    ),
+    SamplePhoto(
+        "coffee.jpg",
+        ("a spoon", "a dog"),
+        "Rachel Michetti, courtesy of Pikolo Espresso Bar; CC0; from scikit-image",
+    ),
+)
 DRAWINGS = (
     Drawing(
         "desk.png",
@@ -63,7 +70,7 @@ DRAWINGS = (
         1.0,
     ),
 )
-SAMPLES: tuple[Sample, ...] = (*PHOTOS, *DRAWINGS)
+SAMPLES: tuple[DemoSample, ...] = (*PHOTOS, *DRAWINGS)
 
 
 def main(
@@ -111,7 +118,7 @@ def main(
     typer.echo(f"{len(DRAWINGS)} scenes in {folder}")
 
 
-def _row(sample: Sample) -> str:
+def _row(sample: DemoSample) -> str:
     return f"| [{sample.name}]({sample.name}) | {', '.join(f'`{text}`' for text in sample.texts)} |"
 
 

@@ -27,7 +27,7 @@ from segclip.weights import describe
 
 from ..engine import command
 from ..scenes.photos import FREE_LICENCES, HELD_OUT_EVERY
-from .samples import SAMPLES, Sample
+from .samples import SAMPLES, DemoSample
 
 MARGIN = 0.02  # other processors round differently
 DEMO = (("coffee.jpg", "a spoon"), ("desk.png", "red apple"), ("coffee.jpg", "a dog"))
@@ -62,7 +62,7 @@ def clicked(scenes: Path) -> dict[str, float]:
     return {name: float(iou.mean()) for name, iou in figures.items()}
 
 
-def answer(segmenter: Segmenter, sample: Sample, folder: Path) -> dict[str, object]:
+def answer(segmenter: Segmenter, sample: DemoSample, folder: Path) -> dict[str, object]:
     """Answer a sample's texts."""
     result = segmenter(folder / sample.name, sample.texts)
     columns = zip(

@@ -250,7 +250,7 @@ class TestInterruption:
 
         with pytest.raises(KeyboardInterrupt):
             export(
-                photos, tmp_path / "out", TEXTS, options=ExportOptions(formats=FORMATS), tell=stop
+                photos, tmp_path / "out", TEXTS, options=ExportOptions(formats=FORMATS), report=stop
             )
         summary = run(photos, tmp_path / "out")
         assert summary.progress.before == 3

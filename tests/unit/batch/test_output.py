@@ -642,7 +642,7 @@ def test_fault_17_3_outcomes_are_entered_after_their_files(folder: Path, tmp_pat
         states.append(len(names))
         assert all((tmp_path / "out" / "npz" / f"{name}.npz").stat().st_size for name in names)
 
-    export(folder, tmp_path / "out", TEXTS, options=options, tell=check)
+    export(folder, tmp_path / "out", TEXTS, options=options, report=check)
     assert states
 
 

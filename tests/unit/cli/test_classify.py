@@ -26,7 +26,7 @@ from tests.fakes import FAKE_SERVING, FakeEncoder, FakeProposer, paint
 
 
 @pytest.fixture
-def folder(tmp_path: Path, picture: Image, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, sample_image: Image, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Change to a folder of images with equal names, with fake models."""
     monkeypatch.setenv("SEGCLIP_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(loading, "load_encoder", lambda name, **options: FakeEncoder())
@@ -38,7 +38,10 @@ def folder(tmp_path: Path, picture: Image, monkeypatch: pytest.MonkeyPatch) -> P
             FakeProposer(), encoder := FakeEncoder(), scorer_of(encoder)
         ),
     )
-    for day, pixels in (("mon", picture.pixels), ("tue", paint(("red", (10, 10, 60, 60))).pixels)):
+    for day, pixels in (
+        ("mon", sample_image.pixels),
+        ("tue", paint(("red", (10, 10, 60, 60))).pixels),
+    ):
         (tmp_path / day).mkdir()
         PIL.Image.fromarray(pixels).save(tmp_path / day / "1.png")
     monkeypatch.chdir(tmp_path)
@@ -128,7 +131,7 @@ class DenseFakeEncoder(FakeEncoder):
         return np.stack(rows)
 
 
-def test_classification_uses_the_serving_scale_and_scorer(picture: Image) -> None:
+def test_classification_uses_the_serving_scale_and_scorer(sample_image: Image) -> None:
     """Fault 17.23: serving.logit_scale and serving.scorer were ignored.
 
     The threshold is fitted with them.
@@ -139,18 +142,21 @@ def test_classification_uses_the_serving_scale_and_scorer(picture: Image) -> Non
     )
     labels, boxes = Labels(("red", "green")), Boxes([(10, 10, 50, 50), (60, 20, 100, 80)])
     ours, theirs = build(served, labels), build(plain, labels)
-    scores, cosine = ours.whole(picture), theirs.whole(picture).similarity
+    scores, cosine = ours.whole(sample_image), theirs.whole(sample_image).similarity
     assert np.array_equal(scores.similarity, cosine)
     expected = np.exp(3 * cosine) / np.exp(3 * cosine).sum(axis=1, keepdims=True)
     assert np.allclose(scores.probabilities(over="texts"), expected)
     assert isinstance(scorer_of(served), DenseScorer)
-    found, cut = ours.boxes(picture, boxes).similarity, theirs.boxes(picture, boxes).similarity
+    found, cut = (
+        ours.boxes(sample_image, boxes).similarity,
+        theirs.boxes(sample_image, boxes).similarity,
+    )
     assert not np.allclose(found, cut)
-    assert np.allclose(ours.boxes(picture, boxes, policy="tight").similarity, cut)
+    assert np.allclose(ours.boxes(sample_image, boxes, policy="tight").similarity, cut)
     with pytest.raises(UnknownName, match="crop policy"):
-        ours.boxes(picture, boxes, policy="loose fit")
+        ours.boxes(sample_image, boxes, policy="loose fit")
     regions = Segmenter(FakeProposer(), served, scorer_of(served, POLICIES["tight"])).regions(
-        picture
+        sample_image
     )
     assert ours.name(regions).probability.max() < theirs.name(regions).probability.max()
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import segclip
 from segclip import exporters, loading, question, weights
 from segclip.cli import main as cli
-from segclip.cli import options
+from segclip.cli import options, output
 from segclip.files import formats, outputs
 from segclip.ranking.selection import Selection
 from segclip.scoring.scorers import CropScorer
@@ -27,11 +27,11 @@ from tests.fakes import FakeEncoder, FakeProposer, paint
 
 
 @pytest.fixture
-def folder(tmp_path: Path, picture: Image, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, sample_image: Image, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Change to a folder with only desk.png; undo what --offline sets afterwards."""
     for name in ("SEGCLIP_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
-    Pillow.fromarray(picture.pixels).save(tmp_path / "desk.png")
+    Pillow.fromarray(sample_image.pixels).save(tmp_path / "desk.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -327,10 +327,10 @@ def test_shell_expanded_files_are_not_taken_for_texts(texts: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("loads")
-def test_files_of_an_earlier_result_are_replaced(folder: Path, picture: Image) -> None:
+def test_files_of_an_earlier_result_are_replaced(folder: Path, sample_image: Image) -> None:
     """Fault 17.7: masks of another image of the same name lay beside "nothing matches"."""
     (folder / "other").mkdir()
-    Pillow.fromarray(picture.pixels[:, ::-1]).save(folder / "other" / "desk.png")
+    Pillow.fromarray(sample_image.pixels[:, ::-1]).save(folder / "other" / "desk.png")
     (folder / "segclip-out").mkdir()
     mine = folder / "segclip-out" / "desk.mask.07.png"
     mine.write_bytes(b"my own")
@@ -492,7 +492,7 @@ def test_the_module_runs_and_prints_its_version() -> None:
 @pytest.mark.slow
 def test_users_own_models_work_end_to_end_and_offline(folder: Path) -> None:
     from segclip.proposers.yolo import save
-    from tests.networks import picture, random_network, save_checkpoint
+    from tests.networks import random_network, sample_image, save_checkpoint
     from tests.small_clip import save_small_clip
 
     save_small_clip(folder / "clip")
@@ -500,7 +500,7 @@ def test_users_own_models_work_end_to_end_and_offline(folder: Path) -> None:
     network = random_network("yolov8n-seg.yaml", candidates=40, size=1024)
     save(network, folder / "finder", {"image_size": 1024, "confidence": 0.4, "iou": 0.7})
     save_checkpoint(network, folder / "own.pt")
-    Pillow.fromarray(picture(1024, 1024).pixels).save(folder / "photo.jpg")
+    Pillow.fromarray(sample_image(1024, 1024).pixels).save(folder / "photo.jpg")
     arguments = [
         "segment",
         "photo.jpg",
@@ -579,7 +579,7 @@ def test_evaluate_prints_progress_lines_without_a_terminal(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     label(folder)
-    monkeypatch.setattr(options, "EVERY", 0.0)
+    monkeypatch.setattr(output, "EVERY", 0.0)
     printed = run("evaluate", "proposals", ".").stderr
     assert re.fullmatch(r"1 of 1, [\d.]+/s, 0 min left\n", printed)
 

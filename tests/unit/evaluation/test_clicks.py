@@ -89,9 +89,11 @@ class Stubborn(FakeProposer):
 
 @pytest.mark.parametrize("proposer", [FakeProposer(), Stubborn()])
 def test_a_folder_is_measured_by_clicks_and_boxes(
-    proposer: FakeProposer, picture: Image, tmp_path: Path
+    proposer: FakeProposer, sample_image: Image, tmp_path: Path
 ) -> None:
-    sample = sample_of(tmp_path, picture, {"red": (10, 10, 50, 50), "green": (60, 20, 100, 80)})
+    sample = sample_of(
+        tmp_path, sample_image, {"red": (10, 10, 50, 50), "green": (60, 20, 100, 80)}
+    )
     report = evaluate_clicks(proposer, [sample], (1, 3))
     assert report.clicks[1].tolist() == report.clicks[3].tolist() == [1, 1]
     assert report.boxes.tolist() == [1, 1]

@@ -16,12 +16,12 @@ from tests.fakes import COLOURS, FakeEncoder, colour_of
 
 
 @pytest.fixture
-def sample(picture: Image, tmp_path: Path) -> Sample:
-    PIL.Image.fromarray(picture.pixels).save(tmp_path / "painted.png")
+def sample(sample_image: Image, tmp_path: Path) -> Sample:
+    PIL.Image.fromarray(sample_image.pixels).save(tmp_path / "painted.png")
     names = ("red", "green", "blue")
-    colours = colour_of(picture.pixels)
+    colours = colour_of(sample_image.pixels)
     dense = np.stack([colours == list(COLOURS).index(name) for name in names])
-    size = picture.size
+    size = sample_image.size
     none = np.zeros(3, bool)
     return Sample(tmp_path / "painted.png", Masks.from_dense(dense, size), names, ~none, (), none)
 

@@ -23,41 +23,41 @@ def segmenter(proposer: FakeProposer, encoder: FakeEncoder) -> Segmenter:
 
 
 def sample_of(
-    folder: Path, picture: Image, boxes: dict[str, tuple[int, int, int, int]], *absent: str
+    folder: Path, sample_image: Image, boxes: dict[str, tuple[int, int, int, int]], *absent: str
 ) -> Sample:
     path = folder / "image.png"
-    PIL.Image.fromarray(picture.pixels).save(path)
+    PIL.Image.fromarray(sample_image.pixels).save(path)
     windows = [(x1, y1, np.ones((y2 - y1, x2 - x1), bool)) for x1, y1, x2, y2 in boxes.values()]
-    masks = Masks.from_windows(windows, picture.size)
+    masks = Masks.from_windows(windows, sample_image.size)
     return Sample(
         path, masks, tuple(boxes), np.ones(len(boxes), bool), absent, np.zeros(len(boxes), bool)
     )
 
 
 def test_right_answers_and_rejections_are_counted(
-    segmenter: Segmenter, picture: Image, tmp_path: Path
+    segmenter: Segmenter, sample_image: Image, tmp_path: Path
 ) -> None:
     boxes = {"red": (10, 10, 50, 50), "green": (60, 20, 100, 80)}
-    report = evaluate_text(segmenter, [sample_of(tmp_path, picture, boxes, "zebra", "yellow")])
+    report = evaluate_text(segmenter, [sample_of(tmp_path, sample_image, boxes, "zebra", "yellow")])
     assert report.recall == report.right == report.found() == report.silent() == 1
     assert report.mean_iou == 1
     assert report.candidates == 3
 
 
 def test_a_wrong_object_is_not_right_and_a_missed_one_not_recalled(
-    segmenter: Segmenter, picture: Image, tmp_path: Path
+    segmenter: Segmenter, sample_image: Image, tmp_path: Path
 ) -> None:
     boxes = {"red": (60, 20, 100, 80), "blue": (0, 0, 8, 8)}  # labels that contradict the pixels
-    report = evaluate_text(segmenter, [sample_of(tmp_path, picture, boxes)])
+    report = evaluate_text(segmenter, [sample_of(tmp_path, sample_image, boxes)])
     assert report.right == report.found() == 0
     assert report.recall == 0.5  # the green box is a candidate, the corner is not
 
 
 def test_an_answer_to_an_absent_name_lowers_silent(
-    segmenter: Segmenter, picture: Image, tmp_path: Path
+    segmenter: Segmenter, sample_image: Image, tmp_path: Path
 ) -> None:
     report = evaluate_text(
-        segmenter, [sample_of(tmp_path, picture, {"red": (10, 10, 50, 50)}, "green", "zebra")]
+        segmenter, [sample_of(tmp_path, sample_image, {"red": (10, 10, 50, 50)}, "green", "zebra")]
     )
     assert report.silent() == 0.5
 
@@ -88,9 +88,9 @@ def test_the_lowest_of_about_equal_thresholds_is_fitted() -> None:
 
 
 def test_a_saturated_logit_scale_is_lowered_and_its_threshold_fitted(
-    segmenter: Segmenter, picture: Image, tmp_path: Path
+    segmenter: Segmenter, sample_image: Image, tmp_path: Path
 ) -> None:
-    samples = [sample_of(tmp_path, picture, {"red": (10, 10, 50, 50)}, "red and green")]
+    samples = [sample_of(tmp_path, sample_image, {"red": (10, 10, 50, 50)}, "red and green")]
     assert evaluate_text(segmenter, samples).silent(0.9999) == 0
     report, serving = calibrate(segmenter, samples)
     assert serving.calibrated
@@ -102,10 +102,12 @@ def test_a_saturated_logit_scale_is_lowered_and_its_threshold_fitted(
     assert again.found() == again.silent() == 1
 
 
-def test_a_good_logit_scale_is_kept(segmenter: Segmenter, picture: Image, tmp_path: Path) -> None:
+def test_a_good_logit_scale_is_kept(
+    segmenter: Segmenter, sample_image: Image, tmp_path: Path
+) -> None:
     before = segmenter.serving
     report, serving = calibrate(
-        segmenter, [sample_of(tmp_path, picture, {"red": (10, 10, 50, 50)}, "green zebra")]
+        segmenter, [sample_of(tmp_path, sample_image, {"red": (10, 10, 50, 50)}, "green zebra")]
     )
     assert segmenter.serving == before
     assert (serving.logit_scale, serving.threshold) == (None, report.threshold)

@@ -44,7 +44,7 @@ def test_terminal_control_characters_are_escaped() -> None:
 
 
 def test_all_printed_text_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
-    with lines.shown_safely():
+    with lines.escaping_output():
         typer.echo(RAW, nl=False, color=True)
         typer.echo(RAW, nl=False, err=True, color=True)
         handler = logging.StreamHandler()
@@ -63,7 +63,7 @@ def test_fault_17_13_streams_may_be_closed(closed: str, tmp_path: Path) -> None:
     script = (
         "import os, sys; from segclip.files import lines; lines.open_missing_streams()\n"
         "file = open(sys.argv[1], 'wb')\n"
-        "with lines.shown_safely():\n"
+        "with lines.escaping_output():\n"
         "    print('out', flush=True); print('err', file=sys.stderr, flush=True)\n"
         "    os.write(1, b''); sys.stdin.buffer.read(0); assert file.fileno() > 2\n"
         "raise SystemExit(7)"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from segclip.cli.options import OutputOptions
+from segclip.cli.output import OutputOptions
 from segclip.errors import NotWritable
 from segclip.files import outputs
 from segclip.files.formats import PER_IMAGE

@@ -15,7 +15,7 @@ from segclip.batch import journal, ledger, state
 from segclip.errors import NotWritable, Unsupported
 from segclip.files import outputs, regular
 from segclip.files.listing import list_images
-from segclip.search import store
+from segclip.search import checked
 from segclip.weights import reading
 from tests.exports import FORMATS, photos, run, snapshot, tree
 
@@ -82,7 +82,7 @@ def test_fault_17_13_only_regular_files_are_opened(
         with pytest.raises(Unsupported):
             reading.open_file(path)
         with pytest.raises(ValueError, match="it is"):
-            store.read_bytes(path)
+            checked.read_bytes(path)
     assert list(ledger.read_entries(path)) == []
     with pytest.raises(NotWritable, match="in the place of a file"):
         journal.Journal(path)

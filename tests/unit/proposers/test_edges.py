@@ -16,7 +16,7 @@ from segclip.proposers.network import Clicks
 from segclip.proposers.promptable import Promptable, SAMOptions
 from segclip.proposers.yolo import save
 from segclip.types import Array, Boxes, Everything, Image, Points
-from tests.networks import picture, random_network
+from tests.networks import random_network, sample_image
 
 OPTIONS = EdgeOptions()
 
@@ -67,7 +67,7 @@ def test_only_good_proposals_are_fitted_and_only_if_enabled(tmp_path: Path) -> N
         tmp_path,
         {"image_size": 160, "confidence": 0.01},
     )
-    image = picture(150, 200)
+    image = sample_image(150, 200)
     plain = FastSAM(tmp_path)
     without = plain.decode(plain.encode(image), Everything())
     middle = float(np.median(without.quality))

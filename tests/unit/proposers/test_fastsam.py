@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from segclip.errors import BadPrompt, Unsupported, WeightsCorrupt, WeightsMissing
-from segclip.proposers.fastsam import FastSAM, FastSAMOptions, Features, join, save
+from segclip.proposers.fastsam import FastSAM, FastSAMFeatures, FastSAMOptions, join, save
 from segclip.types import Boxes, Everything, Image, Masks, Points, Proposals
-from tests.networks import picture, random_network, save_checkpoint
+from tests.networks import random_network, sample_image, save_checkpoint
 
 ROOT = Path(__file__).parents[3]
 
@@ -40,25 +40,25 @@ def fastsam(folder: Path) -> FastSAM:
 
 
 @pytest.fixture(scope="module")
-def features(fastsam: FastSAM) -> Features:
-    return fastsam.encode(picture(150, 200))
+def features(fastsam: FastSAM) -> FastSAMFeatures:
+    return fastsam.encode(sample_image(150, 200))
 
 
 def known(
     *squares: tuple[int, int, int, int],
     quality: tuple[float, ...],
     size: tuple[int, int] = (60, 80),
-) -> Features:
+) -> FastSAMFeatures:
     """Return features whose proposals are filled boxes."""
     none = torch.zeros(0)
-    found = Features(none, none, none, none, Image(np.zeros((*size, 3), np.uint8)))
+    found = FastSAMFeatures(none, none, none, none, Image(np.zeros((*size, 3), np.uint8)))
     windows = [(x1, y1, np.ones((y2 - y1, x2 - x1), bool)) for x1, y1, x2, y2 in squares]
     proposals = Proposals(Masks.from_windows(windows, size), np.array(quality))
     found.__dict__["proposals"] = proposals  # where cached_property stores it
     return found
 
 
-def test_proposes_masks_best_first(fastsam: FastSAM, features: Features) -> None:
+def test_proposes_masks_best_first(fastsam: FastSAM, features: FastSAMFeatures) -> None:
     proposals = fastsam.decode(features, Everything())
     assert len(proposals) > 10
     assert (np.diff(proposals.quality) <= 0).all()
@@ -77,7 +77,7 @@ def test_folder_keeps_its_settings_and_options_override_them(folder: Path) -> No
 def test_folder_round_trip_keeps_the_network(network: Any, folder: Path, tmp_path: Path) -> None:
     options = FastSAMOptions(image_size=192, confidence=0.41)
     exact = FastSAM(save_checkpoint(network, tmp_path / "network.pt"), options=options)
-    image = picture(150, 200)
+    image = sample_image(150, 200)
     ours = FastSAM(folder).decode(FastSAM(folder).encode(image), Everything())
     theirs = exact.decode(exact.encode(image), Everything())
     # norms are float16 in one and float32 in the other
@@ -103,12 +103,12 @@ def test_folder_may_name_a_stock_architecture(folder: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3), (97, 131), (480, 640)])
 def test_any_size_is_processed(fastsam: FastSAM, size: tuple[int, int]) -> None:
-    proposals = fastsam.decode(fastsam.encode(picture(*size)), Everything())
+    proposals = fastsam.decode(fastsam.encode(sample_image(*size)), Everything())
     assert proposals.masks.size == size
 
 
 def test_grey_image_is_processed(fastsam: FastSAM) -> None:
-    grey = Image(np.repeat(picture(90, 120).pixels[..., :1], 3, axis=2))
+    grey = Image(np.repeat(sample_image(90, 120).pixels[..., :1], 3, axis=2))
     assert fastsam.decode(fastsam.encode(grey), Everything()).masks.size == (90, 120)
 
 
@@ -135,7 +135,7 @@ def test_detections_of_two_frames_are_joined_in_the_first() -> None:
 
 
 def test_a_second_size_adds_candidates_and_keeps_the_rest(folder: Path, fastsam: FastSAM) -> None:
-    image = picture(150, 200)
+    image = sample_image(150, 200)
     both = FastSAM(folder, options=FastSAMOptions(again=96, iou=1.0, max_det=9000)).encode(image)
     one = FastSAM(folder, options=FastSAMOptions(iou=1.0, max_det=9000)).encode(image)
     assert len(both.boxes) > len(one.boxes)
@@ -146,7 +146,7 @@ def test_a_second_size_adds_candidates_and_keeps_the_rest(folder: Path, fastsam:
 
 def test_finding_nothing_is_an_empty_answer(folder: Path) -> None:
     blind = FastSAM(folder, options=FastSAMOptions(confidence=1.0))
-    features = blind.encode(picture(60, 80))
+    features = blind.encode(sample_image(60, 80))
     assert len(blind.decode(features, Everything())) == 0
     assert len(blind.decode(features, Points([(5, 5)]))) == 0
     boxes = blind.decode(features, Boxes([(0, 0, 10, 10), (5, 5, 20, 20)]))
@@ -154,8 +154,8 @@ def test_finding_nothing_is_an_empty_answer(folder: Path) -> None:
     assert boxes.masks.areas.tolist() == [0, 0]
 
 
-def test_max_det_keeps_the_best(folder: Path, fastsam: FastSAM, features: Features) -> None:
-    few = FastSAM(folder, options=FastSAMOptions(max_det=5)).encode(picture(150, 200))
+def test_max_det_keeps_the_best(folder: Path, fastsam: FastSAM, features: FastSAMFeatures) -> None:
+    few = FastSAM(folder, options=FastSAMOptions(max_det=5)).encode(sample_image(150, 200))
     assert torch.equal(few.confidence, features.confidence[:5])
 
 
@@ -173,7 +173,7 @@ def test_row_i_answers_box_i(fastsam: FastSAM) -> None:
     np.testing.assert_allclose(answer.quality, [0.8, 0, 0.9, 0.7, 0.9])
 
 
-def test_box_rule_is_iou_of_mask_and_box(fastsam: FastSAM, features: Features) -> None:
+def test_box_rule_is_iou_of_mask_and_box(fastsam: FastSAM, features: FastSAMFeatures) -> None:
     everything = fastsam.decode(features, Everything())
     dense = everything.masks.to_dense()
     boxes = np.array([(10, 20, 60, 90), (0, 0, 200, 150), (100, 40, 131, 77)])
@@ -203,7 +203,9 @@ def test_points_rank_whole_candidates(
     assert answer.masks.boxes.tolist() == found.proposals.masks.boxes[rows].tolist()
 
 
-def test_w9_points_are_never_painted_into_a_union(fastsam: FastSAM, features: Features) -> None:
+def test_w9_points_are_never_painted_into_a_union(
+    fastsam: FastSAM, features: FastSAMFeatures
+) -> None:
     everything = fastsam.decode(features, Everything())
     candidates = {mask.tobytes() for mask in everything.masks.to_dense()}
     answer = fastsam.decode(features, Points([(100, 75), (20, 130)]))
@@ -221,7 +223,7 @@ def test_w9_points_are_never_painted_into_a_union(fastsam: FastSAM, features: Fe
     ],
 )
 def test_prompt_outside_the_image_names_the_range(
-    fastsam: FastSAM, features: Features, prompt: Points | Boxes
+    fastsam: FastSAM, features: FastSAMFeatures, prompt: Points | Boxes
 ) -> None:
     with pytest.raises(BadPrompt, match=r"\[0, 200[\])] and y in \[0, 150[\])]"):
         fastsam.decode(features, prompt)
@@ -243,8 +245,10 @@ def test_error_of_a_bad_option_names_what_is_allowed(options: dict[str, Any]) ->
         FastSAMOptions(**options)
 
 
-def test_bfloat16_finds_about_the_same(folder: Path, features: Features) -> None:
-    low = FastSAM(folder, options=FastSAMOptions(precision="bfloat16")).encode(picture(150, 200))
+def test_bfloat16_finds_about_the_same(folder: Path, features: FastSAMFeatures) -> None:
+    low = FastSAM(folder, options=FastSAMOptions(precision="bfloat16")).encode(
+        sample_image(150, 200)
+    )
     overlap = features.proposals.masks.iou(low.proposals.masks).max(axis=1)
     assert np.median(overlap) > 0.5  # random weights are the worst case
 

@@ -29,7 +29,7 @@ from segclip.proposers.refiner import (
 )
 from segclip.proposers.trunk import Trunk
 from segclip.types import Array, Boxes, Image, Masks, Points
-from tests.networks import picture
+from tests.networks import sample_image
 from tests.unit.proposers.test_edges import iou, star
 
 # quality: the predicted IoU of a random network may be negative
@@ -170,7 +170,7 @@ def test_a_refiner_is_stored_with_the_network_and_used_only_if_enabled(tmp_path:
     sam.add_refiner(tmp_path, refiner(trained=True), EdgeOptions(radius=5))
     stored, without = sam.SAM(tmp_path), sam.SAM(tmp_path, options=SAMOptions())
     assert (stored.options.focus, stored.options.edges) == (OPTIONS, EdgeOptions(radius=5))
-    image = picture(120, 160)
+    image = sample_image(120, 160)
     for prompt in (Points([(50, 60)]), Boxes([(20, 30, 90, 80), (5, 5, 100, 100)])):
         first, second, third = (s.decode(s.encode(image), prompt) for s in (plain, without, stored))
         assert len(first) == len(second) == len(third) > 0

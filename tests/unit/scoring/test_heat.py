@@ -25,43 +25,43 @@ class Coarse(FakeEncoder):
         ]
 
 
-def test_maps_have_the_size_of_the_image(picture: Image) -> None:
-    maps = heat_maps(Coarse(), picture, ["red", "blue"])
-    assert maps.shape == (2, *picture.size)
-    assert heat_maps(Coarse(), picture, []).shape == (0, *picture.size)
-    hottest = np.unravel_index(maps[0].argmax(), picture.size)
-    assert list(COLOURS)[colour_of(picture.pixels)[hottest]] == "red"
+def test_maps_have_the_size_of_the_image(sample_image: Image) -> None:
+    maps = heat_maps(Coarse(), sample_image, ["red", "blue"])
+    assert maps.shape == (2, *sample_image.size)
+    assert heat_maps(Coarse(), sample_image, []).shape == (0, *sample_image.size)
+    hottest = np.unravel_index(maps[0].argmax(), sample_image.size)
+    assert list(COLOURS)[colour_of(sample_image.pixels)[hottest]] == "red"
 
 
-def test_pixels_are_labelled_with_a_text_or_nothing(picture: Image) -> None:
-    labels = label_pixels(Coarse(), picture, ["red", "blue"])
-    colours = colour_of(picture.pixels)
+def test_pixels_are_labelled_with_a_text_or_nothing(sample_image: Image) -> None:
+    labels = label_pixels(Coarse(), sample_image, ["red", "blue"])
+    colours = colour_of(sample_image.pixels)
     for place, name in enumerate(("red", "blue")):
         assert np.mean((labels == place) == (colours == list(COLOURS).index(name))) > 0.9
     assert (labels == NOTHING).any()
-    assert (label_pixels(Coarse(), picture, []) == NOTHING).all()
+    assert (label_pixels(Coarse(), sample_image, []) == NOTHING).all()
 
 
-def test_heat_maps_and_labels_are_drawn(picture: Image) -> None:
-    warm = np.zeros(picture.size, np.float32)
+def test_heat_maps_and_labels_are_drawn(sample_image: Image) -> None:
+    warm = np.zeros(sample_image.size, np.float32)
     warm[:4, :4] = 1
-    drawn = np.asarray(drawing.heat(picture, warm, opacity=1.0))
+    drawn = np.asarray(drawing.heat(sample_image, warm, opacity=1.0))
     assert drawn[0, 0].argmax() == 0  # red where it is hot
     assert drawn[-1, -1].argmax() == 2  # blue where it is cold
-    assert drawing.heat(picture, warm * 0).size == picture.size[::-1]
-    labels = np.full(picture.size, NOTHING, np.int32)
-    assert np.array_equal(np.asarray(drawing.labels(picture, labels)), picture.pixels)
+    assert drawing.heat(sample_image, warm * 0).size == sample_image.size[::-1]
+    labels = np.full(sample_image.size, NOTHING, np.int32)
+    assert np.array_equal(np.asarray(drawing.labels(sample_image, labels)), sample_image.pixels)
 
 
 def test_the_command_writes_an_image(
-    picture: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sample_image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         loading,
         "load_encoder",
         lambda name, **options: Coarse() if name == "dense" else FakeEncoder(),
     )
-    PIL.Image.fromarray(picture.pixels).save(tmp_path / "painted.png")
+    PIL.Image.fromarray(sample_image.pixels).save(tmp_path / "painted.png")
     arguments = [
         "heat",
         str(tmp_path / "painted.png"),

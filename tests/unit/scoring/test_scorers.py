@@ -16,15 +16,15 @@ from tests.fakes import FakeEncoder, FakeProposer
 
 
 @pytest.fixture
-def masks(picture: Image, proposer: FakeProposer) -> Masks:
-    return proposer.decode(proposer.encode(picture), Everything()).masks
+def masks(sample_image: Image, proposer: FakeProposer) -> Masks:
+    return proposer.decode(proposer.encode(sample_image), Everything()).masks
 
 
-def test_a_text_finds_its_region(picture: Image, masks: Masks, encoder: FakeEncoder) -> None:
-    regions = CropScorer(encoder).embed_regions(picture, masks)
+def test_a_text_finds_its_region(sample_image: Image, masks: Masks, encoder: FakeEncoder) -> None:
+    regions = CropScorer(encoder).embed_regions(sample_image, masks)
     texts = embed_texts(encoder, ["blue thing", "a red box"], ["a photo of a {}."])
     colours = [
-        picture.pixels[masks.full(row)][0].argmax()
+        sample_image.pixels[masks.full(row)][0].argmax()
         for row in similarity(regions, texts).argmax(axis=0)
     ]
     assert colours == [2, 0]
@@ -32,9 +32,9 @@ def test_a_text_finds_its_region(picture: Image, masks: Masks, encoder: FakeEnco
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_embeddings_are_unit_rows(
-    policy: str, picture: Image, masks: Masks, encoder: FakeEncoder
+    policy: str, sample_image: Image, masks: Masks, encoder: FakeEncoder
 ) -> None:
-    regions = CropScorer(encoder, POLICIES[policy]).embed_regions(picture, masks)
+    regions = CropScorer(encoder, POLICIES[policy]).embed_regions(sample_image, masks)
     assert regions.dtype == np.float32
     assert np.linalg.norm(regions, axis=1) == pytest.approx(np.ones(len(masks)))
 
@@ -44,13 +44,15 @@ def test_the_policy_is_the_encoders_unless_given(encoder: FakeEncoder) -> None:
     assert CropScorer(encoder, POLICIES["keep"]).policy is POLICIES["keep"]
 
 
-def test_views_are_blended_by_weight(picture: Image, masks: Masks, encoder: FakeEncoder) -> None:
+def test_views_are_blended_by_weight(
+    sample_image: Image, masks: Masks, encoder: FakeEncoder
+) -> None:
     wide, tight = View(3.0, "keep", 0.25), View(1.0, "keep", 0.75)
     parts = [
-        CropScorer(encoder, CropPolicy((view,))).embed_regions(picture, masks)
+        CropScorer(encoder, CropPolicy((view,))).embed_regions(sample_image, masks)
         for view in (wide, tight)
     ]
-    blended = CropScorer(encoder, CropPolicy((wide, tight))).embed_regions(picture, masks)
+    blended = CropScorer(encoder, CropPolicy((wide, tight))).embed_regions(sample_image, masks)
     assert blended == pytest.approx(unit(0.25 * parts[0] + 0.75 * parts[1]), abs=1e-6)
 
 
@@ -64,50 +66,50 @@ class OneSided(FakeEncoder):
         return unit(halves)
 
 
-def test_a_flipping_policy_averages_both_views(masks: Masks, picture: Image) -> None:
+def test_a_flipping_policy_averages_both_views(masks: Masks, sample_image: Image) -> None:
     view = View(2.0, "keep", 1.0)
-    plain = CropScorer(OneSided(), CropPolicy((view,))).embed_regions(picture, masks)
-    both = CropScorer(OneSided(), CropPolicy((view,), flip=True)).embed_regions(picture, masks)
+    plain = CropScorer(OneSided(), CropPolicy((view,))).embed_regions(sample_image, masks)
+    both = CropScorer(OneSided(), CropPolicy((view,), flip=True)).embed_regions(sample_image, masks)
     assert np.abs(plain[:, 0] - plain[:, 1]).max() > 0.01
     np.testing.assert_allclose(both, np.full_like(both, 0.5**0.5), atol=1e-6)
 
 
-def test_unlikely_regions_get_one_view(masks: Masks, picture: Image) -> None:
+def test_unlikely_regions_get_one_view(masks: Masks, sample_image: Image) -> None:
     first, second = View(2.0, "keep", 0.5), View(1.0, "mean", 0.5)
     policy = CropPolicy((first, second), flip=True, thorough=0.1)
     quality = np.array([0.9, 0.05, 0.1, *[0.0] * (len(masks) - 3)], np.float32)
-    mixed = CropScorer(OneSided(), policy).embed_regions(picture, masks, quality)
-    whole = CropScorer(OneSided(), policy).embed_regions(picture, masks)
-    once = CropScorer(OneSided(), CropPolicy((first,))).embed_regions(picture, masks)
+    mixed = CropScorer(OneSided(), policy).embed_regions(sample_image, masks, quality)
+    whole = CropScorer(OneSided(), policy).embed_regions(sample_image, masks)
+    once = CropScorer(OneSided(), CropPolicy((first,))).embed_regions(sample_image, masks)
     likely = quality >= np.float32(0.1)
     np.testing.assert_array_equal(mixed[likely], whole[likely])
     np.testing.assert_array_equal(mixed[~likely], once[~likely])
     assert np.abs(whole - once).max() > 0.01
 
 
-def test_no_masks_give_no_rows(picture: Image, encoder: FakeEncoder) -> None:
-    regions = CropScorer(encoder).embed_regions(picture, Masks.empty(picture.size))
+def test_no_masks_give_no_rows(sample_image: Image, encoder: FakeEncoder) -> None:
+    regions = CropScorer(encoder).embed_regions(sample_image, Masks.empty(sample_image.size))
     texts = embed_texts(encoder, ["red"], ["{}"])
     assert similarity(regions, texts).shape == (0, 1)
 
 
-def test_no_texts_give_no_columns(picture: Image, masks: Masks, encoder: FakeEncoder) -> None:
+def test_no_texts_give_no_columns(sample_image: Image, masks: Masks, encoder: FakeEncoder) -> None:
     texts = embed_texts(encoder, [], ["a {}", "the {}"])
-    assert similarity(CropScorer(encoder).embed_regions(picture, masks), texts).shape == (
+    assert similarity(CropScorer(encoder).embed_regions(sample_image, masks), texts).shape == (
         len(masks),
         0,
     )
 
 
 def test_a_mask_below_the_minimum_area_is_a_zero_row_and_never_wins(
-    picture: Image, encoder: FakeEncoder
+    sample_image: Image, encoder: FakeEncoder
 ) -> None:
-    dense = np.zeros((3, *picture.size), bool)
+    dense = np.zeros((3, *sample_image.size), bool)
     dense[0, 10:20, 10:20] = True  # 100 pixels: not more than min_area
     dense[1, 60:71, 110:121] = True
     scorer = CropScorer(encoder, POLICIES["ultralytics"])
     masks = Masks.from_dense(dense)
-    regions = scorer.embed_regions(picture, masks)
+    regions = scorer.embed_regions(sample_image, masks)
     values = similarity(regions, embed_texts(encoder, ["red", "blue", "nothing here"], ["{}"]))
     assert scorer.scores(masks).tolist() == [False, True, False]
     assert not regions[[0, 2]].any()
@@ -116,15 +118,15 @@ def test_a_mask_below_the_minimum_area_is_a_zero_row_and_never_wins(
     assert encoder.crops_seen == [1]
 
 
-def test_only_masks_too_small_give_zero_rows(picture: Image, encoder: FakeEncoder) -> None:
-    masks = Masks.from_dense(np.zeros((2, *picture.size), bool))
-    assert not CropScorer(encoder).embed_regions(picture, masks).any()
+def test_only_masks_too_small_give_zero_rows(sample_image: Image, encoder: FakeEncoder) -> None:
+    masks = Masks.from_dense(np.zeros((2, *sample_image.size), bool))
+    assert not CropScorer(encoder).embed_regions(sample_image, masks).any()
 
 
-def test_crops_are_encoded_in_bounded_chunks(picture: Image, encoder: FakeEncoder) -> None:
-    dense = np.zeros((scorers.CHUNK + 5, *picture.size), bool)
+def test_crops_are_encoded_in_bounded_chunks(sample_image: Image, encoder: FakeEncoder) -> None:
+    dense = np.zeros((scorers.CHUNK + 5, *sample_image.size), bool)
     dense[:, 10:50, 10:50] = True
-    rows = CropScorer(encoder).embed_regions(picture, Masks.from_dense(dense))
+    rows = CropScorer(encoder).embed_regions(sample_image, Masks.from_dense(dense))
     assert encoder.crops_seen == [scorers.CHUNK, 5]
     assert rows == pytest.approx(np.repeat(rows[:1], len(rows), axis=0))
 

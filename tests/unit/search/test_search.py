@@ -19,7 +19,7 @@ import pytest
 
 from segclip import Filter, Index, IndexOptions, Query, find_matches, loading, make_index
 from segclip.errors import BadIndex, BadPrompt, UnknownName
-from segclip.search import lance, results, snapshot, store
+from segclip.search import checked, lance, results, snapshot, store
 from segclip.search.build import Indexed
 from segclip.search.store import Exact, Pictures, Vectors
 from tests import search_script
@@ -306,10 +306,10 @@ def test_an_indexed_table_finds_nearly_all_and_keeps_to_its_filter(
         size=(3000, 16)
     )
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    picture = np.arange(3000, dtype=np.int32)
+    sample_image = np.arange(3000, dtype=np.int32)
     names = tuple(f"{'rare' if n % 1000 == 7 else 'often'}/{n}.png" for n in range(3000))
     pictures = Pictures(names, np.zeros(3000), np.full((3000, 2), 9))
-    vectors = Vectors(rows, picture, np.full_like(picture, -1), np.ones(3000, np.float32))
+    vectors = Vectors(rows, sample_image, np.full_like(sample_image, -1), np.ones(3000, np.float32))
     assert lance.write(tmp_path, "images", iter([vectors]), pictures, 16) == 3000
     near, exact = lance.Lance(tmp_path, "images", pictures, length=3000), Exact(vectors, pictures)
     found = [
@@ -323,9 +323,9 @@ def test_the_nearest_are_exact_and_in_order() -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(500, 16)).astype(np.float32)
     rows[100] = rows[50]  # a tie
-    picture = np.arange(500, dtype=np.int32)
+    sample_image = np.arange(500, dtype=np.int32)
     pictures = Pictures(tuple(f"{n}.png" for n in range(500)), np.zeros(500), np.full((500, 2), 9))
-    table = Exact(Vectors(rows, picture, picture, np.ones(500, np.float32)), pictures)
+    table = Exact(Vectors(rows, sample_image, sample_image, np.ones(500, np.float32)), pictures)
     wanted = np.argsort(-(rows @ rows[50]), kind="stable")
     for count in (0, 1, 7, 499, 500, 900):
         assert table.nearest(rows[50], count).picture.tolist() == wanted[:count].tolist()
@@ -410,12 +410,12 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
         "dim": 3,
         "images": 5,
         "regions": 0,
-        "files": store.checksums(tmp_path),
+        "files": checked.checksums(tmp_path),
     }
     store.write_pictures(tmp_path, pictures, written)
     read, facts = store.read_pictures(tmp_path)
     assert (read.names, facts) == (pictures.names, written)
-    assert store.damage(tmp_path, facts["files"]) == ""
+    assert checked.damage(tmp_path, facts["files"]) == ""
     table = store.open_exact(tmp_path, "images", read, dim=3, length=5)
     for column in ("embeddings", "picture", "region", "quality"):
         assert np.array_equal(getattr(table.vectors, column), getattr(wanted, column))

@@ -24,7 +24,7 @@ from segclip.batch import Running, work
 from segclip.batch.journal import salvage
 from segclip.errors import BadIndex, BadPrompt, NotWritable, SegclipError
 from segclip.files import atomic
-from segclip.search import results, rows, snapshot, store
+from segclip.search import checked, results, rows, snapshot
 from segclip.search.build import INSIDE, Indexed
 from tests import search_script
 from tests.fakes import paint
@@ -76,7 +76,7 @@ def forge(photos: Path, change: Callable[[dict[str, Any]], None]) -> None:
     folder = snapshot.current(place(photos))
     facts = json.loads((folder / "pictures.json").read_text("utf-8"))
     change(facts)
-    facts["files"] = store.checksums(folder)
+    facts["files"] = checked.checksums(folder)
     (folder / "pictures.json").write_text(json.dumps(facts), "utf-8")
     crc = zlib.crc32((folder / "pictures.json").read_bytes())
     (place(photos) / "current.json").write_text(
