@@ -31,6 +31,7 @@ import safetensors.torch
 import torch
 
 from benchmarks.export import held
+from segclip import ModelSpec
 from segclip.batch import Running
 from segclip.encoders.openclip import choose_precision
 from segclip.search import IndexOptions, make_index
@@ -127,9 +128,8 @@ def ours(folder: Path, photos: Path, workers: int, turn: int) -> float:
         (few / file.name).symlink_to(file)
     counts, times = [], []
     for source in (few, photos):
-        options = IndexOptions(
-            encoder=f"{MODEL}/file:{folder}/open_clip_model.safetensors", device="cpu"
-        )
+        weights = f"{MODEL}/file:{folder}/open_clip_model.safetensors"
+        options = IndexOptions(ModelSpec(encoder=weights, device="cpu"))
         start = time.perf_counter()
         done = make_index(
             source,

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .files.listing import IMAGE_SUFFIXES as IMAGE_SUFFIXES
     from .images import load_image as load_image
     from .loading import PRESETS as PRESETS
-    from .loading import LoadOptions as LoadOptions
+    from .loading import ModelSpec as ModelSpec
     from .loading import load as load
     from .loading import load_encoder as load_encoder
     from .loading import load_picker as load_picker
@@ -100,7 +100,7 @@ _HOMES = {
     "scoring.heat": ("heat_maps", "label_pixels"),
     "images": ("load_image",),
     "files.listing": ("IMAGE_SUFFIXES",),
-    "loading": ("LoadOptions", "PRESETS", "load", "load_encoder", "load_picker"),
+    "loading": ("ModelSpec", "PRESETS", "load", "load_encoder", "load_picker"),
     "types.prompts": ("place",),
     "question": ("Question",),
     "search": ("Filter", "Index", "IndexOptions", "Match", "Query", "find_matches", "make_index"),

@@ -28,15 +28,63 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class LoadOptions:
-    """Options of loading.
+class ModelSpec:
+    """Models by name, and how they are loaded; the command line gives one to every worker.
 
-    offline: forbid the network, for this whole process. trust: load pickled weights that are not
-    in the manifest.
+    proposer, encoder, device, policy, offline, trust: as ``load`` takes them, the policy by its
+    name. proposer: None is "mini", or for an index the one it was built with.
     """
 
+    proposer: str | None = None
+    encoder: str | None = None
+    device: str = "auto"
+    policy: str | None = None
     offline: bool = False
     trust: bool = False
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Return the names of the proposer and the encoder. Raises UnknownName."""
+        return pair(self.proposer or "mini", self.encoder)
+
+    def open(self) -> Segmenter:
+        """Load both models."""
+        return load(
+            self.proposer or "mini",
+            self.encoder,
+            device=self.device,
+            policy=self.policy,
+            offline=self.offline,
+            trust=self.trust,
+        )
+
+    def open_picker(self) -> Segmenter:
+        """Load a segmenter without an encoder."""
+        return load_picker(
+            self.proposer or "mini", device=self.device, offline=self.offline, trust=self.trust
+        )
+
+    def open_proposer(self) -> Proposer:
+        """Load the proposer only."""
+        return load_proposer(
+            self.proposer or "mini", device=self.device, offline=self.offline, trust=self.trust
+        )
+
+    def open_encoder(self) -> Encoder:
+        """Load the encoder only; the preset's, if none is named."""
+        name = self.encoder or self.proposer or "mini"
+        return load_encoder(name, device=self.device, offline=self.offline, trust=self.trust)
+
+    def encoder_fingerprint(self) -> str:
+        """Hash what the encoder's embeddings depend on."""
+        name = self.encoder or self.proposer or "mini"
+        return encoder_fingerprint(name, offline=self.offline, trust=self.trust)
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return the weights of both models by name, which results depend on."""
+        return fingerprint(
+            self.proposer or "mini", self.encoder, offline=self.offline, trust=self.trust
+        )
 
 
 def load(
@@ -45,83 +93,79 @@ def load(
     *,
     device: str = "auto",
     policy: str | CropPolicy | None = None,
-    options: LoadOptions = LoadOptions(),
+    offline: bool = False,
+    trust: bool = False,
 ) -> Segmenter:
     """Load a preset, or a proposer and an encoder.
 
     proposer, encoder: a name, a preset (for its part), or ``file:PATH``. proposer: also
     NAME/file:PATH, when the file's own name does not identify its kind. device: "auto" (CUDA, then
     Apple's MPS, then the CPU) or a torch device name. policy: how regions are cut for the encoder;
-    None uses what is stored with it, which need not be crops. Raises UnknownName, WeightsMissing,
-    WeightsCorrupt or Unsupported.
+    None uses what is stored with it, which need not be crops. offline: never use the network for
+    these models. trust: load pickled weights that are not in the manifest. Raises UnknownName,
+    WeightsMissing, WeightsCorrupt or Unsupported.
     """
     names = pair(proposer, encoder)
     chosen = registry.choose(POLICIES, policy, "crop policy") if isinstance(policy, str) else policy
-    if options.offline:
-        weights.set_offline()
-    # before torch is imported, so that missing weights are reported at once
-    source = _source(names[0], trust=options.trust)
-    with without_collector():
-        torch_device = _device(device)
-        log.info("loading %s and %s on %s", *names, torch_device)
-        opened = _open_proposer(source, torch_device)
-        text_encoder = _open_encoder(names[1], torch_device, options.trust)
+    with weights.offline(offline):
+        # before torch is imported, so that missing weights are reported at once
+        source = _source(names[0], trust=trust)
+        with without_collector():
+            torch_device = _device(device)
+            log.info("loading %s and %s on %s", *names, torch_device)
+            opened = _open_proposer(source, torch_device)
+            text_encoder = _open_encoder(names[1], torch_device, offline=offline, trust=trust)
     return Segmenter(opened, text_encoder, scorer_of(text_encoder, chosen))
 
 
 def load_proposer(
-    name: str, *, device: str = "auto", options: LoadOptions = LoadOptions()
+    name: str, *, device: str = "auto", offline: bool = False, trust: bool = False
 ) -> Proposer:
     """Load a proposer only: a name, a preset, ``file:PATH`` or NAME/file:PATH."""
-    if options.offline:
-        weights.set_offline()
-    source = _source(PRESETS.get(name, (name, ""))[0], trust=options.trust)
-    with without_collector():
-        return _open_proposer(source, _device(device))
+    with weights.offline(offline):
+        source = _source(PRESETS.get(name, (name, ""))[0], trust=trust)
+        with without_collector():
+            return _open_proposer(source, _device(device))
 
 
 def load_picker(
-    proposer: str = "mini", *, device: str = "auto", options: LoadOptions = LoadOptions()
+    proposer: str = "mini", *, device: str = "auto", offline: bool = False, trust: bool = False
 ) -> Segmenter:
     """Load a segmenter without an encoder, in half the time; it cannot answer texts."""
-    return Segmenter(load_proposer(proposer, device=device, options=options))
+    return Segmenter(load_proposer(proposer, device=device, offline=offline, trust=trust))
 
 
 def load_encoder(
-    name: str, *, device: str = "auto", options: LoadOptions = LoadOptions()
+    name: str, *, device: str = "auto", offline: bool = False, trust: bool = False
 ) -> Encoder:
     """Load an encoder only: a name, a preset, or ``MODEL/file:PATH``."""
-    if options.offline:
-        weights.set_offline()
-    with without_collector():
-        return _open_encoder(PRESETS.get(name, ("", name))[1], _device(device), options.trust)
+    with weights.offline(offline), without_collector():
+        found = PRESETS.get(name, ("", name))[1]
+        return _open_encoder(found, _device(device), offline=offline, trust=trust)
 
 
-def encoder_fingerprint(name: str, *, options: LoadOptions = LoadOptions()) -> str:
+def encoder_fingerprint(name: str, *, offline: bool = False, trust: bool = False) -> str:
     """Hash what an encoder's embeddings depend on: weights, architecture, preprocessing."""
-    if options.offline:
-        weights.set_offline()
-    with without_collector():
+    with weights.offline(offline), without_collector():
         from .encoders import sources
 
-        return sources.find(PRESETS.get(name, ("", name))[1], trust=options.trust).fingerprint
+        return sources.find(PRESETS.get(name, ("", name))[1], trust=trust).fingerprint
 
 
 def fingerprint(
-    proposer: str, encoder: str | None, *, options: LoadOptions = LoadOptions()
+    proposer: str, encoder: str | None, *, offline: bool = False, trust: bool = False
 ) -> dict[str, str]:
     """Return the weights that ``load`` would use, which results depend on, by name.
 
     The values hold the SHA-256 of each file; the encoder's also its ``serving``.
     """
     names = pair(proposer, encoder)
-    if options.offline:
-        weights.set_offline()
-    found = _source(names[0], trust=options.trust).path
-    with without_collector():
-        from .encoders import sources
+    with weights.offline(offline):
+        found = _source(names[0], trust=trust).path
+        with without_collector():
+            from .encoders import sources
 
-        read = sources.find(names[1], trust=options.trust)
+            read = sources.find(names[1], trust=trust)
     served = f"{cache.known_hashes(read.weights)} {read.serving.to_dict()}"
     return {names[0]: cache.known_hashes(found), names[1]: served}
 
@@ -191,11 +235,12 @@ def _open_proposer(source: _Source, device: str) -> Proposer:
     return opened
 
 
-def _open_encoder(name: str, device: str, trust: bool) -> Encoder:
+def _open_encoder(name: str, device: str, *, offline: bool, trust: bool) -> Encoder:
     from .encoders.openclip import OpenClipOptions  # here, because it imports torch
 
     make = registry.resolve(ENCODERS, _names("encoder").get(name, "openclip"), "encoder loader")
-    opened: Encoder = make(name, device=device, options=OpenClipOptions(trust=trust))
+    options = OpenClipOptions(offline=offline, trust=trust)
+    opened: Encoder = make(name, device=device, options=options)
     return opened
 
 

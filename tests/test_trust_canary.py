@@ -28,7 +28,7 @@ from segclip import loading, weights
 from segclip.encoders import checkpoints, sources
 from segclip.encoders.openclip import OpenClip, OpenClipOptions
 from segclip.errors import SegclipError
-from segclip.loading import LoadOptions, load_encoder, load_proposer
+from segclip.loading import load_encoder, load_proposer
 
 from .small_clip import MODEL_CFG, save_small_clip
 
@@ -178,14 +178,13 @@ def test_trust_runs_no_more_than_it_must(container: str, marker: Path, tmp_path:
     """A CLIP and a SAM are tensors: even with --trust nothing else is loaded; a TorchScript archive
     never runs.
     """
-    trusting = LoadOptions(trust=True)
     file = tmp_path / "sam_vit_b.pth"
     file.write_bytes(CONTAINERS[container](marker))
     for spec in ("file:{}", "sam-vit-b/file:{}", "mobile-sam/file:{}"):
-        refused(partial(load_proposer, spec.format(file), device="cpu", options=trusting))
-    refused(lambda: load_encoder(f"ViT-S-32-alt/file:{file}", device="cpu", options=trusting))
+        refused(partial(load_proposer, spec.format(file), device="cpu", trust=True))
+    refused(lambda: load_encoder(f"ViT-S-32-alt/file:{file}", device="cpu", trust=True))
     if container == "torchscript":
-        refused(lambda: load_proposer(f"mini-fastsam/file:{file}", device="cpu", options=trusting))
+        refused(lambda: load_proposer(f"mini-fastsam/file:{file}", device="cpu", trust=True))
 
 
 @pytest.mark.parametrize("container", CONTAINERS)

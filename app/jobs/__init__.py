@@ -13,7 +13,7 @@ class Cancelled(Exception):
     """Raised by the progress callback to stop a run; finished work is kept."""
 
 
-class Job(Protocol):
+class BackgroundJob(Protocol):
     """What runs in a thread of its own, and how it ended."""
 
     state: str
@@ -21,7 +21,7 @@ class Job(Protocol):
 
 
 @contextmanager
-def outcome_of(job: Job) -> Iterator[None]:
+def outcome_of(job: BackgroundJob) -> Iterator[None]:
     """Record how the work inside ended, unless it did so itself: no error leaves a job running."""
     try:
         yield

@@ -68,11 +68,9 @@ class Batch:
             return
         self._stop.clear()
         self.state, self.message = "waiting", ""
-        proposer, encoder = models.parts(model)
         ask = segclip.Ask(everything=not texts)
-        options = segclip.ExportOptions(
-            formats=tuple(formats), proposer=proposer, encoder=encoder, ask=ask
-        )
+        spec = segclip.ModelSpec(*models.parts(model))
+        options = segclip.ExportOptions(tuple(formats), spec, ask=ask)
         self._thread = Thread(target=self._run, args=(options, tuple(texts)), daemon=True)
         self._thread.start()
 

@@ -40,8 +40,8 @@ class Indexing:
                 return
             self._stop.clear()
             self.state, self.message, self.done = "running", "", 0
-            proposer, encoder = models.parts(model)
-            options = segclip.IndexOptions(proposer=proposer, encoder=encoder, regions=True)
+            spec = segclip.ModelSpec(*models.parts(model))
+            options = segclip.IndexOptions(spec, regions=True)
             self._thread = Thread(target=self._run, args=(folder, place, options), daemon=True)
             self._thread.start()
 

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, loading, registry
+from .. import __version__, registry
 from ..errors import BadIndex, BadPrompt, NotWritable
 from ..files.formats import PER_IMAGE, PER_RUN
 from ..question import Question, unique
@@ -292,17 +292,15 @@ def _job(out: Path, part: str, options: ExportOptions, running: Running) -> Job:
     if not formats:
         raise BadPrompt("no format was given; choose some of " + ", ".join({*PER_IMAGE, *PER_RUN}))
     each = tuple(name for name in formats if name in PER_IMAGE and name not in PER_RUN)
-    models = (options.proposer, options.encoder, options.device, options.policy)
     scratch = out / state.STATE / f"parts-{part}"
-    return Job(out, scratch, models, each, options.answers, options.load, running.threads)
+    return Job(out, scratch, options.models, each, options.answers, running.threads)
 
 
 def _settings(job: Job) -> dict[str, Any]:
     """Return everything that changes the results, other than images and their prompts."""
-    proposer, encoder, _, policy = job.models
     settings = dataclasses.asdict(job.answers) | {
         "formats": job.formats,
-        "policy": policy,
+        "policy": job.models.policy,
         "segclip": __version__,
     }
-    return settings | {"weights": loading.fingerprint(proposer, encoder, options=job.options)}
+    return settings | {"weights": job.models.fingerprint()}

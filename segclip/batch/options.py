@@ -18,19 +18,15 @@ from .work import Answers
 class ExportOptions:
     """Options of an export: prompts, models and formats; a table's rows override the prompts.
 
-    proposer, encoder, device, policy, load: as loading.load takes them. ask: default texts, boxes
-    and points, for images without their own. boxes_of: a table of boxes by image name.
+    ask: default texts, boxes and points, for images without their own. boxes_of: a table of boxes
+    by image name.
     """
 
     formats: Sequence[str] = ("png", "coco")
-    proposer: str = "mini"
-    encoder: str | None = None
-    device: str = "auto"
-    policy: str | None = None
+    models: loading.ModelSpec = field(default_factory=loading.ModelSpec)
     ask: Ask = field(default_factory=Ask)
     boxes_of: Path | None = None
     answers: Answers = field(default_factory=Answers)
-    load: loading.LoadOptions = field(default_factory=loading.LoadOptions)
 
 
 @dataclass(frozen=True)

@@ -75,16 +75,14 @@ class Job:
     """How every image of a run is processed.
 
     scratch: where files are staged before they are moved into place, on ``out``'s file system.
-    models: proposer, encoder, device, policy, as loading.load takes them. formats: of
-    formats.PER_IMAGE. threads: torch's in a worker, 0 for its own choice.
+    formats: of formats.PER_IMAGE. threads: torch's in a worker, 0 for its own choice.
     """
 
     out: Path
     scratch: Path
-    models: tuple[str, str | None, str, str | None]
+    models: loading.ModelSpec
     formats: tuple[str, ...]
     answers: Answers = field(default_factory=Answers)
-    options: loading.LoadOptions = field(default_factory=loading.LoadOptions)
     threads: int = 0
 
     @property
@@ -125,10 +123,7 @@ class Worker:
 
     def load(self) -> None:
         """Load the models."""
-        proposer, encoder, device, policy = self.job.models
-        self.segmenter = loading.load(
-            proposer, encoder, device=device, policy=policy, options=self.job.options
-        )
+        self.segmenter = self.job.models.open()
 
     def all(self, tasks: Sequence[tuple[Item, str]]) -> list[Outcome]:
         """Process several images; an error in one is its outcome."""

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from ..errors import BadPrompt, Unsupported
+from .options import Offline
 
 # return large freed arrays to the system at once, and keep few heaps of small ones
 _GLIBC = {"MALLOC_ARENA_MAX": "4", "MALLOC_MMAP_THRESHOLD_": "4000000"}
@@ -60,7 +61,7 @@ class ServerOptions:
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the browser.")] = (
         True
     )
-    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False
+    offline: Offline = False
     source: Annotated[
         str | None,
         typer.Option(

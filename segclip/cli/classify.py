@@ -93,20 +93,14 @@ class ClassifyOutput:
 
 def run(query: ClassifyOptions, models: ModelOptions, output: ClassifyOutput) -> None:
     """Classify image by image; an unreadable one is reported, and the exit code is 1."""
-    from .. import images, loading, registry, zeroshot
+    from .. import images, zeroshot
     from ..files import outputs
     from ..ranking.selection import Selection
 
     labels, boxes = query.read(), query.read_boxes()
-    options = loading.LoadOptions(models.offline, models.trust)
-    name = models.encoder or registry.choose(loading.PRESETS, models.preset, "preset")[1]
     loading_output = OutputOptions(record=output.record, verbose=output.verbose)
     segmenter = models.load(loading_output) if query.segments else None
-    encoder = (
-        segmenter.encoder
-        if segmenter
-        else loading.load_encoder(name, device=models.device, options=options)
-    )
+    encoder = segmenter.encoder if segmenter else models.spec().open_encoder()
     classifier = zeroshot.build(encoder, labels)
     failed, names = 0, outputs.labels(query.images)
     for path, name in zip(query.images, names, strict=True):

@@ -14,6 +14,7 @@ import typer
 
 from ..checks import checked
 from ..errors import BadPrompt
+from .options import Offline, Trust
 from .output import ProgressLines
 from .parsing import grouped
 
@@ -32,7 +33,6 @@ def top() -> None:
 
 FOLDER = typer.Argument(help="Folder of images/ and scenes.json or COCO's instances.json.")
 LIMIT = typer.Option(help="Use only the first images.", min=1)
-OFFLINE = typer.Option("--offline", help="Never use the network.")
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,8 @@ class EvaluationOptions:
     folder: Annotated[Path, FOLDER]
     proposer: Annotated[str, typer.Option(help="A proposer, or a preset for its own.")] = "mini"
     limit: Annotated[int | None, LIMIT] = None
-    offline: Annotated[bool, OFFLINE] = False
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Load pickled weights that the manifest does not list.")
-    ] = False
+    offline: Offline = False
+    trust: Trust = False
 
     def load(self) -> tuple[Proposer, list[Sample]]:
         """Load the proposer and the first images."""
@@ -53,9 +51,8 @@ class EvaluationOptions:
         from ..evaluation import datasets
 
         samples = datasets.read_folder(self.folder)[: self.limit]
-        return loading.load_proposer(
-            self.proposer, options=loading.LoadOptions(self.offline, self.trust)
-        ), samples
+        proposer = loading.load_proposer(self.proposer, offline=self.offline, trust=self.trust)
+        return proposer, samples
 
 
 @app.command()
@@ -76,7 +73,7 @@ def text(
             help="Store the best-fitting threshold and logit scale with the encoder, a file:RUN.",
         ),
     ] = False,
-    offline: Annotated[bool, OFFLINE] = False,
+    offline: Offline = False,
 ) -> None:
     """Query each image with present and absent names: recall, precision, correct rejections."""
     from .. import loading
@@ -91,7 +88,7 @@ def text(
             f"{encoder}"
         )
     samples = datasets.read_folder(folder)[:limit]
-    segmenter = loading.load(preset, encoder, options=loading.LoadOptions(offline=offline))
+    segmenter = loading.load(preset, encoder, offline=offline)
     with _progress(samples) as progress:
         if calibrate:
             report, serving = text.calibrate(segmenter, samples, progress)
@@ -177,7 +174,7 @@ def regions(
     folder: Annotated[Path, FOLDER],
     encoder: Annotated[str, typer.Option(help="An encoder, or a preset for its own.")] = "mini",
     limit: Annotated[int | None, LIMIT] = None,
-    offline: Annotated[bool, OFFLINE] = False,
+    offline: Offline = False,
 ) -> None:
     """Classify true masks zero-shot among the folder's names, with the encoder's crop policy."""
     from ..evaluation import localise
@@ -196,7 +193,7 @@ def heat(
         str, typer.Option(help="An encoder with a patch head, such as file:RUN of train.pacl.")
     ],
     limit: Annotated[int | None, LIMIT] = None,
-    offline: Annotated[bool, OFFLINE] = False,
+    offline: Offline = False,
 ) -> None:
     """Compare heat maps of present names with true masks: pointing game, zero-shot segmentation."""
     from ..evaluation import localise
@@ -219,14 +216,14 @@ def retrieval(
     encoder: Annotated[str, typer.Option(help="An encoder, or a preset for its own.")] = "mini",
     split: Annotated[str, typer.Option(help="Split to use, if the captions have splits.")] = "test",
     limit: Annotated[int | None, LIMIT] = None,
-    offline: Annotated[bool, OFFLINE] = False,
+    offline: Offline = False,
 ) -> None:
     """Compare every image with every caption, five per image: R@1, 5 and 10 both ways."""
     from .. import loading
     from ..evaluation.retrieval import evaluate_captions, read_captions
 
     captioned = read_captions(captions, images, split=split)[:limit]
-    model = loading.load_encoder(encoder, options=loading.LoadOptions(offline=offline))
+    model = loading.load_encoder(encoder, offline=offline)
     with _progress(captioned) as progress:
         report = evaluate_captions(model, captioned, progress)
     _print(report.table())
@@ -284,7 +281,7 @@ def _encoder_and_samples(
     from ..evaluation import datasets
 
     samples = datasets.read_folder(folder)[:limit]
-    return loading.load_encoder(encoder, options=loading.LoadOptions(offline=offline)), samples
+    return loading.load_encoder(encoder, offline=offline), samples
 
 
 def _print(table: list[tuple[str, str]]) -> None:

@@ -72,10 +72,8 @@ class ExportInput:
         self, rivals: RivalOptions, selection: SelectionOptions, models: ModelOptions
     ) -> ExportOptions:
         """Convert the options to those of the library. Raises BadPrompt, UnknownName."""
-        from .. import loading, registry
         from ..batch import Answers, Ask, ExportOptions
 
-        preset = registry.choose(loading.PRESETS, models.preset, "preset")
         if self.everything and (self.texts or self.texts_file):
             raise BadPrompt(
                 "--everything takes no texts; leave out --text and --texts-file, or --everything"
@@ -83,10 +81,7 @@ class ExportInput:
         boxes = tuple(tuple(parse_numbers("--box", value, (4,))) for value in self.boxes or ())
         return ExportOptions(
             formats=split_commas(self.formats or ["png,coco"]),
-            proposer=models.proposer or preset[0],
-            encoder=models.encoder or preset[1],
-            device=models.device,
-            policy=models.policy,
+            models=models.spec(),
             ask=Ask(self._texts(), boxes, everything=self.everything),
             boxes_of=self.boxes_file,
             answers=Answers(
@@ -97,7 +92,6 @@ class ExportInput:
                 max_pixels=rivals.max_pixels,
                 feather=self.feather,
             ),
-            load=loading.LoadOptions(models.offline, models.trust),
         )
 
     def _texts(self) -> tuple[str, ...]:

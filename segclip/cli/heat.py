@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .options import Offline
 from .output import OUT
 
 
@@ -26,7 +27,7 @@ class HeatOptions:
         ),
     ]
     out: Annotated[Path, typer.Option(help="Folder for the heat maps.")] = OUT
-    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False
+    offline: Offline = False
 
 
 def run(query: HeatOptions) -> None:
@@ -37,7 +38,7 @@ def run(query: HeatOptions) -> None:
 
     texts = question.unique(query.texts)
     image = images.load(query.image)
-    encoder = loading.load_encoder(query.encoder, options=loading.LoadOptions(query.offline))
+    encoder = loading.load_encoder(query.encoder, offline=query.offline)
     maps = heat.heat_maps(encoder, image, texts)
     panels = [drawing.heat(image, one) for one in maps]
     panels.append(drawing.labels(image, heat.label_pixels(encoder, image, texts)))

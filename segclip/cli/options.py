@@ -13,11 +13,29 @@ from .output import OutputOptions
 from .parsing import parse_numbers
 
 if TYPE_CHECKING:
+    from ..loading import ModelSpec
     from ..question import Question
     from ..ranking.selection import Selection
     from ..segmenter import Segmenter
     from ..types import Points, Prompt
 
+
+def _forbid_network(offline: bool) -> bool:
+    """Forbid it to the whole process and its workers, before a library decides for itself."""
+    if offline:
+        from .. import weights
+
+        weights.set_offline()
+    return offline
+
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Never use the network.", callback=_forbid_network)
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Load pickled weights that the manifest does not list.")
+]
 LARGER = (
     "mini is a small model of everyday objects. For better results on photographs: segclip weights "
     "get photo, then --preset photo (this hint appears once)"
@@ -192,22 +210,32 @@ class ModelOptions:
     policy: Annotated[
         str | None, typer.Option(help="Crop policy: how regions are cropped for the encoder.")
     ] = None
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto"
-    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Load pickled weights that the manifest does not list.")
-    ] = False
+    device: Device = "auto"
+    offline: Offline = False
+    trust: Trust = False
+
+    def spec(self) -> ModelSpec:
+        """Convert the options to a ModelSpec. Raises UnknownName."""
+        from .. import loading, registry
+
+        proposer, encoder = registry.choose(loading.PRESETS, self.preset, "preset")
+        return loading.ModelSpec(
+            self.proposer or proposer,
+            self.encoder or encoder,
+            self.device,
+            self.policy,
+            self.offline,
+            self.trust,
+        )
 
     def load(self, output: OutputOptions, *, with_encoder: bool = True) -> Segmenter:
         """Load the models; without texts the proposer alone, in half the time."""
-        from .. import loading
-
-        names, options = self._names(), loading.LoadOptions(self.offline, self.trust)
+        spec = self.spec()
         if not with_encoder:
-            with output.timed(f"loading {names[0]}"):
-                return loading.load_picker(names[0], device=self.device, options=options)
-        with output.timed(f"loading {names[0]} and {names[1]}"):
-            return loading.load(*names, device=self.device, policy=self.policy, options=options)
+            with output.timed(f"loading {spec.proposer}"):
+                return spec.open_picker()
+        with output.timed(f"loading {spec.proposer} and {spec.encoder}"):
+            return spec.open()
 
     def suggest_larger(self, image: Path) -> str:
         """Return a hint about larger models the first time that mini gets a user's own image."""
@@ -222,12 +250,6 @@ class ModelOptions:
         ):
             return ""
         return LARGER if cache.first_time("larger-models") else ""
-
-    def _names(self) -> tuple[str, str]:
-        from .. import loading, registry
-
-        proposer, encoder = registry.choose(loading.PRESETS, self.preset, "preset")
-        return self.proposer or proposer, self.encoder or encoder
 
 
 @dataclass(frozen=True)

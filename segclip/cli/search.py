@@ -13,7 +13,7 @@ import typer
 from .. import lifetime
 from ..errors import BadPrompt
 from .export import STOPPED, progress_bar
-from .options import WorkerOptions
+from .options import Device, Offline, Trust, WorkerOptions
 from .output import OUT
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 ENCODER = typer.Option(
     help="Encoder: a preset for its own, MODEL/TAG, MODEL/file:PATH, file:FOLDER, hf-hub:REPO."
 )
-DEVICE = typer.Option(help="auto, cpu, cuda, cuda:1, mps.")
-OFFLINE = typer.Option("--offline", help="Never use the network.")
-TRUST = typer.Option("--trust", help="Load pickled weights that the manifest does not list.")
 
 
 @dataclass(frozen=True)
@@ -52,9 +49,9 @@ class IndexInput:
     max_pixels: Annotated[int, typer.Option(help="Largest image to read, in pixels.", min=1)] = (
         100_000_000
     )
-    device: Annotated[str, DEVICE] = "auto"
-    offline: Annotated[bool, OFFLINE] = False
-    trust: Annotated[bool, TRUST] = False
+    device: Device = "auto"
+    offline: Offline = False
+    trust: Trust = False
     prune: Annotated[
         bool,
         typer.Option("--prune", help="Also drop images whose folder is empty or unreadable."),
@@ -62,20 +59,18 @@ class IndexInput:
 
     def options(self) -> IndexOptions:
         """Convert the options to those of the library."""
-        from ..loading import LoadOptions
+        from ..loading import ModelSpec
         from ..search import IndexOptions
 
         return IndexOptions(
-            self.proposer,
-            self.encoder,
-            self.policy,
-            self.regions,
-            self.engine,
-            self.rebuild,
-            self.device,
-            self.max_pixels,
-            LoadOptions(self.offline, self.trust),
-            self.prune,
+            models=ModelSpec(
+                self.proposer, self.encoder, self.device, self.policy, self.offline, self.trust
+            ),
+            regions=self.regions,
+            engine=self.engine,
+            rebuild=self.rebuild,
+            max_pixels=self.max_pixels,
+            prune=self.prune,
         )
 
 
@@ -134,9 +129,9 @@ class SearchInput:
             help="The index's encoder, if it is not a published one: MODEL/file:PATH, file:FOLDER."
         ),
     ] = None
-    device: Annotated[str, DEVICE] = "auto"
-    offline: Annotated[bool, OFFLINE] = False
-    trust: Annotated[bool, TRUST] = False
+    device: Device = "auto"
+    offline: Offline = False
+    trust: Trust = False
 
     def query(self) -> Query:
         """Convert the options to a query. Raises BadPrompt."""
@@ -217,12 +212,16 @@ def run_index(source: IndexInput, workers: IndexRun) -> None:
 
 def run_search(source: SearchInput, filters: FilterOptions, output: SearchOutput) -> None:
     """Search, print the matches, and draw a contact sheet."""
-    from ..loading import LoadOptions
     from ..search import Index, results
 
     query, where = source.query(), filters.where()
-    load = LoadOptions(source.offline, source.trust)
-    index = Index(source.index, encoder=source.encoder, device=source.device, load=load)
+    index = Index(
+        source.index,
+        encoder=source.encoder,
+        device=source.device,
+        offline=source.offline,
+        trust=source.trust,
+    )
     matches = index.search(query, n=source.n, regions=source.regions, where=where)
     if output.record:
         typer.echo(json.dumps(results.to_records(index, matches), ensure_ascii=False))

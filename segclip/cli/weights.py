@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import WeightsCorrupt, WeightsMissing
+from .options import Offline
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="List, download, verify and locate weights."
@@ -19,7 +20,6 @@ Names = Annotated[
 Trust = Annotated[
     bool, typer.Option("--trust", help="Accept pickled weights whose SHA-256 is not published.")
 ]
-Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 
 
 @app.command("list")
@@ -49,8 +49,6 @@ def get(names: Names, trust: Trust = False, offline: Offline = False) -> None:
     """Download weights by name, or both files of a preset, and print their paths."""
     from .. import weights
 
-    if offline:
-        weights.set_offline()
     for name in _expand(names):
         typer.echo(f"{name}  {weights.get(name, trust=trust)}")
 

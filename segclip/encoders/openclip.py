@@ -13,6 +13,7 @@ import numpy as np
 import PIL.Image
 import torch
 
+from .. import weights
 from ..errors import UnknownName, Unsupported, WeightsCorrupt
 from ..startup import without_compiler
 from ..types import Array, Image
@@ -36,13 +37,14 @@ class OpenClipOptions:
     """Options for running an open_clip model.
 
     precision: "auto" (the fastest safe one for the device), "float32", "bfloat16" or "float16".
-    batch: crops or texts at a time. cached_texts: how many text embeddings are cached. trust: load
-    a pickled file that is not in the manifest.
+    batch: crops or texts at a time. cached_texts: how many text embeddings are cached. offline:
+    never use the network. trust: load a pickled file that is not in the manifest.
     """
 
     precision: str = "auto"
     batch: int = 32
     cached_texts: int = 4096
+    offline: bool = False
     trust: bool = False
 
 
@@ -55,8 +57,9 @@ class OpenClip:
     def __init__(
         self, source: str, *, device: str = "cpu", options: OpenClipOptions = OpenClipOptions()
     ) -> None:
-        found = sources.find(source, trust=options.trust)
-        model, checkpoint = checkpoints.restore(found, trust=options.trust)
+        with weights.offline(options.offline):
+            found = sources.find(source, trust=options.trust)
+            model, checkpoint = checkpoints.restore(found, trust=options.trust)
         with reading(checkpoint.source, f"the description of {checkpoint.name}"):
             self._dense = (
                 patches.Dense(model.visual, model.patch_head)
@@ -143,7 +146,8 @@ class OpenClip:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return tokenizers.make_tokenizer(self._checkpoint)
+        with weights.offline(self._options.offline):
+            return tokenizers.make_tokenizer(self._checkpoint)
 
     @cached_property
     def _transform(self) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,8 @@ class Index:
         *,
         encoder: str | None = None,
         device: str = "auto",
-        load: loading.LoadOptions = loading.LoadOptions(),
+        offline: bool = False,
+        trust: bool = False,
     ) -> None:
         """Open the index at ``path``, or the one inside the folder of images ``path``.
 
@@ -85,7 +86,9 @@ class Index:
         self.pictures: Pictures
         self.tables: dict[str, VectorTable]
         self.pictures, self.tables = snapshot.tables(self.path)
-        self._models = encoder, device, load
+        self._models = loading.ModelSpec(
+            encoder=encoder, device=device, offline=offline, trust=trust
+        )
         self._encoder: Encoder | None = None
 
     def __len__(self) -> int:
@@ -99,14 +102,12 @@ class Index:
         repository may be a stranger's.
         """
         if self._encoder is None:
-            chosen, device, load = self._models
-            if chosen is None:
+            if self._models.encoder is None:
                 check_named(self.path, "--encoder", self.identity.encoder)
-            name = chosen or self.identity.encoder
-            check_weights(
-                self.path, self.identity, name, loading.encoder_fingerprint(name, options=load)
-            )
-            self._encoder = loading.load_encoder(name, device=device, options=load)
+            name = self._models.encoder or self.identity.encoder
+            models = replace(self._models, encoder=name)
+            check_weights(self.path, self.identity, name, models.encoder_fingerprint())
+            self._encoder = models.open_encoder()
         return self._encoder
 
     def search(

@@ -38,22 +38,17 @@ log = logging.getLogger(__name__)
 class IndexOptions:
     """Options of indexing.
 
-    proposer, encoder, policy, device, load: as loading.load takes them; None takes what the index
-    was built with, mini for a new one. A path or repository stored in an index is not trusted and
-    must be named again. regions: index every region too. engine: one of ENGINES. rebuild: start
-    from scratch. prune: drop unreachable images like deleted ones. max_pixels: the largest image
-    that is read.
+    models: a None of its proposer, encoder or policy takes what the index was built with, mini for
+    a new one. A path or repository stored in an index is not trusted and must be named again.
+    regions: index every region too. engine: one of ENGINES. rebuild: start from scratch. prune:
+    drop unreachable images like deleted ones. max_pixels: the largest image that is read.
     """
 
-    proposer: str | None = None
-    encoder: str | None = None
-    policy: str | None = None
+    models: loading.ModelSpec = field(default_factory=loading.ModelSpec)
     regions: bool = False
     engine: str = "auto"
     rebuild: bool = False
-    device: str = "auto"
     max_pixels: int = MAX_PIXELS
-    load: loading.LoadOptions = field(default_factory=loading.LoadOptions)
     prune: bool = False
 
     def __post_init__(self) -> None:
@@ -197,39 +192,40 @@ class _Update:
 
 def _identify(folder: Path, place: Path, options: IndexOptions) -> tuple[IndexOptions, Identity]:
     """Resolve what the index is built with: the options, else what it was built with before."""
-    former = _former(place, options)
+    former, models = _former(place, options), options.models
     if former:
-        if not options.encoder and options.proposer not in loading.PRESETS:
+        if not models.encoder and models.proposer not in loading.PRESETS:
             check_named(place, "--encoder", former.encoder)
-        if not options.proposer and (options.regions or former.regions):
+        if not models.proposer and (options.regions or former.regions):
             check_named(place, "--proposer", former.proposer)
-        chosen = (
-            options.encoder
-            or (loading.PRESETS.get(options.proposer or "", ("", None))[1])
-            or former.encoder
+        _, preset = loading.PRESETS.get(models.proposer or "", ("", None))
+        models = replace(
+            models,
+            proposer=models.proposer or former.proposer,
+            encoder=models.encoder or preset or former.encoder,
+            policy=models.policy or former.policy,
         )
         options = replace(
             options,
-            encoder=chosen,
-            proposer=options.proposer or former.proposer,
-            policy=options.policy or former.policy,
+            models=models,
             regions=options.regions or former.regions,
             engine=former.engine if options.engine == "auto" else options.engine,
         )
     proposer, encoder = loading.pair(
-        options.proposer or "mini", options.encoder or options.proposer or "mini"
+        models.proposer or "mini", models.encoder or models.proposer or "mini"
     )
-    weights = loading.encoder_fingerprint(encoder, options=options.load)
+    models = replace(models, proposer=proposer, encoder=encoder)
+    weights = models.encoder_fingerprint()
     if former:
         check_weights(place, former, encoder, weights)
-    hashes = loading.fingerprint(proposer, encoder, options=options.load) if options.regions else {}
+    hashes = models.fingerprint() if options.regions else {}
     found = sha256(hashes.get(proposer, "").encode()).hexdigest()[:16] if options.regions else ""
     inside = (
         folder.resolve() in place.resolve().parents and place.resolve().parent == folder.resolve()
     )
     source = "" if inside else str(folder.absolute())
     return options, Identity(
-        source, encoder, weights, proposer, found, options.policy, options.regions, options.engine
+        source, encoder, weights, proposer, found, models.policy, options.regions, options.engine
     )
 
 
@@ -245,7 +241,7 @@ def _former(place: Path, options: IndexOptions) -> Identity | None:
                 place,
             )
             return found
-        if not options.encoder and _has_rows(place):
+        if not options.models.encoder and _has_rows(place):
             raise BadIndex(
                 f"{error}; what it was made with is lost, so name it, --encoder NAME and its other "
                 "options, or rebuild it with --rebuild"
@@ -271,11 +267,14 @@ def _mend(place: Path, folder: Path) -> int:
 
 
 def _job(place: Path, options: IndexOptions, identity: Identity) -> EmbedJob:
-    models = (identity.proposer, identity.encoder, options.device, identity.policy)
-    answers = Answers(max_pixels=options.max_pixels)
-    return EmbedJob(
-        place, place / "parts", models, (), answers, options.load, regions=identity.regions
+    models = replace(
+        options.models,
+        proposer=identity.proposer,
+        encoder=identity.encoder,
+        policy=identity.policy,
     )
+    answers = Answers(max_pixels=options.max_pixels)
+    return EmbedJob(place, place / "parts", models, (), answers, regions=identity.regions)
 
 
 def _move_and_prune(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import images, loading
+from .. import images
 from ..batch.journal import Outcome
 from ..batch.plan import Ask
 from ..batch.work import Job, Read, Worker
@@ -51,10 +51,7 @@ class Embedder(Worker):
             super().load()
             self.encoder = self.segmenter.encoder
         else:
-            _, encoder, device, _ = self.job.models
-            self.encoder = loading.load_encoder(
-                str(encoder), device=device, options=self.job.options
-            )
+            self.encoder = self.job.models.open_encoder()
 
     def answer_all(self, given: Sequence[Read]) -> list[tuple[Read, Result | None]]:
         """Embed whole images in one batch; if it fails, one by one, to find the failing image."""

@@ -12,7 +12,9 @@ import difflib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,6 +34,8 @@ SAFE_FILES = (
 )
 # used in a folder without any of those
 PICKLED_FILES = ("open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt")
+
+_offline = ContextVar("offline", default=False)
 
 log = logging.getLogger(__name__)
 
@@ -134,12 +138,23 @@ def weights_folder() -> Path:
 
 
 def is_offline() -> bool:
-    """Return whether SEGCLIP_OFFLINE forbids network access."""
-    return os.environ.get("SEGCLIP_OFFLINE", "").lower() not in ("", "0", "false", "no")
+    """Return whether ``offline`` or SEGCLIP_OFFLINE forbids network access."""
+    forbidden = os.environ.get("SEGCLIP_OFFLINE", "").lower() not in ("", "0", "false", "no")
+    return forbidden or _offline.get()
+
+
+@contextmanager
+def offline(forbid: bool = True) -> Iterator[None]:
+    """Forbid network access to what is loaded inside, unless ``forbid`` is False."""
+    token = _offline.set(forbid or _offline.get())
+    try:
+        yield
+    finally:
+        _offline.reset(token)
 
 
 def set_offline() -> None:
-    """Forbid network access to this process and its children.
+    """Forbid network access to this process and its children, for good; for commands.
 
     Applies to huggingface_hub only if that is not yet imported.
     """
@@ -377,7 +392,7 @@ def _missing(entry: Entry) -> str:
     if entry.shipped:
         return f"{what} comes with segclip; put it back at {entry.path}"
     source = f"from {entry.url}" if entry.url else f"download it in a browser ({entry.note})"
-    offline = " nothing was downloaded because SEGCLIP_OFFLINE is set;" if is_offline() else ""
+    offline = " segclip is offline, by --offline or SEGCLIP_OFFLINE;" if is_offline() else ""
     return (
         f"{what}, {source};{offline} put it at {entry.path}, or use a file of your own with "
         "file:PATH"

@@ -26,7 +26,7 @@ import torch
 from segclip import weights
 from segclip.encoders.openclip import OpenClip, OpenClipOptions
 from segclip.errors import SegclipError
-from segclip.loading import LoadOptions, load_proposer
+from segclip.loading import load_proposer
 from segclip.proposers.sam import SAM, Architecture, ViT
 from segclip.types import Everything, Image, Points
 
@@ -167,7 +167,7 @@ def use_clip(folder: Path, *, trust: bool = False) -> None:
 
 
 def use_proposer(spec: str, *, trust: bool = False) -> None:
-    proposer = load_proposer(spec, device="cpu", options=LoadOptions(trust=trust))
+    proposer = load_proposer(spec, device="cpu", trust=trust)
     features = proposer.encode(Image(PIXELS))
     proposer.decode(features, Points([(5, 5)]))
 

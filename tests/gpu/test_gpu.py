@@ -140,7 +140,7 @@ def test_a_run_trains_on_the_gpu_goes_on_and_serves_on_the_cpu(
 def test_an_export_writes_the_cpus_files(tmp_path: Path) -> None:
     rows = []
     for device in ("cpu", "cuda"):
-        options = segclip.ExportOptions(formats=("json",), device=device)
+        options = segclip.ExportOptions(formats=("json",), models=segclip.ModelSpec(device=device))
         summary = segclip.export(DESK, tmp_path / device, "a red apple", options=options)
         assert summary.states["failed"] == 0
         (record,) = (tmp_path / device).rglob("desk*.json")

@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 
 import segclip
 from segclip.cli.main import app
-from segclip.loading import LoadOptions
 from segclip.proposers.fastsam import FastSAM, FastSAMOptions
 from segclip.ranking.selection import Selection
 from segclip.types import Boxes, Points
@@ -42,7 +41,7 @@ def vit_b_32(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.shared
 def test_twenty_photographs_are_answered(fastsam_s: str, vit_b_32: str, shared_data: Path) -> None:
-    loaded = segclip.load(fastsam_s, vit_b_32, device="cpu", options=LoadOptions(trust=True))
+    loaded = segclip.load(fastsam_s, vit_b_32, device="cpu", trust=True)
     few = FastSAM(
         Path(fastsam_s.removeprefix("file:")),
         trust=True,
@@ -80,7 +79,7 @@ def test_the_command_runs_on_the_real_formats(
 
 
 def test_spatial_prompts_run_on_the_real_formats(fastsam_s: str, vit_b_32: str) -> None:
-    segmenter = segclip.load(fastsam_s, vit_b_32, device="cpu", options=LoadOptions(trust=True))
+    segmenter = segclip.load(fastsam_s, vit_b_32, device="cpu", trust=True)
     sample = Path(__file__).parent.parent.parent / "samples" / "desk.png"
     boxes = segmenter.regions(sample, Boxes([(50, 100, 250, 400), (300, 50, 600, 300)]))
     assert len(boxes) == 2

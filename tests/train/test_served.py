@@ -19,7 +19,6 @@ from segclip.cli.main import app
 from segclip.encoders import Serving
 from segclip.evaluation.datasets import read_folder
 from segclip.evaluation.text import evaluate_text
-from segclip.loading import LoadOptions
 from segclip.scoring import crops
 from segclip.scoring.crops import POLICIES, CropPolicy, View
 from segclip.scoring.scorers import DenseScorer
@@ -196,14 +195,14 @@ def test_a_checkpoint_of_open_clips_trainer_is_served_as_by_open_clip(place: Pat
         {"epoch": 3, "name": "run", "state_dict": state, "optimizer": {}}, place / "epoch_3.pt"
     )
     spec = f"ViT-S-32-alt/file:{place / 'epoch_3.pt'}"
-    segmenter = loading.load("mini", spec, policy="keep", options=LoadOptions(trust=True))
+    segmenter = loading.load("mini", spec, policy="keep", trust=True)
     image, masks = scene(place)
     cut = crops.cut(image, masks, POLICIES["keep"].views[0], 224)
     with torch.no_grad():
         wanted = model.eval().encode_image(
             torch.stack([preprocess(PIL.Image.fromarray(crop)) for crop in cut])
         )
-    other = loading.load("mini", spec, policy="tight", options=LoadOptions(trust=True)).scorer
+    other = loading.load("mini", spec, policy="tight", trust=True).scorer
     assert distance(segmenter.scorer.embed_regions(image, masks), wanted.numpy()) < 0.3 * distance(
         other.embed_regions(image, masks), wanted.numpy()
     )

@@ -247,11 +247,10 @@ def test_models_are_chosen_by_preset_and_by_part(loads: list[tuple[object, ...]]
         "ViT-B-16/file:own.safetensors",
     )
     run("segment", "desk.png", "red", "--preset", "photo", "--proposer", "fastsam-x")
-    plain = loading.LoadOptions()
     assert loads == [
-        (*loading.PRESETS["photo"], "cpu", "tight", loading.LoadOptions(offline=True, trust=True)),
-        ("file:own.pt", "ViT-B-16/file:own.safetensors", "auto", None, plain),
-        ("fastsam-x", loading.PRESETS["photo"][1], "auto", None, plain),
+        (*loading.PRESETS["photo"], "cpu", "tight", True, True),
+        ("file:own.pt", "ViT-B-16/file:own.safetensors", "auto", None, False, False),
+        ("fastsam-x", loading.PRESETS["photo"][1], "auto", None, False, False),
     ]
 
 

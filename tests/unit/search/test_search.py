@@ -17,7 +17,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from segclip import Filter, Index, IndexOptions, Query, find_matches, loading, make_index
+from segclip import Filter, Index, IndexOptions, ModelSpec, Query, find_matches, loading, make_index
 from segclip.errors import BadIndex, BadPrompt, UnknownName
 from segclip.search import checked, lance, results, snapshot, store
 from segclip.search.build import Indexed
@@ -183,19 +183,19 @@ def test_another_encoder_is_refused_with_the_command_that_rebuilds(
 ) -> None:
     make_index(photos)
     for refused in (
-        lambda: make_index(photos, IndexOptions(encoder="other")),
+        lambda: make_index(photos, IndexOptions(ModelSpec(encoder="other"))),
         lambda: Index(photos, encoder="other").search("red"),
     ):
         with pytest.raises(BadPrompt, match=r"segclip index \S*photos --encoder other --rebuild"):
             refused()
-    make_index(photos, IndexOptions(encoder="other", rebuild=True))
+    make_index(photos, IndexOptions(ModelSpec(encoder="other"), rebuild=True))
     assert Index(photos).identity.encoder == "other"
     make_index(photos, out=tmp_path / "index")
     with pytest.raises(BadPrompt, match="photos --out "):
         Index(tmp_path / "index", encoder="third").search("red")
     make_index(
         photos,
-        IndexOptions(regions=True, policy="tight", engine="numpy"),
+        IndexOptions(ModelSpec(policy="tight"), regions=True, engine="numpy"),
         out=tmp_path / "the index",
     )
     kept = (
