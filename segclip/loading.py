@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Models by name, and how they are loaded; the command line gives one to every worker.
+    """Models by name, and how they are loaded; the command line passes one to every worker.
 
     proposer, encoder, device, policy, offline, trust: as ``load`` takes them, the policy by its
     name. proposer: None is "mini", or for an index the one it was built with.
