@@ -9,9 +9,12 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from segclip import exporters
+import segclip
+from segclip import drawing, exporters
 from segclip.errors import NotWritable, UnknownName
+from segclip.files import formats
 from segclip.types import Array, Image, Masks, Proposals, Regions, Result
+from tests.thin import SIZES, striped
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation:DeprecationWarning"
@@ -238,3 +241,17 @@ class TestSave:
         exporters.save(empty, tmp_path / "a.json")
         assert json.loads((tmp_path / "a.json").read_text())["rows"] == []
         assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_format_is_written(size: tuple[int, int], tmp_path: Path) -> None:
+    image, masks = striped(size), Masks.from_dense(np.ones((2, *size), bool))
+    regions = segclip.Regions(
+        image, segclip.Proposals(masks, np.array([0.9, 0.8])), np.zeros((2, 1), np.float32)
+    )
+    scores = np.array([0.9, 0.8], np.float32)
+    result = segclip.Result(regions, ("a", "b"), scores, scores, ("a", "b", "c"), 0.5)
+    for name, ending in formats.PER_IMAGE.items():
+        assert exporters.save(result, tmp_path / f"x.{ending}", format=name)
+    drawing.spotlight(result)
+    drawing.contact_sheet([drawing.overlay(result)], ["thin"])

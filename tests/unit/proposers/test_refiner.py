@@ -180,3 +180,11 @@ def test_a_refiner_is_stored_with_the_network_and_used_only_if_enabled(tmp_path:
             not np.array_equal(first.masks.full(row), third.masks.full(row))
             for row in range(len(first))
         )
+
+
+def test_a_correction_may_cover_more_pixels_than_opencv_can_warp() -> None:
+    logits = np.linspace(-1, 1, 32, dtype=np.float32)[:, None].repeat(32, axis=1)
+    x, y, wide = corrected(logits, Window(-20_000, 0, 40_001), (40_000, 1))
+    assert (x, y, wide.shape) == (0, 0, (40_000, 1))
+    assert (np.diff(wide[:, 0]) >= 0).all()
+    assert abs(wide[20_000, 0]) < 0.01
