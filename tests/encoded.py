@@ -9,7 +9,6 @@ import numpy as np
 import PIL.Image
 
 from segclip.types import Array
-from tests.encoded import assert_quarters, encode, quarters
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

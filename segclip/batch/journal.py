@@ -251,8 +251,7 @@ class Journal:
                 ) from error
             if code in _FULL:
                 raise NotWritable(
-                    f"{self.path}: cannot be written, {error}; make room or allow it, and run "
-                    "again"
+                    f"{self.path}: cannot be written, {error}; make room or allow it, and run again"
                 ) from error
             raise Damaged(f"{self.path} is damaged, {error}") from error
         except OSError as error:

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 from typer.testing import CliRunner, Result
 
-from segclip import exporters
+from segclip import exporters, loading
 from segclip.cli import export
 from segclip.cli.main import app
 from segclip.files.formats import PER_IMAGE, PER_RUN
@@ -102,12 +102,10 @@ def test_misuse_gives_exit_code_2_and_one_line(
 def test_ctrl_c_reports_how_to_resume(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from segclip import batch
-
     def interrupt(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(batch, "export", interrupt)
+    monkeypatch.setattr(loading, "load", interrupt)
     outcome = run(photos, tmp_path / "out", "--text", "x")
     assert outcome.exit_code == 130
     assert "run the same command again" in outcome.stderr

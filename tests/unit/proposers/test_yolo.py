@@ -1,4 +1,4 @@
-"""Networks of ultralytics are saved, loaded without side effects, and refused where they hold code."""
+"""Networks of ultralytics are saved, loaded without side effects, and hold no code."""
 
 from __future__ import annotations
 
