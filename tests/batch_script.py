@@ -78,7 +78,7 @@ def die_after(count: int) -> Callable[[Any], Any]:
 
     os.replace = counted(os.replace)
     os.unlink = counted(os.unlink)
-    Journal._change = counted(Journal._change)  # type: ignore[method-assign]
+    Journal.change = counted(Journal.change)  # type: ignore[method-assign]
     return counted
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import PIL.Image
 
-from segclip.batch import ExportOptions, Running, Summary, export
+from segclip import batch
+from segclip.batch import Answers, ExportOptions, Running, Summary, export
 from tests import batch_script
 from tests.fakes import paint
 
@@ -48,6 +52,17 @@ def run(
     )
 
 
+def run_all(source: Path | str, out: Path, *texts: str, **running: Any) -> Summary:
+    """Export with fake models to every format."""
+    return run(source, out, *texts, formats=batch_script.FORMATS, **running)
+
+
+def failures(out: Path) -> dict[str, str]:
+    """Return the reasons of failures.jsonl by image."""
+    lines = (out / "failures.jsonl").read_text("utf-8").splitlines()
+    return {row["image"]: row["reason"] for row in map(json.loads, lines)}
+
+
 def tree(folder: Path) -> dict[str, bytes]:
     """Return the files and folders of an output, except the state folder's."""
     found = {
@@ -81,3 +96,30 @@ def in_child(call: Callable[[], object], die_before: int = 0) -> int:
             os._exit(1)
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
+
+
+ROOT = Path(__file__).parents[3]
+
+
+def export_in_a_process(
+    photos: Path, out: Path, kill: str = "no", workers: int = 1
+) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.batch_script",
+        str(photos),
+        str(out),
+        kill,
+        str(workers),
+        *TEXTS,
+    ]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+
+
+def export_with(
+    folder: Path, out: Path, *texts: str, formats: tuple[str, ...] = FORMATS, **answers: Any
+) -> batch.Summary:
+    """Export with other options than the texts."""
+    options = ExportOptions(formats=formats, answers=Answers(**answers))
+    return export(folder, out, texts or TEXTS, options=options)

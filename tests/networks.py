@@ -12,8 +12,15 @@ import cv2
 import numpy as np
 import torch
 
+from segclip.proposers.refiner import (
+    FocusOptions,
+    Refiner,
+)
 from segclip.proposers.yolo import quiet
 from segclip.types import Image
+
+# quality: the predicted IoU of a random network may be negative
+FOCUS = FocusOptions(size=64, channels=(8, 16), joined=8, quality=-9)
 
 
 def sample_image(height: int, width: int, seed: int = 0) -> Image:
@@ -77,3 +84,15 @@ def save_checkpoint(network: Any, path: Path) -> Path:
         path,
     )
     return path
+
+
+def refiner(*, trained: bool = False) -> Refiner:
+    """Build a random refiner; a ``trained`` one has norm statistics and a nonzero correction."""
+    torch.manual_seed(0)
+    network = Refiner(FOCUS)
+    if trained:
+        torch.nn.init.normal_(network.last.weight, std=0.5)
+        with torch.no_grad():
+            for _ in range(3):
+                network(torch.randn(4, 7, 64, 64))
+    return network.eval()

@@ -55,8 +55,8 @@ class Disk:
         self._intercept(patch, os, "fsync", after=self._synced)
         for name in ("mkdir", "symlink", "rmdir"):
             self._intercept(patch, os, name)
-        self._intercept(patch, Journal, "_store")
-        change = Journal._change
+        self._intercept(patch, Journal, "store")
+        change = Journal.change
 
         @contextmanager
         def changed(journal: Journal) -> Iterator[None]:
@@ -64,10 +64,10 @@ class Disk:
             with change(journal):
                 yield
             with self._lock:
-                self._journal = journal._path.read_bytes()
+                self._journal = journal.path.read_bytes()
             self._event()
 
-        patch.setattr(Journal, "_change", changed)
+        patch.setattr(Journal, "change", changed)
 
     def end(self) -> None:
         """Cut the power after the last event, unless it was cut before."""

@@ -111,6 +111,10 @@ CATCH_ALL = {"work.py", "runners.py", "reading.py"}
 MANY_OPTIONS = "segclip/cli/"  # a command's parameters are its flags
 
 
+# where the tests of a part of the repository mirror its modules
+TESTS_OF = {"segclip": "tests/unit"}
+
+
 def sources(*parts: str) -> list[Path]:
     return sorted(path for part in parts for path in (ROOT / part).rglob("*.py"))
 
@@ -235,6 +239,51 @@ def test_unit_tests_lie_where_their_module_does(path: Path) -> None:
     assert (ROOT / "segclip" / folder).is_dir(), (
         f"{path.name} lies in {folder}, which segclip has not"
     )
+
+
+@each(("part", "tests"), TESTS_OF.items())
+def test_every_module_has_its_test_module(part: str, tests: str) -> None:
+    """A package's own code, in its __init__.py, is tested in test_<package>.py if it needs to."""
+    missing = []
+    for path in sources(part):
+        if path.name in ("__init__.py", "__main__.py"):
+            continue
+        inside = path.relative_to(ROOT / part)
+        wanted = ROOT / tests / inside.with_name(f"test_{inside.name.lstrip('_')}")
+        if not wanted.is_file():
+            missing.append(f"{module_of(path)}: write {wanted.relative_to(ROOT)}")
+    assert not missing, "\n".join(missing)
+
+
+def segclips_own(tree: ast.Module) -> set[str]:
+    """Return the names that a file imports from segclip."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            parts = [(alias.name.split(".")[0], alias) for alias in node.names]
+            found |= {alias.asname or top for top, alias in parts if top == "segclip"}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "segclip":
+            found |= {alias.asname or alias.name for alias in node.names}
+    return found
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+@each("path", sources("tests"), ids=module_of)
+def test_tests_use_no_private_name_of_segclip(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+    own, used = segclips_own(tree), []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            base: ast.expr = node.value
+            while isinstance(base, ast.Attribute):
+                base = base.value
+            if isinstance(base, ast.Name) and base.id in own:
+                used.append(f"line {node.lineno}: {ast.unparse(node)}")
+    used += [name for name in own if is_private(name)]
+    assert not used, f"{module_of(path)} uses {used}: test what is public, or make it so"
 
 
 def test_a_class_name_means_one_thing() -> None:

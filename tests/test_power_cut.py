@@ -8,10 +8,12 @@ import shutil
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from segclip.batch import output
+from segclip.batch.ledger import Ledger
 from segclip.files import atomic
 from tests.exports import photos, run, tree
 from tests.power import Disk, PowerCut
@@ -25,7 +27,7 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flush after every two outcomes, for more moments in between."""
-    monkeypatch.setattr(output, "_TOGETHER", 2)
+    monkeypatch.setattr(output, "TOGETHER", 2)
 
 
 def cut(folder: Path, out: Path, moment: int, seed: int) -> int:
@@ -96,9 +98,16 @@ def test_fault_17_3_the_simulated_disk_detects_missing_syncs(
 def test_fault_17_3_every_commit_of_the_journal_is_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from segclip.batch.ledger import Ledger
+    opened: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
 
+    def noted(*arguments: Any, **named: Any) -> sqlite3.Connection:
+        opened.append(connect(*arguments, **named))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", noted)
     ledger = Ledger(tmp_path / "journal.sqlite", tmp_path / "files.jsonl")
-    assert ledger._table.execute("PRAGMA synchronous").fetchone() == (2,)
-    assert ledger._table.execute("PRAGMA journal_mode").fetchone() == ("truncate",)
+    (table,) = opened
+    assert table.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert table.execute("PRAGMA journal_mode").fetchone() == ("truncate",)
     ledger.close()

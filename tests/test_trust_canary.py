@@ -502,12 +502,16 @@ def test_a_known_pickle_that_is_swapped_does_not_run(
 
 
 def test_a_known_pickle_that_is_swapped_after_the_check_does_not_run(
-    known: Path, marker: Path
+    known: Path, marker: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault 17.10: what is hashed are the bytes that are loaded."""
-    source = loading._source(f"file:{known}", trust=False)
-    swap(known, marker)
-    refused(lambda: loading._open_proposer(source, "cpu"))
+
+    def look_for_a_gpu() -> bool:  # after the check, and before the file is opened again
+        swap(known, marker)
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", look_for_a_gpu)
+    refused(lambda: load_proposer(f"file:{known}", device="cpu"))
 
 
 def test_the_public_names_load_through_the_same_gate(marker: Path, tmp_path: Path) -> None:

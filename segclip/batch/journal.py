@@ -93,7 +93,7 @@ class Journal:
 
     def __init__(self, path: Path, *, fixed: bool = False) -> None:
         """Open or create the file. fixed: open it read-only, as on a read-only disk."""
-        self._path = path
+        self.path = path
         with self._plainly():
             _check_kinds(path)
             if fixed:
@@ -116,8 +116,8 @@ class Journal:
 
     def put(self, outcome: Outcome) -> None:
         """Store an outcome, replacing the image's former one; it is durable once this returns."""
-        with self._change():
-            self._store(outcome)
+        with self.change():
+            self.store(outcome)
 
     def get(self, name: str) -> Outcome | None:
         """Return an image's outcome."""
@@ -145,7 +145,7 @@ class Journal:
 
     def forget(self, name: str) -> None:
         """Drop an image's outcome."""
-        with self._change():
+        with self.change():
             self._table.execute("DELETE FROM outcomes WHERE name = ?", (os.fsencode(name),))
 
     def names(self) -> Iterator[str]:
@@ -161,7 +161,8 @@ class Journal:
             row = self._table.execute(query, (os.fsencode(name),)).fetchone()
         return (row[0], row[1]) if row else None
 
-    def _store(self, outcome: Outcome) -> None:
+    def store(self, outcome: Outcome) -> None:
+        """Store an outcome as part of a ``change``."""
         rest = {
             "record": outcome.record,
             "reason": outcome.reason,
@@ -186,22 +187,22 @@ class Journal:
         (version,) = self._table.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
             raise BadIndex(
-                f"{self._path} was written by a newer segclip; update segclip, or choose another "
+                f"{self.path} was written by a newer segclip; update segclip, or choose another "
                 "folder"
             )
         # reject triggers and views
         names = "SELECT iif(type IN ('table', 'index'), tbl_name, name) FROM sqlite_master"
         named = {name for (name,) in self._table.execute(names)}
         if unknown := named - {*self._tables, "sqlite_sequence"}:
-            raise Damaged(f"{self._path} is no journal of segclip's, it holds {min(unknown)!r}")
+            raise Damaged(f"{self.path} is no journal of segclip's, it holds {min(unknown)!r}")
         if version < VERSION:
-            with self._change():
+            with self.change():
                 if self._columns("outcomes") == (*_COLUMNS[:4], *_COLUMNS[6:]):
                     self._upgrade()
                 self._make()
                 self._table.execute(f"PRAGMA user_version = {VERSION}")
         if self._columns("outcomes") != _COLUMNS:
-            raise Damaged(f"{self._path} is no journal of segclip's, its columns differ")
+            raise Damaged(f"{self.path} is no journal of segclip's, its columns differ")
 
     def _make(self) -> None:
         self._table.execute(
@@ -223,8 +224,8 @@ class Journal:
         return tuple(row[1] for row in self._table.execute(f"PRAGMA table_info({table})"))
 
     @contextmanager
-    def _change(self) -> Iterator[None]:
-        """Run a transaction."""
+    def change(self) -> Iterator[None]:
+        """Run a transaction; every write to the file is part of one."""
         with self._plainly():
             self._table.execute("BEGIN IMMEDIATE")
             try:
@@ -246,17 +247,16 @@ class Journal:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code in _BUSY:
                 raise Busy(
-                    f"{self._path}: another process holds it; wait until it ends, and run again"
+                    f"{self.path}: another process holds it; wait until it ends, and run again"
                 ) from error
             if code in _FULL:
                 raise NotWritable(
-                    f"{self._path}: cannot be written, {error}; make room or allow it, and run "
-                    "again"
+                    f"{self.path}: cannot be written, {error}; make room or allow it, and run again"
                 ) from error
-            raise Damaged(f"{self._path} is damaged, {error}") from error
+            raise Damaged(f"{self.path} is damaged, {error}") from error
         except OSError as error:
             raise NotWritable(
-                f"{self._path}: cannot be written, {error.strerror or error}"
+                f"{self.path}: cannot be written, {error.strerror or error}"
             ) from error
 
 

@@ -30,7 +30,8 @@ RUN_FILES = (
     "contact_sheet.png",
 )
 _NEVER: Stamp = (0, 0, 0, 0)
-_MOST, _LONGEST = 1 << 28, 1 << 16  # bytes read at most, of a list and of one of its lines
+MOST = 1 << 28  # bytes of a list read at most
+_LONGEST = 1 << 16  # bytes of one of its lines read at most
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Ledger(Journal):
     def intend(self, files: Sequence[Kept], names: Iterable[str]) -> None:
         """Enter files about to be moved into place; drop outcomes that become invalid."""
         self._append(files)
-        with self._change():
+        with self.change():
             self._expect(files)
             self._table.executemany(
                 "DELETE FROM outcomes WHERE name = ?", [(os.fsencode(name),) for name in names]
@@ -82,17 +83,17 @@ class Ledger(Journal):
     ) -> None:
         """Enter files now in place and their outcomes; drop files that are gone."""
         placed = list(files)
-        with self._change():
+        with self.change():
             self._enter(placed)
             paths = [(os.fsencode(kept.path),) for kept in placed]
             self._table.executemany("DELETE FROM former WHERE path = ?", paths)
             self._leave_out(gone)
             for outcome in outcomes:
-                self._store(outcome)
+                self.store(outcome)
 
     def drop(self, names: Sequence[str], gone: Iterable[str]) -> None:
         """Drop images no longer in the run, and their files."""
-        with self._change():
+        with self.change():
             self._leave_out(gone)
             self._table.executemany(
                 "DELETE FROM outcomes WHERE name = ?", [(os.fsencode(name),) for name in names]
@@ -103,7 +104,7 @@ class Ledger(Journal):
     ) -> None:
         """Update the stamps of images and files that were touched, but are unchanged."""
         update = "UPDATE {} SET size = ?, mtime = ?, ctime = ?, inode = ? WHERE {} = ?"
-        with self._change():
+        with self.change():
             for table, key, rows in (("outcomes", "name", names), ("files", "path", files)):
                 self._table.executemany(
                     update.format(table, key), [(*stamp, os.fsencode(name)) for name, stamp in rows]
@@ -141,7 +142,7 @@ class Ledger(Journal):
     @run.setter
     def run(self, digest: str) -> None:
         if digest != self.run:
-            with self._change():
+            with self.change():
                 self._table.execute("INSERT OR REPLACE INTO facts VALUES ('run', ?)", (digest,))
 
     def write_entries(self) -> None:
@@ -158,7 +159,7 @@ class Ledger(Journal):
     def _prepare(self) -> None:
         super()._prepare()
         if not self._columns("former"):  # created before this table existed
-            with self._change():
+            with self.change():
                 self._make_former()
 
     def _make_former(self) -> None:
@@ -239,14 +240,14 @@ def _line(kept: Kept) -> bytes:
     return json.dumps([kept.owner, kept.path, kept.size, kept.sha256]).encode() + b"\n"
 
 
-def read_entries(entries: Path) -> Iterator[Kept]:
+def read_entries(entries: Path, *, most: int = MOST) -> Iterator[Kept]:
     """Yield the entries of a list of files; of several for one path, the last is valid.
 
     Invalid entries are skipped; a list that is missing or no regular file is empty. An entry of
-    only owner and path leaves the content unknown.
+    only owner and path leaves the content unknown. most: bytes to read.
     """
     with suppress(OSError), regular.open_file(entries, links=False) as file:
-        while file.tell() < _MOST and (line := file.readline(_LONGEST)):
+        while file.tell() < most and (line := file.readline(_LONGEST)):
             with suppress(ValueError, TypeError, RecursionError, OverflowError):
                 owner, path, size, digest = (*json.loads(line), -1, "")[:4]
                 if isinstance(owner, str) and isinstance(path, str) and is_ours(path):

@@ -29,7 +29,7 @@ from .ledger import RUN, Kept, Ledger, is_ours
 
 log = logging.getLogger(__name__)
 
-_TOGETHER = 64  # outcomes, or files of the run, per flush
+TOGETHER = 64  # outcomes, or files of the run, per flush
 _PAUSE = 1.0  # s between flushes, at least
 _SHARE = 20.0  # pause relative to the last flush: syncing costs a twentieth of the time
 
@@ -61,7 +61,7 @@ class Output:
             )
         self._outcomes.append(outcome)
         waited = monotonic() - self._last
-        if len(self._outcomes) >= _TOGETHER or waited >= max(_PAUSE, _SHARE * self._took):
+        if len(self._outcomes) >= TOGETHER or waited >= max(_PAUSE, _SHARE * self._took):
             self.flush()
 
     def flush(self) -> None:
@@ -141,7 +141,7 @@ class Output:
             return
         sync_staged(Path(file.at))
         self._files.append(file)
-        if len(self._files) >= _TOGETHER:
+        if len(self._files) >= TOGETHER:
             self.flush()
 
     def _place(self, outcomes: Sequence[Outcome], files: Sequence[Staged]) -> None:

@@ -22,7 +22,7 @@ from .plan import Item
 # Formats that YOLO trainers read, by suffix and first bytes; others are converted to PNG.
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _HEADS = (b"\xff\xd8", b"\x89PNG", b"BM", b"II*\0", b"MM\0*", b"RIFF")
-_BLOCK = 1 << 20  # distances between two outlines computed at a time
+BLOCK = 1 << 20  # distances between two outlines computed at a time
 # characters that YAML forbids, or that some readers take as line breaks or byte order marks
 _NOT_YAML = re.compile(
     "[^\t\n\r -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
@@ -43,7 +43,7 @@ def write(done: Done) -> list[Path]:
         height, width = found.record["size"]
         lines = []
         for row in found.record["rows"]:
-            points = _joined(outlines(records.decode_rle(row["rle"]), diagonal=True, inset=_INSET))
+            points = joined(outlines(records.decode_rle(row["rle"]), diagonal=True, inset=_INSET))
             if len(points):
                 scaled = points / (width, height)
                 kind = categories[category(row, item)]
@@ -57,7 +57,7 @@ def write(done: Done) -> list[Path]:
     )
     # without "path", which readers resolve against the working folder
     table += "train: images\nval: images\nnames:\n"
-    table += "".join(f"  {number}: {_yaml(name)}\n" for name, number in categories.items())
+    table += "".join(f"  {number}: {quoted(name)}\n" for name, number in categories.items())
     with done.output.writing("yolo/data.yaml") as file:
         file.write(table.encode())
     return [done.out / "yolo" / "data.yaml"]
@@ -99,21 +99,24 @@ def _link_or_convert(done: Done, item: Item, stem: str) -> None:
         file.write(exporters.encode(PIL.Image.fromarray(image.pixels), "PNG"))
 
 
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """Join outlines into one, each spliced in at its point nearest to those already joined."""
+def joined(parts: Sequence[np.ndarray], *, block: int = BLOCK) -> np.ndarray:
+    """Join outlines into one, each spliced in at its point nearest to those already joined.
+
+    parts: of (P, 2) points. block: distances computed at a time, which bounds the memory.
+    """
     if not parts:
         return np.zeros((0, 2))
     whole = parts[0].astype(float)
     for part in parts[1:]:
-        a, b = _nearest(whole, part)
+        a, b = _nearest(whole, part, block)
         turned = np.roll(part, -b, axis=0).astype(float)
         whole = np.concatenate([whole[: a + 1], turned, turned[:1], whole[a:]])
     return whole
 
 
-def _nearest(whole: np.ndarray, part: np.ndarray) -> tuple[int, int]:
+def _nearest(whole: np.ndarray, part: np.ndarray, block: int) -> tuple[int, int]:
     """Return the rows of the nearest two points of two outlines, first of ties; bounded memory."""
-    step = max(1, _BLOCK // len(part))
+    step = max(1, block // len(part))
     best, found = np.inf, (0, 0)
     for start in range(0, len(whole), step):
         some = whole[start : start + step]
@@ -126,7 +129,7 @@ def _nearest(whole: np.ndarray, part: np.ndarray) -> tuple[int, int]:
     return found
 
 
-def _yaml(text: str) -> str:
+def quoted(text: str) -> str:
     """Quote a text for YAML, on one line, with characters that every reader accepts."""
     quoted = json.dumps(names.spelt(text), ensure_ascii=False)
     return _NOT_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", quoted)

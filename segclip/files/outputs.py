@@ -22,7 +22,7 @@ from . import atomic, regular
 
 STATE = ".segclip-files"  # not the batches' ".segclip", which marks the whole folder as segclip's
 # bytes of a file name: file systems allow 255, and outputs append a label and a suffix
-_LONGEST = 200
+LONGEST = 200
 _MAX_RECORD = 4 << 20  # bytes of a record
 _MAX_SUFFIX = 16  # bytes of a suffix that is kept
 
@@ -91,12 +91,12 @@ def labels(paths: Sequence[Path]) -> list[str]:
 
 def shortened(name: str) -> str:
     """Return a name short enough to append to; a long one is cut and ends in a hash of it all."""
-    if len(os.fsencode(name)) <= _LONGEST:
+    if len(os.fsencode(name)) <= LONGEST:
         return name
     suffix = PurePath(name).suffix
     kept = suffix if len(os.fsencode(suffix)) <= _MAX_SUFFIX else ""
     end = f"~{sha256(os.fsencode(name)).hexdigest()[:16]}{kept}"
-    return os.fsencode(name)[: _LONGEST - len(os.fsencode(end))].decode("utf-8", "ignore") + end
+    return os.fsencode(name)[: LONGEST - len(os.fsencode(end))].decode("utf-8", "ignore") + end
 
 
 def _label(path: Path, depth: int, suffix: bool) -> str:

@@ -267,7 +267,7 @@ class FineMaskDecoder(MaskDecoder):
         coarse, folded, proposed = image_embeddings.tensor_split(ends, dim=1)
         dense, marks = dense_prompt_embeddings.tensor_split([self.transformer_dim], dim=1)
         given = _FOLD * (marks[:, 2:, 0, 0] + 0.5)  # (B, 4) box in cells of the fine map
-        score, box, coefficients, where = self._choose(proposed, marks[:, :2], given)
+        score, box, coefficients, where = self.choose(proposed, marks[:, :2], given)
         noticed = self.noticed(where @ coarse.flatten(2).transpose(1, 2))  # (B, 4, C)
         output = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(prompts, -1, -1)
         output = output + torch.cat([noticed[:, :1], noticed], dim=1)
@@ -282,9 +282,9 @@ class FineMaskDecoder(MaskDecoder):
         fine = fine.view(prompts, -1, *folded.shape[2:])
         fine = F.pixel_shuffle(fine, _FOLD)  # (B, count, 4h, 4w)
         masks = to_logits(wide) + fine
-        masks = masks - self.strictness[0] * _beyond(box[:, :count], fine.shape[2:])
+        masks = masks - self.strictness[0] * beyond(box[:, :count], fine.shape[2:])
         boxed = (given[:, 2] > given[:, 0])[:, None, None, None]
-        masks = masks - self.strictness[1] * boxed * _beyond(given[:, None], fine.shape[2:])
+        masks = masks - self.strictness[1] * boxed * beyond(given[:, None], fine.shape[2:])
         quality = self.iou_prediction_head(tokens[:, 0]) + self.trust * score[..., 0].sigmoid()
         return masks, quality[:, :count]
 
@@ -298,7 +298,7 @@ class FineMaskDecoder(MaskDecoder):
         # fine is (B, C / 8, 4h, 4w)
         return tokens, lambda factors: (factors @ fine.flatten(2)).unflatten(2, fine.shape[2:])
 
-    def _choose(
+    def choose(
         self, proposed: torch.Tensor, clicks: torch.Tensor, given: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
         """Average the proposals by a softmax over how well they fit a prompt.
@@ -315,7 +315,7 @@ class FineMaskDecoder(MaskDecoder):
         fits = [
             part[0]
             + near.flatten(1).repeat(1, part.shape[1] // cells)
-            + self.fits[2] * _box_iou(given, part[1:5])
+            + self.fits[2] * box_iou(given, part[1:5])
             for part in rows
         ]
         rows, fits = [torch.cat(rows, dim=1), *rows], [torch.cat(fits, dim=1), *fits]
@@ -330,7 +330,7 @@ class FineMaskDecoder(MaskDecoder):
         return score, box, coefficients, where
 
 
-def _box_iou(one: torch.Tensor, many: torch.Tensor) -> torch.Tensor:
+def box_iou(one: torch.Tensor, many: torch.Tensor) -> torch.Tensor:
     """Return the IoU of boxes (B, 4) with boxes (4, N): (B, N); 0 for boxes without an area."""
     x1, y1, x2, y2 = one[..., None].unbind(dim=1)
     width = (torch.minimum(x2, many[2]) - torch.maximum(x1, many[0])).clamp(min=0)
@@ -339,7 +339,7 @@ def _box_iou(one: torch.Tensor, many: torch.Tensor) -> torch.Tensor:
     return width * height / (both - width * height).clamp(min=1e-3)
 
 
-def _beyond(boxes: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+def beyond(boxes: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Return the distance of cells from boxes (B, K, 4), at most _FAR: (B, K, height, width)."""
     ys, xs = (torch.arange(count, dtype=boxes.dtype, device=boxes.device) + 0.5 for count in size)
     x1, y1, x2, y2 = boxes[..., None].unbind(dim=2)  # (B, K, 1) each

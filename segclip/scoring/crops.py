@@ -18,8 +18,8 @@ from ..types import Array, Image, Masks
 
 FILLS = ("keep", "blur", "mean", "black", "white")
 _THREADED = 128  # px: minimum crop side at which threads pay off
-_LARGEST = 8192  # px: maximum side of a window that is read at full resolution
-_COARSE = 4096  # px: side to which a larger window is reduced
+LARGEST = 8192  # px: maximum side of a window that is read at full resolution
+COARSE = 4096  # px: side to which a larger window is reduced
 _WIDEST = 64  # maximum context: a wider window shows next to nothing of its region
 _BLUR_CELLS = 8  # cells per side of a blurred background: colour and layout, no texture
 
@@ -109,7 +109,7 @@ def cut(image: Image, masks: Masks, view: View, size: int) -> Array:
 
     def cut_one(row: int) -> None:
         window = _window(masks.boxes[row], view)
-        if max(window[2:]) > _LARGEST:
+        if max(window[2:]) > LARGEST:
             pixels, painted = _read_coarsely(image.pixels, masks, row, window)
         else:
             pixels, painted = _read(image.pixels, window, cv2.BORDER_REPLICATE), None
@@ -183,7 +183,7 @@ def _read_coarsely(
     """Read a window and its mask at reduced size; that of a thin region may take gigabytes."""
     left, top, wide, high = window
     x1, y1 = (int(v) for v in masks.boxes[row, :2])
-    fold = -(-max(wide, high) // _COARSE)
+    fold = -(-max(wide, high) // COARSE)
     columns, rows = -(-wide // fold), -(-high // fold)
 
     def shrink(part: Array, x: int, y: int, border: int) -> Array:

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from segclip.errors import UnknownName, WeightsCorrupt, WeightsMissing
 from segclip.proposers.promptable import SAMOptions
-from segclip.proposers.ultralytics_sam import VARIANTS, UltralyticsSAM, variant_of
+from segclip.proposers.ultralytics_sam import VARIANTS, UltralyticsSAM
 from segclip.proposers.yolo import quiet
 from segclip.types import Boxes, Points, Proposals
 from tests.networks import sample_image
@@ -127,21 +126,3 @@ def test_many_boxes_in_one_call_are_as_one_by_one(checkpoint: Path) -> None:
         alone = sam.decode(features, Boxes(box))
         assert together.quality[row] == pytest.approx(alone.quality[0], abs=1e-4)
         assert (together.masks.full(row) != alone.masks.full(0)).mean() < 1e-4
-
-
-def test_the_name_of_a_file_tells_the_network() -> None:
-    assert variant_of(Path("x/sam2.1_hiera_base_plus.pt")) == "sam2.1_b"
-    assert variant_of(Path("mobile_sam.pt")) == "mobile_sam"
-    with pytest.raises(UnknownName, match="must contain one of"):
-        variant_of(Path("mine.pt"))
-
-
-def test_a_wrong_or_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(WeightsMissing, match="no weights"):
-        UltralyticsSAM(tmp_path / "mobile_sam.pt")
-    torch.save({"weight": torch.zeros(3)}, tmp_path / "mobile_sam.pt")
-    with pytest.raises(WeightsCorrupt, match="tensors differ"):
-        UltralyticsSAM(tmp_path / "mobile_sam.pt")
-    (tmp_path / "mobile_sam.pt").write_bytes(b"no checkpoint")
-    with pytest.raises(WeightsCorrupt):
-        UltralyticsSAM(tmp_path / "mobile_sam.pt")

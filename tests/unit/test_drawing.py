@@ -6,6 +6,7 @@ import pytest
 
 from segclip import drawing
 from segclip.errors import BadPrompt
+from segclip.scoring.heat import NOTHING
 from segclip.types import Array, Image, Masks, Proposals, Regions, Result
 
 
@@ -145,3 +146,14 @@ def test_an_image_is_shrunk_with_its_masks_on_one_grid(side: int) -> None:
     np.testing.assert_array_equal(small.pixels, image.pixels[::step, ::step])
     np.testing.assert_array_equal(masks.to_dense(), dense[:, ::step, ::step])
     assert (small.source, masks.size) == ("a.png", small.size)
+
+
+def test_heat_maps_and_labels_are_drawn(sample_image: Image) -> None:
+    warm = np.zeros(sample_image.size, np.float32)
+    warm[:4, :4] = 1
+    drawn = np.asarray(drawing.heat(sample_image, warm, opacity=1.0))
+    assert drawn[0, 0].argmax() == 0  # red where it is hot
+    assert drawn[-1, -1].argmax() == 2  # blue where it is cold
+    assert drawing.heat(sample_image, warm * 0).size == sample_image.size[::-1]
+    labels = np.full(sample_image.size, NOTHING, np.int32)
+    assert np.array_equal(np.asarray(drawing.labels(sample_image, labels)), sample_image.pixels)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import segclip
 from segclip.errors import BadImage, BadPrompt, UnknownName
 from segclip.proposers.space import keep_within
 from segclip.question import Question
@@ -15,6 +17,7 @@ from segclip.scoring.scorers import CropScorer
 from segclip.segmenter import Segmenter
 from segclip.types import Boxes, Everything, Image, Masks, Points, Prompt, Proposals, Regions
 from tests.fakes import COLOURS, FakeEncoder, FakeProposer, paint
+from tests.thin import LONGEST, SIZES, striped
 
 
 @pytest.fixture
@@ -417,3 +420,20 @@ def test_ranking_stays_quick_with_many_regions(segmenter: Segmenter, encoder: Fa
     start = perf_counter()
     segmenter.rank(regions, "blue")
     assert perf_counter() - start < 0.5  # a ceiling for any machine; benchmarks measure
+
+
+load_picker = cache(segclip.load_picker)
+
+
+@pytest.mark.parametrize("name", ["mini", "mini-sam"])
+@pytest.mark.parametrize("size", [*SIZES, *LONGEST])
+def test_every_prompt_is_answered(size: tuple[int, int], name: str) -> None:
+    picker, (height, width) = load_picker(name), size
+    encoded = picker.encode(striped(size))
+    prompts: list[segclip.Points | segclip.Boxes] = [
+        segclip.Points([(width / 2, height / 2)], [1]),
+        segclip.Points([(width - 0.5, height - 0.5)], [1], box=(0, 0, width, height)),
+        segclip.Boxes([(0, 0, width, height), (0, 0, (width + 1) // 2, (height + 1) // 2)]),
+    ]
+    for prompt in prompts:
+        assert picker.pick(encoded, prompt).image.size == size

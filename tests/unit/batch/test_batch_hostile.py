@@ -109,7 +109,6 @@ def load_halves(*names: Any, **options: Any) -> Segmenter:
 
 @pytest.mark.shared
 @pytest.mark.slow
-@pytest.mark.usefixtures("fake_models")
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_readable_images_are_exported_and_the_others_are_rows(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

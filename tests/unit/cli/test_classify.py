@@ -7,26 +7,26 @@ import os
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from segclip import Boxes, Labels, loading
-from segclip.cli import main as cli
+from segclip.cli.main import app
 from segclip.errors import UnknownName
 from segclip.scoring.crops import POLICIES
 from segclip.scoring.scorers import DenseScorer, scorer_of
 from segclip.segmenter import Segmenter
 from segclip.types import Array, Image
 from segclip.zeroshot import build, read_labels
+from tests.commands import run
 from tests.fakes import FAKE_SERVING, FakeEncoder, FakeProposer, paint
 
 
 @pytest.fixture
-def folder(tmp_path: Path, sample_image: Image, monkeypatch: pytest.MonkeyPatch) -> Path:
+def twins(tmp_path: Path, sample_image: Image, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Change to a folder of images with equal names, with fake models."""
     monkeypatch.setenv("SEGCLIP_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(loading, "load_encoder", lambda name, **options: FakeEncoder())
@@ -48,13 +48,13 @@ def folder(tmp_path: Path, sample_image: Image, monkeypatch: pytest.MonkeyPatch)
     return tmp_path
 
 
-def run(*arguments: str) -> Any:
-    return CliRunner().invoke(cli.app, ["classify", *arguments])
+def classify(*arguments: str | Path) -> Result:
+    return run("classify", *arguments)
 
 
-def test_images_of_the_same_name_get_separate_files(folder: Path) -> None:
+def test_images_of_the_same_name_get_separate_files(twins: Path) -> None:
     """Fault 17.7: classify mon/1.png tue/1.png wrote one 1.labels.png."""
-    outcome = run("mon/1.png", "tue/1.png", "--labels", "red,blue", "--segments")
+    outcome = classify("mon/1.png", "tue/1.png", "--labels", "red,blue", "--segments")
     assert outcome.exit_code == 0, outcome.output
     written = [
         line.removeprefix("wrote ")
@@ -62,14 +62,14 @@ def test_images_of_the_same_name_get_separate_files(folder: Path) -> None:
         if line.startswith("wrote ")
     ]
     assert written == ["segclip-out/mon-1.labels.png", "segclip-out/tue-1.labels.png"]
-    first, second = (np.array(PIL.Image.open(folder / name)) for name in written)
+    first, second = (np.array(PIL.Image.open(twins / name)) for name in written)
     assert (first != second).any()
-    (folder / "segclip-out" / "mon-1.labels.png").write_bytes(b"mine")
-    assert run("mon/1.png", "tue/1.png", "--labels", "red", "--segments").exit_code == 2
-    assert (folder / "segclip-out" / "mon-1.labels.png").read_bytes() == b"mine"
+    (twins / "segclip-out" / "mon-1.labels.png").write_bytes(b"mine")
+    assert classify("mon/1.png", "tue/1.png", "--labels", "red", "--segments").exit_code == 2
+    assert (twins / "segclip-out" / "mon-1.labels.png").read_bytes() == b"mine"
 
 
-@pytest.mark.usefixtures("folder")
+@pytest.mark.usefixtures("twins")
 @pytest.mark.parametrize(
     "labels",
     [
@@ -80,7 +80,7 @@ def test_images_of_the_same_name_get_separate_files(folder: Path) -> None:
 )
 def test_labels_may_be_comma_separated_or_repeated(labels: list[str]) -> None:
     """Fault 17.23: only the last of repeated --labels was used."""
-    outcome = run("mon/1.png", "--json", *labels)
+    outcome = classify("mon/1.png", "--json", *labels)
     assert outcome.exit_code == 0, outcome.output
     assert {guess["label"] for guess in json.loads(outcome.stdout)["labels"]} == {
         "red",
@@ -89,11 +89,11 @@ def test_labels_may_be_comma_separated_or_repeated(labels: list[str]) -> None:
     }
 
 
-@pytest.mark.usefixtures("folder")
+@pytest.mark.usefixtures("twins")
 @pytest.mark.parametrize("typed", ["imagnet", "ImageNet", "image-net", "imagenet-1k", " imagenets"])
 def test_misspelt_list_name_is_rejected(typed: str) -> None:
     """Fault 17.23: --labels imagnet gave 1.000."""
-    outcome = run("mon/1.png", "--labels", typed)
+    outcome = classify("mon/1.png", "--labels", typed)
     assert outcome.exit_code == 2
     assert "did you mean 'imagenet'" in outcome.stderr
     assert len(outcome.stderr.splitlines()) == 1
@@ -102,17 +102,17 @@ def test_misspelt_list_name_is_rejected(typed: str) -> None:
     assert read_labels(f"{typed},").names == (typed.strip(),)
 
 
-@pytest.mark.usefixtures("folder")
+@pytest.mark.usefixtures("twins")
 @pytest.mark.parametrize("labels", [["imagenet,red"], ["red", "imagenet"]])
 def test_list_name_must_stand_alone(labels: list[str]) -> None:
-    outcome = run("mon/1.png", *(part for one in labels for part in ("--labels", one)))
+    outcome = classify("mon/1.png", *(part for one in labels for part in ("--labels", one)))
     assert outcome.exit_code == 2
     assert "'imagenet' is a whole list of labels" in outcome.stderr
 
 
-@pytest.mark.usefixtures("folder")
+@pytest.mark.usefixtures("twins")
 def test_a_single_label_is_reported_as_meaningless() -> None:
-    outcome = run("mon/1.png", "--labels", "a zebra")
+    outcome = classify("mon/1.png", "--labels", "a zebra")
     assert outcome.exit_code == 0
     assert "'a zebra' is the only label, so its probability is 1 for any image" in outcome.stderr
 
@@ -161,12 +161,12 @@ def test_classification_uses_the_serving_scale_and_scorer(sample_image: Image) -
     assert ours.name(regions).probability.max() < theirs.name(regions).probability.max()
 
 
-@pytest.mark.usefixtures("folder")
+@pytest.mark.usefixtures("twins")
 class TestLabelsFile:
     """Fault 17.13."""
 
     def test_an_endless_device_is_one_error_line(self) -> None:
-        outcome = run("mon/1.png", "--labels-file", "/dev/zero")
+        outcome = classify("mon/1.png", "--labels-file", "/dev/zero")
         assert outcome.exit_code == 2
         assert len(outcome.stderr.splitlines()) == 1
         assert "/dev/zero is not UTF-8 text" in outcome.stderr
@@ -176,7 +176,49 @@ class TestLabelsFile:
         os.mkfifo("labels")
         writer = threading.Thread(target=lambda: Path("labels").write_text("red\nblue\n"))
         writer.start()
-        outcome = run("tue/1.png", "--labels-file", "labels")
+        outcome = classify("tue/1.png", "--labels-file", "labels")
         writer.join()
         assert outcome.exit_code == 0, outcome.output
         assert outcome.stdout.splitlines()[1].split()[1] == "red"
+
+
+@pytest.mark.usefixtures("search_models")
+def test_classify_labels_images_boxes_and_segments(photos: Path, tmp_path: Path) -> None:
+    outcome = run(
+        "classify", photos / "a.png", photos / "b.png", "--labels", "red,blue,blue", "--top-k", "1"
+    )
+    assert outcome.exit_code == 0, outcome.output
+    assert [line.split()[1] for line in outcome.stdout.splitlines() if line.startswith("  ")] == [
+        "red",
+        "blue",
+    ]
+    boxed = run(
+        "classify", photos / "a.png", "--labels", "red,blue", "--box", "30,30,90,90", "--json"
+    )
+    record = json.loads(boxed.stdout)
+    assert record["box"] == [30, 30, 90, 90]
+    assert record["labels"][0]["label"] == "red"
+    named = run("classify", photos / "b.png", "--labels", "red,blue", "--segments")
+    assert "b.png: blue" in named.stdout
+    assert (tmp_path / "segclip-out" / "b.labels.png").is_file()
+    piped = CliRunner().invoke(
+        app, ["classify", str(photos / "b.png"), "--labels-file", "-"], input="red\nblue\n"
+    )
+    assert piped.stdout.splitlines()[1].split()[1] == "blue"
+    mixed = run("classify", photos / "a.png", photos / "none.png", "--labels", "red")
+    assert mixed.exit_code == 1
+
+
+@pytest.mark.usefixtures("search_models")
+def test_misuse_is_one_error_line_and_exit_code_2(photos: Path) -> None:
+    for options, message in (
+        ((), "--labels-file"),
+        (("--labels", " , "), "no labels"),
+        (("--labels", "red", "--segments", "--box", "1,2,30,40"), "exclude each other"),
+    ):
+        outcome = classify(photos / "a.png", *options)
+        assert (outcome.exit_code, len(outcome.stderr.splitlines())) == (2, 1), outcome.output
+        assert message in outcome.stderr
+    missing = classify(photos / "none.png", "--labels", "red")
+    assert missing.exit_code == 2
+    assert "no such file" in missing.stderr

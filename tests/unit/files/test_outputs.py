@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -67,7 +69,7 @@ def test_a_forged_record_removes_nothing(tmp_path: Path, name: str) -> None:
         path.write_text("precious")
     outputs.renew(out, "a", writing(one="1"))
     (record,) = (out / outputs.STATE / "written").iterdir()
-    known = outputs._hash(tmp_path / "precious")
+    known = hashlib.sha256(b"precious").hexdigest()
     record.write_text(
         json.dumps({"files": {name: [known], name.replace("/precious", str(tmp_path)): [known]}})
     )
@@ -136,7 +138,9 @@ def test_names_of_a_run_are_distinct(tmp_path: Path) -> None:
         ["1.png", "1.png.png", "x/1.png"],
     ):
         found = names(*paths)
-        assert len({outputs._folded(name) for name in found}) == len(paths), (paths, found)
+        assert len({normalize("NFC", normalize("NFC", name).casefold()) for name in found}) == len(
+            paths
+        ), (paths, found)
         assert not any(os.sep in name for name in found)
 
 

@@ -8,10 +8,11 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from segclip.batch import journal, ledger, state
+from segclip.batch import journal, ledger
 from segclip.errors import NotWritable, Unsupported
 from segclip.files import outputs, regular
 from segclip.files.listing import list_images
@@ -100,20 +101,6 @@ def test_regular_files_are_read_up_to_a_limit(tmp_path: Path) -> None:
         regular.read(path, most=2)
     with pytest.raises(OSError, match="oo many"):
         regular.read(tmp_path / "loop")
-
-
-def test_a_list_of_entries_is_read_up_to_a_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / state.STATE / "files.jsonl"
-    path.parent.mkdir()
-    path.write_text('["a", "png/a"]\n' + "[" * 200_000 + '\n["b", "png/b"]\n["c", "png/c"]\n')
-    assert state.written(tmp_path) == {"png/a", "png/b", "png/c"}
-    monkeypatch.setattr(ledger, "_MOST", 20)
-    assert state.written(tmp_path) == {"png/a"}
-    with path.open("wb") as file:
-        file.truncate(1 << 40)
-    assert state.written(tmp_path) == frozenset()
 
 
 @pytest.mark.parametrize("make", [pipe, endless, elsewhere, listener])
@@ -209,13 +196,13 @@ def test_fault_17_13_a_file_in_many_records_is_hashed_once(
     (record,) = (tmp_path / outputs.STATE / "written").iterdir()
     for name in ("b.json", "c.json"):
         (record.parent / name).write_bytes(record.read_bytes())
-    hashed: list[Path] = []
-    real = outputs._hash
+    opened: list[Path] = []
+    real = regular.open_file
 
-    def count(path: Path) -> str:
-        hashed.append(path)
-        return real(path)
+    def count(path: Path, *, links: bool = True) -> Any:
+        opened.append(path)
+        return real(path, links=links)
 
-    monkeypatch.setattr(outputs, "_hash", count)
+    monkeypatch.setattr(regular, "open_file", count)
     assert outputs.written(tmp_path) == frozenset({"one"})
-    assert hashed == [tmp_path / "one"]
+    assert opened.count(tmp_path / "one") == 1

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 import torch
 
 from segclip.errors import BadPrompt
-from segclip.proposers import sam
-from segclip.proposers.edges import EdgeOptions, Frame
+from segclip.proposers.edges import Frame
 from segclip.proposers.edges import refine as refine_masks
 from segclip.proposers.logits import Axis, Sampler
-from segclip.proposers.promptable import SAMOptions
 from segclip.proposers.refiner import (
     FocusOptions,
     GivenPrompt,
-    Refiner,
     Window,
     corrected,
     cut,
@@ -27,25 +22,9 @@ from segclip.proposers.refiner import (
     refine,
     refined_patches,
 )
-from segclip.proposers.trunk import Trunk
-from segclip.types import Array, Boxes, Image, Masks, Points
-from tests.networks import sample_image
+from segclip.types import Array, Image, Masks
+from tests.networks import FOCUS, refiner
 from tests.unit.proposers.test_edges import iou, star
-
-# quality: the predicted IoU of a random network may be negative
-OPTIONS = FocusOptions(size=64, channels=(8, 16), joined=8, quality=-9)
-
-
-def refiner(*, trained: bool = False) -> Refiner:
-    """Build a random refiner; a ``trained`` one has norm statistics and a nonzero correction."""
-    torch.manual_seed(0)
-    network = Refiner(OPTIONS)
-    if trained:
-        torch.nn.init.normal_(network.last.weight, std=0.5)
-        with torch.no_grad():
-            for _ in range(3):
-                network(torch.randn(4, 7, 64, 64))
-    return network.eval()
 
 
 @pytest.mark.parametrize(
@@ -79,12 +58,12 @@ def coarse(mask: Array, cell: int) -> Array:
 
 def test_a_window_is_a_square_around_the_mask_and_the_prompt() -> None:
     mask = np.array([[10.0, 20, 50, 40]])
-    window = Window.around(mask, GivenPrompt(np.array([(60, 25, 1), (90, 90, 0)])), OPTIONS)
+    window = Window.around(mask, GivenPrompt(np.array([(60, 25, 1), (90, 90, 0)])), FOCUS)
     assert (window.x, window.y, window.side) == (0, -5, 70)
-    box = Window.around(mask, GivenPrompt(np.zeros((0, 3)), np.array([10.0, 0, 60, 40])), OPTIONS)
+    box = Window.around(mask, GivenPrompt(np.zeros((0, 3)), np.array([10.0, 0, 60, 40])), FOCUS)
     assert (box.x, box.y, box.side) == (5, -10, 60)
     click = GivenPrompt(np.array([(11, 20, 1)]))
-    assert Window.around(np.array([[10.0, 20, 12, 21]]), click, OPTIONS).side == OPTIONS.least
+    assert Window.around(np.array([[10.0, 20, 12, 21]]), click, FOCUS).side == FOCUS.least
 
 
 @pytest.mark.parametrize(
@@ -162,21 +141,9 @@ def test_a_refined_mask_lies_where_it_was_and_others_are_unchanged() -> None:
     assert not list(refined_patches(refiner(), [], Masks.empty(size), frame))
 
 
-def test_a_refiner_is_stored_with_the_network_and_used_only_if_enabled(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    architecture = sam.Architecture(160, 16, Trunk(), 16, 4, 1, 16, 16, decoder_heads=2)
-    sam.save(architecture.build(), architecture, tmp_path)
-    plain = sam.SAM(tmp_path)
-    sam.add_refiner(tmp_path, refiner(trained=True), EdgeOptions(radius=5))
-    stored, without = sam.SAM(tmp_path), sam.SAM(tmp_path, options=SAMOptions())
-    assert (stored.options.focus, stored.options.edges) == (OPTIONS, EdgeOptions(radius=5))
-    image = sample_image(120, 160)
-    for prompt in (Points([(50, 60)]), Boxes([(20, 30, 90, 80), (5, 5, 100, 100)])):
-        first, second, third = (s.decode(s.encode(image), prompt) for s in (plain, without, stored))
-        assert len(first) == len(second) == len(third) > 0
-        for row in range(len(first)):
-            assert np.array_equal(first.masks.full(row), second.masks.full(row))
-        assert any(
-            not np.array_equal(first.masks.full(row), third.masks.full(row))
-            for row in range(len(first))
-        )
+def test_a_correction_may_cover_more_pixels_than_opencv_can_warp() -> None:
+    logits = np.linspace(-1, 1, 32, dtype=np.float32)[:, None].repeat(32, axis=1)
+    x, y, wide = corrected(logits, Window(-20_000, 0, 40_001), (40_000, 1))
+    assert (x, y, wide.shape) == (0, 0, (40_000, 1))
+    assert (np.diff(wide[:, 0]) >= 0).all()
+    assert abs(wide[20_000, 0]) < 0.01

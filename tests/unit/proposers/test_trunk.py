@@ -6,7 +6,7 @@ import pytest
 import torch
 from segment_anything.modeling import TwoWayTransformer
 
-from segclip.proposers.trunk import DrawnPromptEncoder, FineMaskDecoder, _beyond, _box_iou
+from segclip.proposers.trunk import DrawnPromptEncoder, FineMaskDecoder, beyond, box_iou
 
 CELLS, FINE = 8, 4
 LEVELS = (4, 1, 1)  # proposals per cell, of strides 8, 16 and 32
@@ -65,7 +65,7 @@ def test_a_click_starts_from_the_proposal_of_its_cell(
     given = proposed((1, 2, 4, here, 1.0), (2, 6, 6, there, 2.0))
     for at, box, value in (((39.5, 71.5), here, 1.0), ((103.5, 103.5), there, 2.0)):
         marks = prompts.draw((torch.tensor([[at]]), torch.ones(1, 1)), None, 1)
-        _, boxes, coefficients, where = decoder._choose(given, marks[:, :2], torch.zeros(1, 4))
+        _, boxes, coefficients, where = decoder.choose(given, marks[:, :2], torch.zeros(1, 4))
         torch.testing.assert_close(boxes[0, 0], torch.tensor(box), rtol=0, atol=0.1)
         torch.testing.assert_close(
             coefficients[0, 0], torch.full((FINE,), value), rtol=0, atol=0.05
@@ -77,7 +77,7 @@ def test_a_click_starts_from_the_proposal_of_its_cell(
 def test_a_box_starts_from_the_proposal_of_its_box(decoder: FineMaskDecoder) -> None:
     near, other = (4.0, 4.0, 20.0, 20.0), (6.0, 0.0, 30.0, 12.0)
     given = proposed((0, 3, 3, near, 1.0), (1, 3, 3, other, 2.0))
-    _, boxes, coefficients, _ = decoder._choose(
+    _, boxes, coefficients, _ = decoder.choose(
         given, torch.zeros(2, 2, CELLS, CELLS), torch.tensor([near, other])
     )
     torch.testing.assert_close(boxes[:, 0], torch.tensor([near, other]), rtol=0, atol=0.5)
@@ -91,12 +91,12 @@ def test_the_iou_of_boxes() -> None:
     one = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 0.0, 0.0]])
     many = torch.tensor([[0.0, 0.0, 4.0, 4.0], [2.0, 0.0, 6.0, 4.0], [8.0, 8.0, 9.0, 9.0]]).T
     torch.testing.assert_close(
-        _box_iou(one, many), torch.tensor([[1.0, 1 / 3, 0.0], [0.0, 0.0, 0.0]])
+        box_iou(one, many), torch.tensor([[1.0, 1 / 3, 0.0], [0.0, 0.0, 0.0]])
     )
 
 
 def test_cells_outside_a_box_have_their_distance_from_it() -> None:
-    far = _beyond(torch.tensor([[[2.0, 3.0, 5.0, 6.0]]]), (12, 12))[0, 0]
+    far = beyond(torch.tensor([[[2.0, 3.0, 5.0, 6.0]]]), (12, 12))[0, 0]
     assert not far[3:6, 2:5].any()
     assert far[4].tolist() == [1.5, 0.5, 0, 0, 0, 0.5, 1.5, 2.5, 3.5, 4, 4, 4]  # at most 4
     assert far[2, 1] == 1.0

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from segclip.errors import UnknownName
+from segclip.scoring import crops
 from segclip.scoring.crops import FILLS, POLICIES, CropPolicy, View, cut, cut_boxes
 from segclip.types import Array, Image, Masks
+from tests.thin import LONGEST, striped
 
 SIZE = (80, 120)
 
@@ -202,3 +204,30 @@ def test_a_stretched_window_reaches_past_the_image_on_each_side() -> None:
         Image(np.full((40, 10, 3), 9, np.uint8)), masks, View(1.5, "keep", stretch=True), 16
     )[0]
     assert (crop == 9).all()
+
+
+@pytest.mark.parametrize("size", LONGEST)
+@pytest.mark.parametrize("fill", ["keep", "blur"])
+def test_a_crop_needs_little_memory(size: tuple[int, int], fill: str) -> None:
+    image, masks = striped(size), Masks.from_dense(np.ones((1, *size), bool))
+    (crop,) = cut(image, masks, View(1.5, fill), 64)
+    assert crop.shape == (64, 64, 3)
+    if fill == "keep":
+        assert len(np.unique(crop.reshape(-1, 3), axis=0)) > 1  # the stripes are visible
+
+
+@pytest.mark.parametrize("context", [1.0, 1.5, 3.0])
+def test_a_crop_read_coarsely_resembles_one_read_finely(
+    context: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).normal(size=(30, 40, 3))
+    pixels = np.kron(noise * 60 + 128, np.ones((20, 20, 1))).clip(0, 255).astype(np.uint8)
+    image = Image(pixels, "noise")
+    mask = np.zeros((600, 800), bool)
+    mask[100:560, 30:420] = True
+    masks = Masks.from_dense(mask[None])
+    fine = cut(image, masks, View(context, "black"), 32)[0].astype(int)
+    monkeypatch.setattr(crops, "LARGEST", 64)
+    monkeypatch.setattr(crops, "COARSE", 256)
+    coarse = cut(image, masks, View(context, "black"), 32)[0].astype(int)
+    assert np.abs(fine - coarse).mean() < 4

@@ -115,6 +115,12 @@ def test_a_bomb_is_not_unpacked(archive: Path) -> None:
         torchscript.read(buffer.getvalue())
 
 
-def test_a_tensor_larger_than_its_storage_is_refused() -> None:
-    with pytest.raises(RuntimeError, match="storage"):
-        torchscript._rebuild(torch.zeros(4), 0, (1 << 30, 4), (4, 1))
+def test_a_tensor_larger_than_its_storage_is_refused(archive: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(archive) as old:
+        (name,) = (name for name in old.namelist() if name.endswith("/data.pkl"))
+        tree = old.read(name)
+    two_by_three, huge = b"(K\x02K\x03t", b"(J\x00\x00\x00\x40K\x03t"  # pickled sizes
+    assert two_by_three in tree
+    (tmp_path / "b.pt").write_bytes(changed(archive, tree.replace(two_by_three, huge)))
+    with pytest.raises(WeightsCorrupt, match=r"b\.pt .*storage"):
+        tensors.read(tmp_path / "b.pt", trust=True)

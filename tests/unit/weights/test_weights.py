@@ -335,7 +335,7 @@ def test_verify_reads_every_byte_again(sha256: str | None) -> None:
     weights.find("toy")
     row.path.write_bytes(OTHER)
     # a record that matches the file's metadata, but not its contents
-    cache._write(row.path, cache.Record.of(row.path, SHA256))
+    cache.remember(row.path, SHA256)
     assert weights.find("toy") == row.path
     assert not weights.verify("toy").ok
     with pytest.raises(WeightsCorrupt):
@@ -350,7 +350,7 @@ def test_records_are_never_trusted_for_a_pickle() -> None:
     assert weights.find("toy") == weights.get("toy") == weights.locate("toy") == row.path
     other = PICKLE.replace(b"a", b"b")
     row.path.write_bytes(other)
-    cache._write(row.path, cache.Record.of(row.path, row.sha256 or ""))
+    cache.remember(row.path, row.sha256 or "")
     for use in (weights.find, weights.get):
         with pytest.raises(WeightsCorrupt, match="delete the file and run"):
             use("toy")
