@@ -237,6 +237,12 @@ def test_unit_tests_lie_where_their_module_does(path: Path) -> None:
     )
 
 
+@each("path", [path for path in sources("app") if path.name != "__init__.py"], ids=module_of)
+def test_a_module_of_the_app_has_its_tests(path: Path) -> None:
+    folder = ROOT / "tests" / path.relative_to(ROOT).parent
+    assert (folder / f"test_{path.stem}.py").is_file(), f"{module_of(path)} has no test module"
+
+
 def test_a_class_name_means_one_thing() -> None:
     places: dict[str, list[str]] = {}
     for path in sources(*PARTS):
