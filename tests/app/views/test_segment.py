@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser
 from streamlit.testing.v1 import AppTest
 
+import segclip
 from app.samples import FIRST, TEXTS
 from app.state import Studio
 from tests.app.browsing import ROOT, Person, in_browser
@@ -140,8 +141,9 @@ def test_an_image_is_pasted_dropped_and_taken_by_the_camera(person: Person, uplo
 
 
 @in_browser
-def test_undo_restores_the_former_text(person: Person) -> None:
-    person.enter_text("coffee", "1 found")
+def test_undo_restores_the_former_text(person: Person, mini: segclip.Segmenter) -> None:
+    found = len(mini(ROOT / "samples" / FIRST, ["a cup", TEXTS[FIRST]]))
+    person.enter_text(f"a cup, {TEXTS[FIRST]}", f"{found} found")
     with person.answered():
         person.page.get_by_role("button", name="Undo").click()
     assert person.page.get_by_label("What to cut out").input_value() == TEXTS[FIRST]
