@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import time
 import zipfile
@@ -12,7 +11,6 @@ import pytest
 
 import segclip
 from app.jobs.batches import Batch
-from app.jobs.indexing import Indexing
 from tests.app.zips import wait, zip_of_images
 
 pytestmark = pytest.mark.usefixtures("fake_models")
@@ -61,31 +59,6 @@ def test_a_batch_without_texts_segments_everything(tmp_path: Path) -> None:
     segclip.export(batch.folder / "in", tmp_path, options=every)
     with zipfile.ZipFile(io.BytesIO(batch.result())) as archive:
         assert archive.read("coco.json") == (tmp_path / "coco.json").read_bytes()
-    batch.remove()
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), "No space left"),
-        (RuntimeError("!"), "the server's log"),
-    ],
-)
-def test_errors_of_batches_and_indexing_are_reported(
-    error: Exception, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise error
-
-    batch, indexing = Batch.unpacked(zip_of_images(1)), Indexing()
-    monkeypatch.setattr(segclip, "export", broken)
-    monkeypatch.setattr(segclip, "make_index", broken)
-    batch.start(["a red box"], ["png"], "mini")
-    indexing.start(tmp_path, tmp_path / "index", "mini")
-    for job in (batch, indexing):
-        assert wait(job) == "failed"
-        assert message in job.message
     batch.remove()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-import pytest
 import streamlit
 from playwright.sync_api import expect
 
@@ -38,7 +37,7 @@ def test_models_are_chosen_and_a_missing_one_is_reported(
 
 
 def test_a_model_that_fails_to_load_is_reported_and_the_former_stays(
-    shared_studio: Studio, monkeypatch: pytest.MonkeyPatch
+    shared_studio: Studio,
 ) -> None:
     """Fault 17.11: such as ViT-B-32/file: a text file."""
     page = show("models")
@@ -56,7 +55,7 @@ def test_a_model_that_fails_to_load_is_reported_and_the_former_stays(
 
 
 def test_remote_users_choose_only_installed_models(
-    shared_studio: Studio, monkeypatch: pytest.MonkeyPatch
+    shared_studio: Studio,
 ) -> None:
     """Fault 17.12a: no other name that a browser sends is loaded."""
     loaded: list[tuple[str | None, ...]] = []
