@@ -69,8 +69,9 @@ def work(sample_image: Image) -> Work:
 
 
 @pytest.fixture
-def shared_studio() -> Iterator[Studio]:
-    """Make the pages of this process use fake models."""
+def shared_studio(monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
+    """Make the pages of this process use fake models, and download nothing."""
+    monkeypatch.setenv("SEGCLIP_OFFLINE", "1")
     state.studio.cache_clear()
     studio = state.studio()
     studio.models = Models(batch_script.fake_load)

@@ -108,5 +108,5 @@ def test_many_texts_are_embedded_in_steps(studio: Studio) -> None:
         order.append("all texts")
     waiting.join(20)
     assert order == ["others", "all texts"]
-    wanted = batch_script.fake_load().encoder.encode_texts(texts)  # type: ignore[union-attr]
+    wanted = batch_script.fake_load().encoder.encode_texts(texts)
     assert np.array_equal(rows, wanted)

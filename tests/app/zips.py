@@ -24,7 +24,7 @@ def zip_of_images(count: int) -> bytes:
 
 
 def wait(job: Batch | Indexing) -> str:
-    for _ in range(600):
+    for _ in range(4000):  # 200 s: the machine may be busy
         if not job.busy:
             return job.state
         time.sleep(0.05)
