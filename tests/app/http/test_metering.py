@@ -28,19 +28,24 @@ def test_every_end_of_a_request_is_counted() -> None:
     async def fails(scope: Any, receive: Any, send: Any) -> None:
         raise RuntimeError
 
-    async def says_nothing(scope: Any, receive: Any, send: Any) -> None: ...
+    async def is_silent(scope: Any, receive: Any, send: Any) -> None: ...
 
     async def answers(scope: Any, receive: Any, send: Any) -> None:
         await Response("fine", 201)(scope, receive, send)
 
     async def discard(message: Any) -> None: ...
 
-    scope = {"type": "http", "headers": [], "path": "/nowhere"}
-    for app in (answers, says_nothing):
-        anyio.run(Counted(app, meter=meter), scope, None, discard)
+    async def nothing() -> Any: ...
+
+    def send(app: Any, kind: str = "http") -> None:
+        scope: Any = {"type": kind, "headers": [], "path": "/nowhere"}
+        anyio.run(Counted(app, meter=meter), scope, nothing, discard)
+
+    for app in (answers, is_silent):
+        send(app)
     with pytest.raises(RuntimeError):
-        anyio.run(Counted(fails, meter=meter), scope, None, discard)
-    anyio.run(Counted(answers, meter=meter), {**scope, "type": "lifespan"}, None, discard)
+        send(fails)
+    send(answers, "lifespan")
     for status in (201, 499, 500):
         assert f'segclip_requests_total{{path="other",status="{status}"}} 1' in meter.text(0)
 
