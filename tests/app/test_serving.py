@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import anyio
 import pytest
@@ -95,3 +97,16 @@ def test_uploads_kept_by_streamlit_are_counted(monkeypatch: pytest.MonkeyPatch) 
         "somebody", UploadedFileRec("1", "a.png", "image/png", b"x" * 1000)
     )
     assert serving.held() == 1000
+
+
+def test_a_server_may_end_while_its_first_page_is_still_loading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Torch takes a while; until then the module of the studio is there, but empty."""
+    monkeypatch.setitem(sys.modules, "app.state", ModuleType("app.state"))
+
+    async def serve() -> None:
+        async with serving.lifespan(None):
+            pass
+
+    anyio.run(serve)
