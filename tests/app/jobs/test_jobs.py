@@ -19,6 +19,10 @@ class Running:
     message: str = ""
 
 
+def fail(error: Exception) -> None:
+    raise error
+
+
 @pytest.mark.parametrize(
     ("error", "state", "message"),
     [
@@ -30,7 +34,7 @@ class Running:
 def test_an_expected_error_is_the_outcome(error: Exception, state: str, message: str) -> None:
     job = Running()
     with outcome_of(job):
-        raise error
+        fail(error)
     assert job.state == state
     assert message in job.message
 
