@@ -13,7 +13,7 @@ import numpy as np
 import segclip
 
 from . import turns
-from .models import Models, quickly
+from .models import Models
 from .state import CachedImage, Draft, Work
 
 MOST_SHOWN = 250  # rows drawn by the browser: a label is one byte
@@ -94,7 +94,7 @@ def answer_question(models: Models, work: Work, question: segclip.Question) -> s
         return pick(models, work, place)
     if question.texts and isinstance(place, segclip.Everything) and place.inside is None:
         regions = find_regions(models, work)
-        with models.embedding(work.words) as segmenter, quickly():
+        with models.embedding(work.words) as segmenter, models.quickly():
             return segmenter.answer(regions, question)
     with models.encoding(work.words) as segmenter:
         encoded = encode(segmenter, work.cached, work.words)
@@ -145,7 +145,7 @@ def pick(
     if encoded is None:
         with models.encoding(work.clicks) as segmenter:
             encoded = encode(segmenter, work.cached, work.clicks)
-    with models.decoding(work.clicks) as segmenter, quickly():
+    with models.decoding(work.clicks) as segmenter, models.quickly():
         return segmenter.pick(encoded, prompt)
 
 

@@ -57,14 +57,14 @@ def zip_files(paths: Sequence[Path], folder: Path) -> bytes:
     return file.getvalue()
 
 
-def source() -> bytes:
+def source(root: Path = _ROOT) -> bytes:
     """Return a zip of the running source code: the library and this app."""
-    return zip_files(source_files(), _ROOT)
+    return zip_files(source_files(root), root)
 
 
 @cache
-def source_files() -> tuple[Path, ...]:
-    """List the running source files: those that git tracks, or those of the installed wheel.
+def source_files(root: Path = _ROOT) -> tuple[Path, ...]:
+    """List the source files of a folder: those that git tracks, or those of the installed wheel.
 
     Other files beside them stay private. Empty where neither git nor a wheel lists the files.
     """
@@ -72,11 +72,11 @@ def source_files() -> tuple[Path, ...]:
     parts = {Path(segclip.__file__).parent.name, Path(__file__).parent.name}
     found = [
         name
-        for name in _tracked(_ROOT) or _installed(_ROOT)
+        for name in _tracked(root) or _installed(root)
         if (name in named or name.partition("/")[0] in parts or ".dist-info/licenses/" in name)
         and PurePosixPath(name).suffix in _SOURCES
     ]
-    paths = [_ROOT / name for name in sorted(found) if PurePosixPath(name).name != "secrets.toml"]
+    paths = [root / name for name in sorted(found) if PurePosixPath(name).name != "secrets.toml"]
     return tuple(path for path in paths if path.is_file() and not path.is_symlink())
 
 

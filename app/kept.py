@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from threading import RLock
 from time import monotonic
 from typing import Any, Generic, TypeVar
@@ -30,14 +30,15 @@ class Limits:
 @dataclass
 class _Entry(Generic[T]):
     value: T
-    used: float = field(default_factory=monotonic)
+    used: float  # when, in seconds of the clock
 
 
 class LruCache(Generic[T]):
     """A cache by name; least recently used entries are evicted, the newest one never.
 
     limits: called before evicting. memory: returns the parts of an entry that take memory; parts
-    that several entries share count once. on_evict: called with each evicted entry.
+    that several entries share count once. on_evict: called with each evicted entry. clock: returns
+    seconds, from any start.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class LruCache(Generic[T]):
         *,
         memory: Callable[[T], Any],
         on_evict: Callable[[T], None] = lambda value: None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._limits = limits
         self._memory = memory
         self._on_evict = on_evict
+        self._clock = clock
         self._entries: OrderedDict[str, _Entry[T]] = OrderedDict()
         self._lock = RLock()
 
@@ -64,7 +67,7 @@ class LruCache(Generic[T]):
     def put(self, name: str, value: T) -> None:
         """Add an entry; others may be evicted."""
         with self._lock:
-            self._entries[name] = _Entry(value)
+            self._entries[name] = _Entry(value, self._clock())
             self._entries.move_to_end(name)
         self.tidy()
 
@@ -74,7 +77,7 @@ class LruCache(Generic[T]):
             entry = self._entries.get(name)
             if entry is None:
                 return None
-            entry.used = monotonic()
+            entry.used = self._clock()
             self._entries.move_to_end(name)
             return entry.value
 
@@ -92,7 +95,7 @@ class LruCache(Generic[T]):
             out = names[: -limits.entries]
             out += self._over(names, limits.bytes)
             if limits.idle_bytes is not None:
-                long_ago = monotonic() - limits.idle
+                long_ago = self._clock() - limits.idle
                 idle = [name for name in names if self._entries[name].used < long_ago]
                 out += self._over(idle, limits.idle_bytes, newest=False)
             went = [self._entries.pop(name).value for name in dict.fromkeys(out)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from threading import Lock
@@ -46,8 +46,14 @@ class Loaded:
 
 @dataclass(eq=False)
 class Models:
-    """The loaded models, by preset or by "PROPOSER + ENCODER"."""
+    """The loaded models, by preset or by "PROPOSER + ENCODER".
 
+    source: loads a segmenter by the names that ``parts`` returns. threads: of torch, for encoding
+    images.
+    """
+
+    source: Callable[..., segclip.Segmenter] = segclip.load
+    threads: int = _ALL
     _loaded: dict[str, Loaded] = field(default_factory=dict)
     _loading: Lock = field(default_factory=Lock)
 
@@ -58,12 +64,26 @@ class Models:
             with holding(self._loading):
                 found = self._loaded.get(name)
                 if found is None:
-                    found = self._loaded[name] = Loaded(_load(name))
+                    found = self._loaded[name] = Loaded(self._read(name))
                     own = [name for name in self._loaded if name not in segclip.PRESETS]
                     for old in own[:-MOST_OWN]:
                         del self._loaded[old]  # loaded again if it is still needed
                     _freeze_garbage()
         return found
+
+    def _read(self, name: str) -> segclip.Segmenter:
+        """Load a model. Raises only SegclipError, whatever its files hold: the server survives."""
+        try:
+            segmenter = self.source(*parts(name))
+            encoder: Any = Stepwise(segmenter.encoder)
+            segmenter.scorer.encoder = encoder
+            return replace(segmenter, encoder=encoder)
+        except segclip.SegclipError:
+            raise
+        except Exception as error:
+            _log.exception("%s could not be loaded", name)
+            reason = f"{name} cannot be loaded ({type(error).__name__}); see the server's log"
+            raise segclip.WeightsCorrupt(reason) from error
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -74,7 +94,7 @@ class Models:
     def encoding(self, name: str) -> Iterator[segclip.Segmenter]:
         """Wait for a turn to encode images with a model."""
         loaded = self.load(name)
-        with loaded.encoding.first(), _threads(_ALL):
+        with loaded.encoding.first(), self._limited(self.threads):
             yield loaded.segmenter
 
     @contextmanager
@@ -90,6 +110,21 @@ class Models:
         loaded = self.load(name)
         with loaded.embedding.first():
             yield loaded.segmenter
+
+    @contextmanager
+    def quickly(self) -> Iterator[None]:
+        """Use half of the cores for work of milliseconds: browser and server need the others."""
+        with self._limited(max(1, self.threads // 2)):
+            yield
+
+    @contextmanager
+    def _limited(self, count: int) -> Iterator[None]:
+        """Set torch's threads for this thread; others that encode images set their own count."""
+        torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(self.threads)
 
 
 class Stepwise:
@@ -116,21 +151,6 @@ class Stepwise:
         return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
 
 
-def _load(name: str) -> segclip.Segmenter:
-    """Load a model. Raises only SegclipError, whatever its files hold, so the server survives."""
-    try:
-        segmenter = segclip.load(*parts(name))
-        encoder: Any = Stepwise(segmenter.encoder)
-        segmenter.scorer.encoder = encoder
-        return replace(segmenter, encoder=encoder)
-    except segclip.SegclipError:
-        raise
-    except Exception as error:
-        _log.exception("%s could not be loaded", name)
-        reason = f"{name} cannot be loaded ({type(error).__name__}); see the server's log"
-        raise segclip.WeightsCorrupt(reason) from error
-
-
 def _freeze_garbage() -> None:
     """Exclude loaded models from garbage collection, which Streamlit runs after every event.
 
@@ -139,20 +159,3 @@ def _freeze_garbage() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
-
-
-@contextmanager
-def quickly() -> Iterator[None]:
-    """Use half of the cores for work of milliseconds: browser and server need the others."""
-    with _threads(max(1, _ALL // 2)):
-        yield
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Set torch's threads for this thread; others that encode images set their own count."""
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(_ALL)

@@ -74,9 +74,9 @@ async def lifespan(app: Any) -> AsyncIterator[None]:
             yield
         finally:
             group.cancel_scope.cancel()
-            if state := _state():
+            if (studio := _studio()) is not None:
                 with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(state.studio().close)
+                    await anyio.to_thread.run_sync(studio.close)
 
 
 def _end_turns_on(number: int) -> None:
@@ -97,17 +97,18 @@ async def _tidy() -> None:
     """Evict entries over the limits, and return freed memory to the system."""
     while True:
         await anyio.sleep(_TIDY)
-        if state := _state():
-            await anyio.to_thread.run_sync(state.studio().tidy)
+        if (studio := _studio()) is not None:
+            await anyio.to_thread.run_sync(studio.tidy)
         for tidy in _tidying:
             await anyio.to_thread.run_sync(tidy)
         await anyio.to_thread.run_sync(_trim)
 
 
-def _state() -> Any:
-    """Return the studio's module if a page or the API has imported it, for it loads torch."""
-    state = sys.modules.get(f"{__package__}.state")
-    return state if state is not None and state.studio.cache_info().currsize else None
+def _studio() -> Any:
+    """Return the studio if a page or the API has made it; importing its module loads torch."""
+    # a first page may be importing it now, which takes longer than one clean-up to the next
+    made = getattr(sys.modules.get(f"{__package__}.state"), "studio", None)
+    return made() if made is not None and made.cache_info().currsize else None
 
 
 def _trim() -> None:

@@ -199,11 +199,14 @@ class Work:
 
 
 class Studio:
-    """The shared models, and each user's work under an unguessable key."""
+    """The shared models, and each user's work under an unguessable key.
 
-    def __init__(self, settings: Settings) -> None:
+    samples: the sample images opened so far, by file name.
+    """
+
+    def __init__(self, settings: Settings, models: Models | None = None) -> None:
         self.settings = settings
-        self.models = Models()
+        self.models = models or Models()
         self.indexing = Indexing()
         self.training = Training(settings.runs.absolute())
         self.scratch = Scratch(place(settings.scratch))
@@ -211,10 +214,10 @@ class Studio:
         self.fetching: dict[str, str] = {}
         self._works: LruCache[Work] = LruCache(
             lambda: Limits(settings.works, settings.kept_mb * 1_000_000),
-            memory=lambda work: () if work.cached in self._samples.values() else work.memory,
+            memory=lambda work: () if work.cached in self.samples.values() else work.memory,
             on_evict=lambda work: work.take_batch(None),
         )
-        self._samples: dict[str, CachedImage] = {}
+        self.samples: dict[str, CachedImage] = {}
         self._index: segclip.Index | None = None
 
     def __len__(self) -> int:
@@ -285,9 +288,9 @@ class Studio:
 
     def sample(self, name: str) -> CachedImage:
         """Return a sample image by file name, with the results cached by any user."""
-        if name not in self._samples:
-            self._samples[name] = CachedImage(segclip.load_image(SAMPLES / name, label=name))
-        return self._samples[name]
+        if name not in self.samples:
+            self.samples[name] = CachedImage(segclip.load_image(SAMPLES / name, label=name))
+        return self.samples[name]
 
 
 @cache

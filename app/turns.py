@@ -114,6 +114,10 @@ class Line:
         self._places: deque[Event] = deque()  # of the running threads, then of the waiting ones
         self._mutex = Lock()
 
+    def __len__(self) -> int:
+        """Return the number of running and waiting threads."""
+        return len(self._places)
+
     @contextmanager
     def first(self) -> Iterator[None]:
         """Wait for a turn. Raises Full, Left, Late."""

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
+from time import monotonic
 from typing import Annotated, Any, TypeVar
 
 import anyio
@@ -41,7 +42,7 @@ AT_A_TIME = 4  # requests at once; others wait
 WAITING = 32  # waiting requests; further ones are refused with 429
 LARGE_AT_A_TIME, LARGE_WAITING = 1, 4  # for large requests, which the others overtake
 LARGE = 8  # prompts, texts, negatives and boxes above which a request is large
-PATIENCE = 60.0  # s that a request may take, waiting included, once it has arrived
+PATIENCE = 60.0  # s
 MOST_JSON = 4_000_000  # bytes
 _RETRY = 5  # s of Retry-After
 _MOST_ERRORS = 10  # validation errors listed in a response
@@ -74,11 +75,16 @@ class Gone(Exception):
 
 
 class ImageStore:
-    """The most recently used images with their cached results, by the hash of their bytes."""
+    """The most recently used images with their cached results, by the hash of their bytes.
 
-    def __init__(self, studio: Studio) -> None:
+    clock: as in ``LruCache``.
+    """
+
+    def __init__(self, studio: Studio, *, clock: Callable[[], float] = monotonic) -> None:
         self._studio = studio
-        self._works: LruCache[Work] = LruCache(self._limits, memory=lambda work: work.memory)
+        self._works: LruCache[Work] = LruCache(
+            self._limits, memory=lambda work: work.memory, clock=clock
+        )
 
     def __len__(self) -> int:
         return len(self._works)
@@ -117,11 +123,11 @@ class ImageStore:
 class Arriving:
     """Read a request's whole body within a limit, then start its turn.
 
-    The turn ends when the client disconnects.
+    The turn ends when the client disconnects, or after ``patience`` seconds.
     """
 
-    def __init__(self, app: ASGIApp, *, most_image: int) -> None:
-        self.app, self.most_image = app, most_image
+    def __init__(self, app: ASGIApp, *, most_image: int, patience: float) -> None:
+        self.app, self.most_image, self.patience = app, most_image, patience
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or respond with 413."""
@@ -147,7 +153,7 @@ class Arriving:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-        turn = scope[_TURN] = Turn.lasting(PATIENCE)
+        turn = scope[_TURN] = Turn.lasting(self.patience)
 
         async def replay() -> Message:
             if not messages:
@@ -201,8 +207,11 @@ class RequestQueue:
         return await anyio.to_thread.run_sync(wait_and_run, limiter=self._threads)
 
 
-def make_api(studio: Studio) -> FastAPI:
-    """Return the API of a studio; its schema is at ``openapi.json``."""
+def make_api(studio: Studio, *, patience: float = PATIENCE) -> FastAPI:
+    """Return the API of a studio; its schema is at ``openapi.json``.
+
+    patience: seconds that a request may take, waiting included, once it has arrived.
+    """
     api = FastAPI(title="segclip", version=segclip.__version__, docs_url=None, redoc_url=None)
     images, meter, queue = ImageStore(studio), Meter(), RequestQueue()
     api.state.images = images
@@ -250,13 +259,14 @@ def make_api(studio: Studio) -> FastAPI:
         task = partial(requests.search, studio, example, query)
         return SearchResponse(matches=await queue.run(turn, task))
 
-    _handle_errors(api, studio)
-    api.add_middleware(Arriving, most_image=studio.settings.upload_mb * 1_000_000 + 100_000)
+    _handle_errors(api, studio, patience)
+    most_image = studio.settings.upload_mb * 1_000_000 + 100_000
+    api.add_middleware(Arriving, most_image=most_image, patience=patience)
     api.add_middleware(Counted, meter=meter)
     return api
 
 
-def _handle_errors(api: FastAPI, studio: Studio) -> None:
+def _handle_errors(api: FastAPI, studio: Studio, patience: float) -> None:
     """Turn errors into short responses that reveal none of the server's paths."""
     settings = studio.settings
     places = (studio.index_place(), settings.photos, settings.runs, settings.indexes)
@@ -288,7 +298,7 @@ def _handle_errors(api: FastAPI, studio: Studio) -> None:
     @api.exception_handler(Late)
     async def late(request: Request, error: Late) -> Response:
         return refusal(
-            503, f"not answered within {PATIENCE:.0f} s; send a smaller request, or try later"
+            503, f"not answered within {patience:.0f} s; send a smaller request, or try later"
         )
 
     @api.exception_handler(Left)

@@ -14,14 +14,24 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LOWEST_RATE = 16_000  # bytes/s, minimum average rate of a body
-GRACE = 10.0  # s before that applies
-LONGEST = 600.0  # s for a whole body: 200 MB at a third of a MB/s
-MOST_UNDERWAY = 600_000_000  # bytes of bodies received for unanswered requests
-# bytes of uploads, which Streamlit keeps while their pages are open
-MOST_HELD = 2_000_000_000
-
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class BodyLimits:
+    """Limits of the bodies of requests.
+
+    lowest_rate: bytes/s, minimum average rate of a body. grace: seconds before that applies.
+    longest: seconds for a whole body; 200 MB at a third of a MB/s. underway: bytes of bodies
+    received for unanswered requests. held: bytes of uploads, which Streamlit keeps while their
+    pages are open.
+    """
+
+    lowest_rate: int = 16_000
+    grace: float = 10.0
+    longest: float = 600.0
+    underway: int = 600_000_000
+    held: int = 2_000_000_000
 
 
 @dataclass(frozen=True)
@@ -119,8 +129,14 @@ class Paced:
     held: returns the bytes kept of earlier bodies.
     """
 
-    def __init__(self, app: ASGIApp, held: Callable[[], int] = lambda: 0) -> None:
-        self.app, self._held = app, held
+    def __init__(
+        self,
+        app: ASGIApp,
+        held: Callable[[], int] = lambda: 0,
+        *,
+        limits: BodyLimits = BodyLimits(),
+    ) -> None:
+        self.app, self.limits, self._held = app, limits, held
         self._underway = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,7 +160,9 @@ class Paced:
     def grow(self, count: int) -> bool:
         """Count bytes of a body; return whether there is room for them."""
         self._underway += count
-        return self._underway <= MOST_UNDERWAY and (not count or self._held() <= MOST_HELD)
+        return self._underway <= self.limits.underway and (
+            not count or self._held() <= self.limits.held
+        )
 
 
 class _Body:
@@ -162,14 +180,15 @@ class _Body:
             return await self._receive()
         if self.refused:
             return {"type": "http.disconnect"}
-        until = self._start + min(LONGEST, GRACE + self.bytes / LOWEST_RATE)
+        limits = self._paced.limits
+        until = self._start + min(limits.longest, limits.grace + self.bytes / limits.lowest_rate)
         message: Message = {"type": "http.disconnect"}
         with anyio.move_on_after(max(0.0, until - monotonic())) as waiting:
             message = await self._receive()
         if waiting.cancelled_caught:
+            rate = limits.lowest_rate // 1000
             return self._refuse(
-                408,
-                f"the request arrived too slowly; at least {LOWEST_RATE // 1000} kB/s are needed",
+                408, f"the request arrived too slowly; at least {rate} kB/s are needed"
             )
         count = len(message.get("body", b""))
         self.bytes += count

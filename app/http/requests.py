@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 def segment(studio: Studio, work: Work, query: schema.SegmentRequest) -> schema.SegmentResponse:
     """Answer every prompt. Raises the library's errors, and BadPrompt for too many masks."""
-    budget = _MaskBudget(work.image.size)
+    budget = MaskBudget(work.image.size)
     found = []
     for prompt in query.prompts:
         turns.step()
@@ -86,7 +86,7 @@ def search(
 
 
 @dataclass
-class _MaskBudget:
+class MaskBudget:
     """Counts of a request's masks and their characters. size: of the image, (H, W)."""
 
     size: tuple[int, int]
@@ -114,7 +114,7 @@ class _MaskBudget:
 
 
 def _answer(
-    studio: Studio, work: Work, prompt: schema.Prompt, masks: str, budget: _MaskBudget
+    studio: Studio, work: Work, prompt: schema.Prompt, masks: str, budget: MaskBudget
 ) -> schema.AnswerResponse:
     result = _result(studio, work, prompt)
     budget.expect(len(result))

@@ -66,9 +66,13 @@ class TrainingRun:
 
 @dataclass(eq=False)
 class Training:
-    """The runs of a folder, given by its absolute path, and the one being trained."""
+    """The runs of a folder, given by its absolute path, and the one being trained.
+
+    clone: folder that holds the recipes, in train/.
+    """
 
     folder: Path
+    clone: Path = _ROOT
     _name: str = ""
     _code: int | None = None  # how the last run's process ended
     _stopping: bool = False
@@ -79,7 +83,7 @@ class Training:
     @property
     def possible(self) -> bool:
         """Return whether the training recipes exist: an installed wheel has none."""
-        return (_ROOT / "train" / "contrastive.py").is_file()
+        return (self.clone / "train" / "contrastive.py").is_file()
 
     @property
     def busy(self) -> str:
@@ -182,7 +186,7 @@ class Training:
         """Return a summary of a data set and its problems."""
         command = [sys.executable, "-m", "train.engine.data", _absolute(data), "--quick"]
         done = subprocess.run(
-            command, cwd=_ROOT, env=_environment(), capture_output=True, text=True, check=False
+            command, cwd=self.clone, env=_environment(), capture_output=True, text=True, check=False
         )
         return (done.stdout + done.stderr).strip()
 
@@ -239,7 +243,7 @@ class Training:
                         [sys.executable, "-m", *command],
                         env=_environment(),
                         # as in a terminal, so that relative paths mean the same
-                        cwd=_ROOT,
+                        cwd=self.clone,
                         stdin=subprocess.DEVNULL,
                         stdout=file,
                         stderr=subprocess.STDOUT,

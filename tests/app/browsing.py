@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import pytest
 from playwright.sync_api import Locator, Page, expect
 
 ROOT = Path(__file__).parent.parent.parent
@@ -27,6 +28,8 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
 ]
+# no test needs another machine, and some name servers never answer
+FLAGS += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
 FLAGS += [
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
@@ -35,6 +38,16 @@ FLAGS += [
 PATIENCE = 120_000
 
 expect.set_options(timeout=PATIENCE)
+
+Test = TypeVar("Test", bound=Callable[..., Any])
+
+
+def in_browser(test: Test) -> Test:
+    """Mark a test that drives the real app in Chromium."""
+    missing = pytest.mark.skipif(
+        CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"
+    )
+    return pytest.mark.browser(missing(test))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import PIL.Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from app.samples import FIRST, TEXTS
 from tests.app.browsing import CHROMIUM, FLAGS, Person, serving
 from train import shapes
 
@@ -67,9 +68,9 @@ def _prepare(browser: Browser, address: str, data: Path) -> None:
 def _pages(person: Person, folder: Path, name: str) -> None:
     person.page.set_default_timeout(LONG)
     page = person.go().ready().page
-    person.enter_text("an apple, coffee, pencil, a submarine", "submarine")
+    person.enter_text(f"{TEXTS[FIRST]}, a cup, a submarine", "submarine")
     _take(page, folder / f"segment-{name}.png")
-    person.click(200 * person.canvas()["width"] / 816, 370 * person.canvas()["width"] / 816)
+    person.click(person.canvas()["width"] / 2, person.canvas()["height"] / 3)  # the cup
     _take(page, folder / f"click-{name}.png")
     for tab, text in TABS.items():
         page.goto(f"{person.address}/{tab.lower()}?{page.url.partition('?')[2]}")
@@ -79,7 +80,7 @@ def _pages(person: Person, folder: Path, name: str) -> None:
             page.get_by_role("button", name="Open in Segment").first.wait_for()
         if tab == "Classify":
             page.get_by_text("Each object").click()
-            page.get_by_test_id("stProgress").filter(has_text="pencil").wait_for()
+            page.get_by_test_id("stProgress").first.wait_for()
         page.locator("[data-stale=true]").first.wait_for(state="detached")
         _take(page, folder / f"{tab.lower()}-{name}.png")
 

@@ -33,7 +33,7 @@ def test_threads_are_served_in_order_of_arrival() -> None:
         def go() -> None:
             with line.first():
                 order.append(number)
-                while number == 0 and len(line._places) < 6:
+                while number == 0 and len(line) < 6:
                     time.sleep(0.01)
 
         return go
@@ -41,7 +41,7 @@ def test_threads_are_served_in_order_of_arrival() -> None:
     threads: list[Thread] = []
     for number in range(6):
         threads += together(one(number))
-        while not order and len(line._places) <= number:
+        while not order and len(line) <= number:
             time.sleep(0.01)
     assert joined(threads)
     assert order == list(range(6))
@@ -54,7 +54,7 @@ def test_long_work_lets_others_in_between_its_steps() -> None:
         with line.first():
             for _ in range(4):
                 order.append("long")
-                while len(order) == 1 and len(line._places) < 3:
+                while len(order) == 1 and len(line) < 3:
                     time.sleep(0.01)
                 turns.step()
 
@@ -85,7 +85,7 @@ def test_concurrency_is_limited_and_every_thread_is_served() -> None:
 
     assert joined([thread for _ in range(12) for thread in together(work)])
     assert most == 2
-    assert not line._places
+    assert len(line) == 0
 
 
 def test_steps_within_two_lines_do_not_deadlock() -> None:
@@ -111,7 +111,7 @@ def test_a_full_line_refuses_and_errors_free_the_place() -> None:
     assert joined(waiting)
     with pytest.raises(ZeroDivisionError), line.first():
         raise ZeroDivisionError
-    assert not line._places
+    assert len(line) == 0
 
 
 def enter(line: Line) -> None:
@@ -140,12 +140,10 @@ def test_late_and_disconnected_turns_stop_waiting() -> None:
 
             assert joined(together(late))
             assert caught == [Late, Left]
-    assert not line._places
+    assert len(line) == 0
 
 
-def test_pages_have_no_deadline_and_closing_ends_every_turn(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_pages_have_no_deadline_and_closing_ends_every_turn() -> None:
     turns.check()
     with taking(Turn.lasting(60)):
         turns.check()

@@ -20,7 +20,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.http import api
-from app.models import Loaded
+from app.models import Models
 from app.settings import Settings
 from app.state import Studio
 from tests import batch_script
@@ -55,9 +55,7 @@ KINDS = (
 
 @pytest.fixture(scope="module")
 def served() -> tuple[TestClient, str]:
-    studio = Studio(Settings())
-    for name in ("mini", "mini-sam"):
-        studio.models._loaded[name] = Loaded(batch_script.fake_load())
+    studio = Studio(Settings(), Models(batch_script.fake_load))
     client = TestClient(api.make_api(studio), raise_server_exceptions=False)
     painted = paint(("red", (10, 10, 50, 50)), ("blue", (60, 60, 90, 90)))
     sent = client.post("/images", files={"image": ("a.png", encoded(painted.pixels, "PNG"))})

@@ -206,11 +206,10 @@ def test_training_ends_with_the_server_that_started_it(
 ) -> None:
     """Fault 17.6: the app's server is killed, or stopped, during training."""
     script = (
-        "import sys, time; from pathlib import Path; from app.jobs.training import Recipe, "
-        "Training; "
-        "from segclip import "
-        "lifetime; lifetime.stop_on_signals(); training = Training(Path(sys.argv[1])); "
-        "training.start('run', Recipe('', ('--epochs', '9999')))\n"
+        "import sys, time; from pathlib import Path; "
+        "from app.jobs.training import Training, TrainingRequest; from segclip import lifetime; "
+        "lifetime.stop_on_signals(); training = Training(Path(sys.argv[1])); "
+        "training.start('run', TrainingRequest('', ('--epochs', '9999')))\n"
         "try: time.sleep(600)\nexcept KeyboardInterrupt: sys.exit(143)"
     )
     runs = tmp_path / "runs"

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from typing import Any
 
 import anyio
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
-from streamlit import runtime
-from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
-from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 
-from app import serving
-from app.http import guard
-from app.http.guard import Names, Paced
+from app.http.guard import BodyLimits, Names, Paced
 
 each = pytest.mark.parametrize
+
+
 EVERYONE, ALONE = Names(alone=False), Names(alone=True)
+HURRIED = BodyLimits(grace=0.2)
 
 
 @each("name", ["localhost", "LOCALHOST.", "127.0.0.1", "127.9.9.9", "::1"])
@@ -84,13 +83,11 @@ def test_a_request_has_exactly_one_host() -> None:
     assert ALONE.refuse(["localhost", "localhost"], [])
 
 
-@pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "GRACE", 0.2)
-
-
 def send_body(
-    parts: list[tuple[float, bytes]], *, paced: Paced | None = None
+    parts: list[tuple[float, bytes]],
+    limits: BodyLimits = BodyLimits(),
+    *,
+    paced: Paced | None = None,
 ) -> tuple[list[dict[str, Any]], list[int]]:
     """Send a body in parts, each after some seconds; return the responses and lengths read."""
     read: list[int] = []
@@ -114,7 +111,7 @@ def send_body(
         async def send(message: Any) -> None:
             answered.append(dict(message))
 
-        await (paced or Paced(app))(
+        await (paced or Paced(app, limits=limits))(
             {"type": "http", "headers": [], "method": "POST"}, receive, send
         )
 
@@ -124,34 +121,30 @@ def send_body(
     return answered, read
 
 
-@pytest.mark.usefixtures("hurried")
 def test_a_body_that_trickles_or_stops_is_refused() -> None:
     """Fault 17.12e."""
     dripping: list[tuple[float, bytes]] = [(0.05, b"x")] * 1000
     for parts in (dripping, [(0.0, b"x" * 1000)], []):
-        answered, read = send_body(parts)
+        answered, read = send_body(parts, HURRIED)
         assert answered[0]["status"] == 408
         assert (b"connection", b"close") in answered[0]["headers"]
         assert read == []
 
 
-@pytest.mark.usefixtures("hurried")
 def test_a_steady_body_may_take_longer_than_the_grace() -> None:
-    answered, read = send_body([*[(0.05, b"x" * 10_000)] * 10, (0, b"")])
+    answered, read = send_body([*[(0.05, b"x" * 10_000)] * 10, (0, b"")], HURRIED)
     assert answered[0]["status"] == 200
     assert read == [100_000]
 
 
-@pytest.mark.usefixtures("hurried")
-def test_the_longest_time_applies_at_any_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "LONGEST", 0.3)
-    answered, _ = send_body([(0.05, b"x" * 1_000_000)] * 100)
+def test_the_longest_time_applies_at_any_rate() -> None:
+    limits = replace(HURRIED, longest=0.3)
+    answered, _ = send_body([(0.05, b"x" * 1_000_000)] * 100, limits)
     assert answered[0]["status"] == 408
 
 
-def test_the_total_size_of_bodies_in_transit_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "MOST_UNDERWAY", 5000)
-    paced = Paced(lambda *_: None)  # type: ignore[arg-type]
+def test_the_total_size_of_bodies_in_transit_is_limited() -> None:
+    paced = Paced(lambda *_: None, limits=BodyLimits(underway=5000))  # type: ignore[arg-type]
     answered, _ = send_body([(0, b"x" * 3000), (0, b"x" * 3000), (0, b"")], paced=paced)
     assert answered[0]["status"] == 429
     assert (b"retry-after", b"5") in answered[0]["headers"]
@@ -159,25 +152,14 @@ def test_the_total_size_of_bodies_in_transit_is_limited(monkeypatch: pytest.Monk
     assert (answered[0]["status"], read) == (200, [3000])
 
 
-def test_no_body_is_accepted_while_too_much_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_body_is_accepted_while_too_much_is_kept() -> None:
     """Fault 17.12e."""
-    monkeypatch.setattr(guard, "MOST_HELD", 10)
+    limits = BodyLimits(held=10)
     for held, status in ((11, 429), (9, 200)):
-        paced = Paced(lambda *_: None, held=lambda held=held: held)  # type: ignore[arg-type, misc]
+        paced = Paced(
+            lambda *_: None,  # type: ignore[arg-type]
+            held=lambda held=held: held,  # type: ignore[misc]
+            limits=limits,
+        )
         answered, _ = send_body([(0, b"x" * 3000), (0, b"")], paced=paced)
         assert answered[0]["status"] == status
-
-
-def test_uploads_kept_by_streamlit_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert serving.held() == 0
-
-    class Running:
-        uploaded_file_mgr = MemoryUploadedFileManager("/upload")
-
-    monkeypatch.setattr(runtime, "exists", lambda: True)
-    monkeypatch.setattr(runtime, "get_instance", Running)
-    assert serving.held() == 0
-    Running.uploaded_file_mgr.add_file(
-        "somebody", UploadedFileRec("1", "a.png", "image/png", b"x" * 1000)
-    )
-    assert serving.held() == 1000
