@@ -37,7 +37,7 @@ from .engine.feed import AUGMENTS, Augment, ImageLoader, ahead, augmented, reada
 from .engine.heads import with_head
 from .engine.judge import in_chunks
 from .engine.loop import Loop, LoopSettings, Validation
-from .engine.options import Out, Resume, Side, Stride, WarmUp
+from .engine.options import HeldOutShare, Out, Resume, Side, Stride, WarmUp
 from .engine.start import Start, trained
 
 DETAIL = 2
@@ -288,7 +288,7 @@ def main(
         typer.Option(help="Image tower's learning rate, relative to the head's; 0 freezes it."),
     ] = 0,
     augment: Annotated[str, typer.Option(help=f"{', '.join(AUGMENTS)}.")] = "light",
-    held_out: Annotated[float, typer.Option(help="Share of validation images.")] = 0.1,
+    held_out: HeldOutShare = 0.1,
     epochs: int = 6,
     batch: int = 16,
     lr: float = 5e-4,

@@ -28,6 +28,7 @@ from segclip.types import Array, Image, Masks
 
 from .captions.class_names import imagenet_classes, plain_classes
 from .engine import command, limits
+from .engine.options import OnlySources
 from .regions.candidates import judged
 from .regions.crop_store import BACKGROUND, CONTEXT, STORED, UNLABELLED, Class, Crop, Shards
 from .scenes.compose import Drawable, Scene, SceneConfig, compose
@@ -324,7 +325,7 @@ def main(
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Use the held-out part of the data.")
     ] = False,
-    only: Annotated[str, typer.Option(help="Comma-separated sources; default: all.")] = "",
+    only: OnlySources = "",
 ) -> None:
     """Cut and store training crops."""
     limits.check({"--scenes": (scenes, limits.COUNT), "--pasted": (pasted, limits.COUNT)})

@@ -88,12 +88,12 @@ def test_a_run_is_a_folder_that_serves_what_was_trained(scenes: Path, tmp_path: 
     task = made.task
     assert isinstance(task, Contrastive)
     encoder = OpenClip(f"file:{tmp_path / 'run'}", options=OpenClipOptions(precision="float32"))
-    served = encoder.encode_images([item.load().pixels for item in task.held_out])
+    served = encoder.encode_images([item.load().pixels for item in task.held_out.items])
     task.network.eval()
     with torch.no_grad():
-        expected = task.embed_images(torch.from_numpy(task.held_pixels)).cpu().numpy()
+        expected = task.embed_images(torch.from_numpy(task.held_out.pixels)).cpu().numpy()
     assert np.allclose(served, expected, atol=2e-3)  # matrices are stored as float16
-    images = {item.image: item.captions for item in task.held_out}
+    images = {item.image: item.captions for item in task.held_out.items}
     report = evaluate_captions(
         encoder, [_caption_of(path, captions) for path, captions in images.items()]
     )
@@ -420,7 +420,7 @@ def test_the_whole_path_on_real_photographs(shared_data: Path, tmp_path: Path) -
     encoder = OpenClip(f"file:{tmp_path}", options=OpenClipOptions(precision="float32"))
     served = encoder.encode_images([item.load().pixels for item in validation[:2]])
     with torch.no_grad():
-        expected = task.embed_images(torch.from_numpy(task.held_pixels[:2])).cpu().numpy()
+        expected = task.embed_images(torch.from_numpy(task.held_out.pixels[:2])).cpu().numpy()
     assert np.allclose(served, expected, atol=5e-3)
 
 

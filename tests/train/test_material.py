@@ -88,17 +88,16 @@ def test_the_proposer_learns_stops_and_resumes(tmp_path: Path) -> None:
 
     def fresh() -> ProposerRun:
         torch.manual_seed(0)
-        return ProposerRun(tmp_path / "runs", ProposerRecipe(warm_up=1), material, begin(None))
+        recipe, network = ProposerRecipe(warm_up=1), begin(None)
+        return ProposerRun(tmp_path / "runs", recipe, material, network, tmp_path / "out")
 
     run = fresh()
-    run.network.train()
-    run._update(0.1)
+    run.update()
     run.state.keep()
     other = fresh()
-    other.network.train()
     assert other.state.resume()
     for each in (run, other):
-        each._update(0.1)
+        each.update()
     for name, value in run.network.state_dict().items():
         assert torch.equal(value, other.network.state_dict()[name]), name
     run.export(tmp_path / "out")

@@ -217,7 +217,7 @@ def test_a_head_learns_what_is_wrong(tmp_path: Path) -> None:
     stored = table(tmp_path, [0] * 60 + [WRONG] * 60)
     source = Pooled(RegionFeed(stored, np.random.default_rng(0)), features.half())
     recipe = replace(RegionHeadRecipe(), steps=150, batch=60, lr=0.02, warm_up=5, ema=0.5)
-    trained = RegionHeadRun(head, texts, bank, CLASSES, np.array([0, 1]), recipe).train(
+    trained = RegionHeadRun(head, texts, bank, CLASSES, np.array([0, 1]), recipe).learn(
         {"proposed": source}
     )
     images = F.normalize(trained(features), dim=-1).detach()

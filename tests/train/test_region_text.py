@@ -20,10 +20,11 @@ from segclip.types import Array, Image, Masks
 from train import region_crops, region_features, region_text
 from train.engine.pretrained import load_classifier
 from train.region_features import FeatureTable, as_served, first_layers, normalised, vary
-from train.region_text import RegionTextRecipe, RegionTextRun, caption_loss, region_loss
+from train.region_text import RegionTextRecipe, RegionTextRun
 from train.regions import crop_store
 from train.regions.bank import Bank
 from train.regions.crop_store import BACKGROUND, CONTEXT, STORED, Class, Crop, CropStore, Shards
+from train.regions.losses import caption_loss, region_loss
 from train.regions.model import BACKGROUNDS, EMBED, MODEL, SIZE
 
 CLASSES = [
@@ -253,7 +254,7 @@ def test_a_run_learns_resumes_and_serves(tmp_path: Path, monkeypatch: pytest.Mon
     recipe = RegionTextRecipe(minutes=0.25, batch=16, warm_up=5)
     run = RegionTextRun(crops, features, tmp_path / "run", text, recipe)
     for leg in range(1, 9):  # a busy machine needs more of them
-        run.recipe = replace(recipe, minutes=0.25 * leg)
+        run.schedule = replace(run.schedule, minutes=0.25 * leg)
         run.train()
         if run.state.step >= 30:
             break

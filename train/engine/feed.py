@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 import cv2
 import numpy as np
-import PIL.Image
 import torch
 
 from segclip.errors import BadImage, BadPrompt
@@ -327,23 +326,3 @@ def readable(items: Sequence[CaptionItem]) -> tuple[list[CaptionItem], list[str]
         except BadImage as error:
             bad.append(str(error))
     return good, bad
-
-
-def serving_pixels(
-    items: Sequence[CaptionItem], transform: Any, size: int, policy: CropPolicy
-) -> Array:
-    """Prepare items exactly as serving does: uint8 (N, S, S, 3).
-
-    transform: open_clip's own, for whole images.
-    """
-    pixels = np.empty((len(items), size, size, 3), np.uint8)
-    for row, item in enumerate(items):
-        image = item.load()
-        if item.region is not None:
-            pixels[row] = cut(image, item.region, policy.views[0], size)[0]
-            continue
-        served = PIL.Image.fromarray(image.pixels)
-        for step in transform.transforms[:-2]:  # all but to-tensor and normalise
-            served = step(served)
-        pixels[row] = np.asarray(served)
-    return pixels

@@ -29,6 +29,7 @@ from segclip.ranking.positions import parse
 from segclip.segmenter import Segmenter
 
 from ..engine import command, limits
+from ..engine.options import BackgroundPhotos
 from ..scenes.compose import VALIDATION_SEED, SceneConfig
 from ..scenes.photos import load_photos
 from ..scenes.write import write_folder
@@ -149,9 +150,7 @@ def scenes(count: int, photos: Path | None, folder: Path) -> list[Sample]:
 
 
 def main(
-    photos: Annotated[
-        Path | None, typer.Option(help="COCO-format folder of photos for backgrounds.")
-    ] = None,
+    photos: BackgroundPhotos = None,
     count: Annotated[int, typer.Option(help="Number of scenes.")] = 200,
     preset: str = "mini",
     calibrate: Annotated[

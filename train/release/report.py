@@ -31,6 +31,7 @@ from segclip.segmenter import Segmenter
 from segclip.types import Masks
 
 from ..engine import command, limits
+from ..engine.options import BackgroundPhotos
 from ..region_crops import caltech_files
 from ..scenes.compose import VALIDATION_SEED
 from ..scenes.photos import HELD_OUT_EVERY, load_photos
@@ -87,7 +88,7 @@ def measure(segmenter: Segmenter, samples: Sequence[Sample], title: str) -> Repo
 def main(
     proposer: str = "mini-fastsam",
     encoder: str = "mini-clip",
-    photos: Annotated[Path | None, typer.Option(help="COCO-format folder of photos.")] = None,
+    photos: BackgroundPhotos = None,
     caltech: Annotated[Path | None, typer.Option(help="Folder tree of class folders.")] = None,
     count: Annotated[int, typer.Option(help="Number of validation scenes.")] = 300,
     calibrate: Annotated[
