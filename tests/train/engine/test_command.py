@@ -15,7 +15,7 @@ import pytest
 from segclip.errors import BadPrompt
 from train.engine import command
 
-TRAIN = Path(__file__).parents[2] / "train"
+TRAIN = Path(__file__).parents[3] / "train"
 
 
 def outcome(

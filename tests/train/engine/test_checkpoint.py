@@ -220,23 +220,6 @@ def test_a_checkpoint_that_is_a_folder_or_a_pipe_is_reported(folder: Path) -> No
         start(loop_in(folder), resume=True)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, "7"])
-def test_damaged_settings_are_reported(folder: Path, text: str) -> None:
-    (folder / "recipe.json").write_text(text)
-    with pytest.raises(BadIndex, match=r"recipe\.json"):
-        start(loop_in(folder), resume=True)
-
-
-@pytest.mark.parametrize(
-    "line", ["7", "{}", '{"epoch": "1", "loss": 0}', "null", "{", "[" * 100_000, "\0"]
-)
-def test_metrics_are_read_up_to_a_damaged_line(folder: Path, line: str) -> None:
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write(line + "\n")
-    start(loop_in(folder), resume=True)
-    assert [row["epoch"] for row in read_metrics(folder)] == [1, 2]
-
-
 @pytest.mark.parametrize("name", [".", "last"])
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
 @pytest.mark.parametrize("damage", ["empty", "garbage", "gone"])
