@@ -33,7 +33,8 @@ from segclip.types import Array, Image, Masks
 from .captions import tables
 from .captions.tables import CaptionItem
 from .engine import command, limits, loop, processes
-from .engine.feed import AUGMENTS, Augment, ImageLoader, ahead, augmented, readable, spread
+from .engine.augment import AUGMENTS, Augment, augmented
+from .engine.feed import ImageLoader, ahead, readable, spread
 from .engine.heads import with_head
 from .engine.judge import in_chunks
 from .engine.loop import Loop, LoopSettings, Validation

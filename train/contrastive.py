@@ -32,7 +32,8 @@ from .captions import neighbours, tables
 from .captions.neighbours import Neighbours
 from .captions.tables import CaptionItem
 from .engine import command, feed, limits, loop, losses, processes, sharding, tuning
-from .engine.feed import AUGMENTS, CaptionBatch, CaptionTexts, Feed, FeedOptions
+from .engine.augment import AUGMENTS
+from .engine.feed import CaptionBatch, CaptionTexts, Feed, FeedOptions
 from .engine.judge import HeldOut, in_chunks
 from .engine.loop import Loop, LoopSettings, Validation
 from .engine.losses import LOSSES, Scale

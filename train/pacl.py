@@ -32,7 +32,8 @@ from segclip.encoders import patches, tokenizers
 from .captions.tables import CaptionItem
 from .contrastive import Contrastive, ContrastiveRecipe, parts_of
 from .engine import command, limits, losses, processes
-from .engine.feed import AUGMENTS, CaptionBatch, CaptionTexts
+from .engine.augment import AUGMENTS
+from .engine.feed import CaptionBatch, CaptionTexts
 from .engine.heads import with_head
 from .engine.loop import Loop, LoopSettings, Validation
 from .engine.loop import start as begin_loop

@@ -26,7 +26,7 @@ from segclip.proposers import yolo
 from segclip.proposers.edges import EdgeOptions
 from segclip.types import Array
 
-from .engine import command, limits
+from .engine import command
 from .engine.checkpoint import TrainingCheckpoint
 from .engine.options import (
     FirstTile,
@@ -38,7 +38,7 @@ from .engine.options import (
     Runs,
     ServedOut,
 )
-from .engine.timed import RunningMeans, Schedule, ServedRun
+from .engine.timed import RunningMeans, ServedRun, TimedRecipe
 from .scenes.compose import SceneConfig
 from .scenes.material import Material, load_material
 
@@ -53,25 +53,30 @@ SERVED = {"image_size": 768, "again": 384, "confidence": 0.01, "iou": 0.7, "max_
 
 
 @dataclass(frozen=True)
-class ProposerRecipe:
-    """Settings of a run."""
+class ProposerRecipe(TimedRecipe):
+    """Settings of a run. every: minutes between exports."""
 
     minutes: float = 70
     lr: float = 8e-4
     weight_decay: float = 1e-3
     warm_up: int = 60
     ema: float = 0.995
-    first: int = 2_000_000  # seed of the first tile
-    every: float = 20  # minutes between exports
+    floor: float = 0.01
+    clip: float = 10.0
+    report: int = 25
+    first: int = 2_000_000
+    every: float = 20
 
 
 class ProposerRun(ServedRun):
     """Train the network on new tiles; ``out``: folder that weights are written to on the way."""
 
+    recipe: ProposerRecipe
+
     def __init__(
         self, folder: Path, recipe: ProposerRecipe, material: Material, network: Any, out: Path
     ) -> None:
-        self.recipe, self.material, self.out = recipe, material, out
+        self.material, self.out = material, out
         self.network = network.to(memory_format=torch.channels_last)
         learned = [value for value in network.parameters() if value.requires_grad]
         kernels, others = ([v for v in learned if (v.ndim > 1) == many] for many in (True, False))
@@ -79,10 +84,7 @@ class ProposerRun(ServedRun):
         optimizer = torch.optim.AdamW(
             groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
         )
-        super().__init__(
-            TrainingCheckpoint(folder, network, optimizer, recipe.ema),
-            Schedule(recipe.minutes, warm_up=recipe.warm_up, floor=0.01, clip=10.0, report=25),
-        )
+        super().__init__(TrainingCheckpoint(folder, network, optimizer, recipe.ema), recipe)
         self.averages = RunningMeans()
         self.exported = 0.0  # seconds of the run at the last export on the way
         self.network.train()
@@ -193,16 +195,9 @@ def main(
     resume: ResumeRuns = False,
 ) -> None:
     """Train the mini proposer and write it."""
-    limits.check(
-        {
-            "--minutes": (minutes, limits.MINUTES),
-            "--lr": (lr, limits.RATE),
-            "--first": (first, limits.SEED),
-        }
-    )
+    recipe = ProposerRecipe(minutes=minutes, first=first, lr=lr)
     cv2.setNumThreads(1)
     material = load_material(photos, foreground)
-    recipe = ProposerRecipe(minutes=minutes, first=first, lr=lr)
     run = ProposerRun(runs, recipe, material, begin(start), out)
     run.carry_out(out, resume=resume)
 

@@ -29,13 +29,13 @@ from segclip.proposers.logits import Axis, Sampler
 from segclip.proposers.refiner import PLANES, FocusOptions, GivenPrompt, Refiner, Window
 from segclip.types import Array, Image, Masks
 
-from .engine import command, limits
+from .engine import command
 from .engine.checkpoint import TrainingCheckpoint
 from .engine.clicks import ClickPrompt, correction, first_prompt
 from .engine.mask_loss import iou, mask_loss
 from .engine.options import FirstTile, Foreground, Minutes, PeakRate, Photos, ResumeRuns, Runs
 from .engine.prompting import decode
-from .engine.timed import RunningMeans, Schedule, ServedRun
+from .engine.timed import RunningMeans, ServedRun, TimedRecipe
 from .scenes.material import Material, load_material
 from .scenes.tiles import CELL, Tile, make_tile
 
@@ -48,18 +48,17 @@ EMPTY = 40  # pixels of the window an object must have to be learned from
 
 
 @dataclass(frozen=True)
-class RefinerRecipe:
+class RefinerRecipe(TimedRecipe):
     """Every setting of a run."""
 
     minutes: float = 60
     batch: int = 32
     lr: float = 2e-3
-    weight_decay: float = 0.02
-    warm_up: int = 100
     ema: float = 0.998
+    keep: int = 500
     kept: int = 8000  # answers
     reuse: float = 4.0  # times each answer is learned from
-    first: int = 650_000  # seed of the first tile
+    first: int = 650_000
 
 
 class Store:
@@ -95,10 +94,12 @@ class RefinerRun(ServedRun):
     After a resume new answers are collected, of other tiles.
     """
 
+    recipe: RefinerRecipe
+
     def __init__(
         self, folder: Path, given: Path, recipe: RefinerRecipe, material: Material
     ) -> None:
-        self.recipe, self.material = recipe, material
+        self.material = material
         self.sam: Any = sam.load(given)[0].eval().requires_grad_(False)
         torch.manual_seed(0)
         self.network = Refiner(FOCUS).to(memory_format=torch.channels_last)
@@ -106,10 +107,7 @@ class RefinerRun(ServedRun):
         optimizer = torch.optim.AdamW(
             parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
         )
-        super().__init__(
-            TrainingCheckpoint(folder, self.network, optimizer, recipe.ema),
-            Schedule(recipe.minutes, warm_up=recipe.warm_up, floor=0.005, keep=500),
-        )
+        super().__init__(TrainingCheckpoint(folder, self.network, optimizer, recipe.ema), recipe)
         self.store = Store(recipe.kept, FOCUS.size)
         self.averages = RunningMeans(0.995)
 
@@ -265,13 +263,6 @@ def main(
     resume: ResumeRuns = False,
 ) -> None:
     """Train a refiner and put it beside mini-sam."""
-    limits.check(
-        {
-            "--minutes": (minutes, limits.MINUTES),
-            "--lr": (lr, limits.RATE),
-            "--first": (first, limits.SEED),
-        }
-    )
     cv2.setNumThreads(1)
     recipe = RefinerRecipe(minutes=minutes, lr=lr, first=first)
     run = RefinerRun(runs, given, recipe, load_material(photos, foreground))

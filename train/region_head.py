@@ -35,23 +35,22 @@ from .engine.options import ServedOut, StoredCrops, StoredFeatures
 from .engine.pretrained import load_classifier
 from .engine.start import trained
 from .engine.state import TrainingState
-from .engine.timed import Schedule, TimedRun
+from .engine.timed import TimedRecipe, TimedRun
 from .region_features import FROZEN, SOURCES, FeatureTable
 from .region_text import OTHER_TEXTS, SHARES, SURE
 from .regions.bank import Bank
 from .regions.crop_store import UNLABELLED, WRONG, Class, read_classes
 from .regions.feed import RegionFeed
+from .regions.head import Head, shipped, widen
 from .regions.losses import caption_loss, region_loss, teacher_loss
 from .regions.model import BACKGROUNDS, EMBED, MODEL, PREPROCESS, SHIPPED, WIDE
 from .text_distill import embed
 
-SILENT = 5.0  # of a class's logit, what has no effect: of an image's 1,000 logits few are larger
 MIXED = SHARES | {"proposed": 1.0}  # shares of a step, the last one among the others' sum of 1
-CLASSIFIER = 0.25  # length of the classes' part of an embedding at the start, over the old head's
 
 
 @dataclass(frozen=True)
-class RegionHeadRecipe:
+class RegionHeadRecipe(TimedRecipe):
     """Every setting of a run."""
 
     steps: int = 500
@@ -59,6 +58,8 @@ class RegionHeadRecipe:
     lr: float = 3e-4
     warm_up: int = 50
     ema: float = 0.99
+    floor: float = 0.002
+    report: int = 25
     taught: float = 2.0  # weight of the teacher's loss beside the regions'
     captioned: float = 0.25
     seed: int = 0
@@ -115,55 +116,13 @@ class EmbeddedTexts:
             return cls(rows(bank.texts), rows(BACKGROUNDS), names, float(model.logit_scale.exp()))
 
 
-class Head(torch.nn.Module):
-    """Map a trunk's features (B, 1280) to the joint space, (B, EMBED)."""
-
-    def __init__(self, first: torch.nn.Linear, second: torch.nn.Linear) -> None:
-        super().__init__()
-        self.first, self.second = first, second
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return rows that are not of length one yet."""
-        out: torch.Tensor = self.second(F.gelu(self.first(features)))
-        return out
-
-
-def widen(
-    mlp: Any, classifier: torch.nn.Linear, names: torch.Tensor, features: torch.Tensor, units: int
-) -> Head:
-    """Put a classifier's classes beside the most used units of a head of two layers.
-
-    names: (K, D), the embedded name of each class. features: (R, 1280) of things, to see which
-    units are used. units: of the new head, more than K. Raises ValueError where there is no room
-    for the classes.
-    """
-    room = units - len(names)
-    if room <= 0:
-        raise ValueError(f"{units} units have no room for {len(names)} classes")
-    with torch.no_grad():
-        before = F.gelu(mlp.fc1(features))  # (R, U)
-        used = before.abs().mean(dim=0) * mlp.fc2.weight.norm(dim=0)
-        kept = used.topk(min(room, len(used))).indices.sort().values
-        known = F.gelu(classifier(features) - SILENT) @ names  # (R, D)
-        share = CLASSIFIER * mlp.fc2(before).norm(dim=1).mean() / known.norm(dim=1).mean()
-        weights = torch.cat([mlp.fc1.weight[kept], classifier.weight])
-        biases = torch.cat([mlp.fc1.bias[kept], classifier.bias - SILENT])
-        first = torch.nn.Linear(weights.shape[1], units)
-        second = torch.nn.Linear(units, names.shape[1], bias=False)
-        for layer in (first.weight, first.bias, second.weight):
-            layer.zero_()
-        first.weight[: len(weights)], first.bias[: len(weights)] = weights, biases
-        second.weight[:, : len(weights)] = torch.cat(
-            [mlp.fc2.weight[:, kept], share * names.T], dim=1
-        )
-    return Head(first, second)
-
-
 class RegionHeadRun(TimedRun):
     """Train a head on pooled features and embedded texts.
 
     labelled: the classes (L,) that are labelled wherever the proposer's candidates come from.
     """
+
+    recipe: RegionHeadRecipe
 
     def __init__(
         self,
@@ -174,7 +133,7 @@ class RegionHeadRun(TimedRun):
         labelled: Array,
         recipe: RegionHeadRecipe,
     ) -> None:
-        self.head, self.texts, self.recipe = head, texts, recipe
+        self.head, self.texts = head, texts
         self.bank, self.classes = bank, classes
         self.rng = np.random.default_rng(recipe.seed)
         self.named = np.array([row for row, kind in enumerate(classes) if kind.group != "caption"])
@@ -188,10 +147,7 @@ class RegionHeadRun(TimedRun):
         optimizer = torch.optim.AdamW(
             head.parameters(), lr=recipe.lr, weight_decay=0.0, betas=(0.9, 0.98)
         )
-        super().__init__(
-            TrainingState(head, optimizer, recipe.ema, ramp=False),
-            Schedule(steps=recipe.steps, warm_up=recipe.warm_up, floor=0.002, report=25),
-        )
+        super().__init__(TrainingState(head, optimizer, recipe.ema, ramp=False), recipe)
 
     def report(self) -> str:
         """Return the losses of the step, the pace and the minutes left."""
@@ -276,26 +232,6 @@ def pool(visual: Any, table: FeatureTable, batch: int = 128) -> torch.Tensor:
             features = stage(features)
         rows.append(trunk.forward_head(trunk.bn2(trunk.conv_head(features))).half())
     return torch.cat(rows).clone()
-
-
-def shipped(model: Any, head: Head) -> Any:
-    """Build the model that ships: the towers of ``model``, the head, and zeros where the wider
-    space has no more.
-    """
-    wide = checkpoints.make_model(SHIPPED)
-    state = model.state_dict()
-    weight = torch.zeros(WIDE, head.second.weight.shape[1])
-    weight[:EMBED] = head.second.weight.detach()
-    projection = torch.zeros(state["text_projection"].shape[0], WIDE)
-    projection[:, :EMBED] = state["text_projection"]
-    own = {
-        "visual.head.mlp.fc1.weight": head.first.weight.detach(),
-        "visual.head.mlp.fc1.bias": head.first.bias.detach(),
-    }
-    wide.load_state_dict(
-        state | own | {"visual.head.mlp.fc2.weight": weight, "text_projection": projection}
-    )
-    return wide
 
 
 def main(

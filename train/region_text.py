@@ -32,11 +32,11 @@ from segclip.ranking.templates import expand
 from segclip.scoring.crops import CropPolicy, View
 from segclip.weights.reading import reading
 
-from .engine import command, limits
+from .engine import command
 from .engine.checkpoint import TrainingCheckpoint
 from .engine.options import Minutes, ResumeRuns, Runs, ServedOut, StoredCrops, StoredFeatures
 from .engine.pretrained import load_classifier
-from .engine.timed import RunningMeans, Schedule, ServedRun
+from .engine.timed import RunningMeans, ServedRun, TimedRecipe
 from .region_features import FROZEN, FeatureTable
 from .regions.bank import Bank
 from .regions.crop_store import read_classes
@@ -64,7 +64,7 @@ REFRESH = 25  # steps between two embeddings of the teacher's 1,000 names
 
 
 @dataclass(frozen=True)
-class RegionTextRecipe:
+class RegionTextRecipe(TimedRecipe):
     """Every setting of a run."""
 
     minutes: float = 60
@@ -75,16 +75,19 @@ class RegionTextRecipe:
     weight_decay: float = 0.05
     warm_up: int = 60
     ema: float = 0.995
+    floor: float = 0.002
+    report: int = 25
     seed: int = 0
 
 
 class RegionTextRun(ServedRun):
     """Train the two towers on crops, texts and what their teachers know of both."""
 
+    recipe: RegionTextRecipe
+
     def __init__(
         self, store: Path, features: Path, folder: Path, text: Path, recipe: RegionTextRecipe
     ) -> None:
-        self.recipe = recipe
         self.classes, self.offsets = read_classes(store)
         self.bank = Bank.build(self.classes)
         self.named = np.array([row for row, k in enumerate(self.classes) if k.group != "caption"])
@@ -99,10 +102,7 @@ class RegionTextRun(ServedRun):
             betas=(0.9, 0.98),
             fused=True,
         )
-        super().__init__(
-            TrainingCheckpoint(folder, self.model, optimizer, recipe.ema),
-            Schedule(recipe.minutes, warm_up=recipe.warm_up, floor=0.002, report=25),
-        )
+        super().__init__(TrainingCheckpoint(folder, self.model, optimizer, recipe.ema), recipe)
         self.model.eval()  # batch norms keep ImageNet's statistics
         self.losses = RunningMeans()
         self.feed = self.batches()
@@ -291,7 +291,6 @@ def main(
     resume: ResumeRuns = False,
 ) -> None:
     """Train the mini CLIP and write it."""
-    limits.check({"--minutes": (minutes, limits.MINUTES)})
     run = RegionTextRun(store, features, runs, text, RegionTextRecipe(minutes=minutes))
     if start:
         run.start_from(start)

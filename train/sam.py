@@ -33,7 +33,7 @@ from segclip.proposers.promptable import SAMOptions
 from segclip.proposers.trunk import Trunk
 from segclip.weights.reading import reading
 
-from .engine import command, limits
+from .engine import command
 from .engine.checkpoint import TrainingCheckpoint
 from .engine.clicks import correction, first_prompt
 from .engine.mask_loss import judge
@@ -48,7 +48,7 @@ from .engine.options import (
     ServedOut,
 )
 from .engine.prompting import decode
-from .engine.timed import RunningMeans, Schedule, ServedRun
+from .engine.timed import RunningMeans, ServedRun, TimedRecipe
 from .scenes.material import Material, load_material
 from .scenes.tiles import FRAME, PATCH, SIDES, Tile, make_tile
 
@@ -77,16 +77,12 @@ SHARP = 2.7
 
 
 @dataclass(frozen=True)
-class SamRecipe:
+class SamRecipe(TimedRecipe):
     """Every setting of a run."""
 
     minutes: float = 90
-    lr: float = 1e-3
     trunk_lr: float = 2e-4
-    weight_decay: float = 0.02
-    warm_up: int = 100
-    ema: float = 0.996
-    first: int = 600_000  # seed of the first tile
+    first: int = 600_000
 
 
 @torch.no_grad()
@@ -125,8 +121,10 @@ def prefer_near(network: Any) -> None:
 class SamRun(ServedRun):
     """Train the prompt encoder and the mask decoder."""
 
+    recipe: SamRecipe
+
     def __init__(self, folder: Path, recipe: SamRecipe, material: Material) -> None:
-        self.recipe, self.material = recipe, material
+        self.material = material
         torch.manual_seed(0)
         self.network: Any = ARCHITECTURE.build()
         prefer_near(self.network)
@@ -140,10 +138,7 @@ class SamRun(ServedRun):
         optimizer = torch.optim.AdamW(
             groups, weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True
         )
-        super().__init__(
-            TrainingCheckpoint(folder, self.network, optimizer, recipe.ema),
-            Schedule(recipe.minutes, warm_up=recipe.warm_up, floor=0.005),
-        )
+        super().__init__(TrainingCheckpoint(folder, self.network, optimizer, recipe.ema), recipe)
         self.averages = RunningMeans()
         self.early = EARLY_SHARE
         self.network.train()
@@ -249,13 +244,6 @@ def main(
     resume: ResumeRuns = False,
 ) -> None:
     """Train mini-sam and write it."""
-    limits.check(
-        {
-            "--minutes": (minutes, limits.MINUTES),
-            "--lr": (lr, limits.RATE),
-            "--first": (first, limits.SEED),
-        }
-    )
     if not (trunk or start):
         raise BadPrompt(
             "nothing to start from; give --trunk, a trained proposer, "

@@ -29,11 +29,11 @@ from .engine import command, limits
 from .engine.options import Minutes, StoredCrops
 from .engine.pretrained import SentenceTeacher
 from .engine.state import TrainingState
-from .engine.timed import Schedule, TimedRun
-from .region_crops import captions
+from .engine.timed import TimedRecipe, TimedRun
 from .regions.bank import Bank
 from .regions.crop_store import Class, read_classes
 from .regions.model import EMBED, MODEL, TEMPLATES
+from .regions.photo_lists import captions
 
 PHRASES = 40_000
 BATCH = 512
@@ -89,8 +89,8 @@ class TextDistillRun(TimedRun):
         optimizer = torch.optim.AdamW(
             parameters, lr=LR, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98), fused=True
         )
-        schedule = Schedule(minutes, warm_up=WARM_UP, floor=LEAST_LR / LR, report=100)
-        super().__init__(TrainingState(model, optimizer, ema=0), schedule)
+        recipe = TimedRecipe(minutes, lr=LR, warm_up=WARM_UP, floor=LEAST_LR / LR, report=100)
+        super().__init__(TrainingState(model, optimizer, ema=0), recipe)
 
     def loss(self) -> torch.Tensor:
         """Return the distance of some texts from their targets."""

@@ -75,7 +75,7 @@ def test_a_run_learns_resumes_and_serves(tmp_path: Path, monkeypatch: pytest.Mon
     recipe = RegionTextRecipe(minutes=0.25, batch=16, warm_up=5)
     run = RegionTextRun(crops, features, tmp_path / "run", text, recipe)
     for leg in range(1, 9):  # a busy machine needs more of them
-        run.schedule = replace(run.schedule, minutes=0.25 * leg)
+        run.recipe = replace(recipe, minutes=0.25 * leg)
         run.train()
         if run.state.step >= 30:
             break

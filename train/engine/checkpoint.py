@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import torch
 
+from segclip.encoders.patches import with_current_names
 from segclip.errors import BadIndex, NotWritable
 from segclip.files import atomic
 
@@ -78,6 +79,7 @@ class TrainingCheckpoint(TrainingState):
         state = _read(path, next(self.network.parameters()).device)
         likes = self.network.state_dict()
         for name in ("network", "average"):
+            state[name] = with_current_names(state[name])
             if odd := _differences(state[name], likes):
                 raise BadIndex(
                     f"{path} is of another model, which differs in {', '.join(odd[:3])}; choose "

@@ -13,26 +13,36 @@ from pathlib import Path
 import torch
 import typer
 
+from . import limits
 from .checkpoint import TrainingCheckpoint
 from .state import TrainingState, warm_cosine
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How long a run is, and what happens on the way.
+class TimedRecipe:
+    """Settings of every run of so many minutes, or else steps. Raises BadPrompt for invalid ones.
 
-    minutes, steps: the length, one of the two. warm_up: steps. floor: what is added to the factor
-    of the learning rates. clip: the gradient's norm. report, keep: steps from one progress line or
-    checkpoint to the next.
+    floor: what is added to the factor of the learning rates. clip: the gradient's norm. report,
+    keep: steps from one progress line or checkpoint to the next.
     """
 
     minutes: float = 0.0
     steps: int = 0
+    lr: float = 1e-3
+    weight_decay: float = 0.02
     warm_up: int = 100
-    floor: float = 0.0
+    ema: float = 0.996
+    floor: float = 0.005
     clip: float = 1.0
     report: int = 50
     keep: int = 100
+    first: int = 0  # seed of the first tile
+
+    def __post_init__(self) -> None:
+        length = (self.steps, limits.COUNT) if self.steps else (self.minutes, limits.MINUTES)
+        name = "--steps" if self.steps else "--minutes"
+        rest = {"--lr": (self.lr, limits.RATE), "--first": (self.first, limits.SEED)}
+        limits.check({name: length} | rest)
 
 
 class RunningMeans:
@@ -56,8 +66,8 @@ class RunningMeans:
 class TimedRun(ABC):
     """Train a network by the losses of a recipe."""
 
-    def __init__(self, state: TrainingState, schedule: Schedule) -> None:
-        self.state, self.schedule = state, schedule
+    def __init__(self, state: TrainingState, recipe: TimedRecipe) -> None:
+        self.state, self.recipe = state, recipe
 
     @abstractmethod
     def loss(self) -> torch.Tensor | None:
@@ -70,9 +80,9 @@ class TimedRun(ABC):
     @property
     def share(self) -> float:
         """Return the share of the run that is over."""
-        if self.schedule.steps:
-            return self.state.step / self.schedule.steps
-        return self.state.spent / (self.schedule.minutes * 60)
+        if self.recipe.steps:
+            return self.state.step / self.recipe.steps
+        return self.state.spent / (self.recipe.minutes * 60)
 
     @property
     def pace(self) -> float:
@@ -82,33 +92,33 @@ class TimedRun(ABC):
     @property
     def left(self) -> float:
         """Return the minutes left."""
-        if self.schedule.steps:
-            return self.pace * (self.schedule.steps - self.state.step) / 60
-        return self.schedule.minutes - self.state.spent / 60
+        if self.recipe.steps:
+            return self.pace * (self.recipe.steps - self.state.step) / 60
+        return self.recipe.minutes - self.state.spent / 60
 
     def train(self) -> None:
-        """Train until the end of the schedule."""
+        """Train until the end of the recipe's time."""
         last = time.monotonic()
         while self.share < 1:
             before = self.state.step
             self.update()
             last = self.state.elapse(last)
             step = self.state.step
-            if step > before and step % self.schedule.report == 0:
+            if step > before and step % self.recipe.report == 0:
                 typer.echo(f"step {step}  {self.report()}", err=True)
-            if step > before and step % self.schedule.keep == 0:
+            if step > before and step % self.recipe.keep == 0:
                 self.state.keep()
 
     def update(self) -> None:
         """Make a step, if there is something to learn from."""
-        schedule, state = self.schedule, self.state
-        factor = warm_cosine(state.step, schedule.warm_up, self.share) + schedule.floor
+        recipe, state = self.recipe, self.state
+        factor = warm_cosine(state.step, recipe.warm_up, self.share) + recipe.floor
         loss = self.loss()
         if loss is None:
             return
         state.optimizer.zero_grad()
         loss.backward()
-        state.descend(factor, list(state.network.parameters()), schedule.clip)
+        state.descend(factor, list(state.network.parameters()), recipe.clip)
 
 
 class ServedRun(TimedRun):

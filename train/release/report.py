@@ -32,7 +32,7 @@ from segclip.types import Masks
 
 from ..engine import command, limits
 from ..engine.options import BackgroundPhotos
-from ..region_crops import caltech_files
+from ..regions.photo_lists import caltech_files
 from ..scenes.compose import VALIDATION_SEED
 from ..scenes.photos import HELD_OUT_EVERY, load_photos
 from ..scenes.write import write_folder

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from train.engine.checkpoint import TrainingCheckpoint
-from train.engine.timed import RunningMeans, Schedule, ServedRun
+from train.engine.timed import RunningMeans, ServedRun, TimedRecipe
 
 
 class SlopeRun(ServedRun):
@@ -20,7 +20,7 @@ class SlopeRun(ServedRun):
         network = torch.nn.Linear(2, 1)
         optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
         state = TrainingCheckpoint(folder, network, optimizer, 0.9)
-        super().__init__(state, Schedule(steps=steps, warm_up=2, report=4, keep=4))
+        super().__init__(state, TimedRecipe(steps=steps, warm_up=2, floor=0, report=4, keep=4))
         self.network, self.batches, self.rates = network, 0, list[float]()
 
     def loss(self) -> torch.Tensor | None:
@@ -70,8 +70,8 @@ def test_a_resumed_run_ends_at_the_same_bits(tmp_path: Path) -> None:
 
 
 def test_a_run_of_no_time_trains_nothing_more(tmp_path: Path) -> None:
-    run = SlopeRun(tmp_path, 0)
-    run.schedule = Schedule(minutes=1)
+    run = SlopeRun(tmp_path, 1)
+    run.recipe = TimedRecipe(minutes=1)
     run.state.spent = 60.0
     run.train()
     assert (run.batches, run.left) == (0, 0)
