@@ -99,3 +99,5 @@ PeakRate: TypeAlias = Annotated[
     float, typer.Option(help="Maximum learning rate; lower it to go on from earlier weights.")
 ]
 OnlySources: TypeAlias = Annotated[str, typer.Option(help="Comma-separated sources; default: all.")]
+SceneCount: TypeAlias = Annotated[int, typer.Option(help="Number of scenes.")]
+ValidationCount: TypeAlias = Annotated[int, typer.Option(help="Number of validation scenes.")]

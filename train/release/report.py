@@ -31,7 +31,7 @@ from segclip.segmenter import Segmenter
 from segclip.types import Masks
 
 from ..engine import command, limits
-from ..engine.options import BackgroundPhotos
+from ..engine.options import BackgroundPhotos, ValidationCount
 from ..regions.photo_lists import caltech_files
 from ..scenes.compose import VALIDATION_SEED
 from ..scenes.photos import HELD_OUT_EVERY, load_photos
@@ -90,7 +90,7 @@ def main(
     encoder: str = "mini-clip",
     photos: BackgroundPhotos = None,
     caltech: Annotated[Path | None, typer.Option(help="Folder tree of class folders.")] = None,
-    count: Annotated[int, typer.Option(help="Number of validation scenes.")] = 300,
+    count: ValidationCount = 300,
     calibrate: Annotated[
         Path | None, typer.Option(help="Encoder folder to store the fitted threshold in.")
     ] = None,
