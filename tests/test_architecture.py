@@ -112,7 +112,7 @@ MANY_OPTIONS = "segclip/cli/"  # a command's parameters are its flags
 
 
 # where the tests of a part of the repository mirror its modules
-TESTS_OF = {"segclip": "tests/unit", "app": "tests/app"}
+TESTS_OF = {"segclip": "tests/unit", "app": "tests/app", "train": "tests/train"}
 
 
 def sources(*parts: str) -> list[Path]:

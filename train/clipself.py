@@ -33,11 +33,12 @@ from segclip.types import Array, Image, Masks
 from .captions import tables
 from .captions.tables import CaptionItem
 from .engine import command, limits, loop, processes
-from .engine.feed import AUGMENTS, Augment, ImageLoader, ahead, augmented, readable, spread
+from .engine.augment import AUGMENTS, Augment, augmented
+from .engine.feed import ImageLoader, ahead, readable, spread
 from .engine.heads import with_head
 from .engine.judge import in_chunks
 from .engine.loop import Loop, LoopSettings, Validation
-from .engine.options import Out, Resume, Side, Stride, WarmUp
+from .engine.options import HeldOutShare, Out, Resume, Side, Stride, WarmUp
 from .engine.start import Start, trained
 
 DETAIL = 2
@@ -288,7 +289,7 @@ def main(
         typer.Option(help="Image tower's learning rate, relative to the head's; 0 freezes it."),
     ] = 0,
     augment: Annotated[str, typer.Option(help=f"{', '.join(AUGMENTS)}.")] = "light",
-    held_out: Annotated[float, typer.Option(help="Share of validation images.")] = 0.1,
+    held_out: HeldOutShare = 0.1,
     epochs: int = 6,
     batch: int = 16,
     lr: float = 5e-4,

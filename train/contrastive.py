@@ -13,7 +13,7 @@ train.contrastive ...` splits each batch over processes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +22,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from open_clip.transform import image_transform_v2
 
 from segclip.encoders import checkpoints, text_tower, tokenizers
 from segclip.errors import BadPrompt, UnknownName, Unsupported
@@ -33,8 +32,9 @@ from .captions import neighbours, tables
 from .captions.neighbours import Neighbours
 from .captions.tables import CaptionItem
 from .engine import command, feed, limits, loop, losses, processes, sharding, tuning
-from .engine.feed import AUGMENTS, CaptionBatch, CaptionTexts, Feed, FeedOptions
-from .engine.judge import examples, in_chunks, recalls
+from .engine.augment import AUGMENTS
+from .engine.feed import CaptionBatch, CaptionTexts, Feed, FeedOptions
+from .engine.judge import HeldOut, in_chunks
 from .engine.loop import Loop, LoopSettings, Validation
 from .engine.losses import LOSSES, Scale
 from .engine.options import (
@@ -46,7 +46,7 @@ from .engine.options import (
     Fsdp,
     Hard,
     HeadRate,
-    HeldOut,
+    HeldOutShare,
     Images,
     ModelName,
     Out,
@@ -62,8 +62,6 @@ from .engine.options import (
 )
 from .engine.start import Start, begin
 from .engine.tuning import Tuning
-
-VALIDATED = 2000  # held-out images evaluated each epoch
 
 
 @dataclass(frozen=True)
@@ -135,12 +133,7 @@ class Contrastive:
         self.mean, self.std = (
             torch.tensor(v, device=self.device) for v in (preprocess.mean, preprocess.std)
         )
-        self.held_out = feed.spread(parts[1], VALIDATED)
-        transform = image_transform_v2(preprocess, is_train=False)
-        self.held_pixels = feed.serving_pixels(self.held_out, transform, self.size, policy)
-        self.held_texts = CaptionTexts(
-            feed.captions_of(self.held_out), tokenizer, start.checkpoint.serving.templates
-        )
+        self.held_out = HeldOut(parts[1], start.checkpoint, tokenizer, self.size)
         # FSDP supports no other layout
         layout = torch.contiguous_format if recipe.spread else torch.channels_last
         self.network = tuning.prepare(
@@ -213,18 +206,11 @@ class Contrastive:
 
     def validate(self) -> Validation:
         """Measure recall on the held-out images; a text is the mean over its serving templates."""
-        images = in_chunks(self.embed_images, torch.from_numpy(self.held_pixels))
-        tokens = self.held_texts.tokens  # (T, K, L)
-        texts = in_chunks(self.embed_texts, tokens.flatten(0, 1))
-        texts = texts.reshape(*tokens.shape[:2], -1).mean(axis=1)
-        texts /= np.maximum(np.linalg.norm(texts, axis=1, keepdims=True), 1e-12)
-        similarity = images @ texts.T
-        right = np.zeros(similarity.shape, bool)
-        for row, item in enumerate(self.held_out):
-            right[row, self.held_texts.of(item)] = True
-        drawn = examples(self.held_pixels, self.held_texts.texts, similarity, right)
+        images = in_chunks(self.embed_images, torch.from_numpy(self.held_out.pixels))
+        texts = self.held_out.embed_texts(self.embed_texts)
+        validation = self.held_out.judge(images @ texts.T)
         scale = float(self.model.logit_scale.detach().exp())
-        return Validation({**recalls(similarity, right), "logit scale": scale}, drawn)
+        return replace(validation, figures={**validation.figures, "logit scale": scale})
 
     def save(self, folder: Path) -> None:
         """Write the model for serving.
@@ -263,7 +249,7 @@ def main(
     template: Template = None,
     captions_each: CaptionsEach = 1,
     hard: Hard = 0,
-    held_out: HeldOut = 0.1,
+    held_out: HeldOutShare = 0.1,
     epochs: int = 10,
     batch: int = 64,
     chunk: Chunk = 0,

@@ -20,6 +20,7 @@ from segclip.files import atomic
 
 from .engine import command, limits
 from .engine.files import claim
+from .engine.options import ValidationCount
 from .scenes.compose import VALIDATION_SEED, SceneConfig
 from .scenes.write import write_folder
 
@@ -55,7 +56,7 @@ def _captions(names: Sequence[str]) -> list[str]:
 def main(
     folder: Path,
     count: Annotated[int, typer.Option(help="Number of training scenes.")] = 3000,
-    held_out: Annotated[int, typer.Option(help="Number of validation scenes.")] = 200,
+    held_out: ValidationCount = 200,
     first: Annotated[
         int, typer.Option(help="Seed of the first validation scene.")
     ] = VALIDATION_SEED,

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
@@ -33,15 +32,15 @@ from segclip.encoders import patches, tokenizers
 from .captions.tables import CaptionItem
 from .contrastive import Contrastive, ContrastiveRecipe, parts_of
 from .engine import command, limits, losses, processes
-from .engine.feed import AUGMENTS, CaptionBatch, CaptionTexts
+from .engine.augment import AUGMENTS
+from .engine.feed import CaptionBatch, CaptionTexts
 from .engine.heads import with_head
-from .engine.judge import examples, recalls
 from .engine.loop import Loop, LoopSettings, Validation
 from .engine.loop import start as begin_loop
 from .engine.options import (
     Captioned,
     CaptionsEach,
-    HeldOut,
+    HeldOutShare,
     Images,
     Out,
     Resume,
@@ -172,22 +171,13 @@ class Pacl(Contrastive):
 
     def validate(self) -> Validation:
         """Measure recall by compatibility on the held-out images."""
-        texts = self._embed_mean(self.held_texts)
+        texts, pixels = self._embed_mean(self.held_out.texts), self.held_out.pixels
         with torch.no_grad():
             found = []
-            for part in torch.arange(len(self.held_pixels)).split(32):
-                encoded = self._cached(
-                    (-1 - part).tolist(), torch.from_numpy(self.held_pixels[part.numpy()])
-                )
+            for part in torch.arange(len(pixels)).split(32):
+                encoded = self._cached((-1 - part).tolist(), torch.from_numpy(pixels[part.numpy()]))
                 found.append(compatibility(self.network(encoded).flatten(1, 2), texts))
-        similarity = torch.cat(found).cpu().numpy()
-        right = np.zeros(similarity.shape, bool)
-        for row, item in enumerate(self.held_out):
-            right[row, self.held_texts.of(item)] = True
-        return Validation(
-            recalls(similarity, right),
-            examples(self.held_pixels, self.held_texts.texts, similarity, right),
-        )
+        return self.held_out.judge(torch.cat(found).cpu().numpy())
 
     def save(self, folder: Path) -> None:
         """Write the frozen model with its patch head, for serving by dense features."""
@@ -210,7 +200,7 @@ def main(
         str, typer.Option(help=f"{', '.join(AUGMENTS)}; none encodes each image only once.")
     ] = "none",
     captions_each: CaptionsEach = 1,
-    held_out: HeldOut = 0.1,
+    held_out: HeldOutShare = 0.1,
     epochs: int = 10,
     batch: int = 64,
     lr: float = 5e-4,

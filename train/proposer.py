@@ -11,8 +11,6 @@ learned too.
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,8 +26,19 @@ from segclip.proposers import yolo
 from segclip.proposers.edges import EdgeOptions
 from segclip.types import Array
 
-from .engine import command, limits
+from .engine import command
 from .engine.checkpoint import TrainingCheckpoint
+from .engine.options import (
+    FirstTile,
+    Foreground,
+    Minutes,
+    PeakRate,
+    Photos,
+    ResumeRuns,
+    Runs,
+    ServedOut,
+)
+from .engine.timed import RunningMeans, ServedRun, TimedRecipe
 from .scenes.compose import SceneConfig
 from .scenes.material import Material, load_material
 
@@ -44,81 +53,67 @@ SERVED = {"image_size": 768, "again": 384, "confidence": 0.01, "iou": 0.7, "max_
 
 
 @dataclass(frozen=True)
-class ProposerRecipe:
-    """Settings of a run."""
+class ProposerRecipe(TimedRecipe):
+    """Settings of a run. every: minutes between exports."""
 
     minutes: float = 70
     lr: float = 8e-4
     weight_decay: float = 1e-3
     warm_up: int = 60
     ema: float = 0.995
-    first: int = 2_000_000  # seed of the first tile
-    every: float = 20  # minutes between exports
+    floor: float = 0.01
+    clip: float = 10.0
+    report: int = 25
+    first: int = 2_000_000
+    every: float = 20
 
 
-class ProposerRun:
-    """A resumable training run."""
+class ProposerRun(ServedRun):
+    """Train the network on new tiles; ``out``: folder that weights are written to on the way."""
+
+    recipe: ProposerRecipe
 
     def __init__(
-        self, folder: Path, recipe: ProposerRecipe, material: Material, network: Any
+        self, folder: Path, recipe: ProposerRecipe, material: Material, network: Any, out: Path
     ) -> None:
-        self.recipe, self.material = recipe, material
+        self.material, self.out = material, out
         self.network = network.to(memory_format=torch.channels_last)
         learned = [value for value in network.parameters() if value.requires_grad]
         kernels, others = ([v for v in learned if (v.ndim > 1) == many] for many in (True, False))
         groups = [{"params": kernels}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
         )
-        self.state = TrainingCheckpoint(folder, network, self.optimizer, recipe.ema)
-        self.averages: dict[str, float] = {}
-
-    def train(self, out: Path) -> None:
-        """Train until the recipe's minutes are spent; writes weights into OUT on the way."""
+        super().__init__(TrainingCheckpoint(folder, network, optimizer, recipe.ema), recipe)
+        self.averages = RunningMeans()
+        self.exported = 0.0  # seconds of the run at the last export on the way
         self.network.train()
-        last, written = time.monotonic(), self.state.spent
-        while (share := self.state.spent / (self.recipe.minutes * 60)) < 1:
-            self._update(share)
-            last = self.state.elapse(last)
-            if self.state.step % 25 == 0:
-                self._report()
-            if self.state.step % 100 == 0:
-                self.state.keep()
-            if self.state.spent - written > self.recipe.every * 60:
-                written = self.state.spent
-                self.export(out)
 
-    def _report(self) -> None:
-        left = self.recipe.minutes - self.state.spent / 60
-        losses = "  ".join(f"{name} {value:.3f}" for name, value in self.averages.items())
-        pace = self.state.spent / self.state.step
-        typer.echo(
-            f"step {self.state.step}  {pace:.2f} s/step  {left:.0f} min left  {losses}", err=True
-        )
+    def resume(self) -> None:
+        """Resume from the last checkpoint, if there is one."""
+        super().resume()
+        self.exported = self.state.spent
 
-    def _update(self, share: float) -> None:
-        rate = (
-            min(1, (self.state.step + 1) / self.recipe.warm_up)
-            * (0.5 + 0.5 * math.cos(math.pi * share))
-            + 0.01
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.lr * rate
+    def report(self) -> str:
+        """Return the pace, the minutes left and the losses."""
+        losses = self.averages.line(in_order=False)
+        return f"{self.pace:.2f} s/step  {self.left:.0f} min left  {losses}"
+
+    def loss(self) -> torch.Tensor:
+        """Return the loss of some tiles of one size."""
+        if self.state.spent - self.exported > self.recipe.every * 60:
+            self.exported = self.state.spent
+            self.export(self.out)
         rng = np.random.default_rng([self.recipe.first, self.state.step])
         size = int(rng.choice(list(SIZES), p=[often for _, often in SIZES.values()]))
         most = max(count for count, _ in SIZES.values())
         start = self.recipe.first + self.state.step * most
         batch = make_batch(self.material, range(start, start + SIZES[size][0]), size)
         loss, items = self.network.loss(batch)
-        self.optimizer.zero_grad()
-        (loss.sum() / SIZES[size][0]).backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
-        self.optimizer.step()
-        self.state.count()
         for name, value in items.items():
             if name != "sem_loss":
-                now = float(value)
-                self.averages[name] = 0.98 * self.averages.get(name, now) + 0.02 * now
+                self.averages.add(name, float(value))
+        return loss.sum() / SIZES[size][0]
 
     def export(self, out: Path) -> None:
         """Write the averaged weights for serving."""
@@ -187,43 +182,24 @@ def begin(start: Path | None) -> Any:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder for model.safetensors and config.json.")],
-    photos: Annotated[list[Path], typer.Option(help="COCO-format folder of photos; repeatable.")],
-    foreground: Annotated[
-        Path | None, typer.Option(help="Folder of the cut-outs' masks, next to their photos.")
-    ] = None,
-    runs: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("runs/proposer"),
-    minutes: Annotated[
-        float, typer.Option(help="Training time; the learning rate schedule ends with it.")
-    ] = 70,
+    out: ServedOut,
+    photos: Photos,
+    foreground: Foreground = None,
+    runs: Runs = Path("runs/proposer"),
+    minutes: Minutes = ProposerRecipe.minutes,
     start: Annotated[
         Path | None, typer.Option(help="Folder of an earlier proposer to start from.")
     ] = None,
-    first: Annotated[
-        int, typer.Option(help="Seed of the first tile; use another one for every run.")
-    ] = ProposerRecipe.first,
-    lr: Annotated[float, typer.Option(help="Maximum learning rate.")] = ProposerRecipe.lr,
-    resume: Annotated[bool, typer.Option(help="Resume from the last checkpoint in RUNS.")] = False,
+    first: FirstTile = ProposerRecipe.first,
+    lr: PeakRate = ProposerRecipe.lr,
+    resume: ResumeRuns = False,
 ) -> None:
     """Train the mini proposer and write it."""
-    limits.check(
-        {
-            "--minutes": (minutes, limits.MINUTES),
-            "--lr": (lr, limits.RATE),
-            "--first": (first, limits.SEED),
-        }
-    )
+    recipe = ProposerRecipe(minutes=minutes, first=first, lr=lr)
     cv2.setNumThreads(1)
     material = load_material(photos, foreground)
-    run = ProposerRun(
-        runs, ProposerRecipe(minutes=minutes, first=first, lr=lr), material, begin(start)
-    )
-    if resume:
-        run.state.resume()
-    run.train(out)
-    run.state.keep()
-    run.export(out)
-    typer.echo(f"{out}: {run.state.step} steps in {run.state.spent / 60:.0f} minutes")
+    run = ProposerRun(runs, recipe, material, begin(start), out)
+    run.carry_out(out, resume=resume)
 
 
 if __name__ == "__main__":

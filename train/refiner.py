@@ -11,8 +11,6 @@ from about ``reuse`` times.
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,11 +29,13 @@ from segclip.proposers.logits import Axis, Sampler
 from segclip.proposers.refiner import PLANES, FocusOptions, GivenPrompt, Refiner, Window
 from segclip.types import Array, Image, Masks
 
-from .engine import command, limits
+from .engine import command
 from .engine.checkpoint import TrainingCheckpoint
 from .engine.clicks import ClickPrompt, correction, first_prompt
 from .engine.mask_loss import iou, mask_loss
+from .engine.options import FirstTile, Foreground, Minutes, PeakRate, Photos, ResumeRuns, Runs
 from .engine.prompting import decode
+from .engine.timed import RunningMeans, ServedRun, TimedRecipe
 from .scenes.material import Material, load_material
 from .scenes.tiles import CELL, Tile, make_tile
 
@@ -48,18 +48,17 @@ EMPTY = 40  # pixels of the window an object must have to be learned from
 
 
 @dataclass(frozen=True)
-class RefinerRecipe:
+class RefinerRecipe(TimedRecipe):
     """Every setting of a run."""
 
     minutes: float = 60
     batch: int = 32
     lr: float = 2e-3
-    weight_decay: float = 0.02
-    warm_up: int = 100
     ema: float = 0.998
+    keep: int = 500
     kept: int = 8000  # answers
     reuse: float = 4.0  # times each answer is learned from
-    first: int = 650_000  # seed of the first tile
+    first: int = 650_000
 
 
 class Store:
@@ -89,39 +88,56 @@ class Store:
         return planes, truth
 
 
-class RefinerRun:
-    """Train, keep checkpoints, go on from the last one."""
+class RefinerRun(ServedRun):
+    """Train the refiner on answers of the promptable network, which it collects on the way.
+
+    After a resume new answers are collected, of other tiles.
+    """
+
+    recipe: RefinerRecipe
 
     def __init__(
         self, folder: Path, given: Path, recipe: RefinerRecipe, material: Material
     ) -> None:
-        self.recipe, self.material = recipe, material
+        self.material = material
         self.sam: Any = sam.load(given)[0].eval().requires_grad_(False)
         torch.manual_seed(0)
         self.network = Refiner(FOCUS).to(memory_format=torch.channels_last)
         parameters = self.network.parameters()
-        self.optimizer = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
         )
-        self.state = TrainingCheckpoint(folder, self.network, self.optimizer, recipe.ema)
+        super().__init__(TrainingCheckpoint(folder, self.network, optimizer, recipe.ema), recipe)
         self.store = Store(recipe.kept, FOCUS.size)
-        self.averages: dict[str, float] = {}
-        self.tiles = 0
+        self.averages = RunningMeans(0.995)
 
-    def train(self) -> None:
-        """Train until the recipe's minutes are spent."""
-        last = time.monotonic()
-        self.tiles = self.state.extra.get("tiles", 0)
-        while (share := self.state.spent / (self.recipe.minutes * 60)) < 1:
-            if self.store.added < self.recipe.batch * max(8, self.state.step / self.recipe.reuse):
-                self.collect()
-            else:
-                self._update(share)
-            last = self.state.elapse(last)
+    @property
+    def tiles(self) -> int:
+        """Return the number of tiles that answers were collected of."""
+        return int(self.state.extra.get("tiles", 0))
+
+    def report(self) -> str:
+        """Return the rate, the minutes left and the IoU reached."""
+        rate = self.state.step / max(self.state.spent, 1)
+        return f"{rate:.2f} steps/s  {self.left:.0f} min left  IoU: {self.averages.line()}"
+
+    def loss(self) -> torch.Tensor | None:
+        """Return the loss of a batch; None where answers are collected instead."""
+        if self.store.added < self.recipe.batch * max(8, self.state.step / self.recipe.reuse):
+            self.collect()
+            return None
+        rng = np.random.default_rng([self.recipe.first, self.state.step])
+        planes, truth = self.store.draw(rng, self.recipe.batch)
+        self.network.train()
+        with torch.autocast("cpu", torch.bfloat16, enabled=FAST_BFLOAT16):
+            logits = self.network(planes.to(memory_format=torch.channels_last)).float()
+        self._average("refined", logits.detach(), truth)
+        return mask_loss(logits, truth).mean()
 
     def collect(self) -> None:
         """Ask about a tile's objects and keep the answers."""
-        seed, self.tiles = self.recipe.first + self.tiles, self.tiles + 1
+        seed = self.recipe.first + self.tiles
+        self.state.extra["tiles"] = self.tiles + 1
         if (tile := make_tile(seed, self.material)) is None:
             return
         self.network.eval()
@@ -134,47 +150,8 @@ class RefinerRun:
                 torch.from_numpy(truth)[None, None],
             )
 
-    def _update(self, share: float) -> None:
-        rate = (
-            min(1, (self.state.step + 1) / self.recipe.warm_up)
-            * (0.5 + 0.5 * math.cos(math.pi * share))
-            + 0.005
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.lr * rate
-        rng = np.random.default_rng([self.recipe.first, self.state.step])
-        planes, truth = self.store.draw(rng, self.recipe.batch)
-        self.network.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=FAST_BFLOAT16):
-            logits = self.network(planes.to(memory_format=torch.channels_last)).float()
-        loss = mask_loss(logits, truth).mean()
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimizer.step()
-        self.state.count()
-        self._average("refined", logits.detach(), truth)
-        if self.state.step % 50 == 0:
-            reached = "  ".join(
-                f"{name} {value:.3f}" for name, value in sorted(self.averages.items())
-            )
-            left = self.recipe.minutes - self.state.spent / 60
-            rate = self.state.step / max(self.state.spent, 1)
-            typer.echo(
-                f"step {self.state.step}  {rate:.2f} steps/s  {left:.0f} min left  IoU: {reached}",
-                err=True,
-            )
-        if self.state.step % 500 == 0:
-            self.keep()
-
-    def keep(self) -> None:
-        """Write a checkpoint; after a resume new answers are collected, of other tiles."""
-        self.state.extra["tiles"] = self.tiles
-        self.state.keep()
-
     def _average(self, name: str, logits: torch.Tensor, truth: torch.Tensor) -> None:
-        now = float(iou(logits, truth).mean())
-        self.averages[name] = 0.995 * self.averages.get(name, now) + 0.005 * now
+        self.averages.add(name, float(iou(logits, truth).mean()))
 
     def start_from(self, folder: Path) -> None:
         """Take the refiner of a trained mini-sam. Raises BadPrompt where it has none."""
@@ -274,44 +251,24 @@ def main(
     given: Annotated[
         Path, typer.Argument(help="Folder of a trained mini-sam; the refiner is written into it.")
     ],
-    photos: Annotated[
-        list[Path], typer.Option(help="COCO-format folder of photos; may be given again.")
-    ],
-    foreground: Annotated[
-        Path | None, typer.Option(help="Folder of cut-outs' masks, beside their photos.")
-    ] = None,
-    runs: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("runs/refiner"),
+    photos: Photos,
+    foreground: Foreground = None,
+    runs: Runs = Path("runs/refiner"),
     start: Annotated[
         Path | None, typer.Option(help="Folder of a mini-sam whose refiner to go on from.")
     ] = None,
-    first: Annotated[
-        int, typer.Option(help="Seed of the first tile; another for every leg.")
-    ] = RefinerRecipe.first,
-    lr: Annotated[
-        float, typer.Option(help="Learning rate; less when going on.")
-    ] = RefinerRecipe.lr,
-    minutes: float = RefinerRecipe.minutes,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
+    first: FirstTile = RefinerRecipe.first,
+    lr: PeakRate = RefinerRecipe.lr,
+    minutes: Minutes = RefinerRecipe.minutes,
+    resume: ResumeRuns = False,
 ) -> None:
     """Train a refiner and put it beside mini-sam."""
-    limits.check(
-        {
-            "--minutes": (minutes, limits.MINUTES),
-            "--lr": (lr, limits.RATE),
-            "--first": (first, limits.SEED),
-        }
-    )
     cv2.setNumThreads(1)
     recipe = RefinerRecipe(minutes=minutes, lr=lr, first=first)
     run = RefinerRun(runs, given, recipe, load_material(photos, foreground))
     if start:
         run.start_from(start)
-    if resume:
-        run.state.resume()
-    run.train()
-    run.keep()
-    run.export(given)
-    typer.echo(f"{given}: {run.state.step} steps in {run.state.spent / 60:.0f} minutes")
+    run.carry_out(given, resume=resume)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,10 @@ from segclip.types import Array, Image, Masks
 
 from .captions.class_names import imagenet_classes, plain_classes
 from .engine import command, limits
+from .engine.options import OnlySources
 from .regions.candidates import judged
 from .regions.crop_store import BACKGROUND, CONTEXT, STORED, UNLABELLED, Class, Crop, Shards
+from .regions.photo_lists import caltech_files, captions, imagenet_files
 from .scenes.compose import Drawable, Scene, SceneConfig, compose
 from .scenes.cutouts import PHOTOGRAPHIC, load_cutouts, photo_cutouts
 from .scenes.glyphs import Glyph, load_glyphs
@@ -129,33 +131,6 @@ def random_crops(files: Iterable[Path], count: int, seed: int) -> Iterator[Crop]
             yield from region_crops(image, masks, [UNLABELLED])
 
 
-def caltech_files(folder: Path, *, held_out: bool) -> list[tuple[Path, int]]:
-    """List the photos of a tree of class folders.
-
-    held_out: every fifth of each class, else the others.
-    """
-    files = []
-    for label, kind in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
-        for row, file in enumerate(sorted(kind.glob("*.jpg"))):
-            if is_held_out(row) == held_out:
-                files.append((file, label))
-    return files
-
-
-def imagenet_files(folder: Path, *, held_out: bool) -> list[tuple[Path, int]]:
-    """List photos of ImageNet's classes.
-
-    held_out: the odd lines of names.csv, else the even ones.
-    """
-    rows = list(csv.DictReader((folder / "names.csv").read_text("utf-8").splitlines()))
-    order = {number: label for label, number in enumerate(sorted(row["wnid"] for row in rows))}
-    return [
-        (folder / row["image"], order[row["wnid"]])
-        for line, row in enumerate(rows, 1)
-        if (line % 2 == 1) == held_out
-    ]
-
-
 def class_crops(files: Sequence[tuple[Path, int]], masks: Path, offset: int) -> Iterator[Crop]:
     """Store whole labelled photos, and their object alone where it has a clean mask."""
     counts: dict[int, int] = defaultdict(int)
@@ -183,16 +158,6 @@ def _clean_masks(folder: Path) -> dict[str, Path]:
         if float(row["soft"]) < 0.35 and 0.03 < float(row["share"]) < 0.9
     ]
     return {f"{path.stem}:{path.parent.name}": path for path in kept}
-
-
-def captions(folder: Path, *, held_out: bool) -> list[tuple[Path, str]]:
-    """Read photos with a caption, laid out as Flickr8k is.
-
-    held_out: every fifth, else the others.
-    """
-    rows = list(csv.DictReader((folder / "captions.txt").read_text("utf-8").splitlines()))
-    kept = [row for k, row in enumerate(rows) if is_held_out(k) == held_out]
-    return [(folder / "Images" / row["image"], row["caption"].strip(" .").lower()) for row in kept]
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,7 +289,7 @@ def main(
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Use the held-out part of the data.")
     ] = False,
-    only: Annotated[str, typer.Option(help="Comma-separated sources; default: all.")] = "",
+    only: OnlySources = "",
 ) -> None:
     """Cut and store training crops."""
     limits.check({"--scenes": (scenes, limits.COUNT), "--pasted": (pasted, limits.COUNT)})

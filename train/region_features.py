@@ -25,6 +25,7 @@ from segclip.scoring.crops import fill_outside
 from segclip.types import Array
 
 from .engine import command, limits
+from .engine.options import OnlySources
 from .engine.pretrained import load_classifier
 from .regions.crop_store import Crop, CropStore
 from .regions.model import SIZE
@@ -180,7 +181,7 @@ def main(
     served: Annotated[
         bool, typer.Option("--served", help="Cut as serving does, once: to measure on.")
     ] = False,
-    only: Annotated[str, typer.Option(help="Names of sources, by comma; all if left out.")] = "",
+    only: OnlySources = "",
     size: Annotated[int, typer.Option(help="Side of the crops, px: a multiple of 16.")] = SIZE,
     most: Annotated[int, typer.Option(help="Crops of a source at most.")] = 10**9,
 ) -> None:

@@ -14,9 +14,6 @@ nothing else.
 
 from __future__ import annotations
 
-import json
-import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,26 +29,28 @@ from segclip.encoders import checkpoints
 from segclip.errors import BadPrompt
 from segclip.ranking.templates import expand
 from segclip.types import Array
-from segclip.weights.reading import reading
 
 from .engine import command, limits
+from .engine.options import ServedOut, StoredCrops, StoredFeatures
 from .engine.pretrained import load_classifier
 from .engine.start import trained
+from .engine.state import TrainingState
+from .engine.timed import TimedRecipe, TimedRun
 from .region_features import FROZEN, SOURCES, FeatureTable
-from .region_text import OTHER_TEXTS, SHARES, SURE, caption_loss, region_loss
+from .region_text import OTHER_TEXTS, SHARES, SURE
 from .regions.bank import Bank
-from .regions.crop_store import UNLABELLED, WRONG, Class
+from .regions.crop_store import UNLABELLED, WRONG, Class, read_classes
 from .regions.feed import RegionFeed
+from .regions.head import Head, shipped, widen
+from .regions.losses import caption_loss, region_loss, teacher_loss
 from .regions.model import BACKGROUNDS, EMBED, MODEL, PREPROCESS, SHIPPED, WIDE
 from .text_distill import embed
 
-SILENT = 5.0  # of a class's logit, what has no effect: of an image's 1,000 logits few are larger
 MIXED = SHARES | {"proposed": 1.0}  # shares of a step, the last one among the others' sum of 1
-CLASSIFIER = 0.25  # length of the classes' part of an embedding at the start, over the old head's
 
 
 @dataclass(frozen=True)
-class RegionHeadRecipe:
+class RegionHeadRecipe(TimedRecipe):
     """Every setting of a run."""
 
     steps: int = 500
@@ -59,6 +58,8 @@ class RegionHeadRecipe:
     lr: float = 3e-4
     warm_up: int = 50
     ema: float = 0.99
+    floor: float = 0.002
+    report: int = 25
     taught: float = 2.0  # weight of the teacher's loss beside the regions'
     captioned: float = 0.25
     seed: int = 0
@@ -115,55 +116,13 @@ class EmbeddedTexts:
             return cls(rows(bank.texts), rows(BACKGROUNDS), names, float(model.logit_scale.exp()))
 
 
-class Head(torch.nn.Module):
-    """Map a trunk's features (B, 1280) to the joint space, (B, EMBED)."""
-
-    def __init__(self, first: torch.nn.Linear, second: torch.nn.Linear) -> None:
-        super().__init__()
-        self.first, self.second = first, second
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return rows that are not of length one yet."""
-        out: torch.Tensor = self.second(F.gelu(self.first(features)))
-        return out
-
-
-def widen(
-    mlp: Any, classifier: torch.nn.Linear, names: torch.Tensor, features: torch.Tensor, units: int
-) -> Head:
-    """Put a classifier's classes beside the most used units of a head of two layers.
-
-    names: (K, D), the embedded name of each class. features: (R, 1280) of things, to see which
-    units are used. units: of the new head, more than K. Raises ValueError where there is no room
-    for the classes.
-    """
-    room = units - len(names)
-    if room <= 0:
-        raise ValueError(f"{units} units have no room for {len(names)} classes")
-    with torch.no_grad():
-        before = F.gelu(mlp.fc1(features))  # (R, U)
-        used = before.abs().mean(dim=0) * mlp.fc2.weight.norm(dim=0)
-        kept = used.topk(min(room, len(used))).indices.sort().values
-        known = F.gelu(classifier(features) - SILENT) @ names  # (R, D)
-        share = CLASSIFIER * mlp.fc2(before).norm(dim=1).mean() / known.norm(dim=1).mean()
-        weights = torch.cat([mlp.fc1.weight[kept], classifier.weight])
-        biases = torch.cat([mlp.fc1.bias[kept], classifier.bias - SILENT])
-        first = torch.nn.Linear(weights.shape[1], units)
-        second = torch.nn.Linear(units, names.shape[1], bias=False)
-        for layer in (first.weight, first.bias, second.weight):
-            layer.zero_()
-        first.weight[: len(weights)], first.bias[: len(weights)] = weights, biases
-        second.weight[:, : len(weights)] = torch.cat(
-            [mlp.fc2.weight[:, kept], share * names.T], dim=1
-        )
-    return Head(first, second)
-
-
-class RegionHeadRun:
+class RegionHeadRun(TimedRun):
     """Train a head on pooled features and embedded texts.
 
     labelled: the classes (L,) that are labelled wherever the proposer's candidates come from.
     """
+
+    recipe: RegionHeadRecipe
 
     def __init__(
         self,
@@ -174,7 +133,7 @@ class RegionHeadRun:
         labelled: Array,
         recipe: RegionHeadRecipe,
     ) -> None:
-        self.head, self.texts, self.recipe = head, texts, recipe
+        self.head, self.texts = head, texts
         self.bank, self.classes = bank, classes
         self.rng = np.random.default_rng(recipe.seed)
         self.named = np.array([row for row, kind in enumerate(classes) if kind.group != "caption"])
@@ -183,49 +142,36 @@ class RegionHeadRun:
             bank.means[:, self.labelled].any(axis=1)
         )  # (T,), what WRONG is wrong for
         self.imagenet = [row for row, kind in enumerate(classes) if kind.group == "imagenet"]
-        self.average = [value.detach().clone() for value in head.parameters()]
-        self.optimizer = torch.optim.AdamW(
+        self.sources: dict[str, Pooled] = {}
+        self.losses: dict[str, torch.Tensor] = {}  # of the last step
+        optimizer = torch.optim.AdamW(
             head.parameters(), lr=recipe.lr, weight_decay=0.0, betas=(0.9, 0.98)
         )
+        super().__init__(TrainingState(head, optimizer, recipe.ema, ramp=False), recipe)
 
-    def train(self, sources: dict[str, Pooled]) -> Head:
-        """Train for the recipe's steps; return the head of averaged weights."""
-        recipe, started = self.recipe, time.monotonic()
-        for step in range(recipe.steps):
-            rate = (
-                min(1, (step + 1) / recipe.warm_up)
-                * (0.5 + 0.5 * math.cos(math.pi * step / recipe.steps))
-                + 0.002
-            )
-            for group in self.optimizer.param_groups:
-                group["lr"] = recipe.lr * rate
-            losses = self._losses(sources)
-            self.optimizer.zero_grad()
-            sum(losses.values(), torch.zeros(())).backward()
-            torch.nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)
-            self.optimizer.step()
-            with torch.no_grad():
-                for mean, value in zip(self.average, self.head.parameters(), strict=True):
-                    mean.lerp_(value, 1 - recipe.ema)
-            if step % 25 == 24:
-                pace = (time.monotonic() - started) / (step + 1)
-                worth = "  ".join(
-                    f"{name} {float(loss.detach()):.3f}" for name, loss in losses.items()
-                )
-                left = pace * (recipe.steps - step - 1) / 60
-                typer.echo(
-                    f"step {step + 1}  {worth}  {pace:.2f} s/step  {left:.0f} min left", err=True
-                )
-        with torch.no_grad():
-            for mean, value in zip(self.average, self.head.parameters(), strict=True):
-                value.copy_(mean)
+    def report(self) -> str:
+        """Return the losses of the step, the pace and the minutes left."""
+        losses = "  ".join(f"{name} {float(value):.3f}" for name, value in self.losses.items())
+        return f"{losses}  {self.pace:.2f} s/step  {self.left:.0f} min left"
+
+    def loss(self) -> torch.Tensor:
+        """Return the sum of the losses of a batch."""
+        losses = self._losses()
+        self.losses = {name: value.detach() for name, value in losses.items()}
+        return sum(losses.values(), torch.zeros(()))
+
+    def learn(self, sources: dict[str, Pooled]) -> Head:
+        """Train on crops for the recipe's steps; return the head of averaged weights."""
+        self.sources = sources
+        self.train()
+        self.head.load_state_dict(self.state.average)
         return self.head
 
-    def _losses(self, sources: dict[str, Pooled]) -> dict[str, torch.Tensor]:
-        shares = {name: MIXED[name] for name in sources}
+    def _losses(self) -> dict[str, torch.Tensor]:
+        shares = {name: MIXED[name] for name in self.sources}
         total = sum(shares.values())
         drawn = {
-            name: sources[name].take(round(self.recipe.batch * shares[name] / total))
+            name: self.sources[name].take(round(self.recipe.batch * shares[name] / total))
             for name in shares
         }
         captions = drawn.pop("caption", None)
@@ -243,7 +189,9 @@ class RegionHeadRun:
         )
         images = F.normalize(self.head(features), dim=-1)
         losses["region"] = self._region_loss(images, labels, likeliest, chances)
-        losses["teacher"] = self.recipe.taught * self._teacher_loss(images, likeliest, chances)
+        losses["teacher"] = self.recipe.taught * teacher_loss(
+            images, self.texts.names[self.imagenet], self.texts.scale, likeliest, chances
+        )
         return losses
 
     def _region_loss(
@@ -272,19 +220,6 @@ class RegionHeadRun:
             logits, right, spared, self.texts.scale * images @ self.texts.backgrounds.T, is_thing
         )
 
-    def _teacher_loss(
-        self, images: torch.Tensor, likeliest: torch.Tensor, chances: torch.Tensor
-    ) -> torch.Tensor:
-        """Let the texts of ImageNet's names be as likely as the teacher has its classes."""
-        taught = likeliest[:, 0] >= 0
-        if not taught.any():
-            return torch.zeros(())
-        logits = self.texts.scale * images[taught] @ self.texts.names[self.imagenet].T
-        found = F.log_softmax(logits, dim=1).gather(1, likeliest[taught])
-        wanted = chances[taught]
-        entropy = (wanted * wanted.clamp(min=1e-4).log()).sum(dim=1)
-        return (entropy - (wanted * found).sum(dim=1)).mean()
-
 
 @torch.no_grad()
 def pool(visual: Any, table: FeatureTable, batch: int = 128) -> torch.Tensor:
@@ -299,42 +234,16 @@ def pool(visual: Any, table: FeatureTable, batch: int = 128) -> torch.Tensor:
     return torch.cat(rows).clone()
 
 
-def shipped(model: Any, head: Head) -> Any:
-    """Build the model that ships: the towers of ``model``, the head, and zeros where the wider
-    space has no more.
-    """
-    wide = checkpoints.make_model(SHIPPED)
-    state = model.state_dict()
-    weight = torch.zeros(WIDE, head.second.weight.shape[1])
-    weight[:EMBED] = head.second.weight.detach()
-    projection = torch.zeros(state["text_projection"].shape[0], WIDE)
-    projection[:, :EMBED] = state["text_projection"]
-    own = {
-        "visual.head.mlp.fc1.weight": head.first.weight.detach(),
-        "visual.head.mlp.fc1.bias": head.first.bias.detach(),
-    }
-    wide.load_state_dict(
-        state | own | {"visual.head.mlp.fc2.weight": weight, "text_projection": projection}
-    )
-    return wide
-
-
 def main(
-    store: Annotated[Path, typer.Argument(help="Folder of crops, for their classes.")],
-    features: Annotated[Path, typer.Argument(help="Folder of their features.")],
+    store: StoredCrops,
+    features: StoredFeatures,
     start: Annotated[Path, typer.Option(help="Folder of a run of train.region_text.")],
-    out: Annotated[Path, typer.Option(help="Folder for model.safetensors and config.json.")],
+    out: ServedOut,
     steps: Annotated[int, typer.Option(help="Steps to train.")] = RegionHeadRecipe.steps,
 ) -> None:
     """Train the mini CLIP's head and write the model that ships."""
     limits.check({"--steps": (steps, limits.COUNT)})
-    if not (store / "classes.json").exists():
-        raise BadPrompt(
-            f"{store} holds no crops; make them with: python -m train.region_crops {store}"
-        )
-    with reading(store, "crops"):
-        rows = json.loads((store / "classes.json").read_text("utf-8"))["classes"]
-        classes = [Class(tuple(r["texts"]), r["colour"], r["synset"], r["group"]) for r in rows]
+    classes, _ = read_classes(store)
     begun = trained(f"file:{start}")
     model, serving = begun.model.eval(), begun.checkpoint.serving
     bank = Bank.build(classes)
@@ -358,7 +267,7 @@ def main(
     labelled = np.unique(found[found >= 0]).astype(int)
     run = RegionHeadRun(head, texts, bank, classes, labelled, RegionHeadRecipe(steps=steps))
     checkpoints.save(
-        shipped(model, run.train(sources)),
+        shipped(model, run.learn(sources)),
         out,
         model_cfg=SHIPPED,
         preprocess_cfg=PREPROCESS,

@@ -14,9 +14,7 @@ MiniLM's meaning of texts without any crop.
 
 from __future__ import annotations
 
-import json
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,23 +28,24 @@ import torch.nn.functional as F
 import typer
 
 from segclip.encoders import Serving, checkpoints
-from segclip.errors import BadPrompt
 from segclip.ranking.templates import expand
 from segclip.scoring.crops import CropPolicy, View
 from segclip.weights.reading import reading
 
-from .engine import command, limits
+from .engine import command
 from .engine.checkpoint import TrainingCheckpoint
+from .engine.options import Minutes, ResumeRuns, Runs, ServedOut, StoredCrops, StoredFeatures
 from .engine.pretrained import load_classifier
+from .engine.timed import RunningMeans, ServedRun, TimedRecipe
 from .region_features import FROZEN, FeatureTable
 from .regions.bank import Bank
-from .regions.crop_store import Class
+from .regions.crop_store import read_classes
 from .regions.feed import RegionBatch, RegionFeed
+from .regions.losses import caption_loss, region_loss, teacher_loss
 from .regions.model import BACKGROUNDS, MODEL, PREPROCESS, TEMPLATES
 from .text_distill import distance, embed, load_vocabulary
 
 OTHER_TEXTS = 700  # classes compared with in a step besides those shown
-WRONG_WEIGHT = 40.0  # what all wrong texts of a crop weigh together, against 1 for the right ones
 QUALITY_WEIGHT = (
     0.7  # chosen on held-out photographs and calibration scenes among 0.7, 1, 1.25, 1.5 and 2
 )
@@ -60,49 +59,12 @@ SHARES = {
     "caption": 0.08,
 }
 SURE = 0.5  # a teacher's class that is this likely names a crop without a name
-LOSSES = ("region", "teacher", "caption", "text")
 TAUGHT, CAPTIONED, MEANT = 0.5, 0.25, 2.0  # weights of the losses beside the regions' own
 REFRESH = 25  # steps between two embeddings of the teacher's 1,000 names
 
 
-def region_loss(
-    logits: torch.Tensor,
-    right: torch.Tensor,
-    spared: torch.Tensor,
-    backgrounds: torch.Tensor,
-    is_thing: torch.Tensor,
-) -> torch.Tensor:
-    """Score B crops against T texts and K background texts.
-
-    logits: (B, T). right: bool (B, T), the texts that mean the crop. spared: bool (B, T), neither
-    right nor wrong. backgrounds: (B, K). is_thing: bool (B,). Softmax: -log of the share of all
-    right texts, among texts and the first background text (the right one of a crop that is
-    nothing). Sigmoid: of each logit less the log-sum-exp of the backgrounds, as serving's softmax
-    has it.
-    """
-    everything = torch.cat(
-        [logits.masked_fill(spared, -1e4), backgrounds[:, :1]], dim=1
-    )  # (B, T + 1)
-    allowed = torch.cat([right, ~is_thing[:, None]], dim=1)
-    named = torch.logsumexp(everything, dim=1) - torch.logsumexp(
-        everything.masked_fill(~allowed, -1e4), dim=1
-    )
-    margin = logits - torch.logsumexp(backgrounds, dim=1, keepdim=True)  # (B, T)
-    is_wrong = ~right & ~spared
-    wrong = WRONG_WEIGHT * (F.softplus(margin) * is_wrong).sum(dim=1) / is_wrong.sum(dim=1)
-    missed = (F.softplus(-margin) * right).sum(dim=1) / right.sum(dim=1).clamp(min=1)
-    return (named + 0.5 * (missed + wrong)).mean()
-
-
-def caption_loss(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Match B photos with their captions, both ways: InfoNCE of unit rows (B, D)."""
-    logits = scale * images @ texts.T
-    own = torch.arange(len(logits))
-    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
-
-
 @dataclass(frozen=True)
-class RegionTextRecipe:
+class RegionTextRecipe(TimedRecipe):
     """Every setting of a run."""
 
     minutes: float = 60
@@ -113,38 +75,37 @@ class RegionTextRecipe:
     weight_decay: float = 0.05
     warm_up: int = 60
     ema: float = 0.995
+    floor: float = 0.002
+    report: int = 25
     seed: int = 0
 
 
-class RegionTextRun:
-    """Train, keep checkpoints, go on from the last one."""
+class RegionTextRun(ServedRun):
+    """Train the two towers on crops, texts and what their teachers know of both."""
+
+    recipe: RegionTextRecipe
 
     def __init__(
         self, store: Path, features: Path, folder: Path, text: Path, recipe: RegionTextRecipe
     ) -> None:
-        self.recipe = recipe
-        with reading(store, "crops"):
-            table = json.loads((store / "classes.json").read_text("utf-8"))
-            rows = table["classes"]
-            self.classes = [
-                Class(tuple(r["texts"]), r["colour"], r["synset"], r["group"]) for r in rows
-            ]
-            self.offsets = table["offsets"]
-            self.bank = Bank.build(self.classes)
+        self.classes, self.offsets = read_classes(store)
+        self.bank = Bank.build(self.classes)
         self.named = np.array([row for row, k in enumerate(self.classes) if k.group != "caption"])
         torch.manual_seed(recipe.seed)
         self.rng = np.random.default_rng(recipe.seed)
         self.features = features
         self.vocabulary, self.meanings = load_vocabulary(text)
         self.model = start(text)
-        self.optimizer = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             _groups(self.model, recipe),
             weight_decay=recipe.weight_decay,
             betas=(0.9, 0.98),
             fused=True,
         )
-        self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.state = TrainingCheckpoint(folder, self.model, self.optimizer, recipe.ema)
+        super().__init__(TrainingCheckpoint(folder, self.model, optimizer, recipe.ema), recipe)
+        self.model.eval()  # batch norms keep ImageNet's statistics
+        self.losses = RunningMeans()
+        self.feed = self.batches()
         self.tokenizer = open_clip.SimpleTokenizer(
             context_length=MODEL["text_cfg"]["context_length"]
         )
@@ -186,53 +147,27 @@ class RegionTextRun:
             torch.from_numpy(chances).float(),
         )
 
-    def train(self) -> None:
-        """Train until the recipe's minutes are spent."""
-        self.model.eval()  # batch norms keep ImageNet's statistics
-        last, losses_so_far = time.monotonic(), np.zeros(len(LOSSES))
-        for batch in self.batches():
-            share = self.state.spent / (self.recipe.minutes * 60)
-            if share >= 1:
-                break
-            losses_so_far = 0.98 * losses_so_far + 0.02 * np.array(self._update(batch, share))
-            last = self.state.elapse(last)
-            if self.state.step % 25 == 0:
-                rate = self.state.step * self.recipe.batch / self.state.spent
-                scale = float(self.model.logit_scale.detach().exp())
-                left = self.recipe.minutes - self.state.spent / 60
-                means = losses_so_far / (1 - 0.98**self.state.step)
-                losses = "  ".join(f"{n} {v:.3f}" for n, v in zip(LOSSES, means, strict=True))
-                typer.echo(
-                    f"step {self.state.step}  {losses}  scale {scale:.1f}  {rate:.0f} crops/s  "
-                    f"{left:.0f} min left",
-                    err=True,
-                )
-            if self.state.step % 100 == 0:
-                self.state.keep()
-
-    def _update(self, batch: RegionBatch, share: float) -> list[float]:
-        rate = (
-            min(1, (self.state.step + 1) / self.recipe.warm_up)
-            * (0.5 + 0.5 * math.cos(math.pi * share))
-            + 0.002
+    def report(self) -> str:
+        """Return the losses, the scale of the logits, the rate and the minutes left."""
+        scale = float(self.model.logit_scale.detach().exp())
+        return (
+            f"{self.losses.line(in_order=False)}  scale {scale:.1f}  "
+            f"{self.recipe.batch / self.pace:.0f} crops/s  {self.left:.0f} min left"
         )
-        for group, base in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = base * rate
+
+    def loss(self) -> torch.Tensor:
+        """Return the sum of the losses of the next batch."""
+        batch = next(self.feed)
         images = F.normalize(last_layers(self.model.visual, batch.features), dim=-1)
-        losses = [
-            self._region_loss(batch, images),
-            TAUGHT * self._teacher_loss(batch, images),
-            CAPTIONED * self._caption_loss(batch, images),
-            MEANT * self._meaning_loss(),
-        ]
-        self.optimizer.zero_grad()
-        sum(losses).backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        with torch.no_grad():
-            self.model.logit_scale.clamp_(max=math.log(100))
-        self.state.count()
-        return [float(loss.detach()) for loss in losses]
+        losses = {
+            "region": self._region_loss(batch, images),
+            "teacher": TAUGHT * self._teacher_loss(batch, images),
+            "caption": CAPTIONED * self._caption_loss(batch, images),
+            "text": MEANT * self._meaning_loss(),
+        }
+        for name, value in losses.items():
+            self.losses.add(name, float(value.detach()))
+        return sum(losses.values(), torch.zeros(()))
 
     def _region_loss(self, batch: RegionBatch, images: torch.Tensor) -> torch.Tensor:
         """Compare named crops, and those a teacher is sure of, with texts; photos with captions are
@@ -261,12 +196,8 @@ class RegionTextRun:
         if self.state.step % REFRESH == 0:
             with torch.no_grad():
                 self.teacher_texts = embed(self.model, self.teacher_tokens)
-        taught = batch.likeliest[:, 0] >= 0
-        logits = self.model.logit_scale.exp() * images[taught] @ self.teacher_texts.T
-        chances = F.log_softmax(logits, dim=1).gather(1, batch.likeliest[taught])
-        wanted = batch.chances[taught]
-        entropy = (wanted * wanted.clamp(min=1e-4).log()).sum(dim=1)
-        return (entropy - (wanted * chances).sum(dim=1)).mean()
+        scale = self.model.logit_scale.exp()
+        return teacher_loss(images, self.teacher_texts, scale, batch.likeliest, batch.chances)
 
     def _caption_loss(self, batch: RegionBatch, images: torch.Tensor) -> torch.Tensor:
         labels = batch.labels[len(batch.labels) - batch.captioned :]
@@ -348,32 +279,22 @@ def _groups(model: Any, recipe: RegionTextRecipe) -> list[dict[str, Any]]:
 
 
 def main(
-    store: Annotated[Path, typer.Argument(help="Folder of crops, for their classes.")],
-    features: Annotated[Path, typer.Argument(help="Folder of their features.")],
+    store: StoredCrops,
+    features: StoredFeatures,
     text: Annotated[Path, typer.Option(help="Folder of the distilled text tower.")],
-    out: Annotated[Path, typer.Option(help="Folder for model.safetensors and config.json.")],
-    runs: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("runs/region_text"),
-    minutes: float = 60,
+    out: ServedOut,
+    runs: Runs = Path("runs/region_text"),
+    minutes: Minutes = RegionTextRecipe.minutes,
     start: Annotated[
         Path | None, typer.Option(help="Start from the weights of this folder.")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
+    resume: ResumeRuns = False,
 ) -> None:
     """Train the mini CLIP and write it."""
-    limits.check({"--minutes": (minutes, limits.MINUTES)})
-    if not (store / "classes.json").exists():
-        raise BadPrompt(
-            f"{store} holds no crops; make them with: python -m train.region_crops {store}"
-        )
     run = RegionTextRun(store, features, runs, text, RegionTextRecipe(minutes=minutes))
     if start:
         run.start_from(start)
-    if resume:
-        run.resume()
-    run.train()
-    run.state.keep()
-    run.export(out)
-    typer.echo(f"{out}: {run.state.step} steps in {run.state.spent / 60:.0f} minutes")
+    run.carry_out(out, resume=resume)
 
 
 if __name__ == "__main__":

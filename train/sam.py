@@ -14,8 +14,6 @@ the frame.
 
 from __future__ import annotations
 
-import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,11 +33,22 @@ from segclip.proposers.promptable import SAMOptions
 from segclip.proposers.trunk import Trunk
 from segclip.weights.reading import reading
 
-from .engine import command, limits
+from .engine import command
 from .engine.checkpoint import TrainingCheckpoint
 from .engine.clicks import correction, first_prompt
 from .engine.mask_loss import judge
+from .engine.options import (
+    FirstTile,
+    Foreground,
+    Minutes,
+    PeakRate,
+    Photos,
+    ResumeRuns,
+    Runs,
+    ServedOut,
+)
 from .engine.prompting import decode
+from .engine.timed import RunningMeans, ServedRun, TimedRecipe
 from .scenes.material import Material, load_material
 from .scenes.tiles import FRAME, PATCH, SIDES, Tile, make_tile
 
@@ -68,16 +77,12 @@ SHARP = 2.7
 
 
 @dataclass(frozen=True)
-class SamRecipe:
+class SamRecipe(TimedRecipe):
     """Every setting of a run."""
 
     minutes: float = 90
-    lr: float = 1e-3
     trunk_lr: float = 2e-4
-    weight_decay: float = 0.02
-    warm_up: int = 100
-    ema: float = 0.996
-    first: int = 600_000  # seed of the first tile
+    first: int = 600_000
 
 
 @torch.no_grad()
@@ -113,11 +118,13 @@ def prefer_near(network: Any) -> None:
         attention.k_proj.bias.copy_(attention.q_proj.bias)
 
 
-class SamRun:
-    """Train, keep checkpoints, go on from the last one."""
+class SamRun(ServedRun):
+    """Train the prompt encoder and the mask decoder."""
+
+    recipe: SamRecipe
 
     def __init__(self, folder: Path, recipe: SamRecipe, material: Material) -> None:
-        self.recipe, self.material = recipe, material
+        self.material = material
         torch.manual_seed(0)
         self.network: Any = ARCHITECTURE.build()
         prefer_near(self.network)
@@ -128,50 +135,26 @@ class SamRun:
             if not any(value is other for other in given)
         ]
         groups = [{"params": others, "lr": recipe.lr}, {"params": given, "lr": recipe.trunk_lr}]
-        self.optimizer = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             groups, weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True
         )
-        self.state = TrainingCheckpoint(folder, self.network, self.optimizer, recipe.ema)
-        self.averages: dict[str, float] = {}
+        super().__init__(TrainingCheckpoint(folder, self.network, optimizer, recipe.ema), recipe)
+        self.averages = RunningMeans()
         self.early = EARLY_SHARE
+        self.network.train()
+        for part in self._given():
+            part.eval()  # their norms keep the statistics they came with
 
     def _given(self) -> tuple[Any, ...]:
         """Return the parts that come from the proposer: trunk and head."""
         return self.network.image_encoder.trunk, self.network.image_encoder.head
 
-    def train(self) -> None:
-        """Train until the recipe's minutes are spent."""
-        self.network.train()
-        for part in self._given():
-            part.eval()  # their norms keep the statistics they came with
-        last = time.monotonic()
-        while (share := self.state.spent / (self.recipe.minutes * 60)) < 1:
-            self._update(share)
-            last = self.state.elapse(last)
-            if self.state.step % 50 == 0:
-                pace = self.state.spent / self.state.step
-                left = self.recipe.minutes - self.state.spent / 60
-                reached = "  ".join(
-                    f"{name} {value:.3f}" for name, value in sorted(self.averages.items())
-                )
-                typer.echo(
-                    f"step {self.state.step}  {pace:.2f} s/step  {left:.0f} min left  IoU: "
-                    f"{reached}",
-                    err=True,
-                )
-            if self.state.step % 100 == 0:
-                self.state.keep()
+    def report(self) -> str:
+        """Return the pace, the minutes left and the IoU reached."""
+        return f"{self.pace:.2f} s/step  {self.left:.0f} min left  IoU: {self.averages.line()}"
 
-    def _update(self, share: float) -> None:
-        rate = (
-            min(1, (self.state.step + 1) / self.recipe.warm_up)
-            * (0.5 + 0.5 * math.cos(math.pi * share))
-            + 0.005
-        )
-        for group, base in zip(
-            self.optimizer.param_groups, (self.recipe.lr, self.recipe.trunk_lr), strict=True
-        ):
-            group["lr"] = base * rate
+    def loss(self) -> torch.Tensor | None:
+        """Return the mean loss of some tiles; None if they hold no object."""
         rng = np.random.default_rng([self.recipe.first, self.state.step])
         side = int(rng.choice(list(SIDES), p=[often for _, often in SIDES.values()]))
         start = self.recipe.first + self.state.step * max(count for count, _ in SIDES.values())
@@ -181,21 +164,15 @@ class SamRun:
         tiles = [tile for tile in made if tile]
         if not tiles:
             self.state.step += 1
-            return
+            return None
         pixels = (
             torch.from_numpy(np.stack([tile.pixels for tile in tiles])).permute(0, 3, 1, 2).float()
             / 255
         )
         maps = self.network.image_encoder(pixels)
-        rounds = 1 if share < self.early else ROUNDS
-        loss = torch.stack(
-            [self._loss(maps[[row]], tile, rng, rounds) for row, tile in enumerate(tiles)]
-        ).mean()
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimizer.step()
-        self.state.count()
+        rounds = 1 if self.share < self.early else ROUNDS
+        losses = [self._loss(maps[[row]], tile, rng, rounds) for row, tile in enumerate(tiles)]
+        return torch.stack(losses).mean()
 
     def _loss(
         self, maps: torch.Tensor, tile: Tile, rng: np.random.Generator, rounds: int
@@ -225,8 +202,7 @@ class SamRun:
 
     def _average(self, name: str, reached: torch.Tensor) -> None:
         if len(reached):
-            now = float(reached.mean())
-            self.averages[name] = 0.98 * self.averages.get(name, now) + 0.02 * now
+            self.averages.add(name, float(reached.mean()))
 
     def start_from(self, trunk: Path) -> None:
         """Take what a trained proposer has."""
@@ -252,35 +228,22 @@ class SamRun:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder for model.safetensors and config.json.")],
-    photos: Annotated[
-        list[Path], typer.Option(help="COCO-format folder of photos; may be given again.")
-    ],
-    foreground: Annotated[
-        Path | None, typer.Option(help="Folder of cut-outs' masks, beside their photos.")
-    ] = None,
-    runs: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("runs/sam"),
+    out: ServedOut,
+    photos: Photos,
+    foreground: Foreground = None,
+    runs: Runs = Path("runs/sam"),
     trunk: Annotated[
         Path | None, typer.Option(help="Folder of a trained proposer to take the trunk from.")
     ] = None,
     start: Annotated[
         Path | None, typer.Option(help="Folder of a trained mini-sam to go on from.")
     ] = None,
-    first: Annotated[
-        int, typer.Option(help="Seed of the first tile; another for every leg.")
-    ] = SamRecipe.first,
-    lr: Annotated[float, typer.Option(help="Learning rate; less when going on.")] = SamRecipe.lr,
-    minutes: float = 90,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in RUNS.")] = False,
+    first: FirstTile = SamRecipe.first,
+    lr: PeakRate = SamRecipe.lr,
+    minutes: Minutes = SamRecipe.minutes,
+    resume: ResumeRuns = False,
 ) -> None:
     """Train mini-sam and write it."""
-    limits.check(
-        {
-            "--minutes": (minutes, limits.MINUTES),
-            "--lr": (lr, limits.RATE),
-            "--first": (first, limits.SEED),
-        }
-    )
     if not (trunk or start):
         raise BadPrompt(
             "nothing to start from; give --trunk, a trained proposer, "
@@ -295,12 +258,7 @@ def main(
         run.go_on(start)
     if trunk:
         run.start_from(trunk)
-    if resume:
-        run.state.resume()
-    run.train()
-    run.state.keep()
-    run.export(out)
-    typer.echo(f"{out}: {run.state.step} steps in {run.state.spent / 60:.0f} minutes")
+    run.carry_out(out, resume=resume)
 
 
 if __name__ == "__main__":

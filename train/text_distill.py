@@ -10,7 +10,6 @@ embeddings near those of related words.
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,19 +22,23 @@ import typer
 
 from segclip.encoders import checkpoints, text_tower
 from segclip.types import Array
+from segclip.weights.reading import reading
 
 from .captions.vocabulary import nouns, phrases, pieces
 from .engine import command, limits
+from .engine.options import Minutes, StoredCrops
 from .engine.pretrained import SentenceTeacher
-from .region_crops import captions
+from .engine.state import TrainingState
+from .engine.timed import TimedRecipe, TimedRun
 from .regions.bank import Bank
-from .regions.crop_store import Class
+from .regions.crop_store import Class, read_classes
 from .regions.model import EMBED, MODEL, TEMPLATES
+from .regions.photo_lists import captions
 
 PHRASES = 40_000
 BATCH = 512
 SHORT = 8  # maximum position of the end token of a short text
-LR, WEIGHT_DECAY, WARM_UP = 3e-3, 0.02, 100
+LR, LEAST_LR, WEIGHT_DECAY, WARM_UP = 3e-3, 1e-5, 0.02, 100
 NAMED_SHARE = 0.35  # share of a batch: texts that have crops
 
 
@@ -51,9 +54,10 @@ def vocabulary(classes: list[Class], sentences: list[str]) -> tuple[list[str], i
 
 
 def load_vocabulary(folder: Path) -> tuple[list[str], Array]:
-    """Read the texts and their targets, float32 (T, D), unit rows."""
-    texts = json.loads((folder / "texts.json").read_text("utf-8"))["texts"]
-    return texts, np.load(folder / "targets.npy").astype(np.float32)
+    """Read the texts and their targets, float32 (T, D), unit rows. Raises WeightsCorrupt."""
+    with reading(folder, "a vocabulary"):
+        texts = json.loads((folder / "texts.json").read_text("utf-8"))["texts"]
+        return texts, np.load(folder / "targets.npy").astype(np.float32)
 
 
 def centred(vectors: Array) -> Array:
@@ -62,45 +66,53 @@ def centred(vectors: Array) -> Array:
     return moved / np.linalg.norm(moved, axis=1, keepdims=True)
 
 
-def train(model: torch.nn.Module, folder: Path, minutes: float) -> None:
-    """Fit the text tower to the targets."""
-    texts, targets = load_vocabulary(folder)
-    named = json.loads((folder / "texts.json").read_text("utf-8"))["named"]
-    tokenizer = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])
-    wanted = torch.from_numpy(targets)
-    parameters = [
-        p for name, p in model.named_parameters() if not name.startswith(("visual.", "logit_scale"))
-    ]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=LR, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98), fused=True
-    )
-    rng, started, step = np.random.default_rng(0), time.monotonic(), 0
-    # held out, to measure generalisation to unknown texts
-    held = rng.permutation(np.arange(named, len(texts)))[:1000]
-    learned = np.setdiff1d(np.arange(named, len(texts)), held)
-    model.train()
-    while (share := (time.monotonic() - started) / 60 / minutes) < 1:
-        rate = LR * min(1, (step + 1) / WARM_UP) * (0.5 + 0.5 * np.cos(np.pi * share)) + 1e-5
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+class TextDistillRun(TimedRun):
+    """Fit a text tower to the targets; progress is measured on texts that are held out."""
+
+    def __init__(self, model: torch.nn.Module, folder: Path, minutes: float) -> None:
+        self.model = model.train()
+        self.texts, targets = load_vocabulary(folder)
+        self.targets = torch.from_numpy(targets)
+        self.named = json.loads((folder / "texts.json").read_text("utf-8"))["named"]
+        self.tokenizer = open_clip.SimpleTokenizer(
+            context_length=MODEL["text_cfg"]["context_length"]
+        )
+        self.rng, self.last_loss = np.random.default_rng(0), 0.0
+        unnamed = np.arange(self.named, len(self.texts))
+        self.held = self.rng.permutation(unnamed)[:1000]
+        self.learned = np.setdiff1d(unnamed, self.held)
+        parameters = [
+            p
+            for name, p in model.named_parameters()
+            if not name.startswith(("visual.", "logit_scale"))
+        ]
+        optimizer = torch.optim.AdamW(
+            parameters, lr=LR, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98), fused=True
+        )
+        recipe = TimedRecipe(minutes, lr=LR, warm_up=WARM_UP, floor=LEAST_LR / LR, report=100)
+        super().__init__(TrainingState(model, optimizer, ema=0), recipe)
+
+    def loss(self) -> torch.Tensor:
+        """Return the distance of some texts from their targets."""
         count = int(BATCH * NAMED_SHARE)
-        rows = np.concatenate([rng.integers(named, size=count), rng.choice(learned, BATCH - count)])
-        embedded = embed(model, tokenizer([_in_template(rng, texts[row]) for row in rows]))
-        loss = distance(embedded, wanted[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        step += 1
-        if step % 100 == 0:
-            with torch.no_grad():
-                found = embed(model, tokenizer([texts[row] for row in held]))
-            nearest = (found @ wanted[held].T).argmax(dim=1).numpy() == np.arange(len(held))
-            cosine = (found * wanted[held]).sum(dim=1).mean()
-            typer.echo(
-                f"step {step}  loss {loss:.4f}  unknown texts: cosine {cosine:.3f}, top-1 "
-                f"{nearest.mean():.3f}"
-            )
+        named = self.rng.integers(self.named, size=count)
+        rows = np.concatenate([named, self.rng.choice(self.learned, BATCH - count)])
+        texts = [_in_template(self.rng, self.texts[row]) for row in rows]
+        loss = distance(embed(self.model, self.tokenizer(texts)), self.targets[rows])
+        self.last_loss = float(loss.detach())
+        return loss
+
+    @torch.no_grad()
+    def report(self) -> str:
+        """Return the loss, and how close the texts are that are not learned from."""
+        found = embed(self.model, self.tokenizer([self.texts[row] for row in self.held]))
+        wanted = self.targets[self.held]
+        nearest = (found @ wanted.T).argmax(dim=1).numpy() == np.arange(len(self.held))
+        cosine = (found * wanted).sum(dim=1).mean()
+        return (
+            f"loss {self.last_loss:.4f}  unknown texts: cosine {cosine:.3f}, top-1 "
+            f"{nearest.mean():.3f}"
+        )
 
 
 def embed(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
@@ -129,17 +141,16 @@ def _in_template(rng: np.random.Generator, text: str) -> str:
 
 
 def main(
-    store: Annotated[Path, typer.Argument(help="Folder of crops, for their classes.")],
+    store: StoredCrops,
     out: Annotated[Path, typer.Option(help="Folder for the vocabulary and the tower.")],
     data: Annotated[Path, typer.Option(help="Folder of the data sets, for their captions.")],
-    minutes: float = 12,
+    minutes: Minutes = 12,
 ) -> None:
     """Write the vocabulary with its targets, and train the text tower on them."""
     limits.check({"--minutes": (minutes, limits.MINUTES)})
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "targets.npy").exists():
-        table = json.loads((store / "classes.json").read_text("utf-8"))["classes"]
-        classes = [Class(tuple(r["texts"]), r["colour"], r["synset"], r["group"]) for r in table]
+        classes, _ = read_classes(store)
         sentences = [text for _, text in captions(data / "flickr8k-1000", held_out=False)]
         texts, named = vocabulary(classes, sentences)
         typer.echo(f"{len(texts)} texts, {named} of them with crops")
@@ -147,7 +158,7 @@ def main(
         (out / "texts.json").write_text(json.dumps({"texts": texts, "named": named}))
     torch.manual_seed(0)
     model = checkpoints.make_model(MODEL)
-    train(model, out, minutes)
+    TextDistillRun(model, out, minutes).train()
     state: dict[str, Any] = {
         n: v for n, v in model.state_dict().items() if not n.startswith("visual.")
     }

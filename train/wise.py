@@ -23,6 +23,7 @@ from segclip.errors import BadPrompt, UnknownName
 from .contrastive import Contrastive, ContrastiveRecipe, parts_of
 from .engine import command, limits
 from .engine.loop import LoopSettings
+from .engine.options import HeldOutShare
 from .engine.start import Start, trained
 
 SHARES = tuple(round(0.1 * step, 1) for step in range(11))
@@ -98,9 +99,7 @@ def main(
     guard: Annotated[Path | None, typer.Option(help="Data set whose R@1 must be kept.")] = None,
     figure: Annotated[str, typer.Option(help="Metric to maximise on DATA.")] = "text to image R@5",
     loss: Annotated[float, typer.Option(help="Allowed loss of the guard's R@1.")] = 0.02,
-    held_out: Annotated[
-        float, typer.Option(help="Share of validation images, as in training.")
-    ] = 0.1,
+    held_out: HeldOutShare = 0.1,
 ) -> None:
     """Mix two models and write the mixture."""
     limits.check(

@@ -27,7 +27,7 @@ from ..files import atomic
 from ..weights import cache, tensors
 from ..weights.reading import read_config, reading
 from . import Serving, dual
-from .patches import PatchHead
+from .patches import PatchHead, with_current_names
 
 CONFIGS = ("config.json", "open_clip_config.json")
 SAFE_FILES, PICKLED_FILES = weights.SAFE_FILES, weights.PICKLED_FILES
@@ -342,7 +342,7 @@ def _is_number(value: object) -> bool:
 
 def _load(model: torch.nn.Module, stored: tensors.Stored, checkpoint: Checkpoint) -> None:
     """Load weights of any of open_clip's formats, with names converted as its own loader does."""
-    state = convert_state_dict(model, dict(stored.tensors))
+    state = convert_state_dict(model, with_current_names(stored.tensors))
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)
     own = model.state_dict()

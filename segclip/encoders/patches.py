@@ -7,6 +7,8 @@ the CLIP's weights, as ``patch_head``, and described by ``patch_cfg`` in its con
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -24,6 +26,8 @@ from ..types import Array
 
 # networks whose last stages timm can dilate
 _TRUNKS = timm.models.resnet.ResNet | timm.models.efficientnet.EfficientNet
+_NAMES = {"straight.": "linear.", "bent.": "mlp."}  # of a patch head, by its former names
+_FORMER = re.compile(r"(^|\.)(straight\.|bent\.)")
 _LONGEST = 8  # maximum aspect ratio of the input; thinner images are squeezed
 
 
@@ -37,25 +41,32 @@ class PatchHead(nn.Module):
     def __init__(self, embed_dim: int, width: int, side: int, stride: int = 0) -> None:
         super().__init__()
         self.side, self.stride = side, stride
-        # stored checkpoints have these names: the linear projection W1, the residual W3 act(W2 p)
-        self.straight = nn.Linear(width, embed_dim)
+        self.linear = nn.Linear(width, embed_dim)  # W1
         self.norm = nn.LayerNorm(width)
-        self.bent = nn.Sequential(
+        self.mlp = nn.Sequential(  # the residual W3 act(W2 p)
             nn.Linear(width, embed_dim), nn.GELU(), nn.Linear(embed_dim, embed_dim)
         )
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """Embed (B, h, w, C): unit (B, h, w, D)."""
-        return F.normalize(self.straight(patches) + self.bent(self.norm(patches)), dim=-1)
+        return F.normalize(self.linear(patches) + self.mlp(self.norm(patches)), dim=-1)
 
     def start_at(self, projection: torch.Tensor | None) -> None:
         """Initialise with the CLIP's own projection (D, C), if any, and a residual of zero."""
-        last = self.bent[-1]
+        last = self.mlp[-1]
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-        nn.init.zeros_(self.straight.bias)
+        nn.init.zeros_(self.linear.bias)
         if projection is not None:
-            self.straight.weight.data.copy_(projection)
+            self.linear.weight.data.copy_(projection)
+
+
+def with_current_names(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state dict with the names of today: older versions stored ``straight``, ``bent``."""
+    return {
+        _FORMER.sub(lambda found: found[1] + _NAMES[found[2]], str(name)): value
+        for name, value in state.items()
+    }
 
 
 class Dense(nn.Module):

@@ -67,7 +67,7 @@ def test_an_untrained_head_embeds_the_whole_image_as_the_teacher() -> None:
     items = clipself.parts_of(Path(__file__).parents[2] / "samples", share=0.5, skip_bad=False)
     task = ClipSelf(start, items, ClipSelfRecipe(), LoopSettings(batch=1))
     with torch.no_grad():
-        each = task.network["head"].straight(patches.encode(model.visual, task._normalised(pixels)))
+        each = task.network["head"].linear(patches.encode(model.visual, task._normalised(pixels)))
         pooled = F.normalize(each.mean(dim=(1, 2)), dim=-1)
     torch.testing.assert_close(pooled, task._teach(pixels), atol=1e-4, rtol=1e-4)
 

@@ -39,11 +39,11 @@ def test_it_is_trained_and_served_like_any_other(start: Path, tmp_path: Path) ->
     encoder = OpenClip(f"file:{tmp_path / 'run'}", options=OpenClipOptions(precision="float32"))
     task.network.eval()
     with torch.no_grad():
-        images = task.embed_images(torch.from_numpy(task.held_pixels)).cpu().numpy()
-        texts = task.embed_texts(task.held_texts.tokens[:, 0]).cpu().numpy()
-    served = encoder.encode_images([item.load().pixels for item in task.held_out])
+        images = task.embed_images(torch.from_numpy(task.held_out.pixels)).cpu().numpy()
+        texts = task.embed_texts(task.held_out.texts.tokens[:, 0]).cpu().numpy()
+    served = encoder.encode_images([item.load().pixels for item in task.held_out.items])
     assert np.allclose(served, images, atol=5e-3)
-    assert np.allclose(encoder.encode_texts(task.held_texts.texts), texts, atol=5e-3)
+    assert np.allclose(encoder.encode_texts(task.held_out.texts.texts), texts, atol=5e-3)
 
 
 def test_invalid_towers_are_reported(tmp_path: Path) -> None:

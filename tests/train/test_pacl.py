@@ -48,16 +48,16 @@ def test_a_run_is_served_by_its_patches(tmp_path: Path) -> None:
     )
     encoder = OpenClip(f"file:{tmp_path / 'run'}", options=OpenClipOptions(precision="float32"))
     assert encoder.serving.scorer == "dense"
-    served = encoder.encode_dense(task.held_out[0].load())
+    served = encoder.encode_dense(task.held_out.items[0].load())
     task.network.eval()
     with torch.no_grad():
         expected = (
-            task.network(task._encode(torch.from_numpy(task.held_pixels[:1])))[0].cpu().numpy()
+            task.network(task._encode(torch.from_numpy(task.held_out.pixels[:1])))[0].cpu().numpy()
         )
     assert served.shape == (6, 6, 256)
     assert np.allclose(served, expected, atol=5e-3)  # matrices are stored as float16
     # the CLIP itself is unchanged
-    whole = encoder.encode_images([task.held_out[0].load().pixels])
+    whole = encoder.encode_images([task.held_out.items[0].load().pixels])
     assert whole.shape == (1, 256)
     assert isinstance(load("mini", f"file:{tmp_path / 'run'}").scorer, DenseScorer)
     assert isinstance(load("mini", f"file:{tmp_path / 'run'}", policy="keep").scorer, CropScorer)
@@ -101,7 +101,7 @@ def test_the_tower_encodes_unchanged_images_once(
         encoded.clear()
         loop.start(Loop(task, tmp_path / f"{augment}-{most}", settings, {}), resume=False)
         assert sum(encoded) == 16 * times + 8 * (2 if most == 0 else 1)
-    pixels = torch.from_numpy(task.held_pixels[:2])
+    pixels = torch.from_numpy(task.held_out.pixels[:2])
     torch.testing.assert_close(
         task._cached([0, 1], pixels), task._encode(pixels), atol=1e-2, rtol=1e-3
     )  # float16

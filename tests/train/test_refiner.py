@@ -62,20 +62,19 @@ def test_windows_contain_the_object_with_its_clicks_on_it(given: Path) -> None:
 
 @pytest.mark.slow
 def test_it_learns_stops_resumes_and_serves(tmp_path: Path, given: Path) -> None:
-    recipe = RefinerRecipe(batch=4, kept=16, warm_up=1)
+    recipe = RefinerRecipe(batch=2, kept=16, warm_up=1)
     run = RefinerRun(tmp_path / "run", given, recipe, Material(GLYPHS))
-    while run.store.added < 8:
-        run.collect()
     before = {name: value.clone() for name, value in run.network.state_dict().items()}
-    for _ in range(2):
-        run._update(0.1)
+    while run.state.step < 2:
+        run.update()
+    assert run.store.added >= 16, "answers are collected first"
     assert any(
         not torch.equal(value, before[name]) for name, value in run.network.state_dict().items()
     )
     run.state.spent = 1
-    run.keep()
+    run.state.keep()
     resumed = RefinerRun(tmp_path / "run", given, replace(recipe, minutes=1e-6), Material(GLYPHS))
-    assert resumed.state.resume()
+    resumed.resume()
     resumed.train()  # no minutes are left
     assert (resumed.state.step, resumed.tiles) == (2, run.tiles)
     resumed.export(given)

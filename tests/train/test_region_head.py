@@ -7,32 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import open_clip
-import pytest
 import torch
 import torch.nn.functional as F
 
-from segclip.encoders import Serving, checkpoints
-from segclip.encoders.openclip import OpenClip
-from segclip.scoring.crops import CropPolicy
-from segclip.types import Array, Image, Masks, Proposals
+from segclip.encoders import checkpoints
 from train.region_features import FeatureTable
 from train.region_head import (
-    CLASSIFIER,
     EmbeddedTexts,
     Pooled,
     RegionHeadRecipe,
     RegionHeadRun,
     pool,
-    shipped,
-    widen,
 )
 from train.region_text import last_layers
 from train.regions.bank import Bank
-from train.regions.candidates import MISTAKES, judge, judged
 from train.regions.crop_store import UNLABELLED, WRONG, Class
 from train.regions.feed import RegionFeed
-from train.regions.model import BACKGROUNDS, EMBED, MODEL, PREPROCESS, SHIPPED, WIDE
-from train.scenes.photos import Photo
+from train.regions.head import widen
+from train.regions.model import MODEL
 from train.text_distill import embed
 
 CLASSES = [
@@ -42,100 +34,6 @@ CLASSES = [
     Class(("tench",), group="imagenet"),
     Class(("goldfish",), group="imagenet"),
 ]
-
-
-def labelled() -> Array:
-    """Label a square object of 40 px, number 2, in an image of 100 px; number 1 is far away."""
-    labels = np.zeros((100, 100), np.int16)
-    labels[:8, :8], labels[40:80, 40:80] = 1, 2
-    return labels
-
-
-def window(y1: int, y2: int, x1: int, x2: int) -> Array:
-    mask = np.zeros((100, 100), bool)
-    mask[y1:y2, x1:x2] = True
-    return mask
-
-
-@pytest.mark.parametrize(
-    ("mask", "found"),
-    [
-        (window(40, 80, 40, 80), (2, 0.0)),
-        (window(40, 80, 40, 70), (2, 0.0)),  # IoU .75
-        (window(40, 55, 40, 55), (0, 2.0)),  # a part
-        (window(0, 30, 50, 90), (0, 1.0)),  # background
-        (window(36, 94, 36, 94), (0, 0.0)),  # the thing and much around it, IoU .48: neither
-        (window(60, 100, 40, 80), (0, 0.0)),  # half of it and as much beside
-    ],
-)
-def test_a_candidate_is_an_object_a_part_of_one_or_background(
-    mask: Array, found: tuple[int, float]
-) -> None:
-    assert judge(mask, labelled()) == found
-
-
-class Finder:
-    """Propose the objects, and many parts of them."""
-
-    def encode(self, image: Image) -> Image:
-        return image
-
-    def decode(self, features: Image, prompt: object) -> Proposals:
-        parts = [window(y, y + 15, x, x + 15) for y in range(40, 64) for x in range(40, 64)]
-        masks = [window(40, 80, 40, 80), window(90, 95, 90, 95), *parts]  # the second is too small
-        return Proposals(Masks.from_dense(np.stack(masks)), np.ones(len(masks), np.float32))
-
-
-def test_wrong_candidates_of_a_photo_are_limited() -> None:
-    photo = Photo(np.full((100, 100, 3), 99, np.uint8), labelled(), names=("Cup", "Dog"))
-    ((image, masks, labels),) = judged(Finder(), [photo], {"dog": 7, "cup": 8}, 0)
-    assert labels == [7, *[WRONG] * MISTAKES]
-    assert (image.pixels is photo.pixels, len(masks)) == (True, len(labels))
-
-
-def test_a_wider_head_embeds_as_the_narrow_one_and_adds_confident_classes() -> None:
-    torch.manual_seed(0)
-    model = checkpoints.make_model(MODEL).eval()
-    features, names = torch.rand(64, 1280), F.normalize(torch.randn(10, EMBED), dim=-1)
-    classifier = torch.nn.Linear(1280, 10)
-    torch.nn.init.normal_(classifier.weight, std=0.3)
-    mlp = model.visual.head.mlp
-    head = widen(mlp, classifier, names, features, 2 * EMBED + 10)
-    with torch.no_grad():
-        before = mlp.fc2(F.gelu(mlp.fc1(features)))
-        added = head(features) - before
-        known = F.gelu(classifier(features) - 5) @ names
-    assert torch.allclose(added / added.norm(), known / known.norm(), atol=1e-4)
-    assert float(added.norm(dim=1).mean()) == pytest.approx(
-        CLASSIFIER * float(before.norm(dim=1).mean()), rel=1e-3
-    )
-    with pytest.raises(ValueError, match="no room"):
-        widen(mlp, classifier, names, features, 10)
-
-
-def test_the_shipped_model_equals_its_parts(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = checkpoints.make_model(MODEL).eval()
-    classifier = torch.nn.Linear(1280, 1000)
-    names = F.normalize(torch.randn(1000, EMBED), dim=-1)
-    head = widen(model.visual.head.mlp, classifier, names, torch.rand(8, 1280), 2 * WIDE)
-    serving = Serving(CropPolicy(), ("{}",), BACKGROUNDS)
-    checkpoints.save(
-        shipped(model, head).eval(),
-        tmp_path,
-        model_cfg=SHIPPED,
-        preprocess_cfg=PREPROCESS,
-        serving=serving,
-    )
-    encoder = OpenClip(f"file:{tmp_path}")
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 144, 144, 3), np.uint8)
-    with torch.inference_mode():
-        given = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - 127) / 128
-        wanted = F.normalize(head(model.visual.trunk(given)), dim=-1).numpy()
-    found = encoder.encode_images(pixels)
-    assert found.shape == (2, WIDE)
-    assert np.allclose(found[:, :EMBED], wanted, atol=5e-3)  # weights are stored in half precision
-    assert not found[:, EMBED:].any()
 
 
 def table(folder: Path, labels: list[int]) -> FeatureTable:
@@ -167,12 +65,6 @@ def test_texts_are_embedded_as_serving_does() -> None:
     assert torch.allclose(texts.names[0], F.normalize(wanted, dim=-1), atol=1e-5)
     assert torch.allclose(texts.bank[bank.texts.index("dog")], texts.names[0], atol=1e-5)
     assert not texts.bank.is_inference()
-
-
-def test_wrong_candidates_come_twice_as_often_as_right_ones(tmp_path: Path) -> None:
-    feed = RegionFeed(table(tmp_path, [0] * 5 + [WRONG] * 95), np.random.default_rng(0))
-    wrong = feed.labels == WRONG
-    assert feed.weights[wrong].sum() == pytest.approx(2 / 3)
 
 
 def test_a_candidate_is_wrong_for_what_labels_could_name_alone() -> None:
@@ -217,7 +109,7 @@ def test_a_head_learns_what_is_wrong(tmp_path: Path) -> None:
     stored = table(tmp_path, [0] * 60 + [WRONG] * 60)
     source = Pooled(RegionFeed(stored, np.random.default_rng(0)), features.half())
     recipe = replace(RegionHeadRecipe(), steps=150, batch=60, lr=0.02, warm_up=5, ema=0.5)
-    trained = RegionHeadRun(head, texts, bank, CLASSES, np.array([0, 1]), recipe).train(
+    trained = RegionHeadRun(head, texts, bank, CLASSES, np.array([0, 1]), recipe).learn(
         {"proposed": source}
     )
     images = F.normalize(trained(features), dim=-1).detach()

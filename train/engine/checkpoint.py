@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import time
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -14,11 +13,13 @@ from typing import IO, Any
 
 import torch
 
+from segclip.encoders.patches import with_current_names
 from segclip.errors import BadIndex, NotWritable
 from segclip.files import atomic
 
 from . import processes, sharding
 from .files import sweep
+from .state import TrainingState
 
 _DAMAGE = (  # raised by torch, pickle and zipfile for damaged files
     OSError,
@@ -34,48 +35,19 @@ _DAMAGE = (  # raised by torch, pickle and zipfile for damaged files
     zipfile.BadZipFile,
     zlib.error,
 )
-PAUSE = 60.0  # s
 _MARK = b"sha256 "
 _ZEROS = b"0" * 64
 
 
-class TrainingCheckpoint:
-    """State that a run resumes from.
-
-    average: an exponential moving average of the network, which is the one that is served.
-    """
+class TrainingCheckpoint(TrainingState):
+    """A state that a run resumes from: last.pt in a folder. extra: state of the recipe itself."""
 
     def __init__(
         self, folder: Path, network: Any, optimizer: torch.optim.Optimizer, ema: float
     ) -> None:
-        self.folder, self.network, self.optimizer, self.ema = folder, network, optimizer, ema
-        self.step, self.spent = 0, 0.0  # spent: seconds
-        self.extra: dict[str, Any] = {}  # state of the recipe itself
-        self.restart()
-
-    def restart(self) -> None:
-        """Restart the average from the network's current weights."""
-        self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
-
-    def count(self) -> None:
-        """Count a step and update the average, with a lower decay in the first steps."""
-        self.step += 1
-        decay = min(self.ema, (1 + self.step) / (10 + self.step))
-        for name, value in self.network.state_dict().items():
-            if value.is_floating_point():
-                self.average[name].lerp_(value, 1 - decay)
-            else:
-                self.average[name].copy_(value)
-
-    def elapse(self, since: float) -> float:
-        """Add the seconds since a step began to the run's total; return the current time.
-
-        At most PAUSE seconds are counted: a longer step was suspended, as on a laptop that was
-        closed.
-        """
-        now = time.monotonic()
-        self.spent += min(now - since, PAUSE)
-        return now
+        super().__init__(network, optimizer, ema)
+        self.folder = folder
+        self.extra: dict[str, Any] = {}
 
     def keep(self) -> None:
         """Write last.pt atomically and flush it to disk. Raises NotWritable.
@@ -107,6 +79,7 @@ class TrainingCheckpoint:
         state = _read(path, next(self.network.parameters()).device)
         likes = self.network.state_dict()
         for name in ("network", "average"):
+            state[name] = with_current_names(state[name])
             if odd := _differences(state[name], likes):
                 raise BadIndex(
                     f"{path} is of another model, which differs in {', '.join(odd[:3])}; choose "

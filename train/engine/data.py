@@ -23,6 +23,7 @@ from ..captions import tables
 from ..captions.tables import CaptionItem, Member
 from . import command, limits
 from .feed import readable
+from .options import HeldOutShare
 
 
 @dataclass(frozen=True)
@@ -171,9 +172,7 @@ def main(
         Path | None, typer.Argument(help="Folder of a named data set, or of the images of DATA.")
     ] = None,
     context: Annotated[int, typer.Option(help="Maximum number of tokens of a text.")] = 77,
-    held_out: Annotated[
-        float, typer.Option(help="Share of validation images, if DATA has no split.")
-    ] = 0.1,
+    held_out: HeldOutShare = 0.1,
     quick: Annotated[bool, typer.Option("--quick", help="Do not open the images.")] = False,
     without: Annotated[
         Path | None,

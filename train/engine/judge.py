@@ -3,15 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import torch
+from open_clip.transform import image_transform_v2
 
 from segclip.drawing import contact_sheet
+from segclip.encoders import checkpoints
+from segclip.scoring.crops import CropPolicy, cut
 from segclip.types import Array
 
+from ..captions.tables import CaptionItem
+from .feed import CaptionTexts, captions_of, spread
+from .loop import Validation
+
+VALIDATED = 2000  # held-out images evaluated each epoch
 DEPTHS = (1, 5, 10)
+
+
+class HeldOut:
+    """Held-out images and captions, prepared as serving does.
+
+    items: at most VALIDATED, evenly spaced. pixels: uint8 (I, S, S, 3). right: bool (I, T), the
+    texts that match an image.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[CaptionItem],
+        checkpoint: checkpoints.Checkpoint,
+        tokenizer: Any,
+        size: int,
+    ) -> None:
+        preprocess = checkpoints.preprocess_config(checkpoint, size)
+        transform = image_transform_v2(preprocess, is_train=False)
+        self.items = spread(items, VALIDATED)
+        self.pixels = serving_pixels(self.items, transform, size, checkpoint.serving.policy)
+        captions, templates = captions_of(self.items), checkpoint.serving.templates
+        self.texts = CaptionTexts(captions, tokenizer, templates)
+        self.right = np.zeros((len(self.items), len(self.texts.texts)), bool)
+        for row, item in enumerate(self.items):
+            self.right[row, self.texts.of(item)] = True
+
+    def embed_texts(self, encode: Callable[[torch.Tensor], torch.Tensor]) -> Array:
+        """Embed each text as the mean over its templates: unit rows (T, D)."""
+        tokens = self.texts.tokens  # (T, K, L)
+        each = in_chunks(encode, tokens.flatten(0, 1))
+        texts: Array = each.reshape(*tokens.shape[:2], -1).mean(axis=1)
+        return texts / np.maximum(np.linalg.norm(texts, axis=1, keepdims=True), 1e-12)
+
+    def judge(self, similarity: Array) -> Validation:
+        """Measure the recalls of similarities (I, T), and draw examples."""
+        drawn = examples(self.pixels, self.texts.texts, similarity, self.right)
+        return Validation(recalls(similarity, self.right), drawn)
 
 
 def recalls(similarity: Array, right: Array) -> dict[str, float]:
@@ -56,3 +102,23 @@ def examples(
             mark = "right: " if right[row, text] else ""
             captions.append(mark + (texts[text] if place == 0 else f"{similarity[row, text]:.2f}"))
     return contact_sheet(images, captions, columns=min(5, len(pixels)), tile=220)
+
+
+def serving_pixels(
+    items: Sequence[CaptionItem], transform: Any, size: int, policy: CropPolicy
+) -> Array:
+    """Prepare items exactly as serving does: uint8 (N, S, S, 3).
+
+    transform: open_clip's own, for whole images.
+    """
+    pixels = np.empty((len(items), size, size, 3), np.uint8)
+    for row, item in enumerate(items):
+        image = item.load()
+        if item.region is not None:
+            pixels[row] = cut(image, item.region, policy.views[0], size)[0]
+            continue
+        served = PIL.Image.fromarray(image.pixels)
+        for step in transform.transforms[:-2]:  # all but to-tensor and normalise
+            served = step(served)
+        pixels[row] = np.asarray(served)
+    return pixels

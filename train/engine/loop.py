@@ -26,6 +26,7 @@ from . import limits, processes, sharding
 from .checkpoint import TrainingCheckpoint
 from .files import sweep
 from .journal import ProgressLine, RunLog, check_recipe, digests, write_json
+from .state import warm_cosine
 
 BEST, LAST = ".", "last"  # subfolders of the best and the last weights
 
@@ -115,7 +116,6 @@ class Loop:
         self.task, self.folder, self.settings, self.recipe = task, folder, settings, recipe
         self.groups = task.groups()
         self.parameters = [p for group in self.groups for p in group["params"]]
-        self.rates = [group.setdefault("lr", settings.lr) for group in self.groups]
         self.spread = sharding.is_spread(task.network)
         fused = all(p.device.type in ("cpu", "cuda") for p in self.parameters)
         # foreach and fused cannot mix sharded and plain tensors
@@ -265,18 +265,8 @@ class Loop:
             for p in self.parameters:
                 if p.grad is not None:
                     p.grad /= batches
-        share = min(1.0, (step + 1) / max(settings.warm_up, 1))
-        share *= 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / max(self.total, 1)))
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * share
-        (sharding.clip if self.spread else torch.nn.utils.clip_grad_norm_)(
-            self.parameters, settings.clip
-        )
-        self.optimizer.step()
-        scale = getattr(self.task.network, "logit_scale", None)
-        if scale is not None:
-            scale.data.clamp_(0, math.log(100))
-        self.state.count()
+        factor = warm_cosine(step, settings.warm_up, step / max(self.total, 1))
+        self.state.descend(factor, self.parameters, settings.clip)
 
     def _finish(self, journal: RunLog | None, row: dict[str, float]) -> None:
         """Validate an epoch, save the best and the last weights, write its metrics."""

@@ -13,7 +13,7 @@ Captioned: TypeAlias = Annotated[
 Images: TypeAlias = Annotated[
     Path | None, typer.Option(help="Folder of the images, if not next to DATA.")
 ]
-HeldOut: TypeAlias = Annotated[
+HeldOutShare: TypeAlias = Annotated[
     float, typer.Option(help="Share of validation images, if DATA has no split.")
 ]
 SkipBad: TypeAlias = Annotated[
@@ -71,3 +71,33 @@ Bfloat16: TypeAlias = Annotated[
 Fsdp: TypeAlias = Annotated[
     bool, typer.Option("--fsdp", help="Under torchrun: shard the weights over the processes.")
 ]
+StoredCrops: TypeAlias = Annotated[Path, typer.Argument(help="Folder of crops, for their classes.")]
+StoredFeatures: TypeAlias = Annotated[Path, typer.Argument(help="Folder of their features.")]
+Photos: TypeAlias = Annotated[
+    list[Path], typer.Option(help="COCO-format folder of photos; repeatable.")
+]
+Foreground: TypeAlias = Annotated[
+    Path | None, typer.Option(help="Folder of the cut-outs' masks, next to their photos.")
+]
+ServedOut: TypeAlias = Annotated[
+    Path, typer.Option(help="Folder for model.safetensors and config.json.")
+]
+Runs: TypeAlias = Annotated[Path, typer.Option(help="Folder for checkpoints.")]
+Minutes: TypeAlias = Annotated[
+    float, typer.Option(help="Training time; the learning rate schedule ends with it.")
+]
+FirstTile: TypeAlias = Annotated[
+    int, typer.Option(help="Seed of the first tile; use another one for every run.")
+]
+ResumeRuns: TypeAlias = Annotated[
+    bool, typer.Option("--resume", help="Resume from the last checkpoint in RUNS.")
+]
+BackgroundPhotos: TypeAlias = Annotated[
+    Path | None, typer.Option(help="COCO-format folder of photos for backgrounds.")
+]
+PeakRate: TypeAlias = Annotated[
+    float, typer.Option(help="Maximum learning rate; lower it to go on from earlier weights.")
+]
+OnlySources: TypeAlias = Annotated[str, typer.Option(help="Comma-separated sources; default: all.")]
+SceneCount: TypeAlias = Annotated[int, typer.Option(help="Number of scenes.")]
+ValidationCount: TypeAlias = Annotated[int, typer.Option(help="Number of validation scenes.")]

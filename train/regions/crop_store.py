@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from segclip.errors import BadPrompt
 from segclip.files import atomic
 from segclip.types import Array
+from segclip.weights.reading import reading
 
 STORED = 192  # maximum side of a stored crop, px
 CONTEXT = 1.4  # of a stored region; whole photos have 1
@@ -31,6 +34,24 @@ class Class:
     colour: str = ""
     synset: int | None = None
     group: str = ""
+
+
+def read_classes(store: Path) -> tuple[list[Class], dict[str, int]]:
+    """Read the classes of a folder of crops, and the place of each group's first one.
+
+    Raises BadPrompt for a folder without crops, WeightsCorrupt for a damaged table.
+    """
+    if not (store / "classes.json").exists():
+        raise BadPrompt(
+            f"{store} holds no crops; make them with: python -m train.region_crops {store}"
+        )
+    with reading(store, "crops"):
+        table = json.loads((store / "classes.json").read_text("utf-8"))
+        classes = [
+            Class(tuple(row["texts"]), row["colour"], row["synset"], row["group"])
+            for row in table["classes"]
+        ]
+        return classes, table["offsets"]
 
 
 @dataclass(frozen=True, eq=False)

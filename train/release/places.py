@@ -29,6 +29,7 @@ from segclip.ranking.positions import parse
 from segclip.segmenter import Segmenter
 
 from ..engine import command, limits
+from ..engine.options import BackgroundPhotos, SceneCount
 from ..scenes.compose import VALIDATION_SEED, SceneConfig
 from ..scenes.photos import load_photos
 from ..scenes.write import write_folder
@@ -149,10 +150,8 @@ def scenes(count: int, photos: Path | None, folder: Path) -> list[Sample]:
 
 
 def main(
-    photos: Annotated[
-        Path | None, typer.Option(help="COCO-format folder of photos for backgrounds.")
-    ] = None,
-    count: Annotated[int, typer.Option(help="Number of scenes.")] = 200,
+    photos: BackgroundPhotos = None,
+    count: SceneCount = 200,
     preset: str = "mini",
     calibrate: Annotated[
         Path | None, typer.Option(help="Encoder folder to store the fitted likeness in.")

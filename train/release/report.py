@@ -31,7 +31,8 @@ from segclip.segmenter import Segmenter
 from segclip.types import Masks
 
 from ..engine import command, limits
-from ..region_crops import caltech_files
+from ..engine.options import BackgroundPhotos, ValidationCount
+from ..regions.photo_lists import caltech_files
 from ..scenes.compose import VALIDATION_SEED
 from ..scenes.photos import HELD_OUT_EVERY, load_photos
 from ..scenes.write import write_folder
@@ -87,9 +88,9 @@ def measure(segmenter: Segmenter, samples: Sequence[Sample], title: str) -> Repo
 def main(
     proposer: str = "mini-fastsam",
     encoder: str = "mini-clip",
-    photos: Annotated[Path | None, typer.Option(help="COCO-format folder of photos.")] = None,
+    photos: BackgroundPhotos = None,
     caltech: Annotated[Path | None, typer.Option(help="Folder tree of class folders.")] = None,
-    count: Annotated[int, typer.Option(help="Number of validation scenes.")] = 300,
+    count: ValidationCount = 300,
     calibrate: Annotated[
         Path | None, typer.Option(help="Encoder folder to store the fitted threshold in.")
     ] = None,

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import cv2
 import typer
 
 from ..engine import command
 from ..engine.files import write_image
+from ..engine.options import BackgroundPhotos
 from ..scenes.compose import SceneConfig, compose
 from ..scenes.glyphs import load_glyphs
 from ..scenes.photos import load_photos
@@ -75,9 +75,7 @@ SAMPLES: tuple[DemoSample, ...] = (*PHOTOS, *DRAWINGS)
 
 def main(
     folder: Path,
-    photos: Annotated[
-        Path | None, typer.Option(help="COCO-format folder of photos for backgrounds.")
-    ] = None,
+    photos: BackgroundPhotos = None,
 ) -> None:
     """Draw the scenes, and write a README of texts to try."""
     glyphs = load_glyphs()

@@ -26,6 +26,7 @@ from segclip.segmenter import Segmenter
 from segclip.weights import describe
 
 from ..engine import command
+from ..engine.options import BackgroundPhotos
 from ..scenes.photos import FREE_LICENCES, HELD_OUT_EVERY
 from .samples import SAMPLES, DemoSample
 
@@ -113,7 +114,7 @@ def main(
         "tests/data/scenes"
     ),
     weights: Annotated[Path, typer.Option(help="Folder of manifest.json.")] = Path("weights"),
-    photos: Annotated[Path | None, typer.Option(help="COCO-format folder of photos.")] = None,
+    photos: BackgroundPhotos = None,
     only_stamp: Annotated[
         bool, typer.Option("--only-stamp", help="Only write the hashes.")
     ] = False,

@@ -21,6 +21,7 @@ from segclip.files import atomic
 
 from ..engine import command, limits
 from ..engine.files import claim, write_image
+from ..engine.options import BackgroundPhotos, SceneCount
 from .compose import VALIDATION_SEED, Scene, SceneConfig, compose, phrases
 from .glyphs import Glyph, load_glyphs, meanings
 from .photos import Photo, load_photos
@@ -97,11 +98,9 @@ def _annotation(scene: Scene, row: int, glyphs: Sequence[Glyph]) -> dict[str, ob
 
 def main(
     folder: Path,
-    count: Annotated[int, typer.Option(help="Number of scenes.")] = 300,
+    count: SceneCount = 300,
     first: Annotated[int, typer.Option(help="First seed.")] = VALIDATION_SEED,
-    photos: Annotated[
-        Path | None, typer.Option(help="COCO-format folder of photos for backgrounds.")
-    ] = None,
+    photos: BackgroundPhotos = None,
     free: Annotated[
         bool, typer.Option("--free", help="Only photos whose licence allows redistribution.")
     ] = False,

@@ -15,7 +15,7 @@ import pytest
 from segclip.errors import BadPrompt
 from train.engine import command
 
-TRAIN = Path(__file__).parents[2] / "train"
+TRAIN = Path(__file__).parents[3] / "train"
 
 
 def outcome(
@@ -98,6 +98,7 @@ def test_an_option_that_is_not_finite_is_reported(
     assert (code, stderr) == (2, f"error: --rate takes a finite number; got {value}\n")
 
 
+TIMED = "--minutes nan|--minutes 0|--minutes -1|--lr nan|--lr -1|--first -1"
 OPTIONS = {  # required arguments of each recipe, and invalid options
     "contrastive": (
         ["DATA", "--out", "OUT"],
@@ -132,9 +133,27 @@ OPTIONS = {  # required arguments of each recipe, and invalid options
         ["resnet10t", "small", "--out", "OUT"],
         "--size 100000|--size 0|--embed-dim 0|--embed-dim 99999999|--seed -1|--pooling no",
     ),
-    "region_text": (["DATA", "--out", "OUT"], "--minutes nan|--minutes 0|--minutes -1"),
-    "region_crops": (["OUT"], "--scenes 0|--scenes -1|--first -1"),
-    "refiner": (["DATA"], "--minutes nan|--minutes 0|--minutes -1"),
+    "region_text": (
+        ["DATA", "DATA", "--text", "DATA", "--out", "OUT"],
+        "--minutes nan|--minutes 0|--minutes -1",
+    ),
+    "region_head": (
+        ["DATA", "DATA", "--start", "DATA", "--out", "OUT"],
+        "--steps 0|--steps -1",
+    ),
+    "region_features": (
+        ["DATA", "--out", "OUT"],
+        "--versions 0|--size 0|--size 100|--most 0",
+    ),
+    "text_distill": (
+        ["DATA", "--out", "OUT", "--data", "DATA"],
+        "--minutes nan|--minutes 0|--minutes -1",
+    ),
+    "sam": (["--out", "OUT", "--photos", "DATA", "--trunk", "DATA"], TIMED),
+    "proposer": (["--out", "OUT", "--photos", "DATA"], TIMED),
+    "region_crops": (["OUT", "--data", "DATA"], "--scenes 0|--scenes -1|--pasted 0"),
+    "refiner": (["DATA", "--photos", "DATA"], TIMED),
+    "scenes.write": (["OUT"], "--count 0|--count -1|--first -1"),
     "release.places": ([], "--count 0|--count -1"),
     "release.report": ([], "--count 0|--count -1"),
     "shapes": (["OUT"], "--count 0|--count -1|--held-out -1|--first -1"),
@@ -280,3 +299,19 @@ def test_an_invalid_model_description_is_reported_in_a_line(
     code, stderr = outcome(contrastive.main, arguments, monkeypatch, capsys)
     assert (code, len(stderr.splitlines())) == (2, 1), stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("recipe", ["region_text", "region_head", "text_distill"])
+def test_a_folder_without_crops_is_reported_with_how_to_make_them(
+    recipe: str,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main = importlib.import_module(f"train.{recipe}").main
+    given = [str(data) if each == "DATA" else each for each in OPTIONS[recipe][0]]
+    code, stderr = outcome(main, given, monkeypatch, capsys)
+    assert (code, len(stderr.splitlines())) == (2, 1), stderr
+    assert "train.region_crops" in stderr

@@ -22,7 +22,7 @@ from train.engine.loop import Loop, LoopSettings
 from train.engine.start import begin, fresh
 from train.engine.tuning import Tuning
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TINY: dict[str, Any] = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "patch_size": 16, "head_width": 16},

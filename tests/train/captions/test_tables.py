@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +16,6 @@ from segclip.errors import BadPrompt, BadTable
 from train import shapes
 from train.captions import tables
 from train.captions.tables import CaptionItem, Member
-from train.engine import data
-from train.engine.feed import check
 
 
 def write_image(path: Path, grey: int = 90, noise: int = 0) -> Path:
@@ -33,6 +30,8 @@ def captions_by_name(items: Sequence[CaptionItem]) -> dict[str, tuple[str, ...]]
 
 
 BOTH = {"a.jpg": ("a dog, running", "one dog"), "b.jpg": ("a cat",)}
+
+
 ROWS = [(name, caption) for name, captions in BOTH.items() for caption in captions]
 
 
@@ -160,56 +159,3 @@ def test_files_without_captions_are_reported(tmp_path: Path, name: str, text: st
 def test_one_image_cannot_be_split(tmp_path: Path) -> None:
     with pytest.raises(BadPrompt, match="two images at least"):
         tables.split([CaptionItem(tmp_path / "a.jpg", ("x", "y"), "a.jpg")])
-
-
-def test_missing_images_and_empty_captions_are_reported_or_left_out(tmp_path: Path) -> None:
-    good = CaptionItem(write_image(tmp_path / "a.png"), ("x",), "a")
-    missing, empty = (
-        CaptionItem(tmp_path / "gone.png", ("x",), "g"),
-        CaptionItem(good.image, ("",), "e"),
-    )
-    with pytest.raises(BadPrompt, match=r"gone.png, which is missing"):
-        check([good, missing], skip_bad=False)
-    with pytest.raises(BadPrompt, match="empty caption"):
-        check([good, empty], skip_bad=False)
-    half = CaptionItem(good.image, ("\udcff",), "h")  # as from a folder name in another encoding
-    pipe = CaptionItem(tmp_path / "pipe.png", ("x",), "p")
-    os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(BadPrompt, match="a lone surrogate"):
-        check([good, half], skip_bad=False)
-    with pytest.raises(BadPrompt, match=r"pipe.png, which is no regular file"):
-        check([good, pipe], skip_bad=False)
-    assert check([good, missing, empty, half, pipe], skip_bad=True) == [good]
-
-
-def test_the_check_finds_faults(tmp_path: Path) -> None:
-    items = [
-        CaptionItem(write_image(tmp_path / f"{n}.png", 40 + n), (f"thing {n}",), f"{n}")
-        for n in range(20)
-    ]
-    assert data.inspect(items).faults == ()
-    validation = tables.split(items)[1][0]
-    copied = next(item for item in tables.split(items)[0])
-    assert isinstance(validation.image, Path)
-    assert isinstance(copied.image, Path)
-    validation.image.write_bytes(copied.image.read_bytes())
-    (tmp_path / "broken.png").write_bytes(b"not an image")
-    items += [
-        CaptionItem(tmp_path / "broken.png", ("word " * 100,), "broken"),
-        CaptionItem(write_image(tmp_path / "e.png", 99), ("",), "e"),
-    ]
-    report = data.inspect(items)
-    rows = dict(report.rows)
-    assert rows["images that cannot be read"] == "1"
-    assert rows["captions truncated to 77 tokens"] == "1"
-    assert rows["images on both sides of the split"] == "1"
-    assert len(report.faults) == 3
-
-
-def test_an_incomplete_known_data_set_is_reported(tmp_path: Path) -> None:
-    assert len(data.verify("flickr8k", tmp_path)) == 2
-    (tmp_path / "captions.txt").write_text("image,caption\na.jpg,a dog\n")
-    (tmp_path / "Images").mkdir()
-    faults = data.verify("flickr8k", tmp_path)
-    assert "1 images listed, 8091 expected" in faults
-    assert any("1 images are missing" in fault for fault in faults)

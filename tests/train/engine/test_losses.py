@@ -17,7 +17,7 @@ from open_clip.loss import ClipLoss, SigLipLoss
 
 from train.engine.losses import Keys, Scale, cached_backward, sigmoid_loss, softmax_loss
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def one_each(count: int) -> Keys:
@@ -110,7 +110,7 @@ def test_two_processes_agree_with_open_clip_and_with_one(tmp_path: Path) -> None
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
-    command = [sys.executable, *launch, "-m", "tests.train.two_processes"]
+    command = [sys.executable, *launch, "-m", "tests.train.engine.two_processes"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("equal") == 2

@@ -1,0 +1,44 @@
+"""Settings and metrics of a run in its folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from segclip.errors import BadIndex
+from tests.train.engine.test_checkpoint import loop_in
+from train.engine.journal import read_metrics
+from train.engine.loop import LoopSettings, start
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train a run of one epoch."""
+    folder = tmp_path_factory.mktemp("once")
+    start(loop_in(folder, LoopSettings(epochs=1, batch=2, warm_up=0, lr=0.1)), resume=False)
+    return folder
+
+
+@pytest.fixture
+def folder(once: Path, tmp_path: Path) -> Path:
+    """Copy that run."""
+    return shutil.copytree(once, tmp_path / "run")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, "7"])
+def test_damaged_settings_are_reported(folder: Path, text: str) -> None:
+    (folder / "recipe.json").write_text(text)
+    with pytest.raises(BadIndex, match=r"recipe\.json"):
+        start(loop_in(folder), resume=True)
+
+
+@pytest.mark.parametrize(
+    "line", ["7", "{}", '{"epoch": "1", "loss": 0}', "null", "{", "[" * 100_000, "\0"]
+)
+def test_metrics_are_read_up_to_a_damaged_line(folder: Path, line: str) -> None:
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(line + "\n")
+    start(loop_in(folder), resume=True)
+    assert [row["epoch"] for row in read_metrics(folder)] == [1, 2]
