@@ -253,9 +253,7 @@ class RegionHeadRun:
         likeliest: torch.Tensor,
         chances: torch.Tensor,
     ) -> torch.Tensor:
-        """Compare crops that have a name, that a teacher is sure of, that are background, or that
-        are wrong.
-        """
+        """Compare named crops, those a teacher is sure of, backgrounds and wrong candidates."""
         sure = (labels == UNLABELLED) & (chances[:, 0] > SURE) & (likeliest[:, 0] >= 0)
         labels = torch.where(sure, likeliest[:, 0] + min(self.imagenet, default=0), labels)
         used = labels != UNLABELLED
@@ -300,9 +298,7 @@ def pool(visual: Any, table: FeatureTable, batch: int = 128) -> torch.Tensor:
 
 
 def shipped(model: Any, head: Head) -> Any:
-    """Build the model that ships: the towers of ``model``, the head, and zeros where the wider
-    space has no more.
-    """
+    """Build the model that ships: the towers of ``model`` and the head, padded with zeros."""
     wide = checkpoints.make_model(SHIPPED)
     state = model.state_dict()
     weight = torch.zeros(WIDE, head.second.weight.shape[1])

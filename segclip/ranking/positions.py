@@ -94,7 +94,7 @@ _RELATED = tuple(
         key,
         re.compile(
             rf"^(?P<head>.+?),?\s+(?:(?:that|which|who)(?:\s+is|'s)\s+)?(?:{words})\s+(?P<anchor>.+)$",
-            re.I,
+            re.IGNORECASE,
         ),
     )
     for key, words in _RELATIONS.items()

@@ -75,8 +75,8 @@ def probabilities(similarity: Array, others: Array, logit_scale: float) -> Array
     without any the probability is 1. A value depends neither on the number of regions nor on the
     other texts.
     """
-    # (N, T, K)
-    gap = others.astype(np.float64)[:, None, :] - similarity.astype(np.float64)[:, :, None]
+    given, rest = similarity.astype(np.float64), others.astype(np.float64)
+    gap = rest[:, None, :] - given[:, :, None]  # (N, T, K)
     with np.errstate(over="ignore"):
         return 1 / (1 + np.exp(logit_scale * gap).sum(axis=2))
 

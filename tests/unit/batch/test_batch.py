@@ -87,7 +87,9 @@ def script(
         str(workers),
         *TEXTS,
     ]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
 
 
 class TestWhatIsWritten:
