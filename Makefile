@@ -42,6 +42,7 @@ fuzz: $(VENV)/dev  ## random inputs of every kind for MINUTES, from SEED on; wha
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 
 bench: $(VENV)/dev  ## each claim of the README against a peer, on this machine
