@@ -271,6 +271,7 @@ class _Redirects(HTTPRedirectHandler):
     ) -> Request | None:
         """Follow a redirect, or raise HTTPException."""
         if not newurl.startswith(("https://", "http://")[: 1 if req.type == "https" else 2]):
+            fp.close()
             raise HTTPException(f"the server redirects to {newurl[:80]!r}, which is not followed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
