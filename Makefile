@@ -37,7 +37,7 @@ test: lint  ## lint, type-check, run every test
 test-long: $(VENV)/dev  ## the tests that take minutes each and repeat what a shorter one tries: every pair of cases
 	$(BIN)/python -m pytest -n auto -m long
 
-coverage: $(VENV)/dev  ## lines and branches of segclip that its quick unit tests reach, and a floor for them
+coverage: $(VENV)/dev  ## lines and branches of segclip that its quick unit tests reach
 	$(BIN)/python -m pytest -n auto --dist loadscope -m $(QUICK) --cov --cov-report term tests/unit
 
 fuzz: $(VENV)/dev  ## random inputs of every kind for MINUTES, from SEED on; what failed before comes first
