@@ -11,6 +11,7 @@ LEARNED = --photos $(PHOTOS) --photos $(MORE_PHOTOS) --foreground $(FOREGROUND)
 DEMO_IMAGE ?= samples/coffee.jpg
 DEMO_TEXT ?= "a spoon"
 MINUTES ?= 60
+QUICK = "not slow and not long and not parity and not browser"
 
 # A .venv of another Python than PYTHON's, or of one that has gone, is made anew; a good one stays where PYTHON is too old.
 VERSION = -c 'import sys; sys.version_info < (3, 11) or print("%d.%d" % sys.version_info[:2])' 2>/dev/null
@@ -22,7 +23,7 @@ STALE := stale
 endif
 endif
 
-.PHONY: demo app test test-long fuzz lint bench mini venv clean $(STALE)
+.PHONY: demo app test test-long coverage fuzz lint bench mini venv clean $(STALE)
 
 demo: $(VENV)/installed  ## segment a sample by text
 	$(BIN)/segclip segment $(DEMO_IMAGE) $(DEMO_TEXT)
@@ -36,12 +37,16 @@ test: lint  ## lint, type-check, run every test
 test-long: $(VENV)/dev  ## the tests that take minutes each and repeat what a shorter one tries: every pair of cases
 	$(BIN)/python -m pytest -n auto -m long
 
+coverage: $(VENV)/dev  ## lines and branches of segclip that its quick unit tests reach
+	$(BIN)/python -m pytest -n auto --dist loadscope -m $(QUICK) --cov --cov-report term tests/unit
+
 fuzz: $(VENV)/dev  ## random inputs of every kind for MINUTES, from SEED on; what failed before comes first
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 
 bench: $(VENV)/dev  ## each claim of the README against a peer, on this machine
@@ -65,7 +70,7 @@ mini: $(VENV)/train  ## train the shipped weights again; hours on 2 cores, needs
 venv: $(VENV)/dev  ## only install
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache
 
 stale:
 	@test -f $(VENV)/pyvenv.cfg || rmdir $(VENV) 2>/dev/null \

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from textwrap import shorten
 from typing import Any
 
@@ -148,7 +149,7 @@ def _centres(length: int, count: int) -> np.ndarray:
 
 
 def _number(value: float) -> float | None:
-    return None if value != value else round(float(value), 4)
+    return None if math.isnan(value) else round(float(value), 4)
 
 
 def _data_url(file: io.BytesIO, kind: str) -> str:

@@ -1,5 +1,4 @@
-"""Let hostile programs ask the HTTP API beside plain ones, and see that the plain ones hardly
-notice.
+"""Let hostile programs use the HTTP API beside plain ones, which should hardly notice.
 
 Of 16 programs half open a photo and ask for words and a click, again and again; the others send
 what is dear or broken: huge images, many prompts, everything as PNG, half requests, dripping ones,
@@ -44,9 +43,7 @@ KINDS = {"image": "multipart/form-data; boundary=cut", "json": "application/json
 
 @dataclass
 class Notes:
-    """Count what was answered: seconds of plain requests, statuses by what was sent, what should
-    not have been.
-    """
+    """Count answers: seconds of plain requests, statuses by request, answers that are wrong."""
 
     plain: list[float] = field(default_factory=list)
     hostile: Counter[str] = field(default_factory=Counter)

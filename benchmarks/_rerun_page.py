@@ -1,5 +1,4 @@
-"""A page as FastSAM's public demo works: models are loaded once, and every question runs the whole
-line again.
+"""Work as FastSAM's public demo does: load models once, rerun everything for every question.
 
 The demo of CASIA-IVA-Lab/FastSAM (app_gradio.py) asks ultralytics for all masks of the picture at
 1024 px, at full resolution, confidence 0.25, IoU 0.7; a point or a text chooses among them, and the
@@ -37,9 +36,7 @@ LOOK: dict[str, Any] = {
 
 @st.cache_resource
 def load() -> Any:
-    """Hand the weights to ultralytics' FastSAM, and let it use all threads, which it doesn't by
-    itself.
-    """
+    """Load the weights into ultralytics' FastSAM, and let it use all threads."""
     source = sources.find(f"file:{os.environ['ENCODER']}")
     side = int(source.model_cfg["vision_cfg"]["image_size"])
     see = image_transform_v2(checkpoints.preprocess_config(source, side), is_train=False)

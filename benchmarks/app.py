@@ -1,5 +1,4 @@
-"""Time the app in real Chromium, from a click, a slider or a text to the new overlay, against
-re-running everything.
+"""Time the app in Chromium, from an input to the new overlay, against rerunning everything.
 
 The other side is a Streamlit page that works as FastSAM's public demo does
 (benchmarks/_rerun_page.py), in the same browser, with its models already loaded, on the same
@@ -122,6 +121,7 @@ _TEXT = """
 
 
 def main() -> int:
+    """Time both pages on both pairs of networks; return the exit code."""
     if CHROMIUM is None:
         print("Chromium is not installed: apt-get install chromium")
         return 1
@@ -172,9 +172,7 @@ def _compare(
 
 @dataclass(frozen=True)
 class _Networks:
-    """Hold what both sides look with: the demo's checkpoint and CLIP, the app's options, and what
-    is claimed.
-    """
+    """Hold the demo's checkpoint and CLIP, the app's options, and what is claimed."""
 
     proposer: Path
     encoder: Path

@@ -1,5 +1,4 @@
-"""Time the batch export against a plain loop over ultralytics' FastSAM text prompt: two texts, one
-run.
+"""Time the batch export of two texts against a plain loop over ultralytics' FastSAM text prompt.
 
 Both sides have the same photos, FastSAM-s and ViT-B-32 (random weights), write a PNG of each
 answer, and take turns; the median counts. ultralytics runs as it ships, and once more with as many
@@ -152,9 +151,7 @@ def upstream(proposer: Path) -> tuple[Run, int]:
 
 
 def with_workers(folder: Path, scenes: list[Path]) -> bool:
-    """Time one and two workers on the mini models, without the time they take to load: that of one
-    more picture run.
-    """
+    """Time one and two workers on the mini models, less the time of a run with one image."""
     (folder / "list.txt").write_text("".join(f"{path}\n" for path in scenes))
     (folder / "one.txt").write_text(f"{scenes[0]}\n")
     rates = {}

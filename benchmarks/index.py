@@ -1,5 +1,4 @@
-"""Time indexing whole photographs against the loop everyone writes: PIL, open_clip's preprocessing,
-encode_image.
+"""Time indexing whole photographs against the usual loop over PIL and open_clip's encode_image.
 
 Both sides have ViT-B-32 (random weights), the same files and all cores; models are loaded before
 the clock. The loop has float32, open_clip's own choice; segclip takes bfloat16 where the processor
@@ -119,9 +118,7 @@ def plain(model: torch.nn.Module, preprocess: object, photos: Path) -> float:
 
 
 def ours(folder: Path, photos: Path, workers: int, turn: int) -> float:
-    """Index: pictures a second, without what starting takes: that of a run of one group a
-    process.
-    """
+    """Return the images indexed per second, less the time of a run of one group per process."""
     few = folder / f"few-{workers}-{turn}"
     few.mkdir()
     for file in sorted(photos.iterdir())[: TOGETHER * workers]:

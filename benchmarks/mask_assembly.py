@@ -1,5 +1,4 @@
-"""Compare mask assembly with ultralytics' retina masks: 300 masks of a 4000x3000 picture, from one
-network output.
+"""Compare the assembly of 300 masks of a 4000x3000 image with ultralytics' retina masks.
 
 Each side has a process of its own, so that its peak memory is its own; the claim is about what
 assembly adds to what was resident before it (torch alone is 250 to 600 MB). Exits 1 unless ours is
@@ -55,9 +54,7 @@ def main() -> int:
 
 
 def prepare(folder: Path) -> float:
-    """Store one network output of FastSAM-s's architecture; give the mean share of the picture a
-    box covers.
-    """
+    """Store an output of FastSAM-s's network; return the mean share of the image in a box."""
     network = random_network("yolov8s-seg.yaml", candidates=1200, size=640)
     options = FastSAMOptions(max_det=COUNT, precision="float32")
     found = FastSAM(save_checkpoint(network, folder / "FastSAM-s.pt"), options=options).encode(
@@ -105,9 +102,7 @@ def retina_masks() -> Callable[..., torch.Tensor]:
 
 
 def store(answer: Masks | torch.Tensor, path: Path) -> None:
-    """Write tight boxes and packed bitmaps; masks without a pixel are left out, as upstream
-    does.
-    """
+    """Write tight boxes and packed bitmaps; empty masks are left out, as upstream does."""
     if isinstance(answer, torch.Tensor):
         tight = [Masks.from_dense(mask[None].numpy()) for mask in answer]
         masks = Masks(

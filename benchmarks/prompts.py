@@ -1,5 +1,4 @@
-"""Time clicks and boxes against segment-anything's own predictor, and weigh "everything" on a
-12-megapixel photo.
+"""Time clicks and boxes against SAM's own predictor; weigh "everything" on 12 megapixels.
 
 Both sides run the same network with the same weights: the shipped mini-sam, or a random ViT-B
 (--vit-b). They look at a drawn scene, for boxes and "everything" enlarged to 12 megapixels. A
@@ -75,9 +74,7 @@ def scene(size: tuple[int, int] | None = None) -> Image:
 
 
 def clicks(path: Path, rounds: int, claim: float | None) -> bool:
-    """Time a click on a picture that is encoded, each at another place, as served: with edges
-    fitted to the picture.
-    """
+    """Time clicks at different places of an encoded image, with edges fitted as when served."""
     image, proposer = scene(), SAM(path)
     height, width = image.size
     predictor = SamPredictor(proposer.network)
@@ -144,9 +141,7 @@ def boxes(path: Path) -> bool:
 
 
 def weigh(path: Path) -> int:
-    """Ask for everything on a photo and compare this process's peak with what it held when the
-    model was loaded.
-    """
+    """Segment everything in a photo; compare peak memory with that after loading the model."""
     proposer = SAM(path, options=SAMOptions(grid=LAX))
     proposer.decode(proposer.encode(scene()), Points([(50, 50)]))  # libraries are up
     image = scene(PHOTO)

@@ -1,5 +1,4 @@
-"""Time search in many vectors of 512: NumPy's exact scan and LanceDB as segclip uses them,
-faiss-cpu's flat index.
+"""Time search in many vectors of 512: segclip's NumPy scan and LanceDB, faiss-cpu's flat index.
 
 Each engine runs in a process of its own, so that its memory is its own. The vectors are random:
 2,000 centres, each vector as far from its centre as the centre is long (cosine about 0.5 inside a
@@ -39,9 +38,7 @@ Draw = Callable[[], Iterator[Array]]
 
 @dataclass(frozen=True)
 class Measured:
-    """Hold one engine's figures: seconds, milliseconds, MB; memory is the process's peak less that
-    of its start.
-    """
+    """Hold one engine's seconds, milliseconds and MB; memory is the peak less that of the start."""
 
     engine: str
     count: int

@@ -1,5 +1,4 @@
-"""Time a first and a second text on one picture against ultralytics' FastSAM text prompt, in one
-run.
+"""Time a first and a second text on an image against ultralytics' FastSAM text prompt.
 
 Both sides get the same FastSAM-s and ViT-B-32 (random weights: the same work, other numbers), the
 same thresholds and the same pictures, models loaded and warm. ultralytics runs as it ships, with
@@ -44,9 +43,7 @@ FIRST_CLAIM, SECOND_CLAIM = 2.0, 100.0
 
 @dataclass
 class Side:
-    """Hold one side: how it answers a first text on an image, and a second; the seconds each round
-    took.
-    """
+    """Hold one side: its answers to a first and a second text, and the seconds of each round."""
 
     name: str
     first: Callable[[Image, str], Any]
@@ -56,9 +53,7 @@ class Side:
     seconds: list[float] = field(default_factory=list)
 
     def play(self, number: int, place: int) -> None:
-        """Answer two texts this run has not seen on a picture the side has not seen; round 0 warms
-        up.
-        """
+        """Answer two new texts on a new image; round 0 warms up."""
         torch.set_num_threads(self.threads)
         image = sample_image(*SIZE, seed=number)
         start = time.perf_counter()
@@ -108,9 +103,7 @@ def arguments() -> argparse.Namespace:
 
 
 def make_weights(folder: Path) -> tuple[Path, Path]:
-    """Write a FastSAM-s and a ViT-B-32 in their published formats, and let ``import clip`` give the
-    latter.
-    """
+    """Write a FastSAM-s and a ViT-B-32 as published; ``import clip`` has the latter."""
     proposer = save_checkpoint(
         random_network("yolov8s-seg.yaml", candidates=400), folder / "FastSAM-s.pt"
     )
@@ -123,9 +116,7 @@ def make_weights(folder: Path) -> tuple[Path, Path]:
 
 
 def ours(policy: str, finder: FastSAM, encoder: OpenClip) -> Side:
-    """Make segclip's side; with policy ``ultralytics`` it does what ultralytics does: one text, no
-    templates.
-    """
+    """Make segclip's side; policy ``ultralytics`` means one text and no templates, as there."""
     segmenter = Segmenter(finder, encoder, CropScorer(encoder, POLICIES[policy]))
     alike = policy == "ultralytics"
 

@@ -1,5 +1,4 @@
-"""Time contrastive training against open_clip's own trainer: the same model, pictures, captions,
-batch and threads.
+"""Time contrastive training against open_clip's trainer, on the same model, data and threads.
 
 Both read picture files and captions of the same length and train whole epochs in this process, each
 after one epoch to warm up; open_clip with its loader's workers as many as there are cores. Exits 1
@@ -104,9 +103,7 @@ def theirs(folder: Path, name: str, batch: int) -> float:
 
 
 def ours(folder: Path, name: str, batch: int) -> tuple[float, float]:
-    """Train two epochs by our loop; images a second of the second, and the share of it spent
-    waiting for data.
-    """
+    """Train two epochs; return the second's images per second and its fraction spent on waiting."""
     settings = LoopSettings(epochs=2, batch=batch)
     task = Contrastive(
         fresh(name),

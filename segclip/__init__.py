@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from .batch import Answers as Answers
@@ -122,7 +122,7 @@ _HOMES = {
     "zeroshot": ("Classifier", "Guess", "Labels", "classify", "make_classifier", "read_labels"),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = sorted(_MODULES)
+__all__ = sorted(_MODULES)  # noqa: PLE0605 - sorted returns a list
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,6 @@ from PIL.Image import Transpose
 
 from .errors import BadImage, one_line
 from .files import listing, profiles, regular
-from .files.listing import walk as walk
 from .question import MAX_PIXELS
 from .types import Array, Image
 

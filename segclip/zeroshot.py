@@ -276,4 +276,4 @@ def _cache_weights(path: Path, weights: Array) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{os.getpid()}.{path.name}")
         np.save(aside, weights)
-        os.replace(aside, path)
+        aside.replace(path)

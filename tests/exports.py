@@ -114,7 +114,9 @@ def export_in_a_process(
         str(workers),
         *TEXTS,
     ]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, check=False, text=True, timeout=240
+    )
 
 
 def export_with(

@@ -51,7 +51,7 @@ class Disk:
     def attach(self, patch: pytest.MonkeyPatch) -> None:
         """Intercept this process's calls."""
         self._intercept(patch, os, "replace", before=lambda source, target, **_: self._gone(target))
-        self._intercept(patch, os, "unlink", before=lambda path, **named: self._gone(path, **named))
+        self._intercept(patch, os, "unlink", before=self._gone)
         self._intercept(patch, os, "fsync", after=self._synced)
         for name in ("mkdir", "symlink", "rmdir"):
             self._intercept(patch, os, name)

@@ -13,6 +13,10 @@ from pathlib import Path
 
 import pytest
 
+import segclip
+
+from . import api_page
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 _BLOCK = re.compile(
@@ -44,7 +48,13 @@ def test_a_block_of_the_readme_runs(block: re.Match[str], clone: Path) -> None:
     }
     command = [*shell[block["language"]], block["code"]]
     process = subprocess.run(
-        command, cwd=clone, env=environment, capture_output=True, text=True, timeout=300
+        command,
+        cwd=clone,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert process.returncode == 0, process.stderr
     assert "wrote " in process.stdout or (clone / "desk.overlay.png").is_file()
@@ -58,6 +68,12 @@ def test_every_file_the_readme_links_to_is_there() -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_reference_has_every_public_name_with_its_current_signature() -> None:
+    grouped = [name for names in api_page.GROUPS.values() for name in names]
+    assert sorted(grouped) == segclip.__all__
+    assert api_page.PAGE.read_text("utf-8") == api_page.write(), "run python -m tests.api_page"
 
 
 def test_nothing_is_left_to_fill_in() -> None:

@@ -24,9 +24,9 @@ import torch
 import torch.nn.functional as F
 import typer
 
-from segclip import images
 from segclip.encoders import checkpoints, patches
 from segclip.errors import BadPrompt, UnknownName
+from segclip.files import listing
 from segclip.scoring.crops import cut
 from segclip.types import Array, Image, Masks
 
@@ -271,7 +271,7 @@ def parts_of(
     folder: Path, *, share: float, skip_bad: bool
 ) -> tuple[list[CaptionItem], list[CaptionItem]]:
     """List a folder's images and split them; raises BadImage if there is no folder."""
-    items = [CaptionItem(path, (), str(path.relative_to(folder))) for path in images.walk(folder)]
+    items = [CaptionItem(path, (), str(path.relative_to(folder))) for path in listing.walk(folder)]
     return tables.split(readable(items)[0] if skip_bad else items, share)
 
 

@@ -1,12 +1,12 @@
-"""Combine a timm image tower and a transformers text tower, to be trained by ``train.contrastive``.
+r"""Combine a timm image tower and a transformers text tower, for ``train.contrastive`` to train.
 
-    python -m train.dual_encoder resnet50 distilbert-base-uncased --pooling cls \\
+    python -m train.dual_encoder resnet50 distilbert-base-uncased --pooling cls \
         --out runs/dual-start
-    python -m train.dual_encoder vit_base_patch16_224.augreg_in21k \\
-        sentence-transformers/bert-base-nli-mean-tokens \\
+    python -m train.dual_encoder vit_base_patch16_224.augreg_in21k \
+        sentence-transformers/bert-base-nli-mean-tokens \
         --out runs/dual-start
-    python -m train.contrastive flickr8k --start file:runs/dual-start --lr 1e-4 --text-lr 0.1 \\
-        --head-lr 10 \\
+    python -m train.contrastive flickr8k --start file:runs/dual-start --lr 1e-4 --text-lr 0.1 \
+        --head-lr 10 \
         --out runs/dual
 
 Towers come with their published weights, from their hubs or, for the text, from a local folder.
@@ -54,7 +54,7 @@ def make_tokenizer(texts: list[str]) -> Any:
 def image_config(name: str, size: int | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the configuration of a timm tower and of its preprocessing."""
     if not timm.is_model(name):
-        nearest = ", ".join(timm.list_models(f"*{name.split('.')[0][:8]}*")[:4])
+        nearest = ", ".join(timm.list_models(f"*{name.split('.', maxsplit=1)[0][:8]}*")[:4])
         raise UnknownName(f"timm has no model {name!r}; near it: {nearest or 'nothing'}")
     pretrained = timm.get_pretrained_cfg(name)
     side = size or (pretrained.input_size[-1] if pretrained else 224)

@@ -1,5 +1,4 @@
-"""Train the refiner of mini-sam: what it answers to clicks and boxes, corrected inside each
-object's own window.
+"""Train mini-sam's refiner, which corrects its masks inside each object's own window.
 
     python -m train.refiner weights/mini/sam --photos ../shared/coco-dev --photos ../shared/photos \
         --foreground ../shared/foreground

@@ -1,5 +1,4 @@
-"""Run stored crops through the first layers of the encoder once, as serving cuts them but varied,
-and keep the result.
+"""Store what the encoder's first layers make of the crops, cut as when served but varied.
 
     python -m train.region_features runs/crops --out runs/features --versions 2
 
@@ -42,9 +41,7 @@ TAUGHT = ("imagenet", "caption", "unlabelled")  # sources with a teacher: the ot
 
 
 def vary(rng: np.random.Generator, crop: Crop, size: int) -> Array:
-    """Cut a stored crop again, uint8 (size, size, 3): other context, place, light, a mask as rough
-    as a proposer's.
-    """
+    """Vary a crop's context, place, light and the edge of its mask: uint8 (size, size, 3)."""
     side = crop.pixels.shape[0]
     whole = crop.context == 1.0
     low, high = (0.7, 1.0) if whole else (1.0 / crop.context, 1.0)
@@ -91,9 +88,7 @@ def as_served(crop: Crop, size: int, *, context: float = SERVED, fill: str = "bl
 
 
 def normalised(images: list[Array]) -> torch.Tensor:
-    """Turn uint8 (B, S, S, 3) into what the trunk takes: float32 (B, 3, S, S), channels last in
-    memory.
-    """
+    """Convert uint8 (B, S, S, 3) to the trunk's float32 (B, 3, S, S), channels last in memory."""
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
     return ((pixels - 127) / 128).contiguous(memory_format=torch.channels_last)
 

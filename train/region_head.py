@@ -201,9 +201,7 @@ class RegionHeadRun(TimedRun):
         likeliest: torch.Tensor,
         chances: torch.Tensor,
     ) -> torch.Tensor:
-        """Compare crops that have a name, that a teacher is sure of, that are background, or that
-        are wrong.
-        """
+        """Compare crops with a name, a sure teacher, those of the background, and wrong ones."""
         sure = (labels == UNLABELLED) & (chances[:, 0] > SURE) & (likeliest[:, 0] >= 0)
         labels = torch.where(sure, likeliest[:, 0] + min(self.imagenet, default=0), labels)
         used = labels != UNLABELLED

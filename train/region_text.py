@@ -170,9 +170,7 @@ class RegionTextRun(ServedRun):
         return sum(losses.values(), torch.zeros(()))
 
     def _region_loss(self, batch: RegionBatch, images: torch.Tensor) -> torch.Tensor:
-        """Compare named crops, and those a teacher is sure of, with texts; photos with captions are
-        left out.
-        """
+        """Compare named crops, and those a teacher is sure of, with texts; leave out captions."""
         kept = len(batch.labels) - batch.captioned
         labels = batch.labels[:kept].clone()
         sure = (labels == -2) & (batch.chances[:kept, 0] > SURE) & (batch.likeliest[:kept, 0] >= 0)

@@ -1,5 +1,4 @@
-"""Train mini-sam: SAM's prompt encoder and mask decoder on the mini proposer's trunk, by simulated
-clicks and boxes.
+"""Train mini-sam, SAM's decoders on the mini proposer's trunk, by simulated clicks and boxes.
 
     python -m train.sam --trunk weights/mini/proposer --photos ../shared/coco-dev \
         --photos ../shared/photos \

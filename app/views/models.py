@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from pathlib import Path
 from threading import Thread
 
 import streamlit as st
@@ -137,10 +138,10 @@ def _table(shared: Studio) -> None:
 
 def _share(path: os.PathLike[str], size: int | None) -> float:
     """Return the downloaded fraction of a file; its partial download lies in the same folder."""
-    place = os.path.dirname(path)
+    place = Path(path).parent
     parts = (
-        [os.path.getsize(entry) for entry in os.scandir(place) if entry.is_file()]
-        if os.path.isdir(place)
+        [entry.stat().st_size for entry in os.scandir(place) if entry.is_file()]
+        if place.is_dir()
         else []
     )
     return min(1.0, max(parts, default=0) / size) if size else 0.0

@@ -137,7 +137,7 @@ class Output:
             file.sha256,
         )
         if known and same and self._is_intact(known, self.verify):
-            os.unlink(file.at)
+            Path(file.at).unlink()
             return
         sync_staged(Path(file.at))
         self._files.append(file)
@@ -240,7 +240,7 @@ class Output:
             try:
                 for made in reversed(missing):
                     made.mkdir(exist_ok=True)
-                os.replace(file.at, self.root / file.path)
+                Path(file.at).replace(self.root / file.path)
             except FileNotFoundError:
                 if last:
                     raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import stat
 from collections.abc import Iterator
@@ -125,7 +124,7 @@ def _set_aside(folder: Path, reason: str) -> None:
     try:
         for suffix in BESIDE:
             with suppress(FileNotFoundError):
-                os.replace(folder / f"{_JOURNAL}{suffix}", f"{aside}{suffix}")
+                (folder / f"{_JOURNAL}{suffix}").replace(f"{aside}{suffix}")
     except OSError as error:
         raise NotWritable(f"{folder}: cannot be written, {error.strerror or error}") from None
 

@@ -243,7 +243,7 @@ def stamp_of(path: Path) -> Stamp:
     A replacement of the same size and modification time differs in inode or change time.
     """
     try:
-        status = os.stat(path)
+        status = path.stat()
     except (OSError, ValueError):
         return 0, 0, 0, 0
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino

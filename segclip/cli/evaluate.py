@@ -146,8 +146,9 @@ def zeroshot(
     ] = None,
 ) -> None:
     """Classify a tree of class folders: accuracy, mean per-class accuracy, confusions."""
-    from .. import images, loading
+    from .. import loading
     from ..evaluation import zeroshot
+    from ..files import listing
     from ..zeroshot import build, read_labels
 
     # checked before the long work, not after it
@@ -160,7 +161,7 @@ def zeroshot(
         labels or [zeroshot.label_of(path) for path in folders], templates=templates
     )
     classifier = build(loading.load_encoder(encoder), given)
-    tasks = [path for path in folders for _ in images.walk(path)[:limit]]
+    tasks = [path for path in folders for _ in listing.walk(path)[:limit]]
     with _progress(tasks) as progress:
         report = zeroshot.evaluate_folders(classifier, folders, limit=limit, report=progress)
     _print(report.table())

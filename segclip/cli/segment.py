@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,4 +109,4 @@ def _table(result: Result) -> list[str]:
 
 
 def _format(value: float, digits: int) -> str:
-    return "-" if value != value else f"{value:.{digits}f}"  # NaN: no text was given
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"  # NaN: no text was given

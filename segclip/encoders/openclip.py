@@ -128,7 +128,10 @@ class OpenClip:
                 f"{self.name} has no dense features for {image.source}: it needs a patch head, "
                 "which train.pacl and train.clipself train"
             )
-        return self._embed(self._dense, self._normalised(self._dense.fit(image.pixels)[None]))[0]
+        grid: Array = self._embed(
+            self._dense, self._normalised(self._dense.fit(image.pixels)[None])
+        )[0]
+        return grid
 
     def _tokens(self, texts: Sequence[str]) -> torch.Tensor:
         """Tokenize texts as ids (T, context); raise WeightsCorrupt for ids unknown to the tower."""
@@ -182,7 +185,8 @@ class OpenClip:
             return crop
         if self._preprocess.resize_mode != "shortest":
             line = (1, self.image_size) if height > width else (self.image_size, 1)
-            return cv2.resize(crop, line, interpolation=cv2.INTER_AREA)
+            thin: Array = cv2.resize(crop, line, interpolation=cv2.INTER_AREA)
+            return thin
         length = _THIN * shorter
         start = (longer - length) // 2
         return crop[start : start + length] if height > width else crop[:, start : start + length]
@@ -199,7 +203,9 @@ class OpenClip:
     def _embed(self, tower: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor) -> Array:
         with torch.inference_mode():
             embeddings = tower(rows.to(self._dtype) if rows.is_floating_point() else rows)
-            return torch.nn.functional.normalize(embeddings.float(), dim=-1).cpu().numpy()
+            unit = torch.nn.functional.normalize(embeddings.float(), dim=-1)
+        vectors: Array = unit.cpu().numpy()
+        return vectors
 
     def _cache(self, known: dict[str, Array]) -> None:
         for text, embedding in known.items():

@@ -136,7 +136,7 @@ def from_tag(model: str, tag: str) -> Checkpoint:
 
 
 def _model_cfg(model: str) -> dict[str, Any]:
-    config = open_clip.get_model_config(model)
+    config: dict[str, Any] | None = open_clip.get_model_config(model)
     if config is None:
         nearest = difflib.get_close_matches(model, open_clip.list_models(), n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"use {SPECS}"

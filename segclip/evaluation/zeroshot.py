@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import images
 from ..errors import BadImage, BadPrompt
-from ..files import outputs
+from ..files import listing, outputs
 from ..types import Array
 from ..zeroshot import Classifier
 
@@ -163,7 +162,7 @@ def evaluate_folders(
             f"{len(folders)} class folders need as many labels, in their order; got {len(names)}"
         )
     tasks = [
-        (row, path) for row, folder in enumerate(folders) for path in images.walk(folder)[:limit]
+        (row, path) for row, folder in enumerate(folders) for path in listing.walk(folder)[:limit]
     ]
     confusion, ranks, failed = np.zeros((len(names), len(names)), np.int64), [], []
     for done, (truth, path) in enumerate(tasks, 1):

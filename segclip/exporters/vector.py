@@ -65,8 +65,10 @@ def write_svg(result: Result, path: Path) -> list[Path]:
     """Write an SVG of the image's size: one even-odd path per row, with its text as the title."""
     height, width = result.image.size
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 '
-        f'{width} {height}">'
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+            f'viewBox="0 0 {width} {height}">'
+        )
     ]
     for row in range(len(result) - 1, -1, -1):  # the best on top
         drawn = " ".join(

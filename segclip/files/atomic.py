@@ -37,7 +37,7 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[IO[bytes]]:
             file.flush()
             if sync:
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
         if sync:
             sync_folder(path.parent)
     except OSError as error:

@@ -142,7 +142,7 @@ def _stream(descriptor: int) -> Iterator[bytes]:
 
 
 def visible(text: str) -> str:
-    """Escape terminal control characters, such as \\x1b, that file names and texts may hold."""
+    r"""Escape terminal control characters, such as \x1b, that file names and texts may hold."""
     return text.translate(_ESCAPES)
 
 

@@ -49,7 +49,7 @@ def renew(folder: Path, target: str, write: Callable[[Path], Sequence[Path]]) ->
         }
         _write(record, target, both)  # first, so that a kill leaves no unrecorded file
         for name in names:
-            os.replace(staged / name, folder / name)
+            (staged / name).replace(folder / name)
     for name in former.keys() - new.keys():
         if _is_ours(folder / name, former[name]):
             (folder / name).unlink(missing_ok=True)

@@ -131,7 +131,8 @@ class _Rings:
 
     def _directions(self) -> Array:
         """Return the direction in which the border leaves each corner, int64 (C, 2)."""
-        return np.sign(self.xy[self._next()] - self.xy)
+        signs: Array = np.sign(self.xy[self._next()] - self.xy)
+        return signs
 
 
 def _follow(bitmap: Array, *, diagonal: bool) -> _Rings:

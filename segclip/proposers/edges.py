@@ -142,8 +142,10 @@ def _coefficients(guide: Sequence[Array], mask: Array, options: EdgeOptions) -> 
     p, q, s = (mean(plane * mask) - m * mask_mean for plane, m in zip(guide, means, strict=True))
 
     def variance(i: int, j: int) -> Array:
-        covariance = mean(guide[i] * guide[j]) - means[i] * means[j]
-        return covariance + options.smoothness if i == j else covariance
+        covariance: Array = mean(guide[i] * guide[j]) - means[i] * means[j]
+        if i == j:
+            covariance += options.smoothness
+        return covariance
 
     rr, rg, rb, gg, gb, bb = (variance(i, j) for i, j in combinations_with_replacement(range(3), 2))
     # inverse of the symmetric covariance matrix, by its cofactors

@@ -202,7 +202,9 @@ def cut(pixels: Array, window: Window, size: int) -> Array:
     left, top = window.x - max(x1, 0) + step / 2, window.y - max(y1, 0) + step / 2
     back = np.array([[step * across, 0, left * across - 0.5], [0, step * down, top * down - 0.5]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpAffine(inside, back, (size, size), flags=flags, borderValue=(127.5,) * 3)
+    warped: Array = cv2.warpAffine(
+        inside, back, (size, size), flags=flags, borderValue=(127.5,) * 3
+    )
     return warped.astype(np.float32) / 127.5 - 1
 
 
@@ -271,4 +273,5 @@ def fused(refiner: Refiner) -> Refiner:
             for row, (before, after) in enumerate(pairwise(part)):
                 if isinstance(before, torch.nn.Conv2d) and isinstance(after, torch.nn.BatchNorm2d):
                     part[row], part[row + 1] = fuse_conv_bn_eval(before, after), torch.nn.Identity()
-    return refiner.to(memory_format=torch.channels_last)
+    refiner.to(memory_format=torch.channels_last)
+    return refiner

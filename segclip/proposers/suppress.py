@@ -27,4 +27,5 @@ def box_iou(box: Array, boxes: Array) -> Array:
     shared = sides[:, 0] * sides[:, 1]
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     union = (box[2] - box[0]) * (box[3] - box[1]) + areas - shared
-    return shared / np.maximum(union, np.finfo(np.float32).tiny)
+    shares: Array = shared / np.maximum(union, np.finfo(np.float32).tiny)
+    return shares

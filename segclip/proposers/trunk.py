@@ -208,7 +208,7 @@ class FineMaskDecoder(MaskDecoder):
         transformer: TwoWayTransformer,
         iou_head_hidden_dim: int,
         fine: int,
-    ):
+    ) -> None:
         super().__init__(
             transformer_dim=transformer_dim,
             transformer=transformer,

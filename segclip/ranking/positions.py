@@ -94,7 +94,7 @@ _RELATED = tuple(
         key,
         re.compile(
             rf"^(?P<head>.+?),?\s+(?:(?:that|which|who)(?:\s+is|'s)\s+)?(?:{words})\s+(?P<anchor>.+)$",
-            re.I,
+            re.IGNORECASE,
         ),
     )
     for key, words in _RELATIONS.items()
@@ -178,7 +178,8 @@ class Relation:
         if self.key == "near":
             gaps = np.where(other, _gaps(masks, anchors), np.inf).min(axis=1)
             rows = np.argsort(gaps, kind="stable")
-            return rows[np.isfinite(gaps[rows])][:1]
+            nearest: Array = rows[np.isfinite(gaps[rows])][:1]
+            return nearest
         values, limits = (self._along(table) for table in (masks, anchors))
         return np.flatnonzero((values < limits[0]) & other[:, 0])
 

@@ -75,10 +75,11 @@ def probabilities(similarity: Array, others: Array, logit_scale: float) -> Array
     without any the probability is 1. A value depends neither on the number of regions nor on the
     other texts.
     """
-    # (N, T, K)
-    gap = others.astype(np.float64)[:, None, :] - similarity.astype(np.float64)[:, :, None]
+    given, rest = similarity.astype(np.float64), others.astype(np.float64)
+    gap = rest[:, None, :] - given[:, :, None]  # (N, T, K)
     with np.errstate(over="ignore"):
-        return 1 / (1 + np.exp(logit_scale * gap).sum(axis=2))
+        shares: Array = 1 / (1 + np.exp(logit_scale * gap).sum(axis=2))
+    return shares
 
 
 def weigh(probability: Array, quality: Array, weight: float) -> Array:
@@ -100,13 +101,12 @@ def embed_texts(encoder: Encoder, texts: Sequence[str], sentences: Sequence[str]
 
 def similarity(embeddings: Array, text_embeddings: Array) -> Array:
     """Return the cosine of N regions with T texts: float32 (N, T); -1 for zero rows."""
-    cosine = np.clip(embeddings @ text_embeddings.T, -1, 1).astype(np.float32)
+    cosine: Array = np.clip(embeddings @ text_embeddings.T, -1, 1).astype(np.float32)
     cosine[~embeddings.any(axis=1)] = UNSCORED
     return cosine
 
 
 def unit(rows: Array) -> Array:
     """Scale rows to length one; a zero row stays zero."""
-    return (rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)).astype(
-        np.float32
-    )
+    scaled: Array = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+    return scaled.astype(np.float32)

@@ -126,7 +126,8 @@ def _wholes(masks: Masks, shared: Array, probability: Array, containment: float)
         [_covers(masks, members[:, j], j) >= containment for j in range(len(masks))], bool
     )
     part = (inside & as_good & ~group[None, :]).any(axis=1)
-    return ~group & ~part
+    whole: Array = ~group & ~part
+    return whole
 
 
 def _log_odds(probability: Array) -> Array:

@@ -140,9 +140,10 @@ def fill_outside(pixels: Array, inside: Array, fill: str, mean: Array | None = N
     if fill == "keep":
         return pixels
     coverage = inside[..., None]
-    return np.rint(pixels * coverage + _background(pixels, fill, mean) * (1 - coverage)).astype(
-        np.uint8
-    )
+    blended: Array = np.rint(
+        pixels * coverage + _background(pixels, fill, mean) * (1 - coverage)
+    ).astype(np.uint8)
+    return blended
 
 
 def cut_boxes(image: Image, masks: Masks, fill: str) -> list[Array]:
@@ -172,9 +173,10 @@ def _read(frame: Array, window: tuple[int, int, int, int], border: int) -> Array
     inner = frame[y1:y2, x1:x2]
     if inner.shape[:2] == (height, width):
         return inner
-    return cv2.copyMakeBorder(
+    padded: Array = cv2.copyMakeBorder(
         inner, y1 - top, top + height - y2, x1 - left, left + width - x2, border
     )
+    return padded
 
 
 def _read_coarsely(
@@ -193,7 +195,10 @@ def _read_coarsely(
         )
         x, y = min((x - left) // fold, columns - width), min((y - top) // fold, rows - height)
         small = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
-        return cv2.copyMakeBorder(small, y, rows - y - height, x, columns - x - width, border)
+        padded: Array = cv2.copyMakeBorder(
+            small, y, rows - y - height, x, columns - x - width, border
+        )
+        return padded
 
     inner_x, inner_y = max(left, 0), max(top, 0)
     inner = frame[inner_y : top + high, inner_x : left + wide]
@@ -211,17 +216,17 @@ def _paint(masks: Masks, row: int, window: tuple[int, int, int, int]) -> Array:
 
 def _resize(pixels: Array, size: int) -> Array:
     shrinks = max(pixels.shape[:2]) > size
-    return cv2.resize(
+    resized: Array = cv2.resize(
         pixels, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     )
+    return resized
 
 
 def _background(pixels: Array, fill: str, mean: Array | None) -> Array:
     if fill == "blur":
         small = cv2.resize(pixels, (_BLUR_CELLS, _BLUR_CELLS), interpolation=cv2.INTER_AREA)
-        return cv2.resize(small, pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR).astype(
-            np.float32
-        )
+        blurred: Array = cv2.resize(small, pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        return blurred.astype(np.float32)
     if fill == "mean":
         return (pixels.mean(axis=(0, 1)) if mean is None else mean).astype(np.float32)
     return np.full(3, 255.0 if fill == "white" else 0.0, np.float32)

@@ -55,7 +55,7 @@ def _why_unlisted(folder: Path) -> str | None:
 def why_closed(path: Path) -> str:
     """Return why a file cannot be opened; "" if it can be, or is no regular file."""
     try:
-        if stat.S_ISREG(os.stat(path).st_mode):
+        if stat.S_ISREG(path.stat().st_mode):
             with path.open("rb"):
                 pass
     except OSError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -114,7 +113,7 @@ def mend(path: Path, folder: Path) -> int:
             count = _copy_sound(path, journal)
     for suffix in ("-wal", "-shm", "-journal"):  # else SQLite would apply them to the new file
         Path(f"{path}{suffix}").unlink(missing_ok=True)
-    os.replace(fresh, path)
+    fresh.replace(path)
     return count
 
 

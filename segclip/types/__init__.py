@@ -176,7 +176,10 @@ class Scores:
         )
         exponentials = np.exp(logits)
         total = exponentials.sum(axis=axes[over], keepdims=True)
-        return (exponentials / np.maximum(total, np.finfo(np.float64).tiny)).astype(np.float32)
+        shares: Array = (exponentials / np.maximum(total, np.finfo(np.float64).tiny)).astype(
+            np.float32
+        )
+        return shares
 
 
 @dataclass(frozen=True, eq=False)

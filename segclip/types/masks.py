@@ -186,4 +186,5 @@ class Masks:
         """Return the IoU of each pair: float64 (N, M) in [0, 1]; 0 for two empty masks."""
         shared = self.intersections(other)
         union = self.areas[:, None] + other.areas[None, :] - shared
-        return shared / np.maximum(union, 1)
+        shares: Array = shared / np.maximum(union, 1)
+        return shares

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from threading import Timer
@@ -113,7 +114,7 @@ class Part:
         """Sync the finished file to disk and move it into place atomically."""
         with self.path.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(self.path, target)
+        self.path.replace(target)
         atomic.sync_folder(target.parent)
         self._etag_path.unlink(missing_ok=True)
 
@@ -220,7 +221,7 @@ def _connect(job: Download, part: Part) -> HTTPResponse:
             raise
         part.drop()
         return _connect(job, part)
-    if response.status == 200:
+    if response.status == HTTPStatus.OK:
         part.restart(response.headers.get("ETag"))
     elif not (part.size and _continues(response, part, job.bytes)):
         response.close()
@@ -236,7 +237,7 @@ def _connect(job: Download, part: Part) -> HTTPResponse:
 def _continues(response: HTTPResponse, part: Part, size: int | None) -> bool:
     """Return whether a response is the complete remainder of a part's file."""
     span = _RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-    if response.status != 206 or span is None or int(span[1]) != part.size:
+    if response.status != HTTPStatus.PARTIAL_CONTENT or span is None or int(span[1]) != part.size:
         return False
     end, length = int(span[2]) + 1, _length(response)
     sizes = {
@@ -270,6 +271,7 @@ class _Redirects(HTTPRedirectHandler):
     ) -> Request | None:
         """Follow a redirect, or raise HTTPException."""
         if not newurl.startswith(("https://", "http://")[: 1 if req.type == "https" else 2]):
+            fp.close()
             raise HTTPException(f"the server redirects to {newurl[:80]!r}, which is not followed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

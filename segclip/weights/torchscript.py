@@ -108,7 +108,7 @@ class _TreeUnpickler(pickle.Unpickler):
 
 
 def _fresh(call: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *args: call(*args)
+    return lambda *args: call(*args)  # noqa: PLW0108 - a pickle may set attributes on it
 
 
 def _rebuild(storage: torch.Tensor, offset: int, size: Any, stride: Any, *_: Any) -> torch.Tensor:

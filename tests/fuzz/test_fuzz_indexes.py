@@ -244,9 +244,9 @@ def _damage_tables(rng: random.Random, place: Path) -> None:
         table.execute(
             rng.choice(
                 (
-                    "DROP TABLE outcomes", "ALTER TABLE outcomes ADD COLUMN more", "PRAGMA "
+                    "DROP TABLE outcomes", "ALTER TABLE outcomes ADD COLUMN more", ("PRAGMA "
                                                                                    "user_version = "
-                                                                                   "99",
+                                                                                   "99"),
                     "CREATE TABLE more (a)", "ALTER TABLE outcomes RENAME COLUMN rest TO rested",
                     "CREATE TRIGGER trap AFTER INSERT ON outcomes BEGIN DELETE FROM outcomes; END",
                 )

@@ -190,7 +190,11 @@ def command(scenes: Path, out: Path, *more: str) -> list[str]:
 
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     done = subprocess.run(
-        command(tmp_path / "nothing", tmp_path / "out"), cwd=ROOT, capture_output=True, text=True
+        command(tmp_path / "nothing", tmp_path / "out"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")

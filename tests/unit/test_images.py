@@ -386,7 +386,9 @@ class TestDepth:
             values = np.concatenate([values, alpha], axis=2)
         stored = values if values.ndim == 2 else values[..., [2, 1, 0, 3][: values.shape[2]]]
         source = (
-            values if kind == "array" else cv2.imencode("." + kind.split()[-1], stored)[1].tobytes()
+            values
+            if kind == "array"
+            else cv2.imencode("." + kind.rsplit(maxsplit=1)[-1], stored)[1].tobytes()
         )
         with caplog.at_level(logging.WARNING):
             pixels = images.load(source, label="deep").pixels

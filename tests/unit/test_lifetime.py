@@ -187,7 +187,7 @@ def test_ended_training_leaves_no_process_and_resumes(
     ]
     command = [sys.executable, *launcher, *recipe, "--batch", "8", "--epochs", "6", "--out"]
     run = tmp_path / "ended"
-    code = end([*command, str(run)], number, lambda: (run / "last.pt").exists(), plain=not launcher)
+    code = end([*command, str(run)], number, (run / "last.pt").exists, plain=not launcher)
     assert launcher or code == code_of(number)
     for folder, options in ((run, ["--resume"]), (tmp_path / "uninterrupted", [])):
         subprocess.run([*command, str(folder), *options], cwd=ROOT, check=True, capture_output=True)

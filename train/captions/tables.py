@@ -206,7 +206,7 @@ def _classes(path: Path) -> list[CaptionItem]:
         folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")
     ):
         name = " ".join(kind.name.replace("_", " ").split()).lower()
-        for row, file in enumerate(images.walk(kind)):
+        for row, file in enumerate(listing.walk(kind)):
             split = "val" if row % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 else "train"
             items.append(CaptionItem(file, (name,), str(file.relative_to(path)), split))
     return items

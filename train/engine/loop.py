@@ -82,7 +82,8 @@ class NamedBatch(Protocol):
 
     count: int
 
-    def names(self) -> list[str]: ...
+    def names(self) -> list[str]:
+        """Return the images' names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,12 +100,23 @@ class Task(Protocol):
     network: torch.nn.Module
     monitor: str
 
-    def groups(self) -> list[dict[str, Any]]: ...
-    def steps(self) -> int: ...
-    def batches(self, epoch: int, first: int) -> Iterator[Any]: ...
-    def backward(self, batch: Any) -> torch.Tensor: ...
-    def validate(self) -> Validation: ...
-    def save(self, folder: Path) -> None: ...
+    def groups(self) -> list[dict[str, Any]]:
+        """Return the optimiser's groups of parameters."""
+
+    def steps(self) -> int:
+        """Return the number of steps of an epoch."""
+
+    def batches(self, epoch: int, first: int) -> Iterator[Any]:
+        """Yield an epoch's batches from number ``first`` on."""
+
+    def backward(self, batch: Any) -> torch.Tensor:
+        """Add a batch's gradients; return its loss."""
+
+    def validate(self) -> Validation:
+        """Measure the network on the held-out data."""
+
+    def save(self, folder: Path) -> None:
+        """Write the network as a checkpoint that can be served."""
 
 
 class Loop:

@@ -60,9 +60,7 @@ def widen(
 
 
 def shipped(model: Any, head: Head) -> Any:
-    """Build the model that ships: the towers of ``model``, the head, and zeros where the wider
-    space has no more.
-    """
+    """Build the model that ships: ``model``'s towers and the head, padded with zeros to WIDE."""
     wide = checkpoints.make_model(SHIPPED)
     state = model.state_dict()
     weight = torch.zeros(WIDE, head.second.weight.shape[1])

@@ -105,8 +105,10 @@ def main(
         "",
         *credits,
         "",
-        "The scenes are composed by `python -m train.release.samples` from drawings of Noto Color "
-        "Emoji",
+        (
+            "The scenes are composed by `python -m train.release.samples` from drawings of "
+            "Noto Color Emoji"
+        ),
         "(OFL 1.1); the background photos of one of them are crops of these:",
         "",
         *behind,

@@ -145,10 +145,7 @@ def load_glyphs(font: Path = FONT) -> list[Glyph]:
     glyphs: list[Glyph] = []
     for character, pixels in drawn.items():
         thumbnail = _thumbnail(pixels)
-        if (
-            len(glyphs)
-            and np.abs(thumbnails[: len(glyphs)] - thumbnail).mean(axis=1).min() < DUPLICATE
-        ):
+        if glyphs and np.abs(thumbnails[: len(glyphs)] - thumbnail).mean(axis=1).min() < DUPLICATE:
             continue
         thumbnails[len(glyphs)] = thumbnail
         name = named[character]

@@ -2,6 +2,8 @@
 
     python -m train.scenes.write tests/data/scenes --count 60 --photos ../shared/coco-dev \
         --free --jpeg
+
+The same count and seed write the same scenes.
 """
 
 from __future__ import annotations

@@ -120,8 +120,10 @@ def test_invalid_numbers_and_texts_are_refused_with_a_reason(
         ),
         (
             "multipart/form-data; boundary=a; charset=\xff",
-            b'--a\r\ncontent-disposition: form-data; name="\xff"; '
-            b'filename="\xff"\r\n\r\nx\r\n--a--',
+            (
+                b'--a\r\ncontent-disposition: form-data; name="\xff"; '
+                b'filename="\xff"\r\n\r\nx\r\n--a--'
+            ),
         ),
         ("application/x-www-form-urlencoded", b"image=%ff&image=%00"),
     ],

@@ -46,15 +46,19 @@ ROWS = [(name, caption) for name, captions in BOTH.items() for caption in captio
         ("plain.csv", 'a.jpg,"a dog, running"\na.jpg,one dog\nb.jpg,a cat\n'),
         (
             "results.csv",
-            "image_name| comment_number| comment\na.jpg| 0| a dog, running\na.jpg| 1| one "
-            "dog\nb.jpg| 0| a cat\n",
+            (
+                "image_name| comment_number| comment\na.jpg| 0| a dog, running\na.jpg| 1| one "
+                "dog\nb.jpg| 0| a cat\n"
+            ),
         ),
         ("Flickr8k.token.txt", "a.jpg#0\ta dog, running\na.jpg#1\tone dog\nb.jpg#0\ta cat\n"),
         ("wide.tsv", "title\tfilepath\na dog, running\ta.jpg\none dog\ta.jpg\na cat\tb.jpg\n"),
         (
             "rows.jsonl",
-            '{"image": "a.jpg", "caption": ["a dog, running", "one dog"]}\n\n{"image": "b.jpg", '
-            '"text": "a cat"}\n',
+            (
+                '{"image": "a.jpg", "caption": ["a dog, running", "one dog"]}\n\n'
+                '{"image": "b.jpg", "text": "a cat"}\n'
+            ),
         ),
     ],
 )
@@ -91,12 +95,12 @@ def test_coco_and_karpathy_are_read(tmp_path: Path) -> None:
 
 def test_webdataset_shards_are_read_in_any_order(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "shard-000.tar", "w") as archive:
-        for name in BOTH:
+        for name, texts in BOTH.items():
             buffer = io.BytesIO()
             PIL.Image.new("RGB", (9, 7), {"a.jpg": "red", "b.jpg": "blue"}[name]).save(
                 buffer, "JPEG"
             )
-            captions = json.dumps({"caption": BOTH[name]}).encode()
+            captions = json.dumps({"caption": texts}).encode()
             for suffix, content in ((".jpg", buffer.getvalue()), (".json", captions)):
                 info = tarfile.TarInfo(f"part/{name[0]}{suffix}")
                 info.size = len(content)

@@ -102,27 +102,33 @@ TIMED = "--minutes nan|--minutes 0|--minutes -1|--lr nan|--lr -1|--first -1"
 OPTIONS = {  # required arguments of each recipe, and invalid options
     "contrastive": (
         ["DATA", "--out", "OUT"],
-        "--lr nan|--lr -1|--lr inf|--lr 1e9|--batch 0|--batch -1|--rank 0|--rank -3|--seed "
-        "-1|--seed 9e99|"
-        "--seed 9999999999999999999999|--held-out nan|--held-out 0|--held-out 1|--held-out "
-        "-1|--size 100000|--size 0|"
-        "--size -1|--captions-each 0|--captions-each -1|--epochs 0|--epochs -1|--chunk "
-        "-1|--accumulate 0|--warm-up -1|"
-        "--weight-decay -1|--weight-decay nan|--clip 0|--clip nan|--ema 1|--ema nan|--ema "
-        "-1|--patience -1|--hard -1|"
-        "--text-lr nan|--text-lr -1|--head-lr -1|--template no|--loss no|--augment no|--tune no",
+        (
+            "--lr nan|--lr -1|--lr inf|--lr 1e9|--batch 0|--batch -1|--rank 0|--rank -3|--seed "
+            "-1|--seed 9e99|"
+            "--seed 9999999999999999999999|--held-out nan|--held-out 0|--held-out 1|--held-out "
+            "-1|--size 100000|--size 0|"
+            "--size -1|--captions-each 0|--captions-each -1|--epochs 0|--epochs -1|--chunk "
+            "-1|--accumulate 0|--warm-up -1|"
+            "--weight-decay -1|--weight-decay nan|--clip 0|--clip nan|--ema 1|--ema nan|--ema "
+            "-1|--patience -1|--hard -1|"
+            "--text-lr nan|--text-lr -1|--head-lr -1|--template no|--loss no|--augment no|--tune no"
+        ),
     ),
     "pacl": (
         ["DATA", "--start", "mini-clip", "--out", "OUT"],
-        "--lr nan|--lr -1|--batch 0|--seed -1|--held-out nan|--side -1|--side 100000|--stride "
-        "-1|--patches -1|"
-        "--captions-each 0|--epochs 0|--warm-up -1|--weight-decay nan|--augment no",
+        (
+            "--lr nan|--lr -1|--batch 0|--seed -1|--held-out nan|--side -1|--side 100000|--stride "
+            "-1|--patches -1|"
+            "--captions-each 0|--epochs 0|--warm-up -1|--weight-decay nan|--augment no"
+        ),
     ),
     "clipself": (
         ["DATA", "--start", "mini-clip", "--out", "OUT"],
-        "--lr nan|--lr -1|--batch 0|--seed -1|--held-out nan|--side -1|--side 100000|--stride "
-        "-1|--split 0|"
-        "--tower-lr nan|--tower-lr -1|--epochs 0|--warm-up -1|--augment no",
+        (
+            "--lr nan|--lr -1|--batch 0|--seed -1|--held-out nan|--side -1|--side 100000|--stride "
+            "-1|--split 0|"
+            "--tower-lr nan|--tower-lr -1|--epochs 0|--warm-up -1|--augment no"
+        ),
     ),
     "wise": (
         ["file:A", "file:B", "--out", "OUT"],

@@ -111,6 +111,8 @@ def test_two_processes_agree_with_open_clip_and_with_one(tmp_path: Path) -> None
         port = probe.getsockname()[1]
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
     command = [sys.executable, *launch, "-m", "tests.train.engine.two_processes"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, check=False, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("equal") == 2

@@ -43,7 +43,9 @@ def run(scenes: Path, out: Path, *more: str) -> None:
     for name in ("epochs", "batch", "chunk", "accumulate", "lr", "warm_up", "clip", "ema"):
         arguments += [f"--{name.replace('_', '-')}", str(getattr(SETTINGS, name))]
     command = [sys.executable, *launch, "-m", "train.contrastive", *arguments, *more]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 

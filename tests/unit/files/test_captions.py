@@ -27,8 +27,8 @@ DOG, CAT = Caption("a.jpg", "a dog, running"), Caption("b.jpg", "a cat")
         ("captions.csv", 'image,caption\na.jpg,"a dog, running"\nb.jpg,a cat\n'),
         ("captions.txt", "image,caption\na.jpg,a dog, running\nb.jpg,a cat\n"),
         ("Flickr8k.token.txt", "a.jpg#0\ta dog, running\nb.jpg#1\ta  cat\n"),
-        ("lines.jsonl", '{"image": "a.jpg", "caption": "a dog, running"}\n'
-                        '{"image": "b.jpg", "caption": "a cat"}\n'),
+        ("lines.jsonl", ('{"image": "a.jpg", "caption": "a dog, running"}\n'
+                        '{"image": "b.jpg", "caption": "a cat"}\n')),
     ],
 )  # fmt: skip
 def test_tables_are_read(tmp_path: Path, name: str, content: str) -> None:

@@ -103,8 +103,10 @@ def test_images_that_cannot_be_read_are_counted_and_named(
     assert listed.report() == (
         "left out 1 (sub/x.cr2): .cr2 is not read; convert to JPEG, PNG or TIFF",
         "left out 1 (y.avif): AVIF needs Pillow 11.3 or newer: pip install -U pillow",
-        "left out 5 (0.HEIC, 1.HEIC, 2.HEIC and 2 more): HEIC needs pillow-heif: pip install "
-        "'segclip[heic]'",
+        (
+            "left out 5 (0.HEIC, 1.HEIC, 2.HEIC and 2 more): HEIC needs pillow-heif: pip install "
+            "'segclip[heic]'"
+        ),
     )
     monkeypatch.setattr(listing, "is_readable", lambda format: True)
     assert set(list_images(tmp_path).images) == {
@@ -233,7 +235,7 @@ class TestMatch:
     @pytest.mark.parametrize("pattern", PATTERNS)
     def test_without_links_it_equals_glob(self, tmp_path: Path, pattern: str) -> None:
         put(tmp_path, *self.NAMES)
-        found = glob.glob(pattern, root_dir=tmp_path, recursive=True)
+        found = glob.glob(pattern, root_dir=tmp_path, recursive=True)  # noqa: PTH207 - the peer
         expected = {
             name for name in found if listing.is_image(name) and not (tmp_path / name).is_dir()
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from segclip.files.polygons import has_holes, outlines, trace
 from segclip.types import Array
 
 
-def fill(polygons: list, shape: tuple[int, ...]) -> Array:
+def fill(polygons: list[Any], shape: tuple[int, ...]) -> Array:
     """Fill polygons by the even-odd rule at pixel centres: a slow and simple reference."""
     ys, xs = np.mgrid[: shape[0], : shape[1]] + 0.5
     inside = np.zeros(shape, bool)
@@ -58,7 +60,7 @@ def test_parts_that_touch_at_a_corner_stay_two() -> None:
     assert trace(np.zeros((3, 3), bool)) == []
 
 
-def shapes_of(bitmap: Array) -> list:
+def shapes_of(bitmap: Array) -> list[shapely.Polygon]:
     return [shapely.Polygon(part.outer, part.holes) for part in trace(bitmap)]
 
 

@@ -57,7 +57,7 @@ def elsewhere(path: Path) -> None:
 
 def listener(path: Path) -> None:
     """Create a socket at a path, by a relative name, as socket paths must be short."""
-    here = os.getcwd()
+    here = Path.cwd()
     os.chdir(path.parent)
     try:
         with socket.socket(socket.AF_UNIX) as server:

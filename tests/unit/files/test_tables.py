@@ -30,20 +30,20 @@ def captions(file: Path) -> list[tuple[str, str]]:
     ("name", "content"),
     [
         ("t.csv", 'image,caption\na.jpg,a red apple\nb.jpg,"a mug, blue"\nc.jpg,a pen\n'),
-        ("t.csv", '\ufeffImage, Caption\r\na.jpg,a red apple\r\nb.jpg,"a mug, blue"\r\n\r\nc.jpg,a '
-                  'pen\r\n'),
+        ("t.csv", ('\ufeffImage, Caption\r\na.jpg,a red apple\r\nb.jpg,"a mug, blue"\r\n\r\n'
+                   'c.jpg,a pen\r\n')),
         ("t.csv", ',image,caption\n0,a.jpg,a red apple\n1,b.jpg,"a mug, blue"\n2,c.jpg,a pen\n'),
-        ("t.csv", "Unnamed: 0,,image,caption\n0,0,a.jpg,a red apple\n1,1,b.jpg,a mug, "
-                  "blue\n2,2,c.jpg,a pen\n"),
+        ("t.csv", ("Unnamed: 0,,image,caption\n0,0,a.jpg,a red apple\n1,1,b.jpg,a mug, "
+                  "blue\n2,2,c.jpg,a pen\n")),
         ("t.csv", "image,caption\na.jpg,a red apple\nb.jpg,a mug, blue\nc.jpg,a pen\n"),
         ("t.csv", "a.jpg,a red apple\nb.jpg,a mug, blue\nc.jpg,a pen"),
         ("t.csv", 'image;caption\r"a.jpg";a red apple\rb.jpg;a mug, blue\rc.jpg;a pen'),
         ("t.tsv", "title\tfilepath\na red apple\ta.jpg\na mug, blue\tb.jpg\na pen\tc.jpg\n"),
-        ("t.txt", "image_name| comment_number| comment\na.jpg| 0| a red apple\nb.jpg| 0| a mug, "
-                  "blue\nc.jpg|0|a pen\n"),
-        ("t.jsonl", '{"image": "a.jpg", "caption": "a red apple"}\n\n{"path": "b.jpg", "text": ["a '
-                    'mug, blue"]}\n'
-                    '{"id": 3, "image": "c.jpg", "caption": "a  pen"}'),
+        ("t.txt", ("image_name| comment_number| comment\na.jpg| 0| a red apple\nb.jpg| 0| a mug, "
+                  "blue\nc.jpg|0|a pen\n")),
+        ("t.jsonl", ('{"image": "a.jpg", "caption": "a red apple"}\n\n'
+                    '{"path": "b.jpg", "text": ["a mug, blue"]}\n'
+                    '{"id": 3, "image": "c.jpg", "caption": "a  pen"}')),
     ],
 )  # fmt: skip
 def test_variants_of_a_table_are_read_alike(tmp_path: Path, name: str, content: str) -> None:
@@ -180,13 +180,17 @@ def test_an_invalid_json_row_is_rejected_by_row_and_column(
         ('{"images": [{"id": 1}], "annotations": [{"caption": "x"}]}', "row 1, column 'file_name'"),
         ('{"images": [{"id": [], "file_name": "a"}], "annotations": []}', "row 1, column 'id'"),
         (
-            '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 2, '
-            '"caption": "x"}]}',
+            (
+                '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 2, '
+                '"caption": "x"}]}'
+            ),
             "no image has the id 2",
         ),
         (
-            '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, '
-            '"caption": 5}]}',
+            (
+                '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, '
+                '"caption": 5}]}'
+            ),
             "'caption'",
         ),
         ("[" * 100_000, "too deep"),

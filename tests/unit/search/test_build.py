@@ -187,7 +187,7 @@ def _swap(path: Path, colour: str) -> None:
     """Replace an image by another of the same size in bytes and the same time."""
     former = path.stat()
     square(path.with_name("other.bmp"), colour)
-    os.replace(path.with_name("other.bmp"), path)
+    path.with_name("other.bmp").replace(path)
     os.utime(path, ns=(former.st_atime_ns, former.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (former.st_size, former.st_mtime_ns)
 
