@@ -18,8 +18,8 @@ from segclip import IndexOptions, batch, loading, make_index
 from segclip.batch import ExportOptions, Running, export
 from tests import search_script
 from tests.batch_script import FORMATS
+from tests.exports import TEXTS, tree
 from tests.fakes import paint
-from tests.unit.batch.test_batch import TEXTS, tree
 
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
 ROOT = Path(__file__).parent.parent.parent
