@@ -49,7 +49,7 @@ def test_it_learns_its_targets(
     run = TextDistillRun(checkpoints.make_model(MODEL), tmp_path, minutes=60)
     assert len(run.held) == 1000
     assert set(run.held.tolist()).isdisjoint(run.learned.tolist())
-    before = float(run.loss())
+    before = float(run.loss().detach())
     for _ in range(6):
         run.update()
     assert run.last_loss < before

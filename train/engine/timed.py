@@ -75,7 +75,7 @@ class TimedRun(ABC):
 
     @abstractmethod
     def report(self) -> str:
-        """Return what a progress line says after the number of the step."""
+        """Return the text of a progress line after the number of the step."""
 
     @property
     def share(self) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from train.release.report import CALIBRATION_SEED, VALIDATION_SEED
+from train.release.report import CALIBRATION_SEED
+from train.scenes.compose import VALIDATION_SEED
 
 
 def test_scenes_that_calibrate_are_not_those_that_measure() -> None:
