@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from hashlib import file_digest
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -55,6 +56,12 @@ def read(path: Path, *, most: int | None = None, links: bool = True) -> bytes:
     if most is not None and len(data) > most:
         raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
     return data
+
+
+def digest(path: Path, *, links: bool = True) -> str:
+    """Return the SHA-256 of a regular file. Raises as ``open_file`` does."""
+    with open_file(path, links=links) as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def what_is(path: Path) -> str:

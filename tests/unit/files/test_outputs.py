@@ -11,7 +11,7 @@ import pytest
 
 from segclip.cli.output import OutputOptions
 from segclip.errors import NotWritable
-from segclip.files import outputs
+from segclip.files import outputs, regular
 from segclip.files.formats import PER_IMAGE
 
 
@@ -67,7 +67,7 @@ def test_a_forged_record_removes_nothing(tmp_path: Path, name: str) -> None:
         path.write_text("precious")
     outputs.renew(out, "a", writing(one="1"))
     (record,) = (out / outputs.STATE / "written").iterdir()
-    known = outputs._hash(tmp_path / "precious")
+    known = regular.digest(tmp_path / "precious")
     record.write_text(
         json.dumps({"files": {name: [known], name.replace("/precious", str(tmp_path)): [known]}})
     )
@@ -136,7 +136,7 @@ def test_names_of_a_run_are_distinct(tmp_path: Path) -> None:
         ["1.png", "1.png.png", "x/1.png"],
     ):
         found = names(*paths)
-        assert len({outputs._folded(name) for name in found}) == len(paths), (paths, found)
+        assert len({outputs.folded(name) for name in found}) == len(paths), (paths, found)
         assert not any(os.sep in name for name in found)
 
 
