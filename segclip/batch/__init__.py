@@ -7,18 +7,19 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from .. import __version__, loading, registry
 from ..errors import BadIndex, BadPrompt, NotWritable
+from ..files import regular
 from ..files.formats import PER_IMAGE, PER_RUN
 from ..question import Question, unique
 from ..ranking import templates
 from . import collect, plan, runners, state
 from .done import Done
+from .files import stamp_of
 from .journal import Damaged, Journal, Outcome
 from .ledger import YOLO
 from .options import ExportOptions, Progress, Running, Summary
@@ -26,7 +27,7 @@ from .output import Output, real_paths
 from .plan import Ask, Item
 from .runners import Task
 from .state import alone
-from .work import Answers, Job, path_from_label, stamp_of
+from .work import Answers, Job, path_from_label
 
 __all__ = ["Answers", "Ask", "ExportOptions", "Progress", "Running", "Summary", "alone", "export"]
 
@@ -207,10 +208,10 @@ def _is_current(known: Outcome, item: Item, digest: str, running: Running) -> bo
         return False
     if known.stamp == stamp_of(item.path) and not running.verify:
         return True
-    if not known.content or not item.path.is_file():
+    if not known.content:
         return known.stamp == stamp_of(item.path)
     try:
-        return sha256(item.path.read_bytes()).hexdigest() == known.content
+        return regular.digest(item.path) == known.content
     except OSError:
         return False
 

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from ..errors import BadPrompt, BadTable
 from ..files import lines, outputs, tables
-from ..files.listing import IMAGE_SUFFIXES, Listing, is_magic, list_images, match
+from ..files.listing import IMAGE_SUFFIXES, Listing, by_folder, is_magic, list_images, match
 from ..files.tables import Columns, Row
 from ..question import unique
 from . import names
@@ -94,8 +95,10 @@ def read(
     elif path.suffix.lower() in IMAGE_SUFFIXES and path.exists():
         items = [Item(path, path.name, default)]
     else:
-        kinds = f"a folder, an image, a glob such as 'photos/**/*.jpg', or a {_words(TABLES)} file"
-        raise BadPrompt(f"{source}: no such input; give {kinds}")
+        raise BadPrompt(
+            f"{source}: no such input; give a folder, an image, a glob such as "
+            f"'photos/**/*.jpg', or a {', '.join(TABLES[:-1])} or {TABLES[-1]} file"
+        )
     if boxes:
         own = {item.name: item.ask.boxes for item in _listed(boxes, Ask(), BOXES)}
         if not own:
@@ -161,16 +164,17 @@ def apart(items: list[Item]) -> list[Item]:
 
 def _walked(folder: Path, default: Ask, out: Path | None) -> Iterator[Item]:
     found = list_images(folder, skip=[out] if out else [])
-    _report(replace(found, unreadable={}))
+    warn_left_out(found)
     earlier = _earlier(folder, out)
     listed = [(name, False) for name in found.images if name not in earlier]
     listed += [(name, True) for name in found.unreadable]
-    for name, unreadable in sorted(listed, key=lambda pair: pair[0].split("/")):
+    for name, unreadable in sorted(listed, key=lambda pair: by_folder(pair[0])):
         yield Item(folder / name, name, default, folder=unreadable)
 
 
-def _report(listing: Listing) -> None:
-    for line in listing.report():
+def warn_left_out(listing: Listing) -> None:
+    """Log what a listing left out; unreadable folders become failures, reported elsewhere."""
+    for line in replace(listing, unreadable={}).report():
         log.warning("%s", line)
 
 
@@ -188,9 +192,9 @@ def _earlier(folder: Path, out: Path | None) -> frozenset[str]:
 
 def _globbed(pattern: str, default: Ask, out: Path | None) -> Iterator[Item]:
     whole = Path(pattern)
-    fixed = Path(*_until_magic(whole))
+    fixed = Path(*takewhile(lambda part: not is_magic(part), whole.parts[:-1]))
     matched = match(fixed, whole.parts[len(fixed.parts) :])
-    _report(replace(matched, unreadable={}))
+    warn_left_out(matched)
     own: dict[Path, bool] = {fixed: False}
     outside = os.path.realpath(out) if out else None
     earlier = _earlier(fixed, out)
@@ -230,13 +234,6 @@ def _name(path: Path, base: Path) -> str:
     )
 
 
-def _until_magic(path: Path) -> Iterator[str]:
-    for part in path.parts[:-1]:
-        if is_magic(part):
-            return
-        yield part
-
-
 def _listed(table: Path, default: Ask, columns: Columns = COLUMNS) -> Iterator[Item]:
     base = table.parent
     for row in _rows(table, columns):
@@ -262,7 +259,3 @@ def _rows(table: Path, columns: Columns) -> Iterator[Row]:
         return
     for number, (line, name) in enumerate(lines.numbered(lines.read_text(table, "the list")), 1):
         yield Row(table, number, line, {"image": name})
-
-
-def _words(suffixes: tuple[str, ...]) -> str:
-    return f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"

@@ -9,8 +9,8 @@ import errno
 import os
 import stat
 from hashlib import file_digest
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from ..errors import NotWritable
 
@@ -23,7 +23,7 @@ class NotRegular(OSError):
     """An existing path that is not a regular file."""
 
 
-def open_file(path: Path, *, links: bool = True) -> BinaryIO:
+def open_file(path: Path, *, links: bool = True) -> BufferedReader:
     """Open a regular file for reading bytes, without blocking.
 
     links: whether to follow a symbolic link at ``path``. Raises NotRegular for a folder, pipe or
@@ -34,7 +34,7 @@ def open_file(path: Path, *, links: bool = True) -> BinaryIO:
         return os.open(name, flags | _NO_WAIT | (0 if links else _NO_LINK))
 
     try:
-        file = cast(BinaryIO, open(path, "rb", opener=opener))  # noqa: SIM115 - the caller closes it
+        file = open(path, "rb", opener=opener)  # noqa: SIM115 - the caller closes it
     except IsADirectoryError:
         raise NotRegular(errno.EISDIR, "it is a folder", str(path)) from None
     except OSError as error:

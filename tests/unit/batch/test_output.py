@@ -21,11 +21,12 @@ from segclip import batch, loading
 from segclip.batch import Answers, Ask, ExportOptions, collect, export, journal, plan, work
 from segclip.batch.journal import Damaged, Journal, Outcome
 from segclip.batch.ledger import Ledger, is_ours
-from segclip.batch.names import distinct, folded
+from segclip.batch.names import distinct
 from segclip.batch.plan import Item
 from segclip.errors import BadIndex, BadTable, Busy, NotWritable, SegclipError
 from segclip.files import atomic, outputs
 from segclip.files.listing import Listing, list_images
+from segclip.files.outputs import folded
 from tests import batch_script
 from tests.exports import FORMATS, TEXTS, draw, photos, run, snapshot, tree
 
