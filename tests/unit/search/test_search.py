@@ -21,7 +21,7 @@ from segclip import Filter, Index, IndexOptions, Query, find_matches, loading, m
 from segclip.errors import BadIndex, BadPrompt, UnknownName
 from segclip.search import checked, lance, results, snapshot, store
 from segclip.search.build import Indexed
-from segclip.search.store import Exact, Pictures, Vectors
+from segclip.search.store import Exact, ImageTable, Vectors
 from tests import search_script
 from tests.fakes import COLOURS, FakeEncoder, paint
 
@@ -76,7 +76,7 @@ def changed(done: Indexed) -> tuple[int, int, int, int]:
 
 def test_a_text_finds_its_image_and_the_region_of_the_object(photos: Path) -> None:
     done = make_index(photos, DEEP)
-    assert (done.pictures, len(done.failed), done.engine) == (6, 1, "numpy")
+    assert (done.images, len(done.failed), done.engine) == (6, 1, "numpy")
     assert "broken.jpg" in done.failed[0]
 
     index = Index(photos)
@@ -114,7 +114,7 @@ def test_only_what_changed_is_done_again(photos: Path) -> None:
     os.utime(photos / "white.png", ns=(1, 1))
     assert changed(make_index(photos)) == (2, 5, 1, 1)
     index = Index(photos)
-    assert sorted(index.pictures.names) == sorted(
+    assert sorted(index.images.names) == sorted(
         ["added.png", "moved.png", "red.png", "sub dir/black.png", "sub dir/é🦁.png", "white.png"]
     )
     assert {"added.png", "red.png"} == set(names(index.search("blue", n=2)))
@@ -171,7 +171,7 @@ def test_whole_images_are_embedded_in_batches_and_a_failing_one_alone(
     for number in range(12):
         draw(photos / f"{number:02d}.png", ("red", (0, 0, 50 + number, 50)))
     done = make_index(photos)
-    assert done.pictures == 17
+    assert done.images == 17
     assert len(done.failed) == 2
     assert any("chokes on black" in reason for reason in done.failed)
     # a constant batch size, so that the last bits do not depend on what is resumed
@@ -308,15 +308,15 @@ def test_an_indexed_table_finds_nearly_all_and_keeps_to_its_filter(
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     sample_image = np.arange(3000, dtype=np.int32)
     names = tuple(f"{'rare' if n % 1000 == 7 else 'often'}/{n}.png" for n in range(3000))
-    pictures = Pictures(names, np.zeros(3000), np.full((3000, 2), 9))
+    pictures = ImageTable(names, np.zeros(3000), np.full((3000, 2), 9))
     vectors = Vectors(rows, sample_image, np.full_like(sample_image, -1), np.ones(3000, np.float32))
     assert lance.write(tmp_path, "images", iter([vectors]), pictures, 16) == 3000
     near, exact = lance.Lance(tmp_path, "images", pictures, length=3000), Exact(vectors, pictures)
     found = [
-        len(set(near.nearest(q, 10).picture) & set(exact.nearest(q, 10).picture)) for q in rows[:50]
+        len(set(near.nearest(q, 10).image) & set(exact.nearest(q, 10).image)) for q in rows[:50]
     ]
     assert np.mean(found) > 9
-    assert sorted(near.nearest(rows[0], 10, Filter(folder="rare")).picture) == [7, 1007, 2007]
+    assert sorted(near.nearest(rows[0], 10, Filter(folder="rare")).image) == [7, 1007, 2007]
 
 
 def test_the_nearest_are_exact_and_in_order() -> None:
@@ -324,17 +324,19 @@ def test_the_nearest_are_exact_and_in_order() -> None:
     rows = rng.normal(size=(500, 16)).astype(np.float32)
     rows[100] = rows[50]  # a tie
     sample_image = np.arange(500, dtype=np.int32)
-    pictures = Pictures(tuple(f"{n}.png" for n in range(500)), np.zeros(500), np.full((500, 2), 9))
+    pictures = ImageTable(
+        tuple(f"{n}.png" for n in range(500)), np.zeros(500), np.full((500, 2), 9)
+    )
     table = Exact(Vectors(rows, sample_image, sample_image, np.ones(500, np.float32)), pictures)
     wanted = np.argsort(-(rows @ rows[50]), kind="stable")
     for count in (0, 1, 7, 499, 500, 900):
-        assert table.nearest(rows[50], count).picture.tolist() == wanted[:count].tolist()
+        assert table.nearest(rows[50], count).image.tolist() == wanted[:count].tolist()
 
 
 def test_an_empty_folder_one_image_and_only_broken_ones(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     done = make_index(tmp_path / "none", DEEP)
-    assert (done.pictures, done.failed) == (0, ())
+    assert (done.images, done.failed) == (0, ())
     assert find_matches(tmp_path / "none", "red") == ()
     draw(tmp_path / "one" / "red.png", ("red", (0, 0, 50, 50)))
     make_index(tmp_path / "one", DEEP)
@@ -343,7 +345,7 @@ def test_an_empty_folder_one_image_and_only_broken_ones(tmp_path: Path) -> None:
     (tmp_path / "bad" / "a.png").write_bytes(b"")
     (tmp_path / "bad" / "b.png").symlink_to("nowhere.png")
     done = make_index(tmp_path / "bad", DEEP)
-    assert (done.pictures, len(done.failed)) == (0, 2)
+    assert (done.images, len(done.failed)) == (0, 2)
     assert find_matches(tmp_path / "bad", "red") == ()
 
 
@@ -400,7 +402,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
         rng.random(5).astype(np.float32),
     )
     names = ("a", "b\udce9", "c", "d", "e")
-    pictures = Pictures(
+    pictures = ImageTable(
         names, np.array([1.5, 2, 3, 4, 5]), np.array([[3, 4], [5, 6]] * 2 + [[7, 8]], np.int32)
     )
     assert store.write_exact(tmp_path, "images", [wanted[:2], wanted[2:]]) == 5  # type: ignore[index]
@@ -412,10 +414,10 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
         "regions": 0,
         "files": checked.checksums(tmp_path),
     }
-    store.write_pictures(tmp_path, pictures, written)
-    read, facts = store.read_pictures(tmp_path)
+    store.write_images(tmp_path, pictures, written)
+    read, facts = store.read_images(tmp_path)
     assert (read.names, facts) == (pictures.names, written)
     assert checked.damage(tmp_path, facts["files"]) == ""
     table = store.open_exact(tmp_path, "images", read, dim=3, length=5)
-    for column in ("embeddings", "picture", "region", "quality"):
+    for column in ("embeddings", "image", "region", "quality"):
         assert np.array_equal(getattr(table.vectors, column), getattr(wanted, column))

@@ -20,7 +20,8 @@ import PIL.Image
 import pytest
 
 from segclip import Filter, Index, IndexOptions, find_matches, loading, make_index
-from segclip.batch import Running, work
+from segclip.batch import Running
+from segclip.batch.files import stamp_of
 from segclip.batch.journal import salvage
 from segclip.errors import BadIndex, BadPrompt, NotWritable, SegclipError
 from segclip.files import atomic
@@ -192,7 +193,7 @@ def test_fault_17_3_a_damaged_journal_keeps_its_sound_rows(
         )
     journal.write_bytes(data)
     done = make_index(folder)
-    assert done.pictures == 60
+    assert done.images == 60
     assert done.progress.matched < 60  # some are kept ...
     assert answers(folder) == wanted  # ... and all are there again
     assert embedded(make_index(folder)) == (0, 60)
@@ -394,7 +395,7 @@ def test_fault_17_2_names_in_an_index_lead_nowhere(photos: Path, name: str) -> N
         )
     # a row of the same size may count as that of a moved image
     assert embedded(make_index(photos)) in ((1, 4), (0, 5))
-    assert set(Index(photos).pictures.names) == {
+    assert set(Index(photos).images.names) == {
         "black.png",
         "green.png",
         "yellow.png",
@@ -424,7 +425,7 @@ def test_fault_17_2_an_index_that_is_a_link_is_refused(photos: Path, tmp_path: P
     place(photos).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(NotWritable, match="--out"):
         make_index(photos)
-    assert make_index(photos, out=tmp_path / "elsewhere").pictures == 5
+    assert make_index(photos, out=tmp_path / "elsewhere").images == 5
 
 
 def test_fault_17b_a_snapshot_outside_the_index_is_refused(photos: Path) -> None:
@@ -585,7 +586,7 @@ def test_fault_17_4_outputs_of_segclip_are_no_inputs(photos: Path, tmp_path: Pat
     for _ in range(3):
         done = make_index(photos)
         assert (embedded(done), done.moved, done.removed) == ((0, 5), 0, 0)
-        assert make_index(photos, out=photos / "index of it").pictures == 5
+        assert make_index(photos, out=photos / "index of it").images == 5
         assert answers(photos) == before
 
 
@@ -607,9 +608,8 @@ def test_fault_17_8_an_image_replaced_by_one_of_its_size_and_time(
     assert embedded(make_index(photos)) == (1, 5)
     assert {match.name for match in Index(photos).search("green", n=2)} == {"green.png", "same.bmp"}
     # on a file system without change times and inodes, --verify reads everything
-    full = work.stamp_of
-    monkeypatch.setattr(work, "stamp_of", lambda path: (*full(path)[:2], 0, 0))
-    monkeypatch.setattr("segclip.batch.stamp_of", work.stamp_of)
+    for module in ("segclip.batch", "segclip.batch.work"):
+        monkeypatch.setattr(f"{module}.stamp_of", lambda path: (*stamp_of(path)[:2], 0, 0))
     make_index(photos)
     _swap(photos / "same.bmp", "blue")
     assert embedded(make_index(photos)) == (0, 6)
@@ -659,7 +659,7 @@ def test_fault_17_21_unreachable_images_stay_in_the_index(
         away(photos, patch)
         for running in (Running(), Running(verify=True)):
             done = make_index(photos, running=running)
-            assert (done.pictures, done.removed, done.moved, done.failed) == (5, 0, 0, ())
+            assert (done.images, done.removed, done.moved, done.failed) == (5, 0, 0, ())
             assert any(line.startswith("sub") for line in done.unreachable)
             assert snapshot.current(place(photos)) == files
             assert answers(photos) == before
@@ -675,7 +675,7 @@ def test_fault_17_21_images_moved_out_of_a_folder_are_not_unreachable(photos: Pa
     for path in (photos / "sub").iterdir():
         path.rename(photos / f"moved {path.name}")
     done = make_index(photos)
-    assert (embedded(done), done.pictures, done.moved, done.removed, done.unreachable) == (
+    assert (embedded(done), done.images, done.moved, done.removed, done.unreachable) == (
         (0, 5),
         5,
         2,
@@ -690,17 +690,17 @@ def test_fault_17_21_deleted_images_go_and_unreachable_ones_can_be_pruned(
     make_index(photos, DEEP, out=tmp_path / "beside")
     shutil.rmtree(photos / "sub")
     done = make_index(photos)
-    assert (done.pictures, done.removed, done.unreachable) == (3, 2, ())
+    assert (done.images, done.removed, done.unreachable) == (3, 2, ())
     (photos / "sub").mkdir()
-    assert make_index(photos, out=tmp_path / "beside").pictures == 5
+    assert make_index(photos, out=tmp_path / "beside").images == 5
     done = make_index(photos, IndexOptions(prune=True), out=tmp_path / "beside")
-    assert (done.pictures, done.removed, done.unreachable) == (3, 2, ())
+    assert (done.images, done.removed, done.unreachable) == (3, 2, ())
     shutil.rmtree(place(photos))
     for path in photos.glob("*.png"):
         path.unlink()
     (photos / "sub").rmdir()
     done = make_index(photos, out=tmp_path / "beside")  # an empty folder: perhaps not mounted
-    assert (done.pictures, len(done.unreachable)) == (3, 1)
+    assert (done.images, len(done.unreachable)) == (3, 1)
 
 
 def test_fault_17_1_a_sheet_replaces_only_sheets(photos: Path, tmp_path: Path) -> None:
