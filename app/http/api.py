@@ -258,12 +258,10 @@ def make_api(studio: Studio) -> FastAPI:
 
 def _handle_errors(api: FastAPI, studio: Studio) -> None:
     """Turn errors into short responses that reveal none of the server's paths."""
-    settings = studio.settings
-    places = (studio.index_place(), settings.photos, settings.runs, settings.indexes)
 
     @api.exception_handler(segclip.SegclipError)
     async def refuse(request: Request, error: segclip.SegclipError) -> Response:
-        return refusal(_STATUS.get(type(error), 422), without_paths(str(error), places))
+        return refusal(_STATUS.get(type(error), 422), without_paths(str(error), studio.folders))
 
     @api.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
