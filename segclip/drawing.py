@@ -32,7 +32,7 @@ def overlay(result: Result, *, opacity: float = 0.5, labels: bool = True) -> PIL
     if not 0 <= opacity <= 1:
         raise BadPrompt(f"opacity must lie in 0 to 1, got {opacity}")
     pixels = result.image.pixels.copy()
-    unit = max(1.0, min(result.image.size) / 480)
+    unit = max(1.0, min(result.image.size) / 480)  # lines and letters suit a side of 480 px
     backwards = range(len(result) - 1, -1, -1)
     for row in backwards:
         _tint(pixels, result, row, opacity)

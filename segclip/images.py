@@ -277,6 +277,7 @@ def _read_deep(pil: PIL.Image.Image, file: bytes | None, label: str) -> Array | 
                 "per channel"
             )
         return array.astype(np.uint16)
+    # values of more than 14 bits are taken as 16, whose high bytes Pillow has read already
     high = np.asarray(pil.convert("RGB")) if file else None
     if file is None or high is None or int(high.max()).bit_length() + 8 > _USED_BITS[-2]:
         return None

@@ -100,7 +100,7 @@ class Journal:
                 self._table = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
-            _check_rollback(path)
+            _check_rollback(path)  # first: SQLite acts on it as soon as it opens the journal
             self._table = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
         with ExitStack() as stack, self._plainly():
             stack.callback(self._table.close)

@@ -310,6 +310,7 @@ class Output:
             files = [kept for kept in known if not kept.sha256.startswith(LINK)]
             if not files or place.is_symlink() or not place.is_file():
                 return False  # e.g. an original moved to where a link to it was
+            # modification time and inode: of a file that nobody wrote to, but the disk damaged
             times = [(kept.stamp[1], kept.stamp[3]) for kept in files if kept.stamp[1]]
             return (stamp[1], stamp[3]) in times or is_torn(place, new)
         except OSError:

@@ -83,7 +83,7 @@ def read(
 
     The order is the same on every machine. ``default`` fills what a row leaves out. boxes: a table
     of boxes by image name. out: a folder that is never an input. Raises BadPrompt if the source
-    does not exist, and for an image that is listed twice or has no prompt.
+    does not exist or an image has no prompt, and BadTable for an invalid list or table.
     """
     path = Path(source)
     if path.is_dir():
@@ -106,18 +106,18 @@ def read(
                 f"{boxes} lists no boxes; give a row for each image, with its name and its boxes"
             )
         if unknown := own.keys() - {item.name for item in items}:
-            raise BadPrompt(f"{boxes} names {min(unknown)!r}, which is not in {source}")
+            raise BadTable(f"{boxes} names {min(unknown)!r}, which is not in {source}")
         items = [
             replace(item, ask=replace(item.ask, boxes=own.get(item.name, item.ask.boxes)))
             for item in items
         ]
     twice = [name for name, count in Counter(item.name for item in items).items() if count > 1]
     if twice:
-        raise BadPrompt(
+        raise BadTable(
             f"{source} lists {twice[0]!r} twice; list each image once, with all its texts"
         )
     if nul := next((item.name for item in items if "\0" in item.name), None):
-        raise BadPrompt(f"{source} lists {nul!r}; a file name cannot contain a NUL")
+        raise BadTable(f"{source} lists {nul!r}; a file name cannot contain a NUL")
     unprompted = next((item for item in items if not item.ask), None)
     if unprompted:
         raise BadPrompt(
@@ -195,7 +195,7 @@ def _globbed(pattern: str, default: Ask, out: Path | None) -> Iterator[Item]:
     fixed = Path(*takewhile(lambda part: not is_magic(part), whole.parts[:-1]))
     matched = match(fixed, whole.parts[len(fixed.parts) :])
     warn_left_out(matched)
-    own: dict[Path, bool] = {fixed: False}
+    own: dict[Path, bool] = {fixed: False}  # the folder that the user named counts as an input
     outside = os.path.realpath(out) if out else None
     earlier = _earlier(fixed, out)
 

@@ -56,6 +56,7 @@ def opened(folder: Path, part: str, run: str, *, damaged: str = "") -> Iterator[
     aside. Raises Busy while another run, or the same part, is active, and as ``Journal`` does.
     """
     with ExitStack() as stack:
+        # two parts that start at once must not both take the other for inactive
         with _lock(folder / "begin.lock", _PATIENCE):
             stack.enter_context(_lock(folder / f"{part}.lock"))
             free = not _others(folder, part)

@@ -24,7 +24,9 @@ from .suppress import suppress
 
 _Crop: TypeAlias = tuple[int, int, int, int]  # box xyxy in pixels of the image
 
-_EDGE = 20  # px: a mask that ends this close to its crop's edge, but not the image's, is truncated
+# px, as in segment-anything: a mask that ends this close to its crop's edge, but not the image's,
+# is truncated
+_EDGE = 20
 
 
 @dataclass(frozen=True)

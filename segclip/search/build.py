@@ -113,6 +113,7 @@ def make_index(
         if options.rebuild:
             _clear(place)
         options, identity = _identify(folder, place, options)
+        # before any row: rows of unknown models could not be compared
         atomic.write(place / "index.json", json.dumps(asdict(identity), indent=1).encode())
         update = _Update(folder, place, options, identity)
         try:

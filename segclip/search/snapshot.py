@@ -199,7 +199,7 @@ def _write(folder: Path, good: Sequence[Item], journal: Journal, identity: Ident
     for path in sorted(aside.rglob("*"), reverse=True):
         (atomic.sync_folder if path.is_dir() else atomic.sync_file)(path)
     atomic.sync_folder(aside)
-    remove(folder)
+    remove(folder)  # a damaged one of the same content
     aside.rename(folder)
     for place in (folder.parent, folder.parent / "journal", folder.parent.parent):  # all may be new
         atomic.sync_folder(place)

@@ -167,6 +167,7 @@ class Exact:
 def _largest(values: Array, count: int) -> Array:
     """Return the rows of the ``count`` largest values above -inf, largest first: int64."""
     if count < len(values):
+        # with all rows that tie with the last, of which the first ones are to be kept
         least = -np.partition(-values, count - 1)[count - 1]
         rows = np.flatnonzero(values >= least)
     else:
