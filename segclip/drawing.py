@@ -131,10 +131,10 @@ def contact_sheet(
     return sheet
 
 
-def _shorten(text: str, longest: int = _LONGEST_LABEL) -> str:
-    """Make any string drawable: one line, no lone surrogates, at most ``longest`` characters."""
+def _shorten(text: str) -> str:
+    """Make any string drawable: one line, no lone surrogates, at most _LONGEST_LABEL characters."""
     line = " ".join(text.encode("utf-8", "replace").decode().split())
-    return line if len(line) <= longest else line[: longest - 3] + "..."
+    return line if len(line) <= _LONGEST_LABEL else line[: _LONGEST_LABEL - 3] + "..."
 
 
 def _load_font(size: float) -> _Font:

@@ -100,17 +100,28 @@ def read(
             f"'photos/**/*.jpg', or a {', '.join(TABLES[:-1])} or {TABLES[-1]} file"
         )
     if boxes:
-        own = {item.name: item.ask.boxes for item in _listed(boxes, Ask(), BOXES)}
-        if not own:
-            raise BadTable(
-                f"{boxes} lists no boxes; give a row for each image, with its name and its boxes"
-            )
-        if unknown := own.keys() - {item.name for item in items}:
-            raise BadTable(f"{boxes} names {min(unknown)!r}, which is not in {source}")
-        items = [
-            replace(item, ask=replace(item.ask, boxes=own.get(item.name, item.ask.boxes)))
-            for item in items
-        ]
+        items = _with_boxes(items, boxes, source)
+    _check(items, source)
+    return items
+
+
+def _with_boxes(items: list[Item], boxes: Path, source: str | Path) -> list[Item]:
+    """Give each image the boxes of its row in a table. Raises BadTable."""
+    own = {item.name: item.ask.boxes for item in _listed(boxes, Ask(), BOXES)}
+    if not own:
+        raise BadTable(
+            f"{boxes} lists no boxes; give a row for each image, with its name and its boxes"
+        )
+    if unknown := own.keys() - {item.name for item in items}:
+        raise BadTable(f"{boxes} names {min(unknown)!r}, which is not in {source}")
+    return [
+        replace(item, ask=replace(item.ask, boxes=own.get(item.name, item.ask.boxes)))
+        for item in items
+    ]
+
+
+def _check(items: list[Item], source: str | Path) -> None:
+    """Reject images that are listed twice, cannot exist, or have no prompt."""
     twice = [name for name, count in Counter(item.name for item in items).items() if count > 1]
     if twice:
         raise BadTable(
@@ -124,7 +135,6 @@ def read(
             f"no text, box or point was given for {unprompted.name!r}; give --text, --everything, "
             "or texts, boxes or points in its row"
         )
-    return items
 
 
 def shard(items: list[Item], part: str) -> list[Item]:

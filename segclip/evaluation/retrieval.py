@@ -150,9 +150,7 @@ class NameSearchReport:
         return [*rows, (f"outlined segment is the object (IoU {RIGHT:g})", f"{self.outlined:.3f}")]
 
 
-def evaluate_names(
-    index: Index, samples: Sequence[Sample], *, by: str | None = None
-) -> NameSearchReport:
+def evaluate_names(index: Index, samples: Sequence[Sample]) -> NameSearchReport:
     """Query an index with every name that is askable in one of its labelled images."""
     indexed = set(index.images.names)
     samples_of = {one.path.name: one for one in samples if one.path.name in indexed}
@@ -164,7 +162,7 @@ def evaluate_names(
     for name in names:
         total = sum(name in sample.names for sample in samples_of.values())
         for by_region in (True, False):
-            found = index.search(name, n=max(DEPTHS), regions=by_region, by=by)
+            found = index.search(name, n=max(DEPTHS), regions=by_region)
             right = [name in samples_of[match.name].names for match in found]
             hits[by_region].append([any(right[:k]) for k in DEPTHS])
             shares[by_region].append(sum(right[:total]) / min(total, max(DEPTHS)))
