@@ -272,6 +272,12 @@ class Studio:
         folder = self.settings.photos.resolve()
         return self.settings.indexes / sha256(str(folder).encode()).hexdigest()[:16]
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Return the server's folders, whose paths remote users must not learn."""
+        settings = self.settings
+        return self.index_place(), settings.photos, settings.runs, settings.indexes
+
     def reopen_index(self) -> None:
         """Reopen the index on its next use."""
         self._index = None

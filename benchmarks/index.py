@@ -135,7 +135,7 @@ def ours(folder: Path, photos: Path, workers: int, turn: int) -> float:
             running=Running(workers=workers),
         )
         times.append(time.perf_counter() - start)
-        counts.append(done.pictures)
+        counts.append(done.images)
     return (counts[1] - counts[0]) / (times[1] - times[0])
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from segclip.search import lance, store
-from segclip.search.store import Filter, Pictures, Vectors
+from segclip.search.store import Filter, ImageTable, Vectors
 from segclip.types import Array
 
 DIM, CENTRES, QUERIES, NEAREST, CHUNK = 512, 2000, 100, 10, 50_000
@@ -187,20 +187,20 @@ def exact(folder: Path, count: int, draw: Draw) -> tuple[Ask, Path]:
     place.mkdir()
     store.write_exact(place, "images", parts(draw()))
     table = store.open_exact(place, "images", pictures(count), dim=DIM, length=count)
-    return lambda query, nearest: table.nearest(query, nearest).picture, place
+    return lambda query, nearest: table.nearest(query, nearest).image, place
 
 
 def lancedb_table(folder: Path, count: int, draw: Draw) -> tuple[Ask, Path]:
     """Give what segclip uses above."""
     lance.write(folder, "images", parts(draw()), pictures(count), DIM)
     table = lance.Lance(folder, "images", pictures(count), length=count)
-    return lambda query, nearest: table.nearest(query, nearest, Filter()).picture, folder / "lance"
+    return lambda query, nearest: table.nearest(query, nearest, Filter()).image, folder / "lance"
 
 
-def pictures(count: int) -> Pictures:
+def pictures(count: int) -> ImageTable:
     """Name as many pictures as there are vectors."""
     names = tuple(f"{number}.jpg" for number in range(count))
-    return Pictures(names, np.zeros(count), np.full((count, 2), 480, np.int32))
+    return ImageTable(names, np.zeros(count), np.full((count, 2), 480, np.int32))
 
 
 def recall(folder: Path, engine: str) -> float:

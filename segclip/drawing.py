@@ -32,7 +32,7 @@ def overlay(result: Result, *, opacity: float = 0.5, labels: bool = True) -> PIL
     if not 0 <= opacity <= 1:
         raise BadPrompt(f"opacity must lie in 0 to 1, got {opacity}")
     pixels = result.image.pixels.copy()
-    unit = max(1.0, min(result.image.size) / 480)
+    unit = max(1.0, min(result.image.size) / 480)  # lines and letters suit a side of 480 px
     backwards = range(len(result) - 1, -1, -1)
     for row in backwards:
         _tint(pixels, result, row, opacity)
@@ -131,10 +131,10 @@ def contact_sheet(
     return sheet
 
 
-def _shorten(text: str, longest: int = _LONGEST_LABEL) -> str:
-    """Make any string drawable: one line, no lone surrogates, at most ``longest`` characters."""
+def _shorten(text: str) -> str:
+    """Make any string drawable: one line, no lone surrogates, at most _LONGEST_LABEL characters."""
     line = " ".join(text.encode("utf-8", "replace").decode().split())
-    return line if len(line) <= longest else line[: longest - 3] + "..."
+    return line if len(line) <= _LONGEST_LABEL else line[: _LONGEST_LABEL - 3] + "..."
 
 
 def _load_font(size: float) -> _Font:

@@ -83,10 +83,11 @@ def load(source: Source, *, label: str | None = None, max_pixels: int = MAX_PIXE
     if isinstance(source, Image):
         return source if label is None else Image(source.pixels, label)
     if isinstance(source, (str, Path)):
-        return _from_path(Path(source), label or str(source), max_pixels)
+        label = label or str(source)
+        with open_regular(Path(source), label) as file:
+            return _from_file(file, label, max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        with io.BytesIO(source) as file:
-            return _from_file(file, label or "image", max_pixels)
+        return _from_file(io.BytesIO(source), label or "image", max_pixels)
     if isinstance(source, PIL.Image.Image):
         return _from_pil(source, label or getattr(source, "filename", "") or "image", max_pixels)
     if isinstance(source, np.ndarray):
@@ -137,11 +138,6 @@ def open_regular(path: Path, label: str = "") -> IO[bytes]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise BadImage(f"{label}: cannot be opened, {reason}") from None
-
-
-def _from_path(path: Path, label: str, max_pixels: int) -> Image:
-    with open_regular(path, label) as file:
-        return _from_file(file, label, max_pixels)
 
 
 def _from_file(file: IO[bytes], label: str, max_pixels: int) -> Image:
@@ -276,6 +272,7 @@ def _read_deep(pil: PIL.Image.Image, file: bytes | None, label: str) -> Array | 
                 "per channel"
             )
         return array.astype(np.uint16)
+    # values of more than 14 bits are taken as 16, whose high bytes Pillow has read already
     high = np.asarray(pil.convert("RGB")) if file else None
     if file is None or high is None or int(high.max()).bit_length() + 8 > _USED_BITS[-2]:
         return None

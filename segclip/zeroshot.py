@@ -7,7 +7,6 @@ sentences (Radford et al. 2021, section 3.1.4); image embeddings are compared wi
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,8 +19,8 @@ import numpy as np
 
 from . import images, loading, question
 from .encoders import Encoder
-from .errors import BadPrompt, UnknownName
-from .files import lines
+from .errors import BadPrompt, NotWritable, UnknownName
+from .files import atomic, lines
 from .ranking import templates
 from .ranking.probability import embed_texts, logit_scale_of, probabilities, similarity, unit, weigh
 from .ranking.selection import Selection, select
@@ -192,21 +191,19 @@ def read_labels(
     """
     if file is not None:
         return _labels(lines.read(file, "the labels file"), templates)
-    if isinstance(given, str) and given.strip() in CLASS_LISTS:
-        names = resolve(CLASS_LISTS, given.strip(), "class list")()
+    if not isinstance(given, str):
+        return _labels(given, templates)
+    name = given.strip()
+    if name in CLASS_LISTS:
+        names = resolve(CLASS_LISTS, name, "class list")()
         return Labels(_numbered(names), templates or LIST_TEMPLATES, verbatim=True)
-    lone = given.strip().lower() if isinstance(given, str) and "," not in given else ""
-    if isinstance(given, str) and get_close_matches(lone, CLASS_LISTS, n=1, cutoff=0.75):
-        message = explain(CLASS_LISTS, given.strip(), "list of labels")
+    if "," not in given and get_close_matches(name.lower(), CLASS_LISTS, n=1, cutoff=0.75):
+        message = explain(CLASS_LISTS, name, "list of labels")
         raise UnknownName(
-            f"{message}; for a label of that name write it with a comma, {given.strip() + ','!r}"
+            f"{message}; for a label of that name write it with a comma, {name + ','!r}"
         )
-    parts = [part for part in given.split(",") if part.strip()] if isinstance(given, str) else given
-    if (
-        isinstance(given, str)
-        and len(parts) > 1
-        and (lists := CLASS_LISTS.keys() & {part.strip() for part in parts})
-    ):
+    parts = [part for part in given.split(",") if part.strip()]
+    if len(parts) > 1 and (lists := CLASS_LISTS.keys() & {part.strip() for part in parts}):
         raise BadPrompt(f"{min(lists)!r} is a whole list of labels; give it alone, or leave it out")
     return _labels(parts, templates)
 
@@ -218,22 +215,19 @@ def _labels(given: Sequence[str], templates: str | tuple[str, ...] | None) -> La
 def build(encoder: Encoder, labels: Labels) -> Classifier:
     """Make a classifier; its weights are cached on disk by the encoder's fingerprint."""
     sentences, key = labels.sentences(encoder), encoder.fingerprint
-    identity = repr((labels.names, sentences, labels.verbatim, key)).encode(
-        "utf-8", "surrogatepass"
-    )
-    path = (
-        cache.cache_folder() / "labels" / f"{sha256(identity).hexdigest()[:32]}.npy"
-        if key
-        else None
-    )
-    if path is not None:
-        with suppress(OSError, ValueError, EOFError):
-            cached = np.load(path, allow_pickle=False)
-            if len(cached) == len(labels):
-                return Classifier(encoder, labels, cached)
+    if not key:  # an encoder of the caller's own
+        return Classifier(encoder, labels, _embed(encoder, labels, sentences))
+    identity = repr((labels.names, sentences, labels.verbatim, key))
+    name = sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    path = cache.cache_folder() / "labels" / f"{name}.npy"
+    with suppress(OSError, ValueError, EOFError):
+        cached = np.load(path, allow_pickle=False)
+        if len(cached) == len(labels):
+            return Classifier(encoder, labels, cached)
     weights = _embed(encoder, labels, sentences)
-    if path is not None:
-        _cache_weights(path, weights)
+    # if that fails, they are only computed again next time
+    with suppress(NotWritable), atomic.replacing(path, sync=False) as file:
+        np.save(file, weights)
     return Classifier(encoder, labels, weights)
 
 
@@ -268,12 +262,3 @@ def _numbered(names: Sequence[str]) -> tuple[str, ...]:
         used[name] += 1
         numbered.append(name if totals[name] == 1 else f"{name}{_NUMBER_MARK}{used[name]}")
     return tuple(numbered)
-
-
-def _cache_weights(path: Path, weights: Array) -> None:
-    """Cache weights; if that fails, they are only computed again next time."""
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{os.getpid()}.{path.name}")
-        np.save(aside, weights)
-        aside.replace(path)

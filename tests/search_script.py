@@ -37,7 +37,7 @@ def die_after(count: int) -> None:
     too.
     """
     counted = batch_script.die_after(count)
-    store.write_pictures = counted(store.write_pictures)
+    store.write_images = counted(store.write_images)
     Path.rename = counted(Path.rename)  # type: ignore[method-assign]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from segclip.batch import ExportOptions, export
-from segclip.errors import BadPrompt, NotWritable, SegclipError
+from segclip.errors import BadPrompt, BadTable, NotWritable, SegclipError
 from segclip.files import listing
 from segclip.files.formats import PER_IMAGE, PER_RUN
 from tests.exports import FORMATS, draw, photos, run, snapshot, tree
@@ -327,7 +327,7 @@ def test_fault_17_4_a_table_that_names_an_output_is_refused(tmp_path: Path) -> N
     run(folder, out, formats=("png", "coco", "jsonl"))
     (tmp_path / "t.txt").write_text(f"photos/a.png\n{out}/png/a.png.mask.00.png\n")
     before = snapshot(out / "png")
-    with pytest.raises(BadPrompt, match="images of your own"):
+    with pytest.raises(BadTable, match="images of your own"):
         run(tmp_path / "t.txt", out, formats=("coco",))
     with pytest.raises(SegclipError):  # its own table would be replaced while it is read
         run(out / "regions.jsonl", out, formats=("jsonl",))

@@ -268,12 +268,10 @@ def make_api(studio: Studio, *, patience: float = PATIENCE) -> FastAPI:
 
 def _handle_errors(api: FastAPI, studio: Studio, patience: float) -> None:
     """Turn errors into short responses that reveal none of the server's paths."""
-    settings = studio.settings
-    places = (studio.index_place(), settings.photos, settings.runs, settings.indexes)
 
     @api.exception_handler(segclip.SegclipError)
     async def refuse(request: Request, error: segclip.SegclipError) -> Response:
-        return refusal(_STATUS.get(type(error), 422), without_paths(str(error), places))
+        return refusal(_STATUS.get(type(error), 422), without_paths(str(error), studio.folders))
 
     @api.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -291,20 +289,15 @@ def _handle_errors(api: FastAPI, studio: Studio, patience: float) -> None:
     async def gone(request: Request, error: Gone) -> Response:
         return refusal(404, f"no image {error}; upload it with POST /images")
 
-    @api.exception_handler(Full)
-    async def full(request: Request, error: Full) -> Response:
-        return refusal(429, f"too many requests are waiting; try again in {_RETRY} s")
+    late = f"not answered within {patience:.0f} s; send a smaller request, or try later"
+    for kind, status, reason in (
+        (Full, 429, f"too many requests are waiting; try again in {_RETRY} s"),
+        (Late, 503, late),
+        (Left, 408, "the client disconnected"),
+        (Exception, 500, "internal error; see the server's log"),
+    ):
+        api.add_exception_handler(kind, partial(_refuse_with, status, reason))
 
-    @api.exception_handler(Late)
-    async def late(request: Request, error: Late) -> Response:
-        return refusal(
-            503, f"not answered within {patience:.0f} s; send a smaller request, or try later"
-        )
 
-    @api.exception_handler(Left)
-    async def left(request: Request, error: Left) -> Response:
-        return refusal(408, "the client disconnected")
-
-    @api.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> Response:
-        return refusal(500, "internal error; see the server's log")
+async def _refuse_with(status: int, reason: str, request: Request, error: Exception) -> Response:
+    return refusal(status, reason)

@@ -5,36 +5,30 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Lock
 
 import segclip
 
 from .. import files, models
-from . import Cancelled, outcome_of
+from . import BackgroundJob
 from .scratch import Scratch
 
 _turn = Lock()  # one batch at a time, which leaves cores for interactive use
 
 
 @dataclass(eq=False)
-class Batch:
+class Batch(BackgroundJob):
     """One user's batch: its images, folder and progress.
 
-    images: their number. size: bytes of the images, unpacked. state: "ready", "waiting" for another
-    batch, "running", "cancelled", "done" or "failed".
+    images: their number. size: bytes of the images, unpacked.
     """
 
     images: int
     folder: Path
     size: int = 0
-    state: str = "ready"
-    done: int = 0
-    rate: float = 0.0
-    message: str = ""
-    _stop: Event = field(default_factory=Event)
-    _thread: Thread | None = None
 
     @classmethod
     def unpacked(
@@ -54,11 +48,6 @@ class Batch:
         unpacked = (path.stat().st_size for path in (folder / "in").rglob("*") if path.is_file())
         return cls(count, folder, sum(unpacked))
 
-    @property
-    def busy(self) -> bool:
-        """Return whether it is running or waiting for its turn."""
-        return self._thread is not None and self._thread.is_alive()
-
     def start(self, texts: Sequence[str], formats: Sequence[str], model: str) -> None:
         """Start or resume; finished images are not processed again.
 
@@ -66,17 +55,10 @@ class Batch:
         """
         if self.busy:
             return
-        self._stop.clear()
-        self.state, self.message = "waiting", ""
         ask = segclip.Ask(everything=not texts)
         spec = segclip.ModelSpec(*models.parts(model))
         options = segclip.ExportOptions(tuple(formats), spec, ask=ask)
-        self._thread = Thread(target=self._run, args=(options, tuple(texts)), daemon=True)
-        self._thread.start()
-
-    def cancel(self) -> None:
-        """Stop after the current image."""
-        self._stop.set()
+        self._begin(partial(self._run, options, tuple(texts)), "waiting")
 
     def result(self) -> bytes:
         """Return a zip of all files written so far."""
@@ -94,14 +76,9 @@ class Batch:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self, options: segclip.ExportOptions, texts: tuple[str, ...]) -> None:
-        with outcome_of(self), _turn:
+        with self.outcome(), _turn:
             self.state = "running"
             place = self.folder / "in", self.folder / "out"
             summary = segclip.export(*place, texts, options=options, report=self._report)
             counts = [f"{count} {state}" for state, count in summary.states.items() if count]
             self.state, self.message = "done", ", ".join(counts)
-
-    def _report(self, progress: segclip.Progress) -> None:
-        self.done, self.rate = progress.before + progress.now, progress.rate
-        if self._stop.is_set():
-            raise Cancelled

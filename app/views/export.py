@@ -70,7 +70,7 @@ def _progress(texts: str, formats: tuple[str, ...]) -> None:
     batch = work.batch
     if batch is None:
         return
-    left = (batch.images - batch.done) / batch.rate if batch.rate else 0.0
+    left = batch.seconds_left(batch.images)
     pace = f", {batch.rate:.1f}/s, {left:.0f} s left" if batch.busy and batch.rate else ""
     state = "waiting for another batch" if batch.state == "waiting" else batch.state
     st.progress(
@@ -96,11 +96,6 @@ def _progress(texts: str, formats: tuple[str, ...]) -> None:
 def _on_zip() -> None:
     shared, work = session.current()
     file = st.session_state["zip"]
-    if file is None:
-        return
-    try:
-        batch = shared.unpack(file.getvalue())
-    except segclip.SegclipError as problem:
-        st.session_state["zip-error"] = str(problem)
-        return
-    work.take_batch(batch)
+    if file is not None:
+        with parts.storing_error("zip-error"):
+            work.take_batch(shared.unpack(file.getvalue()))

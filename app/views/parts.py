@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -31,9 +32,17 @@ KINDS = {
 
 def problem(shared: Studio, message: str) -> str:
     """Escape an error for the page; remote users do not see the server's folders."""
-    settings = shared.settings
-    places = (shared.index_place(), settings.photos, settings.runs, settings.indexes)
-    return as_markdown(message if settings.alone else without_paths(message, places))
+    hidden = message if shared.settings.alone else without_paths(message, shared.folders)
+    return as_markdown(hidden)
+
+
+@contextmanager
+def storing_error(key: str = "error") -> Iterator[None]:
+    """Store an error of the library in the session, for the next run of the page to display."""
+    try:
+        yield
+    except segclip.SegclipError as problem:
+        st.session_state[key] = str(problem)
 
 
 def allowed(given: Iterable[T] | None, options: Iterable[T]) -> list[T]:

@@ -53,7 +53,7 @@ def _index(shared: Studio) -> None:
         indexing.state = "ready"
     status, act = st.columns([4, 1], vertical_alignment="center")
     if indexing.busy:
-        left = (indexing.total - indexing.done) / indexing.rate if indexing.rate else 0.0
+        left = indexing.seconds_left(indexing.total)
         share = indexing.done / indexing.total if indexing.total else 0.0
         status.progress(
             min(1.0, share), f"Indexing: {indexing.done} of {indexing.total}, {left:.0f} s left"
@@ -103,11 +103,7 @@ def _outlined(image: segclip.Image, masks: segclip.Masks, probability: float) ->
 
 
 def _open(work: Work, match: segclip.Match, text: str, most: int) -> None:
-    try:
-        work.open(
-            CachedImage(segclip.load_image(match.path, label=match.name, max_pixels=most)),
-            (text.strip(),) if text.strip() else (),
-        )
-    except segclip.BadImage as problem:
-        st.session_state["error"] = str(problem)
+    with parts.storing_error():
+        image = segclip.load_image(match.path, label=match.name, max_pixels=most)
+        work.open(CachedImage(image), (text.strip(),) if text.strip() else ())
     st.session_state["goto"] = "segment"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -72,17 +73,28 @@ def _bar(shared: Studio, work: Work) -> None:
 
 def _image(shared: Studio, work: Work) -> None:
     st.caption(as_markdown(f"{work.image.source}, {work.image.size[1]} x {work.image.size[0]}"))
-    st.pills("Samples", list(TEXTS), format_func=_stem, key="sample", on_change=_on_sample)
+    st.pills(
+        "Samples",
+        list(TEXTS),
+        format_func=lambda name: Path(name).stem,
+        key="sample",
+        on_change=_on_sample,
+    )
     st.file_uploader(
         "Your own image",
         [suffix[1:] for suffix in segclip.IMAGE_SUFFIXES],
         key="upload",
-        on_change=_on_upload,
+        on_change=_open,
+        args=("upload",),
         max_upload_size=shared.settings.upload_mb,
     )
     if st.toggle("Camera"):
         st.camera_input(
-            "Take a photo", key="camera", on_change=_on_camera, label_visibility="collapsed"
+            "Take a photo",
+            key="camera",
+            on_change=_open,
+            args=("camera",),
+            label_visibility="collapsed",
         )
 
 
@@ -119,17 +131,8 @@ def _data(shared: Studio, work: Work, answer: Answer | None, error: str) -> dict
         "done": st.session_state.get("done", 0),
     }
     if answer is None:
-        nothing = {
-            "map": "0 0  ",
-            "drawn": [],
-            "rows": [],
-            "headline": "",
-            "notes": [],
-            "sliders": False,
-            "answer": "",
-        }
-        return data | nothing
-    own = question.threshold is None
+        nothing: dict[str, Any] = {"map": "0 0  ", "drawn": [], "rows": [], "notes": []}
+        return data | nothing | {"headline": "", "sliders": False, "answer": ""}
     return data | {
         "map": rendering.map_runs(answer.candidates.masks[list(answer.drawn)]),
         "drawn": answer.drawn,
@@ -139,7 +142,7 @@ def _data(shared: Studio, work: Work, answer: Answer | None, error: str) -> dict
         "sliders": question.everything or (bool(question.texts) and not question.by_place),
         "threshold": rendering.slider_threshold(answer),
         "top": question.top_k,
-        "own": own,
+        "own": question.threshold is None,
         "answer": f"{answer.hits}/{len(answer.candidates)} in {answer.seconds * 1000:.0f} ms",
     }
 
@@ -161,10 +164,8 @@ def _on_event() -> None:
         return
     shared, work = session.current()
     before = work.image_id, work.draft.texts, work.draft.negatives
-    try:
+    with parts.storing_error():
         events.handle(shared, work, event)
-    except segclip.SegclipError as problem:
-        st.session_state["error"] = str(problem)
     if before != (work.image_id, work.draft.texts, work.draft.negatives):
         _write_words(work)
     number = event.get("n")
@@ -174,10 +175,8 @@ def _on_event() -> None:
 
 def _on_words() -> None:
     _, work = session.current()
-    try:
+    with parts.storing_error():
         work.set_texts(*(_split(st.session_state[key]) for key in _fields(work)))
-    except segclip.BadPrompt as problem:
-        st.session_state["error"] = str(problem)
 
 
 def _write_words(work: Work) -> None:
@@ -197,23 +196,11 @@ def _split(words: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in words.split(",") if part.strip()))
 
 
-def _stem(name: str) -> str:
-    return name.partition(".")[0]
-
-
 def _on_sample() -> None:
     shared, work = session.current()
     name = st.session_state["sample"]
     if name in TEXTS:
         work.open(shared.sample(name), (TEXTS[name],))
-
-
-def _on_upload() -> None:
-    _open("upload")
-
-
-def _on_camera() -> None:
-    _open("camera")
 
 
 def _open(widget: str) -> None:
@@ -222,14 +209,11 @@ def _open(widget: str) -> None:
     file = st.session_state[widget]
     if file is None:
         return
-    try:
+    with parts.storing_error():
         work.open(CachedImage(shared.read(file.getvalue(), file.name)))
-    except segclip.SegclipError as problem:
-        st.session_state["error"] = str(problem)
-        return
-    if work.words == "mini" and not st.session_state.setdefault("larger-models", False):
-        st.session_state["larger-models"] = True
-        st.toast(
-            "mini is a small model of everyday objects; the Models page has larger ones for "
-            "photographs."
-        )
+        if work.words == "mini" and not st.session_state.setdefault("larger-models", False):
+            st.session_state["larger-models"] = True
+            st.toast(
+                "mini is a small model of everyday objects; the Models page has larger ones for "
+                "photographs."
+            )

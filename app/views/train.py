@@ -14,7 +14,7 @@ from .. import session
 from ..jobs.training import TrainingRequest, TrainingRun
 from ..plain import as_markdown
 from ..state import Studio, Work
-from . import models
+from . import models, parts
 
 _SHAPES, _OWN = "Drawn shapes, to try it", "My own"
 _LAYOUTS = (
@@ -198,7 +198,7 @@ def _watch() -> None:
 
 def _buttons(shared: Studio, work: Work, run: TrainingRun) -> None:
     training = shared.training
-    try:
+    with parts.storing_error("train-error"):
         if st.button("Stop", disabled=run.state != "running", help="The last checkpoint is kept"):
             training.stop()
         over = (
@@ -223,8 +223,6 @@ def _buttons(shared: Studio, work: Work, run: TrainingRun) -> None:
             if models.use_model(shared, work, "words", f"{proposer} + file:{training.keep(run)}"):
                 st.session_state["goto"] = "segment"
                 st.rerun()
-    except segclip.SegclipError as problem:
-        st.session_state["train-error"] = str(problem)
 
 
 def _curves(run: TrainingRun) -> None:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, registry
-from ..errors import BadIndex, BadPrompt, NotWritable
+from ..errors import BadIndex, BadPrompt, BadTable, NotWritable
 from ..files.formats import PER_IMAGE, PER_RUN
 from ..question import Question, unique
 from ..ranking import templates
 from . import collect, plan, runners, state
 from .done import Done
+from .files import stamp_of
 from .journal import Damaged, Journal, Outcome
 from .ledger import YOLO
 from .options import ExportOptions, Progress, Running, Summary
@@ -26,7 +27,7 @@ from .output import Output, real_paths
 from .plan import Ask, Item
 from .runners import Task
 from .state import alone
-from .work import Answers, Job, path_from_label, stamp_of
+from .work import Answers, Job, path_from_label
 
 __all__ = ["Answers", "Ask", "ExportOptions", "Progress", "Running", "Summary", "alone", "export"]
 
@@ -64,7 +65,7 @@ def export(
         _check_apart(order, real_paths(item.path for item in listed))
     tables = [path for path in (Path(source), options.boxes_of) if path and path.is_file()]
     folder, begun, damaged = state.prepare(out), plan.digest(options.ask, order.shared()), ""
-    while True:
+    while True:  # twice at most: damage may show only while the journal is used
         try:
             with state.opened(folder, part, begun, damaged=damaged) as ledger:
                 return _carry_out(
@@ -95,6 +96,7 @@ class _Order:
 
     def digest(self, item: Item) -> str:
         """Return a digest of everything, other than the image, that its files depend on."""
+        # only where they differ, so that the digests of most images outlive such a change
         own = {"place": item.place} if item.place != item.name else {}
         if "labelme" in self.formats:
             own["imagePath"] = path_from_label(self.job.out, item)
@@ -233,12 +235,14 @@ def _finish(
     progress: Progress,
 ) -> Summary:
     """Write the files of the run as a whole, once all its parts are done."""
+    # what this run retried or read again is done
     out, again = order.job.out, replace(order.running, retry_failed=False, verify=False)
 
     def is_done(item: Item) -> bool:
         known = output.ledger.get(item.name)
         if known is None:
             return False
+        # a failure for want of memory is retried by the next run, not by this one
         known = replace(known, passing=False)
         return _is_current(known, item, digests[item.name], again) and _is_intact(
             known, item, order.job, output, again
@@ -261,11 +265,11 @@ def _finish(
 
 
 def _without_outputs(order: _Order, listed: list[Item], output: Output) -> list[Item]:
-    """Leave out what an earlier run wrote here. Raises BadPrompt if a table lists such a file."""
+    """Leave out what an earlier run wrote here. Raises BadTable if a table lists such a file."""
     found = [item for item in listed if not output.owns(item.path)]
     if len(found) < len(listed) and not (Path(order.source).is_dir() or plan.is_glob(order.source)):
         own = next(item for item in listed if output.owns(item.path))
-        raise BadPrompt(
+        raise BadTable(
             f"{order.source} lists {own.path}, which an earlier run wrote; list images of your own"
         )
     return found

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -22,6 +23,7 @@ from ..drawing import contact_sheet, overlay, shrink
 from ..errors import BadImage
 from ..exporters import records
 from ..files import rle
+from ..files.listing import by_folder
 from ..types import Proposals, Regions, Result
 from . import names, yolo
 from .done import Done, category
@@ -55,7 +57,10 @@ def write_coco(done: Done, *, polygons: bool = False) -> list[Path]:
         file.write(b'],\n"annotations": [')
         _write_list(
             file,
-            (_annotation(*row, categories, polygons=polygons) for row in _numbered(done.rows())),
+            (
+                _annotation(number, row, categories, polygons=polygons)
+                for number, row in enumerate(done.rows(), 1)
+            ),
         )
         named = [{"id": number, "name": name} for number, name in enumerate(categories, 1)]
         file.write(b'],\n"categories": ' + _line(named) + b"}\n")
@@ -83,7 +88,8 @@ def write_parquet(done: Done) -> list[Path]:
     schema = pyarrow.schema([*kinds, ("counts", pyarrow.string())])
     name = "regions.parquet"
     with done.output.writing(name) as file, pyarrow.parquet.ParquetWriter(file, schema) as table:
-        for chunk in _chunks((_flat(item, row) for _, item, _, row in done.rows()), _PARQUET_ROWS):
+        rows = (_flat(item, row) for _, item, _, row in done.rows())
+        while chunk := list(islice(rows, _PARQUET_ROWS)):
             table.write_table(pyarrow.Table.from_pylist(chunk, schema=schema))
     return [done.out / name]
 
@@ -158,22 +164,16 @@ def is_record(record: dict[str, Any], item: Item, max_pixels: int) -> bool:
     """Return whether a record is valid for an image: a journal may be damaged or untrusted."""
     try:
         height, width = record["size"]
-        sized = (
+        return (
             type(height) is type(width) is int
             and min(height, width) > 0
             and height * width <= max_pixels
-        )
-        return (
-            sized
             and all(_is_row(row, item, height, width) for row in record["rows"])
-            and _is_texts(record["asked"])
+            and isinstance(record["asked"], list)
+            and all(isinstance(text, str) for text in record["asked"])
         )
     except (LookupError, TypeError, ValueError, OverflowError, AttributeError):
         return False
-
-
-def _is_texts(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 def _is_row(row: dict[str, Any], item: Item, height: int, width: int) -> bool:
@@ -244,7 +244,7 @@ def _flat(item: Item, row: dict[str, Any]) -> dict[str, Any]:
 
 def _known_below(done: Done, item: Item) -> list[str]:
     below = (name for name in done.output.ledger.names() if is_below(name, {item.name}))
-    return sorted(below, key=lambda name: name.split("/"))
+    return sorted(below, key=by_folder)
 
 
 def _write_list(file: IO[bytes], values: Iterable[Any]) -> None:
@@ -263,21 +263,6 @@ def _row(value: Any) -> bytes:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _numbered(rows: Iterable[Any]) -> Iterator[tuple[int, Any]]:
-    return enumerate(rows, 1)
-
-
-def _chunks(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    chunk: list[dict[str, Any]] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 # formats of the run as a whole, written from the records when all images are done

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from ..errors import NotWritable
-from ..files import atomic
+from ..files import atomic, regular
 from .journal import Staged, Stamp
 
 LINK = "link "  # before the SHA-256 of where a link leads
@@ -29,17 +29,25 @@ def sync_staged(aside: Path) -> None:
 
     Raises NotWritable.
     """
-    try:
+    with atomic.writing_to(aside):
         if not aside.is_symlink():
             atomic.sync_file(aside)
-    except OSError as error:
-        raise NotWritable(f"{aside}: cannot be written, {error.strerror or error}") from error
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Return a file's size, modification and change times in ns, and inode; zeros if missing.
+
+    A replacement of the same size and modification time differs in inode or change time.
+    """
+    try:
+        return _stamp(path.stat())
+    except (OSError, ValueError):
+        return 0, 0, 0, 0
 
 
 def stamp_of_link(path: Path) -> Stamp:
     """Return the stamp of a file, or of a link itself. Raises OSError."""
-    status = path.lstat()
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+    return _stamp(path.lstat())
 
 
 def stamp_of_placed(path: Path) -> Stamp:
@@ -90,11 +98,11 @@ def is_short_of_room(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno not in of_one_file
 
 
+def _stamp(status: os.stat_result) -> Stamp:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
 def _digest(path: Path) -> str:
-    hashed = sha256()
     if path.is_symlink():
         return LINK + sha256(os.fsencode(os.readlink(path))).hexdigest()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            hashed.update(block)
-    return hashed.hexdigest()
+    return regular.digest(path)

@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +55,7 @@ class Outcome:
     """The outcome of one image.
 
     name: of the item. content: SHA-256 of its bytes, "" if unreadable. stamp: from
-    ``work.stamp_of``. asked: digest of everything else that changes the result. state: one of
+    ``files.stamp_of``. asked: digest of everything else that changes the result. state: one of
     STATES. files: staged files, not stored in the journal. record: from exporters.to_record,
     without its image. reason, trace: why it failed. passing: it failed for lack of memory or the
     like, and is retried automatically. unfit: its prompts were invalid, and earlier outputs stay.
@@ -100,7 +100,7 @@ class Journal:
                 self._table = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
-            _check_rollback(path)
+            _check_rollback(path)  # first: SQLite acts on it as soon as it opens the journal
             self._table = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
         with ExitStack() as stack, self._plainly():
             stack.callback(self._table.close)
@@ -121,54 +121,54 @@ class Journal:
 
     def get(self, name: str) -> Outcome | None:
         """Return an image's outcome."""
-        with self._plainly():
-            query = f"SELECT {', '.join(_COLUMNS)} FROM outcomes WHERE name = ?"
-            found = self._table.execute(query, (os.fsencode(name),)).fetchone()
+        found = self._find(", ".join(_COLUMNS), name)
         return _outcome(found) if found else None
 
     def mark(self, name: str) -> tuple[Any, ...] | None:
         """Return what identifies an image's outcome: content, size, modification time, question."""
-        query = "SELECT content, size, mtime, asked FROM outcomes WHERE name = ?"
-        with self._plainly():
-            found = self._table.execute(query, (os.fsencode(name),)).fetchone()
-        return tuple(found) if found else None
+        return self._find("content, size, mtime, asked", name)
 
     def stored(self, size: int) -> list[str]:
         """Return the names of images of this many bytes, to find the former name of a moved one."""
-        with self._plainly():
-            rows = self._table.execute(
-                "SELECT name FROM outcomes WHERE size = ? AND state <> 'failed'", (size,)
-            )
-            return [
-                os.fsdecode(name) for (name,) in rows.fetchall() if isinstance(name, (bytes, str))
-            ]
+        query = "SELECT name FROM outcomes WHERE size = ? AND state <> 'failed'"
+        return self._names(query, size)
 
     def forget(self, name: str) -> None:
         """Drop an image's outcome."""
         with self.change():
-            self._table.execute("DELETE FROM outcomes WHERE name = ?", (os.fsencode(name),))
+            self._delete([name])
 
-    def names(self) -> Iterator[str]:
+    def names(self) -> list[str]:
         """Return all names."""
-        with self._plainly():
-            rows = self._table.execute("SELECT name FROM outcomes").fetchall()
-        return (os.fsdecode(name) for (name,) in rows if isinstance(name, (bytes, str)))
+        return self._names("SELECT name FROM outcomes")
 
     def state(self, name: str) -> tuple[str, str] | None:
         """Return an image's state and the digest of its question, without unpacking its record."""
-        with self._plainly():
-            query = "SELECT state, asked FROM outcomes WHERE name = ?"
-            row = self._table.execute(query, (os.fsencode(name),)).fetchone()
+        row = self._find("state, asked", name)
         return (row[0], row[1]) if row else None
+
+    def _find(self, columns: str, name: str) -> tuple[Any, ...] | None:
+        query = f"SELECT {columns} FROM outcomes WHERE name = ?"
+        with self._plainly():
+            found: tuple[Any, ...] | None = self._table.execute(
+                query, (os.fsencode(name),)
+            ).fetchone()
+        return found
+
+    def _names(self, query: str, *values: object) -> list[str]:
+        """Return the names that a query selects, without those that a damaged file turned odd."""
+        with self._plainly():
+            rows = self._table.execute(query, values).fetchall()
+        return [os.fsdecode(name) for (name,) in rows if isinstance(name, (bytes, str))]
+
+    def _delete(self, names: Iterable[str]) -> None:
+        self._table.executemany(
+            "DELETE FROM outcomes WHERE name = ?", [(os.fsencode(name),) for name in names]
+        )
 
     def store(self, outcome: Outcome) -> None:
         """Store an outcome as part of a ``change``."""
-        rest = {
-            "record": outcome.record,
-            "reason": outcome.reason,
-            "trace": outcome.trace,
-            "passing": outcome.passing,
-        }
+        rest = {name: getattr(outcome, name) for name in ("record", "reason", "trace", "passing")}
         packed = zlib.compress(json.dumps(rest).encode(), 1)
         row = (
             os.fsencode(outcome.name),
@@ -293,14 +293,16 @@ def _outcome(row: tuple[Any, ...]) -> Outcome | None:
         )
         if sound and all(isinstance(text, str) for text in (content, asked, reason, trace)):
             size, mtime, ctime, inode = stamp
-            known = {
-                "record": record,
-                "reason": reason,
-                "trace": trace,
-                "passing": bool(rest.get("passing")),
-            }
             return Outcome(
-                os.fsdecode(name), content, (size, mtime, ctime, inode), asked, state, **known
+                os.fsdecode(name),
+                content,
+                (size, mtime, ctime, inode),
+                asked,
+                state,
+                record=record,
+                reason=reason,
+                trace=trace,
+                passing=bool(rest.get("passing")),
             )
     return None
 

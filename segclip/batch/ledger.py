@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ..errors import NotWritable
 from ..files import atomic, regular
 from ..files.formats import PER_IMAGE
 from .journal import Journal, Outcome, Stamp
@@ -32,6 +31,7 @@ RUN_FILES = (
 _NEVER: Stamp = (0, 0, 0, 0)
 MOST = 1 << 28  # bytes of a list read at most
 _LONGEST = 1 << 16  # bytes of one of its lines read at most
+_FILE = "owner BLOB, size INTEGER, sha256 TEXT, mtime INTEGER, ctime INTEGER, inode INTEGER"
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,7 @@ class Ledger(Journal):
         self._append(files)
         with self.change():
             self._expect(files)
-            self._table.executemany(
-                "DELETE FROM outcomes WHERE name = ?", [(os.fsencode(name),) for name in names]
-            )
+            self._delete(names)
 
     def confirm(
         self, files: Iterable[Kept], outcomes: Iterable[Outcome], gone: Iterable[str]
@@ -95,9 +93,7 @@ class Ledger(Journal):
         """Drop images no longer in the run, and their files."""
         with self.change():
             self._leave_out(gone)
-            self._table.executemany(
-                "DELETE FROM outcomes WHERE name = ?", [(os.fsencode(name),) for name in names]
-            )
+            self._delete(names)
 
     def restamp(
         self, names: Sequence[tuple[str, Stamp]], files: Sequence[tuple[str, Stamp]]
@@ -128,9 +124,7 @@ class Ledger(Journal):
 
     def owners(self) -> list[str]:
         """Return the owners of all files."""
-        with self._plainly():
-            rows = self._table.execute("SELECT DISTINCT owner FROM files").fetchall()
-        return [os.fsdecode(owner) for (owner,) in rows if isinstance(owner, (bytes, str))]
+        return self._names("SELECT DISTINCT owner FROM files")
 
     @property
     def run(self) -> str:
@@ -163,21 +157,13 @@ class Ledger(Journal):
                 self._make_former()
 
     def _make_former(self) -> None:
-        self._table.execute(
-            "CREATE TABLE former (path BLOB, owner BLOB, size INTEGER, sha256 TEXT, mtime INTEGER, "
-            "ctime INTEGER, "
-            "inode INTEGER)"
-        )
+        self._table.execute(f"CREATE TABLE former (path BLOB, {_FILE})")
         self._table.execute("CREATE INDEX former_by_path ON former (path)")
 
     def _make(self) -> None:
         super()._make()
         self._make_former()
-        self._table.execute(
-            "CREATE TABLE files (path BLOB PRIMARY KEY, owner BLOB, size INTEGER, sha256 TEXT, "
-            "mtime INTEGER, "
-            "ctime INTEGER, inode INTEGER)"
-        )
+        self._table.execute(f"CREATE TABLE files (path BLOB PRIMARY KEY, {_FILE})")
         self._table.execute("CREATE INDEX by_owner ON files (owner)")
         self._table.execute("CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT)")
         self._expect(read_entries(self._entries))
@@ -227,13 +213,8 @@ class Ledger(Journal):
         if not lines:
             return
         self._changed = True
-        try:
-            with self._entries.open("ab") as file:
-                file.write(b"\n" + lines)  # ends a line that was cut off before
-        except OSError as error:
-            raise NotWritable(
-                f"{self._entries}: cannot be written, {error.strerror or error}"
-            ) from error
+        with atomic.writing_to(self._entries), self._entries.open("ab") as file:
+            file.write(b"\n" + lines)  # ends a line that was cut off before
 
 
 def _line(kept: Kept) -> bytes:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import PurePosixPath
 
-from ..files.outputs import shortened
+from ..files.outputs import folded, shortened
 
 _LONGEST = 1500  # bytes of a path inside an output; systems allow 4,096 for an absolute path
 
@@ -42,11 +41,6 @@ def fitting(path: str) -> str:
 def spelt(name: str) -> str:
     """Return a name as text: each byte outside UTF-8 as a backslash, "udc" and two hex digits."""
     return name.encode("utf-8", "backslashreplace").decode()
-
-
-def folded(name: str) -> str:
-    """Return a key that is equal for all names that a file system may take as the same."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
 
 
 def _colliding(names: Mapping[str, str]) -> list[str]:

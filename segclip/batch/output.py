@@ -17,6 +17,7 @@ import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from time import monotonic
 from typing import IO
@@ -130,13 +131,8 @@ class Output:
 
     def _add(self, file: Staged) -> None:
         self._run.add(file.path)
-        known = self.ledger.find(file.path)
-        same = known is not None and (known.owner, known.size, known.sha256) == (
-            RUN,
-            file.size,
-            file.sha256,
-        )
-        if known and same and self._is_intact(known, self.verify):
+        known, new = self.ledger.find(file.path), Kept(file.path, RUN, file.size, file.sha256)
+        if known and replace(known, stamp=new.stamp) == new and self._is_intact(known, self.verify):
             Path(file.at).unlink()
             return
         sync_staged(Path(file.at))
@@ -145,20 +141,16 @@ class Output:
             self.flush()
 
     def _place(self, outcomes: Sequence[Outcome], files: Sequence[Staged]) -> None:
-        wanted = [(outcome.name, file) for outcome in outcomes for file in outcome.files] + [
-            (RUN, f) for f in files
-        ]
+        wanted = [(outcome.name, file) for outcome in outcomes for file in outcome.files]
+        wanted += [(RUN, file) for file in files]
+        # one refused file keeps back all of its image, but no other file of the run
         refused: dict[str, NotWritable] = {}
         for owner, file in wanted:
             try:
                 self._check(file)
             except NotWritable as error:
-                refused[owner if owner != RUN else file.path] = error
-        good = [
-            (owner, file)
-            for owner, file in wanted
-            if (owner if owner != RUN else file.path) not in refused
-        ]
+                refused[owner or file.path] = error
+        good = [(owner, file) for owner, file in wanted if (owner or file.path) not in refused]
         done = [outcome for outcome in outcomes if outcome.name not in refused]
         paths = {file.path for _, file in good}
         gone = [
@@ -318,6 +310,7 @@ class Output:
             files = [kept for kept in known if not kept.sha256.startswith(LINK)]
             if not files or place.is_symlink() or not place.is_file():
                 return False  # e.g. an original moved to where a link to it was
+            # modification time and inode: of a file that nobody wrote to, but the disk damaged
             times = [(kept.stamp[1], kept.stamp[3]) for kept in files if kept.stamp[1]]
             return (stamp[1], stamp[3]) in times or is_torn(place, new)
         except OSError:

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from ..errors import BadPrompt, BadTable
 from ..files import lines, outputs, tables
-from ..files.listing import IMAGE_SUFFIXES, Listing, is_magic, list_images, match
+from ..files.listing import IMAGE_SUFFIXES, Listing, by_folder, is_magic, list_images, match
 from ..files.tables import Columns, Row
 from ..question import unique
 from . import names
@@ -82,7 +83,7 @@ def read(
 
     The order is the same on every machine. ``default`` fills what a row leaves out. boxes: a table
     of boxes by image name. out: a folder that is never an input. Raises BadPrompt if the source
-    does not exist, and for an image that is listed twice or has no prompt.
+    does not exist or an image has no prompt, and BadTable for an invalid list or table.
     """
     path = Path(source)
     if path.is_dir():
@@ -94,34 +95,46 @@ def read(
     elif path.suffix.lower() in IMAGE_SUFFIXES and path.exists():
         items = [Item(path, path.name, default)]
     else:
-        kinds = f"a folder, an image, a glob such as 'photos/**/*.jpg', or a {_words(TABLES)} file"
-        raise BadPrompt(f"{source}: no such input; give {kinds}")
+        raise BadPrompt(
+            f"{source}: no such input; give a folder, an image, a glob such as "
+            f"'photos/**/*.jpg', or a {', '.join(TABLES[:-1])} or {TABLES[-1]} file"
+        )
     if boxes:
-        own = {item.name: item.ask.boxes for item in _listed(boxes, Ask(), BOXES)}
-        if not own:
-            raise BadTable(
-                f"{boxes} lists no boxes; give a row for each image, with its name and its boxes"
-            )
-        if unknown := own.keys() - {item.name for item in items}:
-            raise BadPrompt(f"{boxes} names {min(unknown)!r}, which is not in {source}")
-        items = [
-            replace(item, ask=replace(item.ask, boxes=own.get(item.name, item.ask.boxes)))
-            for item in items
-        ]
+        items = _with_boxes(items, boxes, source)
+    _check(items, source)
+    return items
+
+
+def _with_boxes(items: list[Item], boxes: Path, source: str | Path) -> list[Item]:
+    """Give each image the boxes of its row in a table. Raises BadTable."""
+    own = {item.name: item.ask.boxes for item in _listed(boxes, Ask(), BOXES)}
+    if not own:
+        raise BadTable(
+            f"{boxes} lists no boxes; give a row for each image, with its name and its boxes"
+        )
+    if unknown := own.keys() - {item.name for item in items}:
+        raise BadTable(f"{boxes} names {min(unknown)!r}, which is not in {source}")
+    return [
+        replace(item, ask=replace(item.ask, boxes=own.get(item.name, item.ask.boxes)))
+        for item in items
+    ]
+
+
+def _check(items: list[Item], source: str | Path) -> None:
+    """Reject images that are listed twice, cannot exist, or have no prompt."""
     twice = [name for name, count in Counter(item.name for item in items).items() if count > 1]
     if twice:
-        raise BadPrompt(
+        raise BadTable(
             f"{source} lists {twice[0]!r} twice; list each image once, with all its texts"
         )
     if nul := next((item.name for item in items if "\0" in item.name), None):
-        raise BadPrompt(f"{source} lists {nul!r}; a file name cannot contain a NUL")
+        raise BadTable(f"{source} lists {nul!r}; a file name cannot contain a NUL")
     unprompted = next((item for item in items if not item.ask), None)
     if unprompted:
         raise BadPrompt(
             f"no text, box or point was given for {unprompted.name!r}; give --text, --everything, "
             "or texts, boxes or points in its row"
         )
-    return items
 
 
 def shard(items: list[Item], part: str) -> list[Item]:
@@ -161,16 +174,17 @@ def apart(items: list[Item]) -> list[Item]:
 
 def _walked(folder: Path, default: Ask, out: Path | None) -> Iterator[Item]:
     found = list_images(folder, skip=[out] if out else [])
-    _report(replace(found, unreadable={}))
+    warn_left_out(found)
     earlier = _earlier(folder, out)
     listed = [(name, False) for name in found.images if name not in earlier]
     listed += [(name, True) for name in found.unreadable]
-    for name, unreadable in sorted(listed, key=lambda pair: pair[0].split("/")):
+    for name, unreadable in sorted(listed, key=lambda pair: by_folder(pair[0])):
         yield Item(folder / name, name, default, folder=unreadable)
 
 
-def _report(listing: Listing) -> None:
-    for line in listing.report():
+def warn_left_out(listing: Listing) -> None:
+    """Log what a listing left out; unreadable folders become failures, reported elsewhere."""
+    for line in replace(listing, unreadable={}).report():
         log.warning("%s", line)
 
 
@@ -188,10 +202,10 @@ def _earlier(folder: Path, out: Path | None) -> frozenset[str]:
 
 def _globbed(pattern: str, default: Ask, out: Path | None) -> Iterator[Item]:
     whole = Path(pattern)
-    fixed = Path(*_until_magic(whole))
+    fixed = Path(*takewhile(lambda part: not is_magic(part), whole.parts[:-1]))
     matched = match(fixed, whole.parts[len(fixed.parts) :])
-    _report(replace(matched, unreadable={}))
-    own: dict[Path, bool] = {fixed: False}
+    warn_left_out(matched)
+    own: dict[Path, bool] = {fixed: False}  # the folder that the user named counts as an input
     outside = os.path.realpath(out) if out else None
     earlier = _earlier(fixed, out)
 
@@ -230,13 +244,6 @@ def _name(path: Path, base: Path) -> str:
     )
 
 
-def _until_magic(path: Path) -> Iterator[str]:
-    for part in path.parts[:-1]:
-        if is_magic(part):
-            return
-        yield part
-
-
 def _listed(table: Path, default: Ask, columns: Columns = COLUMNS) -> Iterator[Item]:
     base = table.parent
     for row in _rows(table, columns):
@@ -262,7 +269,3 @@ def _rows(table: Path, columns: Columns) -> Iterator[Row]:
         return
     for number, (line, name) in enumerate(lines.numbered(lines.read_text(table, "the list")), 1):
         yield Row(table, number, line, {"image": name})
-
-
-def _words(suffixes: tuple[str, ...]) -> str:
-    return f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"

@@ -20,9 +20,10 @@ from typing import Any, TypeAlias
 
 from .. import lifetime
 from ..errors import Unsupported
+from .files import stamp_of
 from .journal import Outcome
 from .plan import Item
-from .work import Job, read, stamp_of
+from .work import Job, read
 
 Task: TypeAlias = "tuple[Item, str]"  # an image and the digest of its question
 Outcomes: TypeAlias = Generator[Outcome, None, None]
@@ -62,15 +63,19 @@ def pool(workers: int, job: Job, tasks: Iterable[Task]) -> Outcomes:
     Unsupported if a process dies before its models are loaded.
     """
     job = replace(job, threads=job.threads or max(1, (os.cpu_count() or 1) // workers))
-    waiting = iter(tasks)
     lost: list[Task] = []
-    groups = iter(lambda: list(islice(waiting, job.together)), [])
-    yield from _distribute(workers, job, groups, lost)
+    yield from _distribute(workers, job, _groups(tasks, job.together), lost)
     for task in lost:
         again: list[Task] = []
         yield from _distribute(1, job, iter([[task]]), again)
         if again:
             yield _died(*task)
+
+
+def _groups(tasks: Iterable[Task], size: int) -> Iterator[list[Task]]:
+    waiting = iter(tasks)
+    while group := list(islice(waiting, size)):
+        yield group
 
 
 def _distribute(workers: int, job: Job, groups: Iterator[list[Task]], lost: list[Task]) -> Outcomes:
@@ -206,11 +211,7 @@ def ray(
             address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
         )
     ray.data.DataContext.get_current().enable_progress_bars = False
-    waiting = iter(tasks)
-    rows = [
-        {"tasks": pickle.dumps(group)}
-        for group in iter(lambda: list(islice(waiting, job.together)), [])
-    ]
+    rows = [{"tasks": pickle.dumps(group)} for group in _groups(tasks, job.together)]
     if not rows:
         return
     done = ray.data.from_items(rows, override_num_blocks=min(len(rows), 16 * workers)).map(

@@ -30,17 +30,12 @@ def prepare(out: Path) -> Path:
     Raises NotWritable, and BadIndex for one of a former version.
     """
     folder = out / STATE
-    try:
+    with atomic.writing_to(folder, "; choose another folder for the output"):
         regular.refuse_strange(folder)
         folder.mkdir(parents=True, exist_ok=True)
         entries = list(folder.iterdir())
         for path in entries:
             regular.refuse_strange(path)
-    except OSError as error:
-        raise NotWritable(
-            f"{folder}: cannot be written, {error.strerror or error}; choose another folder for "
-            "the output"
-        ) from None
     former = next(
         (path for path in entries if path.name == "all.sqlite" or path.match("*-of-*.sqlite")), None
     )
@@ -60,6 +55,7 @@ def opened(folder: Path, part: str, run: str, *, damaged: str = "") -> Iterator[
     aside. Raises Busy while another run, or the same part, is active, and as ``Journal`` does.
     """
     with ExitStack() as stack:
+        # two parts that start at once must not both take the other for inactive
         with _lock(folder / "begin.lock", _PATIENCE):
             stack.enter_context(_lock(folder / f"{part}.lock"))
             free = not _others(folder, part)
@@ -121,12 +117,10 @@ def _set_aside(folder: Path, reason: str) -> None:
     while (aside := folder / f"damaged-{number}.sqlite").exists():
         number += 1
     log.warning("%s; it is kept as %s, and every image is processed again", reason, aside)
-    try:
+    with atomic.writing_to(folder):
         for suffix in BESIDE:
             with suppress(FileNotFoundError):
                 (folder / f"{_JOURNAL}{suffix}").replace(f"{aside}{suffix}")
-    except OSError as error:
-        raise NotWritable(f"{folder}: cannot be written, {error.strerror or error}") from None
 
 
 def written(out: Path) -> frozenset[str]:
@@ -155,12 +149,11 @@ def _lock(path: Path, timeout: float = 0) -> Iterator[None]:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise NotWritable(f"{path} is no file; delete it, and run again")
     lock = filelock.FileLock(path)
-    try:
-        lock.acquire(timeout=timeout)
-    except filelock.Timeout:
-        raise Busy(_busy(path.parent)) from None
-    except OSError as error:
-        raise NotWritable(f"{path}: cannot be written, {error.strerror or error}") from None
+    with atomic.writing_to(path):
+        try:
+            lock.acquire(timeout=timeout)
+        except filelock.Timeout:
+            raise Busy(_busy(path.parent)) from None
     try:
         yield
     finally:

@@ -18,7 +18,7 @@ from ..question import MAX_PIXELS, Question
 from ..ranking.selection import Selection
 from ..types import Everything, Image, Result
 from ..types.prompts import place
-from .files import describe, is_short_of_room, sync_staged
+from .files import describe, is_short_of_room, stamp_of, sync_staged
 from .journal import Outcome, Staged, Stamp
 from .plan import Ask, Item
 
@@ -235,18 +235,6 @@ def read(item: Item, digest: str, max_pixels: int) -> Read:
         )
     except Exception as error:  # as in Worker.answer
         return Read(item, digest, content, stamp, None, error, _is_passing(error))
-
-
-def stamp_of(path: Path) -> Stamp:
-    """Return a file's size, modification and change times in ns, and inode; zeros if missing.
-
-    A replacement of the same size and modification time differs in inode or change time.
-    """
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return 0, 0, 0, 0
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _is_passing(error: BaseException) -> bool:

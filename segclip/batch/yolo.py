@@ -14,6 +14,7 @@ import PIL.Image
 from .. import exporters, images
 from ..errors import BadImage
 from ..exporters import records
+from ..files.outputs import folded
 from ..files.polygons import outlines
 from . import names
 from .done import Done, category
@@ -74,9 +75,9 @@ def _stems(listed: Sequence[str]) -> dict[str, str]:
         path = PurePosixPath(name)
         folders = ("images_" if part == "images" else part for part in path.parts[:-1])
         wanted[name] = PurePosixPath(*folders, path.stem)
-    count = Counter(names.folded(str(stem)) for stem in wanted.values())
+    count = Counter(folded(str(stem)) for stem in wanted.values())
     for name, stem in wanted.items():
-        if count[names.folded(str(stem))] > 1:
+        if count[folded(str(stem))] > 1:
             wanted[name] = stem.with_name(f"{stem.name}_{PurePosixPath(name).suffix[1:]}")
     return names.distinct({name: names.fitting(stem.as_posix()) for name, stem in wanted.items()})
 

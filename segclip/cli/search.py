@@ -206,7 +206,7 @@ def run_index(source: IndexInput, workers: IndexRun) -> None:
         typer.echo(STOPPED, err=True)
         raise typer.Exit(lifetime.exit_code(interrupt)) from None
     _report(done, workers.verbose)
-    if done.failed and not done.pictures:
+    if done.failed and not done.images:
         raise typer.Exit(1)
 
 
@@ -243,7 +243,7 @@ def _report(done: Indexed, verbose: bool) -> None:
         f"{done.moved} moved",
         f"{done.removed} removed",
     ]
-    size = f"{_count(done.pictures, 'image')} and {_count(done.regions, 'region')}"
+    size = f"{_count(done.images, 'image')} and {_count(done.regions, 'region')}"
     typer.echo(f"{size} in the index: {', '.join(changes)}")
     if done.engine == "lancedb":
         typer.echo("stored in LanceDB")

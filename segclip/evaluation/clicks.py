@@ -7,7 +7,7 @@ et al. 2023, section D.1).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import Unsupported
 from ..proposers import Proposer
 from ..types import Array, Boxes, Points, Proposals
-from .datasets import Sample
+from .datasets import OnProgress, Sample, reporting, silent
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,12 @@ def evaluate_clicks(
     proposer: Proposer,
     samples: Sequence[Sample],
     counts: Sequence[int] = (1, 3, 5),
-    report: Callable[[int, int], None] = lambda done, total: None,
+    report: OnProgress = silent,
 ) -> ClickReport:
-    """Click on every askable object up to ``max(counts)`` times, and prompt with its box once.
-
-    report: called with (images done, total) after each image.
-    """
+    """Click on every askable object up to ``max(counts)`` times, and prompt with its box once."""
     clicks: dict[int, list[float]] = {count: [] for count in counts}
     boxes: list[float] = []
-    for done, sample in enumerate(samples, 1):
+    for sample in reporting(samples, report):
         features = proposer.encode(sample.load())
         rows = np.flatnonzero(sample.askable & (sample.masks.areas > 0)).tolist()
         for row in rows:
@@ -63,7 +60,6 @@ def evaluate_clicks(
             boxes.extend(
                 _iou(found.masks.full(k), sample.masks.full(row)) for k, row in enumerate(rows)
             )
-        report(done, len(samples))
     return ClickReport({count: np.array(iou) for count, iou in clicks.items()}, np.array(boxes))
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,10 @@ from ..types import Image, Masks
 TABLES = ("scenes.json", "instances.json")
 MIN_ACROSS = 32  # px; minimum longer side of a queried object, unless the file sets "askable"
 ABSENT = 3  # absent names queried per image, unless the file lists them
+RIGHT = 0.5  # minimum IoU at which a mask counts as the named object
+
+T = TypeVar("T")
+OnProgress: TypeAlias = Callable[[int, int], None]  # takes (images done, total) after each image
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +40,19 @@ class Sample:
     absent: tuple[str, ...]
     crowd: np.ndarray
 
+    @property
+    def named(self) -> np.ndarray:
+        """The rows of single objects that can be queried by name: int64 (K,)."""
+        return np.flatnonzero(self.askable & ~self.crowd)
+
+    def rows_of(self, name: str) -> list[int]:
+        """Return the rows of all objects of a name, also of those that cannot be queried."""
+        return [row for row, other in enumerate(self.names) if other == name]
+
+    def iou(self, mask: Masks, name: str) -> float:
+        """Return the IoU of one mask with the best-matching object of a name; 0 for none."""
+        return float(mask.iou(self.masks[self.rows_of(name)]).max(initial=0))
+
     def load(self) -> Image:
         """Read the image. Raises BadImage, and BadTable when its size is not that of its masks."""
         image = images.load(self.path)
@@ -45,6 +63,17 @@ class Sample:
                 f"{listed[0]} x {listed[1]}; label the image as it is"
             )
         return image
+
+
+def silent(done: int, total: int) -> None:
+    """Report no progress."""
+
+
+def reporting(items: Sequence[T], report: OnProgress) -> Iterator[T]:
+    """Yield the items, and report each once the caller is done with it."""
+    for done, item in enumerate(items, 1):
+        yield item
+        report(done, len(items))
 
 
 def read_folder(folder: Path) -> list[Sample]:

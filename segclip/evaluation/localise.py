@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from ..errors import BadPrompt
 from ..ranking.probability import embed_texts, similarity
 from ..scoring import heat
 from ..scoring.scorers import SCORERS
-from .datasets import Sample
+from .datasets import OnProgress, Sample, reporting, silent
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,7 @@ class RegionReport:
 
 
 def evaluate_regions(
-    encoder: Encoder,
-    samples: Sequence[Sample],
-    report: Callable[[int, int], None] = lambda done, total: None,
+    encoder: Encoder, samples: Sequence[Sample], report: OnProgress = silent
 ) -> RegionReport:
     """Name every askable true mask among all names of the data set.
 
@@ -46,20 +44,14 @@ def evaluate_regions(
     texts = embed_texts(encoder, names, encoder.serving.templates)
     scorer = SCORERS[encoder.serving.scorer](encoder, None)
     ranks: list[int] = []
-    for done, sample in enumerate(samples, 1):
-        rows = np.flatnonzero(sample.askable & ~sample.crowd)
-        embedded = scorer.embed_regions(sample.load(), sample.masks[rows])
+    for sample in reporting(samples, report):
+        embedded = scorer.embed_regions(sample.load(), sample.masks[sample.named])
         cosine = similarity(embedded, texts)
-        for row, values in zip(rows, cosine, strict=True):
+        for row, values in zip(sample.named, cosine, strict=True):
             ranks.append(int(np.count_nonzero(values > values[names.index(sample.names[row])])))
-        report(done, len(samples))
-    if not ranks:
-        raise BadPrompt("no labelled object is big enough to be queried")
-    return RegionReport(
-        len(ranks),
-        len(names),
-        (float(np.mean(np.array(ranks) < 1)), float(np.mean(np.array(ranks) < 5))),
-    )
+    _check_any(ranks)
+    first, fifth = (float(np.mean(np.array(ranks) < k)) for k in (1, 5))
+    return RegionReport(len(ranks), len(names), (first, fifth))
 
 
 @dataclass(frozen=True)
@@ -83,30 +75,28 @@ class HeatReport:
 
 
 def evaluate_heat(
-    encoder: Encoder,
-    samples: Sequence[Sample],
-    report: Callable[[int, int], None] = lambda done, total: None,
+    encoder: Encoder, samples: Sequence[Sample], report: OnProgress = silent
 ) -> HeatReport:
     """Compute a heat map of every askable name in each image, and compare it with the masks.
 
     Raises BadPrompt when there is none, and Unsupported without dense features.
     """
     hits, overlaps = [], []
-    for done, sample in enumerate(samples, 1):
-        texts = sorted(
-            {sample.names[row] for row in np.flatnonzero(sample.askable & ~sample.crowd)}
-        )
+    for sample in reporting(samples, report):
+        texts = sorted({sample.names[row] for row in sample.named})
         image = sample.load()
         if texts:
             maps = heat.heat_maps(encoder, image, texts)
             labels = heat.label_pixels(encoder, image, texts)
             for index, name in enumerate(texts):
-                same = [row for row, other in enumerate(sample.names) if other == name]
-                truth = np.any([sample.masks.full(row) for row in same], axis=0)
+                truth = np.any([sample.masks.full(row) for row in sample.rows_of(name)], axis=0)
                 hits.append(bool(truth.ravel()[maps[index].argmax()]))
                 predicted = labels == index
                 overlaps.append(float((predicted & truth).sum() / (predicted | truth).sum()))
-        report(done, len(samples))
-    if not hits:
-        raise BadPrompt("no labelled object is big enough to be queried")
+    _check_any(hits)
     return HeatReport(len(hits), float(np.mean(hits)), float(np.mean(overlaps)))
+
+
+def _check_any(measured: Sequence[object]) -> None:
+    if not measured:
+        raise BadPrompt("no labelled object is big enough to be queried")

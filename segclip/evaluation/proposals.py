@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from ..exporters import encode_rle
 from ..proposers import Proposer
 from ..types import Array, Everything, Masks
-from .datasets import Sample
+from .datasets import OnProgress, Sample, reporting, silent
 
 AT = (10, 100, 1000)
 SIZES = ("all", "small", "medium", "large")  # COCO's: below 32 x 32 pixels, below 96 x 96, above
@@ -45,34 +45,25 @@ class RecallReport:
 
 
 def evaluate_proposals(
-    proposer: Proposer,
-    samples: Sequence[Sample],
-    report: Callable[[int, int], None] = lambda done, total: None,
+    proposer: Proposer, samples: Sequence[Sample], report: OnProgress = silent
 ) -> RecallReport:
-    """Propose everything in each image and compute average recall, whatever the names.
-
-    report: called with (images done, total) after each image.
-    """
+    """Propose everything in each image and compute average recall, whatever the names."""
     truths: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
-    for done, sample in enumerate(samples, 1):
+    for image, sample in enumerate(reporting(samples, report), 1):
         proposals = proposer.decode(proposer.encode(sample.load()), Everything())
-        crowd = [{"iscrowd": int(flag)} for flag in sample.crowd]
-        truths += [
-            row | flag
-            for row, flag in zip(_rows(sample.masks, done, len(truths) + 1), crowd, strict=True)
-        ]
+        crowds = sample.crowd.astype(int).tolist()
+        truths += _rows(sample.masks, image, len(truths) + 1, ("iscrowd", crowds))
         scores = proposals.quality.astype(float).tolist()
-        found += [
-            row | {"score": score}
-            for row, score in zip(_rows(proposals.masks, done, 1), scores, strict=True)
-        ]
-        report(done, len(samples))
+        found += _rows(proposals.masks, image, 1, ("score", scores))
     recall = _average_recall(truths, found, [sample.masks.size for sample in samples])
     return RecallReport(recall, len(truths), len(found) / max(len(samples), 1))
 
 
-def _rows(masks: Masks, image: int, first: int) -> list[dict[str, Any]]:
+def _rows(
+    masks: Masks, image: int, first: int, column: tuple[str, list[float]]
+) -> list[dict[str, Any]]:
+    """Return masks as COCO annotations with ids from ``first``. column: one more, with its name."""
     return [
         {
             "id": first + row,
@@ -83,6 +74,7 @@ def _rows(masks: Masks, image: int, first: int) -> list[dict[str, Any]]:
             "bbox": [int(x1), int(y1), int(x2 - x1), int(y2 - y1)],
             "segmentation": encode_rle(masks, row),
         }
+        | {column[0]: column[1][row]}
         for row, (x1, y1, x2, y2) in enumerate(masks.boxes)
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,10 @@ from ..errors import BadPrompt, BadTable
 from ..files import captions
 from ..search import Index, Match
 from ..types import Array
-from .datasets import Sample
+from .datasets import RIGHT, OnProgress, Sample, reporting, silent
 
 CAPTIONS = 5  # used per image, as in Karpathy's splits of COCO and Flickr
 DEPTHS = (1, 5, 10)
-RIGHT = 0.5  # minimum IoU at which a segment counts as the named object
 
 
 @dataclass(frozen=True)
@@ -89,18 +88,13 @@ def read_captions(
 
 
 def evaluate_captions(
-    encoder: Encoder,
-    captioned: Sequence[CaptionedImage],
-    report: Callable[[int, int], None] = lambda done, total: None,
+    encoder: Encoder, captioned: Sequence[CaptionedImage], report: OnProgress = silent
 ) -> Recall:
-    """Compare every image with every caption, each used verbatim without a template.
-
-    report: called with (images done, total) after each image.
-    """
-    rows = []
-    for done, item in enumerate(captioned, 1):
-        rows.append(encoder.encode_images([images.load(item.path).pixels])[0])
-        report(done, len(captioned))
+    """Compare every image with every caption, each used verbatim without a template."""
+    rows = [
+        encoder.encode_images([images.load(item.path).pixels])[0]
+        for item in reporting(captioned, report)
+    ]
     texts = [" ".join(caption.split()) for item in captioned for caption in item.captions]
     owner = np.repeat(np.arange(len(captioned)), [len(item.captions) for item in captioned])
     similarity = np.array(rows) @ encoder.encode_texts(texts).T  # (images, captions)
@@ -156,30 +150,19 @@ class NameSearchReport:
         return [*rows, (f"outlined segment is the object (IoU {RIGHT:g})", f"{self.outlined:.3f}")]
 
 
-def evaluate_names(
-    index: Index, samples: Sequence[Sample], *, by: str | None = None
-) -> NameSearchReport:
+def evaluate_names(index: Index, samples: Sequence[Sample]) -> NameSearchReport:
     """Query an index with every name that is askable in one of its labelled images."""
-    samples_of = {
-        sample.path.name: sample
-        for sample in samples
-        if sample.path.name in set(index.pictures.names)
-    }
-    names = sorted(
-        {
-            name
-            for sample in samples_of.values()
-            for name, askable in zip(sample.names, sample.askable, strict=True)
-            if askable
-        }
-    )
+    indexed = set(index.images.names)
+    samples_of = {one.path.name: one for one in samples if one.path.name in indexed}
+    askable = [np.array(one.names, object)[one.askable] for one in samples_of.values()]
+    names = sorted({name for listed in askable for name in listed})
     hits: dict[bool, list[list[bool]]] = {True: [], False: []}
     shares: dict[bool, list[float]] = {True: [], False: []}
     outlined = []
     for name in names:
         total = sum(name in sample.names for sample in samples_of.values())
         for by_region in (True, False):
-            found = index.search(name, n=max(DEPTHS), regions=by_region, by=by)
+            found = index.search(name, n=max(DEPTHS), regions=by_region)
             right = [name in samples_of[match.name].names for match in found]
             hits[by_region].append([any(right[:k]) for k in DEPTHS])
             shares[by_region].append(sum(right[:total]) / min(total, max(DEPTHS)))
@@ -196,11 +179,10 @@ def evaluate_names(
 
 
 def _overlap(index: Index, match: Match, sample: Sample, name: str) -> float:
-    rows = [row for row, other in enumerate(sample.names) if other == name]
     found = index.masks(match)
     if found.size != sample.masks.size:
         raise BadTable(
             f"{sample.path} has size (H, W) = {found.size} in the index, {sample.masks.size} in "
             "its table; index and label the same files"
         )
-    return float(found.iou(sample.masks[rows]).max(initial=0))
+    return sample.iou(found, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,9 +14,8 @@ from ..errors import BadPrompt
 from ..ranking.selection import Selection
 from ..segmenter import Segmenter
 from ..types import Array, Regions, Result
-from .datasets import Sample
+from .datasets import RIGHT, OnProgress, Sample, reporting, silent
 
-RIGHT = 0.5  # minimum IoU at which an answer counts as the named object
 SCALES = (4.0, 2.0, 0.5, 0.25, 0.125, 0.0625)  # multiples of the encoder's logit scale to try
 BETTER = 0.01  # minimum gain in ``Report.worth`` for another scale to be preferred
 
@@ -128,22 +127,15 @@ def fit_threshold(reports: Sequence[Report]) -> float:
 
 
 def evaluate_text(
-    segmenter: Segmenter,
-    samples: Sequence[Sample],
-    report: Callable[[int, int], None] = lambda done, total: None,
+    segmenter: Segmenter, samples: Sequence[Sample], report: OnProgress = silent
 ) -> Report:
-    """Query each image with every askable name in it and with its absent names.
-
-    report: called with (images done, total) after each image.
-    """
+    """Query each image with every askable name in it and with its absent names."""
     (measured,) = _evaluate([segmenter], samples, report)
     return measured
 
 
 def calibrate(
-    segmenter: Segmenter,
-    samples: Sequence[Sample],
-    report: Callable[[int, int], None] = lambda done, total: None,
+    segmenter: Segmenter, samples: Sequence[Sample], report: OnProgress = silent
 ) -> tuple[Report, Serving]:
     """Fit the threshold, and the logit scale if one other than the encoder's own is better.
 
@@ -166,12 +158,12 @@ def calibrate(
 
 
 def _evaluate(
-    segmenters: Sequence[Segmenter], samples: Sequence[Sample], report: Callable[[int, int], None]
+    segmenters: Sequence[Segmenter], samples: Sequence[Sample], report: OnProgress
 ) -> list[Report]:
     """Evaluate segmenters that differ only in ranking, on the regions of the first one."""
     best_iou, candidates = [], []
     queries: list[list[ScoredQuery]] = [[] for _ in segmenters]
-    for done, sample in enumerate(samples, 1):
+    for sample in reporting(samples, report):
         regions = segmenters[0].regions(sample.load())
         overlap = regions.masks.iou(sample.masks)  # (N, objects)
         best_iou.extend(overlap.max(axis=0, initial=0)[sample.askable])
@@ -179,7 +171,6 @@ def _evaluate(
         present = tuple(dict.fromkeys(np.array(sample.names, object)[sample.askable]))
         for segmenter, scored in zip(segmenters, queries, strict=True):
             scored.extend(_query(segmenter, regions, sample, present))
-        report(done, len(samples))
     mean = float(np.mean(candidates or 0))
     return [
         Report(segmenter.serving.threshold, np.array(best_iou), tuple(scored), mean)
@@ -198,11 +189,10 @@ def _query(
 
 
 def _answer(result: Result, text: str, sample: Sample, present: bool) -> ScoredQuery:
-    row = result.texts.index(text) if text in result.texts else None
-    if row is None:
+    if text not in result.texts:
         return ScoredQuery(sample.path, text, present, 0.0, 0.0)
-    named = [index for index, name in enumerate(sample.names) if name == text]
-    iou = float(result.masks[[row]].iou(sample.masks[named]).max(initial=0))
+    row = result.texts.index(text)
+    iou = sample.iou(result.masks[[row]], text)
     return ScoredQuery(sample.path, text, present, float(result.probability[row]), iou)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from ..errors import BadImage, BadPrompt
 from ..files import listing, outputs
 from ..types import Array
 from ..zeroshot import Classifier
+from .datasets import OnProgress, reporting, silent
 
 MATRIX_ENDINGS = (".csv", ".png", ".svg")
 _NUMBERED = 25  # maximum number of classes for which each drawn cell shows its number
@@ -149,12 +150,12 @@ def evaluate_folders(
     folders: Sequence[Path],
     *,
     limit: int | None = None,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    report: OnProgress = silent,
 ) -> ClassificationReport:
     """Classify every image of every class folder; the true label of folder i is label i.
 
-    limit: maximum number of images per class. report: called with (images done, total) after each
-    image. Raises BadPrompt when the number of labels is not that of the folders.
+    limit: maximum number of images per class. Raises BadPrompt when the number of labels is not
+    that of the folders.
     """
     names = classifier.labels.names
     if len(names) != len(folders):
@@ -165,7 +166,7 @@ def evaluate_folders(
         (row, path) for row, folder in enumerate(folders) for path in listing.walk(folder)[:limit]
     ]
     confusion, ranks, failed = np.zeros((len(names), len(names)), np.int64), [], []
-    for done, (truth, path) in enumerate(tasks, 1):
+    for truth, path in reporting(tasks, report):
         try:
             similarity = classifier.whole(path).similarity[0]
         except BadImage as error:
@@ -173,5 +174,4 @@ def evaluate_folders(
         else:
             confusion[truth, int(similarity.argmax())] += 1
             ranks.append(int(np.count_nonzero(similarity > similarity[truth])))
-        report(done, len(tasks))
     return ClassificationReport(names, confusion, np.array(ranks, np.int64), tuple(failed))

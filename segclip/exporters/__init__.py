@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 from .. import registry
-from ..errors import NotWritable
 from ..files import atomic
 from ..types import Result
 from .files import encode, to_json
@@ -74,11 +73,9 @@ def save(result: Result, path: str | Path, *, format: str | None = None) -> list
         registry.choose(_DEFAULTS, path.suffix.lower(), "file suffix") if format is None else format
     )
     files = registry.choose(WRITERS, name, "format")(result, path)
-    try:
+    with atomic.writing_to(path):
         for file in files:
             atomic.sync_file(file)
         for folder in {file.parent for file in files}:
             atomic.sync_folder(folder)
-    except OSError as error:
-        raise NotWritable(f"{path}: cannot be written, {error.strerror or error}") from error
     return files

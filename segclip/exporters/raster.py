@@ -47,18 +47,13 @@ def write_cutouts(result: Result, path: Path, *, feather: float = 0.0) -> list[P
     for row, (x1, y1, x2, y2) in enumerate(result.masks.boxes.tolist()):
         if not result.masks.areas[row]:
             continue
-        wide = (
-            max(x1 - reach, 0),
-            max(y1 - reach, 0),
-            min(x2 + reach, width),
-            min(y2 + reach, height),
-        )
-        alpha = np.zeros((wide[3] - wide[1], wide[2] - wide[0]), np.uint8)
-        inner = alpha[y1 - wide[1] : y2 - wide[1], x1 - wide[0] : x2 - wide[0]]
-        inner[...] = result.masks.bitmaps[row] * np.uint8(255)
+        left, top = max(x1 - reach, 0), max(y1 - reach, 0)
+        right, bottom = min(x2 + reach, width), min(y2 + reach, height)
+        alpha = np.zeros((bottom - top, right - left), np.uint8)
+        alpha[y1 - top : y2 - top, x1 - left : x2 - left][result.masks.bitmaps[row]] = 255
         if feather:
             alpha = cv2.GaussianBlur(alpha, (0, 0), feather / 2)
-        pixels = result.image.pixels[wide[1] : wide[3], wide[0] : wide[2]] * (alpha > 0)[..., None]
+        pixels = result.image.pixels[top:bottom, left:right] * (alpha > 0)[..., None]
         cutout = PIL.Image.fromarray(np.dstack((pixels, alpha)))
         written.append(write(numbered(path, row), encode(cutout, "PNG", profile=srgb())))
     return written

@@ -120,11 +120,8 @@ def write_coco(result: Result, path: Path) -> list[Path]:
     ]
     image = {"id": 1, "file_name": Path(result.image.source).name, "width": width, "height": height}
     categories = [{"id": index, "name": name} for index, name in enumerate(names, start=1)]
-    return [
-        write(
-            path, to_json({"images": [image], "categories": categories, "annotations": annotations})
-        )
-    ]
+    table = {"images": [image], "categories": categories, "annotations": annotations}
+    return [write(path, to_json(table))]
 
 
 def digits(value: Any) -> float | None:

@@ -31,20 +31,29 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[IO[bytes]]:
     """
     temporary = path.with_name(f"{_PREFIX}{uuid4().hex[:16]}{_SUFFIX}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
+        with writing_to(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                if sync:
+                    # before the rename: else a power cut may leave the new name without contents
+                    os.fsync(file.fileno())
+            temporary.replace(path)
             if sync:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-        if sync:
-            sync_folder(path.parent)
-    except OSError as error:
-        raise NotWritable(f"{path}: cannot be written, {error.strerror or error}") from error
+                sync_folder(path.parent)
     finally:
         with suppress(OSError):  # gone after the rename
             temporary.unlink()
+
+
+@contextmanager
+def writing_to(path: Path, hint: str = "") -> Iterator[None]:
+    """Raise NotWritable, with the path, reason and ``hint``, for an OSError within the block."""
+    try:
+        yield
+    except OSError as error:
+        raise NotWritable(f"{path}: cannot be written, {error.strerror or error}{hint}") from error
 
 
 def write(path: Path, data: bytes, *, sync: bool = True) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
@@ -192,7 +192,7 @@ def list_images(folder: str | Path, *, skip: Collection[str | Path] = ()) -> Lis
             if not base:
                 raise BadImage(f"{root}: cannot be read, {error.strerror or error}") from None
             unreadable[base.rstrip("/")] = error.strerror or str(error)
-    return Listing(tuple(_sorted(found)), _in_order(left_out), _in_order(unreadable))
+    return _listing(found, left_out, unreadable)
 
 
 def walk(folder: Path) -> list[Path]:
@@ -239,8 +239,12 @@ def match(folder: Path, pattern: Sequence[str]) -> Listing:
             if not base:
                 raise BadImage(f"{folder}: cannot be read, {error.strerror or error}") from None
             unreadable[base.rstrip("/")] = error.strerror or str(error)
-    images = [name for name in found if is_image(name)]
-    return Listing(tuple(_sorted(images)), _in_order(left_out), _in_order(unreadable))
+    return _listing([name for name in found if is_image(name)], left_out, unreadable)
+
+
+def by_folder(name: str) -> list[str]:
+    """Return the sort key of a name with "/": files of a folder stay together."""
+    return name.split("/")
 
 
 def is_magic(part: str) -> bool:
@@ -311,9 +315,11 @@ def _summary(names: list[str]) -> str:
     return f"{len(names)} ({', '.join(names[:_MAX_NAMES])}{more})"
 
 
-def _sorted(names: Collection[str]) -> list[str]:
-    return sorted(names, key=lambda name: name.split("/"))
-
-
-def _in_order(reasons: dict[str, str]) -> dict[str, str]:
-    return {name: reasons[name] for name in _sorted(reasons)}
+def _listing(
+    images: Iterable[str], left_out: Mapping[str, str], unreadable: Mapping[str, str]
+) -> Listing:
+    return Listing(
+        tuple(sorted(images, key=by_folder)),
+        {name: left_out[name] for name in sorted(left_out, key=by_folder)},
+        {name: unreadable[name] for name in sorted(unreadable, key=by_folder)},
+    )

@@ -39,7 +39,7 @@ def renew(folder: Path, target: str, write: Callable[[Path], Sequence[Path]]) ->
     _refuse_links(record)
     with _staging(folder) as staged:
         names = [path.name for path in write(staged)]
-        new = {name: _hash(staged / name) for name in names}
+        new = {name: regular.digest(staged / name, links=False) for name in names}
         former = _read(record)
         for name in new:
             _refuse_foreign(folder / name, former.get(name, ()))
@@ -81,12 +81,17 @@ def labels(paths: Sequence[Path]) -> list[str]:
     depths = range(max((len(path.parts) for path in pending), default=0))
     for depth, suffix in ((depth, suffix) for depth in depths for suffix in (False, True)):
         names = {path: _label(path, depth, suffix) for path in pending}
-        counts = Counter(_folded(name) for name in [*names.values(), *chosen.values()])
-        chosen |= {path: name for path, name in names.items() if counts[_folded(name)] == 1}
+        counts = Counter(folded(name) for name in [*names.values(), *chosen.values()])
+        chosen |= {path: name for path, name in names.items() if counts[folded(name)] == 1}
         pending = [path for path in pending if path not in chosen]
     for path in pending:  # "a-b/1.png" and "a/b-1.png"
         chosen[path] = f"{path.stem}-{sha256(os.fsencode(path)).hexdigest()[:8]}"
     return [shortened(chosen[Path(os.path.abspath(path))]) for path in paths]
+
+
+def folded(name: str) -> str:
+    """Return a key that is equal for all names that a file system may take as the same."""
+    return normalize("NFC", normalize("NFD", name).casefold())
 
 
 def shortened(name: str) -> str:
@@ -103,10 +108,6 @@ def _label(path: Path, depth: int, suffix: bool) -> str:
     """Return a path's stem, or name with ``suffix``, after ``depth`` of its parent folders."""
     folders = path.parent.parts[1:]
     return "-".join([*folders[len(folders) - depth :], path.name if suffix else path.stem])
-
-
-def _folded(name: str) -> str:
-    return normalize("NFC", normalize("NFC", name).casefold())
 
 
 @contextmanager
@@ -138,16 +139,8 @@ def _refuse_foreign(path: Path, known: Iterable[str]) -> None:
 
 def _is_ours(path: Path, known: Iterable[str]) -> bool:
     with suppress(OSError, ValueError):  # a record may hold an invalid file name
-        return _hash(path) in set(known)
+        return regular.digest(path, links=False) in set(known)
     return False
-
-
-def _hash(path: Path) -> str:
-    with regular.open_file(path, links=False) as file:
-        digest = sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _read(record: Path) -> dict[str, list[str]]:

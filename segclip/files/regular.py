@@ -8,8 +8,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from hashlib import file_digest
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from ..errors import NotWritable
 
@@ -22,7 +23,7 @@ class NotRegular(OSError):
     """An existing path that is not a regular file."""
 
 
-def open_file(path: Path, *, links: bool = True) -> BinaryIO:
+def open_file(path: Path, *, links: bool = True) -> BufferedReader:
     """Open a regular file for reading bytes, without blocking.
 
     links: whether to follow a symbolic link at ``path``. Raises NotRegular for a folder, pipe or
@@ -33,7 +34,7 @@ def open_file(path: Path, *, links: bool = True) -> BinaryIO:
         return os.open(name, flags | _NO_WAIT | (0 if links else _NO_LINK))
 
     try:
-        file = cast(BinaryIO, open(path, "rb", opener=opener))  # noqa: SIM115 - the caller closes it
+        file = open(path, "rb", opener=opener)  # noqa: SIM115 - the caller closes it
     except IsADirectoryError:
         raise NotRegular(errno.EISDIR, "it is a folder", str(path)) from None
     except OSError as error:
@@ -55,6 +56,12 @@ def read(path: Path, *, most: int | None = None, links: bool = True) -> bytes:
     if most is not None and len(data) > most:
         raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
     return data
+
+
+def digest(path: Path, *, links: bool = True) -> str:
+    """Return the SHA-256 of a regular file. Raises as ``open_file`` does."""
+    with open_file(path, links=links) as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def what_is(path: Path) -> str:

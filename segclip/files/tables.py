@@ -116,13 +116,10 @@ class Row:
             self.refuse(problem, column)
         return value.strip()
 
-    def texts(self, column: str, separator: str = ";") -> tuple[str, ...]:
-        """Return the texts of a list, a JSON list, or a ``separator``-separated text.
-
-        Raises BadTable.
-        """
+    def texts(self, column: str) -> tuple[str, ...]:
+        """Return the texts of a list, a JSON list, or a ";"-separated text. Raises BadTable."""
         found = []
-        for value in self._list(column, separator):
+        for value in self._list(column):
             if not isinstance(value, str):
                 self.refuse(f"expected a list of texts, got {_brief(value)} in it", column)
             if problem := lines.fault(value):
@@ -138,18 +135,18 @@ class Row:
         counts: the allowed numbers per row. example: of a row, for the message.
         """
         found = []
-        for value in self._list(column, ";"):
+        for value in self._list(column):
             numbers = _numbers(value.split(",") if isinstance(value, str) else value)
             if len(numbers) not in counts:
                 self.refuse(f"expected {example}, finite numbers, got {_brief(value)}", column)
             found.append(numbers)
         return tuple(found)
 
-    def _list(self, column: str, separator: str) -> list[Any]:
+    def _list(self, column: str) -> list[Any]:
         value = self.values.get(column, [])
         if isinstance(value, str):
             if not value.lstrip().startswith("["):
-                return [part.strip() for part in value.split(separator) if part.strip()]
+                return [part.strip() for part in value.split(";") if part.strip()]
             try:
                 value = parse_json(value)
             except ValueError as error:

@@ -146,6 +146,7 @@ def join(
 def _placement(frame: tuple[int, int], size: tuple[int, int]) -> tuple[float, int, int]:
     """Return scale, left and top of an image of ``size`` (H, W) letterboxed into a frame."""
     gain = min(frame[0] / size[0], frame[1] / size[1])
+    # ultralytics puts an odd pixel of padding after the image; 0.1 decides the halves
     top, left = (
         round((full - round(side * gain)) / 2 - 0.1) for full, side in zip(frame, size, strict=True)
     )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -20,7 +22,11 @@ from .network import Clicks, Features, Network
 from .space import keep_within
 from .suppress import suppress
 
-_EDGE = 20  # px: a mask that ends this close to its crop's edge, but not the image's, is truncated
+_Crop: TypeAlias = tuple[int, int, int, int]  # box xyxy in pixels of the image
+
+# px, as in segment-anything: a mask that ends this close to its crop's edge, but not the image's,
+# is truncated
+_EDGE = 20
 
 
 @dataclass(frozen=True)
@@ -64,38 +70,43 @@ class _Window:
     x: int
     y: int
     bits: Array
-    shape: tuple[int, int]
+    height: int
+    width: int
 
     @classmethod
     def of(cls, x: int, y: int, bitmap: Array) -> _Window:
-        return cls(x, y, np.packbits(bitmap), (bitmap.shape[0], bitmap.shape[1]))
+        """Pack the mask's pixels, at least one, without the empty margins of ``bitmap``."""
+        ys, xs = np.flatnonzero(bitmap.any(axis=1)), np.flatnonzero(bitmap.any(axis=0))
+        tight = bitmap[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
+        return cls(x + int(xs[0]), y + int(ys[0]), np.packbits(tight), *tight.shape)
 
     @property
     def bitmap(self) -> Array:
-        height, width = self.shape
-        return np.unpackbits(self.bits, count=height * width).astype(bool).reshape(height, width)
+        pixels = np.unpackbits(self.bits, count=self.height * self.width)
+        return pixels.astype(bool).reshape(self.height, self.width)
 
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """N masks: windows in the image, boxes float (N, 4) with inclusive ends, quality (N,)."""
+    """N masks: windows in the image, quality (N,)."""
 
     windows: list[_Window]
-    boxes: Array
     quality: Array
 
+    @cached_property
+    def boxes(self) -> Array:
+        """Return the boxes xyxy, float64 (N, 4), with inclusive ends, as in segment-anything."""
+        boxes = [(w.x, w.y, w.x + w.width - 1, w.y + w.height - 1) for w in self.windows]
+        return np.array(boxes, np.float64).reshape(-1, 4)
+
     def __getitem__(self, rows: Array) -> _Found:
-        return _Found([self.windows[row] for row in rows], self.boxes[rows], self.quality[rows])
+        return _Found([self.windows[row] for row in rows], self.quality[rows])
 
     @classmethod
     def join(cls, parts: list[_Found]) -> _Found:
         windows = [window for part in parts for window in part.windows]
-        boxes = np.concatenate([np.zeros((0, 4)), *(part.boxes for part in parts)])
-        return cls(
-            windows,
-            boxes,
-            np.concatenate([np.zeros(0, np.float32), *(part.quality for part in parts)]),
-        )
+        quality = np.concatenate([np.zeros(0, np.float32), *(part.quality for part in parts)])
+        return cls(windows, quality)
 
 
 def propose_everything(
@@ -125,9 +136,7 @@ def propose_everything(
     return keep_within(Proposals(Masks.from_windows(windows, size), found.quality), prompt)
 
 
-def crop_boxes(
-    size: tuple[int, int], layers: int, overlap: float
-) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
+def crop_boxes(size: tuple[int, int], layers: int, overlap: float) -> Iterator[tuple[int, _Crop]]:
     """Yield the layer and the box xyxy of each crop, by columns.
 
     First the image itself, then 2 x 2 crops, then 4 x 4.
@@ -149,9 +158,7 @@ def point_grid(count: int) -> Array:
     return np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2)
 
 
-def _clicks(
-    prompt: Everything, crop: tuple[int, int, int, int], options: GridOptions, layer: int
-) -> Array:
+def _clicks(prompt: Everything, crop: _Crop, options: GridOptions, layer: int) -> Array:
     """Place the grid over a crop, or the part of it inside the prompt's boxes.
 
     Returns float64 (K, 2) in the crop's frame.
@@ -168,11 +175,7 @@ def _clicks(
 
 
 def _of_crop(
-    network: Network,
-    features: Features,
-    clicks: Array,
-    crop: tuple[int, int, int, int],
-    options: GridOptions,
+    network: Network, features: Features, clicks: Array, crop: _Crop, options: GridOptions
 ) -> _Found:
     parts = []
     batch = network.batch_size(options.points_per_batch)
@@ -182,25 +185,19 @@ def _of_crop(
         labels = torch.ones(points.shape[:2], dtype=torch.int32, device=network.device)
         logits, quality = network.predict(features.maps, Clicks(points, labels), multimask=True)
         flat = quality.flatten().float().cpu().numpy()
-        good = (
-            np.flatnonzero(flat > options.min_quality)
-            if options.min_quality > 0
-            else np.arange(len(flat))
-        )
+        # 0 keeps all: predicted IoU may be negative
+        least = options.min_quality if options.min_quality > 0 else -np.inf
+        good = np.flatnonzero(flat > least)
         cells = logits.flatten(0, 1)[torch.from_numpy(good)].float().cpu().numpy()
         parts.append(_stable(features, cells, flat[good], crop, options))
     return _Found.join(parts)
 
 
 def _stable(
-    features: Features,
-    cells: Array,
-    quality: Array,
-    crop: tuple[int, int, int, int],
-    options: GridOptions,
+    features: Features, cells: Array, quality: Array, crop: _Crop, options: GridOptions
 ) -> _Found:
     """Threshold logits (N, h, w) at the image's resolution, and keep the stable masks."""
-    windows, boxes, kept = [], [], []
+    windows, kept = [], []
     for row, grid in enumerate(cells):
         box = features.sampler.reach(grid > -options.stability_offset)
         bitmap = np.empty((box[3] - box[1], box[2] - box[0]), bool)
@@ -211,17 +208,13 @@ def _stable(
             near += int(np.count_nonzero(band > -options.stability_offset))
         if options.min_stability > 0 and (not near or above / near < options.min_stability):
             continue
-        ys, xs = np.flatnonzero(bitmap.any(axis=1)), np.flatnonzero(bitmap.any(axis=0))
-        if len(ys):
-            x, y = box[0] + crop[0], box[1] + crop[1]
-            tight = bitmap[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
-            windows.append(_Window.of(x + int(xs[0]), y + int(ys[0]), tight))
-            boxes.append((x + xs[0], y + ys[0], x + xs[-1], y + ys[-1]))
+        if bitmap.any():
+            windows.append(_Window.of(box[0] + crop[0], box[1] + crop[1], bitmap))
             kept.append(row)
-    return _Found(windows, np.array(boxes, np.float64).reshape(-1, 4), quality[kept])
+    return _Found(windows, quality[kept])
 
 
-def _truncated(boxes: Array, crop: tuple[int, int, int, int], size: tuple[int, int]) -> Array:
+def _truncated(boxes: Array, crop: _Crop, size: tuple[int, int]) -> Array:
     """Mark the boxes that end at the crop's edge but not at the image's: bool (N,)."""
     whole = (0, 0, size[1], size[0])
     at_crop, at_image = (np.abs(boxes - np.array(edge)) <= _EDGE for edge in (crop, whole))
@@ -229,7 +222,7 @@ def _truncated(boxes: Array, crop: tuple[int, int, int, int], size: tuple[int, i
     return truncated
 
 
-def _cut(image: Image, crop: tuple[int, int, int, int]) -> Image:
+def _cut(image: Image, crop: _Crop) -> Image:
     x1, y1, x2, y2 = crop
     return Image(np.ascontiguousarray(image.pixels[y1:y2, x1:x2]), image.source)
 
@@ -239,17 +232,15 @@ def _cleaned(found: _Found, options: GridOptions) -> _Found:
 
     Of masks that have become alike, one that did not change is kept.
     """
-    windows, boxes, unchanged = [], [], []
+    windows, unchanged = [], []
     for window in found.windows:
         bitmap = window.bitmap
         clean = _without_islands(_without_holes(bitmap, options.min_area), options.min_area)
-        ys, xs = np.flatnonzero(clean.any(axis=1)), np.flatnonzero(clean.any(axis=0))
         windows.append(_Window.of(window.x, window.y, clean))
-        boxes.append((window.x + xs[0], window.y + ys[0], window.x + xs[-1], window.y + ys[-1]))
         unchanged.append(np.array_equal(clean, bitmap))
-    tight = np.array(boxes, np.float64).reshape(-1, 4)
-    kept = suppress(tight, np.array(unchanged, np.float64), max(options.nms, options.crop_nms))
-    return _Found(windows, tight, found.quality)[kept]
+    cleaned = _Found(windows, found.quality)
+    nms = max(options.nms, options.crop_nms)
+    return cleaned[suppress(cleaned.boxes, np.array(unchanged, np.float64), nms)]
 
 
 def _without_holes(bitmap: Array, least: int) -> Array:

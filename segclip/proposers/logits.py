@@ -193,6 +193,7 @@ def prototype_sampler(cells: tuple[int, int], size: tuple[int, int]) -> Sampler:
 
 def _prototype_axis(cells: int, pixels: int, factor: int, gain: float) -> Axis:
     content = max(round(pixels * gain), 1)
+    # ultralytics puts an odd pixel of padding after the content; 0.1 decides the halves
     start = round((factor * cells - content) / 2 - 0.1)
     doubled: list[Step] = [factor * cells] if factor > 1 else []
     return Axis.through(cells, [*doubled, slice(start, start + content), pixels])

@@ -12,6 +12,9 @@ import torch
 from ..types import Array, Image
 from .logits import Axis, Sampler
 
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of RGB in 0 to 255, ImageNet's
+_CPU_BATCH = 4  # prompts that fit a CPU's cache while decoded; 8 at a time take a third longer each
+
 
 @dataclass(frozen=True, eq=False)
 class Features:
@@ -39,8 +42,11 @@ class Clicks:
     boxes: torch.Tensor | None = None
     masks: torch.Tensor | None = None
 
-
-_CPU_BATCH = 4  # prompts that fit a CPU's cache while decoded; 8 at a time take a third longer each
+    def encoded(self, encoder: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run a prompt encoder of segment-anything's interface: its tokens and dense embedding."""
+        points = None if self.points is None else (self.points, self.labels)
+        sparse, dense = encoder(points=points, boxes=self.boxes, masks=self.masks)
+        return sparse, dense
 
 
 class Network(ABC):

@@ -28,10 +28,11 @@ from .decoder import FastTransformer, decode
 from .edges import EdgeOptions
 from .grid import GridOptions
 from .logits import Axis
-from .network import Clicks
+from .network import MEAN, STD, Clicks
 from .promptable import Promptable, SAMOptions
 from .refiner import FocusOptions, Refiner, fused
 from .trunk import DrawnPromptEncoder, FineMaskDecoder, Trunk
+from .yolo import CONFIG, WEIGHTS, compact, load_stored
 
 with without_compiler():
     from segment_anything.modeling import (
@@ -42,8 +43,6 @@ with without_compiler():
         TwoWayTransformer,
     )
 
-_MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of RGB in 0 to 255
-_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 # upper limits of a checkpoint's settings
 _MOST = {"image_size": 4096, "size": 1024, "points_per_side": 256, "crop_layers": 4}
 
@@ -155,7 +154,7 @@ class Architecture:
         else:
             decoder = MaskDecoder(transformer=transformer, **sizes)
         encoder = self.encoder.build(self.image_size, self.patch, self.channels)
-        mean, std = (_MEAN, _STD) if isinstance(self.encoder, ViT) else ((0.0,) * 3, (255.0,) * 3)
+        mean, std = (MEAN, STD) if isinstance(self.encoder, ViT) else ((0.0,) * 3, (255.0,) * 3)
         return Sam(encoder, prompts, decoder, list(mean), list(std))
 
 
@@ -201,14 +200,7 @@ class SAM(Promptable):
         self, maps: torch.Tensor, clicks: Clicks, *, multimask: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Decode B prompts."""
-        points = (
-            None
-            if clicks.points is None or clicks.labels is None
-            else (clicks.points, clicks.labels)
-        )
-        sparse, dense = self.network.prompt_encoder(
-            points=points, boxes=clicks.boxes, masks=clicks.masks
-        )
+        sparse, dense = clicks.encoded(self.network.prompt_encoder)
         decoder = self.network.mask_decoder
         if isinstance(decoder, FineMaskDecoder):
             return decoder.predict_masks(
@@ -248,7 +240,7 @@ def load(path: Path, *, trust: bool | None = None) -> tuple[Sam, SAMOptions]:
     """
     if not path.exists():
         raise WeightsMissing(
-            f"no SAM weights at {path}; pass a .pth file or a folder with {_WEIGHTS} and {_CONFIG}"
+            f"no SAM weights at {path}; pass a .pth file or a folder with {WEIGHTS} and {CONFIG}"
         )
     if path.is_dir():
         return _load_folder(path)
@@ -261,16 +253,14 @@ def load(path: Path, *, trust: bool | None = None) -> tuple[Sam, SAMOptions]:
 
 
 def _load_folder(folder: Path) -> tuple[Sam, SAMOptions]:
-    config, file = read_config(folder / _CONFIG), folder / _WEIGHTS
-    with reading(folder / _CONFIG, "the description of a SAM checkpoint"):
-        options = _stored_options(config, folder / _CONFIG)
-        with tensors.Sized(file):
+    config = read_config(folder / CONFIG)
+    with reading(folder / CONFIG, "the description of a SAM checkpoint"):
+        options = _stored_options(config, folder / CONFIG)
+        with tensors.Sized(folder / WEIGHTS):
             network = _described(config["sam"]).build()
             if options.focus:
                 network.refiner = Refiner(options.focus)
-    with reading(file):
-        stored = safetensors.torch.load_file(file)
-    tensors.lay_in(network, stored, f"{file} does not fit the network of {_CONFIG}")
+    load_stored(network, folder)
     return network, options
 
 
@@ -279,7 +269,10 @@ def _stored_options(config: dict[str, Any], file: Path) -> SAMOptions:
         return SAMOptions(
             grid=described(GridOptions, config.get("grid", {}), _MOST),
             edges=described(EdgeOptions, config["edges"]) if config.get("edges") else None,
-            focus=_focus(config),
+            # its minimum quality may be negative, as predicted IoU can be
+            focus=described(FocusOptions, config["focus"], _MOST, signed=("quality",))
+            if config.get("focus")
+            else None,
         )
     except BadPrompt as error:  # the error of a user's option, but here the file is at fault
         raise WeightsCorrupt(f"{file}: {error}") from error
@@ -292,40 +285,20 @@ def save(
 
     The latter holds the architecture and the grid, edges and focus of ``options``.
     """
-    halved = {
-        name: (value.half() if value.is_floating_point() and value.ndim > 1 else value)
-        .detach()
-        .cpu()
-        .contiguous()
-        for name, value in network.state_dict().items()
-    }
     config = {"sam": asdict(architecture), "grid": asdict(options.grid)}
     config |= {"edges": asdict(options.edges)} if options.edges else {}
     config |= {"focus": asdict(options.focus)} if options.focus else {}
-    atomic.write(folder / _WEIGHTS, safetensors.torch.save(halved, metadata={"format": "pt"}))
-    atomic.write(folder / _CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    stored = compact(network)
+    atomic.write(folder / WEIGHTS, safetensors.torch.save(stored, {"format": "pt"}))
+    atomic.write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
 
 def add_refiner(folder: Path, refiner: Refiner, edges: EdgeOptions) -> None:
     """Add a refiner, with options to fit its masks to edges, to a folder written by ``save``."""
     network, options = load(folder)
     network.refiner = refiner
-    config = read_config(folder / _CONFIG)
-    save(
-        network,
-        _described(config["sam"]),
-        folder,
-        replace(options, focus=refiner.options, edges=edges),
-    )
-
-
-def _focus(config: dict[str, Any]) -> FocusOptions | None:
-    """Read the refiner's options; its minimum quality may be negative, as predicted IoU can be."""
-    return (
-        described(FocusOptions, config["focus"], _MOST, signed=("quality",))
-        if config.get("focus")
-        else None
-    )
+    architecture = _described(read_config(folder / CONFIG)["sam"])
+    save(network, architecture, folder, replace(options, focus=refiner.options, edges=edges))
 
 
 def _described(config: dict[str, Any]) -> Architecture:

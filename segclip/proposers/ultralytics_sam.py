@@ -19,12 +19,11 @@ from ..weights import tensors
 from ..weights.reading import reading
 from .decoder import FastTransformer, decode
 from .logits import Axis
-from .network import Clicks
+from .network import MEAN, STD, Clicks
 from .promptable import Promptable, SAMOptions
 from .yolo import quiet
 
 _SIZE = 1024  # px, side of the square input of all variants
-_MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of RGB in 0 to 255
 VARIANTS: dict[str, str] = {
     "mobile_sam": "build_mobile_sam",
     "sam2.1_t": "build_sam2_t",
@@ -64,7 +63,7 @@ class UltralyticsSAM(Promptable):
         network = load(Path(path), self.variant, trust=trust)
         self.network: Any = network.to(self.device).eval().requires_grad_(False)
         self._mean, self._std = (
-            torch.tensor(values, device=self.device).view(3, 1, 1) for values in (_MEAN, _STD)
+            torch.tensor(values, device=self.device).view(3, 1, 1) for values in (MEAN, STD)
         )
         self._is_sam2 = hasattr(network, "sam_mask_decoder")
         if not self._is_sam2:
@@ -98,8 +97,12 @@ class UltralyticsSAM(Promptable):
         self, maps: Any, clicks: Clicks, *, multimask: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Decode B prompts."""
-        predict = self._predict_sam2 if self._is_sam2 else self._predict_sam
-        return predict(maps, clicks, multimask)
+        if self._is_sam2:
+            return self._predict_sam2(maps, clicks, multimask)
+        sparse, dense = clicks.encoded(self.network.prompt_encoder)
+        return decode(
+            self.network.mask_decoder, self._transformer, maps, sparse, dense, multimask=multimask
+        )
 
     def scale(self, size: tuple[int, int]) -> tuple[float, float]:
         """Return the factors of x and y: the longer side becomes 1024."""
@@ -119,46 +122,33 @@ class UltralyticsSAM(Promptable):
         )
         return rows, columns
 
-    def _predict_sam(
-        self, maps: Any, clicks: Clicks, multimask: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        points = None if clicks.points is None else (clicks.points, clicks.labels)
-        encoder = self.network.prompt_encoder
-        sparse, dense = encoder(points=points, boxes=clicks.boxes, masks=clicks.masks)
-        return decode(
-            self.network.mask_decoder, self._transformer, maps, sparse, dense, multimask=multimask
-        )
-
     def _predict_sam2(
         self, maps: Any, clicks: Clicks, multimask: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        points, labels = _with_corners(clicks)
         encoder = self.network.sam_prompt_encoder
-        given = None if points is None else (points, labels)
-        sparse, dense = encoder(points=given, boxes=None, masks=clicks.masks)
+        sparse, dense = _with_corners(clicks).encoded(encoder)
         logits, quality, _, _ = self.network.sam_mask_decoder(
             image_embeddings=maps[-1],
             image_pe=encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             multimask_output=multimask,
-            repeat_image=points is not None and len(points) > 1,
+            repeat_image=len(sparse) > 1,
             high_res_features=maps[:-1],
         )
         return logits, quality
 
 
-def _with_corners(clicks: Clicks) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+def _with_corners(clicks: Clicks) -> Clicks:
     """Return boxes as SAM 2 takes them: two points labelled 2 and 3, before the other points."""
     if clicks.boxes is None:
-        return clicks.points, clicks.labels
-    corners = clicks.boxes.view(-1, 2, 2)
-    labels = torch.tensor([[2, 3]], dtype=torch.int32, device=corners.device).expand(
-        len(corners), -1
-    )
-    if clicks.points is None or clicks.labels is None:
-        return corners, labels
-    return torch.cat([corners, clicks.points], dim=1), torch.cat([labels, clicks.labels], dim=1)
+        return clicks
+    points = clicks.boxes.view(-1, 2, 2)
+    labels = torch.tensor([[2, 3]], dtype=torch.int32, device=points.device).expand(len(points), -1)
+    if clicks.points is not None and clicks.labels is not None:
+        points = torch.cat([points, clicks.points], dim=1)
+        labels = torch.cat([labels, clicks.labels], dim=1)
+    return Clicks(points, labels, masks=clicks.masks)
 
 
 def variant_of(path: Path) -> str:

@@ -30,7 +30,7 @@ from ..types import Array
 from ..weights import tensors
 from ..weights.reading import no_weights, open_file, read_config, reading, recognise
 
-_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
 _STOCK_ARCHITECTURE = re.compile(r"[\w.-]+\.yaml")
 _ACTIVATION = re.compile(r"(torch\.)?nn\.[A-Z]\w*\([\w\s.,=-]*\)")
 _TEXT = re.compile(r"[\w .-]{0,60}")
@@ -74,7 +74,7 @@ def load(path: Path, *, trust: bool | None = None) -> tuple[torch.nn.Module, dic
     """
     if not path.exists():
         raise WeightsMissing(
-            f"no proposer weights at {path}; pass a FastSAM .pt file or a folder with {_CONFIG}"
+            f"no proposer weights at {path}; pass a FastSAM .pt file or a folder with {CONFIG}"
         )
     with quiet(), reading(path, "a segmentation network"):
         network, config = (
@@ -116,31 +116,41 @@ def save(model: Any, folder: Path, config: dict[str, Any]) -> None:
         "nc": architecture["nc"],
         "stride": int(model.stride.max()),
     }
-    compact = {name: _compact(tensor) for name, tensor in model.state_dict().items()}
-    atomic.write(folder / _WEIGHTS, safetensors.torch.save(compact))
-    atomic.write(folder / _CONFIG, json.dumps(described | config).encode())
+    atomic.write(folder / WEIGHTS, safetensors.torch.save(compact(model)))
+    atomic.write(folder / CONFIG, json.dumps(described | config).encode())
 
 
-def _compact(tensor: torch.Tensor) -> torch.Tensor:
-    copied = tensor.detach().cpu().clone().contiguous()
-    return copied.half() if copied.is_floating_point() and copied.ndim > 1 else copied
+def compact(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return a network's state to store: kernels and matrices as float16, others unchanged."""
+    state = {}
+    for name, tensor in network.state_dict().items():
+        # cloned, as safetensors refuses tensors that share memory
+        value = tensor.detach().cpu().clone().contiguous()
+        state[name] = value.half() if value.is_floating_point() and value.ndim > 1 else value
+    return state
+
+
+def load_stored(network: torch.nn.Module, folder: Path) -> None:
+    """Load the tensors of a checkpoint's folder into a network. Raises WeightsCorrupt."""
+    file = folder / WEIGHTS
+    with reading(file):
+        stored = safetensors.torch.load_file(file)
+    tensors.lay_in(network, stored, f"{file} does not fit the network of {CONFIG}")
 
 
 def _load_folder(folder: Path) -> tuple[Any, dict[str, Any]]:
-    missing = [name for name in (_CONFIG, _WEIGHTS) if not (folder / name).is_file()]
+    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise WeightsMissing(
-            f"{folder} has no {' and no '.join(missing)}; it needs {_CONFIG} and {_WEIGHTS}"
+            f"{folder} has no {' and no '.join(missing)}; it needs {CONFIG} and {WEIGHTS}"
         )
-    config, file = read_config(folder / _CONFIG), folder / _WEIGHTS
+    config = read_config(folder / CONFIG)
     with (
-        reading(folder / _CONFIG, "the description of a segmentation network"),
-        tensors.Sized(file),
+        reading(folder / CONFIG, "the description of a segmentation network"),
+        tensors.Sized(folder / WEIGHTS),
     ):
         network = build(config["architecture"], config["nc"])
-    with reading(file):
-        stored = safetensors.torch.load_file(file)
-    tensors.lay_in(network, stored, f"{file} does not fit the network of {_CONFIG}")
+    load_stored(network, folder)
     return network, config
 
 
@@ -286,7 +296,7 @@ def _not_ultralytics(path: Path, container: str, data: bytes) -> Exception:
     if container == "none":
         return (WeightsCorrupt if path.suffix == ".pt" else Unsupported)(
             f"{no_weights(path, data[:64])}; pass an ultralytics .pt file or a folder with "
-            f"{_CONFIG} and {_WEIGHTS}"
+            f"{CONFIG} and {WEIGHTS}"
         )
     if container == "torchscript":
         return Unsupported(
@@ -295,5 +305,5 @@ def _not_ultralytics(path: Path, container: str, data: bytes) -> Exception:
         )
     return Unsupported(
         f"{path} is a bare {container} file, not an ultralytics .pt file; "
-        f"pass the folder with its {_CONFIG} and {_WEIGHTS}"
+        f"pass the folder with its {CONFIG} and {WEIGHTS}"
     )

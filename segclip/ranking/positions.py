@@ -8,6 +8,7 @@ that match the rest of the text, plus ordinals.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,8 +73,9 @@ _WORDS |= {
 _KEY = {word: key for key, words in _WORDS.items() for word in words}
 
 
-def _any(words: object) -> str:
-    return "|".join(sorted((re.escape(str(word)) for word in words), key=len, reverse=True))  # type: ignore[attr-defined]
+def _any(words: Iterable[str]) -> str:
+    """Return a pattern for any of the words; longer ones first, as "left" begins "leftmost"."""
+    return "|".join(sorted(map(re.escape, words), key=len, reverse=True))
 
 
 _ENDS = _any(word for key in _SIDES for word in _WORDS[key])
@@ -99,6 +101,8 @@ _RELATED = tuple(
     )
     for key, words in _RELATIONS.items()
 )
+# keys of _WORDS by which relations compare, where they differ
+_MEASURES = {"above": "top", "below": "bottom", "bigger": "biggest", "smaller": "smallest"}
 _RELATION_WORDS = {
     "left": "left of",
     "right": "right of",
@@ -139,11 +143,9 @@ class Position:
 
     def reason(self, count: int) -> str:
         """Describe why a region was chosen among ``count``."""
-        nth = (
-            ""
-            if self.nth == 1
-            else f"{next(word for word, n in _ORDINALS.items() if n == self.nth)} "
-        )
+        # the first of its spellings: "second", not "2nd"
+        word = next(word for word, number in _ORDINALS.items() if number == self.nth)
+        nth = "" if self.nth == 1 else f"{word} "
         if self.key in ("biggest", "smallest"):
             place = self.key
         elif self.key in _SIDES:
@@ -180,19 +182,14 @@ class Relation:
             rows = np.argsort(gaps, kind="stable")
             nearest: Array = rows[np.isfinite(gaps[rows])][:1]
             return nearest
-        values, limits = (self._along(table) for table in (masks, anchors))
+        key = _MEASURES.get(self.key, self.key)
+        values, limits = _measure(key, masks), _measure(key, anchors)
         return np.flatnonzero((values < limits[0]) & other[:, 0])
 
     @property
     def plural(self) -> bool:
         """Whether the head is plural, so that several objects may match."""
         return bool(_PLURAL.search(self.head))
-
-    def _along(self, masks: Masks) -> Array:
-        key = {"above": "top", "below": "bottom", "bigger": "biggest", "smaller": "smallest"}.get(
-            self.key, self.key
-        )
-        return _measure(key, masks)
 
     def reason(self, kept: int, count: int, anchors: int) -> str:
         """Describe why ``kept`` of ``count`` regions were chosen by the ``anchors`` found."""

@@ -54,14 +54,11 @@ def select(
     order = np.lexsort((-similarity, -probability))
     order = order[probability[order] > 0]
     if selection.best:
-        order = order[
-            _log_odds(probability[order]) >= _log_odds(probability[order[:1]]) - _ABOUT_EQUAL
-        ]
+        odds = _log_odds(probability[order])
+        rows = order[odds >= odds[:1] - _ABOUT_EQUAL]
     else:
-        order = order[
-            probability[order] >= least(probability, selection=selection, threshold=threshold)
-        ]
-    rows = order
+        limit = least(probability, selection=selection, threshold=threshold)
+        rows = order[probability[order] >= limit]
     candidates = masks[rows]
     shared = _shared(candidates, selection)
     kept = _distinct(candidates.areas, shared, selection.nms)

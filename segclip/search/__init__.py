@@ -22,7 +22,7 @@ from .embedding import WHOLE, mask_of
 from .identity import check_named, check_weights, read_identity
 from .query import Embedded, Query, embed, rank
 from .rows import Rows
-from .store import Filter, Pictures, Vectors, VectorTable
+from .store import Filter, ImageTable, Vectors, VectorTable
 
 __all__ = [
     "Filter",
@@ -83,16 +83,16 @@ class Index:
         # an index inside its folder may have been moved along with it
         source = "" if inside else self.identity.source
         self.folder = Path(source) if source else self.path.parent
-        self.pictures: Pictures
+        self.images: ImageTable
         self.tables: dict[str, VectorTable]
-        self.pictures, self.tables = snapshot.tables(self.path)
+        self.images, self.tables = snapshot.tables(self.path)
         self._models = loading.ModelSpec(
             encoder=encoder, device=device, offline=offline, trust=trust
         )
         self._encoder: Encoder | None = None
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     @property
     def encoder(self) -> Encoder:
@@ -160,7 +160,7 @@ class Index:
             if near is None:
                 return []
             vectors, similarity, probability = rank(query, near, by=by)
-            _, first = np.unique(vectors.picture, return_index=True)
+            _, first = np.unique(vectors.image, return_index=True)
             rows = np.sort(first)[:n]
             if len(rows) == n or len(near) < count:
                 return [
@@ -172,10 +172,10 @@ class Index:
     def _match(
         self, journal: Rows, vectors: Vectors, similarity: float, probability: float
     ) -> Match:
-        image, region = int(vectors.picture[0]), int(vectors.region[0])
-        name = self.pictures.names[image]
-        height, width = (int(side) for side in self.pictures.sizes[image])
-        taken = _day(float(self.pictures.taken[image]))
+        image, region = int(vectors.image[0]), int(vectors.region[0])
+        name = self.images.names[image]
+        height, width = (int(side) for side in self.images.sizes[image])
+        taken = _day(float(self.images.taken[image]))
         number, box = None, None
         if region != WHOLE:
             x1, y1, x2, y2 = self._record(journal, name, region)["boxes"][region + 1]

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from .. import batch, loading, registry
 from ..batch import Answers, Progress, Running
+from ..batch.files import stamp_of
 from ..batch.journal import Damaged, Outcome
-from ..batch.plan import Ask, Item, digest
-from ..batch.work import stamp_of
+from ..batch.plan import Ask, Item, digest, warn_left_out
 from ..errors import BadIndex, BadPrompt, NotWritable
-from ..files import atomic
+from ..files import atomic, regular
 from ..files.listing import Listing, list_images
 from ..question import MAX_PIXELS
 from . import checked, reach, rows, snapshot, store
@@ -63,7 +63,7 @@ class Indexed:
     """
 
     path: Path
-    pictures: int
+    images: int
     regions: int
     moved: int
     removed: int
@@ -71,11 +71,6 @@ class Indexed:
     progress: Progress
     engine: str
     unreachable: tuple[str, ...] = ()
-
-
-def place_of(folder: Path, out: Path | None = None) -> Path:
-    """Return the location of a folder's index."""
-    return out or folder / INSIDE
 
 
 def make_index(
@@ -92,33 +87,35 @@ def make_index(
     there is no such folder, or if the index was built with another encoder, or with one stored as
     a path or repository that was not named again; Busy while another run is active; NotWritable.
     """
-    folder, place = Path(folder), place_of(Path(folder), Path(out) if out else None)
+    folder = Path(folder)
+    place = Path(out) if out else folder / INSIDE
+    journal = (place / rows.NAME).parent
     if not folder.is_dir():
         raise BadPrompt(f"{folder}: no such folder; give the folder of images to index")
     if place.exists() and not place.is_dir():
         raise BadPrompt(f"{place} is a file; give a folder for the index")
-    for path in (
-        (place, (place / rows.NAME).parent) if out is None else ((place / rows.NAME).parent,)
-    ):
+    for path in (journal,) if out else (place, journal):  # --out may name a link on purpose
         if path.is_symlink():
             raise NotWritable(
                 f"{path} is a link, which may lead anywhere; delete it, or name where it leads by "
                 "--out"
             )
-    if out is not None:
+    if out:
         _refuse_others(place)
-    with batch.alone(place / "journal", "index"):
+    with batch.alone(journal, "index"):
         for link in rows.links(place):  # not segclip's; their targets must not be written to
             snapshot.remove(link)
         if options.rebuild:
             _clear(place)
         options, identity = _identify(folder, place, options)
+        # before any row: rows of unknown models could not be compared
         atomic.write(place / "index.json", json.dumps(asdict(identity), indent=1).encode())
         update = _Update(folder, place, options, identity)
         try:
             return update.run(running, report)
         except Damaged as error:
-            saved = _mend(place, folder)
+            with atomic.writing_to(place):
+                saved = rows.mend(place / rows.NAME, folder)
             log.warning("%s; the rows of %d images are sound and are kept", error, saved)
             return update.run(running, report)
 
@@ -154,8 +151,7 @@ class _Update:
     def run(self, running: Running, report: Callable[[Progress], None]) -> Indexed:
         """Embed new and changed images, and publish a snapshot."""
         found = list_images(self.folder, skip=[self.place])
-        for line in replace(found, unreadable={}).report():
-            log.warning("%s", line)
+        warn_left_out(found)
         settings = digest(Ask(), self.identity.settings())
         with closing(Rows(self.place / rows.NAME, self.folder)) as journal:
             lost = self._lost(found, journal)
@@ -170,8 +166,18 @@ class _Update:
             journal.sync()  # before the snapshot refers to its rows
             snapshot.publish(self.place, self.identity, every, journal)
             places = [*lost.values(), *journal.unreached.items()]
-            done = _summary(self.place, items, journal, (moved, removed, progress))
-            return replace(done, unreachable=reach.report(places, found.unreadable))
+            _, facts = store.read_images(snapshot.current(self.place))
+            return Indexed(
+                self.place,
+                facts["images"],
+                facts["regions"],
+                moved,
+                removed,
+                _failures(items, journal),
+                progress,
+                facts["engine"],
+                reach.report(places, found.unreadable),
+            )
 
     def _items(self, names: Iterable[str]) -> list[Item]:
         return [Item(self.folder / name, name, Ask()) for name in names]
@@ -220,10 +226,7 @@ def _identify(folder: Path, place: Path, options: IndexOptions) -> tuple[IndexOp
         check_weights(place, former, encoder, weights)
     hashes = models.fingerprint() if options.regions else {}
     found = sha256(hashes.get(proposer, "").encode()).hexdigest()[:16] if options.regions else ""
-    inside = (
-        folder.resolve() in place.resolve().parents and place.resolve().parent == folder.resolve()
-    )
-    source = "" if inside else str(folder.absolute())
+    source = "" if place.resolve().parent == folder.resolve() else str(folder.absolute())
     return options, Identity(
         source, encoder, weights, proposer, found, models.policy, options.regions, options.engine
     )
@@ -236,10 +239,7 @@ def _former(place: Path, options: IndexOptions) -> Identity | None:
     except (BadPrompt, Damaged) as error:
         found = snapshot.remembered(place)
         if found:
-            log.warning(
-                "index.json of the index at %s is lost or damaged; it is rewritten",
-                place,
-            )
+            log.warning("index.json of the index at %s is lost or damaged; it is rewritten", place)
             return found
         if not options.models.encoder and _has_rows(place):
             raise BadIndex(
@@ -254,16 +254,9 @@ def _has_rows(place: Path) -> bool:
         return False
     try:
         with closing(Rows(place / rows.NAME, place)) as journal:
-            return any(True for _ in journal.names())
+            return bool(journal.names())
     except Damaged:
         return True
-
-
-def _mend(place: Path, folder: Path) -> int:
-    try:
-        return rows.mend(place / rows.NAME, folder)
-    except OSError as error:
-        raise NotWritable(f"{place}: cannot be written, {error.strerror or error}") from error
 
 
 def _job(place: Path, options: IndexOptions, identity: Identity) -> EmbedJob:
@@ -303,35 +296,31 @@ def _move_and_prune(
 
 def _find_copy(item: Item, journal: Rows, settings: str) -> Outcome | None:
     """Return the outcome of an image of the same bytes, embedded with the same settings."""
-    content = ""
-    for name in journal.stored(stamp_of(item.path)[0]):
-        with suppress(OSError):
-            content = content or sha256(item.path.read_bytes()).hexdigest()
+    alike = journal.stored(stamp_of(item.path)[0])  # of the same size: most files are not hashed
+    if not alike:
+        return None
+    try:
+        content = regular.digest(item.path)
+    except OSError:
+        return None
+    for name in alike:
         former = journal.get(name)
-        if former and content and (former.content, former.asked) == (content, settings):
+        if former and (former.content, former.asked) == (content, settings):
             return former
     return None
 
 
-def _summary(
-    place: Path, items: Sequence[Item], journal: Rows, did: tuple[int, int, Progress]
-) -> Indexed:
+def _failures(items: Sequence[Item], journal: Rows) -> tuple[str, ...]:
+    """Return the reason of each image that failed."""
+    # by state first: unpacking the records of all images would take long
     failed = [
-        item.name for item in items if (state := journal.state(item.name)) and state[0] == "failed"
+        item for item in items if (state := journal.state(item.name)) and state[0] == "failed"
     ]
-    paths = {item.name: item.path for item in items}
-    reasons = tuple(outcome.why(paths[name]) for name in failed if (outcome := journal.get(name)))
-    _, facts = store.read_pictures(snapshot.current(place))
-    moved, removed, progress = did
-    return Indexed(
-        place, facts["images"], facts["regions"], moved, removed, reasons, progress, facts["engine"]
-    )
+    return tuple(outcome.why(item.path) for item in failed if (outcome := journal.get(item.name)))
 
 
 def _clear(place: Path) -> None:
     names = [place / name for name in ("index.json", "current.json")]
-    try:
+    with atomic.writing_to(place):
         for path in [*snapshot.folders(place), *(place / "journal").glob("index.sqlite*"), *names]:
             snapshot.remove(path)
-    except OSError as error:
-        raise NotWritable(f"{place}: cannot be written, {error.strerror or error}") from error

@@ -7,13 +7,15 @@ import os
 import stat
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from ..files import regular
 
 LARGEST = 1 << 30  # px, of a side
+LATEST = 10**12  # s since 1970
+MOST_DIM = 1 << 16  # numbers of an embedding
 _CHUNK = 1 << 22  # bytes read at a time
 
 
@@ -30,7 +32,7 @@ def is_inside(name: object) -> bool:
     return True
 
 
-def is_size(size: object) -> bool:
+def is_size(size: object) -> TypeGuard[list[int]]:
     """Return whether a value is a valid size: [H, W] in px."""
     return (
         isinstance(size, list)

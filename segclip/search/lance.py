@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BadIndex, Unsupported
+from ..errors import BadIndex, Unsupported, one_line
 from ..types import Array
-from .store import Filter, Pictures, Vectors, in_chunks
+from .store import Filter, ImageTable, Vectors, in_chunks
 
 INDEXED_FROM = 20_000  # vectors; below, exhaustive search is fast enough and exact
 CELL = 1000  # vectors per cell of the index, on average
@@ -31,11 +31,11 @@ def installed() -> bool:
     return find_spec("lancedb") is not None
 
 
-def write(folder: Path, kind: str, parts: Iterable[Vectors], pictures: Pictures, dim: int) -> int:
+def write(folder: Path, kind: str, parts: Iterable[Vectors], images: ImageTable, dim: int) -> int:
     """Write a table, index it if it is large, and return its length."""
     table = _connect(folder).create_table(kind, schema=_schema(dim), mode="overwrite")
     # one by one: LanceDB would read an iterator in another thread
-    for batch in _batches(parts, pictures, dim):
+    for batch in _batches(parts, images, dim):
         table.add(batch)
     length: int = table.count_rows()
     if length >= INDEXED_FROM:
@@ -59,14 +59,14 @@ def _index(table: Any, length: int) -> None:
 class Lance:
     """One table in LanceDB."""
 
-    def __init__(self, folder: Path, kind: str, pictures: Pictures, *, length: int) -> None:
+    def __init__(self, folder: Path, kind: str, images: ImageTable, *, length: int) -> None:
         """Open a table of ``length`` rows. Raises ValueError for one that is damaged."""
-        self._folder, self._pictures = folder, len(pictures)
+        self._folder, self._images = folder, len(images)
         try:
             self._table = _connect(folder).open_table(kind)
             self._length: int = self._table.count_rows()
         except _DAMAGE as error:
-            raise ValueError(f"LanceDB cannot open its {kind}: {_first_line(error)}") from None
+            raise ValueError(f"LanceDB cannot open its {kind}: {one_line(error)}") from None
         if self._length != length:
             raise ValueError(f"LanceDB finds {self._length} of its {length} {kind}")
 
@@ -88,17 +88,13 @@ class Lance:
             found = _vectors(search.to_arrow(), len(query), query)
         except _DAMAGE as error:
             raise BadIndex(
-                f"{self._folder} cannot be searched: {_first_line(error)}; run segclip index again"
+                f"{self._folder} cannot be searched: {one_line(error)}; run segclip index again"
             ) from None
-        if len(found) and not 0 <= found.picture.min() <= found.picture.max() < self._pictures:
+        if len(found) and not 0 <= found.image.min() <= found.image.max() < self._images:
             raise BadIndex(
                 f"{self._folder} is damaged, its rows point outside; run segclip index again"
             )
         return found
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _vectors(found: Any, dim: int, query: Array) -> Vectors:
@@ -131,22 +127,18 @@ def _text(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()  # names may contain invalid UTF-8
 
 
-def _batches(parts: Iterable[Vectors], pictures: Pictures, dim: int) -> Iterator[Any]:
+def _batches(parts: Iterable[Vectors], images: ImageTable, dim: int) -> Iterator[Any]:
     import pyarrow
 
     for part in in_chunks(parts, dim, _WRITTEN):
         vectors = pyarrow.FixedSizeListArray.from_arrays(
             pyarrow.array(np.ascontiguousarray(part.embeddings, np.float32).ravel()), dim
         )
-        sizes = pictures.sizes[part.picture]
-        names = [_text(pictures.names[row]) for row in part.picture]
-        columns = [
-            vectors,
-            part.picture.astype(np.int32),
-            part.region.astype(np.int32),
-            part.quality,
-        ]
-        columns += [names, pictures.taken[part.picture], sizes.min(axis=1), sizes.max(axis=1)]
+        sizes = images.sizes[part.image]
+        names = [_text(images.names[row]) for row in part.image]
+        columns = [vectors, part.image.astype(np.int32), part.region.astype(np.int32)]
+        columns += [part.quality, names, images.taken[part.image]]
+        columns += [sizes.min(axis=1), sizes.max(axis=1)]
         yield pyarrow.record_batch(
             [pyarrow.array(column) for column in columns], schema=_schema(dim)
         )
@@ -155,17 +147,19 @@ def _batches(parts: Iterable[Vectors], pictures: Pictures, dim: int) -> Iterator
 def _schema(dim: int) -> Any:
     import pyarrow
 
-    kinds = {
-        "vector": pyarrow.list_(pyarrow.float32(), dim),
-        "picture": pyarrow.int32(),
-        "region": pyarrow.int32(),
-        "quality": pyarrow.float32(),
-        "name": pyarrow.string(),
-        "taken": pyarrow.float64(),
-        "shorter": pyarrow.int32(),
-        "longer": pyarrow.int32(),
-    }
-    return pyarrow.schema(list(kinds.items()))
+    # "picture", the row of an image, is a name of stored indexes
+    return pyarrow.schema(
+        {
+            "vector": pyarrow.list_(pyarrow.float32(), dim),
+            "picture": pyarrow.int32(),
+            "region": pyarrow.int32(),
+            "quality": pyarrow.float32(),
+            "name": pyarrow.string(),
+            "taken": pyarrow.float64(),
+            "shorter": pyarrow.int32(),
+            "longer": pyarrow.int32(),
+        }
+    )
 
 
 def _connect(folder: Path) -> Any:

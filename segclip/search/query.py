@@ -97,6 +97,6 @@ def rank(
     if len(query.negatives):
         kept = against[:, : len(query.negatives)].max(axis=1) < own
     keys = (-similarity, -probability) if by == "probability" else (-similarity,)
-    order = np.lexsort((found.region, found.picture, *keys))
+    order = np.lexsort((found.region, found.image, *keys))
     order = order[kept[order]]
     return found[order], similarity[order].astype(np.float32), probability[order].astype(np.float32)

@@ -67,7 +67,7 @@ def gather(matches: Sequence[Match], folder: Path, *, link: bool = False) -> lis
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadPrompt(f"{folder} is not an empty folder; name a new one, or empty it")
     width, written = len(str(len(matches))), []
-    try:
+    with atomic.writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for rank, match in enumerate(matches, 1):
             target = folder / f"{rank:0{width}d} {Path(match.name).name}"
@@ -80,8 +80,6 @@ def gather(matches: Sequence[Match], folder: Path, *, link: bool = False) -> lis
             else:
                 continue
             written.append(target)
-    except OSError as error:
-        raise NotWritable(f"{folder}: cannot be written, {error.strerror or error}") from error
     return written
 
 

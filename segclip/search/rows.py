@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..batch.journal import Journal, Outcome, salvage
+from ..batch.journal import BESIDE, Journal, Outcome, salvage
 from . import checked, reach
 
 NAME = Path("journal") / "index.sqlite"  # inside an index
 _PAGE = 4096  # bytes, SQLite's default
-_DIM, _PIXELS, _SECONDS = (
-    1 << 16,
-    10**9,
-    10**12,
-)  # at most: of an embedding, of an image, since 1970
+_PIXELS = 10**9  # of an image, at most
 
 
 class Rows(Journal):
@@ -66,15 +63,15 @@ def is_record(record: dict[str, Any]) -> bool:
     """Return whether a record is valid: a journal may be damaged or untrusted."""
     size, dim, taken = record.get("size"), record.get("dim"), record.get("taken", "")
     quality, boxes, rle = (record.get(name) for name in ("quality", "boxes", "rle"))
-    if not (isinstance(size, list) and checked.is_size(size) and size[0] * size[1] <= _PIXELS):
+    if not (checked.is_size(size) and size[0] * size[1] <= _PIXELS):
         return False
     if not (isinstance(quality, list) and isinstance(boxes, list) and isinstance(rle, list)):
         return False
     count = len(quality)
     return (
         type(dim) is int
-        and 0 < dim <= _DIM
-        and (taken is None or (type(taken) in (int, float) and abs(taken) < _SECONDS))
+        and 0 < dim <= checked.MOST_DIM
+        and (taken is None or (type(taken) in (int, float) and abs(taken) < checked.LATEST))
         and 0 < count == len(boxes) == len(rle) + 1
         and all(isinstance(counts, str) and counts.isascii() for counts in rle)
         and all(value is None or type(value) in (int, float) for value in quality)
@@ -103,16 +100,16 @@ def _is_packed(text: object, count: int) -> bool:
 
 def mend(path: Path, folder: Path) -> int:
     """Rebuild a damaged journal from its sound rows; return their number. Raises as ``Journal``."""
+    # atomic.replacing cannot be used: SQLite opens the new file itself, by its name
     fresh = path.with_name("mended.sqlite")
-    _remove(fresh)
+    _remove(fresh, BESIDE)
     with closing(Rows(fresh, folder)) as journal:
         count = _copy_sound(path, journal)
     if not count:
         _replace_first_page(path, fresh)
         with closing(Rows(fresh, folder)) as journal:
             count = _copy_sound(path, journal)
-    for suffix in ("-wal", "-shm", "-journal"):  # else SQLite would apply them to the new file
-        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    _remove(path, BESIDE[1:])  # else SQLite would apply them to the new file
     fresh.replace(path)
     return count
 
@@ -135,6 +132,6 @@ def _replace_first_page(path: Path, fresh: Path) -> None:
         file.write(page)
 
 
-def _remove(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm", "-journal"):
+def _remove(path: Path, suffixes: Sequence[str]) -> None:
+    for suffix in suffixes:
         Path(f"{path}{suffix}").unlink(missing_ok=True)

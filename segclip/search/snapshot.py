@@ -20,13 +20,13 @@ import numpy as np
 
 from ..batch.journal import Journal, Outcome
 from ..batch.plan import Item
-from ..errors import BadIndex, NotWritable
+from ..errors import BadIndex
 from ..files import atomic
 from . import checked, lance, store
 from . import identity as identities
 from .embedding import unpack
 from .identity import Identity
-from .store import KINDS, Pictures, Vectors, VectorTable
+from .store import KINDS, ImageTable, Vectors, VectorTable
 
 EXACT_TO = 100_000  # vectors at most that NumPy searches exhaustively
 MEND = "run segclip index again: it keeps every embedding that is sound"
@@ -42,28 +42,28 @@ def publish(place: Path, identity: Identity, items: Sequence[Item], journal: Jou
     states = {item.name: journal.state(item.name) for item in items}
     good = [item for item in items if (state := states[item.name]) and state[0] == "matched"]
     name = _name(good, journal, identity)
-    try:
+    with atomic.writing_to(place):
         if not _is_sound(place, name):
             _write(place / name, good, journal, identity)
             crc = zlib.crc32(checked.read_bytes(place / name / "pictures.json"))
+            # last: until then readers keep using the former snapshot
             atomic.write(
                 place / "current.json", json.dumps({"snapshot": name, "checksum": crc}).encode()
             )
         for old in folders(place):
             if old.name != name:
                 remove(old)
-    except OSError as error:
-        raise NotWritable(f"{place}: cannot be written, {error.strerror or error}") from error
 
 
 def folders(place: Path) -> list[Path]:
     """List the snapshot folders of an index, finished or not; links are left out."""
-    named = [
+    return [
         path
         for path in place.glob("snapshot-*")
         if _NAME.fullmatch(path.name.removesuffix(".part"))
+        and path.is_dir()
+        and not path.is_symlink()
     ]
-    return [path for path in named if path.is_dir() and not path.is_symlink()]
 
 
 def current(place: Path) -> Path:
@@ -71,7 +71,7 @@ def current(place: Path) -> Path:
     return _current(place)[0]
 
 
-def tables(place: Path, *, whole: bool = False) -> tuple[Pictures, dict[str, VectorTable]]:
+def tables(place: Path, *, whole: bool = False) -> tuple[ImageTable, dict[str, VectorTable]]:
     """Open an index's snapshot: its images, and a table for each of KINDS. Raises BadIndex.
 
     whole: verify the checksums of all files, also LanceDB's, which may be large.
@@ -80,7 +80,7 @@ def tables(place: Path, *, whole: bool = False) -> tuple[Pictures, dict[str, Vec
     try:
         if zlib.crc32(checked.read_bytes(folder / "pictures.json")) != checksum:
             raise ValueError("pictures.json is not as it was written")
-        pictures, facts = store.read_pictures(folder)
+        images, facts = store.read_images(folder)
         exact = facts["engine"] == "numpy"  # the first query reads all of it anyway
         if reason := checked.damage(
             folder, facts["files"], most=np.inf if whole or exact else _SMALL
@@ -89,14 +89,14 @@ def tables(place: Path, *, whole: bool = False) -> tuple[Pictures, dict[str, Vec
         opened: dict[str, VectorTable] = {}
         for kind in KINDS:
             if not exact and facts[kind]:
-                opened[kind] = lance.Lance(folder, kind, pictures, length=facts[kind])
+                opened[kind] = lance.Lance(folder, kind, images, length=facts[kind])
             else:
                 opened[kind] = store.open_exact(
-                    folder, kind, pictures, dim=facts["dim"], length=facts[kind]
+                    folder, kind, images, dim=facts["dim"], length=facts[kind]
                 )
     except (OSError, ValueError) as error:
         raise BadIndex(f"the index at {place} is damaged, {error}; {MEND}") from None
-    return pictures, opened
+    return images, opened
 
 
 def remembered(place: Path) -> Identity | None:
@@ -104,13 +104,9 @@ def remembered(place: Path) -> Identity | None:
     found = []
     for folder in folders(place):
         try:
-            _, facts = store.read_pictures(folder)
-            found.append(
-                (
-                    (folder / "pictures.json").stat().st_mtime_ns,
-                    identities.parse(facts.get("identity")),
-                )
-            )
+            _, facts = store.read_images(folder)
+            written = (folder / "pictures.json").stat().st_mtime_ns
+            found.append((written, identities.parse(facts.get("identity"))))
         except (OSError, ValueError):
             continue
     return max(found, key=lambda pair: pair[0])[1] if found else None
@@ -166,7 +162,7 @@ def _name(good: Sequence[Item], journal: Journal, identity: Identity) -> str:
 
 def _write(folder: Path, good: Sequence[Item], journal: Journal, identity: Identity) -> None:
     """Write a snapshot to a temporary folder, sync it to disk, then move it into place."""
-    aside = folder.with_name(f"snapshot-{folder.name[-16:]}.part")
+    aside = folder.with_name(f"{folder.name}.part")
     remove(aside)
     aside.mkdir(parents=True)
     records: list[tuple[float, list[int]]] = []
@@ -184,14 +180,14 @@ def _write(folder: Path, good: Sequence[Item], journal: Journal, identity: Ident
     dim = max(dims, default=0)
     taken_column = np.array([taken for taken, _ in records], np.float64)
     sizes = np.array([size for _, size in records], np.int32).reshape(-1, 2)
-    pictures = Pictures(tuple(item.name for item in good), taken_column, sizes)
+    images = ImageTable(tuple(item.name for item in good), taken_column, sizes)
     engine = _engine(identity.engine, max(regions, len(good)))
     for kind in KINDS:
         parts = store.in_chunks(_parts(kind, good, journal), dim)
         if engine == "numpy":
             store.write_exact(aside, kind, parts)
         elif regions or kind == "images":
-            lance.write(aside, kind, parts, pictures, dim)
+            lance.write(aside, kind, parts, images, dim)
     facts = {
         "engine": engine,
         "dim": dim,
@@ -199,11 +195,11 @@ def _write(folder: Path, good: Sequence[Item], journal: Journal, identity: Ident
         "regions": regions,
         "files": checked.checksums(aside),
     }
-    store.write_pictures(aside, pictures, facts | {"identity": asdict(identity)})
+    store.write_images(aside, images, facts | {"identity": asdict(identity)})
     for path in sorted(aside.rglob("*"), reverse=True):
         (atomic.sync_folder if path.is_dir() else atomic.sync_file)(path)
     atomic.sync_folder(aside)
-    remove(folder)
+    remove(folder)  # a damaged one of the same content
     aside.rename(folder)
     for place in (folder.parent, folder.parent / "journal", folder.parent.parent):  # all may be new
         atomic.sync_folder(place)

@@ -19,12 +19,10 @@ import numpy as np
 
 from ..errors import BadIndex
 from ..types import Array
-from .checked import LARGEST, is_inside, is_size, read_json
+from .checked import LARGEST, LATEST, MOST_DIM, is_inside, is_size, read_json
 
 KINDS = ("images", "regions")
 ENGINES = ("numpy", "lancedb")
-_LATEST = 1e12  # s since 1970
-_MOST_DIM = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -51,21 +49,21 @@ class Filter:
     @property
     def span(self) -> tuple[float, float]:
         """The time span, start included and end excluded, in s since 1970."""
-        first = _midnight(self.after) if self.after else -np.inf
-        endless = self.before is None or self.before == date.max
-        return first, np.inf if endless or self.before is None else _midnight(
-            self.before + timedelta(days=1)
-        )
+        start = _midnight(self.after) if self.after else -np.inf
+        if self.before is None or self.before == date.max:  # the latter has no next day
+            return start, np.inf
+        return start, _midnight(self.before + timedelta(days=1))
 
     @property
     def sides(self) -> tuple[int, int]:
         """The minimum shorter and the maximum longer side, in px."""
         least, most = self.min_side or 0, LARGEST if self.max_side is None else self.max_side
+        # the sides are int32 columns, which larger numbers would overflow
         return max(0, min(least, LARGEST)), max(0, min(most, LARGEST))
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class ImageTable:
     """P indexed images.
 
     names: inside the indexed folder. taken: float64 (P,), s since 1970. sizes: int32 (P, 2), (H,
@@ -97,21 +95,21 @@ class Pictures:
 class Vectors:
     """M embeddings and their origin.
 
-    embeddings: float32 (M, D), unit rows. picture: int32 (M,), row of Pictures. region: int32 (M,),
+    embeddings: float32 (M, D), unit rows. image: int32 (M,), row of ImageTable. region: int32 (M,),
     of that image, -1 for the whole image. quality: float32 (M,), the proposer's.
     """
 
     embeddings: Array
-    picture: Array
+    image: Array
     region: Array
     quality: Array
 
     def __len__(self) -> int:
-        return len(self.picture)
+        return len(self.image)
 
     def __getitem__(self, rows: Array) -> Vectors:
         return Vectors(
-            self.embeddings[rows], self.picture[rows], self.region[rows], self.quality[rows]
+            self.embeddings[rows], self.image[rows], self.region[rows], self.quality[rows]
         )
 
     @classmethod
@@ -124,7 +122,7 @@ class Vectors:
     def join(cls, parts: Iterable[Vectors], dim: int) -> Vectors:
         """Concatenate tables."""
         every = [cls.none(dim), *parts]
-        columns = ("embeddings", "picture", "region", "quality")
+        columns = ("embeddings", "image", "region", "quality")
         return cls(
             *(np.concatenate([getattr(part, column) for part in every]) for column in columns)
         )
@@ -146,9 +144,9 @@ class VectorTable(Protocol):
 class Exact:
     """Exhaustive search."""
 
-    def __init__(self, vectors: Vectors, pictures: Pictures) -> None:
+    def __init__(self, vectors: Vectors, images: ImageTable) -> None:
         self.vectors = vectors
-        self.pictures = pictures
+        self.images = images
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -162,13 +160,14 @@ class Exact:
             )
         cosine = self.vectors.embeddings @ query.astype(np.float32)  # (M,)
         if where != Filter():
-            cosine = np.where(self.pictures.allowed(where)[self.vectors.picture], cosine, -np.inf)
+            cosine = np.where(self.images.allowed(where)[self.vectors.image], cosine, -np.inf)
         return self.vectors[_largest(cosine, count)]
 
 
 def _largest(values: Array, count: int) -> Array:
     """Return the rows of the ``count`` largest values above -inf, largest first: int64."""
     if count < len(values):
+        # with all rows that tie with the last, of which the first ones are to be kept
         least = -np.partition(-values, count - 1)[count - 1]
         rows = np.flatnonzero(values >= least)
     else:
@@ -177,19 +176,19 @@ def _largest(values: Array, count: int) -> Array:
     return rows[np.lexsort((rows, -values[rows]))][:count]
 
 
-def write_pictures(folder: Path, pictures: Pictures, facts: dict[str, Any]) -> None:
-    """Write pictures.json: the columns of ``pictures``, and facts about the snapshot."""
+def write_images(folder: Path, images: ImageTable, facts: dict[str, Any]) -> None:
+    """Write pictures.json: the columns of ``images``, and facts about the snapshot."""
     columns = {
-        "names": pictures.names,
-        "taken": pictures.taken.tolist(),
-        "sizes": pictures.sizes.tolist(),
+        "names": images.names,
+        "taken": images.taken.tolist(),
+        "sizes": images.sizes.tolist(),
     }
     text = json.dumps({**facts, **columns})
     (folder / "pictures.json").write_text(text, "utf-8")
 
 
-def read_pictures(folder: Path) -> tuple[Pictures, dict[str, Any]]:
-    """Read what ``write_pictures`` wrote. Raises OSError if missing, ValueError if invalid."""
+def read_images(folder: Path) -> tuple[ImageTable, dict[str, Any]]:
+    """Read what ``write_images`` wrote. Raises OSError if missing, ValueError if invalid."""
     data = read_json(folder / "pictures.json")
     names, taken, sizes = (data.pop(column, None) for column in ("names", "taken", "sizes"))
     if not (isinstance(names, list) and isinstance(taken, list) and isinstance(sizes, list)):
@@ -201,22 +200,22 @@ def read_pictures(folder: Path) -> tuple[Pictures, dict[str, Any]]:
             raise ValueError(f"{str(name)[:200]!r} is no name of a file in the folder")
     if len(set(names)) < len(names):
         raise ValueError("it names a file twice")
-    if not all(type(number) in (int, float) and abs(number) < _LATEST for number in taken):
+    if not all(type(number) in (int, float) and abs(number) < LATEST for number in taken):
         raise ValueError("its times are not numbers")
     if not all(is_size(size) for size in sizes):
         raise ValueError("its sizes are invalid")
     columns = np.array(taken, np.float64), np.array(sizes, np.int32).reshape(-1, 2)
-    return Pictures(tuple(names), *columns), _checked(data, len(names))
+    return ImageTable(tuple(names), *columns), _checked(data, len(names))
 
 
-def _checked(facts: dict[str, Any], pictures: int) -> dict[str, Any]:
-    """Validate the facts of a snapshot. Raises ValueError."""
+def _checked(facts: dict[str, Any], count: int) -> dict[str, Any]:
+    """Validate the facts of a snapshot of ``count`` images. Raises ValueError."""
     engine, files = facts.get("engine"), facts.get("files")
     numbers = [facts.get(name) for name in ("dim", *KINDS)]
     if engine not in ENGINES or not all(type(number) is int and number >= 0 for number in numbers):
         raise ValueError("its facts are invalid")
     dim, images, _ = (int(number or 0) for number in numbers)
-    if images != pictures or dim > _MOST_DIM or (images and not dim):
+    if images != count or dim > MOST_DIM or (images and not dim):
         raise ValueError("its facts contradict one another")
     sums = files.values() if isinstance(files, dict) else [None]
     if not all(
@@ -244,22 +243,18 @@ def write_exact(folder: Path, kind: str, parts: Iterable[Vectors]) -> int:
     return length
 
 
-def open_exact(folder: Path, kind: str, pictures: Pictures, *, dim: int, length: int) -> Exact:
+def open_exact(folder: Path, kind: str, images: ImageTable, *, dim: int, length: int) -> Exact:
     """Open a table's files, memory-mapped. Raises OSError, and ValueError for damage."""
     if not length:
-        return Exact(Vectors.none(dim), pictures)
+        return Exact(Vectors.none(dim), images)
     embeddings = np.memmap(folder / f"{kind}.f32", np.float32, "r", shape=(length, dim))
     rows = np.fromfile(folder / f"{kind}.rows", np.int32).reshape(length, 3)
-    picture, region = rows[:, 0].copy(), rows[:, 1].copy()
-    if (
-        picture.min() < 0
-        or picture.max() >= len(pictures)
-        or not _as_written(kind, picture, region)
-    ):
+    image, region = rows[:, 0].copy(), rows[:, 1].copy()
+    if image.min() < 0 or image.max() >= len(images) or not _as_written(kind, image, region):
         raise ValueError(f"{kind}.rows was not written by an index")
     quality = np.ascontiguousarray(rows[:, 2]).view(np.float32)
     plain = np.asarray(embeddings).view(np.ndarray)
-    return Exact(Vectors(plain, picture, region, quality), pictures)
+    return Exact(Vectors(plain, image, region, quality), images)
 
 
 def _as_written(kind: str, image: Array, region: Array) -> bool:
@@ -275,7 +270,7 @@ def _as_written(kind: str, image: Array, region: Array) -> bool:
 def _pack(part: Vectors) -> Array:
     quality = np.ascontiguousarray(part.quality, np.float32).view(np.int32)
     return np.ascontiguousarray(
-        np.column_stack([part.picture, part.region, quality]).astype(np.int32)
+        np.column_stack([part.image, part.region, quality]).astype(np.int32)
     )
 
 

@@ -117,7 +117,7 @@ def test_an_index_is_that_of_one_process(
         done = make_index(
             photos, IndexOptions(regions=regions), out=tmp_path / name, running=running
         )
-        assert (done.pictures, len(done.failed)) == (40, 1)
+        assert (done.images, len(done.failed)) == (40, 1)
         files = [path for path in (tmp_path / name).glob("snapshot-*/*") if path.is_file()]
         snapshots.append({path.relative_to(tmp_path / name): path.read_bytes() for path in files})
     assert snapshots[0] == snapshots[1]

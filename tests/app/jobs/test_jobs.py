@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 
 import pytest
 
 import segclip
-from app.jobs import Cancelled, outcome_of
-
-
-@dataclass
-class Running:
-    """A job that has begun."""
-
-    state: str = "running"
-    message: str = ""
+from app.jobs import BackgroundJob, Cancelled
 
 
 def fail(error: Exception) -> None:
@@ -32,22 +23,22 @@ def fail(error: Exception) -> None:
     ],
 )
 def test_an_expected_error_is_the_outcome(error: Exception, state: str, message: str) -> None:
-    job = Running()
-    with outcome_of(job):
+    job = BackgroundJob(state="running")
+    with job.outcome():
         fail(error)
     assert job.state == state
     assert message in job.message
 
 
 def test_an_unexpected_error_is_for_the_log() -> None:
-    job = Running()
-    with pytest.raises(RuntimeError), outcome_of(job):
+    job = BackgroundJob(state="running")
+    with pytest.raises(RuntimeError), job.outcome():
         raise RuntimeError("a secret")
     assert (job.state, job.message) == ("failed", "Internal error; see the server's log.")
 
 
 def test_a_job_states_its_own_success() -> None:
-    job = Running()
-    with outcome_of(job):
+    job = BackgroundJob(state="running")
+    with job.outcome():
         job.state, job.message = "done", "3 images"
     assert (job.state, job.message) == ("done", "3 images")

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 from segclip.encoders import patches
-from tests.train.test_pacl import head_of
+from tests.unit.encoders.test_patches import head_of
 from train.engine.heads import with_head
 from train.engine.start import fresh, trained
 

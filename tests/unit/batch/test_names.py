@@ -11,7 +11,8 @@ import pytest
 from segclip.batch import (
     names,
 )
-from segclip.batch.names import distinct, folded
+from segclip.batch.names import distinct
+from segclip.files.outputs import folded
 from tests.exports import draw, run
 
 

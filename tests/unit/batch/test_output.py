@@ -14,9 +14,9 @@ import pytest
 
 from segclip import batch
 from segclip.batch import ExportOptions, export
-from segclip.batch.names import folded
 from segclip.errors import NotWritable
 from segclip.files import atomic, outputs
+from segclip.files.outputs import folded
 from tests.exports import FORMATS, TEXTS, draw, failures, run, run_all, tree
 
 

@@ -57,7 +57,7 @@ def test_boxes_of_a_table_go_to_the_images_of_their_names(photos: Path, tmp_path
     assert len(items["a.png"].boxes) == 2
     assert not items["f.png"].boxes
     (tmp_path / "boxes.csv").write_text('image,boxes\nz.png,"1,2,30,40"\n')
-    with pytest.raises(BadPrompt, match=r"z\.png"):
+    with pytest.raises(BadTable, match=r"z\.png"):
         read(photos, Ask(("x",)), boxes=tmp_path / "boxes.csv")
 
 

@@ -17,7 +17,7 @@ from segclip.batch import (
     export,
     yolo,
 )
-from segclip.batch.names import folded
+from segclip.files.outputs import folded
 from segclip.ranking.selection import Selection
 from segclip.types import Array
 from tests.exports import (

@@ -44,7 +44,7 @@ def test_a_causal_tower_runs_only_to_the_pooled_token() -> None:
         {"proj_type": "none", "width": 32},
     ],
 )
-def test_every_kind_of_text_tower_equals_open_clip(text_cfg: dict) -> None:
+def test_every_kind_of_text_tower_equals_open_clip(text_cfg: dict[str, Any]) -> None:
     torch.manual_seed(0)
     config = {**MODEL_CFG, "custom_text": True, "text_cfg": {**MODEL_CFG["text_cfg"], **text_cfg}}
     model = checkpoints.make_model(config).eval()

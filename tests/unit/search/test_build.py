@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from segclip import Index, IndexOptions, ModelSpec, find_matches, loading, make_index
-from segclip.batch import Running, work
+from segclip.batch import Running
+from segclip.batch.files import stamp_of
 from segclip.errors import BadIndex, BadPrompt, NotWritable, SegclipError, UnknownName
 from segclip.search import snapshot
 from tests.indexes import (
@@ -59,7 +60,7 @@ def test_only_what_changed_is_done_again(photos: Path) -> None:
     os.utime(photos / "white.png", ns=(1, 1))
     assert changed(make_index(photos)) == (2, 5, 1, 1)
     index = Index(photos)
-    assert sorted(index.pictures.names) == sorted(
+    assert sorted(index.images.names) == sorted(
         ["added.png", "moved.png", "red.png", "sub dir/black.png", "sub dir/é🦁.png", "white.png"]
     )
     assert {"added.png", "red.png"} == set(names(index.search("blue", n=2)))
@@ -112,7 +113,7 @@ def test_no_folder_an_empty_one_one_image_and_only_broken_ones(tmp_path: Path) -
         make_index(tmp_path / "nowhere")
     (tmp_path / "none").mkdir()
     done = make_index(tmp_path / "none", DEEP)
-    assert (done.pictures, done.failed) == (0, ())
+    assert (done.images, done.failed) == (0, ())
     assert find_matches(tmp_path / "none", "red") == ()
     draw(tmp_path / "one" / "red.png", ("red", (0, 0, 50, 50)))
     make_index(tmp_path / "one", DEEP)
@@ -121,7 +122,7 @@ def test_no_folder_an_empty_one_one_image_and_only_broken_ones(tmp_path: Path) -
     (tmp_path / "bad" / "a.png").write_bytes(b"")
     (tmp_path / "bad" / "b.png").symlink_to("nowhere.png")
     done = make_index(tmp_path / "bad", DEEP)
-    assert (done.pictures, len(done.failed)) == (0, 2)
+    assert (done.images, len(done.failed)) == (0, 2)
     assert find_matches(tmp_path / "bad", "red") == ()
 
 
@@ -166,7 +167,7 @@ def test_fault_17_2_an_index_that_is_a_link_is_refused(indexed: Path, tmp_path: 
     place(indexed).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(NotWritable, match="--out"):
         make_index(indexed)
-    assert make_index(indexed, out=tmp_path / "elsewhere").pictures == 5
+    assert make_index(indexed, out=tmp_path / "elsewhere").images == 5
 
 
 def test_fault_17_4_outputs_of_segclip_are_no_inputs(indexed: Path, tmp_path: Path) -> None:
@@ -179,7 +180,7 @@ def test_fault_17_4_outputs_of_segclip_are_no_inputs(indexed: Path, tmp_path: Pa
     for _ in range(3):
         done = make_index(indexed)
         assert (embedded(done), done.moved, done.removed) == ((0, 5), 0, 0)
-        assert make_index(indexed, out=indexed / "index of it").pictures == 5
+        assert make_index(indexed, out=indexed / "index of it").images == 5
         assert answers(indexed) == before
 
 
@@ -204,9 +205,8 @@ def test_fault_17_8_an_image_replaced_by_one_of_its_size_and_time(
         "same.bmp",
     }
     # on a file system without change times and inodes, --verify reads everything
-    full = work.stamp_of
-    monkeypatch.setattr(work, "stamp_of", lambda path: (*full(path)[:2], 0, 0))
-    monkeypatch.setattr("segclip.batch.stamp_of", work.stamp_of)
+    for module in ("segclip.batch", "segclip.batch.work"):
+        monkeypatch.setattr(f"{module}.stamp_of", lambda path: (*stamp_of(path)[:2], 0, 0))
     make_index(indexed)
     _swap(indexed / "same.bmp", "blue")
     assert embedded(make_index(indexed)) == (0, 6)

@@ -43,7 +43,7 @@ def test_fault_17_2_names_in_an_index_lead_nowhere(indexed: Path, name: str) -> 
         )
     # a row of the same size may count as that of a moved image
     assert embedded(make_index(indexed)) in ((1, 4), (0, 5))
-    assert set(Index(indexed).pictures.names) == {
+    assert set(Index(indexed).images.names) == {
         "black.png",
         "green.png",
         "yellow.png",

@@ -36,7 +36,7 @@ def test_whole_images_are_embedded_in_batches_and_a_failing_one_alone(
     for number in range(12):
         draw(photos / f"{number:02d}.png", ("red", (0, 0, 50 + number, 50)))
     done = make_index(photos)
-    assert done.pictures == 17
+    assert done.images == 17
     assert len(done.failed) == 2
     assert any("chokes on black" in reason for reason in done.failed)
     # a constant batch size, so that the last bits do not depend on what is resumed

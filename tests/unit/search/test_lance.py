@@ -10,7 +10,7 @@ import pytest
 
 from segclip import Filter, Index, IndexOptions, make_index
 from segclip.search import lance
-from segclip.search.store import Exact, Pictures, Vectors
+from segclip.search.store import Exact, ImageTable, Vectors
 from tests.indexes import draw, names
 
 
@@ -58,12 +58,12 @@ def test_an_indexed_table_finds_nearly_all_and_keeps_to_its_filter(
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     sample_image = np.arange(3000, dtype=np.int32)
     names = tuple(f"{'rare' if n % 1000 == 7 else 'often'}/{n}.png" for n in range(3000))
-    pictures = Pictures(names, np.zeros(3000), np.full((3000, 2), 9))
+    images = ImageTable(names, np.zeros(3000), np.full((3000, 2), 9))
     vectors = Vectors(rows, sample_image, np.full_like(sample_image, -1), np.ones(3000, np.float32))
-    assert lance.write(tmp_path, "images", iter([vectors]), pictures, 16) == 3000
-    near, exact = lance.Lance(tmp_path, "images", pictures, length=3000), Exact(vectors, pictures)
+    assert lance.write(tmp_path, "images", iter([vectors]), images, 16) == 3000
+    near, exact = lance.Lance(tmp_path, "images", images, length=3000), Exact(vectors, images)
     found = [
-        len(set(near.nearest(q, 10).picture) & set(exact.nearest(q, 10).picture)) for q in rows[:50]
+        len(set(near.nearest(q, 10).image) & set(exact.nearest(q, 10).image)) for q in rows[:50]
     ]
     assert np.mean(found) > 9
-    assert sorted(near.nearest(rows[0], 10, Filter(folder="rare")).picture) == [7, 1007, 2007]
+    assert sorted(near.nearest(rows[0], 10, Filter(folder="rare")).image) == [7, 1007, 2007]

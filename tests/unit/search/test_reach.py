@@ -60,7 +60,7 @@ def test_fault_17_21_unreachable_images_stay_in_the_index(
         away(indexed, patch)
         for running in (Running(), Running(verify=True)):
             done = make_index(indexed, running=running)
-            assert (done.pictures, done.removed, done.moved, done.failed) == (5, 0, 0, ())
+            assert (done.images, done.removed, done.moved, done.failed) == (5, 0, 0, ())
             assert any(line.startswith("sub") for line in done.unreachable)
             assert snapshot.current(place(indexed)) == files
             assert answers(indexed) == before
@@ -76,7 +76,7 @@ def test_fault_17_21_images_moved_out_of_a_folder_are_not_unreachable(indexed: P
     for path in (indexed / "sub").iterdir():
         path.rename(indexed / f"moved {path.name}")
     done = make_index(indexed)
-    assert (embedded(done), done.pictures, done.moved, done.removed, done.unreachable) == (
+    assert (embedded(done), done.images, done.moved, done.removed, done.unreachable) == (
         (0, 5),
         5,
         2,
@@ -91,14 +91,14 @@ def test_fault_17_21_deleted_images_go_and_unreachable_ones_can_be_pruned(
     make_index(indexed, DEEP, out=tmp_path / "beside")
     shutil.rmtree(indexed / "sub")
     done = make_index(indexed)
-    assert (done.pictures, done.removed, done.unreachable) == (3, 2, ())
+    assert (done.images, done.removed, done.unreachable) == (3, 2, ())
     (indexed / "sub").mkdir()
-    assert make_index(indexed, out=tmp_path / "beside").pictures == 5
+    assert make_index(indexed, out=tmp_path / "beside").images == 5
     done = make_index(indexed, IndexOptions(prune=True), out=tmp_path / "beside")
-    assert (done.pictures, done.removed, done.unreachable) == (3, 2, ())
+    assert (done.images, done.removed, done.unreachable) == (3, 2, ())
     shutil.rmtree(place(indexed))
     for path in indexed.glob("*.png"):
         path.unlink()
     (indexed / "sub").rmdir()
     done = make_index(indexed, out=tmp_path / "beside")  # an empty folder: perhaps not mounted
-    assert (done.pictures, len(done.unreachable)) == (3, 1)
+    assert (done.images, len(done.unreachable)) == (3, 1)

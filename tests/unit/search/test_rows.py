@@ -52,7 +52,7 @@ def test_fault_17_3_a_damaged_journal_keeps_its_sound_rows(
         )
     journal.write_bytes(data)
     done = make_index(folder)
-    assert done.pictures == 60
+    assert done.images == 60
     assert done.progress.matched < 60  # some are kept ...
     assert answers(folder) == wanted  # ... and all are there again
     assert embedded(make_index(folder)) == (0, 60)

@@ -19,7 +19,7 @@ from tests.indexes import (
 
 def test_a_text_finds_its_image_and_the_region_of_the_object(photos: Path) -> None:
     done = make_index(photos, DEEP)
-    assert (done.pictures, len(done.failed), done.engine) == (6, 1, "numpy")
+    assert (done.images, len(done.failed), done.engine) == (6, 1, "numpy")
     assert "broken.jpg" in done.failed[0]
 
     index = Index(photos)

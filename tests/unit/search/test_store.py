@@ -13,7 +13,7 @@ import pytest
 from segclip import Filter, Index, make_index
 from segclip.errors import BadIndex
 from segclip.search import checked, snapshot, store
-from segclip.search.store import Exact, Pictures, Vectors
+from segclip.search.store import Exact, ImageTable, Vectors
 from tests.indexes import (
     DEEP,
     WEIRD,
@@ -48,11 +48,11 @@ def test_the_nearest_are_exact_and_in_order() -> None:
     rows = rng.normal(size=(500, 16)).astype(np.float32)
     rows[100] = rows[50]  # a tie
     sample_image = np.arange(500, dtype=np.int32)
-    pictures = Pictures(tuple(f"{n}.png" for n in range(500)), np.zeros(500), np.full((500, 2), 9))
-    table = Exact(Vectors(rows, sample_image, sample_image, np.ones(500, np.float32)), pictures)
+    images = ImageTable(tuple(f"{n}.png" for n in range(500)), np.zeros(500), np.full((500, 2), 9))
+    table = Exact(Vectors(rows, sample_image, sample_image, np.ones(500, np.float32)), images)
     wanted = np.argsort(-(rows @ rows[50]), kind="stable")
     for count in (0, 1, 7, 499, 500, 900):
-        assert table.nearest(rows[50], count).picture.tolist() == wanted[:count].tolist()
+        assert table.nearest(rows[50], count).image.tolist() == wanted[:count].tolist()
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
         rng.random(5).astype(np.float32),
     )
     names = ("a", "b\udce9", "c", "d", "e")
-    pictures = Pictures(
+    images = ImageTable(
         names, np.array([1.5, 2, 3, 4, 5]), np.array([[3, 4], [5, 6]] * 2 + [[7, 8]], np.int32)
     )
     assert store.write_exact(tmp_path, "images", [wanted[:2], wanted[2:]]) == 5  # type: ignore[index]
@@ -77,12 +77,12 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
         "regions": 0,
         "files": checked.checksums(tmp_path),
     }
-    store.write_pictures(tmp_path, pictures, written)
-    read, facts = store.read_pictures(tmp_path)
-    assert (read.names, facts) == (pictures.names, written)
+    store.write_images(tmp_path, images, written)
+    read, facts = store.read_images(tmp_path)
+    assert (read.names, facts) == (images.names, written)
     assert checked.damage(tmp_path, facts["files"]) == ""
     table = store.open_exact(tmp_path, "images", read, dim=3, length=5)
-    for column in ("embeddings", "picture", "region", "quality"):
+    for column in ("embeddings", "image", "region", "quality"):
         assert np.array_equal(getattr(table.vectors, column), getattr(wanted, column))
 
 
