@@ -29,7 +29,7 @@ In signatures, `Source` is a path, the bytes of an image file, a PIL image, an a
 """
 GROUPS: dict[str, tuple[str, ...]] = {
     "Load and ask": (
-        *("load", "load_picker", "load_encoder", "LoadOptions", "load_image", "Segmenter"),
+        *("load", "load_picker", "load_encoder", "ModelSpec", "load_image", "Segmenter"),
         *("Question", "Selection", "PRESETS"),
     ),
     "Types": ("Image", "Masks", "Proposals", "Encoded", "Regions", "Scores", "Result"),

@@ -106,7 +106,7 @@ def read(
 
 
 def _with_boxes(items: list[Item], boxes: Path, source: str | Path) -> list[Item]:
-    """Give each image the boxes of its row in a table. Raises BadTable."""
+    """Attach to each image the boxes of its row in a table. Raises BadTable."""
     own = {item.name: item.ask.boxes for item in _listed(boxes, Ask(), BOXES)}
     if not own:
         raise BadTable(

@@ -23,7 +23,7 @@ def test_a_side_and_the_scale_of_siglip_are_those_given() -> None:
 
 def test_an_unknown_model_is_reported_with_the_known_ones() -> None:
     with pytest.raises(UnknownName, match="small-vit"):
-        fresh("smal")
+        fresh("smoll")
 
 
 def test_a_size_is_for_random_weights_only() -> None:
