@@ -11,7 +11,6 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-import torch
 
 import segclip
 
@@ -19,7 +18,6 @@ from .turns import Line, holding, step
 
 MOST_OWN = 3  # models kept in memory besides the presets
 _TEXTS = 256  # texts embedded per step
-_ALL = torch.get_num_threads()
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +51,7 @@ class Models:
     """
 
     source: Callable[..., segclip.Segmenter] = segclip.load
-    threads: int = _ALL
+    threads: int = field(default_factory=segclip.get_threads)
     _loaded: dict[str, Loaded] = field(default_factory=dict)
     _loading: Lock = field(default_factory=Lock)
 
@@ -94,7 +92,7 @@ class Models:
     def encoding(self, name: str) -> Iterator[segclip.Segmenter]:
         """Wait for a turn to encode images with a model."""
         loaded = self.load(name)
-        with loaded.encoding.first(), self._limited(self.threads):
+        with loaded.encoding.first(), segclip.limit_threads(self.threads, after=self.threads):
             yield loaded.segmenter
 
     @contextmanager
@@ -114,17 +112,8 @@ class Models:
     @contextmanager
     def quickly(self) -> Iterator[None]:
         """Use half of the cores for work of milliseconds: browser and server need the others."""
-        with self._limited(max(1, self.threads // 2)):
+        with segclip.limit_threads(max(1, self.threads // 2), after=self.threads):
             yield
-
-    @contextmanager
-    def _limited(self, count: int) -> Iterator[None]:
-        """Set torch's threads for this thread; others that encode images set their own count."""
-        torch.set_num_threads(count)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(self.threads)
 
 
 class Stepwise:

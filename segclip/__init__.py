@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from .search import find_matches as find_matches
     from .search import make_index as make_index
     from .segmenter import Segmenter as Segmenter
+    from .startup import get_threads as get_threads
+    from .startup import limit_threads as limit_threads
     from .types import Boxes as Boxes
     from .types import Encoded as Encoded
     from .types import Everything as Everything
@@ -105,6 +107,7 @@ _HOMES = {
     "question": ("Question",),
     "search": ("Filter", "Index", "IndexOptions", "Match", "Query", "find_matches", "make_index"),
     "segmenter": ("Segmenter",),
+    "startup": ("get_threads", "limit_threads"),
     "ranking.selection": ("Selection",),
     "types": (
         "Boxes",

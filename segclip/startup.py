@@ -1,4 +1,4 @@
-"""Import the large libraries faster: without torch's compiler, which is unused, and without GC."""
+"""Prepare torch: import it faster, without its unused compiler and GC, and set its threads."""
 
 from __future__ import annotations
 
@@ -63,6 +63,29 @@ def without_collector() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
+
+
+def get_threads() -> int:
+    """Return how many threads torch computes with in this thread."""
+    import torch  # here, so that importing segclip stays light
+
+    return int(torch.get_num_threads())
+
+
+@contextmanager
+def limit_threads(count: int, *, after: int) -> Iterator[None]:
+    """Let torch compute with ``count`` threads in the block, and with ``after`` from then on.
+
+    For servers that answer in several threads; where each sets its own count, the count before the
+    block may be another's.
+    """
+    import torch
+
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(after)
 
 
 def _remove_stand_ins() -> None:

@@ -41,7 +41,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Many images": ("export", "ExportOptions", "Ask", "Answers", "Running", "Progress", "Summary"),
     "Encoders, crops and heat": (
         *("CropPolicy", "View", "POLICIES", "heat_maps", "label_pixels"),
-        *("get_weights", "list_weights"),
+        *("get_weights", "list_weights", "get_threads", "limit_threads"),
     ),
     "Classification": (
         *("classify", "read_labels", "make_classifier", "Labels", "Classifier", "Guess"),
@@ -90,7 +90,7 @@ def _entry(name: str) -> str:
 
 def _definition(name: str) -> ast.ClassDef | Function:
     """Return the syntax tree of a public class or function."""
-    value: Any = getattr(segclip, name)
+    value: Any = inspect.unwrap(getattr(segclip, name))  # of a context manager, what it wraps
     source = inspect.getsourcefile(value)
     assert source, f"{name} has no source"
     for node in ast.parse(Path(source).read_text("utf-8")).body:

@@ -54,7 +54,7 @@ NOT_WELCOME: dict[str, set[str]] = {
     "cv2": {"errors", "question", "types", "app"},
 }
 HOMES: dict[str, set[str]] = {
-    # loading picks the device, batch and app the threads
+    # loading picks the device, batch and startup the threads
     "torch": {
         "proposers",
         "encoders",
@@ -63,7 +63,7 @@ HOMES: dict[str, set[str]] = {
         "train",
         "loading",
         "batch",
-        "app",
+        "startup",
     },
     "torchvision": {"proposers", "encoders", "train"},
     "ultralytics": {"proposers", "train"},

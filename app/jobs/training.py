@@ -21,7 +21,6 @@ _ROOT = Path(__file__).resolve().parents[2]
 _NICE = 10  # interactive use has priority
 _TAIL = 6000  # bytes read from the end of the log
 _NAME = re.compile(r"\w[\w.-]{0,63}")
-_SHARE = re.compile(r"\b(\d+)%, ")
 
 Row = dict[str, float]
 
@@ -167,9 +166,10 @@ class Training:
         else:
             state = "done" if _over(folder, rows) or (known and self._code == 0) else "stopped"
         epochs = int(_json(folder / "recipe.json").get("epochs") or 1)
-        share = 1.0 if state == "done" else len(rows) / epochs
-        if state == "running" and (match := _SHARE.search(words)):
-            share = max(share, int(match[1]) / 100)
+        share, progress = len(rows) / epochs, _json(folder / "progress.json")
+        further = progress.get("share")
+        if state == "running" and isinstance(further, float) and further >= share:
+            share, words = further, str(progress.get("line", ""))
         elif state != "failed":
             words = (
                 f"epoch {len(rows)} of {epochs}"
@@ -179,7 +179,13 @@ class Training:
                 else ""
             )
         return TrainingRun(
-            name, state, rows, words, min(1.0, share), "\n".join(lines[-30:]), folder
+            name,
+            state,
+            rows,
+            words,
+            1.0 if state == "done" else min(1.0, share),
+            "\n".join(lines[-30:]),
+            folder,
         )
 
     def check(self, data: str) -> str:

@@ -36,6 +36,8 @@ Offline = Annotated[
 Trust = Annotated[
     bool, typer.Option("--trust", help="Load pickled weights that the manifest does not list.")
 ]
+MAX_PIXELS = 100_000_000  # that of segclip.question, which would import NumPy for --help
+MaxPixels = Annotated[int, typer.Option(help="Largest image to read, in pixels.", min=1)]
 LARGER = (
     "mini is a small model of everyday objects. For better results on photographs: segclip weights "
     "get photo, then --preset photo (this hint appears once)"
@@ -154,9 +156,7 @@ class RivalOptions:
     templates: Annotated[
         str | None, typer.Option(help="Prompt templates for texts: a set's name or a file.")
     ] = None
-    max_pixels: Annotated[int, typer.Option(help="Largest image to read, in pixels.", min=1)] = (
-        100_000_000
-    )
+    max_pixels: MaxPixels = MAX_PIXELS
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import typer
 from .. import lifetime
 from ..errors import BadPrompt
 from .export import STOPPED, progress_bar
-from .options import Device, Offline, Trust, WorkerOptions
+from .options import MAX_PIXELS, Device, MaxPixels, Offline, Trust, WorkerOptions
 from .output import OUT
 
 if TYPE_CHECKING:
@@ -46,9 +46,7 @@ class IndexInput:
     ] = None
     engine: Annotated[str, typer.Option(help="auto, numpy or lancedb.")] = "auto"
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Discard the existing index.")] = False
-    max_pixels: Annotated[int, typer.Option(help="Largest image to read, in pixels.", min=1)] = (
-        100_000_000
-    )
+    max_pixels: MaxPixels = MAX_PIXELS
     device: Device = "auto"
     offline: Offline = False
     trust: Trust = False

@@ -33,8 +33,10 @@ done = json.loads((folder / "last.pt").read_text()) if "--resume" in sys.argv el
 (folder / "recipe.json").write_text(json.dumps({"epochs": epochs}))
 (folder / "environment.json").write_text(json.dumps({"command": sys.argv}))
 for epoch in range(done + 1, epochs + 1):
-    share = 100 * epoch // epochs
-    print(f"epoch {epoch}/{epochs}  loss 2.000  9 images/s  {share}%, 0:01 left", flush=True)
+    line = f"epoch {epoch}/{epochs}  loss 2.000  9 images/s  {epoch / epochs:.0%}, 0:01 left"
+    print(line, flush=True)
+    progress = {"line": line, "share": epoch / epochs}
+    (folder / "progress.json").write_text(json.dumps(progress))
     for place in (folder / "last", folder):
         for file in ("model.safetensors", "config.json"):
             part = place / (file + ".part")

@@ -25,11 +25,21 @@ EVERY = 15.0  # s between lines where the output is not a terminal
 
 
 class ProgressLine:
-    """A line with the progress of a run, its rate and the time left."""
+    """A line with the progress of a run, its rate and the time left.
+
+    file: where it is also written, as JSON with the share that is done, for the app.
+    """
 
     def __init__(
-        self, total: int, done: int = 0, *, noun: str = "images", enabled: bool = True
+        self,
+        total: int,
+        done: int = 0,
+        *,
+        noun: str = "images",
+        enabled: bool = True,
+        file: Path | None = None,
     ) -> None:
+        self.file = file
         self.total, self.first, self.done = total, done, done
         self.noun, self.enabled = noun, enabled
         self.began = self.printed = time.monotonic()
@@ -47,10 +57,11 @@ class ProgressLine:
             return
         self.printed = now
         left = (self.total - self.done) / max(self.rate, 1e-9)
-        line = (
-            f"{words}  {self.rate:.0f} {self.noun}/s  {self.done / self.total:.0%}, "
-            f"{_clock(left)} left"
-        )
+        share = self.done / self.total
+        line = f"{words}  {self.rate:.0f} {self.noun}/s  {share:.0%}, {_clock(left)} left"
+        if self.file is not None:
+            progress = json.dumps({"line": line, "share": share})
+            atomic.write(self.file, progress.encode(), sync=False)
         typer.echo(f"\r{line:<100}" if live else line, nl=not live, err=True)
 
 

@@ -198,7 +198,9 @@ class Loop:
         journal = RunLog(self.folder, self.recipe, epoch=kept["epoch"]) if leads else None
         images = self.task.steps() * settings.batch
         done = (kept["epoch"] * self.task.steps() + kept["first"]) * settings.batch
-        progress = ProgressLine(images * settings.epochs, done, enabled=leads)
+        progress = ProgressLine(
+            images * settings.epochs, done, enabled=leads, file=self.folder / "progress.json"
+        )
         while kept["epoch"] < settings.epochs:
             row = self._epoch(progress)
             kept["epoch"], kept["first"], kept["losses"] = kept["epoch"] + 1, 0, []

@@ -55,6 +55,9 @@ def test_a_stopped_run_resumes_with_its_options(runs: Training) -> None:
         time.sleep(0.01)
     with pytest.raises(segclip.BadPrompt, match="stop it first"):
         runs.start("other", recipe(1))
+    running = runs.read_run("mine")
+    assert running.words.endswith("0:01 left")
+    assert running.share >= 0.002
     runs.stop()
     wait(runs)
     stopped = runs.read_run("mine")

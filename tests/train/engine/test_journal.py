@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from segclip.errors import BadIndex
 from tests.train.engine.test_checkpoint import loop_in
-from train.engine.journal import read_metrics
+from train.engine.journal import ProgressLine, read_metrics
 from train.engine.loop import LoopSettings, start
 
 
@@ -42,3 +43,17 @@ def test_metrics_are_read_up_to_a_damaged_line(folder: Path, line: str) -> None:
         file.write(line + "\n")
     start(loop_in(folder), resume=True)
     assert [row["epoch"] for row in read_metrics(folder)] == [1, 2]
+
+
+def test_progress_is_written_for_other_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    progress = ProgressLine(400, 100, file=tmp_path / "progress.json")
+    clock[0] += 20
+    progress.advance(100, "epoch 2/4  loss 1.500")
+    assert json.loads((tmp_path / "progress.json").read_text()) == {
+        "line": "epoch 2/4  loss 1.500  5 images/s  50%, 0:40 left",
+        "share": 0.5,
+    }
