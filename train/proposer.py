@@ -49,7 +49,7 @@ MIN_PIXELS = 60  # minimum visible pixels of a target
 DRAWN = SceneConfig(objects=(1, 7), photo_share=0.6, across=(20, 240))
 # box 12: with Ultralytics' 7.5 masks stay vague
 GAINS = {"box": 12.0, "cls": 0.5, "dfl": 1.5, "overlap_mask": True}
-SERVED = {"image_size": 768, "again": 384, "confidence": 0.01, "iou": 0.7, "max_det": 400}
+SERVED = {"image_size": 768, "again": 384, "confidence": 0.015, "iou": 0.7, "max_det": 400}
 
 
 @dataclass(frozen=True)
