@@ -25,7 +25,7 @@ def test_an_untrained_head_is_the_clip_itself() -> None:
     head = head_of(start, 512)
     with torch.no_grad():
         # average pooling and W1 commute
-        pooled = head.straight(patches.encode(tower, pixels).mean(dim=(1, 2)))
+        pooled = head.linear(patches.encode(tower, pixels).mean(dim=(1, 2)))
         torch.testing.assert_close(pooled, tower(pixels), atol=1e-5, rtol=1e-4)
 
 
