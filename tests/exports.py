@@ -98,7 +98,7 @@ def in_child(call: Callable[[], object], die_before: int = 0) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[1]
 
 
 def export_in_a_process(

@@ -18,7 +18,7 @@ def test_a_seed_is_a_model_and_leaves_the_generator_where_building_puts_it() -> 
 def test_a_side_and_the_scale_of_siglip_are_those_given() -> None:
     start = fresh("small-vit", size=32, sigmoid=True)
     assert start.size == 32
-    assert float(start.model.logit_bias) == -10
+    assert start.model.logit_bias.item() == -10
 
 
 def test_an_unknown_model_is_reported_with_the_known_ones() -> None:
