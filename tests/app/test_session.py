@@ -13,31 +13,33 @@ from tests.app.pages import SCRIPT, work_of
 
 
 @pytest.fixture
-def page(shared_studio: Studio) -> AppTest:
+def app_page(shared_studio: Studio) -> AppTest:
     """Open the first page."""
     return AppTest.from_file(SCRIPT, default_timeout=30).run()
 
 
-def test_two_sessions_are_separate(page: AppTest, shared_studio: Studio, upload: bytes) -> None:
+def test_two_sessions_are_separate(app_page: AppTest, shared_studio: Studio, upload: bytes) -> None:
     other = AppTest.from_file(SCRIPT, default_timeout=30).run()
-    page.file_uploader[0].set_value(("mine.png", upload, "image/png")).run()
+    app_page.file_uploader[0].set_value(("mine.png", upload, "image/png")).run()
     assert work_of(other, shared_studio).image.source == FIRST
-    assert page.session_state["work"] != other.session_state["work"]
+    assert app_page.session_state["work"] != other.session_state["work"]
 
 
-def test_an_evicted_work_starts_again(page: AppTest, shared_studio: Studio) -> None:
+def test_an_evicted_work_starts_again(app_page: AppTest, shared_studio: Studio) -> None:
     for _ in range(shared_studio.settings.works):
         shared_studio.begin()
-    page.run()
-    assert not page.exception
-    assert page.toast
-    assert work_of(page, shared_studio).image.source == FIRST
+    app_page.run()
+    assert not app_page.exception
+    assert app_page.toast
+    assert work_of(app_page, shared_studio).image.source == FIRST
 
 
-def test_the_address_keeps_the_work(page: AppTest, shared_studio: Studio, upload: bytes) -> None:
-    page.file_uploader[0].set_value(("mine.png", upload, "image/png")).run()
+def test_the_address_keeps_the_work(
+    app_page: AppTest, shared_studio: Studio, upload: bytes
+) -> None:
+    app_page.file_uploader[0].set_value(("mine.png", upload, "image/png")).run()
     again = AppTest.from_file(SCRIPT, default_timeout=30)
-    again.query_params["work"] = page.session_state["work"]
+    again.query_params["work"] = app_page.session_state["work"]
     assert work_of(again.run(), shared_studio).image.source == "mine.png"
     assert not again.toast
     stranger = AppTest.from_file(SCRIPT, default_timeout=30)

@@ -21,40 +21,40 @@ from tests.fakes import paint
 
 
 @pytest.fixture
-def page(shared_studio: Studio) -> AppTest:
+def app_page(shared_studio: Studio) -> AppTest:
     """Open the page."""
     return AppTest.from_file(SCRIPT, default_timeout=30).run()
 
 
-def test_typed_texts_become_the_question(page: AppTest, shared_studio: Studio) -> None:
-    assert not page.exception
-    page.text_input[0].set_value(" a red box,  a blue box, ,a red box").run()
-    page.text_input[1].set_value("a tomato").run()
-    question = work_of(page, shared_studio).draft
+def test_typed_texts_become_the_question(app_page: AppTest, shared_studio: Studio) -> None:
+    assert not app_page.exception
+    app_page.text_input[0].set_value(" a red box,  a blue box, ,a red box").run()
+    app_page.text_input[1].set_value("a tomato").run()
+    question = work_of(app_page, shared_studio).draft
     assert (question.texts, question.negatives) == (("a red box", "a blue box"), ("a tomato",))
-    assert not page.exception
+    assert not app_page.exception
 
 
-def test_a_text_that_is_also_excluded_is_undone(page: AppTest, shared_studio: Studio) -> None:
-    page.text_input[1].set_value(TEXTS[FIRST]).run()
-    assert not page.exception
-    assert work_of(page, shared_studio).draft.negatives == ()
+def test_a_text_that_is_also_excluded_is_undone(app_page: AppTest, shared_studio: Studio) -> None:
+    app_page.text_input[1].set_value(TEXTS[FIRST]).run()
+    assert not app_page.exception
+    assert work_of(app_page, shared_studio).draft.negatives == ()
 
 
-def test_a_sample_brings_its_text(page: AppTest, shared_studio: Studio) -> None:
-    page.pills[0].set_value("zoo.png").run()
-    work = work_of(page, shared_studio)
+def test_a_sample_brings_its_text(app_page: AppTest, shared_studio: Studio) -> None:
+    app_page.pills[0].set_value("zoo.png").run()
+    work = work_of(app_page, shared_studio)
     assert (work.image.source, work.draft.texts) == ("zoo.png", ("penguin",))
 
 
 def test_an_upload_is_opened_a_bad_one_is_not(
-    page: AppTest, shared_studio: Studio, upload: bytes
+    app_page: AppTest, shared_studio: Studio, upload: bytes
 ) -> None:
-    page.file_uploader[0].set_value(("mine.png", upload, "image/png")).run()
-    assert work_of(page, shared_studio).image.source == "mine.png"
-    page.file_uploader[0].set_value(("bad.png", upload[:90], "image/png")).run()
-    assert not page.exception
-    assert work_of(page, shared_studio).image.source == "mine.png"
+    app_page.file_uploader[0].set_value(("mine.png", upload, "image/png")).run()
+    assert work_of(app_page, shared_studio).image.source == "mine.png"
+    app_page.file_uploader[0].set_value(("bad.png", upload[:90], "image/png")).run()
+    assert not app_page.exception
+    assert work_of(app_page, shared_studio).image.source == "mine.png"
 
 
 @pytest.fixture(scope="module")

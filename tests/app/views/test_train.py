@@ -19,51 +19,51 @@ from train import shapes
 
 
 @pytest.fixture
-def page(shared_studio: Studio, runs: Training) -> AppTest:
+def app_page(shared_studio: Studio, runs: Training) -> AppTest:
     """Open the page alone, with a folder of runs."""
     shared_studio.training = runs
     return AppTest.from_string("from app.views import train\ntrain.show()\n", default_timeout=30)
 
 
 def test_the_page_starts_a_run_watches_it_and_uses_it(
-    page: AppTest, shared_studio: Studio, runs: Training
+    app_page: AppTest, shared_studio: Studio, runs: Training
 ) -> None:
-    page.run()
-    assert not page.exception
-    page.radio[0].set_value("My own").run()
-    assert button(page, "Start").disabled  # type: ignore[attr-defined]
-    page.text_input(key="train-path").set_value("images").run()
-    page.number_input(key="train-epochs").set_value(2).run()
-    page.text_input(key="train-more").set_value("--loss 'sig").run()
-    button(page, "Start").click().run()  # type: ignore[attr-defined]
-    assert not page.exception
-    assert "quotation" in page.error[0].value
-    page.text_input(key="train-more").set_value("").run()
-    button(page, "Start").click().run()  # type: ignore[attr-defined]
-    assert not page.exception
+    app_page.run()
+    assert not app_page.exception
+    app_page.radio[0].set_value("My own").run()
+    assert button(app_page, "Start").disabled  # type: ignore[attr-defined]
+    app_page.text_input(key="train-path").set_value("images").run()
+    app_page.number_input(key="train-epochs").set_value(2).run()
+    app_page.text_input(key="train-more").set_value("--loss 'sig").run()
+    button(app_page, "Start").click().run()  # type: ignore[attr-defined]
+    assert not app_page.exception
+    assert "quotation" in app_page.error[0].value
+    app_page.text_input(key="train-more").set_value("").run()
+    button(app_page, "Start").click().run()  # type: ignore[attr-defined]
+    assert not app_page.exception
     wait(runs)
-    page.run()
-    assert not page.exception
-    assert [one.value for one in page.metric] == ["1.000", "20.0%"]
-    button(page, "Use best checkpoint").click().run()  # type: ignore[attr-defined]
-    work = shared_studio.find(page.session_state["work"])
+    app_page.run()
+    assert not app_page.exception
+    assert [one.value for one in app_page.metric] == ["1.000", "20.0%"]
+    button(app_page, "Use best checkpoint").click().run()  # type: ignore[attr-defined]
+    work = shared_studio.find(app_page.session_state["work"])
     assert work is not None
     assert work.words == f"mini + file:{runs.folder / 'run-1' / 'used' / 'epoch-002'}"
 
 
 def test_training_needs_the_local_machine_and_the_recipes(
-    page: AppTest, shared_studio: Studio, runs: Training
+    app_page: AppTest, shared_studio: Studio, runs: Training
 ) -> None:
     settings = shared_studio.settings
     shared_studio.settings = replace(settings, alone=False)
-    page.run()
-    assert "only on the machine" in page.info[0].value
-    assert not page.button
+    app_page.run()
+    assert "only on the machine" in app_page.info[0].value
+    assert not app_page.button
     shared_studio.settings = settings
     shared_studio.training = Training(runs.folder, clone=Path("/nowhere"))
-    page.run()
-    assert "from a clone" in page.info[0].value
-    assert not page.button
+    app_page.run()
+    assert "from a clone" in app_page.info[0].value
+    assert not app_page.button
 
 
 @in_browser
