@@ -217,11 +217,11 @@ def find_matches(
 ) -> tuple[Match, ...]:
     """Find the ``n`` images of an index that best match a text, an example image, or both.
 
-    index: an open index, its path, or the folder it indexes. regions: search regions; None for if
-    the index has any. negatives: matches that fit one of these texts better are left out. Best
-    first. Raises BadPrompt.
+    index: an open index, its path, or the folder it indexes. regions: search regions; None does so
+    for a text if the index has any, while an image alone is compared with whole images. negatives:
+    matches that fit one of these texts better are left out. Best first. Raises BadPrompt.
     """
     opened = index if isinstance(index, Index) else Index(index)
     ruled_out = (negatives,) if isinstance(negatives, str) else tuple(negatives)
-    deep = opened.identity.regions if regions is None else regions
+    deep = opened.identity.regions and bool(text.strip()) if regions is None else regions
     return opened.search(Query(text, image, ruled_out), n=n, regions=deep)

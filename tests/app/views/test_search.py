@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
+from playwright.sync_api import expect
+
 from app.state import Studio
-from tests.app.browsing import Person, in_browser
+from tests.app.browsing import PATIENCE, Person, in_browser
 from tests.app.pages import show
 
 
@@ -36,5 +39,6 @@ def test_search_indexes_a_folder_finds_by_text_and_opens_matches(person: Person)
     assert "found" in person.headline
     person.turn("Search")
     page.get_by_text("Similar to my image").click()
-    page.get_by_role("button", name="Open in Segment").first.wait_for()
-    assert page.get_by_test_id("stImageCaption").first.inner_text().startswith("desk.png: ")
+    # the matches of the text stay on the page until those of the image replace them
+    first = page.get_by_test_id("stImageCaption").first
+    expect(first).to_have_text(re.compile(r"^desk\.png: 1\.0"), timeout=PATIENCE)

@@ -78,3 +78,10 @@ def test_a_file_of_an_impossible_time_is_found(indexed: Path) -> None:
         os.utime(indexed / f"{number}.png", (seconds, seconds))
     make_index(indexed)
     assert all(isinstance(match.taken, datetime) for match in Index(indexed).search("red", n=9))
+
+
+def test_an_image_alone_is_compared_with_whole_images(photos: Path) -> None:
+    make_index(photos, DEEP)
+    best = find_matches(photos, image=photos / "two.png")[0]
+    assert (best.name, best.region) == ("two.png", None)
+    assert best.similarity == pytest.approx(1, abs=1e-3)
