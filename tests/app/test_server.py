@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import urllib.request
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -21,10 +18,7 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 from websockets.sync.client import ClientConnection, connect
 
-from app.jobs.scratch import Scratch
-from app.settings import Settings
-from app.state import Studio
-from tests.app.browsing import ROOT, serving
+from tests.app.browsing import serving
 from tests.app.watched.sitecustomize import CANARY
 
 each = pytest.mark.parametrize
@@ -245,37 +239,3 @@ def test_only_the_servers_own_names_are_allowed(
     ):
         assert (status(address, sent, path) == 200) == welcome, path
     assert (upgrade(address, sent) == 101) == welcome
-
-
-@pytest.mark.slow
-def test_without_the_api_its_paths_are_404(tmp_path: Path) -> None:
-    """Fault 17.12."""
-    with serving(tmp_path / "log") as address:
-        for path in ("/api/health", "/api", "/api/", "/api/openapi.json", "/api/nothing"):
-            assert status(address, {}, path) == 404, path
-        assert status(address, {}, "/") == 200
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_a_stopped_server_leaves_no_images(tmp_path: Path) -> None:
-    """Fault 17.8: unpacked files are removed with the server, or by the next one after a kill."""
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("a.png", (ROOT / "samples" / "desk.png").read_bytes())
-    studio = Studio(Settings(scratch=str(scratch)))
-    _, work = studio.begin()
-    work.take_batch(studio.unpack(file.getvalue()))
-    assert list(scratch.rglob("*.png"))
-    left = next(scratch.iterdir())
-    Scratch(scratch).sweep()
-    assert list(scratch.rglob("*.png")), "the folder of a running server is kept"
-    studio.close()
-    assert list(scratch.iterdir()) == []
-    left.mkdir()  # as a server that was killed leaves it
-    (left / "a.png").touch()
-    os.utime(left, (0, 0))
-    with serving(tmp_path / "log", environment={"SEGCLIP_APP_SCRATCH": str(scratch)}):
-        assert list(scratch.iterdir()) == []

@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 
+from segclip.proposers import yolo
 from tests.train.scenes.test_compose import shape
 from tests.train.test_contrastive import TINY
 from train import shapes
@@ -30,3 +33,16 @@ def glyphs() -> list[Glyph]:
         Glyph("c", "green slab", ("green slab", "slab"), "green", shape("slab", (0, 1, 0))),
         Glyph("d", "white slab", ("white slab", "slab"), "", shape("slab", (1, 1, 1))),
     ]
+
+
+@pytest.fixture(scope="session")
+def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Store an untrained proposer, whose trunk mini-sam takes."""
+    folder = tmp_path_factory.mktemp("proposer")
+    with yolo.quiet():
+        from ultralytics.nn.tasks import SegmentationModel
+
+        torch.manual_seed(0)
+        network = SegmentationModel("yolov8n-seg.yaml", nc=1, verbose=False)
+    safetensors.torch.save_file(network.state_dict(), folder / "model.safetensors")
+    return folder

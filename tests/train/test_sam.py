@@ -6,10 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 
-from segclip.proposers import yolo
 from segclip.proposers.sam import SAM
 from segclip.types import Array, Boxes, Points
 from tests.networks import sample_image
@@ -26,18 +24,6 @@ def disc(size: int = 120) -> Array:
 
 
 GLYPHS = [Glyph("o", "red disc", ("red disc",), "red", disc())]
-
-
-@pytest.fixture(scope="module")
-def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("proposer")
-    with yolo.quiet():
-        from ultralytics.nn.tasks import SegmentationModel
-
-        torch.manual_seed(0)
-        network = SegmentationModel("yolov8n-seg.yaml", nc=1, verbose=False)
-    safetensors.torch.save_file(network.state_dict(), folder / "model.safetensors")
-    return folder
 
 
 def run_in(folder: Path, trunk: Path) -> SamRun:

@@ -70,20 +70,6 @@ def loop_in(
     return Loop(Line(width), folder, settings, recipe or {"model": "line"})
 
 
-@pytest.fixture(scope="module")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train a run of one epoch."""
-    folder = tmp_path_factory.mktemp("once")
-    start(loop_in(folder, LoopSettings(epochs=1, batch=2, warm_up=0, lr=0.1)), resume=False)
-    return folder
-
-
-@pytest.fixture
-def folder(once: Path, tmp_path: Path) -> Path:
-    """Copy that run."""
-    return shutil.copytree(once, tmp_path / "run")
-
-
 def test_a_run_resumes_and_removes_temporary_files(folder: Path) -> None:
     for place in (folder, folder / "last"):
         (place / ".segclip-0123456789abcdef.part").write_bytes(b"half a file")

@@ -4,26 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-import safetensors.torch
 import torch
 
-from segclip.proposers import yolo
 from tests.train.test_sam import run_in
 from train.engine import prompting
 from train.engine.clicks import ClickPrompt
-
-
-@pytest.fixture(scope="module")
-def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("proposer")
-    with yolo.quiet():
-        from ultralytics.nn.tasks import SegmentationModel
-
-        torch.manual_seed(0)
-        network = SegmentationModel("yolov8n-seg.yaml", nc=1, verbose=False)
-    safetensors.torch.save_file(network.state_dict(), folder / "model.safetensors")
-    return folder
 
 
 def test_tokens_are_those_of_the_prompt_encoder(tmp_path: Path, trunk: Path) -> None:
