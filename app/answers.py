@@ -16,7 +16,7 @@ from . import turns
 from .models import Models
 from .state import CachedImage, Draft, Work
 
-MOST_SHOWN = 250  # rows drawn by the browser: a label is one byte
+MOST_ROWS = 250  # rows drawn by the browser: a label is one byte
 MISSES = 3  # per text without a match
 MOST_KEPT = 4  # models whose encodings of an image are cached
 _NEAR = 0.2  # share of the best miss's probability above which other misses are listed
@@ -77,8 +77,8 @@ def answer(models: Models, work: Work) -> Answer:
             result = answer_question(models, work, draft.question())
         else:
             result = segclip.Result.unranked(find_regions(models, work)[[]])
-        hits = min(len(result), MOST_SHOWN)
-        candidates = result[:MOST_SHOWN]
+        hits = min(len(result), MOST_ROWS)
+        candidates = result[:MOST_ROWS]
         if result.unanswered and not draft.by_place and not draft.everything:
             candidates = candidates.joined(_misses(models, work, draft.question(), result))
     return Answer(draft, candidates, hits, perf_counter() - start)

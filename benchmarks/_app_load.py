@@ -1,6 +1,6 @@
 """Let many people use the app at once: 8 in browsers, then 4 programs over the HTTP API.
 
-Everyone works on a picture of their own, and every answer is looked at: the picture, the place, the
+Everyone works on an image of their own, and every answer is checked: the image, the place, the
 number. Prints what went wrong and the server's memory. Run: python -m benchmarks._app_load
 --minutes 10
 """
@@ -75,14 +75,14 @@ def _one(person: Person, name: str, number: int, rounds: int) -> list[str]:
     person.click(x, y)
     ((px, py, _),), _ = person.places()
     wanted = person.expected(x, y, _size(name))
-    told = []
+    reports = []
     if abs(px - wanted[0]) > 1 or abs(py - wanted[1]) > 1:
-        told.append(f"person {number} clicked at {wanted}, the answer is about {px, py}")
-    if person.root.get_attribute("data-image") != name:
-        told.append(f"person {number} sees {person.root.get_attribute('data-image')}, not {name}")
+        reports.append(f"person {number} clicked at {wanted}, the answer is about {px, py}")
+    if (displayed := person.root.get_attribute("data-image")) != name:
+        reports.append(f"person {number} sees {displayed}, not {name}")
     with person.answered():
         person.page.locator("[data-do=clear]").click()
-    return told
+    return reports
 
 
 def _size(name: str) -> tuple[int, int]:
@@ -93,12 +93,12 @@ def _size(name: str) -> tuple[int, int]:
 def programs(address: str, seconds: float) -> list[str]:
     """Ask over HTTP from several programs at once."""
     with ThreadPoolExecutor(PROGRAMS) as crowd:
-        told = list(
+        reports = list(
             crowd.map(lambda number: list(_program(address, number, seconds)), range(PROGRAMS))
         )
-    answers = sum(row.count("ok") for row in told)
+    answers = sum(row.count("ok") for row in reports)
     print(f"{PROGRAMS} programs, {answers} answers in {seconds:.0f} s")
-    return [line for row in told for line in row if line != "ok"]
+    return [line for row in reports for line in row if line != "ok"]
 
 
 def _program(address: str, number: int, seconds: float) -> Iterator[str]:

@@ -1,10 +1,10 @@
 """Work as FastSAM's public demo does: load models once, rerun everything for every question.
 
-The demo of CASIA-IVA-Lab/FastSAM (app_gradio.py) asks ultralytics for all masks of the picture at
+The demo of CASIA-IVA-Lab/FastSAM (app_gradio.py) asks ultralytics for all masks of the image at
 1024 px, at full resolution, confidence 0.25, IoU 0.7; a point or a text chooses among them, and the
-picture is drawn anew. So does this, with ultralytics' own predictor and text prompt and its own
-drawing. PROPOSER is a checkpoint of ultralytics, ENCODER a folder that holds a CLIP, PICTURE what
-is asked about, MOST how many masks are looked at.
+image is drawn anew. So does this, with ultralytics' own predictor and text prompt and its own
+drawing. PROPOSER is a checkpoint of ultralytics, ENCODER a folder that holds a CLIP, IMAGE what
+is queried, MOST how many masks are looked at.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ def load() -> Any:
     return predictor
 
 
-asked = st.text_input("Ask")
-if asked:
+query = st.text_input("Ask")
+if query:
     predictor = load()
     torch.set_num_threads(os.cpu_count() or 1)
-    text, _, confidence = asked.partition(" @ ")
+    text, _, confidence = query.partition(" @ ")
     predictor.args.conf = float(confidence or LOOK["conf"])
     numbers = [float(part) for part in text.split(",")] if text[0].isdigit() else []
     predictor.set_prompts({"points": [numbers], "labels": [1]} if numbers else {"texts": text})
-    picture = Image.open(os.environ["PICTURE"]).convert("RGB")
-    (result,) = predictor(picture)
+    image = Image.open(os.environ["IMAGE"]).convert("RGB")
+    (result,) = predictor(image)
     st.image(cv2.cvtColor(result.plot(labels=False, boxes=False), cv2.COLOR_BGR2RGB))
-    st.html(f"<span id='shown'>{asked}</span>")
+    st.html(f"<span id='shown'>{query}</span>")

@@ -41,7 +41,7 @@ RATIO = 10.0
 # them
 MOST = 50
 MINI = ROOT / "weights" / "mini"
-PICTURE = ROOT / "samples" / "desk.png"
+IMAGE = ROOT / "samples" / "desk.png"
 PLACES = [
     (150, 290),
     (420, 330),
@@ -235,10 +235,11 @@ def _ours(person: Person) -> dict[str, float]:
             page.locator("[data-do=clear]").click()
         return taken
 
+    words = page.get_by_label("What to cut out")
     return {
         "click": _middle(place, PLACES),
         "slider": _middle(lambda value: timed("slider", value), THRESHOLDS),
-        "text": _middle(lambda text: _say(page, page.get_by_label("What to cut out"), text), TEXTS),
+        "text": _middle(lambda text: _submit(page, words, text), TEXTS),
     }
 
 
@@ -248,13 +249,13 @@ def _theirs(page: Page, address: str) -> dict[str, float]:
     field = page.get_by_label("Ask")
     field.wait_for()
     return {
-        "click": _middle(lambda at: _say(page, field, f"{at[0]},{at[1]}"), PLACES),
-        "slider": _middle(lambda value: _say(page, field, f"red apple @ {value}"), THRESHOLDS),
-        "text": _middle(lambda text: _say(page, field, text), TEXTS),
+        "click": _middle(lambda at: _submit(page, field, f"{at[0]},{at[1]}"), PLACES),
+        "slider": _middle(lambda value: _submit(page, field, f"red apple @ {value}"), THRESHOLDS),
+        "text": _middle(lambda text: _submit(page, field, text), TEXTS),
     }
 
 
-def _say(page: Page, field: Locator, text: str) -> float:
+def _submit(page: Page, field: Locator, text: str) -> float:
     field.fill(text)
     page.wait_for_timeout(100)
     taken = float(page.evaluate(_TEXT, [text]))
@@ -283,8 +284,8 @@ def _rerunning(log: Path, networks: _Networks) -> Iterator[str]:
         *flags,
         "--browser.gatherUsageStats=false",
     ]
-    told = {
-        "PICTURE": PICTURE,
+    variables = {
+        "IMAGE": IMAGE,
         "PROPOSER": networks.proposer,
         "ENCODER": networks.encoder,
         "MOST": networks.most,
@@ -292,7 +293,7 @@ def _rerunning(log: Path, networks: _Networks) -> Iterator[str]:
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        **{name: str(value) for name, value in told.items()},
+        **{name: str(value) for name, value in variables.items()},
     }
     with log.open("wb") as file:
         process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)

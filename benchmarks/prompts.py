@@ -69,8 +69,8 @@ def random_vit_b(folder: Path) -> Path:
 
 def scene(size: tuple[int, int] | None = None) -> Image:
     """Read the scene, enlarged to ``size`` (H, W)."""
-    picture = PIL.Image.open(SCENE).convert("RGB")
-    return Image(np.array(picture.resize(size[::-1]) if size else picture), "scene")
+    image = PIL.Image.open(SCENE).convert("RGB")
+    return Image(np.array(image.resize(size[::-1]) if size else image), "scene")
 
 
 def clicks(path: Path, rounds: int, claim: float | None) -> bool:
@@ -112,16 +112,16 @@ def boxes(path: Path) -> bool:
     features = proposer.encode(image)
     rng = np.random.default_rng(0)
     corners = rng.uniform((0, 0), (3300, 2300), (BOXES, 2))
-    asked = np.concatenate([corners, corners + rng.uniform(100, 700, (BOXES, 2))], axis=1).astype(
+    boxes = np.concatenate([corners, corners + rng.uniform(100, 700, (BOXES, 2))], axis=1).astype(
         np.float32
     )
-    proposer.decode(features, Boxes(asked[:2]))
+    proposer.decode(features, Boxes(boxes[:2]))
     start = time.perf_counter()
-    found = proposer.decode(features, Boxes(asked))
+    found = proposer.decode(features, Boxes(boxes))
     ours = time.perf_counter() - start
-    predictor.predict(box=asked[0], multimask_output=False)
+    predictor.predict(box=boxes[0], multimask_output=False)
     theirs, same = 0.0, []
-    for row, box in enumerate(asked):
+    for row, box in enumerate(boxes):
         start = time.perf_counter()
         masks, _, _ = predictor.predict(box=box, multimask_output=False)
         theirs += time.perf_counter() - start

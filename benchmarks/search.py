@@ -30,7 +30,7 @@ from segclip.search.store import Filter, ImageTable, Vectors
 from segclip.types import Array
 
 DIM, CENTRES, QUERIES, NEAREST, CHUNK = 512, 2000, 100, 10, 50_000
-LOOKED_AT = 10 * 9 + 64  # vectors that a search for nine pictures looks at first
+FETCHED = 10 * 9 + 64  # vectors that a search for nine images fetches first
 ENGINES = ("faiss", "numpy", "lancedb")
 Ask = Callable[[Array, int], Array]  # a query, and how many: the rows found
 Draw = Callable[[], Iterator[Array]]
@@ -45,7 +45,7 @@ class Measured:
     build: float
     median: float
     worst: float
-    looked: float  # median for LOOKED_AT vectors
+    fetched: float  # median for FETCHED vectors
     disk: float
     memory: float
 
@@ -83,7 +83,7 @@ def compare(count: int, *, uniform: bool) -> bool:
     print(
         "  "
         f"{'engine':9}{'build s':>9}{'median ms':>11}{'worst ms':>10}"
-        f"{f'{LOOKED_AT}, ms':>9}{'recall@10':>11}"
+        f"{f'{FETCHED}, ms':>9}{'recall@10':>11}"
         f"{'disk MB':>9}{'memory MB':>11}"
     )
     times, recalls = {}, {}
@@ -99,7 +99,7 @@ def compare(count: int, *, uniform: bool) -> bool:
             row = Measured(**json.loads(done.stdout.splitlines()[-1]))
             times[engine], recalls[engine] = row.median, recall(Path(name), engine)
             print(
-                f"  {engine:9}{row.build:9.1f}{row.median:11.1f}{row.worst:10.1f}{row.looked:9.1f}"
+                f"  {engine:9}{row.build:9.1f}{row.median:11.1f}{row.worst:10.1f}{row.fetched:9.1f}"
                 f"{recalls[engine]:11.4f}{row.disk:9.0f}{row.memory:11.0f}",
                 flush=True,
             )
@@ -130,10 +130,10 @@ def measure(engine: str, count: int, folder: Path, *, uniform: bool) -> tuple[Me
     )
     build = time.perf_counter() - start
     answers, taken = timed(ask, queries, NEAREST)
-    _, looked = timed(ask, queries, min(LOOKED_AT, count))
+    _, fetched = timed(ask, queries, min(FETCHED, count))
     disk = sum(path.stat().st_size for path in place.rglob("*") if path.is_file()) / 1e6
     padded = [np.pad(row, (0, NEAREST - len(row)), constant_values=-1) for row in answers]
-    times = float(np.median(taken)), max(taken), float(np.median(looked))
+    times = float(np.median(taken)), max(taken), float(np.median(fetched))
     return Measured(engine, count, build, *times, disk, _peak() - start_memory), np.array(padded)
 
 
@@ -161,7 +161,7 @@ def vectors(count: int, *, seed: int, uniform: bool) -> Iterator[Array]:
 
 
 def parts(drawn: Iterator[Array]) -> Iterator[Vectors]:
-    """Number the vectors as pictures of their own."""
+    """Number the vectors as images of their own."""
     begin = 0
     for rows in drawn:
         number = np.arange(begin, begin + len(rows), dtype=np.int32)
@@ -186,19 +186,19 @@ def exact(folder: Path, count: int, draw: Draw) -> tuple[Ask, Path]:
     place = folder / "numpy"
     place.mkdir()
     store.write_exact(place, "images", parts(draw()))
-    table = store.open_exact(place, "images", pictures(count), dim=DIM, length=count)
+    table = store.open_exact(place, "images", numbered(count), dim=DIM, length=count)
     return lambda query, nearest: table.nearest(query, nearest).image, place
 
 
 def lancedb_table(folder: Path, count: int, draw: Draw) -> tuple[Ask, Path]:
     """Give what segclip uses above."""
-    lance.write(folder, "images", parts(draw()), pictures(count), DIM)
-    table = lance.Lance(folder, "images", pictures(count), length=count)
+    lance.write(folder, "images", parts(draw()), numbered(count), DIM)
+    table = lance.Lance(folder, "images", numbered(count), length=count)
     return lambda query, nearest: table.nearest(query, nearest, Filter()).image, folder / "lance"
 
 
-def pictures(count: int) -> ImageTable:
-    """Name as many pictures as there are vectors."""
+def numbered(count: int) -> ImageTable:
+    """Name as many images as there are vectors."""
     names = tuple(f"{number}.jpg" for number in range(count))
     return ImageTable(names, np.zeros(count), np.full((count, 2), 480, np.int32))
 

@@ -35,7 +35,7 @@ from train.engine.loop import Loop, LoopSettings
 from train.engine.start import fresh
 
 
-class Told(torch.nn.Module):
+class NamedOutputs(torch.nn.Module):
     """Answer as open_clip's trainer wants it: by names."""
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -50,8 +50,12 @@ class Told(torch.nn.Module):
 
     def forward(self, images: torch.Tensor, texts: torch.Tensor) -> dict[str, torch.Tensor]:
         """Embed both."""
-        seen, said, scale = self.model(images, texts)[:3]
-        return {"image_features": seen, "text_features": said, "logit_scale": scale}
+        image_features, text_features, scale = self.model(images, texts)[:3]
+        return {
+            "image_features": image_features,
+            "text_features": text_features,
+            "logit_scale": scale,
+        }
 
 
 def theirs(folder: Path, name: str, batch: int) -> float:
@@ -63,7 +67,7 @@ def theirs(folder: Path, name: str, batch: int) -> float:
         for item in parts_of(folder, None, share=0.1, skip_bad=False)[0]
     ]
     table.write_text("image\tcaption\n" + "\n".join(rows) + "\n")
-    said = {
+    columns = {
         "train_data": str(table),
         "csv_img_key": "image",
         "csv_caption_key": "caption",
@@ -84,7 +88,7 @@ def theirs(folder: Path, name: str, batch: int) -> float:
         "horovod": False,
     }
     plain = {"rank": 0, "local_rank": 0, "world_size": 1, "log_every_n_steps": 1000, "wandb": False}
-    options: Any = SimpleNamespace(**said, **more, **rest, **plain)
+    options: Any = SimpleNamespace(**columns, **more, **rest, **plain)
     transform = image_transform_v2(
         checkpoints.preprocess_config(start.checkpoint, start.size), is_train=True
     )
@@ -92,7 +96,7 @@ def theirs(folder: Path, name: str, batch: int) -> float:
         context_length=start.checkpoint.model_cfg["text_cfg"]["context_length"]
     )
     data = {"train": get_csv_dataset(options, transform, True, tokenizer=tokenizer)}
-    model = Told(start.model)
+    model = NamedOutputs(start.model)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.1
     )

@@ -103,12 +103,12 @@ class FakeEncoder:
     logit_scale: float = 20.0
     serving: Serving = FAKE_SERVING
     fingerprint: str = ""
-    crops_seen: list[int] = field(default_factory=list)
-    texts_seen: list[str] = field(default_factory=list)
+    crops_encoded: list[int] = field(default_factory=list)
+    texts_encoded: list[str] = field(default_factory=list)
 
     def encode_images(self, crops: Sequence[np.ndarray] | np.ndarray) -> Array:
         """Embed by histogram: (B, len(COLOURS) + 1)."""
-        self.crops_seen.append(len(crops))
+        self.crops_encoded.append(len(crops))
         counts = np.zeros((len(crops), len(COLOURS) + 1), np.float32)
         for row, crop in enumerate(crops):
             counts[row, :-1] = np.bincount(colour_of(crop).ravel(), minlength=len(COLOURS))
@@ -116,7 +116,7 @@ class FakeEncoder:
 
     def encode_texts(self, texts: Sequence[str]) -> Array:
         """Embed by the colours named: (T, len(COLOURS) + 1)."""
-        self.texts_seen.extend(texts)
+        self.texts_encoded.extend(texts)
         named = np.array([[colour in text for colour in COLOURS] for text in texts], np.float32)
         named = named.reshape(len(texts), len(COLOURS))
         named[named[:, 0] == 1] += (

@@ -96,11 +96,11 @@ class _Handler(BaseHTTPRequestHandler):
                 return
 
     def _start(self, shelf: Shelf) -> int:
-        asked = self.headers.get("Range")
+        wanted = self.headers.get("Range")
         changed = shelf.if_range and self.headers.get("If-Range") not in (None, shelf.etag)
-        if asked is None or changed or not shelf.ranges:
+        if wanted is None or changed or not shelf.ranges:
             return 0
-        return int(asked.removeprefix("bytes=").removesuffix("-"))
+        return int(wanted.removeprefix("bytes=").removesuffix("-"))
 
 
 class _Server(ThreadingHTTPServer):

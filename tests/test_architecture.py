@@ -303,6 +303,8 @@ def test_names_and_docstrings_are_plain_english(path: Path) -> None:
             words += re.split(r"_+|(?<=[a-z])(?=[A-Z])", node.name)
         if isinstance(node, ast.arg):
             words += node.arg.split("_")
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            words += node.id.split("_")
         if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             words += re.findall(r"[A-Za-z]+", ast.get_docstring(node) or "")
         banned = {word for word in map(str.lower, words) if word in BANNED} - SERIALISED

@@ -69,5 +69,5 @@ def test_the_kernel_sees_no_connection(tmp_path: Path) -> None:
     )
     assert process.returncode == 0, process.stderr
     calls = [line for line in trace.read_text().splitlines() if re.search(r"AF_INET6?\b", line)]
-    told = [line for line in calls if re.search(r"\b(connect|sendto|sendmsg|bind)\(", line)]
-    assert [line for line in told if "127.0.0.1" not in line and '"::1"' not in line] == []
+    connections = [line for line in calls if re.search(r"\b(connect|sendto|sendmsg|bind)\(", line)]
+    assert [line for line in connections if "127.0.0.1" not in line and '"::1"' not in line] == []

@@ -55,10 +55,10 @@ def test_w2_rows_left_out_do_not_shift_the_answer(
 
 
 @pytest.mark.parametrize("kind", ["path", "bytes", "pillow", "array"])
-def test_w3_red_is_red_however_the_picture_comes(
+def test_w3_red_is_red_however_the_image_comes(
     segmenter: Segmenter, kind: str, tmp_path: Path
 ) -> None:
-    """FastSAM swapped red and blue for pictures given by path or by PIL."""
+    """FastSAM swapped red and blue for images given by path or by PIL."""
     pixels = paint(("red", (10, 10, 50, 50)), ("blue", (60, 20, 100, 80))).pixels
     file = tmp_path / "red.png"
     PIL.Image.fromarray(pixels).save(file)
@@ -72,8 +72,8 @@ def test_w3_red_is_red_however_the_picture_comes(
         assert segmenter(images.load(sources[kind]), text).masks.boxes[:, 0].tolist() == [left]
 
 
-def test_w4_an_object_at_the_edge_of_a_wide_picture_is_seen(segmenter: Segmenter) -> None:
-    """A centre crop of the whole canvas never showed CLIP the outer quarter of a 2:1 picture on
+def test_w4_an_object_at_the_edge_of_a_wide_image_is_found(segmenter: Segmenter) -> None:
+    """A centre crop of the whole canvas never showed CLIP the outer quarter of a 2:1 image on
     either side.
     """
     sample_image = paint(("red", (0, 20, 30, 50)), ("blue", (170, 20, 200, 50)), size=(100, 200))
@@ -115,7 +115,7 @@ def test_w5_a_score_does_not_depend_on_the_other_candidates(
     assert len(segmenter.rank(regions, "yellow")) == 0
 
 
-def test_w6_two_masks_with_one_box_are_told_apart() -> None:
+def test_w6_two_masks_with_one_box_are_distinguished() -> None:
     """FastSAM showed CLIP the box, so a ring and the disc inside it looked the same."""
     sample_image = paint(("red", (20, 20, 80, 80)), ("blue", (30, 30, 70, 70)))
     frame = np.zeros((2, *sample_image.size), bool)
@@ -141,11 +141,11 @@ def test_w7_a_second_text_reads_no_pixels(
     """FastSAM loaded CLIP and encoded every crop again for each text."""
     segmenter = Segmenter(proposer, encoder, CropScorer(encoder))
     regions = segmenter.regions(sample_image)
-    looked = proposer.encoded, list(encoder.crops_seen)
+    before = proposer.encoded, list(encoder.crops_encoded)
     segmenter.rank(regions, "red")
     segmenter.rank(regions, ["green", "blue"])
-    assert (proposer.encoded, encoder.crops_seen) == looked
-    assert sum(encoder.crops_seen) == len(regions)
+    assert (proposer.encoded, encoder.crops_encoded) == before
+    assert sum(encoder.crops_encoded) == len(regions)
 
 
 def test_w8_masks_come_out_pixel_exact(

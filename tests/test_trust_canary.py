@@ -137,9 +137,9 @@ def obliging(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def refused(load: Callable[[], Any]) -> None:
     """Load something that must end in one line of segclip's own."""
-    with pytest.raises(SegclipError) as told:
+    with pytest.raises(SegclipError) as refusal:
         load()
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", CONTAINERS)

@@ -204,8 +204,8 @@ class RegionTextRun(ServedRun):
         first = {int(label): row for row, label in enumerate(labels)}  # one photo of each caption
         rows = torch.tensor(sorted(first.values()))
         texts = self._embed_texts([self.classes[int(labels[row])].texts[0] for row in rows])
-        shown = images[len(images) - batch.captioned :][rows]
-        return caption_loss(shown, texts, self.model.logit_scale.exp())
+        captioned = images[len(images) - batch.captioned :][rows]
+        return caption_loss(captioned, texts, self.model.logit_scale.exp())
 
     def _meaning_loss(self) -> torch.Tensor:
         """Keep texts where MiniLM has them."""

@@ -62,12 +62,12 @@ class OutputOptions:
     @contextmanager
     def timed(self, message: str) -> Iterator[None]:
         """Print on a terminal what is running, and how long it took."""
-        shown = sys.stderr.isatty() and not self.record and not self.verbose
+        visible = sys.stderr.isatty() and not self.record and not self.verbose
         start = perf_counter()
-        if shown:
+        if visible:
             typer.echo(f"{message} ...", nl=False, err=True)
         yield
-        if shown:
+        if visible:
             typer.echo(f" {perf_counter() - start:.1f} s", err=True)
 
 

@@ -149,15 +149,15 @@ class Canary:
 def check(use: Callable[[], Any], what: str, folder: Path) -> bool:
     """Use something mutated; return whether it loaded."""
     log.warning("%s of SEGCLIP_FUZZ_SEED=%d", what, SEED)  # what pytest shows of a failure
-    said = ""
+    message = ""
     try:
         use()
     except SegclipError as error:
-        said = str(error)
+        message = str(error)
     assert not (folder / "ran").exists(), "something ran"
-    assert said.isprintable(), ascii(said)
-    assert not said or str(folder) in said, said
-    return not said
+    assert message.isprintable(), ascii(message)
+    assert not message or str(folder) in message, message
+    return not message
 
 
 def use_clip(folder: Path, *, trust: bool = False) -> None:

@@ -186,8 +186,8 @@ def _damage_json(rng: random.Random, place: Path) -> None:
     files = [place / "index.json", place / "current.json", *place.glob("snapshot-*/pictures.json")]
     path = rng.choice(files)
     with suppress(OSError, ValueError, TypeError, RecursionError):
-        told = _mutate(rng, checked.read_json(path))
-        path.write_text(json.dumps(told), "utf-8")
+        content = _mutate(rng, checked.read_json(path))
+        path.write_text(json.dumps(content), "utf-8")
         if path.name == "pictures.json" and rng.random() < 0.8:
             _vouch(place, path)
 
@@ -208,8 +208,9 @@ def _damage_vectors(rng: random.Random, place: Path) -> None:
             start = rng.randrange(0, max(1, len(data)), 4)
             data[start : start + 4] = rng.choice((rng.randbytes(4), b"\xff" * 4, b"\0\0\xc0\x7f"))
             file.write_bytes(data)
-            told = json.loads(path.read_text("utf-8")) | {"files": checked.checksums(path.parent)}
-            path.write_text(json.dumps(told), "utf-8")
+            content = json.loads(path.read_text("utf-8"))
+            content["files"] = checked.checksums(path.parent)
+            path.write_text(json.dumps(content), "utf-8")
             _vouch(place, path)
 
 

@@ -53,12 +53,12 @@ def test_a_sample_is_answered_as_it_was_when_the_weights_were_shipped(
 ) -> None:
     regions = segmenter.regions(ROOT / "samples" / str(sample["image"]))
     result = segmenter.rank(regions, list(sample["texts"]))  # type: ignore[call-overload]
-    told = [
+    answers = [
         (text, box.tolist()) for text, box in zip(result.texts, result.masks.boxes, strict=True)
     ]
     expected = [(row["text"], row["box"]) for row in sample["rows"]]  # type: ignore[attr-defined]
-    assert [text for text, _ in told] == [text for text, _ in expected]
-    boxes = np.array([box for _, box in told]).reshape(-1, 4)
+    assert [text for text, _ in answers] == [text for text, _ in expected]
+    boxes = np.array([box for _, box in answers]).reshape(-1, 4)
     assert np.abs(boxes - np.array([box for _, box in expected]).reshape(-1, 4)).max(initial=0) <= 2
     probabilities = np.array([row["probability"] for row in sample["rows"]])  # type: ignore[attr-defined]
     np.testing.assert_allclose(result.probability, probabilities, atol=0.03)
@@ -70,7 +70,7 @@ def test_what_is_not_there_is_not_found(segmenter: Segmenter) -> None:
         assert len(result) == 0, sample["image"]
 
 
-def test_a_blank_picture_is_answered_with_nothing(segmenter: Segmenter) -> None:
+def test_a_blank_image_is_answered_with_nothing(segmenter: Segmenter) -> None:
     blank = images.load(PIL.Image.new("RGB", (320, 240), "white"))
     assert len(segmenter(blank, "red apple")) == 0
 

@@ -83,7 +83,8 @@ def test_sam_networks_of_ultralytics_are_those_of_the_cpu(
     ]
     features = [model.encode(photo) for model in models]
     for prompt in PROMPTS:
-        alike(*(model.decode(seen, prompt) for model, seen in zip(models, features, strict=True)))
+        pairs = zip(models, features, strict=True)
+        alike(*(model.decode(encoded, prompt) for model, encoded in pairs))
 
 
 def test_fastsam_is_that_of_the_cpu(tmp_path: Path, photo: Image) -> None:

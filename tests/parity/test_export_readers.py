@@ -82,11 +82,11 @@ def test_supervision(out: Path) -> None:
         str(out.parent / "photos"), str(out / "coco.json"), force_masks=True
     )
     assert dataset.classes == list(TEXTS)
-    seen: Any
-    for path, _, seen in dataset:
+    detections: Any
+    for path, _, detections in dataset:
         masks, texts = masks_of(out, Path(path).relative_to(out.parent / "photos").as_posix())
-        assert [dataset.classes[number] for number in seen.class_id] == list(texts)
-        for row, mask in enumerate(seen.mask):
+        assert [dataset.classes[number] for number in detections.class_id] == list(texts)
+        for row, mask in enumerate(detections.mask):
             assert iou(mask, masks.full(row)) == 1
 
 
@@ -105,7 +105,7 @@ def test_ultralytics_reads_the_yolo_data_set(out: Path) -> None:
             str(out / "yolo" / "images"), data=table, task="segment", augment=False, cache=False
         )
     assert len(dataset.labels) == 3
-    seen = 0
+    compared = 0
     for label in dataset.labels:
         link = Path(label["im_file"])
         name = link.resolve().relative_to(out.parent / "photos").as_posix()
@@ -122,8 +122,8 @@ def test_ultralytics_reads_the_yolo_data_set(out: Path) -> None:
             cv2.drawContours(without, contours, -1, 1, -1)
             if whole.sum() > 400:
                 assert iou(filled.astype(bool), without.astype(bool)) >= 0.98
-                seen += 1
-    assert seen >= 4
+                compared += 1
+    assert compared >= 4
 
 
 def test_fault_17_19_ultralytics_finds_the_images_from_anywhere(
@@ -144,7 +144,7 @@ def test_fault_17_19_ultralytics_finds_the_images_from_anywhere(
 
 
 def test_a_renderer_draws_the_svg(out: Path) -> None:
-    seen = 0
+    compared = 0
     for name in names(out):
         masks, texts = masks_of(out, name)
         svg = (out / "svg" / f"{name}.svg").read_text("utf-8")
@@ -159,5 +159,5 @@ def test_a_renderer_draws_the_svg(out: Path) -> None:
             )
             alpha = np.asarray(PIL.Image.open(io.BytesIO(bytes(drawn))))[..., 3]
             assert np.array_equal(alpha > 127, masks.full(row))
-            seen += 1
-    assert seen >= 6
+            compared += 1
+    assert compared >= 6

@@ -261,15 +261,15 @@ def test_a_full_vit_b_is_read_and_answers_alike(tmp_path: Path) -> None:
 def test_sizes_are_read_off_the_tensors(name: str, encoder: ViT) -> None:
     with torch.device("meta"):
         network = sam_model_registry[name]()
-    seen = Architecture.of(network.state_dict())
-    assert seen.encoder == encoder
-    assert (seen.image_size, seen.patch) == (1024, 16)
+    architecture = Architecture.of(network.state_dict())
+    assert architecture.encoder == encoder
+    assert (architecture.image_size, architecture.patch) == (1024, 16)
     assert (
-        seen.channels,
-        seen.mask_channels,
-        seen.decoder_depth,
-        seen.decoder_mlp,
-        seen.quality_width,
+        architecture.channels,
+        architecture.mask_channels,
+        architecture.decoder_depth,
+        architecture.decoder_mlp,
+        architecture.quality_width,
     ) == (
         256,
         16,

@@ -66,7 +66,7 @@ def elected(encoder: OpenClip, image: Image, masks: Masks) -> set[int]:
 
 
 def blobs(size: tuple[int, int], count: int, rng: np.random.Generator) -> Masks:
-    """Scatter ellipses of 2 to a third of the picture's pixels across, in boxes that are not
+    """Scatter ellipses of 2 to a third of the image's pixels across, in boxes that are not
     tight.
     """
     height, width = size
@@ -101,7 +101,7 @@ def annotated(folder: Path) -> list[tuple[Image, Masks]]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_synthetic_pictures(small: OpenClip, seed: int) -> None:
+def test_synthetic_images(small: OpenClip, seed: int) -> None:
     rng = np.random.default_rng(seed)
     height, width = int(rng.integers(80, 200)), int(rng.integers(80, 400))
     coarse = rng.integers(0, 256, (6, 9, 3), dtype=np.uint8)

@@ -92,23 +92,23 @@ def test_points_and_boxes_are_ultralytics_predictors(
         predictor.set_image(bgr)
         for prompt in PROMPTS.values():
             box = None if prompt.box is None else prompt.box[None]
-            asked = {
+            prompts = {
                 "bboxes": box,
                 "points": prompt.xy[None],
                 "labels": prompt.labels[None],
                 "multimask_output": True,
             }
-            shown = predictor(**asked)[
+            result = predictor(**prompts)[
                 0
             ]  # first, for it keeps the image's size that the next call needs
-            raw = predictor.prompt_inference(torch.zeros(1, 3, 1024, 1024), **asked)
-            agree(sam.decode(features, prompt), raw, shown)
+            raw = predictor.prompt_inference(torch.zeros(1, 3, 1024, 1024), **prompts)
+            agree(sam.decode(features, prompt), raw, result)
 
 
-def agree(ours: Proposals, raw: tuple[torch.Tensor, torch.Tensor], shown: Any) -> None:
+def agree(ours: Proposals, raw: tuple[torch.Tensor, torch.Tensor], result: Any) -> None:
     """Compare with the predictor's logits and scores, and with the masks it shows."""
     logits, quality = raw[0].detach().numpy(), raw[1].detach().numpy()
-    masks = shown.masks.data.numpy().astype(bool)
+    masks = result.masks.data.numpy().astype(bool)
     assert ours.logits is not None
     order = [row for row in np.argsort(-quality, kind="stable") if masks[row].any()]
     np.testing.assert_allclose(ours.quality, quality[order], atol=1e-4)

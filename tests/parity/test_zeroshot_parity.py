@@ -42,11 +42,11 @@ def test_weights_and_top_five_are_open_clips(tmp_path: Path) -> None:
     assert classifier.weights == pytest.approx(wanted, abs=1e-4)
 
     rng = np.random.default_rng(0)
-    pictures = [
+    samples = [
         rng.integers(0, 256, (*size, 3), dtype=np.uint8)
         for size in ((300, 400), (224, 224), (90, 61))
     ]
-    for sample_image in pictures:
+    for sample_image in samples:
         with torch.inference_mode():
             image = model.encode_image(
                 preprocess(PIL.Image.fromarray(sample_image))[None], normalize=True

@@ -132,7 +132,7 @@ def test_everything_like_a_clicked_object_is_found_without_a_text(
     assert segmenter.proposer.encoded == 1  # type: ignore[attr-defined]
     assert sorted(result.masks.boxes.tolist()) == [[10, 10, 30, 30], [110, 20, 140, 60]]
     assert result.texts == ("like this", "like this")
-    assert not encoder.texts_seen
+    assert not encoder.texts_encoded
 
 
 def test_a_place_alone_needs_no_encoder(
@@ -144,8 +144,8 @@ def test_a_place_alone_needs_no_encoder(
     assert result.masks.boxes.tolist() == [[10, 10, 50, 50]]
     assert np.isnan(result.probability).all()
     assert result.score.tolist() == result.quality.tolist()
-    assert not encoder.crops_seen
-    assert not encoder.texts_seen
+    assert not encoder.crops_encoded
+    assert not encoder.texts_encoded
 
 
 def test_without_an_encoder_places_are_answered_and_texts_are_refused(
@@ -198,10 +198,10 @@ def test_stored_regions_answer_texts_and_everything_but_no_places(
     segmenter: Segmenter, sample_image: Image, encoder: FakeEncoder
 ) -> None:
     regions = segmenter.regions(sample_image)
-    before = list(encoder.crops_seen)
+    before = list(encoder.crops_encoded)
     assert segmenter.answer(regions, Question("red")).masks.boxes.tolist() == [[10, 10, 50, 50]]
     assert len(segmenter.answer(regions, Question(everything=True))) == len(regions)
-    assert encoder.crops_seen == before
+    assert encoder.crops_encoded == before
     clicked = Question("red", Points([(20, 20)]))  # of one object, not of the whole image's regions
     for question in (
         clicked,
@@ -295,10 +295,10 @@ def test_a_second_text_reads_no_pixels(
     segmenter: Segmenter, sample_image: Image, proposer: FakeProposer, encoder: FakeEncoder
 ) -> None:
     regions = segmenter.regions(sample_image)
-    before = (proposer.encoded, list(encoder.crops_seen))
+    before = (proposer.encoded, list(encoder.crops_encoded))
     for text in ("red", "green"):
         assert len(segmenter.rank(regions, text)) == 1
-    assert (proposer.encoded, encoder.crops_seen) == before
+    assert (proposer.encoded, encoder.crops_encoded) == before
 
 
 def test_a_probability_depends_neither_on_other_regions_nor_on_other_texts(
@@ -335,8 +335,8 @@ def test_backgrounds_replace_the_encoders(
         regions, "red", backgrounds=["a red wall"], selection=Selection(best=True)
     )
     assert result.probability[0] == pytest.approx(0.5)
-    assert "a photo of a red wall." in encoder.texts_seen
-    assert "a photo of a background." not in encoder.texts_seen
+    assert "a photo of a red wall." in encoder.texts_encoded
+    assert "a photo of a background." not in encoder.texts_encoded
 
 
 def test_a_text_that_is_a_background_does_not_compete_with_itself(
@@ -353,9 +353,9 @@ def test_templates_by_sentence_and_by_name(
 ) -> None:
     regions = segmenter.regions(sample_image)
     segmenter.rank(regions, "red", templates=["one {}", "two {}"])
-    assert {"one red", "two red"} <= set(encoder.texts_seen)
+    assert {"one red", "two red"} <= set(encoder.texts_encoded)
     segmenter.rank(regions, "blue", templates="plain")
-    assert "blue" in encoder.texts_seen
+    assert "blue" in encoder.texts_encoded
     with pytest.raises(UnknownName, match="plain"):
         segmenter.rank(regions, "blue", templates="plane")
 

@@ -83,7 +83,7 @@ def test_sentences_are_grammar_for_own_labels_and_verbatim_for_published_lists()
     encoder = FakeEncoder()
     build(encoder, Labels(("apple",), ("a photo of a {}.", "the {}")))
     build(encoder, Labels(("apple", "missile #2"), ("a photo of a {}.",), verbatim=True))
-    assert encoder.texts_seen == [
+    assert encoder.texts_encoded == [
         "a photo of an apple.",
         "the apple",
         "a photo of a apple.",
@@ -98,7 +98,7 @@ def test_weights_are_kept_for_labels_templates_and_encoder(
     first = build(FakeEncoder(fingerprint="1"), Labels(("red", "blue")))
     again = FakeEncoder(fingerprint="1")
     assert np.array_equal(build(again, Labels(("red", "blue"))).weights, first.weights)
-    assert again.texts_seen == []
+    assert again.texts_encoded == []
     for labels, key in (
         (Labels(("red", "green")), "1"),
         (Labels(("red", "blue"), "plain"), "1"),
@@ -107,7 +107,7 @@ def test_weights_are_kept_for_labels_templates_and_encoder(
     ):
         other = FakeEncoder(fingerprint=key)
         build(other, labels)
-        assert other.texts_seen
+        assert other.texts_encoded
     for kept in (tmp_path / "labels").iterdir():
         kept.write_bytes(b"damaged")
     assert np.array_equal(

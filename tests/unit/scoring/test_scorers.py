@@ -115,7 +115,7 @@ def test_a_mask_below_the_minimum_area_is_a_zero_row_and_never_wins(
     assert not regions[[0, 2]].any()
     assert (values[[0, 2]] == -1).all()
     assert (values.argmax(axis=0) == 1).all()
-    assert encoder.crops_seen == [1]
+    assert encoder.crops_encoded == [1]
 
 
 def test_only_masks_too_small_give_zero_rows(sample_image: Image, encoder: FakeEncoder) -> None:
@@ -127,7 +127,7 @@ def test_crops_are_encoded_in_bounded_chunks(sample_image: Image, encoder: FakeE
     dense = np.zeros((scorers.CHUNK + 5, *sample_image.size), bool)
     dense[:, 10:50, 10:50] = True
     rows = CropScorer(encoder).embed_regions(sample_image, Masks.from_dense(dense))
-    assert encoder.crops_seen == [scorers.CHUNK, 5]
+    assert encoder.crops_encoded == [scorers.CHUNK, 5]
     assert rows == pytest.approx(np.repeat(rows[:1], len(rows), axis=0))
 
 

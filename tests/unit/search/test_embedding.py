@@ -40,7 +40,7 @@ def test_whole_images_are_embedded_in_batches_and_a_failing_one_alone(
     assert len(done.failed) == 2
     assert any("chokes on black" in reason for reason in done.failed)
     # a constant batch size, so that the last bits do not depend on what is resumed
-    assert set(encoder.crops_seen) == {8}
+    assert set(encoder.crops_encoded) == {8}
 
 
 def test_fault_17b_invalid_run_lengths_are_refused(indexed: Path) -> None:
