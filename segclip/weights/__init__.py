@@ -8,79 +8,27 @@ required until that file is deleted.
 
 from __future__ import annotations
 
-import difflib
-import json
 import logging
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
-from ..errors import BadPrompt, UnknownName, Unsupported, WeightsCorrupt, WeightsMissing
-from ..registry import looks_like_path
+from ..errors import BadPrompt, Unsupported, WeightsCorrupt, WeightsMissing
 from . import cache
 from .cache import cache_folder as cache_folder
 from .cache import hash_file, is_fresh, known_sha256, record_path, recorded, remember
+from .entries import PICKLED_FILES as PICKLED_FILES
+from .entries import SAFE_FILES as SAFE_FILES
+from .entries import Entry as Entry
+from .entries import entry_of as entry_of
+from .entries import manifest as manifest
+from .entries import weights_folder as weights_folder
+from .network import is_offline as is_offline
+from .network import offline as offline
+from .network import set_offline as set_offline
 from .reading import check_whole, container_of
 
-SAFE_FILES = (
-    "model.safetensors",
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-)
-# used in a folder without any of those
-PICKLED_FILES = ("open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt")
-
-_offline = ContextVar("offline", default=False)
-
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An entry of the manifest.
-
-    file: a name in the entry's own cache folder; for shipped entries a folder beside the manifest.
-    url: None if it cannot be downloaded unattended. bytes, sha256: of the file, or of a shipped
-    folder's model.safetensors; None if unpublished.
-    """
-
-    name: str
-    kind: Literal["proposer", "encoder"]
-    loader: str
-    file: str
-    licence: str
-    url: str | None = None
-    revision: str | None = None
-    bytes: int | None = None
-    sha256: str | None = None
-    shipped: bool = False
-    options: Mapping[str, str] = field(default_factory=dict)
-    note: str = ""
-
-    @property
-    def path(self) -> Path:
-        """Return the path of the file, or of the shipped folder, whether or not it exists."""
-        if self.shipped:
-            return weights_folder() / self.file
-        return cache_folder() / "weights" / self.name / self.file
-
-    @property
-    def payload(self) -> Path:
-        """Return the path of the file that is hashed."""
-        return self.path / SAFE_FILES[0] if self.shipped else self.path
-
-    @property
-    def expected(self) -> str | None:
-        """Return the required SHA-256: the manifest's, else the recorded one, else None for any."""
-        if self.sha256 or self.shipped:
-            return self.sha256
-        record = recorded(self.payload)
-        return record.sha256 if record else None
 
 
 @dataclass(frozen=True)
@@ -126,53 +74,6 @@ class Verification:
     def ok(self) -> bool:
         """Return whether the hashes match."""
         return self.given == self.expected
-
-
-def weights_folder() -> Path:
-    """Return manifest.json's folder: SEGCLIP_WEIGHTS, else the installed or repository's one."""
-    if chosen := os.environ.get("SEGCLIP_WEIGHTS"):
-        return Path(chosen).expanduser().absolute()
-    root = Path(__file__).resolve().parents[2]
-    installed = root / "segclip_weights"
-    return installed if installed.is_dir() else root / "weights"
-
-
-def is_offline() -> bool:
-    """Return whether ``offline`` or SEGCLIP_OFFLINE forbids network access."""
-    forbidden = os.environ.get("SEGCLIP_OFFLINE", "").lower() not in ("", "0", "false", "no")
-    return forbidden or _offline.get()
-
-
-@contextmanager
-def offline(forbid: bool = True) -> Iterator[None]:
-    """Forbid network access to what is loaded inside, unless ``forbid`` is False."""
-    token = _offline.set(forbid or _offline.get())
-    try:
-        yield
-    finally:
-        _offline.reset(token)
-
-
-def set_offline() -> None:
-    """Forbid network access to this process and its children, for good; for commands.
-
-    Applies to huggingface_hub only if that is not yet imported.
-    """
-    os.environ["SEGCLIP_OFFLINE"] = os.environ["HF_HUB_OFFLINE"] = "1"
-
-
-def manifest() -> dict[str, Entry]:
-    """Read the manifest: entries by name, in file order."""
-    path = weights_folder() / "manifest.json"
-    try:
-        rows = json.loads(path.read_text("utf-8"))["entries"]
-        return {row["name"]: Entry(**row) for row in rows}
-    except OSError as error:
-        raise WeightsMissing(
-            f"cannot read {path}: {error}; SEGCLIP_WEIGHTS must name its folder"
-        ) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise WeightsCorrupt(f"{path} is not a segclip manifest: {error!r}") from error
 
 
 def table() -> list[Status]:
@@ -310,23 +211,6 @@ def describe(path: Path) -> Fingerprint:
     file = path / SAFE_FILES[0] if path.is_dir() else path
     digest = hash_file(file).hexdigest()
     return Fingerprint(file.stat().st_size, digest)
-
-
-def entry_of(name: str) -> Entry:
-    """Return the manifest entry of a name; UnknownName suggests the nearest, and ``file:``."""
-    entries = manifest()
-    if name in entries:
-        return entries[name]
-    spellings = {known.lower(): known for known in entries}
-    near = [
-        spellings[match]
-        for match in difflib.get_close_matches(name.lower(), spellings, n=3, cutoff=0.5)
-    ]
-    nearest = f"the nearest: {', '.join(near)}; " if near else ""
-    own = f"; for a file or folder of your own write file:{name}" if looks_like_path(name) else ""
-    raise UnknownName(
-        f"no weights are named {name!r}; {nearest}`segclip weights list` lists all{own}"
-    )
 
 
 def _accept(entry: Entry, given: str) -> None:
