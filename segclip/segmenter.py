@@ -16,11 +16,12 @@ from .proposers import Proposer
 from .proposers.space import within
 from .question import MAX_PIXELS, Question
 from .ranking import templates
-from .ranking.positions import Position, Relation, nouns, parse
+from .ranking.phrases import ScoredRegions, TextAnswer
+from .ranking.positions import nouns
 from .ranking.probability import Ranking, similarity
 from .ranking.selection import Selection, select
 from .scoring.scorers import CropScorer, Scorer
-from .types import Array, Boxes, Encoded, Everything, Masks, Points, Prompt, Regions, Result
+from .types import Array, Boxes, Encoded, Everything, Points, Prompt, Regions, Result
 
 # default minimum quality when segmenting everything: --conf of FastSAM's Inference.py
 _MIN_QUALITY = 0.4
@@ -238,7 +239,9 @@ class Segmenter:
         probability = ranking.probability(cosine, regions.proposals.quality)
         probability[~regions.embeddings.any(axis=1)] = 0  # too small to be embedded
         threshold = serving.threshold if selection.threshold is None else selection.threshold
-        scored = _Scored(tuple(names), probability, cosine, regions.masks, selection, threshold)
+        scored = ScoredRegions(
+            tuple(names), probability, cosine, regions.masks, selection, threshold
+        )
         answers = [scored.answer(text) for text in queries]
         return _result(regions, queries, cosine, probability[:, : len(queries)], answers, threshold)
 
@@ -274,56 +277,7 @@ class Segmenter:
             likeness[:, 0], cosine[:, 0], regions.masks, selection=selection, threshold=default
         )
         threshold = default if selection.threshold is None else selection.threshold
-        return _result(regions, ("like this",), cosine, likeness, [_Answer(rows)], threshold)
-
-
-@dataclass(frozen=True, eq=False)
-class _Answer:
-    """The rows that answer a text, best first, and why position or size words chose them."""
-
-    rows: Array
-    reason: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class _Scored:
-    """Scores of N regions, (N, names) or more columns, and the rules that select rows."""
-
-    names: tuple[str, ...]
-    probability: Array
-    similarity: Array
-    masks: Masks
-    selection: Selection
-    threshold: float
-
-    def answer(self, text: str) -> _Answer:
-        """Return the rows of one text; position and size words filter the matches of the rest."""
-        phrase = parse(text)
-        if phrase is None:
-            return _Answer(self._select(text, self.selection))
-        answer = self._match_phrase(phrase)
-        single = self.selection.best or (isinstance(phrase, Relation) and not phrase.plural)
-        limit = 1 if single else self.selection.top_k
-        return replace(answer, rows=answer.rows[:limit])
-
-    def _match_phrase(self, phrase: Position | Relation) -> _Answer:
-        rows = self._matches(phrase.head)
-        if isinstance(phrase, Position):
-            return _Answer(rows[phrase.choose(self.masks[rows])], phrase.reason(len(rows)))
-        anchors = self._matches(phrase.anchor)
-        kept = rows[phrase.choose(self.masks[rows], self.masks[anchors])]
-        return _Answer(kept, phrase.reason(len(kept), len(rows), len(anchors)))
-
-    def _matches(self, text: str) -> Array:
-        if phrase := parse(text):
-            return self._match_phrase(phrase).rows
-        rows = self._select(text, replace(self.selection, best=False, top_k=None))
-        return rows if len(rows) or not self.selection.best else self._select(text, self.selection)
-
-    def _select(self, name: str, selection: Selection) -> Array:
-        column = self.names.index(name)
-        p, cosine = self.probability[:, column], self.similarity[:, column]
-        return select(p, cosine, self.masks, selection=selection, threshold=self.threshold)
+        return _result(regions, ("like this",), cosine, likeness, [TextAnswer(rows)], threshold)
 
 
 def _sentences(chosen: str | Sequence[str] | None) -> Sequence[str] | None:
@@ -343,7 +297,7 @@ def _result(
     queries: tuple[str, ...],
     cosine: Array,
     probability: Array,
-    answers: Sequence[_Answer],
+    answers: Sequence[TextAnswer],
     threshold: float,
 ) -> Result:
     columns = np.repeat(np.arange(len(queries)), [len(answer.rows) for answer in answers])

@@ -62,14 +62,16 @@ def test_w3_red_is_red_however_the_image_comes(
     pixels = paint(("red", (10, 10, 50, 50)), ("blue", (60, 20, 100, 80))).pixels
     file = tmp_path / "red.png"
     PIL.Image.fromarray(pixels).save(file)
-    sources: dict[str, images.Source] = {
-        "path": file,
-        "bytes": file.read_bytes(),
-        "pillow": PIL.Image.open(file),
-        "array": pixels,
-    }
+    with PIL.Image.open(file) as opened:
+        sources: dict[str, images.Source] = {
+            "path": file,
+            "bytes": file.read_bytes(),
+            "pillow": opened,
+            "array": pixels,
+        }
+        image = images.load(sources[kind])
     for text, left in (("red", 10), ("blue", 60)):
-        assert segmenter(images.load(sources[kind]), text).masks.boxes[:, 0].tolist() == [left]
+        assert segmenter(image, text).masks.boxes[:, 0].tolist() == [left]
 
 
 def test_w4_an_object_at_the_edge_of_a_wide_image_is_found(segmenter: Segmenter) -> None:
