@@ -127,12 +127,13 @@ def notes(answer: Answer) -> list[str]:
     lines = [
         f"“{text}”: {why}" for text, why in zip(result.asked, result.reasons, strict=False) if why
     ]
-    for text, near in zip(result.asked, result.nearest, strict=False):
+    resembles = result.resembles or (None,) * len(result.asked)
+    for text, near, rather in zip(result.asked, result.nearest, resembles, strict=False):
         # above the threshold, words of position ruled the matches out
         if text in answer.unanswered and near < result.threshold:
             lines.append(
                 f"“{text}”: the best region scores {near:.2f}, below the threshold "
-                f"{result.threshold:.2f}"
+                f"{result.threshold:.2f}" + (f"; it looks like: {rather.name}" if rather else "")
             )
     return lines
 

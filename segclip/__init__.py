@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from .types import Points as Points
     from .types import Proposals as Proposals
     from .types import Regions as Regions
+    from .types import Resemblance as Resemblance
     from .types import Result as Result
     from .types import Scores as Scores
     from .types.prompts import place as place
@@ -118,6 +119,7 @@ _HOMES = {
         "Points",
         "Proposals",
         "Regions",
+        "Resemblance",
         "Result",
         "Scores",
     ),

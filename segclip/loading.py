@@ -114,7 +114,9 @@ def load(
             torch_device = _device(device)
             log.info("loading %s and %s on %s", *names, torch_device)
             opened = _open_proposer(source, torch_device)
-            text_encoder = _open_encoder(names[1], torch_device, offline=offline, trust=trust)
+            text_encoder = _calibrated(
+                _open_encoder(names[1], torch_device, offline=offline, trust=trust)
+            )
     return Segmenter(opened, text_encoder, scorer_of(text_encoder, chosen))
 
 
@@ -136,12 +138,21 @@ def load_picker(
 
 
 def load_encoder(
-    name: str, *, device: str = "auto", offline: bool = False, trust: bool = False
+    name: str,
+    *,
+    device: str = "auto",
+    offline: bool = False,
+    trust: bool = False,
+    calibrate: bool = True,
 ) -> Encoder:
-    """Load an encoder only: a name, a preset, or ``MODEL/file:PATH``."""
+    """Load an encoder only: a name, a preset, or ``MODEL/file:PATH``.
+
+    calibrate: measure an encoder without a threshold of its own, see ``scoring.calibration``.
+    """
     with weights.offline(offline), without_collector():
         found = PRESETS.get(name, ("", name))[1]
-        return _open_encoder(found, _device(device), offline=offline, trust=trust)
+        opened = _open_encoder(found, _device(device), offline=offline, trust=trust)
+        return _calibrated(opened) if calibrate else opened
 
 
 def encoder_fingerprint(name: str, *, offline: bool = False, trust: bool = False) -> str:
@@ -242,6 +253,15 @@ def _open_encoder(name: str, device: str, *, offline: bool, trust: bool) -> Enco
     options = OpenClipOptions(offline=offline, trust=trust)
     opened: Encoder = make(name, device=device, options=options)
     return opened
+
+
+def _calibrated(encoder: Encoder) -> Encoder:
+    """Calibrate an encoder without a threshold of its own."""
+    if not encoder.serving.calibrated:
+        from .scoring import calibration
+
+        encoder.serving = calibration.calibrated(encoder, scorer_of(encoder)).serving
+    return encoder
 
 
 def _names(kind: str) -> dict[str, str]:

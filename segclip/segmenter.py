@@ -19,9 +19,10 @@ from .ranking import templates
 from .ranking.phrases import ScoredRegions, TextAnswer
 from .ranking.positions import nouns
 from .ranking.probability import Ranking, similarity
+from .ranking.resemblance import resemblances
 from .ranking.selection import Selection, select
 from .scoring.scorers import CropScorer, Scorer
-from .types import Array, Boxes, Encoded, Everything, Points, Prompt, Regions, Result
+from .types import Array, Boxes, Encoded, Everything, Points, Prompt, Regions, Resemblance, Result
 
 # default minimum quality when segmenting everything: --conf of FastSAM's Inference.py
 _MIN_QUALITY = 0.4
@@ -234,6 +235,8 @@ class Segmenter:
             *question.negatives,
             *(serving.backgrounds if backgrounds is None else question.backgrounds),
         ]
+        if backgrounds is not None:
+            serving = replace(serving, vocabulary=False)  # the caller's own, and no others
         ranking = Ranking.of(self.encoder, serving, names, rivals, _sentences(templates))
         cosine = ranking.similarity(regions.embeddings)  # (N, T + anchors + K)
         probability = ranking.probability(cosine, regions.proposals.quality)
@@ -243,7 +246,24 @@ class Segmenter:
             tuple(names), probability, cosine, regions.masks, selection, threshold
         )
         answers = [scored.answer(text) for text in queries]
-        return _result(regions, queries, cosine, probability[:, : len(queries)], answers, threshold)
+        result = _result(
+            regions, queries, cosine, probability[:, : len(queries)], answers, threshold
+        )
+        return replace(result, resembles=self._resemblances(regions, result, ranking, probability))
+
+    def _resemblances(
+        self, regions: Regions, result: Result, ranking: Ranking, probability: Array
+    ) -> tuple[Resemblance | None, ...]:
+        """Name what the region nearest to each text without an answer rather is."""
+        columns = [row for row, text in enumerate(result.asked) if text in result.unanswered]
+        if not len(regions) or not columns:
+            return (None,) * len(result.asked)
+        chosen = ranking.only(columns)
+        rows = probability[:, columns].argmax(axis=0)
+        quality = regions.proposals.quality[rows]
+        named = resemblances(self.encoder, self.serving, chosen, regions.embeddings[rows], quality)
+        known = dict(zip(columns, named, strict=True))
+        return tuple(known.get(row) for row in range(len(result.asked)))
 
     def like(
         self,

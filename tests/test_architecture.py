@@ -26,7 +26,8 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("files", "weights", "images", "drawing", "registry", "checks", "lifetime"), 1),
     **dict.fromkeys(("ranking", "scoring"), 1),  # templates, words of place, crops
     **dict.fromkeys(("proposers", "encoders", "weights.tensors", "weights.torchscript"), 2),
-    **dict.fromkeys(("ranking.probability", "scoring.scorers", "scoring.heat"), 3),
+    **dict.fromkeys(("ranking.probability", "ranking.resemblance"), 3),
+    **dict.fromkeys(("scoring.scorers", "scoring.heat", "scoring.calibration"), 3),
     **dict.fromkeys(("loading", "segmenter", "zeroshot", "exporters"), 4),
     **dict.fromkeys(("batch", "search", "evaluation"), 5),
     **dict.fromkeys(("cli", "__main__", "__init__"), 6),

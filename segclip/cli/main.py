@@ -19,6 +19,8 @@ from ..files import lines
 from . import evaluate, weights
 from .app import ServerOptions
 from .app import run as run_app
+from .calibrate import CalibrationOptions
+from .calibrate import run as run_calibrate
 from .classify import ClassifyOptions, ClassifyOutput
 from .classify import run as run_classify
 from .export import ExportInput, ExportRun
@@ -131,6 +133,14 @@ def classify(query: ClassifyOptions, models: ModelOptions, output: ClassifyOutpu
     """Classify each IMAGE, box or segment among the given labels."""
     _log_to_stderr(output.verbose)
     run_classify(query, models, output)
+
+
+@app.command()
+@grouped
+def calibrate(options: CalibrationOptions) -> None:
+    """Fit threshold, scale and crops of ENCODER on DATA; write them beside a file: run."""
+    _log_to_stderr(verbose=False)
+    run_calibrate(options)
 
 
 @app.command()

@@ -87,7 +87,9 @@ def _near(result: Result, row: int) -> str:
     # above the threshold, words of position ruled the matches out
     if not result.nearest or result.nearest[row] >= result.threshold:
         return ""
-    return f" (best {result.nearest[row]:.2f}, threshold {result.threshold:.2f})"
+    best = f"best {result.nearest[row]:.2f}, threshold {result.threshold:.2f}"
+    rather = result.resembles[row] if result.resembles else None
+    return f" ({best}{f'; looks like: {rather.name} {rather.probability:.2f}' if rather else ''})"
 
 
 def _table(result: Result) -> list[str]:

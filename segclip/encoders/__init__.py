@@ -28,7 +28,8 @@ class Serving:
     0 ignores it. likeness: the cosine that two regions of one kind reach, measured on the same data
     as the threshold. scorer: how regions are embedded, see ``scoring.SCORERS``. logit_scale:
     replaces the encoder's own for regions, fitted on the same data as the threshold; temperature
-    scaling (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+    scaling (Guo et al. 2017, https://arxiv.org/abs/1706.04599). vocabulary: whether texts also
+    compete with everyday names, see ``ranking.vocabulary``.
     """
 
     policy: CropPolicy = POLICIES["default"]
@@ -40,6 +41,7 @@ class Serving:
     likeness: float = 0.8
     scorer: str = "crop"
     logit_scale: float | None = None
+    vocabulary: bool = False
 
     def __post_init__(self) -> None:
         for name in ("templates", "backgrounds"):
@@ -56,10 +58,11 @@ class Serving:
             value = getattr(self, name)
             if not (isinstance(value, int | float) and least <= value <= most):
                 raise ValueError(f"{name} must lie in [{least}, {most}], got {str(value)[:60]}")
-        if not isinstance(self.scorer, str) or not isinstance(self.calibrated, bool):
+        flags = (self.calibrated, self.vocabulary)
+        if not isinstance(self.scorer, str) or not all(isinstance(flag, bool) for flag in flags):
             raise ValueError(
-                "scorer must be a string and calibrated a boolean, got "
-                f"{str((self.scorer, self.calibrated))[:60]}"
+                "scorer must be a string, calibrated and vocabulary booleans, got "
+                f"{str((self.scorer, *flags))[:60]}"
             )
 
     def to_dict(self) -> dict[str, Any]:

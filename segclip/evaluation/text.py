@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..encoders import Serving
-from ..errors import BadPrompt
+from ..ranking.outcomes import Outcomes, mean
 from ..ranking.selection import Selection
 from ..segmenter import Segmenter
 from ..types import Array, Regions, Result
@@ -51,40 +50,44 @@ class Report:
     @property
     def recall(self) -> float:
         """Return the share of askable objects that have a candidate of IoU 0.5 or more."""
-        return _mean(self.best_iou >= RIGHT)
+        return mean(self.best_iou >= RIGHT)
 
     @property
     def right(self) -> float:
         """Return the share of present names whose best answer is right, at any probability."""
-        return _mean([row.iou >= RIGHT for row in self._present])
+        return mean([row.iou >= RIGHT for row in self._present])
 
     @property
     def mean_iou(self) -> float:
         """Return the mean IoU of the right answers."""
-        return _mean([row.iou for row in self._present if row.iou >= RIGHT])
+        return mean([row.iou for row in self._present if row.iou >= RIGHT])
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """Return the best answers without their texts and images."""
+        absent = [row.probability for row in self.queries if not row.present]
+        return Outcomes(
+            np.array([row.probability for row in self._present]),
+            np.array([row.iou >= RIGHT for row in self._present], bool),
+            np.array(absent),
+        )
 
     def found(self, threshold: float | None = None) -> float:
         """Return the share of present names whose best answer is right and at the threshold."""
-        least = self.threshold if threshold is None else threshold
-        return _mean([row.iou >= RIGHT and row.probability >= least for row in self._present])
+        return self.outcomes.found(self.threshold if threshold is None else threshold)
 
     def silent(self, threshold: float | None = None) -> float:
         """Return the share of absent names that return nothing."""
-        least = self.threshold if threshold is None else threshold
-        return _mean([row.probability < least for row in self.queries if not row.present])
+        return self.outcomes.silent(self.threshold if threshold is None else threshold)
 
     def calibrated(self) -> float:
         """Return the threshold to store with the encoder; see ``fit_threshold``."""
-        return fit_threshold([self])
-
-    def worth(self, threshold: float) -> float:
-        """Return 2 x found + silent: a miss counts twice a false answer, which the user notices."""
-        return 2 * self.found(threshold) + self.silent(threshold)
+        return self.outcomes.fit()
 
     @property
     def fits(self) -> bool:
         """Whether a threshold can be fitted: there are queries for present and absent names."""
-        return {row.present for row in self.queries} == {True, False}
+        return self.outcomes.fits
 
     @property
     def _present(self) -> list[ScoredQuery]:
@@ -106,24 +109,6 @@ class Report:
             ("mean IoU of right answers", f"{self.mean_iou:.3f}"),
             ("threshold that fits best here", f"{self.calibrated():.3f}" if self.fits else "-"),
         ]
-
-
-def fit_threshold(reports: Sequence[Report]) -> float:
-    """Return the lowest threshold whose mean ``worth`` over the reports is near the maximum.
-
-    Near means within 0.005: a thousand queries cannot resolve less, and the exact maximum is
-    chance. Rounded down to four places, so that the probability it came from still reaches it.
-    Raises BadPrompt where ``fits`` is False.
-    """
-    if not all(report.fits for report in reports):
-        raise BadPrompt(
-            "fitting a threshold takes names that are in the images and names that are not; one "
-            "kind is missing"
-        )
-    levels = np.unique([row.probability for report in reports for row in report.queries])
-    worth = np.array([np.mean([report.worth(level) for report in reports]) for level in levels])
-    lowest = float(levels[worth >= worth.max() - 0.005][0])
-    return math.floor(lowest * 1e4) / 1e4
 
 
 def evaluate_text(
@@ -150,7 +135,7 @@ def calibrate(
     reports = _evaluate([replace(segmenter, serving=one) for one in servings], samples, report)
     thresholds = [one.calibrated() for one in reports]
     worth = np.array(
-        [one.worth(threshold) for one, threshold in zip(reports, thresholds, strict=True)]
+        [one.outcomes.worth(level) for one, level in zip(reports, thresholds, strict=True)]
     )
     best = int(worth.argmax()) if worth.max() > worth[0] + BETTER else 0
     chosen = replace(reports[best], threshold=thresholds[best])
@@ -194,7 +179,3 @@ def _answer(result: Result, text: str, sample: Sample, present: bool) -> ScoredQ
     row = result.texts.index(text)
     iou = sample.iou(result.masks[[row]], text)
     return ScoredQuery(sample.path, text, present, float(result.probability[row]), iou)
-
-
-def _mean(values: Sequence[float] | Sequence[bool] | Array) -> float:
-    return float(np.mean(values)) if len(values) else float("nan")

@@ -40,6 +40,8 @@ def to_record(result: Result) -> dict[str, Any]:
         "size": list(result.image.size),
         "asked": list(result.asked),
         "reasons": list(result.reasons),
+        "nearest": [digits(near) for near in result.nearest],
+        "resembles": [None if one is None else one._asdict() for one in result.resembles],
         "threshold": digits(result.threshold),
         "rows": rows,
     }

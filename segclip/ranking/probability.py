@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 
 from ..encoders import Encoder, Serving
+from ..errors import NotWritable
+from ..files import atomic
 from ..types import Array
-from . import templates
+from ..weights.cache import cache_folder
+from . import templates, vocabulary
 
 UNSCORED = -1.0  # similarity of a region that was not embedded: the minimum of a cosine
+_MOST_KEPT = 4  # vocabularies in memory
+_KEPT: dict[str, Array] = {}
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Texts to compare embeddings with, each of which competes with the rivals.
+    """Texts to compare embeddings with, each of which competes with its rivals.
 
-    names: T texts. rivals: K texts, negatives and backgrounds. embeddings: float32 (T + K, D), unit
-    rows. logit_scale: factor of the cosines, already exponentiated. quality_weight: see ``weigh``.
+    names: T texts. rivals: K texts: negatives, backgrounds and everyday names. competes: bool
+    (T, K), which of them compete with each text. embeddings: float32 (T + K, D), unit rows.
+    logit_scale: factor of the cosines, already exponentiated. quality_weight: see ``weigh``.
     """
 
     names: tuple[str, ...]
     rivals: tuple[str, ...]
+    competes: Array
     embeddings: Array
     logit_scale: float
     quality_weight: float
@@ -37,29 +48,46 @@ class Ranking:
         rivals: Sequence[str],
         sentences: Sequence[str] | None = None,
     ) -> Ranking:
-        """Embed texts and rivals in the templates ``sentences``; default: those of ``serving``."""
-        chosen = serving.templates if sentences is None else sentences
+        """Embed texts and rivals in the templates ``sentences``; default: those of ``serving``.
+
+        Where ``serving.vocabulary`` is set, everyday names are rivals, too.
+        """
+        chosen = tuple(serving.templates if sentences is None else sentences)
         embedded = embed_texts(encoder, [*names, *rivals], chosen)
+        competes = np.array([[rival != name for rival in rivals] for name in names], bool)
+        competes = competes.reshape(len(names), len(rivals))
+        every = tuple(rivals)
+        if serving.vocabulary:
+            words = vocabulary.everyday()
+            meanings = embed_vocabulary(encoder, chosen)  # (V, D)
+            near = similarity(embedded[: len(names)], meanings)  # (T, V)
+            rows = [words.competing(name, row) for name, row in zip(names, near, strict=True)]
+            competes = np.hstack([competes, np.array(rows).reshape(len(names), len(meanings))])
+            embedded, every = np.concatenate([embedded, meanings]), every + words.names
         scale = logit_scale_of(encoder, serving)
-        return cls(tuple(names), tuple(rivals), embedded, scale, serving.quality_weight)
+        return cls(tuple(names), every, competes, embedded, scale, serving.quality_weight)
+
+    def only(self, columns: Sequence[int]) -> Ranking:
+        """Return the ranking of some of the texts."""
+        rows = [*columns, *range(len(self.names), len(self.embeddings))]
+        names = tuple(self.names[column] for column in columns)
+        competes, embeddings = self.competes[list(columns)], self.embeddings[rows]
+        return replace(self, names=names, competes=competes, embeddings=embeddings)
 
     def similarity(self, embeddings: Array) -> Array:
         """Return the cosine of N regions with texts, then rivals: float32 (N, T + K)."""
         return similarity(embeddings, self.embeddings)
 
     def probability(self, cosine: Array, quality: Array) -> Array:
-        """Return each text's probability against the rivals other than itself: float64 (N, T).
+        """Return each text's probability against its rivals: float64 (N, T).
 
         cosine: (N, T + K), as ``similarity`` returns it. quality: (N,) in [0, 1].
         """
-        table = np.zeros((len(cosine), len(self.names)))
-        for column, name in enumerate(self.names):
-            against = [
-                len(self.names) + row for row, rival in enumerate(self.rivals) if rival != name
-            ]
-            table[:, [column]] = probabilities(
-                cosine[:, [column]], cosine[:, against], self.logit_scale
-            )
+        count = len(self.names)
+        table = np.zeros((len(cosine), count))
+        for column, competes in enumerate(self.competes):
+            against = cosine[:, count:][:, competes]
+            table[:, [column]] = probabilities(cosine[:, [column]], against, self.logit_scale)
         return weigh(table, quality, self.quality_weight)
 
 
@@ -97,6 +125,40 @@ def embed_texts(encoder: Encoder, texts: Sequence[str], sentences: Sequence[str]
     expanded = [sentence for text in texts for sentence in templates.expand(text, sentences)]
     embeddings = encoder.encode_texts(expanded)
     return unit(embeddings.reshape(len(texts), len(sentences), embeddings.shape[1]).mean(axis=1))
+
+
+def embed_vocabulary(encoder: Encoder, sentences: tuple[str, ...]) -> Array:
+    """Embed the everyday names: float32 (V, D), unit rows; kept by the encoder's fingerprint."""
+    names = vocabulary.everyday().names
+    if not encoder.fingerprint:
+        return embed_texts(encoder, names, sentences)
+    key = sha256(f"{encoder.fingerprint} {sentences} {names}".encode()).hexdigest()[:24]
+    rows = _KEPT.get(key)
+    if rows is None:
+        path = cache_folder() / "vocabularies" / f"{key}.npy"
+        rows = _read(path, len(names))
+        if rows is None:
+            rows = embed_texts(encoder, names, sentences)
+            _write(path, rows)
+        while len(_KEPT) >= _MOST_KEPT:
+            _KEPT.pop(next(iter(_KEPT)), None)
+        _KEPT[key] = rows
+    return rows
+
+
+def _read(path: Path, count: int) -> Array | None:
+    with suppress(OSError, ValueError, EOFError):
+        rows: Array = np.load(path, allow_pickle=False)
+        if rows.dtype == np.float32 and rows.ndim == 2 and len(rows) == count:
+            return rows
+    return None
+
+
+def _write(path: Path, rows: Array) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, rows)
+    with suppress(NotWritable):
+        atomic.write(path, buffer.getvalue())
 
 
 def similarity(embeddings: Array, text_embeddings: Array) -> Array:

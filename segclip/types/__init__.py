@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,7 @@ __all__ = [
     "Prompt",
     "Proposals",
     "Regions",
+    "Resemblance",
     "Result",
     "Rows",
     "Scores",
@@ -182,6 +183,13 @@ class Scores:
         return shares
 
 
+class Resemblance(NamedTuple):
+    """The everyday name of a region that a text does not mean, and the name's probability."""
+
+    name: str
+    probability: float
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """The answer to a question: R rows, possibly none, best first for each text.
@@ -192,8 +200,9 @@ class Result:
     sets a weight. asked: all texts of the question, including unanswered ones. threshold: minimum
     probability of a row. nearest: for each text its highest probability over all regions before
     selection (0 without regions). reasons: for each text how a position or size word chose its
-    regions, "" without such a word. A row for a point or a box is named so in ``texts``, and its
-    similarity and probability are NaN.
+    regions, "" without such a word. resembles: for each text what the region nearest to it rather
+    is, None for a text with an answer or where nothing is known. A row for a point or a box is
+    named so in ``texts``, and its similarity and probability are NaN.
     """
 
     regions: Regions
@@ -204,6 +213,7 @@ class Result:
     threshold: float
     nearest: tuple[float, ...] = field(default=())
     reasons: tuple[str, ...] = field(default=())
+    resembles: tuple[Resemblance | None, ...] = field(default=())
 
     def __post_init__(self) -> None:
         rows = {len(self.regions), len(self.texts), len(self.similarity), len(self.probability)}
@@ -216,8 +226,13 @@ class Result:
     def __getitem__(self, rows: Rows) -> Result:
         chosen = row_indices(rows, len(self))
         texts = tuple(self.texts[i] for i in chosen)
-        columns = (self.regions[chosen], texts, self.similarity[chosen], self.probability[chosen])
-        return Result(*columns, self.asked, self.threshold, self.nearest, self.reasons)
+        return replace(
+            self,
+            regions=self.regions[chosen],
+            texts=texts,
+            similarity=self.similarity[chosen],
+            probability=self.probability[chosen],
+        )
 
     @classmethod
     def unranked(cls, regions: Regions, probability: Array | float = np.nan) -> Result:

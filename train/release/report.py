@@ -23,8 +23,9 @@ import typer
 from segclip import images
 from segclip.encoders.checkpoints import store
 from segclip.evaluation.datasets import Sample, read_folder
-from segclip.evaluation.text import Report, evaluate_text, fit_threshold
+from segclip.evaluation.text import Report, evaluate_text
 from segclip.loading import load
+from segclip.ranking.outcomes import fit_threshold
 from segclip.ranking.probability import embed_texts, unit
 from segclip.scoring.crops import View, cut
 from segclip.segmenter import Segmenter
@@ -108,7 +109,7 @@ def main(
                         segmenter, held_out_photos(photos)[::2], "half of coco-dev's held-out fifth"
                     )
                 )
-            threshold = fit_threshold(reports)
+            threshold = fit_threshold([report.outcomes for report in reports])
             store(
                 calibrate, replace(segmenter.encoder.serving, threshold=threshold, calibrated=True)
             )

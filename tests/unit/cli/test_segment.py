@@ -37,7 +37,7 @@ def test_no_match_is_reported_and_is_not_an_error(folder: Path) -> None:
     outcome = run("segment", "desk.png", "a yellow banana", "--threshold", "0.6")
     assert outcome.exit_code == 0
     assert outcome.stdout.startswith("nothing here matches 'a yellow banana' (best 0.")
-    assert "threshold 0.60)" in outcome.stdout
+    assert "threshold 0.60" in outcome.stdout
     assert written(folder) == ["desk.json", "desk.overlay.png"]
 
 

@@ -1,0 +1,138 @@
+"""Labelled regions that ship, each with what surrounds it, to measure encoders on."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import PIL.Image
+
+from ..errors import WeightsCorrupt, WeightsMissing
+from ..files import atomic
+from ..types import Array, Image, Masks
+from ..weights.entries import weights_folder
+
+FILE = "calibration.npz"
+SIDE = 96  # px of a region with its surroundings
+CONTEXT = 2.0  # side of the window that is kept, over the longer side of the region's box
+
+
+class LabelledRegion(NamedTuple):
+    """A row of ``LabelledRegions``."""
+
+    name: str
+    pixels: Array
+    mask: Array
+    quality: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledRegions:
+    """Regions of photographs with what surrounds them.
+
+    names: one for each of R regions, "" for a part of something or a piece of background. pixels:
+    uint8 (R, SIDE, SIDE, 3). masks: bool (R, SIDE, SIDE). quality: float32 (R,), the proposer's
+    confidence.
+    """
+
+    names: tuple[str, ...]
+    pixels: Array
+    masks: Array
+    quality: Array
+
+    @classmethod
+    def join(cls, rows: Sequence[LabelledRegion]) -> LabelledRegions:
+        """Make the table of rows."""
+        return cls(
+            tuple(row.name for row in rows),
+            np.array([row.pixels for row in rows], np.uint8).reshape(-1, SIDE, SIDE, 3),
+            np.array([row.mask for row in rows], bool).reshape(-1, SIDE, SIDE),
+            np.array([row.quality for row in rows], np.float32),
+        )
+
+    @property
+    def unnamed(self) -> list[LabelledRegion]:
+        """Return the regions without a name."""
+        columns = zip(self.names, self.pixels, self.masks, self.quality, strict=True)
+        return [LabelledRegion(*row) for row in columns if not row[0]]
+
+    def save(self, path: Path) -> None:
+        """Write the pixels as one lossy WebP image of tiles above each other in columns."""
+        buffer, sheet = io.BytesIO(), io.BytesIO()
+        PIL.Image.fromarray(self.tiled()).save(sheet, "webp", quality=82, method=6)
+        np.savez_compressed(
+            buffer,
+            names=np.array(self.names),
+            masks=np.packbits(self.masks),
+            quality=self.quality.astype(np.float16),
+            sheet=np.frombuffer(sheet.getvalue(), np.uint8),
+        )
+        atomic.write(path, buffer.getvalue())
+
+    @classmethod
+    def read(cls, path: Path) -> LabelledRegions:
+        """Read a file of ``save``. Raises WeightsMissing, and WeightsCorrupt for a damaged one."""
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
+                names = tuple(map(str, data["names"]))
+                masks = np.unpackbits(data["masks"], count=len(names) * SIDE * SIDE)
+                quality = data["quality"].astype(np.float32)
+                with PIL.Image.open(io.BytesIO(data["sheet"].tobytes())) as sheet:
+                    tiles = np.asarray(sheet.convert("RGB"))
+        except FileNotFoundError as error:
+            raise WeightsMissing(f"{path} is missing; install segclip again") from error
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise WeightsCorrupt(f"{path} is damaged; install segclip again") from error
+        across = tiles.shape[1] // SIDE
+        split = tiles.reshape(-1, SIDE, across, SIDE, 3).swapaxes(1, 2)  # (rows, across, S, S, 3)
+        pixels = split.reshape(-1, SIDE, SIDE, 3)[: len(names)]
+        return cls(names, pixels, masks.reshape(-1, SIDE, SIDE).astype(bool), quality)
+
+    def tiled(self) -> Array:
+        """Lay the regions out as one image: uint8 (SIDE * rows, SIDE * across, 3)."""
+        across = _across(len(self.names))
+        blank = np.zeros((-len(self.names) % across, SIDE, SIDE, 3), np.uint8)
+        tiles = np.concatenate([self.pixels, blank]).reshape(-1, across, SIDE, SIDE, 3)
+        return tiles.swapaxes(1, 2).reshape(-1, across * SIDE, 3)
+
+    def windows(self) -> Masks:
+        """Return the masks at their places in ``tiled``."""
+        across = _across(len(self.names))
+        size = (-(-len(self.names) // across) * SIDE, across * SIDE)
+        placed = [
+            (row % across * SIDE, row // across * SIDE, mask) for row, mask in enumerate(self.masks)
+        ]
+        return Masks.from_windows(placed, size)
+
+
+def known_file() -> Path:
+    """Return the path of the labelled regions that ship."""
+    return weights_folder() / FILE
+
+
+def window(image: Image, masks: Masks, row: int) -> tuple[Array, Array]:
+    """Cut a region with its surroundings: uint8 (SIDE, SIDE, 3) and bool (SIDE, SIDE).
+
+    Outside the image its edge is repeated.
+    """
+    x1, y1, x2, y2 = (int(edge) for edge in masks.boxes[row])
+    side = round(CONTEXT * max(x2 - x1, y2 - y1, 1))
+    left, top = (x1 + x2 - side) // 2, (y1 + y2 - side) // 2
+    xs = np.clip(np.arange(left, left + side), 0, image.size[1] - 1)
+    ys = np.clip(np.arange(top, top + side), 0, image.size[0] - 1)
+    pixels = cv2.resize(image.pixels[np.ix_(ys, xs)], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    painted = np.zeros((side, side), np.uint8)
+    painted[y1 - top : y2 - top, x1 - left : x2 - left] = masks.bitmaps[row]
+    mask = cv2.resize(255 * painted, (SIDE, SIDE), interpolation=cv2.INTER_AREA) > 127
+    return pixels, mask
+
+
+def _across(count: int) -> int:
+    """Return how many regions lie side by side: about as many as lie above each other."""
+    return max(1, int(np.ceil(np.sqrt(count))))
