@@ -99,7 +99,7 @@ def progress_of(images: Sequence[object]) -> Iterator[Callable[[int, int], None]
 
     def report(done: int, total: int) -> None:
         rate = done / max(monotonic() - start, 1e-9)
-        line(done, total, rate, f"{rate:.1f}/s")
+        line(done, total, rate, f"{rate:.1f}/s" if rate >= 1 else f"{rate:.3f}/s")
 
     yield report
 

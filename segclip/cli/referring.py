@@ -97,8 +97,10 @@ class ReferringOutput:
             return
         if self.record.is_dir():
             raise BadPrompt(f"--json {self.record} is a folder; give a file")
+        from ..files import regular, tables
+
         try:
-            found = json.loads(self.record.read_text("utf-8"))
+            found = tables.parse_json(regular.read(self.record, most=1 << 20).decode("utf-8"))
         except (OSError, ValueError):
             found = None
         if not isinstance(found, dict) or not {"protocol", "figures"} <= set(found):
