@@ -190,7 +190,8 @@ def saco(folder: Path) -> Path:
         (1, "blue", (3,), False),
     ]
     height, width = SIZE
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for at, (image, phrase, things, exhaustive) in enumerate(rows):
         images.append(
             {

@@ -1,7 +1,8 @@
-"""Read pickles of plain data: lists, tuples, dictionaries, texts and numbers. Nothing in one runs.
+"""Read pickles of plain data: lists, dictionaries, texts and numbers. Nothing in them runs.
 
 A pickle is a program. Its instructions are listed before any is carried out, and one that names,
 calls or restores an object refuses the file; the unpickler then refuses every name once more.
+Tuples are refused too: a deeply nested one, as a key, overflows the stack of the process.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ LIMIT = 1 << 30  # bytes of a file
 _ENCODINGS = ("utf-8", "latin1")
 _DAMAGED = (
     pickle.UnpicklingError,
-    *(AttributeError, EOFError, IndexError, KeyError, MemoryError, TypeError, ValueError),
+    *(AttributeError, EOFError, IndexError, KeyError, MemoryError, OverflowError, TypeError),
+    ValueError,
 )
 
 # Plain data's instructions, by the size of their argument in bytes.
@@ -29,7 +31,6 @@ _FIXED: dict[int, tuple[bytes, ...]] = {
         *(pickle.MARK, pickle.STOP, pickle.POP, pickle.POP_MARK, pickle.DUP, pickle.MEMOIZE),
         *(pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE),
         *(pickle.EMPTY_LIST, pickle.LIST, pickle.APPEND, pickle.APPENDS),
-        *(pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
         *(pickle.EMPTY_DICT, pickle.DICT, pickle.SETITEM, pickle.SETITEMS),
     ),
     1: (pickle.PROTO, pickle.BININT1, pickle.BINGET, pickle.BINPUT),

@@ -28,6 +28,7 @@ NAMES = ("refs(*).p", "grefs(*).json", "grefs(*).p", "refer_*.json", "*_reviewed
 INSTANCES, SIZES = "instances.json", "image_data_split3000.json"
 _IMAGES = ("images", "../images/mscoco/images/train2014")  # seen from the table's folder
 _WHAT = "the expressions"
+_MOST = 5_000_000  # expressions of a split; rows of a pickle may share the same sentences
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,9 @@ def read(data: Path, split: str = "val") -> ReferringSet:
         )
     kind, beside, rows = form(content, file, split)
     images: dict[tuple[str, tuple[int, int]], list[Expression]] = {}
-    for name, size, expression in rows:
+    for number, (name, size, expression) in enumerate(rows):
+        if number == _MOST:
+            raise BadTable(f"{_WHAT} {file} are more than {_MOST:,}; divide the file")
         images.setdefault((name, size), []).append(expression)
     found = [ReferredImage(*key, tuple(images[key])) for key in sorted(images)]
     return ReferringSet(kind, (file, *beside), tuple(found))
