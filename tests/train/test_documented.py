@@ -103,11 +103,11 @@ def test_from_scratch_held_out_captions_are_found(runs: tuple[str, ...], place: 
 
 @pytest.mark.slow
 def test_expressions_of_drawn_scenes_are_measured(tmp_path: Path) -> None:
-    run("train.scenes.write runs/scenes --count 4", tmp_path)
+    run("train.scenes.write runs/scenes --count 2", tmp_path)
     run("train.scenes.refer runs/scenes", tmp_path)
     printed = run_segclip("--json runs/referring.json", tmp_path)
     figures = json.loads((tmp_path / "runs" / "referring.json").read_text("utf-8"))["figures"]
     assert f"{figures['mIoU']:.4f}" in printed
-    assert figures["expressions"] > 50
+    assert figures["expressions"] > 30
     assert figures["mIoU"] > 0.6
     assert figures["mIoU"] <= figures["best candidate: mIoU"] + 1e-9
