@@ -514,6 +514,18 @@ def test_a_known_pickle_that_is_swapped_after_the_check_does_not_run(
     refused(lambda: load_proposer(f"file:{known}", device="cpu"))
 
 
+@pytest.mark.parametrize("container", [name for name in CONTAINERS if name != "torchscript"])
+@pytest.mark.parametrize("name", ["refs(unc).p", "grefs(unc).p", "refs.pkl"])
+def test_no_file_of_expressions_runs(
+    container: str, name: str, marker: Path, tmp_path: Path
+) -> None:
+    """RefCOCO is published as pickles, which are read as plain data."""
+    from segclip.files import referring
+
+    (tmp_path / name).write_bytes(CONTAINERS[container](marker))
+    refused(lambda: referring.read(tmp_path / name))
+
+
 def test_the_public_names_load_through_the_same_gate(marker: Path, tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(CONTAINERS["torch"](marker))
     refused(lambda: segclip.load(f"file:{tmp_path / 'a.pt'}", "mini-clip"))

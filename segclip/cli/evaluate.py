@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,8 +11,9 @@ import typer
 from ..checks import checked
 from ..errors import BadPrompt
 from .options import Offline, Trust
-from .output import ProgressLines
+from .output import print_table, progress_of
 from .parsing import grouped
+from .referring import referring
 
 if TYPE_CHECKING:
     from ..encoders import Encoder
@@ -30,6 +27,8 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure on 
 def top() -> None:
     """Measure on labelled images."""
 
+
+app.command()(referring)
 
 FOLDER = typer.Argument(help="Folder of images/ and scenes.json or COCO's instances.json.")
 LIMIT = typer.Option(help="Use only the first images.", min=1)
@@ -89,12 +88,12 @@ def text(
         )
     samples = datasets.read_folder(folder)[:limit]
     segmenter = loading.load(preset, encoder, offline=offline)
-    with _progress(samples) as progress:
+    with progress_of(samples) as progress:
         if calibrate:
             report, serving = text.calibrate(segmenter, samples, progress)
         else:
             report = text.evaluate_text(segmenter, samples, progress)
-    _print(report.table())
+    print_table(report.table())
     if calibrate:
         from ..encoders.checkpoints import store
 
@@ -110,9 +109,9 @@ def proposals(options: EvaluationOptions) -> None:
     from ..evaluation.proposals import evaluate_proposals
 
     proposer, samples = options.load()
-    with _progress(samples) as progress:
+    with progress_of(samples) as progress:
         report = evaluate_proposals(proposer, samples, progress)
-    _print(report.table())
+    print_table(report.table())
 
 
 @app.command()
@@ -122,9 +121,9 @@ def clicks(options: EvaluationOptions) -> None:
     from ..evaluation.clicks import evaluate_clicks
 
     proposer, samples = options.load()
-    with _progress(samples) as progress:
+    with progress_of(samples) as progress:
         report = evaluate_clicks(proposer, samples, report=progress)
-    _print(report.table())
+    print_table(report.table())
 
 
 @app.command()
@@ -162,9 +161,9 @@ def zeroshot(
     )
     classifier = build(loading.load_encoder(encoder), given)
     tasks = [path for path in folders for _ in listing.walk(path)[:limit]]
-    with _progress(tasks) as progress:
+    with progress_of(tasks) as progress:
         report = zeroshot.evaluate_folders(classifier, folders, limit=limit, report=progress)
-    _print(report.table())
+    print_table(report.table())
     if out:
         typer.echo(f"wrote {report.save(out)}")
 
@@ -181,9 +180,9 @@ def regions(
     from ..evaluation import localise
 
     model, samples = _encoder_and_samples(encoder, folder, limit, offline)
-    with _progress(samples) as progress:
+    with progress_of(samples) as progress:
         report = localise.evaluate_regions(model, samples, progress)
-    _print(report.table())
+    print_table(report.table())
 
 
 @app.command()
@@ -200,9 +199,9 @@ def heat(
     from ..evaluation import localise
 
     model, samples = _encoder_and_samples(encoder, folder, limit, offline)
-    with _progress(samples) as progress:
+    with progress_of(samples) as progress:
         report = localise.evaluate_heat(model, samples, progress)
-    _print(report.table())
+    print_table(report.table())
 
 
 @app.command()
@@ -225,9 +224,9 @@ def retrieval(
 
     captioned = read_captions(captions, images, split=split)[:limit]
     model = loading.load_encoder(encoder, offline=offline)
-    with _progress(captioned) as progress:
+    with progress_of(captioned) as progress:
         report = evaluate_captions(model, captioned, progress)
-    _print(report.table())
+    print_table(report.table())
 
 
 @app.command()
@@ -249,29 +248,13 @@ def search(
 
     samples = datasets.read_folder(folder)
     if index is None:
-        with _progress(samples) as progress:
+        with progress_of(samples) as progress:
             index = make_index(
                 folder / "images",
                 IndexOptions(regions=True),
                 report=lambda now: progress(now.now, now.total),
             ).path
-    _print(evaluate_names(Index(index, encoder=encoder), samples).table())
-
-
-@contextmanager
-def _progress(samples: Sequence[object]) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on a terminal, else an occasional line."""
-    if sys.stderr.isatty():
-        with typer.progressbar(length=len(samples), label="images", file=sys.stderr) as bar:
-            yield lambda done, total: bar.update(done - bar.pos)
-        return
-    start, line = monotonic(), ProgressLines()
-
-    def report(done: int, total: int) -> None:
-        rate = done / max(monotonic() - start, 1e-9)
-        line(done, total, rate, f"{rate:.1f}/s")
-
-    yield report
+    print_table(evaluate_names(Index(index, encoder=encoder), samples).table())
 
 
 def _encoder_and_samples(
@@ -283,8 +266,3 @@ def _encoder_and_samples(
 
     samples = datasets.read_folder(folder)[:limit]
     return loading.load_encoder(encoder, offline=offline), samples
-
-
-def _print(table: list[tuple[str, str]]) -> None:
-    for name, value in table:
-        typer.echo(f"{name:48} {value}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,3 +86,25 @@ class ProgressLines:
             f"{done} of {total}, {details}, {(total - done) / max(rate, 1e-9) / 60:.0f} min left",
             err=True,
         )
+
+
+@contextmanager
+def progress_of(images: Sequence[object]) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on a terminal, else an occasional line."""
+    if sys.stderr.isatty():
+        with typer.progressbar(length=len(images), label="images", file=sys.stderr) as bar:
+            yield lambda done, total: bar.update(done - bar.pos)
+        return
+    start, line = monotonic(), ProgressLines()
+
+    def report(done: int, total: int) -> None:
+        rate = done / max(monotonic() - start, 1e-9)
+        line(done, total, rate, f"{rate:.1f}/s" if rate >= 1 else f"{rate:.3f}/s")
+
+    yield report
+
+
+def print_table(table: Sequence[tuple[str, str]]) -> None:
+    """Print figures, a line each."""
+    for name, value in table:
+        typer.echo(f"{name:48} {value}")

@@ -55,14 +55,22 @@ class Sample:
 
     def load(self) -> Image:
         """Read the image. Raises BadImage, and BadTable when its size is not that of its masks."""
-        image = images.load(self.path)
-        if image.size != self.masks.size:
-            (height, width), listed = image.size, self.masks.size
-            raise BadTable(
-                f"{self.path} is {height} x {width} pixels high and wide, its table says "
-                f"{listed[0]} x {listed[1]}; label the image as it is"
-            )
-        return image
+        return load_listed(self.path, self.masks.size)
+
+
+def load_listed(path: Path, size: tuple[int, int]) -> Image:
+    """Read an image that a table lists with a size, (H, W).
+
+    Raises BadImage, and BadTable when the image has another size.
+    """
+    image = images.load(path)
+    if image.size != size:
+        height, width = image.size
+        raise BadTable(
+            f"{path} is {height} x {width} pixels high and wide, its table says "
+            f"{size[0]} x {size[1]}; label the image as it is"
+        )
+    return image
 
 
 def silent(done: int, total: int) -> None:

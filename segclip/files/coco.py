@@ -72,7 +72,7 @@ class Thing:
     """An annotated object.
 
     where: its location in the table, for messages. box: x, y, width, height. outlines: float64
-    (K, 2) polygons; if empty, counts is a run-length encoding. askable: None if unspecified.
+    (K, 2) polygons; if empty, counts is a run-length encoding. askable, key: None if unspecified.
     """
 
     where: object
@@ -84,6 +84,7 @@ class Thing:
     phrases: tuple[str, ...]
     outlines: tuple[Array, ...]
     counts: str | Sequence[int]
+    key: Key | None
 
     def window(self, size: tuple[int, int]) -> tuple[int, int, Array]:
         """Rasterise the object: x, y, bool (h, w), as ``Masks.from_windows`` takes.
@@ -181,12 +182,13 @@ def _image(row: Fields, key: Key, licences: Mapping[Key, str]) -> ImageRow:
 
 
 def _thing(row: Fields, size: tuple[int, int]) -> Thing:
-    outlines, counts = _segmentation(row, size)
+    outlines, counts = segmentation(row, size)
     box = row.numbers("bbox", 4)
     if min(box[2:]) < 0:
         row.fail("bbox", "a width and a height of 0 or more")
     area = row.number("area", least=0, default=box[2] * box[3])
     askable = row.flag("askable") if row.has("askable") else None
+    key = row.row.get("id")
     return Thing(
         row.where,
         row.key("category_id"),
@@ -197,13 +199,17 @@ def _thing(row: Fields, size: tuple[int, int]) -> Thing:
         row.texts("phrases") or (),
         outlines,
         counts,
+        key if isinstance(key, int | str) else None,
     )
 
 
-def _segmentation(
+def segmentation(
     row: Fields, size: tuple[int, int]
 ) -> tuple[tuple[Array, ...], str | Sequence[int]]:
-    """Return a valid segmentation as polygons and "", or no polygons and RLE counts."""
+    """Return a row's segmentation as polygons and "", or no polygons and RLE counts.
+
+    size: (H, W) of the image. Raises BadTable.
+    """
     form = row.row.get("segmentation")
     expected = "polygons [[x, y, x, y, x, y, ...], ...] or a run-length code"
     if isinstance(form, dict):

@@ -11,6 +11,7 @@ import inspect
 import json
 import logging
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -36,6 +37,7 @@ from segclip.cli import main as cli
 from segclip.errors import WeightsMissing
 from segclip.files import lines
 from tests import batch_script, search_script
+from tests.expressions import ref
 from tests.fakes import FakeEncoder, FakeProposer, paint
 
 EXAMPLES = int(os.environ.get("SEGCLIP_FUZZ_EXAMPLES", "60"))
@@ -280,6 +282,7 @@ USUAL: dict[str, tuple[str, ...]] = {  # first arguments that work
     "search": ("in/indexed",),
     "retrieval": ("in/captions.csv",),
     "zeroshot": ("in/tree",),
+    "referring": ("in/coco", "in/coco/refs(unc).p"),
     "evaluate": ("in/coco",),
 }
 WANTED = {
@@ -321,7 +324,7 @@ def usual(option: Option) -> tuple[str, ...]:
 
 def value(rng: random.Random, option: Option) -> str:
     """Return a value for an option: mostly of its kind, now and then anything."""
-    if rng.random() < 0.1:
+    if rng.random() < 0.1 and option.flag != "--json":
         return rng.choice(rng.choice((NUMBERS, TEXTS, PLACES, PATHS, OUTS, NAMES, FORMATS)))
     if rng.random() < 0.6 and usual(option):
         return rng.choice(usual(option))
@@ -329,7 +332,7 @@ def value(rng: random.Random, option: Option) -> str:
         return rng.choice(FORMATS)
     if option.flag in ("--point", "--box", "--like"):
         return rng.choice(PLACES)
-    if option.flag in ("--out", "--sheet", "--copy", "--link"):
+    if option.flag in ("--out", "--sheet", "--copy", "--link", "--json"):
         return rng.choice(OUTS)
     if option.kind in (int, float):
         return rng.choice(NUMBERS)
@@ -410,6 +413,7 @@ def lay_out(place: Path) -> None:
         "odd/empty.png": b"",
         "odd/text.png": b"no image",
         "coco/instances.json": json.dumps(table).encode(),
+        "coco/refs(unc).p": pickle.dumps([ref(1, 1, "red", "the red one")], protocol=2),
         "texts.txt": b"red\nblue\n",
         "labels.bin": b"a\0b\n\xff",
         "t.csv": b'image,texts,boxes\npics/a.png,red; blue,"0,0,60,60"\n',
@@ -455,7 +459,7 @@ def may_write(name: str, arguments: list[str]) -> bool:
     named = {
         Path(value).parts[:1]
         for option, value in pairwise(arguments)
-        if option in ("--out", "--link", "--copy")
+        if option in ("--out", "--link", "--copy", "--json")
     }
     if parts[0] not in ("in", ".segclip-index") and parts[:1] in named:
         return True

@@ -54,6 +54,21 @@ def run(last: str, place: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def run_segclip(last: str, place: Path) -> str:
+    """Run the documented segclip command that ends with ``last``, and return what it prints."""
+    (line,) = [line for line in LINES if line[:1] == ["segclip"] and " ".join(line).endswith(last)]
+    done = subprocess.run(
+        [sys.executable, "-m", *line],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("documented")
@@ -84,3 +99,15 @@ def test_from_scratch_held_out_captions_are_found(runs: tuple[str, ...], place: 
         "rn": isinstance(config["vision_cfg"].get("layers"), list),
     }
     assert kinds.get(runs[-1], "hf_config" in config["text_cfg"])
+
+
+@pytest.mark.slow
+def test_expressions_of_drawn_scenes_are_measured(tmp_path: Path) -> None:
+    run("train.scenes.write runs/scenes --count 2", tmp_path)
+    run("train.scenes.refer runs/scenes", tmp_path)
+    printed = run_segclip("--json runs/referring.json", tmp_path)
+    figures = json.loads((tmp_path / "runs" / "referring.json").read_text("utf-8"))["figures"]
+    assert f"{figures['mIoU']:.4f}" in printed
+    assert figures["expressions"] > 30
+    assert figures["mIoU"] > 0.6
+    assert figures["mIoU"] <= figures["best candidate: mIoU"] + 1e-9
