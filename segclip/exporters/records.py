@@ -20,7 +20,8 @@ from .files import to_json, write
 def to_record(result: Result) -> dict[str, Any]:
     """Convert a result to plain JSON types.
 
-    Boxes are xyxy half-open, masks COCO's compressed RLE, sizes [H, W].
+    Boxes are xyxy half-open, masks COCO's compressed RLE, sizes [H, W]. nearest: for each text the
+    highest probability of any region, which the threshold may have ruled out.
     """
     columns = zip(result.texts, result.similarity, result.probability, result.quality, strict=True)
     rows = [
@@ -41,6 +42,7 @@ def to_record(result: Result) -> dict[str, Any]:
         "asked": list(result.asked),
         "reasons": list(result.reasons),
         "threshold": digits(result.threshold),
+        "nearest": [digits(nearest) for nearest in result.nearest],
         "rows": rows,
     }
 
