@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 STDIN = Path("-")
 _MOST = 1 << 30  # bytes read from standard input
-_WILD = re.compile(r"[*?[]")
+_WILD = re.compile(r"[*?]|\[[^]]+\]")
 # words that do not name a thing by themselves: a text of one of them and the next text belong
 # together, as in: segclip segment desk.png red apple
 _MODIFIERS = (

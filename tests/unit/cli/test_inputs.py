@@ -39,6 +39,8 @@ def crowded(folder: Path) -> Path:
         (["*.jpg", "red"], "'*.jpg' is a pattern, and segment takes one image"),
         (["*.jpg", "red"], "segclip export '*.jpg' OUT --text red"),
         (["none*.jpg", "red"], "is a pattern"),
+        (["desk[0-9].png", "red"], "is a pattern"),
+        (["desk[2.png", "red"], "desk[2.png: no such file"),
         (["absent.png", "red"], "absent.png: no such file"),
         ([ADDRESS, "red"], f"{ADDRESS} is a web address"),
         ([ADDRESS, "red"], "download it first"),
