@@ -1,4 +1,4 @@
-"""Images and texts as a user gives them: standard input, and slips that are easy to recognise."""
+"""Read images and texts as they were typed: standard input, and slips that are easy to recognise."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-ROWS = 7  # shown of a table
-_TEXT = 40  # characters shown of a text
+ROWS = 7  # printed of a table
+_TEXT = 40  # characters printed of a text
 
 
 def quote(text: str) -> str:

@@ -159,14 +159,14 @@ def test_models_are_chosen_by_preset_and_by_part(loads: list[tuple[object, ...]]
 
 @pytest.mark.usefixtures("loads", "folder")
 def test_texts_may_be_given_by_option_too() -> None:
-    def asked(*options: str) -> list[str]:
+    def searched(*options: str) -> list[str]:
         outcome = run("segment", *options, "--json")
-        asked: list[str] = json.loads(outcome.stdout)["asked"]
-        return asked
+        texts: list[str] = json.loads(outcome.stdout)["asked"]
+        return texts
 
-    assert asked("desk.png", "--text", "red") == ["red"]
-    assert asked("--text", "red", "--text", "a blue box", "desk.png") == ["red", "a blue box"]
-    assert asked("desk.png", "red", "--text", "blue") == ["red", "blue"]
+    assert searched("desk.png", "--text", "red") == ["red"]
+    assert searched("--text", "red", "--text", "a blue box", "desk.png") == ["red", "a blue box"]
+    assert searched("desk.png", "red", "--text", "blue") == ["red", "blue"]
     outcome = run("segment", "desk.png", "--everything", "--text", "red")
     assert outcome.exit_code == 2
     assert "takes neither texts" in outcome.stderr
@@ -182,21 +182,21 @@ def test_the_number_of_results_has_the_same_flags_everywhere(flag: str) -> None:
 
 
 def test_help_lists_the_values_of_closed_options() -> None:
-    shown = {verb: run(verb, "--help").stdout for verb in ("segment", "index", "export", "app")}
+    listed = {verb: run(verb, "--help").stdout for verb in ("segment", "index", "export", "app")}
     for policy in crops.POLICIES:
-        assert policy in shown["segment"]
-        assert policy in shown["index"]
+        assert policy in listed["segment"]
+        assert policy in listed["index"]
     for name in (*templates.TEMPLATES, *templates.PROVIDED):
-        assert name in shown["segment"]
+        assert name in listed["segment"]
     for format in formats.PER_IMAGE:
-        assert format in shown["segment"]
+        assert format in listed["segment"]
     for format in formats.PER_RUN:
-        assert format in shown["export"]
+        assert format in listed["export"]
     for engine in ("auto", "numpy", "lancedb"):
-        assert engine in shown["index"]
-    assert "local" in shown["export"]
-    assert "ray" in shown["export"]
-    assert "mini-sam" in shown["app"]
+        assert engine in listed["index"]
+    assert "local" in listed["export"]
+    assert "ray" in listed["export"]
+    assert "mini-sam" in listed["app"]
 
 
 @pytest.mark.usefixtures("loads", "folder")
