@@ -1,4 +1,4 @@
-"""Read images and texts as they were typed: standard input, and slips that are easy to recognise."""
+"""Read images and texts as they were typed: standard input, and slips that are easy to spot."""
 
 from __future__ import annotations
 
