@@ -17,7 +17,7 @@ _PAIRED = (
 )
 # what signs, keys and brackets do, or are, in that direction
 _DIRECTED = (
-    "arrow, chevron, turn, turning, bend, curve, pointing, facing, leaning, handed, hander, click, "
+    "arrow, chevron, turn, turning, bend, curve, pointing, facing, leaning, handed, click, "
     "bracket, brace, parenthesis, quote, quotation mark, square bracket, curly bracket"
 )
 _FIELD = "field, fielder, winger, midfielder, bank"
@@ -42,8 +42,8 @@ NAMES: dict[str, str] = {
 _ONLY_ALONE = {"left": "back", "right": "back"}
 # what a head ends in where "to the left" after it is a direction: "a dog looking to the left"
 _DIRECTION = re.compile(
-    r"(?:^|\s)(?:(?:point|fac|look|lean|turn|head|mov|go|walk|runn|driv|fly|bend|tilt)ing"
-    r"|turned|bent|tilted)$",
+    r"(?:^|\s)(?:(?:point|fac|look|lean|turn|head|mov|go|walk|driv|fly|bend|tilt)ing"
+    r"|running|turned|bent|tilted)$",
     re.IGNORECASE,
 )
 _BEGINNINGS = {

@@ -71,7 +71,7 @@ _FRAME = r"(?:\s+of\s+(?:the\s+|this\s+)?(?:image|picture|photo|photograph|frame
 _HAND = r"(?:[\s-]hand)?"  # "the left-hand side"
 _BORDER = rf"(?:{_HAND}\s+(?:side|edge|border|corner|end))"
 _THAT = r"(?:(?:that|which|who)(?:\s+is|\s+are|'s)\s+)?"
-_AT = r"(?:on|at|in|near(?:est)?(?:\s+to)?|clos(?:e|er|est)\s+to|along|by|(?P<to>to|towards?))"
+_AT = r"(?:on|at|in|near(?:est)?(?:\s+to)?|close(?:r|st)?\s+to|along|by|(?P<to>to|towards?))"
 _RELATIONS = {
     "left": r"(?:(?:to|on)\s+the\s+)?left(?:\s+side)?\s+of",
     "right": r"(?:(?:to|on)\s+the\s+)?right(?:\s+side)?\s+of",
