@@ -24,6 +24,7 @@ from PIL.Image import Transpose
 from .errors import BadImage, one_line
 from .files import listing, profiles, regular
 from .question import MAX_PIXELS
+from .registry import looks_like_address
 from .types import Array, Image
 
 Source: TypeAlias = "str | Path | bytes | PIL.Image.Image | Array | Image"
@@ -128,6 +129,8 @@ def open_regular(path: Path, label: str = "") -> IO[bytes]:
     try:
         return regular.open_file(path)
     except FileNotFoundError:
+        if looks_like_address(label):
+            raise BadImage(f"{label}: a web address, not a file; download it first") from None
         raise BadImage(f"{label}: no such file") from None
     except regular.NotRegular:
         if path.is_dir():

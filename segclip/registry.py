@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 from .errors import UnknownName
 
 T = TypeVar("T")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _WEIGHT_SUFFIXES = (".pt", ".pth", ".safetensors")
 
 
@@ -57,3 +59,8 @@ def looks_like_path(name: str) -> bool:
         or name.endswith(_WEIGHT_SUFFIXES)
         or bool(name and os.path.exists(name))
     )
+
+
+def looks_like_address(name: str) -> bool:
+    """Return whether a name is a web address, such as https://example.org/desk.jpg."""
+    return bool(_ADDRESS.match(name))

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import BadImage, BadPrompt
-from .options import ModelOptions
+from .inputs import local_path
+from .options import TEMPLATES, ModelOptions
 from .output import OUT, OutputOptions
 from .parsing import parse_numbers
 
@@ -27,7 +28,10 @@ class ClassifyOptions:
     """The images or boxes to classify, and the labels."""
 
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="The images.", show_default=False)
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE...", help="The images.", show_default=False, parser=local_path
+        ),
     ]
     labels: Annotated[
         list[str] | None,
@@ -36,11 +40,12 @@ class ClassifyOptions:
     labels_file: Annotated[
         Path | None, typer.Option(help="File with one label per line; - is standard input.")
     ] = None
-    templates: Annotated[
-        str | None, typer.Option(help="Prompt templates for labels: a set's name or a file.")
-    ] = None
+    templates: Annotated[str | None, TEMPLATES] = None
     top_k: Annotated[
-        int, typer.Option(help="Number of labels printed per image or box.", min=1)
+        int,
+        typer.Option(
+            "--top-k", "-k", "-n", help="Number of labels printed per image or box.", min=1
+        ),
     ] = 5
     boxes: Annotated[
         list[str] | None,

@@ -15,6 +15,7 @@ from .. import lifetime
 from ..errors import BadPrompt
 from ..files import lines
 from ..files.formats import PER_IMAGE, PER_RUN
+from .inputs import local_path
 from .options import ModelOptions, RivalOptions, SelectionOptions, WorkerOptions
 from .output import ProgressLines
 from .parsing import parse_numbers, split_commas
@@ -33,7 +34,9 @@ class ExportInput:
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="INPUT", help="A folder, a glob, a .txt list, or a .csv or .jsonl table."
+            metavar="INPUT",
+            help="A folder, a glob, a .txt list, or a .csv or .jsonl table.",
+            parser=local_path,
         ),
     ]
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the files.")]

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .inputs import check_image, local_path, note_missing_quotes
 from .options import Offline
 from .output import OUT
 
@@ -16,7 +17,10 @@ from .output import OUT
 class HeatOptions:
     """The image, the texts and the encoder of heat maps."""
 
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The image.", show_default=False)]
+    image: Annotated[
+        Path,
+        typer.Argument(metavar="IMAGE", help="The image.", show_default=False, parser=local_path),
+    ]
     texts: Annotated[
         list[str], typer.Argument(metavar="TEXT...", help="What to find.", show_default=False)
     ]
@@ -36,6 +40,8 @@ def run(query: HeatOptions) -> None:
     from ..files import outputs
     from ..scoring import heat
 
+    check_image("heat", query.image, query.texts)
+    note_missing_quotes(query.texts)
     texts = question.unique(query.texts)
     image = images.load(query.image)
     encoder = loading.load_encoder(query.encoder, offline=query.offline)

@@ -30,6 +30,8 @@ from .heat import run as run_heat
 from .options import ModelOptions, QueryOptions, RivalOptions, SelectionOptions
 from .output import OutputOptions
 from .parsing import grouped
+from .samples import SamplesOptions
+from .samples import run as run_samples
 from .search import (
     FilterOptions,
     IndexInput,
@@ -55,6 +57,11 @@ class _Stderr(logging.StreamHandler[Any]):
         """Ignore what logging would keep."""
 
 
+# that of the click which typer brings, or of the click which older ones need
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+_HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
+
+
 class Commands(TyperGroup):
     """Report errors that a user can cause as one line on stderr, with exit code 2."""
 
@@ -74,10 +81,19 @@ class Commands(TyperGroup):
         with lines.escaping_output():
             return super().main(args, prog_name, complete_var, standalone_mode, windows_expand_args)
 
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        """Parse the options that come before a subcommand."""
+        try:
+            return super().make_context(*args, **extra)
+        except _UsageError as error:
+            _refuse(error)
+
     def invoke(self, ctx: Any) -> Any:
         """Run a subcommand; Ctrl-C exits with 130, SIGTERM with 143."""
         try:
             return super().invoke(ctx)
+        except _UsageError as error:
+            _refuse(error)
         except SegclipError as error:
             _fail(str(error))
         except OSError as error:
@@ -94,6 +110,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings=_HELP_FLAGS,
 )
 app.add_typer(weights.app, name="weights")
 app.add_typer(evaluate.app, name="evaluate")
@@ -174,6 +191,24 @@ def app_(options: ServerOptions) -> None:
     raise typer.Exit(run_app(options))
 
 
+@app.command()
+@grouped
+def samples(options: SamplesOptions) -> None:
+    """Copy the sample images to DIR."""
+    run_samples(options)
+
+
+@app.command("help")
+def help_(
+    ctx: typer.Context,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[COMMAND]...", help="Such as: weights get.")
+    ] = None,
+) -> None:
+    """Print the help of segclip or of a command, as --help does."""
+    app([*(names or ()), "--help"], prog_name=ctx.find_root().info_name)
+
+
 @app.callback(invoke_without_command=True)
 def top(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
@@ -188,6 +223,18 @@ def _log_to_stderr(verbose: bool) -> None:
     log = logging.getLogger("segclip")
     log.handlers = [_Stderr()]
     log.setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+def _refuse(error: Any) -> NoReturn:
+    """Report a command line that cannot be parsed as one line."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # prints the help
+        raise error
+    message = error.format_message().replace(". Did you", "; did you").rstrip(".")
+    message = f"{message[:1].lower()}{message[1:]}"
+    if "unexpected extra argument" in message:
+        message += "; put a text of several words in quotes"
+    path = error.ctx.command_path if error.ctx else "segclip"
+    _fail(f"{message} (see {path} --help)")
 
 
 def _fail(message: str) -> NoReturn:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import BadPrompt
+from .inputs import check_image, local_path, note_missing_quotes
 from .output import OutputOptions
 from .parsing import parse_numbers
 
@@ -36,6 +37,11 @@ Offline = Annotated[
 Trust = Annotated[
     bool, typer.Option("--trust", help="Load pickled weights that the manifest does not list.")
 ]
+# the names are those of scoring.crops.POLICIES and ranking.templates, which would import NumPy
+POLICY = typer.Option(
+    help="How regions are cropped for the encoder: default, context, keep, tight or ultralytics."
+)
+TEMPLATES = typer.Option(help="Prompt templates: plain, photo, clip-7, clip-80, or a file.")
 MAX_PIXELS = 100_000_000  # that of segclip.question, which would import NumPy for --help
 MaxPixels = Annotated[int, typer.Option(help="Largest image to read, in pixels.", min=1)]
 LARGER = (
@@ -48,12 +54,24 @@ LARGER = (
 class QueryOptions:
     """The image, and what to segment in it: texts, points, boxes, an example, or everything."""
 
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The image.", show_default=False)]
-    texts: Annotated[
+    image: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IMAGE",
+            help="The image; - reads standard input.",
+            show_default=False,
+            parser=local_path,
+        ),
+    ]
+    words: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[TEXT]...", help="What to find, such as 'a red apple' or 'the left mug'."
         ),
+    ] = None
+    more_texts: Annotated[
+        list[str] | None,
+        typer.Option("--text", metavar="TEXT", help="The same as TEXT; repeatable."),
     ] = None
     points: Annotated[
         list[str] | None,
@@ -88,9 +106,10 @@ class QueryOptions:
         """Convert the options to a question. Raises BadPrompt before any model is loaded."""
         from ..question import Question
 
-        self._check_texts()
+        check_image("segment", self.image, self.texts)
+        note_missing_quotes(self.words or ())
         return Question(
-            self.texts or (),
+            self.texts,
             self._place(),
             self._example(),
             self.everything,
@@ -101,16 +120,10 @@ class QueryOptions:
             max_pixels=rivals.max_pixels,
         )
 
-    def _check_texts(self) -> None:
-        """Raise BadPrompt for texts that are image files: a shell expands photos/*.png."""
-        from ..files.listing import IMAGE_SUFFIXES
-
-        files = [text for text in self.texts or () if Path(text).suffix.lower() in IMAGE_SUFFIXES]
-        if files:
-            raise BadPrompt(
-                f"{files[0]!r} is a file, not a text; segment takes one image. For several: "
-                "segclip export FOLDER OUT --text TEXT, with a folder or a glob in quotes"
-            )
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Return the texts, however they were given."""
+        return (*(self.words or ()), *(self.more_texts or ()))
 
     def _example(self) -> Points | None:
         from ..types import Points
@@ -153,9 +166,7 @@ class RivalOptions:
             help="Replace the encoder's background texts; repeatable.",
         ),
     ] = None
-    templates: Annotated[
-        str | None, typer.Option(help="Prompt templates for texts: a set's name or a file.")
-    ] = None
+    templates: Annotated[str | None, TEMPLATES] = None
     max_pixels: MaxPixels = MAX_PIXELS
 
 
@@ -170,7 +181,10 @@ class SelectionOptions:
             "own threshold, and 0.6x the best match."
         ),
     ] = None
-    top_k: Annotated[int | None, typer.Option(help="At most this many regions per text.")] = None
+    top_k: Annotated[
+        int | None,
+        typer.Option("--top-k", "-k", "-n", help="At most this many regions per text."),
+    ] = None
     best: Annotated[
         bool, typer.Option("--best", help="The best region per text, even below the threshold.")
     ] = False
@@ -207,9 +221,7 @@ class ModelOptions:
             "hf-hub:REPO."
         ),
     ] = None
-    policy: Annotated[
-        str | None, typer.Option(help="Crop policy: how regions are cropped for the encoder.")
-    ] = None
+    policy: Annotated[str | None, POLICY] = None
     device: Device = "auto"
     offline: Offline = False
     trust: Trust = False

@@ -13,7 +13,17 @@ import typer
 from .. import lifetime
 from ..errors import BadPrompt
 from .export import STOPPED, progress_bar
-from .options import MAX_PIXELS, Device, MaxPixels, Offline, Trust, WorkerOptions
+from .inputs import local_path
+from .options import (
+    MAX_PIXELS,
+    POLICY,
+    TEMPLATES,
+    Device,
+    MaxPixels,
+    Offline,
+    Trust,
+    WorkerOptions,
+)
 from .output import OUT
 
 if TYPE_CHECKING:
@@ -29,7 +39,9 @@ ENCODER = typer.Option(
 class IndexInput:
     """The folder to index, and how; options left out keep the index's own values."""
 
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of images.")]
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="The folder of images.", parser=local_path)
+    ]
     regions: Annotated[
         bool,
         typer.Option("--regions", help="Index every segment too: slower, but finds small objects."),
@@ -41,9 +53,7 @@ class IndexInput:
     proposer: Annotated[
         str | None, typer.Option(help="Proposer of the segments, or a preset for its own.")
     ] = None
-    policy: Annotated[
-        str | None, typer.Option(help="Crop policy: how regions are cropped for the encoder.")
-    ] = None
+    policy: Annotated[str | None, POLICY] = None
     engine: Annotated[str, typer.Option(help="auto, numpy or lancedb.")] = "auto"
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Discard the existing index.")] = False
     max_pixels: MaxPixels = MAX_PIXELS
@@ -103,13 +113,23 @@ class SearchInput:
     """The index, and the query."""
 
     index: Annotated[
-        Path, typer.Argument(metavar="INDEX", help="An indexed folder, or the folder of its index.")
+        Path,
+        typer.Argument(
+            metavar="INDEX",
+            help="An indexed folder, or the folder of its index.",
+            parser=local_path,
+        ),
     ]
     text: Annotated[str | None, typer.Argument(help="What to find, such as 'a red umbrella'.")] = (
         None
     )
     image: Annotated[
-        Path | None, typer.Option(help="Find images similar to this one, alone or with the text.")
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Find images similar to this one, alone or with the text.",
+            parser=local_path,
+        ),
     ] = None
     negatives: Annotated[
         list[str] | None, typer.Option("--not", metavar="TEXT", help="Text to exclude; repeatable.")
@@ -117,10 +137,10 @@ class SearchInput:
     regions: Annotated[
         bool, typer.Option("--regions", help="Search segments instead of whole images.")
     ] = False
-    templates: Annotated[
-        str | None, typer.Option(help="Prompt templates for texts: a set's name or a file.")
-    ] = None
-    n: Annotated[int, typer.Option("-n", "--count", help="Number of images.", min=1)] = 9
+    templates: Annotated[str | None, TEMPLATES] = None
+    n: Annotated[
+        int, typer.Option("--top-k", "-k", "-n", "--count", help="Number of images.", min=1)
+    ] = 9
     encoder: Annotated[
         str | None,
         typer.Option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from .inputs import name_of, read_image
 from .options import ModelOptions, QueryOptions, RivalOptions, SelectionOptions
 from .output import OutputOptions
 
@@ -25,16 +26,15 @@ def run(
     output: OutputOptions,
 ) -> None:
     """Segment, print a table, write the files; with --require exit 1 for an unmatched text."""
-    from .. import images
-
-    targets, question = output.targets(query.image), query.question(rivals, selection)
-    image = images.load(query.image, max_pixels=rivals.max_pixels)
+    name = name_of(query.image)
+    targets, question = output.targets(name), query.question(rivals, selection)
+    image = read_image(query.image, max_pixels=rivals.max_pixels)
     segmenter = models.load(output, with_encoder=question.needs_encoder)
-    with output.timed(f"segmenting {query.image.name}"):
+    with output.timed(f"segmenting {name.name}"):
         result = segmenter.answer(image, question)
     if not question.texts:
         result = _best_first(result, question.selection)
-    _report(result, query.image, targets, output)
+    _report(result, name, targets, output)
     if not output.record and (hint := models.suggest_larger(query.image)):
         typer.echo(hint, err=True)
     if selection.require and result.unanswered:
@@ -76,7 +76,7 @@ def _report(result: Result, image: Path, targets: dict[str, str], output: Output
             typer.echo(line)
     for row, text in enumerate(result.asked):
         if text in result.unanswered:
-            typer.echo(f"nothing here matches {text!r}{_near(result, row)}")
+            typer.echo(f"nothing here matches {text!r}{_near(result, row)}{_apart(text)}")
         if reason := result.reasons[row] if result.reasons else "":
             typer.echo(f"{text!r}: {reason}")
     for path in written:
@@ -90,6 +90,16 @@ def _near(result: Result, row: int) -> str:
     best = f"best {result.nearest[row]:.2f}, threshold {result.threshold:.2f}"
     rather = result.resembles[row] if result.resembles else None
     return f" ({best}{f'; looks like: {rather.name} {rather.probability:.2f}' if rather else ''})"
+
+
+def _apart(text: str) -> str:
+    """Ask whether a text with a comma was meant as several."""
+    from ..ranking.positions import parse
+
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) < 2 or "" in parts or parse(text) is not None:
+        return ""
+    return f"; did you mean {len(parts)} texts? Write {' '.join(map(repr, parts))}"
 
 
 def _table(result: Result) -> list[str]:

@@ -130,6 +130,8 @@ def _draw(confusion: Array, labels: Sequence[str], file: Path) -> None:
 
 def class_folders(folder: Path) -> list[Path]:
     """List the class folders sorted by name, the order of a class list. Raises BadPrompt."""
+    if not folder.is_dir():
+        raise BadPrompt(f"{folder}: no such folder; give one with a folder of images per class")
     found = sorted(
         path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
     )

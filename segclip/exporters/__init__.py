@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from .. import registry
 from ..files import atomic
+from ..files.formats import PER_IMAGE
 from ..types import Result
 from .files import encode, to_json
 from .raster import (
@@ -65,13 +66,12 @@ def save(result: Result, path: str | Path, *, format: str | None = None) -> list
     """Write a result, synced to disk, and return the files written.
 
     An empty result writes no file in the formats of one file per row. format: a key of `WRITERS`;
-    default: by suffix, "json" for ".json", and "overlay" for ".png" or ".jpg". Missing folders are
-    made. Raises UnknownName, or NotWritable when the path cannot be written.
+    default: by suffix, "coco" for ".coco.json" and so on, "json" for any other ".json", and
+    "overlay" for any other ".png" or ".jpg". Missing folders are made. Raises UnknownName, or
+    NotWritable when the path cannot be written.
     """
     path = Path(path)
-    name = (
-        registry.choose(_DEFAULTS, path.suffix.lower(), "file suffix") if format is None else format
-    )
+    name = _format_of(path) if format is None else format
     files = registry.choose(WRITERS, name, "format")(result, path)
     with atomic.writing_to(path):
         for file in files:
@@ -79,3 +79,12 @@ def save(result: Result, path: str | Path, *, format: str | None = None) -> list
         for folder in {file.parent for file in files}:
             atomic.sync_folder(folder)
     return files
+
+
+def _format_of(path: Path) -> str:
+    """Return the format that a file name asks for. Raises UnknownName."""
+    name = path.name.lower()
+    for format, suffix in PER_IMAGE.items():
+        if "." in suffix and name.endswith(f".{suffix}"):  # desk.coco.json, desk.cutout.png
+            return format
+    return registry.choose(_DEFAULTS, path.suffix.lower(), "file suffix")

@@ -20,7 +20,8 @@ from .files import to_json, write
 def to_record(result: Result) -> dict[str, Any]:
     """Convert a result to plain JSON types.
 
-    Boxes are xyxy half-open, masks COCO's compressed RLE, sizes [H, W].
+    Boxes are xyxy half-open, masks COCO's compressed RLE, sizes [H, W]. nearest: for each text the
+    highest probability of any region, which the threshold may have ruled out.
     """
     columns = zip(result.texts, result.similarity, result.probability, result.quality, strict=True)
     rows = [
@@ -43,6 +44,7 @@ def to_record(result: Result) -> dict[str, Any]:
         "nearest": [digits(near) for near in result.nearest],
         "resembles": [None if one is None else one._asdict() for one in result.resembles],
         "threshold": digits(result.threshold),
+        "nearest": [digits(nearest) for nearest in result.nearest],
         "rows": rows,
     }
 

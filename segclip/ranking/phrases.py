@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..types import Array, Masks
-from .positions import Position, Relation, parse
+from .geometry import Half, Position, Relation
+from .positions import Phrase, parse
 from .selection import Selection, select
 
 
@@ -38,10 +39,13 @@ class ScoredRegions:
         limit = 1 if single else self.selection.top_k
         return replace(answer, rows=answer.rows[:limit])
 
-    def _match_phrase(self, phrase: Position | Relation) -> TextAnswer:
+    def _match_phrase(self, phrase: Phrase) -> TextAnswer:
         rows = self._matches(phrase.head)
         if isinstance(phrase, Position):
             return TextAnswer(rows[phrase.choose(self.masks[rows])], phrase.reason(len(rows)))
+        if isinstance(phrase, Half):
+            inside = rows[phrase.choose(self.masks[rows])]
+            return TextAnswer(inside, phrase.reason(len(inside), len(rows)))
         anchors = self._matches(phrase.anchor)
         kept = rows[phrase.choose(self.masks[rows], self.masks[anchors])]
         return TextAnswer(kept, phrase.reason(len(kept), len(rows), len(anchors)))

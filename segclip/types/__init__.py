@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from . import summary
 from .masks import Array, Masks, Rows, row_indices
 from .prompts import Boxes, Everything, Points, Prompt
 
@@ -49,6 +50,9 @@ class Image:
         shape, dtype = self.pixels.shape, self.pixels.dtype
         if self.pixels.ndim != 3 or shape[2] != 3 or dtype != np.uint8 or 0 in shape:
             raise ValueError(f"want uint8 (H, W, 3) RGB pixels, got {dtype} {shape}")
+
+    def __repr__(self) -> str:
+        return f"Image({summary.quote(self.source)}, (H, W) = {self.size})"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -92,8 +96,16 @@ class Proposals:
             )
         object.__setattr__(self, "quality", quality)
 
+    def __repr__(self) -> str:
+        headline = f"Proposals: {len(self)} of an image of (H, W) = {self.masks.size}"
+        return summary.table(headline, self[: summary.ROWS].described(), len(self))
+
     def __len__(self) -> int:
         return len(self.masks)
+
+    def described(self) -> dict[str, list[str]]:
+        """Return columns of text for ``summary.table``."""
+        return {"quality": summary.numbers(self.quality.tolist()), **self.masks.described()}
 
     def __getitem__(self, rows: Rows) -> Proposals:
         chosen = row_indices(rows, len(self))
@@ -127,6 +139,11 @@ class Regions:
             raise ValueError(
                 f"want embeddings ({len(self.proposals)}, D), got {self.embeddings.shape}"
             )
+
+    def __repr__(self) -> str:
+        headline = f"Regions: {len(self)} of {self.image}, embeddings {self.embeddings.shape}"
+        first = self.proposals[: summary.ROWS]
+        return summary.table(headline, first.described(), len(self))
 
     def __len__(self) -> int:
         return len(self.proposals)
@@ -162,6 +179,12 @@ class Scores:
     def __post_init__(self) -> None:
         if self.similarity.ndim != 2 or self.similarity.shape[1] != len(self.texts):
             raise ValueError(f"want similarity (N, {len(self.texts)}), got {self.similarity.shape}")
+
+    def __repr__(self) -> str:
+        return (
+            f"Scores: similarity {self.similarity.shape}, logit_scale {self.logit_scale:g}, "
+            f"texts {summary.listing(self.texts) or 'none'}"
+        )
 
     def __len__(self) -> int:
         return len(self.similarity)
@@ -219,6 +242,19 @@ class Result:
         rows = {len(self.regions), len(self.texts), len(self.similarity), len(self.probability)}
         if len(rows) != 1:
             raise ValueError(f"columns of different lengths: {sorted(rows)}")
+
+    def __repr__(self) -> str:
+        headline = f"Result: {len(self)} of {self.image}, threshold {self.threshold:.2f}"
+        if self.unanswered:
+            headline += f", nothing for {summary.listing(self.unanswered)}"
+        first = self[: summary.ROWS]
+        columns = {
+            "text": [summary.quote(text) for text in first.texts],
+            "probability": summary.numbers(first.probability.tolist()),
+            "similarity": summary.numbers(first.similarity.tolist(), 3),
+            **first.regions.proposals.described(),
+        }
+        return summary.table(headline, columns, len(self))
 
     def __len__(self) -> int:
         return len(self.texts)

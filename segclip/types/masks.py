@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from . import summary
+
 Array: TypeAlias = npt.NDArray[Any]
 Rows: TypeAlias = "slice | Sequence[int] | Array"
 
@@ -60,6 +62,15 @@ class Masks:
                 )
         object.__setattr__(self, "boxes", boxes)
         object.__setattr__(self, "bitmaps", tuple(self.bitmaps))
+
+    def __repr__(self) -> str:
+        headline = f"Masks: {len(self)} of an image of (H, W) = {self.size}"
+        return summary.table(headline, self[: summary.ROWS].described(), len(self))
+
+    def described(self) -> dict[str, list[str]]:
+        """Return columns of text for ``summary.table``."""
+        boxes = [",".join(map(str, box)) for box in self.boxes.tolist()]
+        return {"box x1,y1,x2,y2": boxes, "area": [str(area) for area in self.areas.tolist()]}
 
     @classmethod
     def empty(cls, size: tuple[int, int]) -> Masks:

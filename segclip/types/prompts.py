@@ -90,7 +90,10 @@ class Boxes:
         xyxy = _floats(self.xyxy, 4, "boxes", "(x1, y1, x2, y2) rows such as [(10, 20, 200, 300)]")
         bad = (xyxy[:, 2:] <= xyxy[:, :2]).any(axis=1)
         if bad.any():
-            raise BadPrompt(f"a box needs x1 < x2 and y1 < y2, got {xyxy[bad][0].tolist()}")
+            raise BadPrompt(
+                f"a box needs x1 < x2 and y1 < y2, got {xyxy[bad][0].tolist()}"
+                f"{_if_width_and_height(xyxy[bad][0])}"
+            )
         object.__setattr__(self, "xyxy", xyxy)
 
     def check(self, size: tuple[int, int]) -> None:
@@ -126,6 +129,14 @@ def _floats(value: Any, width: int, noun: str, example: str, at_least: int = 1) 
     if len(array) < at_least or not np.isfinite(array).all():
         raise BadPrompt(f"{noun} must be finite and at least one: {example}; got {value!r}")
     return array
+
+
+def _if_width_and_height(box: Array) -> str:
+    """Return how to write a box whose last numbers may be its width and height."""
+    x, y, width, height = box.tolist()
+    if min(x, y) < 0 or min(width, height) <= 0:
+        return ""
+    return f"; if these are x, y, width and height, write {x:g},{y:g},{x + width:g},{y + height:g}"
 
 
 def _one_box(value: Any) -> Array:

@@ -310,6 +310,10 @@ class TestBadFiles:
         with pytest.raises(BadImage, match=r"gone\.jpg: no such file"):
             images.load("gone.jpg")
 
+    def test_a_web_address(self) -> None:
+        with pytest.raises(BadImage, match=r"^https://a\.org/b\.jpg: a web address.*download it"):
+            images.load("https://a.org/b.jpg")
+
     @pytest.mark.parametrize("name", ["a\0b.png", "long" * 2000])
     def test_impossible_names(self, name: str) -> None:
         with pytest.raises(BadImage, match="cannot be opened"):

@@ -56,3 +56,18 @@ def test_an_existing_file_counts_as_a_path(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "checkpoint").touch()
     assert registry.looks_like_path("checkpoint")
     assert not registry.looks_like_path("")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("https://a.org/b.jpg", True),
+        ("S3://bucket/key", True),
+        ("desk.png", False),
+        ("file:own.pt", False),
+        ("C:\\photos", False),
+        ("", False),
+    ],
+)
+def test_a_web_address_is_recognised(name: str, expected: bool) -> None:
+    assert registry.looks_like_address(name) is expected

@@ -70,6 +70,13 @@ def test_images_of_the_same_name_get_separate_files(twins: Path) -> None:
 
 
 @pytest.mark.usefixtures("twins")
+@pytest.mark.parametrize("flag", ["--top-k", "-k", "-n"])
+def test_the_number_of_labels_has_three_flags(flag: str) -> None:
+    outcome = classify("mon/1.png", "--json", "--labels", "red,blue,green", flag, "2")
+    assert len(json.loads(outcome.stdout)["labels"]) == 2
+
+
+@pytest.mark.usefixtures("twins")
 @pytest.mark.parametrize(
     "labels",
     [

@@ -185,6 +185,16 @@ def test_no_threshold_is_fitted_without_absent_names(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("search_models")
+@pytest.mark.parametrize("verb", ["zeroshot", "text", "proposals", "clicks", "retrieval", "search"])
+def test_a_missing_folder_is_reported_in_plain_words(tmp_path: Path, verb: str) -> None:
+    outcome = run("evaluate", verb, tmp_path / "absent")
+    assert outcome.exit_code == 2
+    assert outcome.stderr.startswith("segclip: ")
+    assert "absent" in outcome.stderr
+    assert "Errno" not in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
+
+
 def test_evaluate_zeroshot_writes_the_confusion_matrix(photos: Path, tmp_path: Path) -> None:
     for name, label in (("a", "red"), ("b", "blue")):
         (tmp_path / "tree" / label).mkdir(parents=True)

@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from PIL import Image as Pillow
 from typer.testing import CliRunner
 
@@ -49,8 +51,53 @@ def test_bad_input_is_one_error_line_exit_code_2_and_no_files(
     assert outcome.stdout == ""
     assert "Traceback" not in outcome.stderr
     lines = outcome.stderr.splitlines()
-    assert len(lines) == 1 or lines[0].startswith("Usage:")
+    assert len(lines) == 1
+    assert lines[0].startswith("segclip: ")
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["segmnt", "desk.png"], "no such command 'segmnt'; did you mean 'segment'?"),
+        (["--nope"], "no such option: --nope"),
+        (["segment"], "missing argument 'IMAGE'"),
+        (["segment", "desk.png", "red", "--nope"], "no such option: --nope"),
+        (["segment", "desk.png", "red", "--format"], "'--format' requires an argument"),
+        (["search", "photos", "red", "umbrella"], "put a text of several words in quotes"),
+        (["weights", "gte", "photo"], "no such command 'gte'"),
+        (["evaluate", "text"], "missing argument"),
+        (["help", "nonsense"], "no such command 'nonsense'"),
+    ],
+)
+def test_a_command_line_that_cannot_be_parsed_is_one_line(
+    arguments: list[str], message: str
+) -> None:
+    outcome = run(*arguments)
+    assert outcome.exit_code == 2
+    assert outcome.stdout == ""
+    assert outcome.stderr.startswith("segclip: ")
+    assert message in outcome.stderr
+    assert " --help)" in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
+
+
+def _commands() -> list[list[str]]:
+    groups: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    return [
+        [],
+        *([name] for name in groups),
+        *([name, verb] for name in groups for verb in getattr(groups[name], "commands", ())),
+    ]
+
+
+@pytest.mark.parametrize("command", _commands(), ids=" ".join)
+def test_help_is_the_same_in_every_spelling(command: list[str]) -> None:
+    outcomes = [run(*command, "--help"), run(*command, "-h"), run("help", *command)]
+    assert [outcome.exit_code for outcome in outcomes] == [0, 0, 0]
+    texts = {outcome.stdout for outcome in outcomes}
+    assert len(texts) == 1
+    assert "-h, --help" in texts.pop()
 
 
 @pytest.mark.usefixtures("loads")

@@ -12,7 +12,9 @@ from PIL import Image as Pillow
 from segclip import exporters, loading, question
 from segclip.cli import options
 from segclip.files import formats
+from segclip.ranking import templates
 from segclip.ranking.selection import Selection
+from segclip.scoring import crops
 from tests.commands import run
 from tests.fakes import paint
 
@@ -81,6 +83,7 @@ def test_points_and_boxes_work_alone_and_with_texts(
         (["--point", "x,y"], "takes 2 or 3 numbers"),
         (["--box", "10,10,500,20"], r"x must lie in \[0, 160\]"),
         (["--box", "50,10,10,20"], "x1 < x2"),
+        (["--box", "50,10,10,20"], "if these are x, y, width and height, write 50,10,60,30"),
         (["--box", "1,2,3"], "takes 4 numbers"),
         (["--point", "20,20", "--box", "0,0,9,9", "--box", "20,20,30,30"], "one box"),
         (["--like", "155,5"], "nothing at the example's place"),
@@ -152,6 +155,48 @@ def test_models_are_chosen_by_preset_and_by_part(loads: list[tuple[object, ...]]
         ("file:own.pt", "ViT-B-16/file:own.safetensors", "auto", None, False, False),
         ("fastsam-x", loading.PRESETS["photo"][1], "auto", None, False, False),
     ]
+
+
+@pytest.mark.usefixtures("loads", "folder")
+def test_texts_may_be_given_by_option_too() -> None:
+    def searched(*options: str) -> list[str]:
+        outcome = run("segment", *options, "--json")
+        texts: list[str] = json.loads(outcome.stdout)["asked"]
+        return texts
+
+    assert searched("desk.png", "--text", "red") == ["red"]
+    assert searched("--text", "red", "--text", "a blue box", "desk.png") == ["red", "a blue box"]
+    assert searched("desk.png", "red", "--text", "blue") == ["red", "blue"]
+    outcome = run("segment", "desk.png", "--everything", "--text", "red")
+    assert outcome.exit_code == 2
+    assert "takes neither texts" in outcome.stderr
+
+
+@pytest.mark.usefixtures("loads", "folder")
+@pytest.mark.parametrize("flag", ["--top-k", "-k", "-n"])
+def test_the_number_of_results_has_the_same_flags_everywhere(flag: str) -> None:
+    outcome = run("segment", "desk.png", "--everything", flag, "2", "--json")
+    assert len(json.loads(outcome.stdout)["rows"]) == 2
+    for verb in ("segment", "classify", "search", "export"):
+        assert re.search(rf"{flag}\b", run(verb, "--help").stdout), verb
+
+
+def test_help_lists_the_values_of_closed_options() -> None:
+    listed = {verb: run(verb, "--help").stdout for verb in ("segment", "index", "export", "app")}
+    for policy in crops.POLICIES:
+        assert policy in listed["segment"]
+        assert policy in listed["index"]
+    for name in (*templates.TEMPLATES, *templates.PROVIDED):
+        assert name in listed["segment"]
+    for format in formats.PER_IMAGE:
+        assert format in listed["segment"]
+    for format in formats.PER_RUN:
+        assert format in listed["export"]
+    for engine in ("auto", "numpy", "lancedb"):
+        assert engine in listed["index"]
+    assert "local" in listed["export"]
+    assert "ray" in listed["export"]
+    assert "mini-sam" in listed["app"]
 
 
 @pytest.mark.usefixtures("loads", "folder")

@@ -24,6 +24,9 @@ def test_a_folder_is_indexed_and_searched(photos: Path, tmp_path: Path) -> None:
     assert "b.png" in found.stdout
     assert "a.png" not in found.stdout
     assert PIL.Image.open(tmp_path / "segclip-out" / "search.png").width == 320
+    for flag in ("--top-k", "-k", "-n", "--count"):
+        one = run("search", photos, "red", "--json", flag, "1")
+        assert len(json.loads(one.stdout)) == 1, flag
     printed = run(
         "search", photos, "--image", photos / "a.png", "--json", "--copy", tmp_path / "copies"
     )

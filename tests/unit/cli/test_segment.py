@@ -42,6 +42,33 @@ def test_no_match_is_reported_and_is_not_an_error(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("loads", "folder")
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("a zebra, a lion", "did you mean 2 texts? Write 'a zebra' 'a lion'"),
+        ("zebra,lion,bear", "did you mean 3 texts? Write 'zebra' 'lion' 'bear'"),
+        ("a zebra", ""),
+        ("zebra,", ""),
+        ("the zebra, second from the left", ""),
+    ],
+)
+def test_a_comma_in_a_text_that_matches_nothing_is_asked_about(text: str, hint: str) -> None:
+    line = run("segment", "desk.png", text, "--threshold", "0.9").stdout.splitlines()[0]
+    assert line.startswith(f"nothing here matches {text!r}")
+    assert hint in line
+    assert ("did you mean" in line) is bool(hint)
+
+
+@pytest.mark.usefixtures("loads", "folder")
+def test_the_record_holds_the_best_probability_of_texts_without_a_match() -> None:
+    outcome = run("segment", "desk.png", "red", "a zebra", "--json", "--threshold", "0.9")
+    record = json.loads(outcome.stdout)
+    assert record["asked"] == ["red", "a zebra"]
+    red, zebra = record["nearest"]
+    assert red > record["threshold"] == 0.9 > zebra > 0
+
+
+@pytest.mark.usefixtures("loads", "folder")
 def test_a_match_in_the_wrong_position_is_explained() -> None:
     lines = run("segment", "desk.png", "red right of the green box").stdout.splitlines()
     assert lines[0] == "nothing here matches 'red right of the green box'"

@@ -58,6 +58,8 @@ def test_a_tree_of_class_folders_is_measured(tmp_path: Path, encoder: FakeEncode
         evaluate_folders(build(encoder, read_labels("red,blue")), folders)
     with pytest.raises(BadPrompt, match="holds no folders"):
         class_folders(tmp_path / "green")
+    with pytest.raises(BadPrompt, match="absent: no such folder"):
+        class_folders(tmp_path / "absent")
     nothing = evaluate_folders(build(encoder, read_labels(labels)), [tmp_path / ".hidden"] * 3)
     assert np.isnan(nothing.top(1))
     assert np.isnan(nothing.mean_class)

@@ -26,6 +26,24 @@ class TestSave:
         exporters.save(result, str(tmp_path / "a.json"))
         assert json.loads((tmp_path / "a.json").read_text("utf-8"))["size"] == [37, 53]
 
+    @pytest.mark.parametrize("format", formats.PER_IMAGE)
+    def test_the_names_that_segment_writes_are_of_the_same_format(
+        self, result: Result, tmp_path: Path, format: str
+    ) -> None:
+        name = f"a.{formats.PER_IMAGE[format]}"
+        by_name = exporters.save(result, tmp_path / "by-name" / name)
+        by_format = exporters.save(result, tmp_path / "by-format" / name, format=format)
+        assert [path.name for path in by_name] == [path.name for path in by_format]
+        for one, other in zip(by_name, by_format, strict=True):
+            assert one.read_bytes() == other.read_bytes()
+
+    def test_a_json_of_coco_holds_annotations(self, result: Result, tmp_path: Path) -> None:
+        for name in ("z.coco.json", "Z.COCO.JSON"):
+            exporters.save(result, tmp_path / name)
+            assert "annotations" in json.loads((tmp_path / name).read_text("utf-8"))
+        exporters.save(result, tmp_path / "coco.json")  # a name, not a format
+        assert "rows" in json.loads((tmp_path / "coco.json").read_text("utf-8"))
+
     @pytest.mark.parametrize("format", ["png", "cutout"])
     def test_no_rows_write_no_file_a_row(self, empty: Result, tmp_path: Path, format: str) -> None:
         assert exporters.save(empty, tmp_path / "desk.png", format=format) == []
