@@ -10,8 +10,10 @@ from time import perf_counter
 import numpy as np
 
 from . import images
+from .concepts import Concept, Example
 from .encoders import Encoder, NoEncoder, Serving
 from .errors import BadPrompt
+from .examples import collect, take
 from .proposers import Proposer
 from .proposers.space import within
 from .question import MAX_PIXELS, Question
@@ -101,16 +103,6 @@ class Segmenter:
         if texts:
             return self._rank(kept, question)
         return self.everything(kept, selection=question.selection)
-
-    def _rank(self, regions: Regions, question: Question) -> Result:
-        return self.rank(
-            regions,
-            question.texts,
-            negatives=question.negatives,
-            backgrounds=question.backgrounds,
-            templates=question.templates,
-            selection=question.selection,
-        )
 
     def encode(self, source: images.Source | Encoded, *, max_pixels: int = MAX_PIXELS) -> Encoded:
         """Run the image encoder once; methods that take an image take the result, and only decode.
@@ -223,20 +215,25 @@ class Segmenter:
         sentences with ``{}``, or the name of a set. None uses the encoder's ``serving``. Raises
         BadPrompt.
         """
-        question = Question(texts, negatives=negatives, backgrounds=backgrounds)
-        serving, queries = self.serving, question.texts
+        question = Question(
+            texts,
+            negatives=negatives,
+            backgrounds=backgrounds,
+            templates=templates,
+            selection=selection,
+        )
+        return self._rank(regions, question)
+
+    def _rank(self, regions: Regions, question: Question) -> Result:
+        serving, selection, queries = self._serving(question), question.selection, question.texts
         named = [nouns(text) for text in queries]
         names = [
             *(first for first, *_ in named),
             *(anchor for _, *anchors in named for anchor in anchors),
         ]
-        rivals = [
-            *question.negatives,
-            *(serving.backgrounds if backgrounds is None else question.backgrounds),
-        ]
-        ranking = Ranking.of(self.encoder, serving, names, rivals, _sentences(templates))
+        ranking = Ranking.of(self.encoder, serving, names, question.negatives, question.concepts)
         cosine = ranking.similarity(regions.embeddings)  # (N, T + anchors + K)
-        probability = ranking.probability(cosine, regions.proposals.quality)
+        probability = ranking.probability(regions.embeddings, regions.proposals.quality)
         probability[~regions.embeddings.any(axis=1)] = 0  # too small to be embedded
         threshold = serving.threshold if selection.threshold is None else selection.threshold
         scored = ScoredRegions(
@@ -244,6 +241,29 @@ class Segmenter:
         )
         answers = [scored.answer(text) for text in queries]
         return _result(regions, queries, cosine, probability[:, : len(queries)], answers, threshold)
+
+    def _serving(self, question: Question) -> Serving:
+        """Return the settings of the encoder, with the question's templates and backgrounds."""
+        chosen, sentences = self.serving, _sentences(question.templates)
+        if sentences is not None:
+            chosen = replace(chosen, templates=tuple(sentences))
+        if question.backgrounds is not None:
+            chosen = replace(chosen, backgrounds=question.backgrounds)
+        return chosen
+
+    def concept(
+        self, name: str, likes: Sequence[Example], unlikes: Sequence[Example] = ()
+    ) -> Concept:
+        """Make a concept of examples, to find more of their kind: ``Question(concepts=concept)``.
+
+        unlikes: counter-examples. Saved by ``Concept.save``, its text is "@" and its name. Raises
+        BadImage, and BadPrompt for an example whose place holds nothing.
+        """
+        taken = [
+            [take(example, self.proposer, self.scorer, beside=beside) for example in given]
+            for given, beside in ((likes, True), (unlikes, False))
+        ]
+        return collect(name, *taken, self.encoder, self.serving.likeness)
 
     def like(
         self,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from .. import concepts
+from ..concepts import MARK, Concept
 from ..encoders import Encoder, Serving
+from ..errors import BadPrompt, Unsupported
 from ..types import Array
 from . import templates
 
@@ -15,11 +18,81 @@ UNSCORED = -1.0  # similarity of a region that was not embedded: the minimum of 
 
 
 @dataclass(frozen=True, eq=False)
-class Ranking:
-    """Texts to compare embeddings with, each of which competes with the rivals.
+class Taught:
+    """The concepts among the columns of a table of cosines, made comparable with its texts.
 
-    names: T texts. rivals: K texts, negatives and backgrounds. embeddings: float32 (T + K, D), unit
-    rows. logit_scale: factor of the cosines, already exponentiated. quality_weight: see ``weigh``.
+    concepts: by column. backgrounds: float32 (K, D), unit rows. serving: of the encoder.
+    logit_scale: factor of the cosines of texts.
+    """
+
+    concepts: Mapping[int, Concept]
+    backgrounds: Array
+    serving: Serving
+    logit_scale: float
+
+    def align(self, cosine: Array, embeddings: Array) -> Array:
+        """Replace each concept's column by the cosine that a text of its log-odds would have.
+
+        The texts' softmax over {text, rivals} then holds for both. cosine: (N, C). embeddings:
+        (N, D). Returns (N, C); float64 where there are concepts.
+        """
+        if not self.concepts:
+            return cosine
+        level, aligned = self.level(embeddings), cosine.astype(np.float64)
+        for column, concept in self.concepts.items():
+            odds = log_odds(concept, embeddings, self.serving)
+            aligned[:, column] = level + odds / self.logit_scale
+        return aligned
+
+    def level(self, embeddings: Array) -> Array:
+        """Return the cosine of N regions with all backgrounds taken together: float64 (N,)."""
+        if not len(self.backgrounds):
+            return np.zeros(len(embeddings))
+        logits = self.logit_scale * similarity(embeddings, self.backgrounds).astype(np.float64)
+        level: Array = np.logaddexp.reduce(logits, axis=1) / self.logit_scale
+        return level
+
+
+def find_concepts(
+    encoder: Encoder, names: Sequence[str], unsaved: Sequence[Concept] = ()
+) -> dict[int, Concept]:
+    """Return the concepts among names such as "@bolt", by column.
+
+    Raises UnknownName, BadIndex for a damaged one, and Unsupported for that of another encoder.
+    """
+    marked = {column: concepts.name_in(name) for column, name in enumerate(names)}
+    for column, name in enumerate(names):
+        if marked[column] is None and MARK in name and concepts.names_in([name]):
+            raise BadPrompt(f"words of place such as those of {name!r} are for segmenting only")
+    found = {
+        column: concepts.find(name, unsaved) for column, name in marked.items() if name is not None
+    }
+    for concept in found.values():
+        concept.check(encoder.name, encoder.fingerprint)
+    return found
+
+
+def log_odds(concept: Concept, embeddings: Array, serving: Serving) -> Array:
+    """Return how likely N regions are of a concept's kind, as log-odds: float64 (N,).
+
+    embeddings: (N, D).
+    """
+    near = _best(embeddings, concept.likes)
+    return near - serving.likeness
+
+
+def _best(embeddings: Array, rows: Array) -> Array:
+    best: Array = similarity(embeddings, rows).max(axis=1, initial=UNSCORED).astype(np.float64)
+    return best
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Texts and concepts to compare embeddings with, each of which competes with the rivals.
+
+    names: T of them. rivals: K, negatives then backgrounds. embeddings: float32 (T + K, D), unit
+    rows; of a concept the mean of its examples. logit_scale: factor of the cosines, already
+    exponentiated. quality_weight: see ``weigh``.
     """
 
     names: tuple[str, ...]
@@ -27,6 +100,7 @@ class Ranking:
     embeddings: Array
     logit_scale: float
     quality_weight: float
+    taught: Taught
 
     @classmethod
     def of(
@@ -34,33 +108,59 @@ class Ranking:
         encoder: Encoder,
         serving: Serving,
         names: Sequence[str],
-        rivals: Sequence[str],
-        sentences: Sequence[str] | None = None,
+        negatives: Sequence[str] = (),
+        unsaved: Sequence[Concept] = (),
     ) -> Ranking:
-        """Embed texts and rivals in the templates ``sentences``; default: those of ``serving``."""
-        chosen = serving.templates if sentences is None else sentences
-        embedded = embed_texts(encoder, [*names, *rivals], chosen)
+        """Embed texts, negatives and the backgrounds of ``serving`` in its templates.
+
+        A text such as "@bolt" is a concept, one of ``unsaved`` or a saved one. Raises what
+        ``find_concepts`` does.
+        """
+        if named := concepts.names_in(serving.backgrounds):
+            raise BadPrompt(f"a background is a text, not the concept @{named[0]}; rule it out")
+        rivals = (*negatives, *serving.backgrounds)
+        every = (*names, *rivals)
+        found = find_concepts(encoder, every, unsaved)
+        embedded = embed_names(encoder, every, serving.templates, found)
         scale = logit_scale_of(encoder, serving)
-        return cls(tuple(names), tuple(rivals), embedded, scale, serving.quality_weight)
+        backgrounds = embedded[len(names) + len(negatives) :]
+        taught = Taught(found, backgrounds, serving, scale)
+        return cls(tuple(names), rivals, embedded, scale, serving.quality_weight, taught)
 
     def similarity(self, embeddings: Array) -> Array:
         """Return the cosine of N regions with texts, then rivals: float32 (N, T + K)."""
         return similarity(embeddings, self.embeddings)
 
-    def probability(self, cosine: Array, quality: Array) -> Array:
+    @property
+    def negatives(self) -> int:
+        """Return how many of the rivals are negatives."""
+        return len(self.rivals) - len(self.taught.backgrounds)
+
+    def aligned(self, embeddings: Array) -> Array:
+        """Return ``similarity`` with the columns of concepts as ``Taught.align`` makes them."""
+        return self.taught.align(self.similarity(embeddings), embeddings)
+
+    def probability(self, embeddings: Array, quality: Array) -> Array:
         """Return each text's probability against the rivals other than itself: float64 (N, T).
 
-        cosine: (N, T + K), as ``similarity`` returns it. quality: (N,) in [0, 1].
+        embeddings: (N, D). quality: (N,) in [0, 1].
         """
+        cosine = self.aligned(embeddings)
+        level = self.taught.level(embeddings)[:, None]
         table = np.zeros((len(cosine), len(self.names)))
         for column, name in enumerate(self.names):
-            against = [
-                len(self.names) + row for row, rival in enumerate(self.rivals) if rival != name
-            ]
-            table[:, [column]] = probabilities(
-                cosine[:, [column]], cosine[:, against], self.logit_scale
-            )
+            against = cosine[:, self._rivals_of(column, name)]
+            if column in self.taught.concepts:  # also where there are no backgrounds
+                against = np.hstack([against, level])
+            table[:, [column]] = probabilities(cosine[:, [column]], against, self.logit_scale)
         return weigh(table, quality, self.quality_weight)
+
+    def _rivals_of(self, column: int, name: str) -> list[int]:
+        """Return the columns of the rivals of a text, or of a concept, without the backgrounds."""
+        count = self.negatives if column in self.taught.concepts else len(self.rivals)
+        return [
+            len(self.names) + row for row, rival in enumerate(self.rivals[:count]) if rival != name
+        ]
 
 
 def logit_scale_of(encoder: Encoder, serving: Serving) -> float:
@@ -93,7 +193,37 @@ def weigh(probability: Array, quality: Array, weight: float) -> Array:
 
 
 def embed_texts(encoder: Encoder, texts: Sequence[str], sentences: Sequence[str]) -> Array:
-    """Embed T texts, each the mean over templates of unit embeddings: float32 (T, D), unit rows."""
+    """Embed T texts, each the mean over templates of unit embeddings: float32 (T, D), unit rows.
+
+    Raises Unsupported for a concept such as "@bolt", which has embeddings of regions.
+    """
+    if named := next((text for text in texts if concepts.name_in(text) is not None), None):
+        raise Unsupported(f"only texts are compared here, and {named!r} is a concept; give a text")
+    return _embed(encoder, texts, sentences)
+
+
+def embed_names(
+    encoder: Encoder,
+    names: Sequence[str],
+    sentences: Sequence[str],
+    found: Mapping[int, Concept],
+) -> Array:
+    """Embed T texts and concepts: float32 (T, D), unit rows; a concept's is its likes' mean.
+
+    found: as ``find_concepts`` returns it.
+    """
+    texts = [name for column, name in enumerate(names) if column not in found]
+    embedded = _embed(encoder, texts, sentences)
+    if not found:
+        return embedded
+    rows = np.zeros((len(names), embedded.shape[1]), np.float32)
+    rows[[column for column in range(len(names)) if column not in found]] = embedded
+    for column, concept in found.items():
+        rows[column] = unit(concept.likes.mean(axis=0))
+    return rows
+
+
+def _embed(encoder: Encoder, texts: Sequence[str], sentences: Sequence[str]) -> Array:
     expanded = [sentence for text in texts for sentence in templates.expand(text, sentences)]
     embeddings = encoder.encode_texts(expanded)
     return unit(embeddings.reshape(len(texts), len(sentences), embeddings.shape[1]).mean(axis=1))

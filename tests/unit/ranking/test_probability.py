@@ -73,12 +73,14 @@ def test_similarity_is_the_cosine() -> None:
 
 def test_a_text_that_is_also_a_rival_competes_with_the_others_alone() -> None:
     encoder = FakeEncoder()
-    serving = Serving(templates=("{}",), quality_weight=1.0, logit_scale=2.0)
-    ranking = Ranking.of(encoder, serving, ["red", "blue"], ["red", "green"])
+    serving = Serving(
+        templates=("{}",), backgrounds=("green",), quality_weight=1.0, logit_scale=2.0
+    )
+    ranking = Ranking.of(encoder, serving, ["red", "blue"], ["red"])
     regions = encoder.encode_texts(["red", "green"])
     cosine = ranking.similarity(regions)
     assert cosine.shape == (2, 4)
-    found = ranking.probability(cosine, np.array([1.0, 0.5], np.float32))
+    found = ranking.probability(regions, np.array([1.0, 0.5], np.float32))
     red = probabilities(cosine[:, [0]], cosine[:, [3]], 2.0)
     blue = probabilities(cosine[:, [1]], cosine[:, 2:], 2.0)
     np.testing.assert_allclose(found, weigh(np.hstack([red, blue]), np.array([1.0, 0.5]), 1.0))
