@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .batch import Running as Running
     from .batch import Summary as Summary
     from .batch import export as export
+    from .concepts import Concept as Concept
+    from .concepts import Example as Example
     from .drawing import contact_sheet as contact_sheet
     from .drawing import overlay as overlay
     from .drawing import shrink as shrink
@@ -82,6 +84,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "batch": ("Answers", "Ask", "ExportOptions", "Progress", "Running", "Summary", "export"),
+    "concepts": ("Concept", "Example"),
     "scoring.crops": ("CropPolicy", "POLICIES", "View"),
     "drawing": ("contact_sheet", "overlay", "shrink"),
     "errors": (

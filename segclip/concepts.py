@@ -54,11 +54,15 @@ class Example:
     def __post_init__(self) -> None:
         place = Path(self.place) if isinstance(self.place, str) else self.place
         object.__setattr__(self, "place", place)
-        click = isinstance(place, Points) and len(place.xy) == 1 and place.labels.all()
-        plain = click and place.box is None and place.mask is None
+        click = isinstance(place, Points) and (len(place.xy), place.box, place.mask) == (
+            1,
+            None,
+            None,
+        )
+        click = click and bool(place.labels.all())
         box = isinstance(place, Boxes) and len(place.xyxy) == 1
         mask = isinstance(place, Path) or (isinstance(place, np.ndarray) and place.ndim == 2)
-        if not (plain or box or mask or isinstance(place, Everything)):
+        if not (click or box or mask or isinstance(place, Everything)):
             raise BadPrompt(
                 "an example is one click, one box, a mask (H, W) or a whole image; for several "
                 "objects give several examples"
@@ -93,6 +97,11 @@ class Example:
         if isinstance(self.place, Everything):
             return source
         return f"{source}@{self.place.absolute() if isinstance(self.place, Path) else 'mask'}"
+
+
+def _is_one_click(points: Points) -> bool:
+    alone = points.box is None and points.mask is None
+    return alone and points.labels.tolist() == [1]
 
 
 def _existing(name: str) -> Path:
@@ -277,11 +286,19 @@ def read(path: Path) -> Concept:
         about = json.loads(tensors["about"].tobytes())
         if about["version"] != _VERSION:
             raise ValueError(f"it has version {about['version']!r}, not {_VERSION}")
-        words = [about[key] for key in ("name", "encoder", "fingerprint")]
-        if not all(isinstance(word, str) for word in [*words, *about["given"]]):
+        name, encoder, fingerprint = (about[key] for key in ("name", "encoder", "fingerprint"))
+        if not all(isinstance(word, str) for word in (name, encoder, fingerprint, *about["given"])):
             raise ValueError("a name in it is not a text")
-        tables = [tensors[key] for key in ("likes", "unlikes", "others")]
-        return Concept(words[0], *tables, *words[1:], tuple(about["given"]), tensors["thumbnails"])
+        return Concept(
+            name,
+            tensors["likes"],
+            tensors["unlikes"],
+            tensors["others"],
+            encoder,
+            fingerprint,
+            tuple(about["given"]),
+            tensors["thumbnails"],
+        )
     except (SafetensorError, BadPrompt, ValueError, TypeError, KeyError, RecursionError) as error:
         raise BadIndex(
             f"the concept file {path} is damaged or of another version: {one_line(error)}; remove "

@@ -259,11 +259,11 @@ class Segmenter:
         unlikes: counter-examples. Saved by ``Concept.save``, its text is "@" and its name. Raises
         BadImage, and BadPrompt for an example whose place holds nothing.
         """
-        taken = [
+        positive, negative = (
             [take(example, self.proposer, self.scorer, beside=beside) for example in given]
             for given, beside in ((likes, True), (unlikes, False))
-        ]
-        return collect(name, *taken, self.encoder, self.serving.likeness)
+        )
+        return collect(name, positive, negative, self.encoder, self.serving.likeness)
 
     def like(
         self,

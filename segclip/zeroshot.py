@@ -230,7 +230,7 @@ def _labels(given: Sequence[str], templates: str | tuple[str, ...] | None) -> La
 def build(encoder: Encoder, labels: Labels) -> Classifier:
     """Make a classifier; its weights are cached on disk by the encoder's fingerprint.
 
-    A label such as "@bolt" is a saved concept. Raises what ``ranking.probability.find_concepts`` does.
+    A label such as "@bolt" is a saved concept. Raises what ``find_concepts`` does.
     """
     sentences, key = labels.sentences(encoder), encoder.fingerprint
     if found := find_concepts(encoder, labels.names):

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from .. import __version__, lifetime
 from ..errors import SegclipError
 from ..files import lines
-from . import evaluate, weights
+from . import concepts, evaluate, weights
 from .app import ServerOptions
 from .app import run as run_app
 from .classify import ClassifyOptions, ClassifyOutput
@@ -93,6 +93,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(concepts.app, name="concepts")
 app.add_typer(weights.app, name="weights")
 app.add_typer(evaluate.app, name="evaluate")
 
