@@ -30,7 +30,6 @@ from .weights import cache
 MARK = "@"
 SUFFIX = ".concept"
 THUMBNAIL = 96  # px, side of an example's square thumbnail
-MOST_OTHERS = 256  # rows of ``Concept.others`` that are kept
 FILES = "SEGCLIP_CONCEPT_FILES"  # environment variable; "0" leaves only the concepts folder
 _MAX_BYTES = 64 << 20  # of a concept's file
 _NAME = re.compile(r"\w[\w.-]{0,63}")
@@ -125,8 +124,7 @@ class Concept:
     """What a few examples teach: embeddings of one encoder, and how they were made.
 
     name: letters, digits, "_", "-" and ".". likes: float32 (P, D), unit rows. unlikes: (M, D), of
-    the counter-examples. others: (K, D), of regions beside the likes in their images, which they
-    are not. encoder, fingerprint: of the encoder. given: P + M texts for ``Example.parse``.
+    the counter-examples. encoder, fingerprint: of the encoder. given: P + M texts for ``Example.parse``.
     thumbnails: uint8 (P + M, S, S, 3) RGB. Raises BadPrompt for a name that is none, and ValueError
     for tables that do not belong together.
     """
@@ -134,7 +132,6 @@ class Concept:
     name: str
     likes: Array
     unlikes: Array
-    others: Array
     encoder: str
     fingerprint: str
     given: tuple[str, ...]
@@ -142,7 +139,7 @@ class Concept:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        tables = (self.likes, self.unlikes, self.others)
+        tables = (self.likes, self.unlikes)
         if not len(self.likes):
             raise BadPrompt(f"concept {self.name!r} has no example; give one or more it is like")
         if (
@@ -191,7 +188,6 @@ class Concept:
             "about": np.frombuffer(json.dumps(about).encode(), np.uint8),
             "likes": self.likes,
             "unlikes": self.unlikes,
-            "others": self.others,
             "thumbnails": self.thumbnails,
         }
         data: bytes = safetensors.numpy.save(
@@ -293,7 +289,6 @@ def read(path: Path) -> Concept:
             name,
             tensors["likes"],
             tensors["unlikes"],
-            tensors["others"],
             encoder,
             fingerprint,
             tuple(about["given"]),

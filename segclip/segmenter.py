@@ -260,10 +260,10 @@ class Segmenter:
         BadImage, and BadPrompt for an example whose place holds nothing.
         """
         positive, negative = (
-            [take(example, self.proposer, self.scorer, beside=beside) for example in given]
-            for given, beside in ((likes, True), (unlikes, False))
+            [take(example, self.proposer, self.scorer) for example in given]
+            for given in (likes, unlikes)
         )
-        return collect(name, positive, negative, self.encoder, self.serving.likeness)
+        return collect(name, positive, negative, self.encoder)
 
     def like(
         self,

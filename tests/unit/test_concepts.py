@@ -28,7 +28,6 @@ def bolt(name: str = "bolt", *, unlikes: int = 1) -> Concept:
         name,
         rows[:2],
         rows[2 : 2 + unlikes],
-        rows[3:],
         "an encoder",
         "abc",
         ("/a b.png@1,2", "/c.png", "/d.png@1,2,3,4")[: 2 + unlikes],
@@ -41,7 +40,7 @@ def test_a_saved_concept_is_read_back_and_listed(home: Path) -> None:
     path = bolt().save()
     assert path == home / "concepts" / "bolt.concept"
     found = concepts.find("bolt")
-    for name in ("likes", "unlikes", "others", "thumbnails"):
+    for name in ("likes", "unlikes", "thumbnails"):
         np.testing.assert_array_equal(getattr(found, name), getattr(bolt(), name))
     assert (found.name, found.encoder, found.fingerprint) == ("bolt", "an encoder", "abc")
     assert found.given == bolt().given
