@@ -51,7 +51,7 @@ class Example:
     place: Any = field(default_factory=Everything)
 
     def __post_init__(self) -> None:
-        place = Path(self.place) if isinstance(self.place, str) else self.place
+        place: Any = Path(self.place) if isinstance(self.place, str) else self.place
         object.__setattr__(self, "place", place)
         click = isinstance(place, Points) and (len(place.xy), place.box, place.mask) == (
             1,
@@ -124,9 +124,9 @@ class Concept:
     """What a few examples teach: embeddings of one encoder, and how they were made.
 
     name: letters, digits, "_", "-" and ".". likes: float32 (P, D), unit rows. unlikes: (M, D), of
-    the counter-examples. encoder, fingerprint: of the encoder. given: P + M texts for ``Example.parse``.
-    thumbnails: uint8 (P + M, S, S, 3) RGB. Raises BadPrompt for a name that is none, and ValueError
-    for tables that do not belong together.
+    the counter-examples. encoder, fingerprint: of the encoder. given: P + M texts for
+    ``Example.parse``. thumbnails: uint8 (P + M, S, S, 3) RGB. Raises BadPrompt for a name that is
+    none, and ValueError for tables that do not belong together.
     """
 
     name: str

@@ -16,7 +16,7 @@ from ..types import Array
 from . import templates
 
 # log-odds of a concept per cosine, times 1 - likeness; the F1 on drawn scenes is flat around it
-_STEEPNESS = 10.0
+_STEEPNESS = 8.0
 UNSCORED = -1.0  # similarity of a region that was not embedded: the minimum of a cosine
 
 

@@ -134,7 +134,7 @@ def test_tables_that_do_not_belong_together_are_refused() -> None:
         {"thumbnails": np.zeros((3, 0, 8, 3), np.uint8)},
     ):
         with pytest.raises(ValueError, match=r"want|not finite"):
-            replace(bolt(), **change)  # type: ignore[arg-type]
+            replace(bolt(), **change)
 
 
 def test_another_encoder_is_refused_with_the_command_that_makes_it_again() -> None:

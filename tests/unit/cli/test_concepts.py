@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import pytest
 from PIL import Image as Pillow
 
 from segclip import concepts
-from segclip.files import atomic
 from tests.commands import run
 from tests.fakes import paint
 
@@ -136,7 +136,7 @@ def test_a_killed_write_leaves_the_former_concept(
     def fail(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(atomic.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     outcome = run("concepts", "add", "bolt", "--like", "other.png@10,10")
     assert outcome.exit_code == 2
     assert "No space left" in outcome.stderr
