@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from .batch import Running as Running
     from .batch import Summary as Summary
     from .batch import export as export
-    from .concepts import Concept as Concept
-    from .concepts import Example as Example
     from .drawing import contact_sheet as contact_sheet
     from .drawing import overlay as overlay
     from .drawing import shrink as shrink
@@ -46,6 +44,8 @@ if TYPE_CHECKING:
     from .loading import load_encoder as load_encoder
     from .loading import load_picker as load_picker
     from .question import Question as Question
+    from .ranking.concepts import Concept as Concept
+    from .ranking.concepts import Example as Example
     from .ranking.selection import Selection as Selection
     from .scoring.crops import POLICIES as POLICIES
     from .scoring.crops import CropPolicy as CropPolicy
@@ -84,7 +84,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "batch": ("Answers", "Ask", "ExportOptions", "Progress", "Running", "Summary", "export"),
-    "concepts": ("Concept", "Example"),
+    "ranking.concepts": ("Concept", "Example"),
     "scoring.crops": ("CropPolicy", "POLICIES", "View"),
     "drawing": ("contact_sheet", "overlay", "shrink"),
     "errors": (

@@ -10,18 +10,18 @@ from time import perf_counter
 import numpy as np
 
 from . import images
-from .concepts import Concept, Example
 from .encoders import Encoder, NoEncoder, Serving
 from .errors import BadPrompt
-from .examples import collect, take
 from .proposers import Proposer
 from .proposers.space import within
 from .question import MAX_PIXELS, Question
 from .ranking import templates
+from .ranking.concepts import Concept, Example
 from .ranking.phrases import ScoredRegions, TextAnswer
 from .ranking.positions import nouns
 from .ranking.probability import Ranking, similarity
 from .ranking.selection import Selection, select
+from .scoring.examples import collect, take
 from .scoring.scorers import CropScorer, Scorer
 from .types import Array, Boxes, Encoded, Everything, Points, Prompt, Regions, Result
 

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from . import images, loading, question
-from .concepts import Concept
 from .encoders import Encoder
 from .errors import BadPrompt, NotWritable, UnknownName
 from .files import atomic, lines
 from .ranking import templates
+from .ranking.concepts import Concept
 from .ranking.probability import (
     Taught,
     embed_names,

@@ -24,11 +24,11 @@ LAYERS: dict[str, int] = {
         ("errors", "startup", "types", "question", "files.formats", "ranking.selection"), 0
     ),
     **dict.fromkeys(("files", "weights", "images", "drawing", "registry", "checks", "lifetime"), 1),
-    "concepts": 1,
     **dict.fromkeys(("ranking", "scoring"), 1),  # templates, words of place, crops
     **dict.fromkeys(("proposers", "encoders", "weights.tensors", "weights.torchscript"), 2),
     **dict.fromkeys(("ranking.probability", "scoring.scorers", "scoring.heat"), 3),
-    **dict.fromkeys(("examples", "loading", "segmenter", "zeroshot", "exporters"), 4),
+    "scoring.examples": 3,
+    **dict.fromkeys(("loading", "segmenter", "zeroshot", "exporters"), 4),
     **dict.fromkeys(("batch", "search", "evaluation"), 5),
     **dict.fromkeys(("cli", "__main__", "__init__"), 6),
 }
@@ -72,7 +72,7 @@ HOMES: dict[str, set[str]] = {
     "open_clip": {"encoders", "train"},
     "timm": {"encoders", "train"},
     "sentence_transformers": {"encoders", "train"},
-    "safetensors": {"concepts", "proposers", "encoders", "weights.tensors", "train"},
+    "safetensors": {"ranking.concepts", "proposers", "encoders", "weights.tensors", "train"},
     "huggingface_hub": {"encoders", "weights.downloads"},
     "filelock": {"app", "batch", "weights.downloads"},
     "pycocotools": {"files.coco", "exporters", "evaluation.proposals", "train"},

@@ -12,11 +12,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, concepts, registry
+from .. import __version__, registry
 from ..errors import BadIndex, BadPrompt, BadTable, NotWritable
 from ..files.formats import PER_IMAGE, PER_RUN
 from ..question import Question, unique
-from ..ranking import templates
+from ..ranking import concepts, templates
 from . import collect, plan, runners, state
 from .done import Done
 from .files import stamp_of

@@ -45,7 +45,7 @@ class ConceptOptions:
 @grouped
 def add(options: ConceptOptions, models: ModelOptions) -> None:
     """Make a concept of examples, in place of an earlier one of that name."""
-    from .. import concepts
+    from ..ranking import concepts
 
     concepts.check_name(options.name)
     likes, unlikes = (
@@ -62,7 +62,7 @@ def add(options: ConceptOptions, models: ModelOptions) -> None:
 @app.command("list")
 def list_() -> None:
     """List the concepts: text, examples, counter-examples, encoder."""
-    from .. import concepts
+    from ..ranking import concepts
 
     rows = [("text", "like", "unlike", "encoder")]
     for name in concepts.names():
@@ -85,7 +85,7 @@ def show(
     out: Annotated[Path | None, typer.Option(help="Contact sheet of the examples, .png.")] = None,
 ) -> None:
     """Print the examples of a concept; with --out, draw them."""
-    from .. import concepts
+    from ..ranking import concepts
 
     if out and out.suffix.lower() != ".png":
         raise BadPrompt(f"--out {out}: give the name of a .png file")
@@ -101,7 +101,7 @@ def show(
 @app.command()
 def remove(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Remove a concept."""
-    from .. import concepts
+    from ..ranking import concepts
 
     typer.echo(f"removed {concepts.remove(name.removeprefix(concepts.MARK))}")
 

@@ -14,9 +14,9 @@ from .output import OutputOptions
 from .parsing import parse_numbers
 
 if TYPE_CHECKING:
-    from ..concepts import Concept, Example
     from ..loading import ModelSpec
     from ..question import Question
+    from ..ranking.concepts import Concept, Example
     from ..ranking.selection import Selection
     from ..segmenter import Segmenter
     from ..types import Points, Prompt
@@ -154,13 +154,13 @@ class QueryOptions:
         return [self._parsed(text) for text in like], [self._parsed(text) for text in unlike]
 
     def _parsed(self, text: str) -> Example:
-        from ..concepts import Example
+        from ..ranking.concepts import Example
 
         here = Path(text).is_file() or not _NUMBERS.fullmatch(text)
         return Example.parse(text if here else f"{self.image}@{text}")
 
     def concepts(self, segmenter: Segmenter) -> tuple[Concept, ...]:
-        """Make the concept that ``question`` names, if the options give examples."""
+        """Make the concept that ``question`` names, if there are examples."""
         examples = self.examples()
         return (segmenter.concept(LIKE_THIS, *examples),) if examples else ()
 

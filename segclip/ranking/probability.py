@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import concepts
-from ..concepts import MARK, Concept
 from ..encoders import Encoder, Serving
 from ..errors import BadPrompt, Unsupported
 from ..types import Array
-from . import templates
+from . import concepts, templates
+from .concepts import MARK, Concept
 
 # log-odds of a concept per cosine, times 1 - likeness; the F1 on drawn scenes is flat around it
 _STEEPNESS = 8.0

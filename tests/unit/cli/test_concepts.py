@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from segclip import concepts
+from segclip.ranking import concepts
 from tests.commands import run
 from tests.fakes import paint
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from segclip.concepts import THUMBNAIL, Example
 from segclip.errors import BadImage, BadPrompt, UnknownName, Unsupported
 from segclip.question import Question
+from segclip.ranking.concepts import THUMBNAIL, Example
 from segclip.ranking.selection import Selection
 from segclip.scoring.scorers import CropScorer
 from segclip.segmenter import Segmenter

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from . import images
-from .concepts import THUMBNAIL, Concept, Example
-from .encoders import Encoder
-from .errors import BadPrompt
-from .proposers import Proposer
-from .scoring.crops import View, cut
-from .scoring.scorers import Scorer
-from .types import Array, Boxes, Everything, Image, Masks, Points
+from .. import images
+from ..encoders import Encoder
+from ..errors import BadPrompt
+from ..proposers import Proposer
+from ..ranking.concepts import THUMBNAIL, Concept, Example
+from ..types import Array, Boxes, Everything, Image, Masks, Points
+from .crops import View, cut
+from .scorers import Scorer
 
 _THUMBNAIL = View(1.3, "keep", 1.0)
 _INSIDE = 128  # value of a mask's pixel from which it is inside

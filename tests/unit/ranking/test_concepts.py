@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from segclip import concepts
-from segclip.concepts import Concept, Example
 from segclip.errors import BadIndex, BadPrompt, NotWritable, UnknownName, Unsupported
+from segclip.ranking import concepts
+from segclip.ranking.concepts import Concept, Example
 from segclip.types import Boxes, Everything, Points
 
 

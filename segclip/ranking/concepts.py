@@ -20,12 +20,12 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from . import images
-from .errors import BadIndex, BadPrompt, NotWritable, UnknownName, Unsupported, one_line
-from .files import atomic, regular
-from .ranking.positions import nouns
-from .types import Array, Boxes, Everything, Points
-from .weights import cache
+from .. import images
+from ..errors import BadIndex, BadPrompt, NotWritable, UnknownName, Unsupported, one_line
+from ..files import atomic, regular
+from ..types import Array, Boxes, Everything, Points
+from ..weights import cache
+from .positions import nouns
 
 MARK = "@"
 SUFFIX = ".concept"
