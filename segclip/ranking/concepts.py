@@ -31,6 +31,9 @@ MARK = "@"
 SUFFIX = ".concept"
 THUMBNAIL = 96  # px, side of an example's square thumbnail
 FILES = "SEGCLIP_CONCEPT_FILES"  # environment variable; "0" leaves only the concepts folder
+# share of the best example's mean cosine with the others; chosen on drawn scenes, where every
+# fourth click cut out something else
+_OUTLIER = 0.5
 _MAX_BYTES = 64 << 20  # of a concept's file
 _NAME = re.compile(r"\w[\w.-]{0,63}")
 _MARKED = re.compile(r"(?:(?:the|an?) )?@(.*)", re.IGNORECASE)
@@ -159,6 +162,19 @@ class Concept:
     def text(self) -> str:
         """Return the text that stands for it, "@bolt"."""
         return f"{MARK}{self.name}"
+
+    @property
+    def typical(self) -> Array:
+        """Mark the likes that count, bool (P,): of three or more not those unlike the others.
+
+        A click may cut out something else than the object that was meant.
+        """
+        count = len(self.likes)
+        if count < 3:
+            return np.ones(count, bool)
+        alike = ((self.likes @ self.likes.T).sum(axis=1) - 1) / (count - 1)
+        typical: Array = alike >= _OUTLIER * alike.max()
+        return typical
 
     def remake(self, encoder: str) -> str:
         """Return the command that makes it again with another encoder."""

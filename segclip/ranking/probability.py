@@ -77,14 +77,15 @@ def find_concepts(
 def log_odds(concept: Concept, embeddings: Array, serving: Serving) -> Array:
     """Return how likely N regions are of a concept's kind, as log-odds: float64 (N,).
 
-    A region is compared with the mean of the likes, a prototype as in Snell et al. 2017
+    A region is compared with the mean of the typical likes, a prototype as in Snell et al. 2017
     (https://arxiv.org/abs/1703.05175), and with the nearest unlike. One at ``level_of`` the number
     of likes is as likely as the threshold of ``serving``. embeddings: (N, D).
     """
     likeness, threshold = serving.likeness, np.clip(serving.threshold, 1e-6, 1 - 1e-6)
     slope = _STEEPNESS / max(1 - likeness, 0.01)
-    prototype = unit(concept.likes.mean(axis=0, keepdims=True))
-    margin = _nearest(embeddings, prototype) - level_of(len(concept.likes), likeness)
+    likes = concept.likes[concept.typical]
+    prototype = unit(likes.mean(axis=0, keepdims=True))
+    margin = _nearest(embeddings, prototype) - level_of(len(likes), likeness)
     odds = slope * margin
     if len(concept.unlikes):
         against = _nearest(embeddings, concept.unlikes) - level_of(1, likeness)
@@ -241,7 +242,7 @@ def embed_names(
     rows = np.zeros((len(names), embedded.shape[1]), np.float32)
     rows[[column for column in range(len(names)) if column not in found]] = embedded
     for column, concept in found.items():
-        rows[column] = unit(concept.likes.mean(axis=0))
+        rows[column] = unit(concept.likes[concept.typical].mean(axis=0))
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from .scorers import Scorer
 
 _THUMBNAIL = View(1.3, "keep", 1.0)
 _INSIDE = 128  # value of a mask's pixel from which it is inside
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +60,7 @@ def collect(
         raise BadPrompt(f"concept {name!r} has no example; give one or more it is like")
     every = [*likes, *unlikes]
     positive = np.concatenate([taken.embedding for taken in likes])
-    return Concept(
+    concept = Concept(
         name,
         positive,
         np.concatenate([positive[:0], *(taken.embedding for taken in unlikes)]),
@@ -66,6 +69,14 @@ def collect(
         tuple(str(taken.example) for taken in every),
         np.concatenate([taken.thumbnail for taken in every]),
     )
+    for row in np.flatnonzero(~concept.typical):
+        log.warning(
+            "%s is unlike the other examples and does not count; see what it cut out: segclip "
+            "concepts show %s --out sheet.png",
+            concept.given[row],
+            name,
+        )
+    return concept
 
 
 def _drawn(example: Example, image: Image) -> Masks:

@@ -95,6 +95,21 @@ def test_its_probability_depends_on_no_other_region(
         assert one.probability[0] == pytest.approx(every.probability[same], abs=1e-7)
 
 
+def test_an_example_unlike_the_others_does_not_count_and_is_reported(
+    segmenter: Segmenter, elsewhere: Image, sample_image: Image, caplog: pytest.LogCaptureFixture
+) -> None:
+    right, wrong = (Example(elsewhere, Points([at])) for at in ((70, 70), (110, 10)))
+    segmenter.concept("it", [right, wrong])
+    assert not caplog.messages  # of two, either may be wrong
+    concept = segmenter.concept("it", [right, wrong, right])
+    assert concept.typical.tolist() == [True, False, True]
+    assert caplog.messages[0].startswith("image@110,10 is unlike the other examples")
+    found = segmenter.answer(sample_image, Question(concepts=concept))
+    alone = segmenter.answer(sample_image, Question(concepts=segmenter.concept("it", [right] * 2)))
+    assert found.masks.boxes.tolist() == [list(RED)]
+    assert found.probability.tolist() == alone.probability.tolist()
+
+
 def test_words_of_place_filter_what_a_concept_matches(
     segmenter: Segmenter, elsewhere: Image
 ) -> None:
