@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from .loading import load_encoder as load_encoder
     from .loading import load_picker as load_picker
     from .question import Question as Question
+    from .ranking.concepts import Concept as Concept
+    from .ranking.concepts import Example as Example
     from .ranking.selection import Selection as Selection
     from .scoring.crops import POLICIES as POLICIES
     from .scoring.crops import CropPolicy as CropPolicy
@@ -83,6 +85,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "batch": ("Answers", "Ask", "ExportOptions", "Progress", "Running", "Summary", "export"),
+    "ranking.concepts": ("Concept", "Example"),
     "scoring.crops": ("CropPolicy", "POLICIES", "View"),
     "drawing": ("contact_sheet", "overlay", "shrink"),
     "errors": (

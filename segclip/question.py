@@ -26,7 +26,9 @@ class Question:
     whole image; without texts, what is at these points or in these boxes is cut out. example: a
     click on the object to find more of. everything: cut out every object. negatives, backgrounds:
     texts that each text competes with. templates: sentences with ``{}``, or the name of a set. None
-    uses the encoder's ``serving``. max_pixels: the largest image that is read.
+    uses the encoder's ``serving``. max_pixels: the largest image that is read. concepts: what
+    ``Segmenter.concept`` made, one or more, to find, or for texts such as "@bolt" to name; saved
+    ones need not be given.
 
     Raises BadPrompt for texts that no encoder can read, and for fields that exclude each other.
     """
@@ -40,9 +42,14 @@ class Question:
     templates: Any = None
     selection: Selection = field(default_factory=Selection)
     max_pixels: int = MAX_PIXELS
+    concepts: Any = ()
 
     def __post_init__(self) -> None:
-        texts, negatives = unique(self.texts), unique(self.negatives)
+        several = isinstance(self.concepts, Sequence)
+        concepts = tuple(self.concepts) if several else (self.concepts,)
+        object.__setattr__(self, "concepts", concepts)
+        given = self.texts or [concept.text for concept in concepts]
+        texts, negatives = unique(given), unique(self.negatives)
         if both := set(texts) & set(negatives):
             raise BadPrompt(f"{min(both)!r} is both asked for and ruled out; drop one of them")
         if self.everything and (texts or self.example or not isinstance(self.place, Everything)):

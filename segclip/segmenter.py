@@ -16,11 +16,14 @@ from .proposers import Proposer
 from .proposers.space import within
 from .question import MAX_PIXELS, Question
 from .ranking import templates
+from .ranking.concepts import Concept, Example
+from .ranking.embedding import similarity
 from .ranking.phrases import ScoredRegions, TextAnswer
 from .ranking.positions import nouns
-from .ranking.probability import Ranking, similarity
+from .ranking.probability import Ranking
 from .ranking.resemblance import resemblances
 from .ranking.selection import Selection, select
+from .scoring.examples import collect, take
 from .scoring.scorers import CropScorer, Scorer
 from .types import Array, Boxes, Encoded, Everything, Points, Prompt, Regions, Resemblance, Result
 
@@ -102,16 +105,6 @@ class Segmenter:
         if texts:
             return self._rank(kept, question)
         return self.everything(kept, selection=question.selection)
-
-    def _rank(self, regions: Regions, question: Question) -> Result:
-        return self.rank(
-            regions,
-            question.texts,
-            negatives=question.negatives,
-            backgrounds=question.backgrounds,
-            templates=question.templates,
-            selection=question.selection,
-        )
 
     def encode(self, source: images.Source | Encoded, *, max_pixels: int = MAX_PIXELS) -> Encoded:
         """Run the image encoder once; methods that take an image take the result, and only decode.
@@ -224,22 +217,25 @@ class Segmenter:
         sentences with ``{}``, or the name of a set. None uses the encoder's ``serving``. Raises
         BadPrompt.
         """
-        question = Question(texts, negatives=negatives, backgrounds=backgrounds)
-        serving, queries = self.serving, question.texts
+        question = Question(
+            texts,
+            negatives=negatives,
+            backgrounds=backgrounds,
+            templates=templates,
+            selection=selection,
+        )
+        return self._rank(regions, question)
+
+    def _rank(self, regions: Regions, question: Question) -> Result:
+        serving, selection, queries = self._serving(question), question.selection, question.texts
         named = [nouns(text) for text in queries]
         names = [
             *(first for first, *_ in named),
             *(anchor for _, *anchors in named for anchor in anchors),
         ]
-        rivals = [
-            *question.negatives,
-            *(serving.backgrounds if backgrounds is None else question.backgrounds),
-        ]
-        if backgrounds is not None:
-            serving = replace(serving, vocabulary=False)  # the caller's own, and no others
-        ranking = Ranking.of(self.encoder, serving, names, rivals, _sentences(templates))
+        ranking = Ranking.of(self.encoder, serving, names, question.negatives, question.concepts)
         cosine = ranking.similarity(regions.embeddings)  # (N, T + anchors + K)
-        probability = ranking.probability(cosine, regions.proposals.quality)
+        probability = ranking.probability(regions.embeddings, regions.proposals.quality)
         probability[~regions.embeddings.any(axis=1)] = 0  # too small to be embedded
         threshold = serving.threshold if selection.threshold is None else selection.threshold
         scored = ScoredRegions(
@@ -258,12 +254,36 @@ class Segmenter:
         columns = [row for row, text in enumerate(result.asked) if text in result.unanswered]
         if not len(regions) or not columns:
             return (None,) * len(result.asked)
-        chosen = ranking.only(columns)
         rows = probability[:, columns].argmax(axis=0)
-        quality = regions.proposals.quality[rows]
-        named = resemblances(self.encoder, self.serving, chosen, regions.embeddings[rows], quality)
+        texts = {ranking.names[column]: ranking.embeddings[column] for column in columns}
+        nearest = Regions(regions.image, regions.proposals[rows], regions.embeddings[rows])
+        named = resemblances(self.encoder, self.serving, texts, nearest)
         known = dict(zip(columns, named, strict=True))
         return tuple(known.get(row) for row in range(len(result.asked)))
+
+    def _serving(self, question: Question) -> Serving:
+        """Return the settings of the encoder, with the question's templates and backgrounds."""
+        chosen, sentences = self.serving, _sentences(question.templates)
+        if sentences is not None:
+            chosen = replace(chosen, templates=tuple(sentences))
+        if question.backgrounds is not None:
+            # the caller's own rivals, and no others
+            chosen = replace(chosen, backgrounds=question.backgrounds, vocabulary=False)
+        return chosen
+
+    def concept(
+        self, name: str, likes: Sequence[Example], unlikes: Sequence[Example] = ()
+    ) -> Concept:
+        """Make a concept of examples, to find more of their kind: ``Question(concepts=concept)``.
+
+        unlikes: counter-examples. Saved by ``Concept.save``, its text is "@" and its name. Raises
+        BadImage, and BadPrompt for an example whose place holds nothing.
+        """
+        positive, negative = (
+            [take(example, self.proposer, self.scorer) for example in given]
+            for given in (likes, unlikes)
+        )
+        return collect(name, positive, negative, self.encoder)
 
     def like(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -22,7 +22,9 @@ from .encoders import Encoder
 from .errors import BadPrompt, NotWritable, UnknownName
 from .files import atomic, lines
 from .ranking import templates
-from .ranking.probability import embed_texts, logit_scale_of, probabilities, similarity, unit, weigh
+from .ranking.concepts import Concept
+from .ranking.embedding import embed_names, embed_texts, similarity, unit
+from .ranking.probability import Taught, find_concepts, logit_scale_of, probabilities, weigh
 from .ranking.selection import Selection, select
 from .registry import explain, resolve
 from .scoring.crops import CropPolicy
@@ -68,11 +70,12 @@ class Labels:
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """Ranks labels with an encoder. weights: float32 (T, D), unit rows."""
+    """Ranks labels with an encoder. weights: float32 (T, D), unit rows. taught: its concepts."""
 
     encoder: Encoder
     labels: Labels
     weights: Array
+    taught: Taught | None = None
 
     @property
     def logit_scale(self) -> float:
@@ -100,7 +103,10 @@ class Classifier:
 
     def scores(self, embeddings: Array) -> Scores:
         """Score embeddings (N, D) against every label."""
-        return Scores(similarity(embeddings, self.weights), self.labels.names, self.logit_scale)
+        cosine = similarity(embeddings, self.weights)
+        if self.taught is not None:
+            cosine = self.taught.align(cosine, embeddings).clip(-1, 1).astype(np.float32)
+        return Scores(cosine, self.labels.names, self.logit_scale)
 
     def name(self, regions: Regions, selection: Selection = Selection()) -> Result:
         """Label every region with its best label, without duplicates and parts of a whole.
@@ -213,8 +219,13 @@ def _labels(given: Sequence[str], templates: str | tuple[str, ...] | None) -> La
 
 
 def build(encoder: Encoder, labels: Labels) -> Classifier:
-    """Make a classifier; its weights are cached on disk by the encoder's fingerprint."""
+    """Make a classifier; its weights are cached on disk by the encoder's fingerprint.
+
+    A label such as "@bolt" is a saved concept. Raises what ``find_concepts`` does.
+    """
     sentences, key = labels.sentences(encoder), encoder.fingerprint
+    if found := find_concepts(encoder, labels.names):
+        return _with_concepts(encoder, labels, sentences, found)
     if not key:  # an encoder of the caller's own
         return Classifier(encoder, labels, _embed(encoder, labels, sentences))
     identity = repr((labels.names, sentences, labels.verbatim, key))
@@ -232,6 +243,15 @@ def build(encoder: Encoder, labels: Labels) -> Classifier:
 
 
 make_classifier = build  # the public name
+
+
+def _with_concepts(
+    encoder: Encoder, labels: Labels, sentences: Sequence[str], found: Mapping[int, Concept]
+) -> Classifier:
+    serving = encoder.serving
+    backgrounds = embed_texts(encoder, serving.backgrounds, serving.templates)
+    taught = Taught(found, backgrounds, serving, logit_scale_of(encoder, serving))
+    return Classifier(encoder, labels, embed_names(encoder, labels.names, sentences, found), taught)
 
 
 def _embed(encoder: Encoder, labels: Labels, sentences: Sequence[str]) -> Array:

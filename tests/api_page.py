@@ -30,7 +30,7 @@ In signatures, `Source` is a path, the bytes of an image file, a PIL image, an a
 GROUPS: dict[str, tuple[str, ...]] = {
     "Load and ask": (
         *("load", "load_picker", "load_encoder", "ModelSpec", "load_image", "Segmenter"),
-        *("Question", "Selection", "PRESETS"),
+        *("Question", "Selection", "PRESETS", "Example", "Concept"),
     ),
     "Types": ("Image", "Masks", "Proposals", "Encoded", "Regions", "Scores", "Result"),
     "Prompts": ("Points", "Boxes", "Everything", "place"),

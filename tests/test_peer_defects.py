@@ -14,7 +14,7 @@ import pytest
 
 import segclip
 from segclip import exporters, images
-from segclip.ranking.probability import embed_texts, similarity
+from segclip.ranking.embedding import embed_texts, similarity
 from segclip.ranking.selection import Selection
 from segclip.scoring.crops import POLICIES, View, cut, cut_boxes
 from segclip.scoring.scorers import CropScorer

@@ -16,7 +16,7 @@ from .. import __version__, registry
 from ..errors import BadIndex, BadPrompt, BadTable, NotWritable
 from ..files.formats import PER_IMAGE, PER_RUN
 from ..question import Question, unique
-from ..ranking import templates
+from ..ranking import concepts, templates
 from . import collect, plan, runners, state
 from .done import Done
 from .files import stamp_of
@@ -59,7 +59,13 @@ def export(
     part = running.part.replace("/", "-of-") if running.part else state.WHOLE
     job = _job(out, part, options, running)
     order = _Order(
-        source, job, tuple(dict.fromkeys(options.formats)), _settings(job), running, report
+        source,
+        job,
+        tuple(dict.fromkeys(options.formats)),
+        _settings(job),
+        running,
+        report,
+        _stamps(job, listed),
     )
     if not (out / state.STATE).exists():  # no earlier run wrote there
         _check_apart(order, real_paths(item.path for item in listed))
@@ -89,10 +95,12 @@ class _Order:
     settings: dict[str, Any]
     running: Running
     report: Callable[[Progress], None]
+    concepts: dict[str, str]  # SHA-256 of the file of each concept that a text names
 
     def shared(self) -> dict[str, Any]:
         """Return the settings that all parts of a run share."""
-        return self.settings | {"formats of the run": sorted(self.formats)}
+        taught = {"concepts": self.concepts} if self.concepts else {}
+        return self.settings | {"formats of the run": sorted(self.formats)} | taught
 
     def digest(self, item: Item) -> str:
         """Return a digest of everything, other than the image, that its files depend on."""
@@ -100,6 +108,8 @@ class _Order:
         own = {"place": item.place} if item.place != item.name else {}
         if "labelme" in self.formats:
             own["imagePath"] = path_from_label(self.job.out, item)
+        if named := concepts.names_in((*item.ask.texts, *self.job.answers.negatives)):
+            own["concepts"] = repr({name: self.concepts[name] for name in named})
         return plan.digest(item.ask, self.settings | own)
 
 
@@ -298,6 +308,21 @@ def _job(out: Path, part: str, options: ExportOptions, running: Running) -> Job:
     each = tuple(name for name in formats if name in PER_IMAGE and name not in PER_RUN)
     scratch = out / state.STATE / f"parts-{part}"
     return Job(out, scratch, options.models, each, options.answers, running.threads)
+
+
+def _stamps(job: Job, listed: Sequence[Item]) -> dict[str, str]:
+    """Return the SHA-256 of each concept that the texts name, by name.
+
+    Raises what ``concepts.find`` does, and Unsupported for that of another encoder: now, rather
+    than for every image.
+    """
+    texts = dict.fromkeys(text for item in listed for text in item.ask.texts)
+    named = concepts.names_in((*texts, *job.answers.negatives))
+    if named:
+        encoder, fingerprint = job.models.names[1], job.models.encoder_fingerprint()
+        for name in named:
+            concepts.find(name).check(encoder, fingerprint)
+    return {name: concepts.stamp(name) for name in named}
 
 
 def _settings(job: Job) -> dict[str, Any]:

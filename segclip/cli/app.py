@@ -19,6 +19,7 @@ from .options import Offline
 
 # return large freed arrays to the system at once, and keep few heaps of small ones
 _GLIBC = {"MALLOC_ARENA_MAX": "4", "MALLOC_MMAP_THRESHOLD_": "4000000"}
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,10 @@ class ServerOptions:
             "SEGCLIP_APP_RUNS": str(self.runs.absolute()) if self.runs else "",
             "SEGCLIP_APP_UPLOAD_MB": str(self.upload_mb),
             "SEGCLIP_APP_SOURCE": self.source or "",
-            "SEGCLIP_APP_ALONE": "1" if self.host in ("127.0.0.1", "localhost", "::1") else "0",
+            "SEGCLIP_APP_ALONE": "1" if self.host in LOOPBACK else "0",
             "SEGCLIP_APP_API": "1" if self.api else "0",
+            # a path in another machine's query is none of the server's files
+            "SEGCLIP_CONCEPT_FILES": "1" if self.host in LOOPBACK else "0",
             "SEGCLIP_APP_HOSTS": " ".join(self.allow_host or ()),
         }
         return variables | ({"SEGCLIP_OFFLINE": "1", "HF_HUB_OFFLINE": "1"} if self.offline else {})

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from .. import __version__, lifetime
 from ..errors import SegclipError
 from ..files import lines
-from . import evaluate, weights
+from . import concepts, evaluate, weights
 from .app import ServerOptions
 from .app import run as run_app
 from .calibrate import CalibrationOptions
@@ -112,6 +112,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings=_HELP_FLAGS,
 )
+app.add_typer(concepts.app, name="concepts")
 app.add_typer(weights.app, name="weights")
 app.add_typer(evaluate.app, name="evaluate")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,7 @@ from .parsing import parse_numbers
 if TYPE_CHECKING:
     from ..loading import ModelSpec
     from ..question import Question
+    from ..ranking.concepts import Concept, Example
     from ..ranking.selection import Selection
     from ..segmenter import Segmenter
     from ..types import Points, Prompt
@@ -48,6 +50,14 @@ LARGER = (
     "mini is a small model of everyday objects. For better results on photographs: segclip weights "
     "get photo, then --preset photo (this hint appears once)"
 )
+
+
+LIKE_THIS = "like-this"  # name of the concept that --like makes
+_NUMBERS = re.compile(r"[-+\d.,e ]*", re.IGNORECASE)
+
+
+def _is_click(text: str) -> bool:
+    return not Path(text).is_file() and bool(_NUMBERS.fullmatch(text)) and text.count(",") < 3
 
 
 @dataclass(frozen=True)
@@ -90,10 +100,17 @@ class QueryOptions:
         ),
     ] = None
     like: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            metavar="X,Y", help="Find all objects similar to the one at this point, without a text."
+            "--like",
+            metavar="EXAMPLE",
+            help="Find all objects similar to this one: X,Y or X1,Y1,X2,Y2 in IMAGE, or FILE, "
+            "FILE@X,Y, FILE@X1,Y1,X2,Y2, FILE@MASK.png; repeatable, alone or with texts.",
         ),
+    ] = None
+    unlike: Annotated[
+        list[str] | None,
+        typer.Option("--unlike", metavar="EXAMPLE", help="Counter-example; repeatable."),
     ] = None
     everything: Annotated[
         bool,
@@ -108,8 +125,9 @@ class QueryOptions:
 
         check_image("segment", self.image, self.texts)
         note_missing_quotes(self.words or ())
+        taught = [f"@{LIKE_THIS}"] if self.examples() else []
         return Question(
-            self.texts,
+            [*self.texts, *taught],
             self._place(),
             self._example(),
             self.everything,
@@ -126,15 +144,38 @@ class QueryOptions:
         return (*(self.words or ()), *(self.more_texts or ()))
 
     def _example(self) -> Points | None:
+        """Return the click of a single --like X,Y, which is answered within the image alone."""
         from ..types import Points
 
-        if not self.like:
+        if self.points and (self.like or self.unlike):
+            raise BadPrompt("--like takes no --point; only texts, and --box to limit the search")
+        if self.examples() or not self.like:
             return None
-        if self.texts or self.points:
-            raise BadPrompt(
-                "--like takes neither texts nor --point; only --box, to limit the search"
-            )
-        return Points([parse_numbers("--like", self.like, (2,))])
+        return Points([parse_numbers("--like", self.like[0], (2,))])
+
+    def examples(self) -> tuple[list[Example], list[Example]] | None:
+        """Return the examples of --like and --unlike, unless they are one click in the image.
+
+        Raises BadPrompt.
+        """
+        like, unlike = self.like or [], self.unlike or []
+        if unlike and not like:
+            raise BadPrompt("--unlike takes an example of what to find too: --like FILE@X,Y")
+        inside = len(like) == 1 and _is_click(like[0])
+        if not like or (inside and not unlike and not self.texts):
+            return None
+        return [self._parsed(text) for text in like], [self._parsed(text) for text in unlike]
+
+    def _parsed(self, text: str) -> Example:
+        from ..ranking.concepts import Example
+
+        here = Path(text).is_file() or not _NUMBERS.fullmatch(text)
+        return Example.parse(text if here else f"{self.image}@{text}")
+
+    def concepts(self, segmenter: Segmenter) -> tuple[Concept, ...]:
+        """Make the concept that ``question`` names, if there are examples."""
+        examples = self.examples()
+        return (segmenter.concept(LIKE_THIS, *examples),) if examples else ()
 
     def _place(self) -> Prompt:
         from ..types.prompts import place

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ def run(
     image = read_image(query.image, max_pixels=rivals.max_pixels)
     segmenter = models.load(output, with_encoder=question.needs_encoder)
     with output.timed(f"segmenting {name.name}"):
+        question = replace(question, concepts=query.concepts(segmenter))
         result = segmenter.answer(image, question)
     if not question.texts:
         result = _best_first(result, question.selection)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..encoders import Encoder
 from ..errors import BadPrompt
-from ..ranking.probability import embed_texts, similarity
+from ..ranking.embedding import embed_texts, similarity
 from ..scoring import heat
 from ..scoring.scorers import SCORERS
 from .datasets import OnProgress, Sample, reporting, silent

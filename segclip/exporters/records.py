@@ -44,7 +44,6 @@ def to_record(result: Result) -> dict[str, Any]:
         "nearest": [digits(near) for near in result.nearest],
         "resembles": [None if one is None else one._asdict() for one in result.resembles],
         "threshold": digits(result.threshold),
-        "nearest": [digits(nearest) for nearest in result.nearest],
         "rows": rows,
     }
 

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ..encoders import Encoder, Serving
-from ..types import Array, Resemblance
-from .probability import Ranking, embed_vocabulary, similarity
+from ..types import Array, Regions, Resemblance
+from .concepts import MARK
+from .embedding import embed_vocabulary, similarity
+from .probability import Ranking
 from .vocabulary import everyday
 
 
 def resemblances(
-    encoder: Encoder, serving: Serving, ranking: Ranking, embeddings: Array, quality: Array
+    encoder: Encoder, serving: Serving, texts: Mapping[str, Array], regions: Regions
 ) -> tuple[Resemblance | None, ...]:
-    """Name the best region of each of T texts by the everyday name that is nearest to it.
+    """Name the region that came nearest to each of T texts by the everyday name nearest to it.
 
-    embeddings: (T, D), quality: (T,), of the region that came nearest to each text; a zero row for
-    none. None for a region that is nearer to its text, for a name that means the same as the text,
-    and for one that would be no answer either: below ``serving.threshold``.
+    texts: with their embeddings (D,). regions: T of them. None for a region that is nearer to its
+    text, for a name that means the same as the text, and for one that would be no answer either:
+    below ``serving.threshold``.
     """
     vocabulary, meanings = everyday(), embed_vocabulary(encoder, serving.templates)
-    texts = ranking.embeddings[: len(ranking.names)]
-    near, own = similarity(embeddings, meanings), (embeddings * texts).sum(axis=1)  # (T, V), (T,)
+    embedded = np.stack(list(texts.values()))
+    near = similarity(regions.embeddings, meanings)  # (T, V)
+    own = (regions.embeddings * embedded).sum(axis=1)
     best = near.argmax(axis=1)
-    chosen = [vocabulary.names[row] for row in best]
-    named = Ranking.of(encoder, serving, chosen, serving.backgrounds)
-    cosine = named.similarity(embeddings)
-    probability = np.diagonal(named.probability(cosine, quality))
+    chosen = tuple(vocabulary.names[row] for row in best)
+    named = Ranking.of(encoder, serving, chosen)
+    quality = regions.proposals.quality
+    probability = np.diagonal(named.probability(regions.embeddings, quality))
+    alike = similarity(embedded, meanings)  # (T, V)
     found: list[Resemblance | None] = []
-    for row, text in enumerate(ranking.names):
-        competes = vocabulary.competing(text, similarity(texts[[row]], meanings)[0])[best[row]]
+    for row, text in enumerate(texts):
+        differs = MARK not in text and vocabulary.competing(text, alike[row])[best[row]]
         is_better = near[row, best[row]] > own[row] and probability[row] >= serving.threshold
-        found.append(
-            Resemblance(chosen[row], float(probability[row])) if competes and is_better else None
-        )
+        known = Resemblance(chosen[row], float(probability[row]))
+        found.append(known if differs and is_better else None)
     return tuple(found)

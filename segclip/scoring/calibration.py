@@ -21,8 +21,9 @@ from .. import __version__
 from ..encoders import Encoder, Serving
 from ..errors import NotWritable, SegclipError
 from ..files import atomic
+from ..ranking.embedding import embed_texts, unit
 from ..ranking.outcomes import Outcomes
-from ..ranking.probability import Ranking, embed_texts, unit, weigh
+from ..ranking.probability import Ranking, weigh
 from ..types import Array, Image, Masks
 from ..weights.cache import cache_folder
 from .crops import CropPolicy
@@ -231,12 +232,11 @@ def _probabilities(
     certain = np.ones(len(embeddings), np.float32)
     for vocabulary in (False, True):
         tried = replace(serving, vocabulary=vocabulary, logit_scale=None, quality_weight=0.0)
-        ranking = Ranking.of(encoder, tried, names, serving.backgrounds)
-        cosine = ranking.similarity(embeddings)
+        ranking = Ranking.of(encoder, tried, names)
         for factor in SCALES if dense else SCALES[:1]:
             scaled = replace(ranking, logit_scale=factor * encoder.logit_scale)
             scale = None if factor == 1 else factor * encoder.logit_scale
-            yield replace(tried, logit_scale=scale), scaled.probability(cosine, certain)
+            yield replace(tried, logit_scale=scale), scaled.probability(embeddings, certain)
 
 
 def _apart(embeddings: Array, encoder: Encoder, serving: Serving, draws: Draws) -> float:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from ..encoders import Encoder
-from ..ranking.probability import embed_texts
+from ..ranking.embedding import embed_texts
 from ..types import Array, Image
 
 NOTHING = -1  # index of background pixels

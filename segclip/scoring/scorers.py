@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import registry
 from ..encoders import Encoder
-from ..ranking.probability import unit
+from ..ranking.embedding import unit
 from ..types import Array, Image, Masks
 from . import crops
 from .crops import POLICIES, CropPolicy, View

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,7 +11,8 @@ from ..encoders import Encoder
 from ..errors import BadPrompt
 from ..question import Question, shorten
 from ..ranking import templates
-from ..ranking.probability import embed_texts, logit_scale_of, probabilities, unit, weigh
+from ..ranking.embedding import unit
+from ..ranking.probability import Ranking
 from ..types import Array
 from .store import Vectors
 
@@ -35,20 +36,19 @@ class Query:
 class Embedded:
     """A query's embeddings.
 
-    vector: float32 (D,), unit; its nearest neighbours are the candidates. text: (D,), or None for
-    an image alone. negatives, backgrounds: (K, D), what a text competes with.
+    vector: float32 (D,), unit; its nearest neighbours are the candidates. ranking: of the text, if
+    there is one, against the negatives and backgrounds.
     """
 
     vector: Array
-    text: Array | None
-    negatives: Array
-    backgrounds: Array
-    logit_scale: float
-    quality_weight: float
+    ranking: Ranking
 
 
 def embed(encoder: Encoder, query: Query) -> Embedded:
-    """Embed a query. Raises BadPrompt without text and image or for a bad text, and BadImage."""
+    """Embed a query. Raises BadPrompt without text and image or for a bad text, and BadImage.
+
+    Raises UnknownName and Unsupported for the text of a concept, as ``Ranking.of`` does.
+    """
     if not query.text.strip() and query.image is None:
         raise BadPrompt(
             "no text or image was given to search for; give a text, for example 'a red umbrella', "
@@ -56,22 +56,14 @@ def embed(encoder: Encoder, query: Query) -> Embedded:
         )
     words = [shorten(query.text)] if query.text.strip() else ()
     question = Question(words, negatives=[shorten(text) for text in query.negatives])
-    texts, negatives = question.texts, question.negatives
-    backgrounds = [text for text in encoder.serving.backgrounds if text not in texts]
-    sentences = templates.get(query.templates) if query.templates else encoder.serving.templates
-    rows = embed_texts(encoder, [*texts, *negatives, *backgrounds], sentences)
-    first, second = len(texts), len(texts) + len(negatives)
-    parts = [rows[:first]]
+    serving = encoder.serving
+    if query.templates:
+        serving = replace(serving, templates=templates.get(query.templates))
+    ranking = Ranking.of(encoder, serving, question.texts, question.negatives)
+    parts = [ranking.embeddings[: len(question.texts)]]
     if query.image is not None:
         parts.append(encoder.encode_images([images.load(query.image).pixels]))
-    return Embedded(
-        unit(np.concatenate(parts).mean(axis=0)),
-        rows[0] if texts else None,
-        rows[first:second],
-        rows[second:],
-        logit_scale_of(encoder, encoder.serving),
-        encoder.serving.quality_weight,
-    )
+    return Embedded(unit(np.concatenate(parts).mean(axis=0)), ranking)
 
 
 def rank(
@@ -83,19 +75,17 @@ def rank(
     weighted by the proposer's quality, ties by similarity. Returns vectors, similarity and
     probability, the latter two float32 (K,); for an image alone the probability is the cosine.
     """
-    similarity = found.embeddings @ query.vector
-    rivals = np.concatenate([query.negatives, query.backgrounds])
-    against = found.embeddings @ rivals.T  # (K, R)
-    kept = np.ones(len(found), bool)
-    if query.text is None:
-        probability = similarity.clip(0, 1).astype(np.float64)
-        own = against[:, len(query.negatives) :].max(axis=1, initial=-1)
+    ranking, similarity = query.ranking, found.embeddings @ query.vector
+    count, kept = len(ranking.names), np.ones(len(found), bool)
+    cosine = ranking.aligned(found.embeddings)
+    if count:
+        own = cosine[:, 0]
+        probability = ranking.probability(found.embeddings, found.quality.clip(0, 1))[:, 0]
     else:
-        own = found.embeddings @ query.text
-        table = probabilities(own[:, None], against, query.logit_scale)
-        probability = weigh(table, found.quality.clip(0, 1), query.quality_weight)[:, 0]
-    if len(query.negatives):
-        kept = against[:, : len(query.negatives)].max(axis=1) < own
+        own = cosine[:, ranking.negatives :].max(axis=1, initial=-1)
+        probability = similarity.clip(0, 1).astype(np.float64)
+    if ranking.negatives:
+        kept = cosine[:, count : count + ranking.negatives].max(axis=1) < own
     keys = (-similarity, -probability) if by == "probability" else (-similarity,)
     order = np.lexsort((found.region, found.image, *keys))
     order = order[kept[order]]

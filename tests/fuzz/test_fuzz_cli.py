@@ -306,7 +306,8 @@ def usual(option: Option) -> tuple[str, ...]:
     places = {
         "--point": ("20,20", "20,20,0"),
         "--box": ("5,5,60,60", "0,0,160,120"),
-        "--like": ("20,20",),
+        "--like": ("20,20", "in/pics/a.png@20,20"),
+        "--unlike": ("5,5",),
     }
     named = {
         "--preset": ("mini", "photo"),
@@ -330,7 +331,7 @@ def value(rng: random.Random, option: Option) -> str:
         return rng.choice(usual(option))
     if option.flag == "--format":
         return rng.choice(FORMATS)
-    if option.flag in ("--point", "--box", "--like"):
+    if option.flag in ("--point", "--box", "--like", "--unlike"):
         return rng.choice(PLACES)
     if option.flag in ("--out", "--sheet", "--copy", "--link", "--json"):
         return rng.choice(OUTS)

@@ -21,7 +21,7 @@ from pycocotools.coco import COCO
 
 from segclip import images
 from segclip.encoders.openclip import OpenClip, OpenClipOptions
-from segclip.ranking.probability import embed_texts, similarity
+from segclip.ranking.embedding import embed_texts, similarity
 from segclip.scoring.crops import POLICIES
 from segclip.scoring.scorers import CropScorer
 from segclip.types import Image, Masks

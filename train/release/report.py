@@ -25,8 +25,8 @@ from segclip.encoders.checkpoints import store
 from segclip.evaluation.datasets import Sample, read_folder
 from segclip.evaluation.text import Report, evaluate_text
 from segclip.loading import load
+from segclip.ranking.embedding import embed_texts, unit
 from segclip.ranking.outcomes import fit_threshold
-from segclip.ranking.probability import embed_texts, unit
 from segclip.scoring.crops import View, cut
 from segclip.segmenter import Segmenter
 from segclip.types import Masks

@@ -49,7 +49,7 @@ def test_default_is_loopback_without_telemetry(
         "--browser.gatherUsageStats=false",
         "--server.headless=true",
     } <= {*command}
-    assert environment["SEGCLIP_APP_ALONE"] == "1"
+    assert environment["SEGCLIP_APP_ALONE"] == environment["SEGCLIP_CONCEPT_FILES"] == "1"
     assert environment["SEGCLIP_APP_API"] == "0"
 
 
@@ -81,6 +81,7 @@ def test_options_reach_the_server(
         False,
     )
     assert environment["SEGCLIP_OFFLINE"] == "1"
+    assert environment["SEGCLIP_CONCEPT_FILES"] == "0"
 
 
 def test_encoder_option_accepts_a_training_run(

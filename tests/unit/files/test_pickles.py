@@ -92,7 +92,7 @@ def test_texts_of_python_2_are_decoded(data: bytes, tmp_path: Path) -> None:
         len,
         dict,
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__ if isinstance(value, Restored) else repr(value),
 )
 def test_anything_else_is_refused(held: Any, protocol: int, tmp_path: Path) -> None:
     assert "plain data" in refused(tmp_path, pickle.dumps([held], protocol=protocol))

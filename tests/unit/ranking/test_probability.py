@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from segclip.encoders import Serving
-from segclip.ranking.probability import Ranking, embed_texts, probabilities, similarity, unit, weigh
+from segclip.ranking.embedding import similarity
+from segclip.ranking.probability import Ranking, probabilities, weigh
+from segclip.ranking.vocabulary import everyday
 from segclip.types import Array
 from tests.fakes import FakeEncoder
 
@@ -59,28 +62,44 @@ def test_quality_weighs_the_odds() -> None:
     assert weigh(probability, np.zeros(3, np.float32), 1.0).tolist() == [[0, 0], [0, 0], [0, 0]]
 
 
-def test_a_text_is_the_mean_over_templates(encoder: FakeEncoder) -> None:
-    both = embed_texts(encoder, ["red"], ["{}", "{} on black"])
-    single = [embed_texts(encoder, ["red"], [template]) for template in ("{}", "{} on black")]
-    assert both == pytest.approx(unit(single[0] + single[1]), abs=1e-6)
-
-
-def test_similarity_is_the_cosine() -> None:
-    rows = unit(np.array([[3.0, 4.0], [-1.0, 0.0]]))
-    assert similarity(rows, rows) == pytest.approx(np.array([[1, -0.6], [-0.6, 1]]))
-    assert similarity(rows, rows).dtype == np.float32
-
-
 def test_a_text_that_is_also_a_rival_competes_with_the_others_alone() -> None:
     encoder = FakeEncoder()
-    serving = Serving(templates=("{}",), quality_weight=1.0, logit_scale=2.0)
-    ranking = Ranking.of(encoder, serving, ["red", "blue"], ["red", "green"])
+    serving = Serving(
+        templates=("{}",), backgrounds=("green",), quality_weight=1.0, logit_scale=2.0
+    )
+    ranking = Ranking.of(encoder, serving, ["red", "blue"], ["red"])
     regions = encoder.encode_texts(["red", "green"])
     cosine = ranking.similarity(regions)
     assert cosine.shape == (2, 4)
-    found = ranking.probability(cosine, np.array([1.0, 0.5], np.float32))
+    found = ranking.probability(regions, np.array([1.0, 0.5], np.float32))
     red = probabilities(cosine[:, [0]], cosine[:, [3]], 2.0)
     blue = probabilities(cosine[:, [1]], cosine[:, 2:], 2.0)
     np.testing.assert_allclose(found, weigh(np.hstack([red, blue]), np.array([1.0, 0.5]), 1.0))
     assert ranking.logit_scale == 2.0  # that of the threshold, not the encoder's own
     assert Ranking.of(encoder, Serving(), ["red"], []).logit_scale == encoder.logit_scale
+
+
+def test_everyday_names_compete_where_the_settings_want_it() -> None:
+    encoder = FakeEncoder()
+    serving = Serving(templates=("{}",), backgrounds=("background",), logit_scale=2.0)
+    regions = encoder.encode_texts(["red", "green"])
+    quality = np.ones(2, np.float32)
+    alone = Ranking.of(encoder, serving, ["red"]).probability(regions, quality)
+    with_names = Ranking.of(encoder, replace(serving, vocabulary=True), ["red"])
+    assert with_names.competes.shape == (1, len(everyday().names))
+    assert with_names.competes.all()  # no everyday thing is called red
+    found = with_names.probability(regions, quality)
+    assert (found < alone).all()
+    others = np.hstack(
+        [similarity(regions, with_names.embeddings[1:]), similarity(regions, with_names.everyday)]
+    )
+    own = similarity(regions, with_names.embeddings[:1])
+    np.testing.assert_allclose(found, probabilities(own, others, 2.0))
+
+
+def test_a_name_does_not_compete_with_its_kin() -> None:
+    ranking = Ranking.of(FakeEncoder(), Serving(templates=("{}",), vocabulary=True), ["a dog"])
+    names = everyday().names
+    assert not ranking.competes[0, names.index("dog")]
+    assert not ranking.competes[0, names.index("animal")]
+    assert ranking.competes[0, names.index("cat")]

@@ -9,10 +9,9 @@ import pytest
 
 from segclip.encoders import Serving
 from segclip.question import Question
-from segclip.ranking.probability import Ranking
 from segclip.ranking.resemblance import resemblances
 from segclip.segmenter import Segmenter
-from segclip.types import Array
+from segclip.types import Array, Masks, Proposals, Regions
 from tests.fakes import FakeEncoder, FakeProposer, paint
 
 NAMES = {"cat": 0, "dog": 1, "car": 2}
@@ -37,10 +36,14 @@ SERVING = Serving(templates=("{}",), backgrounds=("background",), threshold=0.5,
 
 def resembled(texts: list[str], embedding: list[float]) -> list[str | None]:
     encoder = Named()
-    ranking = Ranking.of(encoder, SERVING, texts, SERVING.backgrounds)
+    embedded = dict(zip(texts, encoder.encode_texts(texts), strict=True))
+    image = paint(*[("red", (row, row, row + 9, row + 9)) for row in range(len(texts))])
+    masks = Masks.from_windows(
+        [(row, row, np.ones((9, 9), bool)) for row in range(len(texts))], image.size
+    )
     rows = np.tile(np.array(embedding, np.float32), (len(texts), 1))
-    found = resemblances(encoder, SERVING, ranking, rows, np.ones(len(texts), np.float32))
-    return [one and one.name for one in found]
+    regions = Regions(image, Proposals(masks, np.ones(len(texts), np.float32)), rows)
+    return [one and one.name for one in resemblances(encoder, SERVING, embedded, regions)]
 
 
 def test_a_region_is_named_by_what_it_is_nearest_to() -> None:

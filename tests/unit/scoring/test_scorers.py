@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segclip.ranking.probability import embed_texts, similarity, unit
+from segclip.ranking.embedding import embed_texts, similarity, unit
 from segclip.scoring import scorers
 from segclip.scoring.crops import POLICIES, CropPolicy, View
 from segclip.scoring.scorers import SCORERS, CropScorer, DenseScorer

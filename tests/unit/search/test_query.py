@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from segclip import Index, Query, make_index
+from segclip import Example, Index, Query, Segmenter, make_index
 from segclip.errors import BadPrompt
+from segclip.scoring.scorers import CropScorer
+from tests.fakes import FakeProposer
 from tests.indexes import DEEP, names
 
 
@@ -30,3 +32,19 @@ def test_negatives_images_and_both(photos: Path) -> None:
     )
     with pytest.raises(BadPrompt, match="both asked for and ruled out"):
         index.search(Query("red", negatives=("red",)))
+
+
+def test_a_concept_finds_images_and_regions(photos: Path, tmp_path: Path) -> None:
+    make_index(photos, DEEP)
+    index = Index(photos)
+    encoder = index.encoder
+    green = Segmenter(FakeProposer(), encoder, CropScorer(encoder)).concept(
+        "leaf", [Example(photos / "green.png")]
+    )
+    path = green.save(tmp_path / "leaf.concept")
+    assert names(index.search(Query(f"@{path}"), n=1)) == ["green.png"]
+    assert names(index.search(Query(f"@{path}"), n=1, regions=True)) == ["green.png"]
+    without = index.search(Query("green", negatives=(f"@{path}",)), n=9)
+    assert "green.png" not in names(without)
+    with pytest.raises(BadPrompt, match="for segmenting only"):
+        index.search(Query(f"left @{path}"))
