@@ -54,7 +54,6 @@ def test_every_numeric_option_is_covered() -> None:
         "--max-pixels",
         "--workers",
         "--limit",
-        "--count",
         "--port",
     } <= flags
 
