@@ -32,7 +32,16 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("load", "load_picker", "load_encoder", "ModelSpec", "load_image", "Segmenter"),
         *("Question", "Selection", "PRESETS", "Example", "Concept"),
     ),
-    "Types": ("Image", "Masks", "Proposals", "Encoded", "Regions", "Scores", "Result"),
+    "Types": (
+        "Image",
+        "Masks",
+        "Proposals",
+        "Encoded",
+        "Regions",
+        "Scores",
+        "Result",
+        "Resemblance",
+    ),  # fmt: skip
     "Prompts": ("Points", "Boxes", "Everything", "place"),
     "Results and files": (
         *("overlay", "contact_sheet", "shrink", "save", "to_record", "PER_IMAGE", "PER_RUN"),
