@@ -41,7 +41,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "Scores",
         "Result",
         "Resemblance",
-    ),  # fmt: skip
+    ),
     "Prompts": ("Points", "Boxes", "Everything", "place"),
     "Results and files": (
         *("overlay", "contact_sheet", "shrink", "save", "to_record", "PER_IMAGE", "PER_RUN"),
