@@ -66,6 +66,7 @@ mini: $(VENV)/train  ## train the shipped weights again; hours on 2 cores, needs
 	$(BIN)/python -m train.release.ship --only-stamp
 	$(BIN)/python -m train.release.places --calibrate weights/mini/clip --photos $(PHOTOS)
 	$(BIN)/python -m train.release.ship --photos $(PHOTOS)
+	$(BIN)/python -m train.release.calibration $(CALTECH) $(PHOTOS)
 
 venv: $(VENV)/dev  ## only install
 

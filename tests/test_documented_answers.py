@@ -96,6 +96,8 @@ def things(records: list[Any]) -> None:
     )
 
 
+LIKE: dict[str, list[Box]] = {"@like-this": [GREEN, RED]}
+TAUGHT: dict[str, list[Box]] = {"@apple": [RED, GREEN], "the_left_@apple": [RED]}
 ANSWERS: dict[str, Callable[[list[Any]], None]] = {
     'segclip segment samples/coffee.jpg "a spoon"': rows(a_spoon=[SPOON]),
     'segclip segment samples/desk.png "red apple"': rows(red_apple=[RED]),
@@ -109,6 +111,10 @@ ANSWERS: dict[str, Callable[[list[Any]], None]] = {
     'segclip segment samples/desk.png "the left apple" "the apple right of the coffee"':
         rows(the_left_apple=[RED], the_apple_right_of_the_coffee=[GREEN]),
     "segclip segment samples/desk.png --point 150,290 --preset mini-sam": rows(point=[RED]),
+    "segclip segment samples/desk.png --like samples/desk.png@450,80":
+        rows(**LIKE),
+    'segclip segment samples/desk.png @apple "the left @apple"':
+        rows(**TAUGHT),
     "segclip segment samples/desk.png --everything": things,
     'segclip classify samples/desk.png --box 345,280,482,425 --labels "a cup of coffee,an apple,a '
     'pencil"':
@@ -122,12 +128,18 @@ ANSWERS: dict[str, Callable[[list[Any]], None]] = {
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the samples, indexed with their segments."""
+    """Return a folder with the samples, indexed with their segments, and with a concept."""
     place = tmp_path_factory.mktemp("clone")
     shutil.copytree(ROOT / "samples", place / "samples")
     outcome = CliRunner().invoke(
         cli.app, ["index", str(place / "samples"), "--regions", "--offline"]
     )
+    assert outcome.exit_code == 0, outcome.output
+    examples = ["samples/desk.png@150,290", "samples/desk.png@370,1,533,154"]
+    likes = [part for example in examples for part in ("--like", str(place / example))]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SEGCLIP_HOME", str(place / "home"))
+        outcome = CliRunner().invoke(cli.app, ["concepts", "add", "apple", *likes, "--offline"])
     assert outcome.exit_code == 0, outcome.output
     return place
 
@@ -136,6 +148,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand there, and load each model once."""
     monkeypatch.chdir(clone)
+    monkeypatch.setenv("SEGCLIP_HOME", str(clone / "home"))
     monkeypatch.setattr(loading, "load", functools.cache(loading.load))
 
 

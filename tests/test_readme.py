@@ -45,6 +45,7 @@ def test_a_block_of_the_readme_runs(block: re.Match[str], clone: Path) -> None:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "SEGCLIP_OFFLINE": "1",
+        "SEGCLIP_HOME": str(clone / "home"),  # where it adds and removes a concept
     }
     command = [*shell[block["language"]], block["code"]]
     process = subprocess.run(

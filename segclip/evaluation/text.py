@@ -115,7 +115,7 @@ def evaluate_text(
     segmenter: Segmenter, samples: Sequence[Sample], report: OnProgress = silent
 ) -> Report:
     """Query each image with every askable name in it and with its absent names."""
-    (measured,) = _evaluate([segmenter], samples, report)
+    (measured,) = evaluate_servings(segmenter, [segmenter.serving], samples, report)
     return measured
 
 
@@ -132,7 +132,7 @@ def calibrate(
     servings = [
         replace(serving, logit_scale=scale) for scale in (None, *(own * step for step in SCALES))
     ]
-    reports = _evaluate([replace(segmenter, serving=one) for one in servings], samples, report)
+    reports = evaluate_servings(segmenter, servings, samples, report)
     thresholds = [one.calibrated() for one in reports]
     worth = np.array(
         [one.outcomes.worth(level) for one, level in zip(reports, thresholds, strict=True)]
@@ -142,24 +142,28 @@ def calibrate(
     return chosen, replace(servings[best], threshold=thresholds[best], calibrated=True)
 
 
-def _evaluate(
-    segmenters: Sequence[Segmenter], samples: Sequence[Sample], report: OnProgress
+def evaluate_servings(
+    segmenter: Segmenter,
+    servings: Sequence[Serving],
+    samples: Sequence[Sample],
+    report: OnProgress = silent,
 ) -> list[Report]:
-    """Evaluate segmenters that differ only in ranking, on the regions of the first one."""
+    """Evaluate settings that differ only in ranking, all on the regions of the segmenter."""
+    segmenters = [replace(segmenter, serving=one) for one in servings]
     best_iou, candidates = [], []
     queries: list[list[ScoredQuery]] = [[] for _ in segmenters]
     for sample in reporting(samples, report):
-        regions = segmenters[0].regions(sample.load())
+        regions = segmenter.regions(sample.load())
         overlap = regions.masks.iou(sample.masks)  # (N, objects)
         best_iou.extend(overlap.max(axis=0, initial=0)[sample.askable])
         candidates.append(len(regions))
         present = tuple(dict.fromkeys(np.array(sample.names, object)[sample.askable]))
-        for segmenter, scored in zip(segmenters, queries, strict=True):
-            scored.extend(_query(segmenter, regions, sample, present))
+        for one, scored in zip(segmenters, queries, strict=True):
+            scored.extend(_query(one, regions, sample, present))
     mean = float(np.mean(candidates or 0))
     return [
-        Report(segmenter.serving.threshold, np.array(best_iou), tuple(scored), mean)
-        for segmenter, scored in zip(segmenters, queries, strict=True)
+        Report(serving.threshold, np.array(best_iou), tuple(scored), mean)
+        for serving, scored in zip(servings, queries, strict=True)
     ]
 
 

@@ -56,12 +56,7 @@ class Example:
     def __post_init__(self) -> None:
         place: Any = Path(self.place) if isinstance(self.place, str) else self.place
         object.__setattr__(self, "place", place)
-        click = isinstance(place, Points) and (len(place.xy), place.box, place.mask) == (
-            1,
-            None,
-            None,
-        )
-        click = click and bool(place.labels.all())
+        click = isinstance(place, Points) and _is_one_click(place)
         box = isinstance(place, Boxes) and len(place.xyxy) == 1
         mask = isinstance(place, Path) or (isinstance(place, np.ndarray) and place.ndim == 2)
         if not (click or box or mask or isinstance(place, Everything)):

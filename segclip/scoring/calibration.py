@@ -36,6 +36,7 @@ SCALES = (1.0, 2.0, 0.5, 0.25, 0.125)  # of the encoder's own logit scale, for p
 WEIGHTS = (0.0, 0.7, 1.0)  # of the proposer's quality
 BETTER = 0.01  # minimum gain in worth for anything but the defaults
 LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # of a curve
+GLANCE = 40  # regions that show whether an encoder separates any
 APART = 0.65  # chance that a region is nearer to its name than another region is: 0.5 is none
 
 log = logging.getLogger(__name__)
@@ -112,6 +113,9 @@ def fit(encoder: Encoder, scorer: Scorer, regions: LabelledRegions) -> Calibrati
     Of choices that are about equally good the first one stays, which is what the encoder has.
     """
     serving = encoder.serving
+    glance = _glance(scorer, regions)
+    if glance < APART:  # random weights, say
+        return Calibration(serving, apart=glance)
     draws = Draws.of(regions.names)
     best, worth = Calibration(serving), -1.0
     for policy, embeddings in _embedded(scorer, regions):
@@ -220,6 +224,14 @@ def _embedded(scorer: Scorer, regions: LabelledRegions) -> Iterator[tuple[CropPo
     yield policy, unit(np.asarray(mixed))
     if len(single) > 1:
         yield from zip(single, parts, strict=True)
+
+
+def _glance(scorer: Scorer, regions: LabelledRegions) -> float:
+    """Return about how well regions are separated, by some of them."""
+    named = np.flatnonzero([bool(name) for name in regions.names])
+    some = regions[named[:: max(1, len(named) // GLANCE)]]
+    _, embeddings = next(_embedded(scorer, some))
+    return _apart(embeddings, scorer.encoder, scorer.encoder.serving, Draws.of(some.names))
 
 
 def _probabilities(

@@ -62,6 +62,10 @@ class LabelledRegions:
         columns = zip(self.names, self.pixels, self.masks, self.quality, strict=True)
         return [LabelledRegion(*row) for row in columns if not row[0]]
 
+    def __getitem__(self, rows: Array) -> LabelledRegions:
+        names = tuple(self.names[row] for row in rows)
+        return LabelledRegions(names, self.pixels[rows], self.masks[rows], self.quality[rows])
+
     def save(self, path: Path) -> None:
         """Write the pixels as one lossy WebP image of tiles above each other in columns."""
         buffer, sheet = io.BytesIO(), io.BytesIO()
