@@ -255,9 +255,11 @@ class Segmenter:
         if not len(regions) or not columns:
             return (None,) * len(result.asked)
         rows = probability[:, columns].argmax(axis=0)
-        texts = {ranking.names[column]: ranking.embeddings[column] for column in columns}
+        texts = [ranking.names[column] for column in columns]
         nearest = Regions(regions.image, regions.proposals[rows], regions.embeddings[rows])
-        named = resemblances(self.encoder, self.serving, texts, nearest)
+        named = resemblances(
+            self.encoder, self.serving, texts, ranking.embeddings[columns], nearest
+        )
         known = dict(zip(columns, named, strict=True))
         return tuple(known.get(row) for row in range(len(result.asked)))
 

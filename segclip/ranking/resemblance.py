@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,16 +15,19 @@ from .vocabulary import everyday
 
 
 def resemblances(
-    encoder: Encoder, serving: Serving, texts: Mapping[str, Array], regions: Regions
+    encoder: Encoder,
+    serving: Serving,
+    texts: Sequence[str],
+    embedded: Array,
+    regions: Regions,
 ) -> tuple[Resemblance | None, ...]:
     """Name the region that came nearest to each of T texts by the everyday name nearest to it.
 
-    texts: with their embeddings (D,). regions: T of them. None for a region that is nearer to its
-    text, for a name that means the same as the text, and for one that would be no answer either:
-    below ``serving.threshold``.
+    embedded: the texts, (T, D), which may be the same twice. regions: T of them. None for a region
+    that is nearer to its text, for a name that means the same as the text, and for one that would
+    be no answer either: below ``serving.threshold``.
     """
     vocabulary, meanings = everyday(), embed_vocabulary(encoder, serving.templates)
-    embedded = np.stack(list(texts.values()))
     near = similarity(regions.embeddings, meanings)  # (T, V)
     own = (regions.embeddings * embedded).sum(axis=1)
     best = near.argmax(axis=1)

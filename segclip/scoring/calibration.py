@@ -25,7 +25,7 @@ from ..ranking.embedding import embed_texts, unit
 from ..ranking.outcomes import Outcomes
 from ..ranking.probability import Ranking, weigh
 from ..types import Array, Image, Masks
-from ..weights.cache import cache_folder
+from ..weights.cache import cache_folder, known_sha256
 from .crops import CropPolicy
 from .labelled import LabelledRegions, known_file
 from .scorers import CropScorer, Scorer
@@ -36,7 +36,7 @@ SCALES = (1.0, 2.0, 0.5, 0.25, 0.125)  # of the encoder's own logit scale, for p
 WEIGHTS = (0.0, 0.7, 1.0)  # of the proposer's quality
 BETTER = 0.01  # minimum gain in worth for anything but the defaults
 LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # of a curve
-GLANCE = 40  # regions that show whether an encoder separates any
+GLANCE = 40  # regions with a name, and as many without, that show whether an encoder separates any
 APART = 0.65  # chance that a region is nearer to its name than another region is: 0.5 is none
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,8 @@ def calibrated(encoder: Encoder, scorer: Scorer) -> Calibration:
     file = known_file()
     if not file.is_file():  # SEGCLIP_WEIGHTS names a folder without it
         return Calibration(encoder.serving)
-    key = sha256(f"{encoder.fingerprint} {__version__} {file.stat().st_size}".encode()).hexdigest()
+    basis = (encoder.fingerprint, encoder.serving.to_dict(), __version__, known_sha256(file))
+    key = sha256(repr(basis).encode()).hexdigest()
     path = cache_folder() / "calibrations" / f"{key[:24]}.json"
     with suppress(OSError, ValueError, TypeError, KeyError, RecursionError, SegclipError):
         data = json.loads(path.read_text("utf-8"))
@@ -228,8 +229,9 @@ def _embedded(scorer: Scorer, regions: LabelledRegions) -> Iterator[tuple[CropPo
 
 def _glance(scorer: Scorer, regions: LabelledRegions) -> float:
     """Return about how well regions are separated, by some of them."""
-    named = np.flatnonzero([bool(name) for name in regions.names])
-    some = regions[named[:: max(1, len(named) // GLANCE)]]
+    is_named = np.array([bool(name) for name in regions.names])
+    rows = [np.flatnonzero(is_named), np.flatnonzero(~is_named)]  # names may share a word
+    some = regions[np.concatenate([part[:: max(1, len(part) // GLANCE)] for part in rows])]
     _, embeddings = next(_embedded(scorer, some))
     return _apart(embeddings, scorer.encoder, scorer.encoder.serving, Draws.of(some.names))
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import PIL.Image
 
@@ -17,6 +16,7 @@ from ..errors import WeightsCorrupt, WeightsMissing
 from ..files import atomic
 from ..types import Array, Image, Masks
 from ..weights.entries import weights_folder
+from .crops import View, cut
 
 FILE = "calibration.npz"
 SIDE = 96  # px of a region with its surroundings
@@ -121,19 +121,10 @@ def known_file() -> Path:
 
 
 def window(image: Image, masks: Masks, row: int) -> tuple[Array, Array]:
-    """Cut a region with its surroundings: uint8 (SIDE, SIDE, 3) and bool (SIDE, SIDE).
-
-    Outside the image its edge is repeated.
-    """
-    x1, y1, x2, y2 = (int(edge) for edge in masks.boxes[row])
-    side = round(CONTEXT * max(x2 - x1, y2 - y1, 1))
-    left, top = (x1 + x2 - side) // 2, (y1 + y2 - side) // 2
-    xs = np.clip(np.arange(left, left + side), 0, image.size[1] - 1)
-    ys = np.clip(np.arange(top, top + side), 0, image.size[0] - 1)
-    pixels = cv2.resize(image.pixels[np.ix_(ys, xs)], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    painted = np.zeros((side, side), np.uint8)
-    painted[y1 - top : y2 - top, x1 - left : x2 - left] = masks.bitmaps[row]
-    mask = cv2.resize(255 * painted, (SIDE, SIDE), interpolation=cv2.INTER_AREA) > 127
+    """Cut a region with its surroundings: uint8 (SIDE, SIDE, 3) and bool (SIDE, SIDE)."""
+    one, white = masks[[row]], Image(np.full_like(image.pixels, 255), image.source)
+    pixels = cut(image, one, View(CONTEXT, "keep"), SIDE)[0]
+    mask: Array = cut(white, one, View(CONTEXT, "black"), SIDE)[0, :, :, 0] > 127
     return pixels, mask
 
 

@@ -36,14 +36,14 @@ SERVING = Serving(templates=("{}",), backgrounds=("background",), threshold=0.5,
 
 def resembled(texts: list[str], embedding: list[float]) -> list[str | None]:
     encoder = Named()
-    embedded = dict(zip(texts, encoder.encode_texts(texts), strict=True))
+    embedded = encoder.encode_texts(texts)
     image = paint(*[("red", (row, row, row + 9, row + 9)) for row in range(len(texts))])
     masks = Masks.from_windows(
         [(row, row, np.ones((9, 9), bool)) for row in range(len(texts))], image.size
     )
     rows = np.tile(np.array(embedding, np.float32), (len(texts), 1))
     regions = Regions(image, Proposals(masks, np.ones(len(texts), np.float32)), rows)
-    return [one and one.name for one in resemblances(encoder, SERVING, embedded, regions)]
+    return [one and one.name for one in resemblances(encoder, SERVING, texts, embedded, regions)]
 
 
 def test_a_region_is_named_by_what_it_is_nearest_to() -> None:
@@ -75,3 +75,10 @@ def test_nothing_is_named_without_regions() -> None:
     segmenter = Segmenter(FakeProposer(), Named(serving=SERVING))
     result = segmenter.answer(paint(), Question(texts=("dog", "cat")))
     assert result.resembles == (None, None)
+
+
+def test_texts_of_the_same_thing_are_each_explained() -> None:
+    segmenter = Segmenter(FakeProposer(), Named(serving=SERVING))
+    image = paint(("red", (10, 10, 60, 60)))
+    result = segmenter.answer(image, Question(texts=("dog", "left dog", "the dog")))
+    assert [one and one.name for one in result.resembles] == ["cat", "cat", "cat"]

@@ -164,3 +164,23 @@ def test_unlikely_masks_count_less_where_that_answers_better() -> None:
     found = fit(encoder, CropScorer(encoder), LabelledRegions(names, pixels, masks, quality))
     assert found.serving.quality_weight > 0
     assert found.found == found.silent == 1
+
+
+def test_names_that_share_a_word_are_measured_against_regions_without_one() -> None:
+    encoder = uncalibrated(FakeEncoder())
+    regions = coloured()
+    names = tuple(name and f"{name} box" for name in regions.names)
+    renamed = replace(regions, names=names)
+    assert fit(encoder, CropScorer(encoder), renamed).fits
+
+
+def test_other_settings_of_a_run_are_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGCLIP_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SEGCLIP_WEIGHTS", str(tmp_path))
+    coloured().save(tmp_path / labelled.FILE)
+    encoder = uncalibrated(FakeEncoder(fingerprint="one"))
+    calibrated(encoder, CropScorer(encoder))
+    encoder.serving = replace(encoder.serving, templates=("one {}.",))
+    assert calibrated(encoder, CropScorer(encoder)).serving.templates == ("one {}.",)
